@@ -1,0 +1,274 @@
+"""The catalogue of errors: a class is a code, an HTTP status and a default advice.
+
+A role raises one of these classes and renders it to the error body of its HTTP answers; the client of that role raises
+the same class again from the code (`from_body`), so an error keeps its kind from the worker to the user's terminal.
+Everything outside this tree is a bug and becomes an `InternalError`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Final
+
+
+class RbeeError(Exception):
+    """Base of all errors that a user may see.
+
+    `message` is readable, holds no secret, no absolute path and no part of a request's content, because it crosses the
+    network. `details` holds JSON values for programs. `hint` says what to do about it; it is shown by the keeper.
+    """
+
+    code: ClassVar[str] = "INTERNAL_ERROR"
+    status: ClassVar[int] = 500
+    exit_code: ClassVar[int] = 1
+    advice: ClassVar[str | None] = None
+
+    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint if hint is not None else self.advice
+        self.details: dict[str, Any] = details
+        self.correlation_id: str | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.code}: {self.message}>"
+
+
+class InternalError(RbeeError):
+    code = "INTERNAL_ERROR"
+    status = 500
+
+
+class ConnectionTimeoutError(RbeeError):
+    """A daemon could not be reached in any of the attempts."""
+
+    code = "CONNECTION_TIMEOUT"
+    status = 503
+
+
+class SshFailedError(RbeeError):
+    """`details["reason"]` is one of timeout, auth, host_key, refused, dns, command."""
+
+    code = "SSH_FAILED"
+    status = 400
+
+
+class VersionMismatchError(RbeeError):
+    code = "VERSION_MISMATCH"
+    status = 409
+
+
+class NodeNotFoundError(RbeeError):
+    code = "NODE_NOT_FOUND"
+    status = 404
+
+
+class NodeExistsError(RbeeError):
+    code = "NODE_EXISTS"
+    status = 409
+
+
+class ModelNotFoundError(RbeeError):
+    code = "MODEL_NOT_FOUND"
+    status = 404
+
+
+class ModelAccessDeniedError(RbeeError):
+    code = "MODEL_ACCESS_DENIED"
+    status = 403
+
+
+class DownloadFailedError(RbeeError):
+    code = "DOWNLOAD_FAILED"
+    status = 502
+
+
+class ChecksumMismatchError(RbeeError):
+    code = "CHECKSUM_MISMATCH"
+    status = 502
+
+
+class InsufficientDiskError(RbeeError):
+    code = "INSUFFICIENT_DISK"
+    status = 507
+
+
+class OutOfMemoryError(RbeeError):
+    """`details`: required and available (MB), resource ("ram" or "vram")."""
+
+    code = "VRAM_EXHAUSTED"
+    status = 503
+    advice = "try a model with a smaller quantisation, or a smaller context"
+
+
+class BackendUnavailableError(RbeeError):
+    code = "BACKEND_UNAVAILABLE"
+    status = 422
+    advice = "`rbee detect` lists the backends and devices of this machine"
+
+
+class DeviceOutOfRangeError(RbeeError):
+    code = "DEVICE_OUT_OF_RANGE"
+    status = 422
+    advice = "`rbee detect` lists the backends and devices of this machine"
+
+
+class SpawnFailedError(RbeeError):
+    code = "SPAWN_FAILED"
+    status = 500
+
+
+class SpawnTimeoutError(RbeeError):
+    code = "SPAWN_TIMEOUT"
+    status = 504
+
+
+class LoadingTimeoutError(RbeeError):
+    code = "LOADING_TIMEOUT"
+    status = 504
+
+
+class ModelLoadFailedError(RbeeError):
+    code = "MODEL_LOAD_FAILED"
+    status = 500
+
+
+class WorkerNotFoundError(RbeeError):
+    code = "WORKER_NOT_FOUND"
+    status = 404
+    advice = "`rbee workers list` shows the workers that run"
+
+
+class WorkerNotReadyError(RbeeError):
+    code = "WORKER_NOT_READY"
+    status = 503
+
+
+class AllSlotsBusyError(RbeeError):
+    code = "ALL_SLOTS_BUSY"
+    status = 503
+    advice = "wait for a running request to end, or use another node"
+
+
+class DrainingError(RbeeError):
+    """The daemon is shutting down and takes no new work."""
+
+    code = "SHUTTING_DOWN"
+    status = 503
+
+
+class WorkerFailedError(RbeeError):
+    code = "WORKER_FAILED"
+    status = 500
+
+
+class InferenceTimeoutError(RbeeError):
+    code = "INFERENCE_TIMEOUT"
+    status = 504
+
+
+class UnloadFailedError(RbeeError):
+    code = "UNLOAD_FAILED"
+    status = 500
+
+
+class InvalidRequestError(RbeeError):
+    """`details`: field (a JSON path or an option), rule, and where it helps the expected form."""
+
+    code = "INVALID_REQUEST"
+    status = 400
+
+
+class InvalidConfigurationError(RbeeError):
+    """A setting is wrong; the message names key, expected type and where it was read."""
+
+    code = "INVALID_CONFIGURATION"
+    status = 500
+
+
+class PayloadTooLargeError(InvalidRequestError):
+    code = "PAYLOAD_TOO_LARGE"
+    status = 413
+
+
+class RouteNotFoundError(InvalidRequestError):
+    code = "ROUTE_NOT_FOUND"
+    status = 404
+
+
+class MethodNotAllowedError(InvalidRequestError):
+    code = "METHOD_NOT_ALLOWED"
+    status = 405
+
+
+class InvalidApiKeyError(RbeeError):
+    code = "INVALID_API_KEY"
+    status = 401
+
+
+class MissingApiKeyError(RbeeError):
+    code = "MISSING_API_KEY"
+    status = 401
+
+
+class PortInUseError(RbeeError):
+    code = "PORT_IN_USE"
+    status = 500
+
+
+class AlreadyRunningError(RbeeError):
+    """A daemon of this role already owns the state folder."""
+
+    code = "ALREADY_RUNNING"
+    status = 409
+
+
+class StorageError(RbeeError):
+    """A file or database of rbee's own could not be read or written (disk full, permissions)."""
+
+    code = "STORAGE_FAILED"
+    status = 500
+
+
+class CancelledError(RbeeError):
+    code = "CANCELLED"
+    status = 499
+    exit_code = 130
+
+
+def _tree(base: type[RbeeError]) -> list[type[RbeeError]]:
+    return [base, *(cls for sub in base.__subclasses__() for cls in _tree(sub))]
+
+
+CATALOGUE: Final[dict[str, type[RbeeError]]] = {cls.code: cls for cls in reversed(_tree(RbeeError))}
+CATALOGUE["INTERNAL_ERROR"] = InternalError
+"""Every code that may stand in an error body, with its class."""
+
+
+def to_body(error: RbeeError, correlation_id: str | None = None) -> dict[str, Any]:
+    """Return the `{"error": …}` object of `error`; the hint travels in it for the keeper."""
+    body: dict[str, Any] = {"code": error.code, "message": error.message, "details": error.details}
+    if error.hint is not None:
+        body["hint"] = error.hint
+    if (correlation_id := correlation_id or error.correlation_id) is not None:
+        body["correlation_id"] = correlation_id
+    return {"error": body}
+
+
+def from_body(body: object) -> RbeeError | None:
+    """Return the error that `body` describes, of the class its code names, or None when it describes none.
+
+    The other side may be broken or hostile, so every part is checked and an unknown code becomes an `InternalError`.
+    """
+    if not isinstance(body, dict) or not isinstance(inner := body.get("error"), dict):
+        return None
+    code, message, details, hint, correlation_id = (
+        inner.get(key) for key in ("code", "message", "details", "hint", "correlation_id")
+    )
+    if not isinstance(code, str) or not isinstance(message, str):
+        return None
+    error = CATALOGUE.get(code, InternalError)(message, hint=hint if isinstance(hint, str) else None)
+    if isinstance(details, dict):
+        error.details = details
+    if isinstance(correlation_id, str):
+        error.correlation_id = correlation_id
+    return error

@@ -1,0 +1,1 @@
+"""What crosses a socket: message structs, path constants, and the parsing of model references."""

@@ -1,0 +1,84 @@
+"""Messages that every daemon speaks, with the limits that hold for all of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+API_VERSION: Final = "v1"
+MAX_BODY_BYTES: Final = 16 * 1024 * 1024
+"""A request body above this is answered with 413."""
+CORRELATION_HEADER: Final = "X-Correlation-Id"
+EVENT_STREAM: Final = "text/event-stream"
+DONE: Final = "[DONE]"
+"""The data of the last event of every stream."""
+
+Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
+"""A UUID in its canonical lower-case text form (RFC 9562, section 4)."""
+ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
+"""A name or reference: 1 to 512 characters, no control characters."""
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+"""A node, backend or similar name: a letter or digit, then up to 62 of letters, digits, `._-`."""
+Prompt = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000_000, pattern=r"^[^\x00]*\Z")]
+"""The text to continue: 1 to 1,000,000 characters, no NUL."""
+DeviceIndex = Annotated[int, msgspec.Meta(ge=0, le=1023)]
+
+WorkerState = Literal["loading", "idle", "busy", "draining", "unhealthy"]
+
+
+class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """Base of request bodies: an unknown field is refused, so that a misspelt option never does nothing."""
+
+
+class Message(msgspec.Struct, kw_only=True, omit_defaults=False):
+    """Base of answers and events: unknown fields are ignored, so that a newer daemon may say more."""
+
+
+class Sampling(Request, kw_only=True):
+    """How the next token is chosen. None stands for the engine's own default.
+
+    The names are those of llama.cpp's samplers; `seed` makes a run repeatable on the same machine.
+    """
+
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.7
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=0, le=1_000_000)] | None = None
+    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    repeat_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
+    seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 2)] | None = None
+    stop: (
+        Annotated[
+            list[Annotated[str, msgspec.Meta(min_length=1, max_length=256)]],
+            msgspec.Meta(max_length=16),
+        ]
+        | None
+    ) = None
+    raw: bool = False
+
+
+class Narration(Message, kw_only=True):
+    """One line of what happens: who does what to which target, and the sentence for the human."""
+
+    actor: Literal[
+        "rbee-keeper",
+        "queen-rbee",
+        "rbee-hive",
+        "model-provisioner",
+        "llm-worker-rbee",
+        "model-loader",
+        "engine",
+    ]
+    action: str
+    target: str
+    human: str
+    correlation_id: str | None = None
+
+
+class Health(Message, kw_only=True):
+    """The answer of a hive's and a worker's `/v1/health`."""
+
+    status: Literal["alive"]
+    version: str
+    api_version: str
+    worker_id: str | None = None

@@ -1,0 +1,109 @@
+"""The hive's HTTP messages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+from rbee.errors import InvalidRequestError
+from rbee.wire.common import DeviceIndex, Message, Name, Request, ShortText, Uuid, WorkerState
+
+HEALTH: Final = "/v1/health"
+WORKERS_SPAWN: Final = "/v1/workers/spawn"
+WORKERS_READY: Final = "/v1/workers/ready"
+WORKERS_LIST: Final = "/v1/workers/list"
+WORKER: Final = "/v1/workers/{id}"
+BACKENDS: Final = "/v1/backends"
+RESOURCES: Final = "/v1/resources"
+SHUTDOWN: Final = "/v1/admin/shutdown"
+
+
+class SpawnRequest(Request, kw_only=True):
+    """Which model to load, where. `model` is another name for `model_ref`; None leaves the choice to the hive.
+
+    `context` is the number of tokens one request may use, prompt and answer together.
+    """
+
+    model_ref: ShortText | None = None
+    model: ShortText | None = None
+    backend: Name | None = None
+    device: DeviceIndex | None = None
+    slots: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
+    context: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | None = None
+
+    def reference(self) -> str:
+        """Return the model's reference, under whichever name it came."""
+        text = self.model_ref or self.model
+        if text is None:
+            raise InvalidRequestError("field model_ref: required", field="model_ref", rule="required")
+        return text
+
+
+class SpawnReply(Message, kw_only=True):
+    """The worker answers HTTP already, and loads its model."""
+
+    worker_id: str
+    url: str
+    state: WorkerState
+    api_key: str
+
+
+class ReadyCallback(Request, kw_only=True):
+    """What a worker tells its hive once its port is bound; the hive learns the address from it."""
+
+    worker_id: Uuid
+    url: Annotated[str, msgspec.Meta(max_length=512, pattern=r"^http://[^\x00-\x20\x7f]+$")]
+    model_ref: ShortText
+    backend: Name
+    device: DeviceIndex
+
+
+class WorkerRow(Message, kw_only=True):
+    """A worker as its hive knows it; times are Unix seconds."""
+
+    id: str
+    url: str
+    model_ref: str
+    backend: str
+    device: int
+    state: WorkerState
+    slots_total: int
+    slots_available: int
+    pid: int
+    idle_since: float | None = None
+    last_health_at: float | None = None
+
+
+class WorkerList(Message, kw_only=True):
+    workers: list[WorkerRow]
+
+
+class Device(Message, kw_only=True):
+    """One device of a backend; memory in bytes."""
+
+    index: int
+    name: str
+    memory_total: int
+    memory_available: int
+
+
+class Backend(Message, kw_only=True):
+    name: str
+    devices: list[Device]
+
+
+class BackendList(Message, kw_only=True):
+    backends: list[Backend]
+
+
+class Space(Message, kw_only=True):
+    """Bytes of one resource."""
+
+    total: int
+    available: int
+
+
+class Resources(Message, kw_only=True):
+    memory: Space
+    disk: Space

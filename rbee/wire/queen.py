@@ -1,0 +1,86 @@
+"""The queen's HTTP messages."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final, Literal
+
+import msgspec
+
+from rbee.wire.common import (
+    DeviceIndex,
+    Message,
+    Name,
+    Prompt,
+    Sampling,
+    ShortText,
+    Uuid,
+    WorkerState,
+)
+
+HEALTH: Final = "/health"
+TASKS: Final = "/v2/tasks"
+TASK: Final = "/v2/tasks/{request_id}"
+WORKERS_LIST: Final = "/v2/workers/list"
+WORKERS_HEALTH: Final = "/v2/workers/health"
+LOCAL_NODE: Final = "local"
+"""The queen's own host: always there, never registered."""
+
+
+class QueenHealth(Message, kw_only=True):
+    status: Literal["ok"]
+    version: str
+
+
+class TaskRequest(Sampling, kw_only=True):
+    """An inference to place. `relay` streams the worker's answer through the queen."""
+
+    prompt: Prompt
+    node: Name | None = None
+    model: ShortText | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 20
+    backend: Name | None = None
+    device: DeviceIndex | None = None
+    request_id: Uuid | None = None
+    relay: bool = False
+    narrate: bool = False
+
+
+class TaskHandle(Message, kw_only=True):
+    """Where the caller finds its worker, and the key that opens it."""
+
+    request_id: str
+    worker_id: str
+    worker_url: str
+    api_key: str
+    state: WorkerState
+
+
+class SwarmWorker(Message, kw_only=True):
+    """A worker anywhere in the swarm."""
+
+    worker_id: str
+    node: str
+    state: WorkerState
+    model_ref: str
+    url: str
+    backend: str
+    device: int
+    slots_total: int
+    slots_available: int
+
+
+class SwarmWorkers(Message, kw_only=True):
+    workers: list[SwarmWorker]
+
+
+class WorkerHealth(Message, kw_only=True):
+    worker_id: str
+    state: WorkerState
+    ready: bool
+
+
+class NodeHealth(Message, kw_only=True):
+    """`status` is that of the node's hive: `alive`, or `unreachable` when it does not answer (or does not run)."""
+
+    status: Literal["alive", "unreachable"]
+    workers: list[WorkerHealth]
