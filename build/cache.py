@@ -1,0 +1,24 @@
+"""Where things that several checkouts share are kept, and how two processes keep out of each other's way."""
+
+import contextlib
+import fcntl
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+
+def folder() -> Path:
+    """The cache folder outside the checkout: $RBEE_CACHE, else rbee in the user's cache folder."""
+    if own := os.environ.get("RBEE_CACHE"):
+        return Path(own).absolute()
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "rbee"
+
+
+@contextlib.contextmanager
+def lock(path: Path) -> Iterator[None]:
+    """Holds an exclusive lock on `path` (made if missing). The kernel lets go when the holder dies."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with path.open("a") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,97 @@
+"""Makes the checkout's .venv from the locks: what rbee runs on, and on demand what its tests need."""
+
+import os
+import re
+import subprocess
+import sys
+from collections import deque
+from pathlib import Path
+
+import cache
+import llama
+import stamp
+from progress import Progress, StepFailed
+
+LOCKS = Path(stamp.ROOT) / "build" / "locks"
+LOG = Path(stamp.VENV) / "setup.log"
+TAIL_LINES = 8
+REQUIREMENT_FOUND = ("Collecting ", "Processing ", "Requirement already satisfied")
+
+
+def set_up(*, dev: bool = False) -> bool:
+    """Brings .venv up to date, with the tools for tests if `dev`; tells the user where that fails."""
+    try:
+        with cache.lock(Path(stamp.ROOT) / ".venv.lock"):
+            if not (stamp.is_current() and os.access(stamp.PYTHON, os.X_OK)):
+                _make()
+            if dev and not stamp.is_current(stamp.DEV):
+                _install_lock("dev.txt", "tools for tests")
+                stamp.write(stamp.DEV)
+    except StepFailed as failure:
+        failure.tell()
+    except OSError as error:
+        StepFailed(f"setting up {stamp.VENV} failed: {error}").tell()
+    except KeyboardInterrupt:
+        print("\nrbee: stopped; the next run sets up again", file=sys.stderr)
+    else:
+        return True
+    return False
+
+
+def _make() -> None:
+    # First what takes longest and fails soonest: without a compiler nothing else is worth doing.
+    engine = llama.wheel()
+    # --clear: what an older lock or a run cut short has left must not stay.
+    command = [sys.executable, "-m", "venv", "--clear", stamp.VENV]
+    made = subprocess.run(command, capture_output=True, text=True, check=False)
+    if made.returncode:
+        raise StepFailed(
+            f"making {stamp.VENV} failed: {_last_line(made.stdout + made.stderr)}",
+            "apt install python3-venv (Debian, Ubuntu), then run this again",
+        )
+    _install_lock("runtime.txt", "packages")
+    _pip(["--no-index", "--no-deps", str(engine)])
+    stamp.write(stamp.RUNTIME)
+
+
+def _install_lock(name: str, what: str) -> None:
+    lock = LOCKS / name
+    total = len(re.findall(r"^[a-z].*==", lock.read_text("utf-8"), re.MULTILINE))
+    with Progress(f"setting up (once): installing {total} {what}") as progress:
+        arguments = ["--require-hashes", "--no-deps", "--only-binary=:all:", "-r", str(lock)]
+        _pip(arguments, progress, total)
+
+
+def _pip(arguments: list[str], progress: Progress | None = None, total: int = 0) -> None:
+    command = [stamp.PYTHON, "-m", "pip", "install", "--progress-bar=off", *arguments]
+    tail: deque[str] = deque(maxlen=TAIL_LINES)
+    found = 0
+    with (
+        LOG.open("a", encoding="utf-8") as log,
+        subprocess.Popen(
+            command,
+            env=os.environ | {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PYTHONUNBUFFERED": "1"},
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process,
+    ):
+        assert process.stdout
+        for line in process.stdout:
+            log.write(line)
+            tail.append(line)
+            if progress and line.startswith(REQUIREMENT_FOUND):
+                found += 1
+                progress.step(min(found, total), total)
+    if process.returncode:
+        raise StepFailed(
+            "installing the dependencies failed; pip said:\n"
+            + "".join(f"    {line[:200].rstrip()}\n" for line in tail).rstrip(),
+            f"the whole log is {LOG}",
+        )
+
+
+def _last_line(text: str) -> str:
+    return next((line for line in reversed(text.splitlines()) if line.strip()), "no reason given")

@@ -1,0 +1,187 @@
+"""Builds the llama-cpp-python wheel once, and keeps it outside the checkout.
+
+The wheel's own build makes several copies of every library, installs headers and tools, and needs numpy. So llama.cpp
+is compiled here by cmake straight from the locked source archive, and packed with the Python files of that archive
+into a wheel that holds each library once.
+"""
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import tomllib
+from collections import deque
+from pathlib import Path
+from typing import TextIO
+
+import cache
+import engine_wheel
+from progress import Progress, StepFailed
+
+HERE = Path(__file__).resolve().parent
+SOURCE_LOCK = HERE / "locks" / "llama.txt"
+TOOLS_LOCK = HERE / "locks" / "engine.txt"
+RECIPE = HERE / "engine.toml"
+
+COMPILERS = {"C": ("CC", ("cc", "gcc", "clang")), "C++": ("CXX", ("c++", "g++", "clang++"))}
+NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\]")
+TAIL_LINES = 15
+
+
+def wheel() -> Path:
+    """The engine's wheel, built first if the cache does not hold it. Raises StepFailed."""
+    home = cache.folder() / "engine" / _key()
+    if found := _find(home):
+        return found
+    with cache.lock(home.parent / f".{home.name}.lock"):
+        return _find(home) or _build(home)
+
+
+def _key() -> str:
+    recipe = tomllib.loads(RECIPE.read_text("utf-8"))
+    parts = [recipe, SOURCE_LOCK.read_text("utf-8"), engine_wheel.LAYOUT]
+    digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+    return f"{_version()}-{digest[:16]}"
+
+
+def _version() -> str:
+    match = re.search(r"^llama-cpp-python==(\S+)", SOURCE_LOCK.read_text("utf-8"), re.MULTILINE)
+    assert match, f"{SOURCE_LOCK} pins no llama-cpp-python"
+    return match[1]
+
+
+def _find(home: Path) -> Path | None:
+    return next(iter(home.glob("*.whl")), None)
+
+
+def _build(home: Path) -> Path:
+    _check_compilers()
+    log = home.parent / f"{home.name}.log"
+    # Beside its final place, so that the last step is a rename; /tmp may be small or noexec.
+    with tempfile.TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as scratch:
+        work = Path(scratch)
+        with log.open("w", encoding="utf-8") as log_file:
+            runner = _Runner(log_file, log, _environment(work))
+            source = _fetch(runner, work)
+            libraries = _compile(runner, source, work / "build")
+        out = work / "out"
+        out.mkdir()
+        packed = engine_wheel.pack(source, libraries, _version(), out)
+        out.rename(home)
+    return home / packed.name
+
+
+def _check_compilers() -> None:
+    for language, (variable, names) in COMPILERS.items():
+        wanted = [os.environ[variable].split()[0]] if os.environ.get(variable) else names
+        if not any(shutil.which(name) for name in wanted):
+            raise StepFailed(
+                f"building the engine (llama.cpp) needs a {language} compiler; "
+                f"looked for {', '.join(wanted)} and found none",
+                "apt install g++ (Debian, Ubuntu), dnf install gcc-c++ (Fedora), then run this again",
+            )
+
+
+def _environment(work: Path) -> dict[str, str]:
+    tools = work / "tools" / "bin"
+    # Without the map each file's full path is in the libraries, and no two builds are alike.
+    same = f"-ffile-prefix-map={work}=."
+    return os.environ | {
+        "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "CFLAGS": f"{os.environ.get('CFLAGS', '')} {same}".strip(),
+        "CXXFLAGS": f"{os.environ.get('CXXFLAGS', '')} {same}".strip(),
+        "LDFLAGS": " ".join(tomllib.loads(RECIPE.read_text("utf-8"))["linker"]["flags"]),
+        # llama.cpp asks git for its version: it must not find the repository of somebody's home.
+        "GIT_CEILING_DIRECTORIES": str(work.parent),
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_PROGRESS_BAR": "off",
+        "PYTHONUNBUFFERED": "1",
+    }
+
+
+def _fetch(runner: "_Runner", work: Path) -> Path:
+    """Installs the build tools, fetches the locked source archive, and unpacks it."""
+    python = work / "tools" / "bin" / "python"
+    with Progress("fetching the engine's source (llama.cpp, 77 MB)") as progress:
+        runner.run("python3 -m venv", [sys.executable, "-m", "venv", str(work / "tools")])
+        progress.step(1, 3)
+        pip = [str(python), "-m", "pip"]
+        locked = ["--require-hashes", "--no-deps", "-r"]
+        runner.run("pip install", [*pip, "install", "--only-binary=:all:", *locked, str(TOOLS_LOCK)])
+        progress.step(2, 3)
+        # pip asks even a source that is only fetched for its metadata. With isolation it would
+        # fetch a build system for that, which no lock pins.
+        fetch = [*pip, "download", "--no-binary=:all:", "--no-build-isolation", "-d", str(work)]
+        runner.run("pip download", [*fetch, *locked, str(SOURCE_LOCK)])
+        progress.step(3, 3)
+    (archive,) = work.glob("llama_cpp_python-*.tar.gz")
+    with tarfile.open(archive) as tar:
+        tar.extractall(work / "unpacked", filter="data")
+    archive.unlink()
+    (source,) = (work / "unpacked").iterdir()
+    return source
+
+
+def _compile(runner: "_Runner", source: Path, build: Path) -> Path:
+    """Compiles llama.cpp; returns the folder that holds its libraries."""
+    flags = tomllib.loads(RECIPE.read_text("utf-8"))["cmake"]
+    defines = [f"-D{name}={value}" for name, value in flags.items()]
+    tree = str(source / "vendor" / "llama.cpp")
+    with Progress("building the engine (llama.cpp)") as progress:
+        runner.run("cmake", ["cmake", "-S", tree, "-B", str(build), "-G", "Ninja", *defines])
+        runner.run("ninja", ["cmake", "--build", str(build), "--target", "llama"], progress)
+    return build / "bin"
+
+
+class _Runner:
+    """Runs the build's commands, all into one log."""
+
+    def __init__(self, log_file: TextIO, log: Path, environment: dict[str, str]) -> None:
+        self._log_file = log_file
+        self._log = log
+        self._environment = environment
+
+    def run(self, name: str, command: list[str], progress: Progress | None = None) -> None:
+        """Runs one command to its end; a failure carries the last lines it printed."""
+        tail: deque[str] = deque(maxlen=TAIL_LINES)
+        with subprocess.Popen(
+            command,
+            env=self._environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+        ) as process:
+            assert process.stdout
+            for line in process.stdout:
+                self._log_file.write(line)
+                tail.append(line)
+                if progress and (match := NINJA_STEP.match(line)):
+                    progress.step(int(match[1]), int(match[2]))
+        if process.returncode:
+            raise StepFailed(
+                f"building the engine failed: {name} ended with {process.returncode}\n"
+                + "".join(f"    {line[:200].rstrip()}\n" for line in tail).rstrip(),
+                f"the whole log is {self._log}",
+            )
+
+
+def main() -> int:
+    try:
+        print(wheel())
+    except StepFailed as failure:
+        failure.tell()
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

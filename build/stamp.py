@@ -1,0 +1,40 @@
+"""Tells whether the checkout's .venv is up to date. On the way of every start: imports nothing heavy."""
+
+import os
+
+ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
+VENV = os.path.join(ROOT, ".venv")
+PYTHON = os.path.join(VENV, "bin", "python")
+
+RUNTIME = ("build/locks/runtime.txt", "build/locks/llama.txt", "build/engine.toml")
+DEV = ("build/locks/dev.txt",)
+
+
+def is_current(inputs: tuple[str, ...] = RUNTIME) -> bool:
+    """Tells whether .venv was finished from these files as they are now."""
+    try:
+        with open(_stamp(inputs), "rb") as stamp:
+            return stamp.read() == _content(inputs)
+    except OSError:
+        return False
+
+
+def write(inputs: tuple[str, ...]) -> None:
+    """Marks .venv as finished from these files. The last step of a set-up: one that was cut short leaves none."""
+    unfinished = _stamp(inputs) + ".new"
+    with open(unfinished, "wb") as stamp:
+        stamp.write(_content(inputs))
+    os.replace(unfinished, _stamp(inputs))
+
+
+def _stamp(inputs: tuple[str, ...]) -> str:
+    return os.path.join(VENV, "made-from-" + os.path.basename(inputs[0]))
+
+
+def _content(inputs: tuple[str, ...]) -> bytes:
+    # The text itself and no digest of it: comparing 100 kB is quicker than importing hashlib.
+    found = []
+    for name in inputs:
+        with open(os.path.join(ROOT, name), "rb") as source:
+            found.append(source.read())
+    return b"\0".join(found)

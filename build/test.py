@@ -1,0 +1,3 @@
+import sys, environment
+
+sys.exit(0 if environment.set_up(dev=True) else 1)

@@ -1,0 +1,60 @@
+#!/usr/bin/env python3
+"""Runs rbee from a checkout: makes .venv on first use, then hands over to rbee.entry.
+
+Old Pythons must be able to read this file, so that they can be told that they are too old.
+"""
+
+import os
+import sys
+
+ROOT = os.path.dirname(os.path.realpath(__file__))
+VENV = os.path.join(ROOT, ".venv")
+
+
+def main():
+    """Plays the role that the arguments name; returns the exit code."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        return refuse("CPython 3.11 to 3.14; this is Python %d.%d" % sys.version_info[:2])
+    if not sys.platform.startswith("linux"):
+        return refuse("Linux; this is %s" % sys.platform)
+    if os.path.realpath(sys.prefix) == VENV:
+        return run()
+    return hand_over()
+
+
+def refuse(wanted):
+    """Says in one line what rbee needs instead of this."""
+    sys.stderr.write("rbee: rbee needs %s\n" % wanted)
+    return 1
+
+
+def hand_over():
+    """Replaces this process by .venv's Python running this file, and makes .venv first where it must."""
+    sys.path.insert(0, os.path.join(ROOT, "build"))
+    import stamp
+
+    # -P: the folder of this file holds more than the package, and must not shadow libraries.
+    command = [stamp.PYTHON, "-P", os.path.abspath(sys.argv[0])] + sys.argv[1:]
+    if stamp.is_current():
+        try:
+            os.execv(stamp.PYTHON, command)
+        except OSError:
+            pass  # the interpreter that .venv was made from is gone: make it again
+    import environment
+
+    if environment.set_up():
+        os.execv(stamp.PYTHON, command)
+    return 1
+
+
+def run():
+    """Runs the checkout's own package in this interpreter."""
+    if ROOT not in sys.path:
+        sys.path.append(ROOT)
+    from rbee.entry import main as enter
+
+    return enter()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
