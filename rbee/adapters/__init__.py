@@ -1,0 +1,1 @@
+"""One outside thing each: files, processes, sockets, databases; no knowledge of roles."""

@@ -1,0 +1,100 @@
+"""How a daemon that starts talks to its parent: JSON lines on stdout, until it is ready or has failed.
+
+A line holds one of `narration`, `ready` or `error`. After the last one the daemon closes its stdout.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rbee.errors import RbeeError, SpawnFailedError, from_body, to_body
+from rbee.wire.common import Narration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import trio
+
+MAX_LINE = 1024 * 1024
+
+
+class Ready(msgspec.Struct):
+    """The daemon answers HTTP at `url`."""
+
+    url: str
+    pid: int
+    version: str
+
+
+class _Line(msgspec.Struct, omit_defaults=True):
+    narration: Narration | None = None
+    ready: Ready | None = None
+    error: dict[str, object] | None = None
+
+
+class Announcer:
+    """The daemon's side; does nothing where no parent listens."""
+
+    def __init__(self, enabled: bool) -> None:
+        self._open = enabled
+
+    def _write(self, line: _Line) -> None:
+        if not self._open:
+            return
+        try:
+            sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
+            sys.stdout.buffer.flush()
+        except OSError:
+            self._close()  # the parent has gone; what it does not hear, it does not miss
+
+    def _close(self) -> None:
+        """Point stdout at nothing; a closed descriptor 1 would be given to the next file opened."""
+        self._open = False
+        nothing = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nothing, 1)
+        os.close(nothing)
+
+    def tell(self, narration: Narration) -> None:
+        self._write(_Line(narration=narration))
+
+    def ready(self, ready: Ready) -> None:
+        """Say that HTTP is answered, and end the announcements."""
+        self._write(_Line(ready=ready))
+        if self._open:
+            self._close()
+
+    def failed(self, error: RbeeError) -> None:
+        self._write(_Line(error=to_body(error)["error"]))
+        if self._open:
+            self._close()
+
+
+async def listen(process: trio.Process, tell: Callable[[Narration], None]) -> Ready:
+    """Follow a child's announcements until it is ready, passing its narration to `tell`.
+
+    Raises the error that the child announced, or SpawnFailedError when it ended (or closed its stdout) without one.
+    The caller bounds the time.
+    """
+    assert process.stdout is not None
+    pending = b""
+    async with process.stdout as stdout:
+        while chunk := await stdout.receive_some(65536):
+            *lines, pending = (pending + chunk).split(b"\n")
+            for text in lines:
+                try:
+                    line = msgspec.json.decode(text, type=_Line)
+                except (msgspec.MsgspecError, UnicodeDecodeError):
+                    continue  # something printed to stdout; the log has stderr
+                if line.narration is not None:
+                    tell(line.narration)
+                if line.error is not None:
+                    raise from_body({"error": line.error}) or SpawnFailedError("the process failed to start")
+                if line.ready is not None:
+                    return line.ready
+            if len(pending) > MAX_LINE:
+                break
+    raise SpawnFailedError("the process ended before it was ready")

@@ -1,0 +1,158 @@
+"""What every daemon's HTTP interface does alike: keys, correlation ids, limits, and one shape of errors."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+from quart import Request, Response, request
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
+
+from rbee.adapters import sse, tokens
+from rbee.adapters.logs import correlate, correlation
+from rbee.errors import (
+    InternalError,
+    InvalidApiKeyError,
+    InvalidRequestError,
+    MethodNotAllowedError,
+    MissingApiKeyError,
+    PayloadTooLargeError,
+    RbeeError,
+    RouteNotFoundError,
+    to_body,
+)
+from rbee.wire.common import CORRELATION_HEADER, EVENT_STREAM, MAX_BODY_BYTES
+from rbee.wire.decode import decode
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Collection
+
+    import trio
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Collection[str]) -> QuartTrio:
+    """Return an application without routes.
+
+    `keys` returns the keys that open a request; paths in `public` need none. Every answer carries the correlation id,
+    every failure is an error object, and a body above 16 MB is refused with 413.
+    """
+    app = QuartTrio(name, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
+    # Quart cuts every response after 60 s by default, streams too.
+    app.config["RESPONSE_TIMEOUT"] = None
+    app.config["PROPAGATE_EXCEPTIONS"] = False
+
+    @app.before_request
+    async def _admit() -> None:
+        correlate(request.headers.get(CORRELATION_HEADER))
+        if "Transfer-Encoding" in request.headers and "Content-Length" in request.headers:
+            raise InvalidRequestError(
+                "a request has a Content-Length or a Transfer-Encoding, not both",
+                field="Content-Length",
+                rule="not beside Transfer-Encoding",
+            )
+        if request.path not in public:
+            _check_key(request, keys(request))
+
+    @app.after_request
+    async def _mark(response: Response) -> Response:
+        if (found := correlation.get()) is not None:
+            response.headers[CORRELATION_HEADER] = found
+        return response
+
+    @app.errorhandler(RbeeError)
+    async def _expected(error: RbeeError) -> Response:
+        return failure(error)
+
+    @app.errorhandler(HTTPException)
+    async def _refused(error: HTTPException) -> Response:
+        return failure(_translate(error))
+
+    @app.errorhandler(Exception)
+    async def _bug(error: Exception) -> Response:
+        log.error("%s %s failed", request.method, request.path, exc_info=error)
+        return failure(InternalError("the daemon failed; its log says more"))
+
+    return app
+
+
+def _check_key(incoming: Request, keys: Collection[str]) -> None:
+    scheme, _, given = incoming.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not given.strip():
+        raise MissingApiKeyError("this needs the header Authorization: Bearer <token>")
+    # Every key is compared, so that the time taken does not tell which one was near.
+    if sum(tokens.matches(given.strip(), key) for key in keys) == 0:
+        raise InvalidApiKeyError("authentication failed: the key is wrong")
+
+
+def _translate(error: HTTPException) -> RbeeError:
+    match error:
+        case RequestEntityTooLarge():
+            return PayloadTooLargeError(
+                f"the request body is larger than {MAX_BODY_BYTES} bytes", field="$", rule=f"<= {MAX_BODY_BYTES} bytes"
+            )
+        case NotFound():
+            return RouteNotFoundError("there is no such path", field="path", rule="a documented path")
+        case MethodNotAllowed():
+            allowed = sorted(error.valid_methods or [])
+            return MethodNotAllowedError("the path does not take this method", field="method", rule=", ".join(allowed))
+        case _ if error.code is not None and 400 <= error.code < 500:
+            refused = InvalidRequestError("the request is not valid HTTP for this path", field="$", rule="valid HTTP")
+            refused.status = error.code  # type: ignore[misc]
+            return refused
+        case _:
+            return InternalError("the daemon failed; its log says more")
+
+
+def failure(error: RbeeError) -> Response:
+    """Return the answer for an error."""
+    response = answer(to_body(error, correlation.get()), error.status)
+    if error.status == 401:
+        response.headers["WWW-Authenticate"] = "Bearer"
+    return response
+
+
+def answer(message: Any, status: int = 200) -> Response:
+    """Return a JSON answer."""
+    return Response(msgspec.json.encode(message), status, content_type="application/json")
+
+
+def empty(status: int) -> Response:
+    """Return an answer without a body."""
+    response = Response(b"", status)
+    del response.headers["Content-Type"]
+    return response
+
+
+def wants_stream() -> bool:
+    """Tell whether the client asks for an event stream."""
+    return EVENT_STREAM in request.headers.get("Accept", "")
+
+
+def streamed(
+    nursery: trio.Nursery,
+    produce: Callable[[sse.Send], Awaitable[None]],
+    *,
+    heartbeat: float = 10.0,
+    headers: dict[str, str] | None = None,
+) -> Response:
+    """Answer with an event stream; see `sse.stream`."""
+    response = Response(
+        sse.stream(nursery, produce, heartbeat=heartbeat),
+        content_type=EVENT_STREAM,
+        headers={"Cache-Control": "no-store", **(headers or {})},
+    )
+    response.timeout = None
+    return response
+
+
+async def body(kind: type[T]) -> T:
+    """Read and check the request's body."""
+    data = await request.get_data(cache=False)
+    assert isinstance(data, bytes)
+    return decode(data, kind)

@@ -1,0 +1,175 @@
+"""Reads the settings: built-in defaults, then one TOML file, then the environment, then flags."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from rbee.errors import InvalidConfigurationError
+
+Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+
+
+class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    pass
+
+
+class Queen(_Section, kw_only=True):
+    host: str = "127.0.0.1"
+    port: Port = 8080
+
+
+class Hive(_Section, kw_only=True):
+    """`advertise` is the host that stands in the workers' URLs; None means the one the hive listens on."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9200
+    advertise: str | None = None
+
+
+class Worker(_Section, kw_only=True):
+    """`context` counts tokens of one request; None means what the model was trained with, at most 4096.
+
+    `threads` None means the processors this process may use. `command` replaces the program started as a worker.
+    """
+
+    slots: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
+    context: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | None = None
+    threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    port_from: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8001
+    command: list[str] | None = None
+
+
+class Paths(_Section, kw_only=True):
+    models_dir: str = "~/.local/share/rbee/models"
+    state_dir: str = "~/.rbee"
+
+
+class Defaults(_Section, kw_only=True):
+    model: str | None = None
+    node: str | None = None
+
+
+class Timeouts(_Section, kw_only=True):
+    """Seconds. Where a field stands for several steps the comment says which."""
+
+    connect: Seconds = 10  # one attempt to connect to a hive
+    call: Seconds = 5  # one short call between daemons
+    start: Seconds = 30  # a queen or hive, until it answers
+    worker_ready: Seconds = 30  # process start to ready callback
+    loading: Seconds = 300  # ready callback to model loaded
+    inference: Seconds = 300  # a request in all
+    token: Seconds = 60  # between two tokens
+    drain: Seconds = 30  # running requests at a shutdown
+    acknowledge: Seconds = 5  # a worker's answer to a shutdown, a queen's to a cancellation
+    unload: Seconds = 10  # a worker's end after its last request
+    cascade: Seconds = 30  # a whole hive's end, beside the drain
+    heartbeat: Seconds = 10  # a comment line on each quiet stream
+
+
+class Auth(_Section, kw_only=True):
+    token_file: str | None = None
+
+
+class Settings(_Section, kw_only=True):
+    """All settings; `source` says which file they came from, for error messages."""
+
+    queen: Queen = msgspec.field(default_factory=Queen)
+    hive: Hive = msgspec.field(default_factory=Hive)
+    worker: Worker = msgspec.field(default_factory=Worker)
+    paths: Paths = msgspec.field(default_factory=Paths)
+    defaults: Defaults = msgspec.field(default_factory=Defaults)
+    timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
+    auth: Auth = msgspec.field(default_factory=Auth)
+    source: str = "built-in defaults"
+
+    @property
+    def state_dir(self) -> Path:
+        return Path(self.paths.state_dir).expanduser()
+
+    @property
+    def logs_dir(self) -> Path:
+        return self.state_dir / "logs"
+
+    @property
+    def token_file(self) -> Path:
+        return Path(self.auth.token_file).expanduser() if self.auth.token_file else self.state_dir / "token"
+
+
+_SECTIONS: Final[dict[str, type[_Section]]] = {
+    "queen": Queen,
+    "hive": Hive,
+    "worker": Worker,
+    "paths": Paths,
+    "defaults": Defaults,
+    "timeouts": Timeouts,
+    "auth": Auth,
+}
+
+
+def load(flags: dict[str, dict[str, Any]] | None = None, *, file: str | None = None) -> Settings:
+    """Return the settings; `flags` is section → key → value, `file` the `--config` option.
+
+    Raises InvalidConfigurationError naming key, expected type and where the value was read.
+    """
+    settings = Settings()
+    if (path := _find(file)) is not None:
+        settings.source = str(path)
+        _merge(settings, _parse(path), f"in {path}")
+    for section, kind in _SECTIONS.items():
+        for key in kind.__struct_fields__:
+            name = f"RBEE_{section}_{key}".upper()
+            if (value := os.environ.get(name)) is not None:
+                words = value.split() if key == "command" else value
+                _merge(settings, {section: {key: words}}, f"in the environment variable {name}", strict=False)
+    if home := os.environ.get("RBEE_HOME"):
+        settings.paths.state_dir = home
+    for section, values in (flags or {}).items():
+        given = {key: value for key, value in values.items() if value is not None}
+        _merge(settings, {section: given}, "on the command line")
+    return settings
+
+
+def _find(file: str | None) -> Path | None:
+    """Return the first configuration file that exists; one that was asked for by name must exist."""
+    if (asked := file or os.environ.get("RBEE_CONFIG")) is not None:
+        path = Path(asked).expanduser()
+        if not path.is_file():
+            raise InvalidConfigurationError(f"the configuration file {path} does not exist")
+        return path
+    places = (Path("~/.config/rbee/config.toml").expanduser(), Path("/etc/rbee/config.toml"))
+    return next((path for path in places if path.is_file()), None)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
+        raise InvalidConfigurationError(f"{path} is not valid TOML: {exc}") from None
+    except OSError as exc:
+        raise InvalidConfigurationError(f"{path} could not be read: {exc.strerror}") from exc
+
+
+def _merge(settings: Settings, values: dict[str, Any], where: str, *, strict: bool = True) -> None:
+    for section, keys in values.items():
+        if (kind := _SECTIONS.get(section)) is None:
+            raise InvalidConfigurationError(f"there is no section [{section}] ({where})", key=section)
+        if not isinstance(keys, dict):
+            raise InvalidConfigurationError(f"{section} must be a table of settings ({where})", key=section)
+        for key, value in keys.items():
+            if key not in kind.__struct_fields__:
+                known = ", ".join(kind.__struct_fields__)
+                raise InvalidConfigurationError(
+                    f"there is no setting {section}.{key} ({where})", hint=f"[{section}] has: {known}", key=key
+                )
+            field = msgspec.structs.fields(kind)[kind.__struct_fields__.index(key)]
+            try:
+                setattr(getattr(settings, section), key, msgspec.convert(value, field.type, strict=strict))
+            except msgspec.ValidationError as exc:
+                rule = str(exc).replace("`", "").lower()
+                raise InvalidConfigurationError(f"{section}.{key}: {rule} ({where})", key=f"{section}.{key}") from None

@@ -1,0 +1,216 @@
+"""The HTTP client: short calls that are retried where that is safe, and event streams; the only import of httpx."""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import asynccontextmanager
+from functools import cache
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+import httpx
+import httpx_sse
+import msgspec
+import trio
+
+from rbee.adapters.logs import correlation
+from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError, from_body
+from rbee.wire.common import CORRELATION_HEADER, DONE, EVENT_STREAM
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+T = TypeVar("T")
+
+SHORT_CALL_DELAYS: Final = (0.0, 0.1, 0.2)
+"""Seconds before each attempt of a short call that is safe to repeat."""
+ONCE: Final = (0.0,)
+STREAM_SILENCE: Final = 30.0
+"""Seconds without a byte after which a stream is lost: the other side sends a comment every 10."""
+
+
+class Event(NamedTuple):
+    """One server-sent event (HTML standard, section 9.2); `name` is `message` unless the stream says otherwise."""
+
+    name: str
+    data: str
+
+
+class StreamLostError(Exception):
+    """A stream ended before its last event."""
+
+
+class EventStream:
+    """The events of an open stream, in order, without the last one; its end may be a StreamLostError."""
+
+    def __init__(self, channel: trio.MemoryReceiveChannel[Event], failure: list[StreamLostError]) -> None:
+        self._channel = channel
+        self._failure = failure
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            return await self._channel.receive()
+        except trio.EndOfChannel:
+            if self._failure:
+                raise self._failure[0] from None
+            raise StopAsyncIteration from None
+
+
+@cache
+def _no_certificates() -> ssl.SSLContext:
+    """Return an empty context: traffic inside the swarm is plain HTTP, and loading CA files takes 20 to 30 ms."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def connect(base_url: str, key: str | None, *, timeout: float = 5.0) -> httpx.AsyncClient:
+    """Return a client for one daemon; close it with `async with`."""
+    headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+    return httpx.AsyncClient(
+        base_url=base_url,
+        headers=headers,
+        timeout=httpx.Timeout(timeout),
+        trust_env=False,
+        verify=_no_certificates(),
+    )
+
+
+async def call(
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    kind: type[T],
+    *,
+    body: msgspec.Struct | None = None,
+    params: dict[str, str] | None = None,
+    delays: Sequence[float] = ONCE,
+) -> T:
+    """Make one call and return its decoded answer; `kind` is `bytes` for the answer as it came.
+
+    `delays` gives the attempts, so only calls that are safe to repeat may have more than one. Raises
+    ConnectionTimeoutError when no attempt got an answer, the error that the other side sent, or InternalError when the
+    other side answers nonsense.
+    """
+    content = None if body is None else msgspec.json.encode(body)
+    attempts: list[str] = []
+    for number, delay in enumerate(delays, 1):
+        await trio.sleep(delay)
+        try:
+            response = await client.request(method, path, content=content, params=params, headers=_headers())
+        except httpx.TransportError as exc:
+            attempts.append(f"attempt {number}: {describe(exc)}")
+            continue
+        return _answer(response.status_code, response.content, kind)
+    raise ConnectionTimeoutError(f"{client.base_url.host}:{client.base_url.port} does not answer", attempts=attempts)
+
+
+def _headers() -> dict[str, str]:
+    found = correlation.get()
+    return {CORRELATION_HEADER: found} if found is not None else {}
+
+
+def _answer(status: int, content: bytes, kind: type[T]) -> T:
+    if status >= 400:
+        raise _error(status, content)
+    if kind is bytes:
+        return content  # type: ignore[return-value]
+    try:
+        return msgspec.json.decode(content, type=kind)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
+        raise InternalError("the answer is not what this version of rbee expects", status=status) from exc
+
+
+def _error(status: int, content: bytes) -> RbeeError:
+    try:
+        error = from_body(msgspec.json.decode(content))
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        error = None
+    return error or InternalError(f"the answer was HTTP status {status} without an error object", status=status)
+
+
+def describe(exc: httpx.TransportError) -> str:
+    """Name a transport error in words."""
+    if isinstance(exc, httpx.TimeoutException):
+        return "timeout"
+    if isinstance(exc, httpx.ConnectError):
+        return "connection refused" if "refused" in str(exc) or "attempts failed" in str(exc) else "cannot connect"
+    return "the connection was closed"
+
+
+def decode_event(data: str, kind: type[T]) -> T:
+    """Decode an event's data; raises the error it carries, or InternalError."""
+    if data.startswith('{"error"'):
+        raise _error(500, data.encode())
+    return _answer(200, data.encode(), kind)
+
+
+@asynccontextmanager
+async def events(
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    *,
+    body: msgspec.Struct | None = None,
+    headers: dict[str, str] | None = None,
+) -> AsyncIterator[EventStream]:
+    """Open a stream and give its events in order, without the last one (`[DONE]`).
+
+    An answer that is no stream raises before the block is entered, as `call` does. Iterating raises StreamLostError
+    when the connection ends early. Leaving the block closes the connection, which tells the other side to stop.
+
+    A task of its own reads the connection and awaits nothing else, because leaving httpx's generators half-way is not
+    safe under trio.
+    """
+    send, receive = trio.open_memory_channel[Event](1024)
+    failure: list[StreamLostError] = []
+    async with trio.open_nursery() as nursery:
+
+        async def read(task_status: trio.TaskStatus[RbeeError | None]) -> None:
+            async with send:
+                started = False
+                try:
+                    async with client.stream(
+                        method,
+                        path,
+                        content=None if body is None else msgspec.json.encode(body),
+                        headers={"Accept": EVENT_STREAM, **_headers(), **(headers or {})},
+                        timeout=httpx.Timeout(client.timeout.connect, read=STREAM_SILENCE),
+                    ) as response:
+                        if response.status_code >= 400:
+                            started = True
+                            task_status.started(_error(response.status_code, await response.aread()))
+                            return
+                        started = True
+                        task_status.started(None)
+                        await _read_events(response, send)
+                except httpx.TransportError as exc:
+                    if not started:
+                        host = f"{client.base_url.host}:{client.base_url.port}"
+                        reason = describe(exc)
+                        task_status.started(
+                            ConnectionTimeoutError(f"{host} does not answer ({reason})", attempts=[reason])
+                        )
+                        return
+                    failure.append(StreamLostError(describe(exc)))
+                except StreamLostError as exc:
+                    failure.append(exc)
+                except trio.BrokenResourceError:
+                    pass  # the block was left
+
+        if (refused := await nursery.start(read)) is not None:
+            raise refused
+        try:
+            async with receive:
+                yield EventStream(receive, failure)
+        finally:
+            nursery.cancel_scope.cancel()
+
+
+async def _read_events(response: httpx.Response, send: trio.MemorySendChannel[Event]) -> None:
+    """Pass the body's events on; ends at `[DONE]`, and raises StreamLostError when that does not come."""
+    async for event in httpx_sse.EventSource(response).aiter_sse():
+        if event.data == DONE:
+            return
+        await send.send(Event(event.event, event.data))
+    raise StreamLostError("the stream closed unexpectedly")

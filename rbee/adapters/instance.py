@@ -1,0 +1,68 @@
+"""Holds the one place of a daemon role in a state folder, and says who holds it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rbee.adapters import process
+from rbee.errors import AlreadyRunningError, StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class Instance(msgspec.Struct):
+    """A daemon that runs: which process, where it listens, and whether it ends with its parent."""
+
+    identity: process.Identity
+    url: str
+    version: str
+    ephemeral: bool
+
+
+class Place:
+    """The place, taken; release it by ending the process.
+
+    A lock on the file decides who runs: the kernel drops it however the process ends, so a file left behind by a crash
+    stands in nobody's way. Its content is information for others.
+    """
+
+    def __init__(self, state_dir: Path, role: str) -> None:
+        """Take the place. Raises AlreadyRunningError when another process has it."""
+        path = state_dir / f"{role}.lock"
+        try:
+            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as exc:
+            raise StorageError(f"the state folder {state_dir} cannot be written: {exc.strerror}") from exc
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._descriptor)
+            holder = find(state_dir, role)
+            where = f" at {holder.url} (pid {holder.identity.pid})" if holder else ""
+            raise AlreadyRunningError(
+                f"a {role} runs already{where}",
+                hint=f"one {role} runs per state folder; RBEE_HOME names another one",
+            ) from None
+        os.ftruncate(self._descriptor, 0)
+
+    def publish(self, url: str, version: str, *, ephemeral: bool) -> None:
+        """Write down where this daemon is reached."""
+        identity = process.identify(os.getpid())
+        assert identity is not None
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, msgspec.json.encode(Instance(identity, url, version, ephemeral)), 0)
+
+
+def find(state_dir: Path, role: str) -> Instance | None:
+    """Return the daemon that has the place now, or None."""
+    try:
+        found = msgspec.json.decode((state_dir / f"{role}.lock").read_bytes(), type=Instance)
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
+        return None
+    return found if process.is_running(found.identity) else None

@@ -1,0 +1,102 @@
+"""Runs a daemon from its first line to its exit code: signals, the parent's pipe, errors, a last resort."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import threading
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.errors import InternalError, RbeeError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from rbee.adapters.announce import Announcer
+
+log = logging.getLogger(__name__)
+
+LAST_RESORT_SECONDS: Final = 5.0
+
+
+class Stopping:
+    """Why and how urgently a daemon should end.
+
+    `asked` is set by the first SIGTERM or SIGINT, by the parent's pipe closing, or by `ask()`; `urgent` by the second
+    signal, which ends the wait for running requests.
+    """
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self.urgent = trio.Event()
+
+    def ask(self) -> None:
+        if self.asked.is_set():
+            self.urgent.set()
+        else:
+            self.asked.set()
+
+
+async def _watch_signals(stopping: Stopping, task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        task_status.started()
+        async for number in received:
+            log.info("got %s", signal.Signals(number).name)
+            stopping.ask()
+
+
+async def _watch_parent(stopping: Stopping) -> None:
+    """Wait until the pipe on stdin closes, which it does however the parent ends."""
+    while True:
+        await trio.lowlevel.wait_readable(0)
+        if not os.read(0, 4096):
+            log.info("the parent has gone")
+            stopping.ask()
+            return
+
+
+def run(
+    daemon: Callable[[Stopping], Awaitable[None]],
+    announcer: Announcer,
+    *,
+    ephemeral: bool = False,
+) -> int:
+    """Run `daemon` and return the exit code. With `ephemeral`, stdin is the parent's pipe.
+
+    An error of the catalogue is announced to the parent, written to stderr and the log, and gives exit code 1.
+    """
+
+    async def main() -> None:
+        stopping = Stopping()
+        async with trio.open_nursery() as nursery:
+            await nursery.start(_watch_signals, stopping)
+            if ephemeral:
+                nursery.start_soon(_watch_parent, stopping)
+            await daemon(stopping)
+            nursery.cancel_scope.cancel()
+
+    try:
+        trio.run(main, strict_exception_groups=False)
+    except RbeeError as exc:
+        log.error("%s: %s", exc.code, exc.message)  # noqa: TRY400 (an expected error needs no traceback)
+        announcer.failed(exc)
+        sys.stderr.write(f"rbee: {exc.message}\n" + (f"hint: {exc.hint}\n" if exc.hint else ""))
+        return exc.exit_code
+    except Exception:
+        log.exception("the daemon failed")
+        announcer.failed(InternalError("the daemon failed; its log says more"))
+        return 1
+    finally:
+        _exit_anyway()
+    return 0
+
+
+def _exit_anyway() -> None:
+    """End the process in a few seconds even if a thread still hangs in native code."""
+    timer = threading.Timer(LAST_RESORT_SECONDS, os._exit, (1,))
+    timer.daemon = True
+    timer.start()

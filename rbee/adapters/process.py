@@ -1,0 +1,176 @@
+"""Starts, recognises, watches and ends processes; never signals by a bare pid."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal as signals
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final
+
+import msgspec
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_STATE, _START_TIME = 0, 19
+"""Positions in /proc/<pid>/stat after the name in parentheses (proc(5): fields 3 and 22)."""
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Names one process for ever: a pid is used again, but not with the same start time on the same boot.
+
+    `started_at` counts clock ticks since boot.
+    """
+
+    pid: int
+    started_at: int
+    boot_id: str
+
+
+@cache
+def boot_id() -> str:
+    """Return the id the kernel made at this boot."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def _stat(pid: int) -> list[str] | None:
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    return text.rpartition(")")[2].split()
+
+
+def identify(pid: int) -> Identity | None:
+    """Return the identity of a process that runs now, or None; a zombie has ended."""
+    if (fields := _stat(pid)) is None or fields[_STATE] in "ZX":
+        return None
+    return Identity(pid, int(fields[_START_TIME]), boot_id())
+
+
+def is_running(process: Identity) -> bool:
+    """Tell whether exactly this process still runs."""
+    return identify(process.pid) == process
+
+
+def send_signal(process: Identity, number: int) -> bool:
+    """Signal exactly this process; returns False when it has ended.
+
+    The pidfd is opened first and the identity compared afterwards, so the pid cannot pass to another process between
+    the check and the signal.
+    """
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return False
+    try:
+        if not is_running(process):
+            return False
+        signals.pidfd_send_signal(descriptor, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+async def wait_gone(process: Identity) -> None:
+    """Return once the process has ended; works for processes that are not our children."""
+    try:
+        descriptor = os.pidfd_open(process.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if is_running(process):
+            await trio.lowlevel.wait_readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def end(process: Identity, *, grace: float) -> bool:
+    """End a process by SIGTERM, after `grace` seconds by SIGKILL; returns whether it had to be killed."""
+    send_signal(process, signals.SIGTERM)
+    with trio.move_on_after(grace):
+        await wait_gone(process)
+        return False
+    send_signal(process, signals.SIGKILL)
+    await wait_gone(process)
+    return True
+
+
+def describe_end(returncode: int) -> str:
+    """Say in words how a process ended, from its return code (negative for a signal)."""
+    if returncode >= 0:
+        return f"exit code {returncode}"
+    try:
+        name = signals.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"
+    words = {
+        "SIGSEGV": "a memory fault in native code",
+        "SIGILL": "an instruction that this processor does not have",
+        "SIGABRT": "native code gave up",
+        "SIGKILL": "killed, perhaps because memory ran out",
+        "SIGBUS": "a file that was cut while in use, or a failing disk",
+        "SIGTERM": "asked to end",
+    }
+    return f"{name} ({words[name]})" if name in words else name
+
+
+@cache
+def program() -> tuple[str, ...]:
+    """Return the command that starts this program again: the interpreter and the file it runs from."""
+    file = Path(sys.argv[0])
+    if file.name == "__main__.py" or not file.exists():
+        return (sys.executable, "-m", "rbee")
+    return (sys.executable, str(file.absolute()))
+
+
+async def start(
+    command: Sequence[str], *, log: Path, hold_stdin: bool = False, stdin: bytes | None = None
+) -> trio.Process:
+    """Start a process in a session of its own, so that Ctrl+C in our terminal does not reach it.
+
+    Its stderr is appended to `log`; its stdout is a pipe to us. Its stdin is a pipe that we keep open (`hold_stdin`:
+    it closes when we end, however we end), or holds the bytes of `stdin`, or is empty.
+    """
+    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with _open_log(log) as errors:
+        process = await trio.lowlevel.open_process(
+            list(command),
+            stdin=subprocess.PIPE if hold_stdin or stdin is not None else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            start_new_session=True,
+            cwd="/",
+        )
+    if stdin is not None:
+        assert process.stdin is not None
+        # A child that is gone already says so by its exit, which its parent waits for.
+        with contextlib.suppress(trio.BrokenResourceError):
+            await process.stdin.send_all(stdin)
+        await process.stdin.aclose()
+    return process
+
+
+def _open_log(path: Path) -> IO[bytes]:
+    return os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
+
+
+LAST_LINES: Final = 20
+
+
+def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
+    """Return the last lines of a log, at most 64 KiB of it; empty when it cannot be read."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
+            text = file.read().decode("utf-8", "replace")
+    except OSError:
+        return []
+    return text.splitlines()[-count:]

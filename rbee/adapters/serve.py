@@ -1,0 +1,115 @@
+"""Binds a port and serves an application on it until told to stop."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING, Any, Final
+
+import hypercorn.trio
+import trio
+from hypercorn.config import Config, Sockets
+
+from rbee.errors import InvalidConfigurationError, PortInUseError
+
+if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
+DEAD_PEER_SECONDS: Final = 30
+BACKLOG: Final = 256
+
+
+def bind(host: str, port: int, *, flag: str = "--port") -> socket.socket:
+    """Return a listening socket; port 0 takes any free one. Raises PortInUseError."""
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+    except socket.gaierror as exc:
+        raise InvalidConfigurationError(f"cannot listen on {host}: {exc.strerror}", key="host") from exc
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # Accepted sockets inherit it. Hypercorn shields each write from cancellation, so without it a client that
+        # stops reading, or vanishes, would keep the server alive for ever.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000)
+        listener.bind(address)
+        listener.listen(BACKLOG)
+    except OSError as exc:
+        listener.close()
+        if exc.errno == errno.EADDRINUSE:
+            raise PortInUseError(
+                f"port {port} on {host} is taken{_holder(port)}",
+                hint=f"stop what holds it, or choose another port with {flag}",
+                port=port,
+            ) from exc
+        raise InvalidConfigurationError(f"cannot listen on {host}:{port}: {exc.strerror}", key="host") from exc
+    listener.setblocking(False)
+    return listener
+
+
+def bind_first(host: str, first: int) -> socket.socket:
+    """Return a listening socket on the first free port from `first` upwards.
+
+    Binding is the test: to look for a free port first and bind it later would be a race.
+    """
+    for port in range(first, min(first + 1000, 65536)):
+        try:
+            return bind(host, port)
+        except PortInUseError:
+            continue
+    raise PortInUseError(
+        f"no port from {first} on is free on {host}", hint="set [worker] port_from to another range", port=first
+    )
+
+
+def _holder(port: int) -> str:
+    """Say who listens on `port`, where the system lets us see that."""
+    import psutil
+
+    try:
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
+    except (psutil.Error, OSError):
+        pass
+    return ""
+
+
+def base_url(listener: socket.socket, host: str | None = None) -> str:
+    """Return the URL at which `listener` is reached; `host` replaces the address it is bound to."""
+    address, port = listener.getsockname()[:2]
+    name = host or address
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+class _Bound(Config):
+    """A configuration whose socket exists already."""
+
+    def __init__(self, listener: socket.socket) -> None:
+        super().__init__()
+        self._listener = listener
+        # The client's expiry of idle connections is 5 s, which would race with hypercorn's 5 s.
+        self.keep_alive_timeout = 75
+        # By the time the server stops, requests were drained: what is left is cut.
+        self.graceful_timeout = 0.5
+        self.include_server_header = False
+        self.h11_pass_raw_headers = False
+
+    def create_sockets(self) -> Sockets:
+        return Sockets([], [self._listener], [])
+
+
+async def serve(
+    app: QuartTrio,
+    listener: socket.socket,
+    stop: trio.Event,
+    *,
+    task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve until `stop` is set; started once requests are answered. Closes the listener."""
+    await hypercorn.trio.serve(
+        app,  # type: ignore[arg-type]
+        _Bound(listener),
+        shutdown_trigger=stop.wait,
+        task_status=task_status,
+    )

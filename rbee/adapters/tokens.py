@@ -1,0 +1,71 @@
+"""Makes, keeps and compares the swarm's token, and derives each worker's key from it."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+from rbee.errors import StorageError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def load_or_create(path: Path) -> str:
+    """Return the swarm's token, made on first use: 32 random bytes, base64url, in a file of mode 0600.
+
+    Two processes that start at once agree on one token: the file is linked into place, and a link never overwrites.
+    """
+    if (token := read(path)) is not None:
+        return token
+    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        token = "rbee_" + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+        descriptor = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
+        with os.fdopen(descriptor, "w") as file:
+            file.write(token + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        try:
+            os.link(scratch, path)
+        except FileExistsError:
+            token = read(path) or token
+        finally:
+            scratch.unlink()
+    except OSError as exc:
+        raise StorageError(f"the token file {path} could not be made: {exc.strerror}") from exc
+    return token
+
+
+def read(path: Path) -> str | None:
+    """Return the token in `path`, or None where there is no such file."""
+    try:
+        token = path.read_text(encoding="ascii").strip()
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as exc:
+        reason = exc.strerror if isinstance(exc, OSError) else "not a token"
+        raise StorageError(f"the token file {path} could not be read: {reason}") from exc
+    if not token:
+        raise StorageError(f"the token file {path} is empty", hint="delete it, and the next queen makes a new one")
+    return token
+
+
+def worker_key(token: str, worker_id: str) -> str:
+    """Return the key of one worker: HMAC-SHA256 (RFC 2104) of its id under the swarm's token.
+
+    Worker ids are random, so each key is fresh; and since whoever has the token can compute it, a hive that was
+    restarted knows the keys of the workers it finds, and no key is ever stored.
+    """
+    digest = hmac.new(token.encode(), b"rbee worker " + worker_id.encode(), hashlib.sha256).digest()
+    return "rbee_w_" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def matches(given: str, expected: str) -> bool:
+    """Compare two secrets in constant time."""
+    return hmac.compare_digest(given.encode("utf-8", "surrogateescape"), expected.encode())

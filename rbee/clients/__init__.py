@@ -1,0 +1,1 @@
+"""How a role talks to the one below it."""

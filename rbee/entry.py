@@ -1,0 +1,38 @@
+"""Chooses the role from the program's name and first argument, and hands over to its module."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Final
+
+ROLES: Final = {
+    "queen": "rbee.queen.daemon",
+    "hive": "rbee.hive.daemon",
+    "worker": "rbee.worker.daemon",
+    "model-header": "rbee.worker.header",
+}
+"""First argument → module with `main(argv) -> exit code`; everything else is the keeper's."""
+
+NAMES: Final = {"queen-rbee": "queen", "rbee-hive": "hive", "llm-worker-rbee": "worker"}
+"""Names by which the program may be called to act as one role."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the program; `argv` is without the program's name. Returns the exit code."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    if (role := NAMES.get(os.path.basename(sys.argv[0]))) is not None:  # noqa: PTH119 (pathlib is slow to import)
+        arguments.insert(0, role)
+    if arguments and arguments[0] in ROLES:
+        module, arguments = ROLES[arguments[0]], arguments[1:]
+    else:
+        if arguments and arguments[0] in ("--version", "-V"):
+            from rbee import __version__
+
+            print(f"rbee {__version__}")  # noqa: T201
+            return 0
+        module = "rbee.keeper.cli"
+    code = importlib.import_module(module).main(arguments)
+    assert isinstance(code, int)
+    return code

@@ -1,0 +1,1 @@
+"""The daemon that owns the models and workers of one node."""

@@ -1,0 +1,1 @@
+"""The daemon that decides which node and worker serve a request."""

@@ -1,0 +1,1 @@
+"""The daemon that serves one model."""
