@@ -80,19 +80,35 @@ def run(
             nursery.cancel_scope.cancel()
 
     try:
-        trio.run(main, strict_exception_groups=False)
-    except RbeeError as exc:
-        log.error("%s: %s", exc.code, exc.message)  # noqa: TRY400 (an expected error needs no traceback)
-        announcer.failed(exc)
-        sys.stderr.write(f"rbee: {exc.message}\n" + (f"hint: {exc.hint}\n" if exc.hint else ""))
-        return exc.exit_code
-    except Exception:
-        log.exception("the daemon failed")
-        announcer.failed(InternalError("the daemon failed; its log says more"))
-        return 1
+        trio.run(main)
+    except BaseExceptionGroup as group:
+        error = sole_error(group)
+        if error is None:
+            log.exception("the daemon failed")
+            error = InternalError("the daemon failed; its log says more")
+        else:
+            log.error("%s: %s", error.code, error.message)  # noqa: TRY400 (expected: needs no traceback)
+        announcer.failed(error)
+        sys.stderr.write(f"rbee: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        return error.exit_code
     finally:
         _exit_anyway()
     return 0
+
+
+def sole_error(group: BaseExceptionGroup[BaseException]) -> RbeeError | None:
+    """Return the error of the catalogue that a nursery's exception group stands for, or None for a bug.
+
+    A nursery wraps what its tasks raise; beside an expected error there may be only cancellations.
+    """
+    expected, rest = group.split(RbeeError)
+    if expected is None or rest is not None:
+        return None
+    error: BaseException = expected
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, RbeeError)
+    return error
 
 
 def _exit_anyway() -> None:
