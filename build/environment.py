@@ -20,6 +20,7 @@ REQUIREMENT_FOUND = ("Collecting ", "Processing ", "Requirement already satisfie
 
 def set_up(*, dev: bool = False) -> bool:
     """Brings .venv up to date, with the tools for tests if `dev`; tells the user where that fails."""
+    os.umask(0o022)  # the modes of some installed files end up in the zipapp
     try:
         with cache.lock(Path(stamp.ROOT) / ".venv.lock"):
             if not (stamp.is_current() and os.access(stamp.PYTHON, os.X_OK)):
@@ -36,6 +37,15 @@ def set_up(*, dev: bool = False) -> bool:
     else:
         return True
     return False
+
+
+def enter() -> None:
+    """Goes on in .venv's Python with the tools for tests: returns there, after running the script anew if need be."""
+    if Path(sys.prefix).resolve() == Path(stamp.VENV):
+        return
+    if not set_up(dev=True):
+        sys.exit(1)
+    os.execv(stamp.PYTHON, [stamp.PYTHON, *sys.argv])
 
 
 def _make() -> None:

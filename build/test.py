@@ -1,3 +1,109 @@
-import sys, environment
+"""Runs the project's checks and tests, after setting up what they need; pytest's own line comes last.
 
-sys.exit(0 if environment.set_up(dev=True) else 1)
+python3 build/test.py                       everything
+python3 build/test.py unit features         some steps
+python3 build/test.py s34                   one scenario, by its tag
+python3 build/test.py unit -- -k slots -x   what follows -- is pytest's
+python3 build/test.py --setup-only          only .venv with the engine and the tools
+"""
+
+import argparse
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import environment
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CHECKS = {
+    "format": ["ruff", "format", "--check", "--quiet", "."],
+    "lint": ["ruff", "check", "--quiet", "--output-format=concise", "."],
+    "types": ["mypy"],
+    "contracts": ["lint-imports", "--no-logo"],
+}
+TESTS = {
+    "unit": "tests/unit",
+    "net": "tests/net",
+    "process": "tests/process",
+    "contract": "tests/contract",
+    "features": "features",
+}
+STEPS = [*CHECKS, *TESTS, "zipapp"]
+SCENARIO = re.compile(r"@?([sh]\d+)")
+
+
+def main() -> int:
+    """Runs the chosen steps; returns 1 if any failed."""
+    ours, for_pytest = _split(sys.argv[1:])
+    arguments = _parse(ours)
+    environment.enter()
+    os.chdir(ROOT)
+    if arguments.setup_only:
+        return 0
+    tags = [match[1] for step in arguments.steps if (match := SCENARIO.fullmatch(step))]
+    steps = [step for step in arguments.steps if step in STEPS] or (["features"] if tags else STEPS)
+    failed = [name for name, command in CHECKS.items() if name in steps and not _check(name, command)]
+    if {"zipapp", "features"} & set(steps) and not _check("zipapp", [sys.executable, "build/zipapp.py"]):
+        # The file that an earlier build left would pass or fail for reasons that are not in this tree.
+        failed.append("zipapp")
+        steps = [step for step in steps if step != "features"]
+    if failed:
+        print(f"failed: {', '.join(failed)}", flush=True)
+    paths = [path for name, path in TESTS.items() if name in steps and (ROOT / path).is_dir()]
+    passed = not paths or _test(paths, tags, for_pytest)
+    return 0 if passed and not failed else 1
+
+
+def _split(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Divides the arguments into ours and, after a double dash, pytest's."""
+    if "--" not in arguments:
+        return arguments, []
+    at = arguments.index("--")
+    return arguments[:at], arguments[at + 1 :]
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "steps", nargs="*", metavar="STEP", help="a step's name or a scenario's tag (default: all steps)"
+    )
+    parser.add_argument("--setup-only", action="store_true", help="make .venv ready and run nothing")
+    parsed = parser.parse_args(arguments)
+    for step in parsed.steps:
+        if step not in STEPS and not SCENARIO.fullmatch(step):
+            parser.error(f"no step is called {step}; there are {' '.join(STEPS)}, and tags of scenarios like s34")
+    return parsed
+
+
+def _check(name: str, command: list[str]) -> bool:
+    """Runs one step in silence; says in a line how it went, and shows what it printed only if it failed."""
+    started = time.monotonic()
+    done = subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, text=True, check=False)
+    verdict = "FAILED" if done.returncode else "ok"
+    print(f"{name:<10} {verdict:<6} {time.monotonic() - started:6.1f} s", flush=True)
+    if done.returncode or name == "zipapp":
+        print(done.stdout.rstrip(), flush=True)
+    return not done.returncode
+
+
+def _test(paths: list[str], tags: list[str], for_pytest: list[str]) -> bool:
+    """Runs pytest once over everything, so that its closing line counts everything."""
+    command = ["pytest", *paths, *(["-m", " or ".join(tags)] if tags else []), *for_pytest]
+    return not subprocess.run(command, env=_environment(), check=False).returncode
+
+
+def _environment() -> dict[str, str]:
+    plan = tomllib.loads((ROOT / "shiv.toml").read_text("utf-8"))
+    return os.environ | {
+        "PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "RBEE_PYZ": str(ROOT / plan["file"]["path"]),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

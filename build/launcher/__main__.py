@@ -1,0 +1,117 @@
+"""Starts rbee from the zipapp: turns away what it cannot run on, and enters the unpacked package.
+
+This runs at every start, and old Pythons must be able to read it, so that they can be told that they are too old.
+
+A file that has gone from the unpacked folder is noticed by a look at the folders alone: `folders` lists each with its
+time of change. What Python itself adds goes into __pycache__ folders, which are not listed.
+"""
+
+import os
+import sys
+
+# Filled in by build/zipapp.py.
+BUILD_ID = "@BUILD_ID@"
+ARCHIVE_SIZE = int("@ARCHIVE_SIZE@")
+GLIBC = "@GLIBC@"
+
+
+def main():
+    """Plays the role that the arguments name; returns the exit code."""
+    misfit = find_misfit()
+    if misfit:
+        sys.stderr.write(
+            "rbee: rbee needs CPython 3.11 to 3.14 on x86-64 Linux with glibc %s or newer; this is %s\n"
+            % (GLIBC, misfit)
+        )
+        return 1
+    root = os.path.join(cache_folder(), "pyz")
+    home = os.path.join(root, BUILD_ID)
+    try:
+        if not is_whole(home) or hold(home) is None:
+            import unpack
+
+            problem = unpack.unpack(sys.path[0], ARCHIVE_SIZE, root, home)
+            if problem:
+                sys.stderr.write("rbee: %s\n" % problem)
+                return 1
+            hold(home)
+        # The name it was called by stays: the links to the file are roles.
+        sys.argv[0] = os.path.abspath(sys.argv[0])
+        sys.path[0] = os.path.join(home, "site-packages")
+        from rbee.entry import main as enter
+    except KeyboardInterrupt:
+        return 130
+    return enter()
+
+
+def find_misfit():
+    """Names this Python and platform if the file's extension modules and engine cannot run on them."""
+    implementation = getattr(sys, "implementation", None)
+    name = {"cpython": "CPython", "pypy": "PyPy"}.get(getattr(implementation, "name", "cpython"), "another Python")
+    version = "%s %d.%d" % ((name,) + tuple(sys.version_info[:2]))
+    if name != "CPython" or not (3, 11) <= sys.version_info[:2] <= (3, 14):
+        return version
+    if "t" in getattr(sys, "abiflags", ""):
+        return version + " (free-threaded)"
+    if not sys.platform.startswith("linux"):
+        return "%s on %s" % (version, sys.platform)
+    machine = os.uname()[4]
+    if machine != "x86_64" or sys.maxsize < 2**32:
+        return "%s on %s%s" % (version, machine, "" if sys.maxsize > 2**32 else ", 32 bits")
+    try:
+        library = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except ValueError:
+        library = ""
+    if not library.startswith("glibc "):
+        return version + " on Linux without glibc"
+    found = tuple(int(part) for part in library.split()[1].split(".")[:2])
+    if found < tuple(int(part) for part in GLIBC.split(".")):
+        return "%s on %s" % (version, library)
+    return None
+
+
+def cache_folder():
+    """The folder that rbee may fill and that anyone may empty."""
+    own = os.environ.get("RBEE_CACHE")
+    if own:
+        return os.path.abspath(own)
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    return os.path.join(base, "rbee")
+
+
+def is_whole(home):
+    """Tells whether what the file holds lies unpacked in `home`, nothing has gone since, and it may be executed."""
+    try:
+        with open(os.path.join(home, "folders")) as folders:
+            for line in folders:
+                changed, folder = line.rstrip("\n").split(" ", 1)
+                if os.stat(os.path.join(home, folder)).st_mtime_ns != int(changed):
+                    return False
+        return not os.statvfs(home).f_flag & os.ST_NOEXEC
+    except (OSError, ValueError):
+        return False
+
+
+def hold(home):
+    """Keeps `home` from being removed while this process runs; None if it is being removed already."""
+    import fcntl
+
+    try:
+        handle = os.open(os.path.join(home, "lock"), os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(handle)
+        return None
+    except OSError:
+        return handle  # a file system without locks: then nothing is removed from it either
+    if os.fstat(handle).st_nlink == 0:
+        os.close(handle)
+        return None
+    return handle
+
+
+if __name__ == "__main__":
+    sys.exit(main())

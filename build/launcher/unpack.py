@@ -1,0 +1,111 @@
+"""Unpacks what the zipapp holds into the user's cache folder, or mends what is missing there."""
+
+import contextlib
+import errno
+import fcntl
+import io
+import os
+import re
+import shutil
+import zipfile
+
+PREFIX = "site-packages/"
+KEPT_BUILDS = 2
+BUILD_NAME = re.compile(r"[0-9a-f]{16}")
+
+
+def unpack(file, archive_size, root, home):
+    """Makes `home` whole. Returns None, or in one line why that cannot be.
+
+    `file` begins with the archive that shiv packed, `archive_size` bytes long. Several processes may do this at once:
+    the first one unpacks, the others wait for it.
+    """
+    with open(file, "rb") as whole:
+        archive = zipfile.ZipFile(io.BytesIO(whole.read(archive_size)))
+    members = [member for member in archive.infolist() if member.filename.startswith(PREFIX)]
+    try:
+        os.makedirs(root, mode=0o700, exist_ok=True)
+        if os.stat(root).st_uid not in (0, os.geteuid()):
+            return advise(root, "it belongs to another user")
+        if os.statvfs(root).f_flag & os.ST_NOEXEC:
+            return advise(root, "programs may not be run from there (it is mounted noexec)")
+        with open(os.path.join(root, ".lock"), "a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if os.path.isdir(home):
+                fill(archive, members, home)
+            else:
+                write_new(archive, members, root, home)
+            remove_old(root, home)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            size = sum(member.file_size for member in members) >> 20
+            return advise(root, "the disk is full (%d MB are needed)" % (size + 1))
+        return advise(root, os.strerror(error.errno) if error.errno else str(error))
+    return None
+
+
+def advise(root, reason):
+    """One line: what failed, why, and the way out."""
+    return "cannot unpack into %s: %s; set RBEE_CACHE to a folder that can be used" % (root, reason)
+
+
+def write_new(archive, members, root, home):
+    """Unpacks into a folder beside `home` and renames it, so that `home` is never half there."""
+    for name in os.listdir(root):
+        if name.startswith(".new-"):  # of a process that died: nobody else unpacks while we hold the lock
+            shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+    fresh = os.path.join(root, ".new-%d" % os.getpid())
+    try:
+        os.mkdir(fresh, 0o700)
+        fill(archive, members, fresh)
+        os.rename(fresh, home)
+    except BaseException:
+        shutil.rmtree(fresh, ignore_errors=True)
+        raise
+
+
+def fill(archive, members, home):
+    """Writes each file that is not there in its full size. A running process may have the others open: they stay."""
+    folders = set()
+    for member in members:
+        path = os.path.join(home, member.filename)
+        folder = os.path.dirname(path)
+        if folder not in folders:
+            # Python would make __pycache__ later, and by that change the time of the folder.
+            os.makedirs(os.path.join(folder, "__pycache__"), exist_ok=True)
+            folders.add(folder)
+        with contextlib.suppress(OSError):
+            if os.stat(path).st_size == member.file_size:
+                continue
+        partial = path + ".new"
+        with open(partial, "wb") as target:
+            target.write(archive.read(member))
+        os.rename(partial, path)
+    with open(os.path.join(home, "lock"), "a"):
+        pass
+    write_folders(home)
+
+
+def write_folders(home):
+    """Records each folder's time of change, by which the next start sees that nothing has gone."""
+    lines = []
+    for folder, subfolders, _files in os.walk(os.path.join(home, PREFIX)):
+        subfolders[:] = [name for name in subfolders if name != "__pycache__"]
+        lines.append("%d %s\n" % (os.stat(folder).st_mtime_ns, os.path.relpath(folder, home)))
+    partial = os.path.join(home, "folders.new")
+    with open(partial, "w") as folders:
+        folders.writelines(sorted(lines))
+    os.rename(partial, os.path.join(home, "folders"))
+
+
+def remove_old(root, home):
+    """Removes all builds but the newest ones, and none that a process still runs from."""
+    builds = [os.path.join(root, name) for name in os.listdir(root) if BUILD_NAME.fullmatch(name)]
+    builds.sort(key=lambda build: (build == home, os.stat(build).st_mtime_ns), reverse=True)
+    for build in builds[KEPT_BUILDS:]:
+        lock = os.path.join(build, "lock")
+        # In use, or on a file system without locks, where that cannot be told.
+        with contextlib.suppress(OSError), open(lock) as held:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.unlink(lock)
+            shutil.rmtree(build, ignore_errors=True)
