@@ -239,8 +239,7 @@ def _tree(base: type[RbeeError]) -> list[type[RbeeError]]:
     return [base, *(cls for sub in base.__subclasses__() for cls in _tree(sub))]
 
 
-CATALOGUE: Final[dict[str, type[RbeeError]]] = {cls.code: cls for cls in reversed(_tree(RbeeError))}
-CATALOGUE["INTERNAL_ERROR"] = InternalError
+CATALOGUE: Final[dict[str, type[RbeeError]]] = {cls.code: cls for cls in _tree(RbeeError)}
 """Every code that may stand in an error body, with its class."""
 
 

@@ -30,6 +30,10 @@ class Ready(msgspec.Struct):
     version: str
 
 
+class SilentEndError(SpawnFailedError):
+    """The child closed its stdout without saying that it is ready or why not."""
+
+
 class _Line(msgspec.Struct, omit_defaults=True):
     narration: Narration | None = None
     ready: Ready | None = None
@@ -76,7 +80,7 @@ class Announcer:
 async def listen(process: trio.Process, tell: Callable[[Narration], None]) -> Ready:
     """Follow a child's announcements until it is ready, passing its narration to `tell`.
 
-    Raises the error that the child announced, or SpawnFailedError when it ended (or closed its stdout) without one.
+    Raises the error that the child announced, or SilentEndError when it ended (or closed its stdout) without one.
     The caller bounds the time.
     """
     assert process.stdout is not None
@@ -97,4 +101,4 @@ async def listen(process: trio.Process, tell: Callable[[Narration], None]) -> Re
                     return line.ready
             if len(pending) > MAX_LINE:
                 break
-    raise SpawnFailedError("the process ended before it was ready")
+    raise SilentEndError("the process ended before it was ready")

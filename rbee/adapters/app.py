@@ -57,7 +57,7 @@ def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Colle
                 rule="not beside Transfer-Encoding",
             )
         if request.path not in public:
-            _check_key(request, keys(request))
+            check_key(request, keys(request))
 
     @app.after_request
     async def _mark(response: Response) -> Response:
@@ -81,7 +81,8 @@ def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Colle
     return app
 
 
-def _check_key(incoming: Request, keys: Collection[str]) -> None:
+def check_key(incoming: Request, keys: Collection[str]) -> None:
+    """Raise MissingApiKeyError or InvalidApiKeyError unless the request carries one of `keys`."""
     scheme, _, given = incoming.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given.strip():
         raise MissingApiKeyError("this needs the header Authorization: Bearer <token>")

@@ -49,6 +49,10 @@ class Paths(_Section, kw_only=True):
     models_dir: str = "~/.local/share/rbee/models"
     state_dir: str = "~/.rbee"
 
+    @property
+    def models(self) -> Path:
+        return Path(self.models_dir).expanduser()
+
 
 class Defaults(_Section, kw_only=True):
     model: str | None = None

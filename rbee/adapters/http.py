@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
 T = TypeVar("T")
+Client = httpx.AsyncClient
 
 SHORT_CALL_DELAYS: Final = (0.0, 0.1, 0.2)
 """Seconds before each attempt of a short call that is safe to repeat."""
@@ -198,13 +199,16 @@ async def events(
                 except trio.BrokenResourceError:
                     pass  # the block was left
 
-        if (refused := await nursery.start(read)) is not None:
-            raise refused
-        try:
-            async with receive:
-                yield EventStream(receive, failure)
-        finally:
-            nursery.cancel_scope.cancel()
+        error: Exception | None = await nursery.start(read)
+        if error is None:
+            try:
+                async with receive:
+                    yield EventStream(receive, failure)
+            except Exception as exc:  # noqa: BLE001 (raised again below: the nursery would wrap it in a group)
+                error = exc
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
 
 
 async def _read_events(response: httpx.Response, send: trio.MemorySendChannel[Event]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -16,12 +16,13 @@ if TYPE_CHECKING:
 
 
 class Instance(msgspec.Struct):
-    """A daemon that runs: which process, where it listens, and whether it ends with its parent."""
+    """A daemon that runs: which process, where it listens, whether it ends with its parent, and who started it."""
 
     identity: process.Identity
     url: str
     version: str
     ephemeral: bool
+    started_by: Literal["user", "queen"] = "user"
 
 
 class Place:
@@ -51,12 +52,14 @@ class Place:
             ) from None
         os.ftruncate(self._descriptor, 0)
 
-    def publish(self, url: str, version: str, *, ephemeral: bool) -> None:
+    def publish(
+        self, url: str, version: str, *, ephemeral: bool, started_by: Literal["user", "queen"] = "user"
+    ) -> None:
         """Write down where this daemon is reached."""
         identity = process.identify(os.getpid())
         assert identity is not None
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, msgspec.json.encode(Instance(identity, url, version, ephemeral)), 0)
+        os.pwrite(self._descriptor, msgspec.json.encode(Instance(identity, url, version, ephemeral, started_by)), 0)
 
 
 def find(state_dir: Path, role: str) -> Instance | None:

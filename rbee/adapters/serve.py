@@ -68,7 +68,7 @@ def _holder(port: int) -> str:
 
     try:
         for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr.port == port and connection.pid:
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,) and connection.pid:
                 return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
     except (psutil.Error, OSError):
         pass
@@ -108,7 +108,7 @@ async def serve(
 ) -> None:
     """Serve until `stop` is set; started once requests are answered. Closes the listener."""
     await hypercorn.trio.serve(
-        app,  # type: ignore[arg-type]
+        app,
         _Bound(listener),
         shutdown_trigger=stop.wait,
         task_status=task_status,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from typing import TYPE_CHECKING, Final
+import math
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 import trio
@@ -15,9 +16,12 @@ from rbee.wire.common import DONE
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from rbee.wire.common import Narration
+
 HEARTBEAT: Final = b": heartbeat\n\n"
 LAST: Final = f"data: {DONE}\n\n".encode()
 
+T = TypeVar("T")
 Send = trio.MemorySendChannel[bytes]
 log = logging.getLogger(__name__)
 
@@ -71,3 +75,32 @@ async def _produce(produce: Callable[[Send], Awaitable[None]], send: Send, scope
 async def _send_last(send: Send, error: RbeeError) -> None:
     with contextlib.suppress(trio.BrokenResourceError):
         await send.send(event(to_body(error)))
+
+
+async def narrated(send: Send, work: Callable[[Callable[[Narration], None]], Awaitable[T]], name: str) -> T:
+    """Run `work` and send what it tells while it runs, then its result as an event called `name`; returns that."""
+    tell, told = trio.open_memory_channel["Narration"](math.inf)
+
+    async def pass_on() -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            async for narration in told:
+                await send.send(event(narration, "narration"))
+
+    outcome: T | RbeeError
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pass_on)
+        with tell:
+            try:
+                outcome = await work(tell.send_nowait)
+            except RbeeError as exc:
+                outcome = exc  # raised outside: a nursery would wrap it in a group
+    if isinstance(outcome, RbeeError):
+        raise outcome
+    await send.send(event(outcome, name))
+    return outcome
+
+
+def encoded(data: str, name: str) -> bytes:
+    """Return an event whose data is encoded already."""
+    line = f"data: {data}\n\n".encode()
+    return line if name == "message" else b"event: " + name.encode() + b"\n" + line

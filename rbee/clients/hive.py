@@ -1,0 +1,52 @@
+"""What the queen asks of a hive."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from rbee.adapters import http
+from rbee.errors import InternalError
+from rbee.wire import hive as wire
+from rbee.wire.common import Health, Narration
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+
+class HiveClient:
+    """A connection to one hive; made by `connect`."""
+
+    def __init__(self, client: http.Client) -> None:
+        self._client = client
+
+    async def health(self, *, patient: bool = True) -> Health:
+        """Ask whether the hive answers, once or (`patient`) with the retries of a short call."""
+        delays = http.SHORT_CALL_DELAYS if patient else http.ONCE
+        return await http.call(self._client, "GET", wire.HEALTH, Health, delays=delays)
+
+    async def workers(self) -> list[wire.WorkerRow]:
+        """Return the hive's workers."""
+        found = await http.call(self._client, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=http.SHORT_CALL_DELAYS)
+        return found.workers
+
+    async def spawn(self, request: wire.SpawnRequest, tell: Callable[[Narration], None]) -> wire.SpawnReply:
+        """Start a worker, passing on what the hive narrates; returns once the worker answers HTTP."""
+        async with http.events(self._client, "POST", wire.WORKERS_SPAWN, body=request) as events:
+            async for event in events:
+                if event.name == "narration":
+                    tell(http.decode_event(event.data, Narration))
+                else:
+                    return http.decode_event(event.data, wire.SpawnReply)
+        raise InternalError("the hive ended the start of a worker without a result")
+
+    async def shutdown(self) -> None:
+        """Ask the hive to end; it answers before it does."""
+        await http.call(self._client, "POST", wire.SHUTDOWN, bytes)
+
+
+@asynccontextmanager
+async def connect(url: str, token: str, *, timeout: float = 5.0) -> AsyncIterator[HiveClient]:
+    """Open a connection to the hive at `url`."""
+    async with http.connect(url, token, timeout=timeout) as client:
+        yield HiveClient(client)

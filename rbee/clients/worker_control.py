@@ -1,0 +1,27 @@
+"""What a hive asks of its workers: their state, and their end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rbee.adapters import http
+from rbee.wire import worker as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+async def follow(url: str, key: str, changed: Callable[[wire.WorkerStatus], None]) -> None:
+    """Hold the worker's event stream and pass on its state, first what is, then each change.
+
+    Returns when the worker ends the stream; raises http.StreamLostError or ConnectionTimeoutError when it is lost.
+    """
+    async with http.connect(url, key) as client, http.events(client, "GET", wire.EVENTS) as events:
+        async for event in events:
+            changed(http.decode_event(event.data, wire.WorkerStatus))
+
+
+async def shut_down(url: str, key: str) -> None:
+    """Tell the worker to drain, unload and exit; returns when it has accepted."""
+    async with http.connect(url, key) as client:
+        await http.call(client, "POST", wire.SHUTDOWN, bytes)
