@@ -1,0 +1,82 @@
+"""Starts the hive: from its command line to serving, and from a signal to its end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from rbee import __version__
+from rbee.adapters import config, lifecycle, logs, serve, tokens
+from rbee.adapters.announce import Announcer, Ready
+from rbee.adapters.instance import Place
+from rbee.adapters.store import Store
+from rbee.hive import reconcile, routes, state
+from rbee.hive.loop import Hive
+
+if TYPE_CHECKING:
+    from rbee.adapters.config import Settings
+    from rbee.adapters.lifecycle import Stopping
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> int:
+    """Run the hive until it is told to end; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="rbee hive", description="Run the hive of this machine: it owns the models and workers here."
+    )
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default 9200)")
+    parser.add_argument("--advertise", help="host that stands in the workers' URLs")
+    parser.add_argument("--config", help="configuration file")
+    parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--started-by", choices=("user", "queen"), default="user", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    announcer = Announcer(options.announce)
+    flags = {"hive": {"host": options.host, "port": options.port, "advertise": options.advertise}}
+
+    async def daemon(stopping: Stopping) -> None:
+        settings = config.load(flags, file=options.config)
+        await _serve(settings, options, announcer, stopping)
+
+    return lifecycle.run(daemon, announcer, ephemeral=options.ephemeral)
+
+
+async def _serve(settings: Settings, options: argparse.Namespace, announcer: Announcer, stopping: Stopping) -> None:
+    place = Place(settings.state_dir, "hive")
+    logs.to_file("rbee-hive", settings.logs_dir / "hive.log")
+    token = tokens.load_or_create(settings.token_file)
+    store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
+    await reconcile.end_left_over_workers(store)
+    listener = serve.bind(settings.hive.host, settings.hive.port)
+    url = serve.base_url(listener)
+    hive = Hive(settings, store, token, url, settings.hive.host, settings.hive.advertise)
+    served = trio.Event()
+    try:
+        async with trio.open_nursery() as nursery:
+            app = routes.build(hive, token, settings.paths.models, nursery, stopping.ask)
+            await nursery.start(serve.serve, app, listener, served)
+            place.publish(url, __version__, ephemeral=options.ephemeral, started_by=options.started_by)
+            log.info("the hive %s answers at %s", __version__, url)
+            announcer.ready(Ready(url, os.getpid(), __version__))
+            nursery.start_soon(_pass_on, stopping, hive)
+            await hive.run()
+            served.set()
+            nursery.cancel_scope.deadline = trio.current_time() + 1
+    finally:
+        with trio.CancelScope(shield=True):
+            await store.close()
+        log.info("the hive has ended")
+
+
+async def _pass_on(stopping: Stopping, hive: Hive) -> None:
+    await stopping.asked.wait()
+    log.info("shutting down")
+    hive.stop()
+    await stopping.urgent.wait()
+    hive.hurry()

@@ -1,0 +1,317 @@
+"""Owns the state of a hive: one task takes what happened, asks the pool what to do, and starts the doing.
+
+Whoever wants a change sends a function over the inbox; only this task calls it, so the pool needs no lock. Effects run
+in tasks of their own, and what comes of them arrives in the inbox again.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+import time
+import uuid
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from rbee.adapters import announce, host, process, tokens
+from rbee.errors import RbeeError
+from rbee.hive import models, pool, preflight, state, workers
+from rbee.wire import hive as wire
+from rbee.wire import model_ref
+from rbee.wire.common import Narration
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from rbee.adapters.config import Settings
+    from rbee.adapters.store import Store
+    from rbee.hive.pool import Effect, Pool, Spec, Worker
+    from rbee.wire.worker import WorkerStatus
+
+    Tell = Callable[[Narration], None]
+    Decision = Callable[[], list[Effect]]
+
+log = logging.getLogger(__name__)
+
+DEFAULT_CONTEXT = 4096
+"""Tokens of one request where nothing else is configured, or the model's own context where that is less."""
+
+
+class _Start:
+    """Someone waits for a worker to answer HTTP."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+        self.done = trio.Event()
+        self.error: RbeeError | None = None
+
+
+class Hive:
+    """The hive of one node. `url` is where its workers reach it; `worker_host` is where they listen."""
+
+    def __init__(
+        self, settings: Settings, store: Store, token: str, url: str, worker_host: str, advertise: str | None = None
+    ) -> None:
+        limits = settings.timeouts
+        self._settings = settings
+        self._store = store
+        self._token = token
+        self._url = url
+        self._worker_host = worker_host
+        self._advertise = advertise
+        self._pool: Pool = pool.Pool(
+            pool.Limits(limits.worker_ready, limits.loading, limits.drain, limits.unload),
+        )
+        self._send, self._inbox = trio.open_memory_channel[Callable[[], None]](math.inf)
+        self._written, self._writes = trio.open_memory_channel[Callable[["sqlite3.Connection"], Any]](math.inf)
+        self._starts: dict[str, _Start] = {}
+        self._children: dict[str, workers.Child] = {}
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._wake = trio.Event()
+
+    # What others may ask.
+
+    def rows(self) -> list[wire.WorkerRow]:
+        """Return the workers as they are now."""
+        return [
+            wire.WorkerRow(
+                id=worker.id,
+                url=worker.url or "",
+                model_ref=worker.spec.model_ref,
+                backend=worker.spec.backend,
+                device=worker.spec.device,
+                state=worker.state,
+                slots_total=worker.spec.slots,
+                slots_available=worker.slots_available,
+                pid=worker.pid or 0,
+                idle_since=worker.idle_since,
+                last_health_at=worker.last_health_at,
+            )
+            for worker in self._pool.workers.values()
+        ]
+
+    def keys(self) -> list[str]:
+        """Return the keys of all workers."""
+        return [self.key_of(worker_id) for worker_id in self._pool.workers]
+
+    def key_of(self, worker_id: str) -> str:
+        """Return the key that opens a worker, and with which it calls back."""
+        return tokens.worker_key(self._token, worker_id)
+
+    async def spawn(self, request: wire.SpawnRequest, tell: Tell) -> wire.SpawnReply:
+        """Check, start a worker, and return once it answers HTTP; its model loads meanwhile.
+
+        When the caller is cancelled the worker is started all the same: it is there for the next request.
+        """
+        spec = await self._preflight(request, tell)
+        worker_id = str(uuid.uuid4())
+        start = _Start(tell)
+
+        def decide() -> list[Effect]:
+            try:
+                effects = self._pool.spawn(worker_id, spec, self._available(spec), trio.current_time())
+            except RbeeError as exc:
+                start.error = exc
+                start.done.set()
+                return []
+            self._starts[worker_id] = start
+            return effects
+
+        self._decide(decide)
+        await start.done.wait()
+        if start.error is not None:
+            raise start.error
+        url = next(row.url for row in self.rows() if row.id == worker_id)
+        return wire.SpawnReply(worker_id=worker_id, url=url, state="loading", api_key=self.key_of(worker_id))
+
+    async def called_back(self, callback: wire.ReadyCallback) -> None:
+        """A worker says that its port is bound. Raises WorkerNotFoundError."""
+        await self._ask(lambda: self._pool.called_back(callback.worker_id, callback.url, trio.current_time()))
+
+    async def end_worker(self, worker_id: str) -> None:
+        """Begin to end a worker. Raises WorkerNotFoundError."""
+        await self._ask(lambda: self._pool.end(worker_id, trio.current_time()))
+
+    def stop(self) -> None:
+        """Begin to end every worker; `run` returns once they are gone."""
+        self._decide(lambda: self._pool.stop(trio.current_time()))
+
+    def hurry(self) -> None:
+        """Stop waiting for running requests."""
+        self._decide(lambda: self._pool.hurry(trio.current_time()))
+
+    # The loop.
+
+    async def run(self) -> None:
+        """Run until the hive has been stopped and every worker is gone."""
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            nursery.start_soon(self._write)
+            while not (self._pool.stopping and not self._pool.workers):
+                due = self._pool.due()
+                with trio.move_on_at(math.inf if due is None else due):
+                    (await self._inbox.receive())()
+                self._perform(self._pool.tick(trio.current_time()))
+            self._written.close()
+
+    def _decide(self, decision: Decision) -> None:
+        """Have the owner make a decision and carry it out."""
+        self._send.send_nowait(lambda: self._perform(decision()))
+
+    async def _ask(self, decision: Decision) -> None:
+        """Have the owner make a decision, and wait for it; its error is raised here."""
+        done = trio.Event()
+        failures: list[RbeeError] = []
+
+        def attempt() -> None:
+            try:
+                self._perform(decision())
+            except RbeeError as exc:
+                failures.append(exc)
+            finally:
+                done.set()
+
+        self._send.send_nowait(attempt)
+        await done.wait()
+        if failures:
+            raise failures[0]
+
+    def _perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            worker = effect.worker
+            match effect:
+                case pool.Launch():
+                    self._nursery.start_soon(self._run_child, worker)
+                case pool.Follow():
+                    self._nursery.start_soon(self._follow, worker)
+                case pool.Answer(error=error):
+                    self._answer(worker, error)
+                case pool.AskToEnd():
+                    self._nursery.start_soon(self._ask_to_end, worker)
+                case pool.Terminate():
+                    self._signal(worker, signal.SIGTERM)
+                case pool.Kill():
+                    log.warning("worker %s is killed", worker.id)
+                    self._signal(worker, signal.SIGKILL)
+                case pool.Keep():
+                    if (child := self._children.get(worker.id)) is not None:
+                        self._store_soon(partial(state.save_worker, worker=worker, identity=child.identity))
+                case pool.Forget(reason=reason):
+                    if reason is not None:
+                        log.error("worker %s (pid %s) ended: %s", worker.id, worker.pid, reason)
+                    self._scopes.pop(worker.id, trio.CancelScope()).cancel()
+                    self._children.pop(worker.id, None)
+                    self._store_soon(partial(state.delete_worker, worker_id=worker.id))
+
+    # Effects.
+
+    async def _run_child(self, worker: Worker) -> None:
+        start = self._starts[worker.id]
+        arguments = workers.command(self._settings, worker, self._url, self._worker_host, self._advertise)
+        target = f"{worker.spec.backend}:{worker.spec.device}"
+        self._tell(start, "start", f"Starting a worker for {worker.spec.model_ref} on {target}")
+        try:
+            child = await workers.launch(self._settings, worker, arguments, self._token)
+        except RbeeError as exc:
+            failure = exc
+            self._decide(lambda: self._pool.launch_failed(worker.id, failure))
+            return
+        self._children[worker.id] = child
+        log.info("worker %s started with pid %d", worker.id, child.identity.pid)
+        self._decide(lambda: self._pool.launched(worker.id, child.identity.pid))
+        announced: list[RbeeError] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen, child, start, announced)
+            code = await child.wait()
+            nursery.cancel_scope.deadline = trio.current_time() + 1  # a grandchild may hold the pipe open
+        reason = workers.end_in_words(self._settings, worker, code)
+        log.info("worker %s ended: %s", worker.id, reason)
+        self._decide(lambda: self._pool.exited(worker.id, reason, announced[0] if announced else None))
+
+    async def _listen(self, child: workers.Child, start: _Start, announced: list[RbeeError]) -> None:
+        try:
+            await child.listen(start.tell)
+        except announce.SilentEndError:
+            pass  # its exit says more
+        except RbeeError as exc:
+            announced.append(exc)
+
+    def _answer(self, worker: Worker, error: RbeeError | None) -> None:
+        if (start := self._starts.pop(worker.id, None)) is None:
+            return
+        if error is not None:
+            error.details.setdefault("log", workers.log_file(self._settings, worker.id).name)
+            error.details.setdefault("log_tail", process.last_lines(workers.log_file(self._settings, worker.id)))
+            start.error = error
+        else:
+            self._tell(start, "ready", f"The worker answers at {worker.url} and loads its model")
+        start.done.set()
+
+    async def _follow(self, worker: Worker) -> None:
+        scope = self._scopes[worker.id] = trio.CancelScope()
+
+        def changed(status: WorkerStatus) -> None:
+            self._decide(lambda: self._pool.status(worker.id, status, trio.current_time(), time.time()))
+
+        with scope:
+            await workers.follow(worker, self._token, changed)
+
+    async def _ask_to_end(self, worker: Worker) -> None:
+        if not await workers.ask_to_end(worker, self._token, self._settings.timeouts.acknowledge):
+            self._decide(lambda: self._pool.refused_to_end(worker.id))
+
+    def _signal(self, worker: Worker, number: signal.Signals) -> None:
+        if (child := self._children.get(worker.id)) is not None:
+            child.send(number)
+
+    def _store_soon(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+        self._written.send_nowait(work)
+
+    async def _write(self) -> None:
+        """Write to the registry in the order of the changes."""
+        async for work in self._writes:
+            try:
+                await self._store.transact(work)
+            except RbeeError as exc:
+                # The table is only what was last known; workers go on without it.
+                log.error("the registry was not written: %s", exc)  # noqa: TRY400
+
+    # Preflight.
+
+    async def _preflight(self, request: wire.SpawnRequest, tell: Tell) -> Spec:
+        ref = model_ref.parse(request.reference())
+        backends = await trio.to_thread.run_sync(host.backends)
+        placement = preflight.choose_device(backends, request.backend, request.device)
+        path = models.locate(ref)
+        header = await models.read_header(path)
+        size = path.stat().st_size
+        slots = request.slots or self._settings.worker.slots
+        context = request.context or self._settings.worker.context or min(header.context_length, DEFAULT_CONTEXT)
+        needed = preflight.memory_needed(size, header, slots, context)
+        spec = pool.Spec(
+            str(ref), str(path), placement.backend, placement.device, placement.resource, slots, context, needed
+        )
+        tell(
+            Narration(
+                actor="rbee-hive",
+                action="preflight",
+                target=spec.model_ref,
+                human=f"{spec.model_ref} needs {needed / preflight.MEGABYTE:.0f} MB of {spec.resource.upper()},"
+                f" {self._available(spec) / preflight.MEGABYTE:.0f} MB are available",
+            )
+        )
+        return spec
+
+    def _available(self, spec: Spec) -> int:
+        """Return the bytes free now on the device of `spec`."""
+        if spec.resource == "ram":
+            return host.memory().available
+        found = next(backend for backend in host.backends() if backend.name == spec.backend)
+        return found.devices[spec.device].memory_available
+
+    def _tell(self, start: _Start, action: str, human: str) -> None:
+        start.tell(Narration(actor="rbee-hive", action=action, target="worker", human=human))

@@ -1,0 +1,70 @@
+"""Finds the file of a model reference on this node, and reads its header."""
+
+from __future__ import annotations
+
+import subprocess
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import trio
+
+import rbee.data
+from rbee.adapters import process
+from rbee.errors import ModelLoadFailedError, ModelNotFoundError, from_body
+from rbee.wire import model_ref
+from rbee.wire.gguf import Header
+
+if TYPE_CHECKING:
+    from rbee.wire.model_ref import ModelRef
+
+BUILTIN_FILES: Final = {"bee-stories": "bee-stories.Q8_0.gguf"}
+HEADER_SECONDS: Final = 30
+
+
+def locate(ref: ModelRef) -> Path:
+    """Return the model's file. Raises ModelNotFoundError saying what there is instead."""
+    match ref.provider:
+        case "builtin":
+            path = Path(rbee.data.__path__[0]) / BUILTIN_FILES[ref.reference]
+        case "file":
+            path = Path(ref.reference)
+        case _:
+            raise ModelNotFoundError(
+                f"{ref} is not on this node", hint=f"{model_ref.BUILTIN} is always there, file:/absolute/path.gguf too"
+            )
+    if not path.is_file():
+        raise ModelNotFoundError(
+            f"{ref} is not a file on this node",
+            hint=f"the path is that of the node; {model_ref.BUILTIN} is always there",
+        )
+    return path
+
+
+async def read_header(path: Path) -> Header:
+    """Read a model's metadata, in a child process: a hostile file may crash what reads it.
+
+    Raises ModelLoadFailedError with the reason.
+    """
+    run = partial(
+        trio.run_process,
+        [*process.program(), "model-header", str(path)],
+        capture_stdout=True,
+        stderr=subprocess.DEVNULL,
+        check=False,
+        process_group=0,
+    )
+    try:
+        with trio.fail_after(HEADER_SECONDS):
+            done = await run()
+    except trio.TooSlowError:
+        raise ModelLoadFailedError(f"the model file's header was not read in {HEADER_SECONDS} s") from None
+    try:
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=Header)
+        error = from_body(msgspec.json.decode(done.stdout))
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        error = None
+    reason = process.describe_end(done.returncode)
+    raise error or ModelLoadFailedError(f"the model file cannot be read: its header ended the reader ({reason})")

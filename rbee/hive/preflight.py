@@ -1,0 +1,75 @@
+"""Decides whether a model can run here, and on what: memory, backend, device (PURE)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rbee.errors import BackendUnavailableError, DeviceOutOfRangeError, OutOfMemoryError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rbee.wire.gguf import Header
+    from rbee.wire.hive import Backend
+
+OVERHEAD: Final = 1.2
+"""Weights take their file's size, and compute buffers about a fifth of it more."""
+MEGABYTE: Final = 1_000_000
+PREFERRED: Final = ("cuda", "metal", "vulkan", "cpu")
+KV_BYTES: Final = 2
+"""The KV cache holds 16-bit floats."""
+
+
+class Placement(NamedTuple):
+    """Where a worker is to run; `resource` is what its memory comes from."""
+
+    backend: str
+    device: int
+    resource: str
+
+
+def memory_needed(file_bytes: int, header: Header, slots: int, context: int) -> int:
+    """Return the bytes a worker will use: file × 1.2 plus the KV cache of `slots` requests of `context` tokens."""
+    return int(file_bytes * OVERHEAD) + kv_cache_bytes(header, slots * context)
+
+
+def kv_cache_bytes(header: Header, tokens: int) -> int:
+    """Return the size of a KV cache: a key and a value of every layer and KV head for each token."""
+    per_token = header.block_count * header.head_count_kv * (header.key_length + header.value_length) * KV_BYTES
+    return per_token * tokens
+
+
+def choose_device(backends: Sequence[Backend], backend: str | None, device: int | None) -> Placement:
+    """Return where to run: what was asked for, else the best backend's first device.
+
+    Raises BackendUnavailableError or DeviceOutOfRangeError naming what there is.
+    """
+    available = {found.name: found for found in backends}
+    name = backend or next((found for found in PREFERRED if found in available), "cpu")
+    if name not in available:
+        names = ", ".join(sorted(available)) or "none"
+        raise BackendUnavailableError(
+            f"there is no backend {name} here; available: {names}", backend=name, available=sorted(available)
+        )
+    count = len(available[name].devices)
+    index = device or 0
+    if index >= count:
+        raise DeviceOutOfRangeError(
+            f"there is no device {index} of backend {name} here; it has {count}, counted from 0",
+            asked=index,
+            available=count,
+        )
+    return Placement(name, index, "ram" if name == "cpu" else "vram")
+
+
+def check_memory(needed: int, available: int, resource: str) -> None:
+    """Raise OutOfMemoryError, with both numbers in MB, when `needed` bytes do not fit."""
+    if needed <= available:
+        return
+    required_mb, available_mb = -(-needed // MEGABYTE), available // MEGABYTE
+    raise OutOfMemoryError(
+        f"the model needs {required_mb} MB of {resource.upper()}, and {available_mb} MB are available",
+        required=required_mb,
+        available=available_mb,
+        resource=resource,
+    )

@@ -1,0 +1,92 @@
+"""The hive's HTTP interface."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+from quart import Request, Response, request
+
+from rbee import __version__
+from rbee.adapters import host, metrics, sse
+from rbee.adapters.app import answer, body, check_key, empty, new_app, streamed, wants_stream
+from rbee.wire import hive as wire
+from rbee.wire.common import API_VERSION, Health
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from quart_trio import QuartTrio
+
+    from rbee.hive.loop import Hive
+
+
+def build(hive: Hive, token: str, models_dir: Path, nursery: trio.Nursery, stop: Callable[[], None]) -> QuartTrio:
+    """Return the application; streams are fed by tasks in `nursery`, `stop` begins the hive's end."""
+
+    def keys(incoming: Request) -> list[str]:
+        # A worker knows only its own key, with which it calls back.
+        return [token, *hive.keys()] if incoming.path == wire.WORKERS_READY else [token]
+
+    app = new_app("rbee-hive", keys, {wire.HEALTH})
+
+    @app.get(wire.HEALTH)
+    async def health() -> Response:
+        return answer(Health(status="alive", version=__version__, api_version=API_VERSION))
+
+    @app.post(wire.WORKERS_SPAWN)
+    async def spawn() -> Response:
+        wanted = await body(wire.SpawnRequest)
+        wanted.reference()
+        if not wants_stream():
+            return answer(await hive.spawn(wanted, lambda _: None))
+
+        async def produce(send: sse.Send) -> None:
+            await sse.narrated(send, lambda tell: hive.spawn(wanted, tell), "worker")
+
+        return streamed(nursery, produce)
+
+    @app.post(wire.WORKERS_READY)
+    async def ready() -> Response:
+        callback = await body(wire.ReadyCallback)
+        check_key(request, [token, hive.key_of(callback.worker_id)])
+        await hive.called_back(callback)
+        return answer({"acknowledged": True})
+
+    @app.get(wire.WORKERS_LIST)
+    async def workers() -> Response:
+        return answer(wire.WorkerList(workers=hive.rows()))
+
+    @app.delete("/v1/workers/<worker_id>")
+    async def end_worker(worker_id: str) -> Response:
+        await hive.end_worker(worker_id)
+        return empty(202)
+
+    @app.get(wire.BACKENDS)
+    async def backends() -> Response:
+        return answer(wire.BackendList(backends=await trio.to_thread.run_sync(host.backends)))
+
+    @app.get(wire.RESOURCES)
+    async def resources() -> Response:
+        return answer(wire.Resources(memory=host.memory(), disk=host.disk(models_dir)))
+
+    @app.post(wire.SHUTDOWN)
+    async def shutdown() -> Response:
+        stop()
+        return empty(202)
+
+    @app.get(metrics.PATH)
+    async def exposition() -> Response:
+        rows = hive.rows()
+        return Response(
+            metrics.render(
+                metrics.Gauge("rbee_workers", "Workers by state", "state", metrics.count(row.state for row in rows)),
+                metrics.Gauge(
+                    "rbee_slots_available", "Free slots", None, {"": sum(row.slots_available for row in rows)}
+                ),
+            ),
+            content_type=metrics.CONTENT_TYPE,
+        )
+
+    return app

@@ -1,0 +1,78 @@
+"""The hive's tables: its catalogue of models and its last known workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from rbee.adapters.process import Identity
+    from rbee.hive.pool import Worker
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE models (
+        id TEXT PRIMARY KEY,
+        provider TEXT NOT NULL,
+        reference TEXT NOT NULL,
+        variant TEXT,
+        local_path TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        sha256 TEXT,
+        downloaded_at_unix REAL NOT NULL,
+        last_used_unix REAL,
+        UNIQUE (provider, reference, variant)
+    );
+    CREATE TABLE workers (
+        id TEXT PRIMARY KEY,
+        url TEXT,
+        model_ref TEXT NOT NULL,
+        backend TEXT NOT NULL,
+        device INTEGER NOT NULL,
+        state TEXT NOT NULL,
+        slots_total INTEGER NOT NULL,
+        slots_available INTEGER NOT NULL,
+        pid INTEGER NOT NULL,
+        started_at INTEGER NOT NULL,
+        boot_id TEXT NOT NULL,
+        idle_since REAL,
+        last_health_at REAL,
+        failed_checks INTEGER NOT NULL DEFAULT 0
+    );
+    """,
+)
+"""Scripts in order; a change appends one and never edits one."""
+
+
+def save_worker(connection: sqlite3.Connection, worker: Worker, identity: Identity) -> None:
+    """Store the worker's row, new or changed."""
+    connection.execute(
+        "INSERT OR REPLACE INTO workers (id, url, model_ref, backend, device, state, slots_total, slots_available,"
+        " pid, started_at, boot_id, idle_since, last_health_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (
+            worker.id,
+            worker.url,
+            worker.spec.model_ref,
+            worker.spec.backend,
+            worker.spec.device,
+            worker.state,
+            worker.spec.slots,
+            worker.slots_available,
+            identity.pid,
+            identity.started_at,
+            identity.boot_id,
+            worker.idle_since,
+            worker.last_health_at,
+        ),
+    )
+
+
+def delete_worker(connection: sqlite3.Connection, worker_id: str) -> None:
+    """Delete the worker's row, if there is one."""
+    connection.execute("DELETE FROM workers WHERE id = ?", (worker_id,))
+
+
+def last_known_workers(connection: sqlite3.Connection) -> list[tuple[str, int, int, str]]:
+    """Return id, pid, start time and boot id of each stored worker."""
+    return connection.execute("SELECT id, pid, started_at, boot_id FROM workers").fetchall()

@@ -1,0 +1,73 @@
+"""Starts the queen: from its command line to serving, and from a signal to the end of what it started."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import trio
+
+from rbee import __version__
+from rbee.adapters import config, lifecycle, logs, serve, tokens
+from rbee.adapters.announce import Announcer, Ready
+from rbee.adapters.instance import Place
+from rbee.queen import routes
+from rbee.queen.local_hive import LocalHive
+from rbee.queen.node import Node
+from rbee.wire.queen import LOCAL_NODE
+
+if TYPE_CHECKING:
+    from rbee.adapters.config import Settings
+    from rbee.adapters.lifecycle import Stopping
+
+log = logging.getLogger(__name__)
+
+
+def main(argv: list[str]) -> int:
+    """Run the queen until it is told to end; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="rbee queen", description="Run the queen: it decides which machine and worker serve a request."
+    )
+    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", type=int, help="port to listen on (default 8080)")
+    parser.add_argument("--config", help="configuration file")
+    parser.add_argument("--debug", action="store_true", help="log more")
+    parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args(argv)
+    announcer = Announcer(options.announce)
+    flags = {"queen": {"host": options.host, "port": options.port}}
+
+    async def daemon(stopping: Stopping) -> None:
+        settings = config.load(flags, file=options.config)
+        await _serve(settings, options, announcer, stopping)
+
+    return lifecycle.run(daemon, announcer, ephemeral=options.ephemeral)
+
+
+async def _serve(settings: Settings, options: argparse.Namespace, announcer: Announcer, stopping: Stopping) -> None:
+    place = Place(settings.state_dir, "queen")
+    logs.to_file("queen-rbee", settings.logs_dir / "queen.log", logging.DEBUG if options.debug else logging.INFO)
+    token = tokens.load_or_create(settings.token_file)
+    listener = serve.bind(settings.queen.host, settings.queen.port)
+    url = serve.base_url(listener)
+    hive = LocalHive(settings, token, options.config, ephemeral=options.ephemeral)
+    nodes = {LOCAL_NODE: Node(LOCAL_NODE, hive, token)}
+    served = trio.Event()
+    async with trio.open_nursery() as nursery:
+        app = routes.build(nodes, settings, token, nursery, stopping)
+        await nursery.start(serve.serve, app, listener, served)
+        nursery.start_soon(hive.run)
+        for node in nodes.values():
+            nursery.start_soon(node.run)
+        place.publish(url, __version__, ephemeral=options.ephemeral)
+        log.info("the queen %s answers at %s", __version__, url)
+        announcer.ready(Ready(url, os.getpid(), __version__))
+        await stopping.asked.wait()
+        log.info("shutting down")
+        await hive.end(stopping.urgent)
+        served.set()
+        nursery.cancel_scope.deadline = trio.current_time() + 1
+    log.info("the queen has ended")

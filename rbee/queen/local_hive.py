@@ -1,0 +1,128 @@
+"""Finds the hive of the queen's own host, or starts it as a child."""
+
+from __future__ import annotations
+
+import logging
+import math
+import signal
+from typing import TYPE_CHECKING
+
+import trio
+
+from rbee import __version__
+from rbee.adapters import announce, instance, process
+from rbee.clients import hive as hive_client
+from rbee.errors import RbeeError, SpawnFailedError, SpawnTimeoutError, VersionMismatchError
+from rbee.wire.common import API_VERSION, Narration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.adapters.config import Settings
+
+log = logging.getLogger(__name__)
+
+
+class LocalHive:
+    """The hive on this host; `url` is None while none is known to run."""
+
+    def __init__(self, settings: Settings, token: str, config_file: str | None, *, ephemeral: bool) -> None:
+        self._settings = settings
+        self._token = token
+        self._config_file = config_file
+        self._ephemeral = ephemeral
+        self._children, self._ended_soon = trio.open_memory_channel[trio.Process](math.inf)
+        self._owned: process.Identity | None = None
+        self.url: str | None = None
+
+    async def find(self) -> str | None:
+        """Return the URL of a hive that runs here, or None.
+
+        Raises VersionMismatchError when it is of another version, or the error that answers at its port.
+        """
+        running = instance.find(self._settings.state_dir, "hive")
+        hive = self._settings.hive
+        url = running.url if running else f"http://{hive.host}:{hive.port}"
+        if running is not None and running.started_by == "queen":
+            # An earlier queen started it and was killed; it is ours to end now.
+            self._owned = running.identity
+        if running is None and hive.port == 0:
+            return None
+        try:
+            async with hive_client.connect(url, self._token) as client:
+                health = await client.health(patient=running is not None)
+        except RbeeError as exc:
+            if running is None and exc.code == "CONNECTION_TIMEOUT":
+                return None
+            raise
+        if (health.version, health.api_version) != (__version__, API_VERSION):
+            raise VersionMismatchError(
+                f"the versions differ\n  queen-rbee {__version__}\n  rbee-hive {health.version}",
+                hint="end the hive that runs here, and the queen starts its own",
+                queen=__version__,
+                hive=health.version,
+            )
+        self.url = url
+        return url
+
+    async def ensure(self, tell: Callable[[Narration], None]) -> str:
+        """Return the URL of the hive, started if need be; raises why it could not be."""
+        if (found := await self.find()) is not None:
+            return found
+        tell(Narration(actor="queen-rbee", action="start_hive", target="local", human="Starting the hive on this host"))
+        options = ["--config", self._config_file] if self._config_file else []
+        if self._ephemeral:
+            options.append("--ephemeral")
+        child = await process.start(
+            [*process.program(), "hive", "--announce", "--started-by", "queen", *options],
+            log=self._settings.logs_dir / "hive.log",
+            hold_stdin=self._ephemeral,
+        )
+        try:
+            with trio.fail_after(self._settings.timeouts.start):
+                ready = await announce.listen(child, tell)
+        except trio.TooSlowError:
+            child.kill()
+            await child.wait()
+            raise SpawnTimeoutError(f"the hive was not ready after {self._settings.timeouts.start:g} s") from None
+        except announce.SilentEndError:
+            reason = process.describe_end(await child.wait())
+            tail = process.last_lines(self._settings.logs_dir / "hive.log")
+            raise SpawnFailedError(f"the hive ended at its start: {reason}", log="hive.log", log_tail=tail) from None
+        self._children.send_nowait(child)
+        self._owned = process.identify(ready.pid)
+        self.url = ready.url
+        tell(
+            Narration(actor="queen-rbee", action="hive_ready", target="local", human=f"The hive answers at {ready.url}")
+        )
+        return ready.url
+
+    async def run(self) -> None:
+        """Collect the exit of each hive we start, so that none stays a zombie; runs until cancelled."""
+        async for child in self._ended_soon:
+            log.info("the hive (pid %d) ended: %s", child.pid, process.describe_end(await child.wait()))
+
+    async def end(self, urgent: trio.Event) -> None:
+        """End the hive if a queen started it, and wait until it is gone; `urgent` ends the wait for requests.
+
+        SIGTERM begins the hive's own cascade. Past every bound it is killed.
+        """
+        owned = self._owned
+        if owned is None or not process.is_running(owned):
+            return
+        limits = self._settings.timeouts
+        log.info("ending the hive (pid %d)", owned.pid)
+        process.send_signal(owned, signal.SIGTERM)
+        with trio.move_on_after(limits.drain + limits.cascade) as patience:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._hurry, owned, urgent)
+                await process.wait_gone(owned)
+                nursery.cancel_scope.cancel()
+        if patience.cancelled_caught:
+            log.error("the hive (pid %d) did not end in time and is killed", owned.pid)
+            process.send_signal(owned, signal.SIGKILL)
+            await process.wait_gone(owned)
+
+    async def _hurry(self, owned: process.Identity, urgent: trio.Event) -> None:
+        await urgent.wait()
+        process.send_signal(owned, signal.SIGTERM)

@@ -1,0 +1,42 @@
+"""Decides which worker serves a request (PURE)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rbee.wire.hive import WorkerRow
+
+
+class Wanted(NamedTuple):
+    """What a request needs; None takes any backend or device. `model_ref` is in canonical form."""
+
+    model_ref: str
+    backend: str | None
+    device: int | None
+
+
+_ORDER: Final = {"idle": 0, "loading": 1, "busy": 2}
+"""States in which a worker may be given a request, the best first.
+
+A worker that loads comes before a busy one: it will have slots. A busy one may still have a free slot, and when it has
+none, it says so at once; to start a second copy of a model is the user's decision, not ours.
+"""
+
+
+def choose_worker(workers: Sequence[WorkerRow], wanted: Wanted) -> WorkerRow | None:
+    """Return the worker that should serve the request, or None when one has to be started."""
+    fitting = [worker for worker in workers if _fits(worker, wanted)]
+    return min(fitting, key=lambda worker: (_ORDER[worker.state], -worker.slots_available), default=None)
+
+
+def _fits(worker: WorkerRow, wanted: Wanted) -> bool:
+    return (
+        worker.model_ref == wanted.model_ref
+        and worker.state in _ORDER
+        and worker.url != ""
+        and wanted.backend in (None, worker.backend)
+        and wanted.device in (None, worker.device)
+    )

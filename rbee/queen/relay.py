@@ -1,0 +1,56 @@
+"""Passes a worker's answer through the queen, for callers that cannot reach the worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from rbee.adapters import http, sse
+from rbee.errors import LoadingTimeoutError, WorkerFailedError, from_body
+from rbee.wire import worker as wire
+
+if TYPE_CHECKING:
+    from rbee.wire.queen import TaskHandle, TaskRequest
+
+POLL_FROM, POLL_TO = 0.05, 2.0
+
+
+async def relay(send: sse.Send, task: TaskRequest, handle: TaskHandle, loading_seconds: float) -> None:
+    """Wait until the worker is ready, run the request there, and send its events as they come."""
+    async with http.connect(handle.worker_url, handle.api_key) as client:
+        await _wait_ready(client, loading_seconds)
+        request = wire.InferenceRequest(
+            prompt=task.prompt,
+            max_tokens=task.max_tokens,
+            temperature=task.temperature,
+            top_p=task.top_p,
+            top_k=task.top_k,
+            min_p=task.min_p,
+            repeat_penalty=task.repeat_penalty,
+            seed=task.seed,
+            stop=task.stop,
+            raw=task.raw,
+            narrate=task.narrate,
+            request_id=handle.request_id,
+        )
+        try:
+            async with http.events(client, "POST", wire.INFERENCE, body=request) as events:
+                async for event in events:
+                    await send.send(sse.encoded(event.data, event.name))
+        except http.StreamLostError as exc:
+            raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
+
+
+async def _wait_ready(client: http.Client, loading_seconds: float) -> None:
+    pause = POLL_FROM
+    with trio.move_on_after(loading_seconds):
+        while True:
+            ready = await http.call(client, "GET", wire.READY, wire.Ready, delays=http.SHORT_CALL_DELAYS)
+            if ready.ready:
+                return
+            if ready.state == "failed":
+                raise from_body({"error": ready.error}) or WorkerFailedError("the model could not be loaded")
+            await trio.sleep(pause)
+            pause = min(pause * 1.5, POLL_TO)
+    raise LoadingTimeoutError(f"the model was still loading after {loading_seconds:g} s", state="loading")

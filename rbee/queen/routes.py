@@ -1,0 +1,150 @@
+"""The queen's HTTP interface."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from quart import Response, request
+
+from rbee import __version__
+from rbee.adapters import http, metrics, sse, tokens
+from rbee.adapters.app import answer, body, empty, new_app, streamed, wants_stream
+from rbee.adapters.logs import correlation
+from rbee.errors import DrainingError, NodeNotFoundError, RbeeError
+from rbee.queen.placement import Wanted
+from rbee.queen.relay import relay
+from rbee.queen.tasks import Tasks
+from rbee.wire import model_ref
+from rbee.wire import queen as wire
+from rbee.wire import worker as worker_wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    import trio
+    from quart_trio import QuartTrio
+
+    from rbee.adapters.config import Settings
+    from rbee.adapters.lifecycle import Stopping
+    from rbee.queen.node import Node
+    from rbee.wire.common import Narration
+
+
+def build(
+    nodes: Mapping[str, Node], settings: Settings, token: str, nursery: trio.Nursery, stopping: Stopping
+) -> QuartTrio:
+    """Return the application; streams are fed by tasks in `nursery`."""
+    app = new_app("queen-rbee", lambda _: [token], {wire.HEALTH})
+    tasks = Tasks()
+
+    def node_named(name: str) -> Node:
+        if (node := nodes.get(name)) is None:
+            raise NodeNotFoundError(f"node {name} is not in the registry", node=name)
+        return node
+
+    async def place(task: wire.TaskRequest, wanted: Wanted, tell: Callable[[Narration], None]) -> wire.TaskHandle:
+        node = node_named(task.node or settings.defaults.node or wire.LOCAL_NODE)
+        placed = await node.place(wanted, tell)
+        return wire.TaskHandle(
+            request_id=task.request_id or "",
+            worker_id=placed.worker_id,
+            worker_url=placed.url,
+            api_key=tokens.worker_key(token, placed.worker_id),
+            state=placed.state,
+        )
+
+    @app.get(wire.HEALTH)
+    async def health() -> Response:
+        return answer(wire.QueenHealth(status="ok", version=__version__))
+
+    @app.post(wire.TASKS)
+    async def start_task() -> Response:
+        task = await body(wire.TaskRequest)
+        if stopping.asked.is_set():
+            raise DrainingError("the queen is shutting down and takes no new tasks")
+        task.request_id = request_id = task.request_id or str(uuid.uuid4())
+        ref = model_ref.parse(task.model or settings.defaults.model or model_ref.BUILTIN)
+        wanted = Wanted(str(ref), task.backend, task.device)
+        node_named(task.node or settings.defaults.node or wire.LOCAL_NODE)
+
+        async def run(tell: Callable[[Narration], None]) -> wire.TaskHandle:
+            with tasks.track(request_id) as tracked:
+                handle = await place(task, wanted, tell)
+                tracked.worker = (handle.worker_url, handle.api_key)
+            return handle
+
+        headers = {worker_wire.REQUEST_ID_HEADER: request_id}
+        if not wants_stream() and not task.relay:
+            handle = await run(lambda _: None)
+            response = answer(handle)
+            response.headers.update(headers)
+            return response
+
+        async def produce(send: sse.Send) -> None:
+            correlation.set(correlation_id)
+            handle = await sse.narrated(send, run, "worker")
+            if task.relay:
+                await relay(send, task, handle, settings.timeouts.loading)
+
+        correlation_id = correlation.get()
+        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat, headers=headers)
+
+    @app.delete("/v2/tasks/<request_id>")
+    async def cancel_task(request_id: str) -> Response:
+        worker = tasks.cancel(request_id)
+        if worker is not None:
+            url, key = worker
+            try:
+                async with http.connect(url, key) as client:
+                    await http.call(client, "DELETE", f"{worker_wire.INFERENCE}/{request_id}", bytes)
+            except RbeeError:
+                pass  # a worker that does not answer generates for nobody
+        return empty(204)
+
+    @app.get(wire.WORKERS_LIST)
+    async def list_workers() -> Response:
+        name = request.args.get("node")
+        chosen = [node_named(name)] if name is not None else list(nodes.values())
+        return answer(wire.SwarmWorkers(workers=await _workers_of(chosen)))
+
+    @app.get(wire.WORKERS_HEALTH)
+    async def workers_health() -> Response:
+        node = node_named(request.args.get("node", wire.LOCAL_NODE))
+        rows = await node.workers()
+        workers = [
+            wire.WorkerHealth(worker_id=row.id, state=row.state, ready=row.state in ("idle", "busy"))
+            for row in rows or []
+        ]
+        return answer(wire.NodeHealth(status="unreachable" if rows is None else "alive", workers=workers))
+
+    @app.get(metrics.PATH)
+    async def exposition() -> Response:
+        workers = await _workers_of(list(nodes.values()))
+        return Response(
+            metrics.render(
+                metrics.Gauge("rbee_nodes", "Known nodes", None, {"": len(nodes)}),
+                metrics.Gauge("rbee_workers", "Workers by state", "state", metrics.count(row.state for row in workers)),
+            ),
+            content_type=metrics.CONTENT_TYPE,
+        )
+
+    return app
+
+
+async def _workers_of(nodes: list[Node]) -> list[wire.SwarmWorker]:
+    return [
+        wire.SwarmWorker(
+            worker_id=row.id,
+            node=node.name,
+            state=row.state,
+            model_ref=row.model_ref,
+            url=row.url,
+            backend=row.backend,
+            device=row.device,
+            slots_total=row.slots_total,
+            slots_available=row.slots_available,
+        )
+        for node in nodes
+        for row in await node.workers() or []
+    ]

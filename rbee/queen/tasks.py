@@ -1,0 +1,67 @@
+"""Follows requests from their arrival until their end, so that they can be cancelled by name."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.errors import CancelledError, InvalidRequestError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+REMEMBERED: Final = 1000
+"""Ended requests that are still known by name; their worker may be generating for them."""
+
+
+@dataclass(slots=True)
+class Task:
+    """One request; `worker` is (URL, key) once it is placed."""
+
+    scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    running: bool = True
+    worker: tuple[str, str] | None = None
+
+
+class Tasks:
+    """The requests of this queen by id."""
+
+    def __init__(self) -> None:
+        self._tasks: OrderedDict[str, Task] = OrderedDict()
+
+    @contextmanager
+    def track(self, request_id: str) -> Iterator[Task]:
+        """Run a request's work in the block; `cancel` makes it raise CancelledError.
+
+        Raises InvalidRequestError when a request of this id runs already.
+        """
+        if (known := self._tasks.get(request_id)) is not None and known.running:
+            raise InvalidRequestError(
+                "field request_id: a request with this id is running", field="request_id", rule="unique"
+            )
+        task = self._tasks[request_id] = Task()
+        self._tasks.move_to_end(request_id)
+        self._trim()
+        try:
+            with task.scope:
+                yield task
+        finally:
+            task.running = False
+        if task.scope.cancelled_caught:
+            raise CancelledError("the request was cancelled")
+
+    def cancel(self, request_id: str) -> tuple[str, str] | None:
+        """Stop placing the request; returns the worker that has it, if one has."""
+        if (task := self._tasks.get(request_id)) is None:
+            return None
+        task.scope.cancel()
+        return task.worker
+
+    def _trim(self) -> None:
+        for request_id in list(self._tasks)[:-REMEMBERED]:
+            if not self._tasks[request_id].running:
+                del self._tasks[request_id]
