@@ -56,18 +56,18 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
     listener = serve.bind(settings.hive.host, settings.hive.port)
     url = serve.base_url(listener)
     hive = Hive(settings, store, token, url, settings.hive.host, settings.hive.advertise)
-    served = trio.Event()
     try:
         async with trio.open_nursery() as nursery:
             app = routes.build(hive, token, settings.paths.models, nursery, stopping.ask)
-            await nursery.start(serve.serve, app, listener, served)
+            server = serve.Server(app, listener)
+            await nursery.start(server.run)
             place.publish(url, __version__, ephemeral=options.ephemeral, started_by=options.started_by)
             log.info("the hive %s answers at %s", __version__, url)
             announcer.ready(Ready(url, os.getpid(), __version__))
             nursery.start_soon(_pass_on, stopping, hive)
             await hive.run()
-            served.set()
-            nursery.cancel_scope.deadline = trio.current_time() + 1
+            await server.stop()
+            nursery.cancel_scope.cancel()
     finally:
         with trio.CancelScope(shield=True):
             await store.close()

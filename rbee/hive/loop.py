@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from rbee.adapters import announce, host, process, tokens
+from rbee.adapters import announce, process, tokens
 from rbee.errors import RbeeError
-from rbee.hive import models, pool, preflight, state, workers
+from rbee.hive import pool, state, workers
+from rbee.hive.plan import available_memory, plan
 from rbee.wire import hive as wire
-from rbee.wire import model_ref
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
@@ -29,16 +29,13 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.store import Store
-    from rbee.hive.pool import Effect, Pool, Spec, Worker
+    from rbee.hive.pool import Effect, Pool, Worker
     from rbee.wire.worker import WorkerStatus
 
     Tell = Callable[[Narration], None]
     Decision = Callable[[], list[Effect]]
 
 log = logging.getLogger(__name__)
-
-DEFAULT_CONTEXT = 4096
-"""Tokens of one request where nothing else is configured, or the model's own context where that is less."""
 
 
 class _Start:
@@ -107,13 +104,13 @@ class Hive:
 
         When the caller is cancelled the worker is started all the same: it is there for the next request.
         """
-        spec = await self._preflight(request, tell)
+        spec = await plan(request, self._settings, tell)
         worker_id = str(uuid.uuid4())
         start = _Start(tell)
 
         def decide() -> list[Effect]:
             try:
-                effects = self._pool.spawn(worker_id, spec, self._available(spec), trio.current_time())
+                effects = self._pool.spawn(worker_id, spec, available_memory(spec), trio.current_time())
             except RbeeError as exc:
                 start.error = exc
                 start.done.set()
@@ -279,39 +276,6 @@ class Hive:
             except RbeeError as exc:
                 # The table is only what was last known; workers go on without it.
                 log.error("the registry was not written: %s", exc)  # noqa: TRY400
-
-    # Preflight.
-
-    async def _preflight(self, request: wire.SpawnRequest, tell: Tell) -> Spec:
-        ref = model_ref.parse(request.reference())
-        backends = await trio.to_thread.run_sync(host.backends)
-        placement = preflight.choose_device(backends, request.backend, request.device)
-        path = models.locate(ref)
-        header = await models.read_header(path)
-        size = path.stat().st_size
-        slots = request.slots or self._settings.worker.slots
-        context = request.context or self._settings.worker.context or min(header.context_length, DEFAULT_CONTEXT)
-        needed = preflight.memory_needed(size, header, slots, context)
-        spec = pool.Spec(
-            str(ref), str(path), placement.backend, placement.device, placement.resource, slots, context, needed
-        )
-        tell(
-            Narration(
-                actor="rbee-hive",
-                action="preflight",
-                target=spec.model_ref,
-                human=f"{spec.model_ref} needs {needed / preflight.MEGABYTE:.0f} MB of {spec.resource.upper()},"
-                f" {self._available(spec) / preflight.MEGABYTE:.0f} MB are available",
-            )
-        )
-        return spec
-
-    def _available(self, spec: Spec) -> int:
-        """Return the bytes free now on the device of `spec`."""
-        if spec.resource == "ram":
-            return host.memory().available
-        found = next(backend for backend in host.backends() if backend.name == spec.backend)
-        return found.devices[spec.device].memory_available
 
     def _tell(self, start: _Start, action: str, human: str) -> None:
         start.tell(Narration(actor="rbee-hive", action=action, target="worker", human=human))

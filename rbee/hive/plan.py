@@ -1,0 +1,58 @@
+"""Turns a request for a worker into what exactly is started: which file, where, with how much memory."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.adapters import host
+from rbee.hive import models, preflight
+from rbee.hive.pool import Spec
+from rbee.wire import model_ref
+from rbee.wire.common import Narration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.adapters.config import Settings
+    from rbee.wire.hive import SpawnRequest
+
+DEFAULT_CONTEXT: Final = 4096
+"""Tokens of one request where nothing else is configured, or the model's own context where that is less."""
+
+
+async def plan(request: SpawnRequest, settings: Settings, tell: Callable[[Narration], None]) -> Spec:
+    """Check everything that can be known before a process is started, and tell the sizes.
+
+    Raises InvalidRequestError, ModelNotFoundError, ModelLoadFailedError, BackendUnavailableError or
+    DeviceOutOfRangeError. Whether the memory is there is decided by the pool, which knows what else is starting.
+    """
+    ref = model_ref.parse(request.reference())
+    backends = await trio.to_thread.run_sync(host.backends)
+    placement = preflight.choose_device(backends, request.backend, request.device)
+    path = models.locate(ref)
+    header = await models.read_header(path)
+    size = path.stat().st_size
+    slots = request.slots or settings.worker.slots
+    context = request.context or settings.worker.context or min(header.context_length, DEFAULT_CONTEXT)
+    needed = preflight.memory_needed(size, header, slots, context)
+    spec = Spec(str(ref), str(path), placement.backend, placement.device, placement.resource, slots, context, needed)
+    megabytes = f"{needed / preflight.MEGABYTE:.0f} of {available_memory(spec) / preflight.MEGABYTE:.0f} MB"
+    tell(
+        Narration(
+            actor="rbee-hive",
+            action="preflight",
+            target=spec.model_ref,
+            human=f"{spec.model_ref} takes {megabytes} of free {spec.resource.upper()}",
+        )
+    )
+    return spec
+
+
+def available_memory(spec: Spec) -> int:
+    """Return the bytes that are free now on the device of `spec`."""
+    if spec.resource == "ram":
+        return host.memory().available
+    found = next(backend for backend in host.backends() if backend.name == spec.backend)
+    return found.devices[spec.device].memory_available
