@@ -26,7 +26,7 @@ VARIANTS = "libggml-cpu-*.so"
 # For pictures, for a web server of another make, and a second ggml binding: their libraries are not built.
 LEFT_OUT = {"llava_cpp.py", "mtmd_cpp.py", "_ggml.py"}
 UNNEEDED = ("numpy", "diskcache")
-MUST_NOT_NEED = (b"libstdc++.so", b"libgcc_s.so", b"libgomp.so")
+MUST_NOT_NEED = (b"libstdc++.so", b"libgomp.so")
 
 
 def pack(source: Path, libraries: Path, version: str, out: Path) -> Path:

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ HERE = Path(__file__).resolve().parent
 SOURCE_LOCK = HERE / "locks" / "llama.txt"
 TOOLS_LOCK = HERE / "locks" / "engine.txt"
 RECIPE = HERE / "engine.toml"
+OLDER_GLIBC = HERE / "older_glibc.c"
 
 COMPILERS = {"C": ("CC", ("cc", "gcc", "clang")), "C++": ("CXX", ("c++", "g++", "clang++"))}
 NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\]")
@@ -44,7 +46,7 @@ def wheel() -> Path:
 
 def _key() -> str:
     recipe = tomllib.loads(RECIPE.read_text("utf-8"))
-    parts = [recipe, SOURCE_LOCK.read_text("utf-8"), engine_wheel.LAYOUT]
+    parts = [recipe, OLDER_GLIBC.read_text("utf-8"), SOURCE_LOCK.read_text("utf-8"), engine_wheel.LAYOUT]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{_version()}-{digest[:16]}"
 
@@ -60,13 +62,17 @@ def _find(home: Path) -> Path | None:
 
 
 def _build(home: Path) -> Path:
-    _check_compilers()
+    compilers = {language: _find_compiler(language) for language in COMPILERS}
+    for abandoned in home.parent.glob(f".{home.name}-*"):  # by a build that was killed; we hold the lock
+        shutil.rmtree(abandoned)
     log = home.parent / f"{home.name}.log"
     # Beside its final place, so that the last step is a rename; /tmp may be small or noexec.
     with tempfile.TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as scratch:
         work = Path(scratch)
         with log.open("w", encoding="utf-8") as log_file:
             runner = _Runner(log_file, log, _environment(work))
+            older_glibc = ["-O2", "-fPIC", "-c", str(OLDER_GLIBC), "-o", str(_extra_object(work))]
+            runner.run("the C compiler", [compilers["C"], *older_glibc])
             source = _fetch(runner, work)
             libraries = _compile(runner, source, work / "build")
         out = work / "out"
@@ -76,26 +82,32 @@ def _build(home: Path) -> Path:
     return home / packed.name
 
 
-def _check_compilers() -> None:
-    for language, (variable, names) in COMPILERS.items():
-        wanted = [os.environ[variable].split()[0]] if os.environ.get(variable) else names
-        if not any(shutil.which(name) for name in wanted):
-            raise StepFailed(
-                f"building the engine (llama.cpp) needs a {language} compiler; "
-                f"looked for {', '.join(wanted)} and found none",
-                "apt install g++ (Debian, Ubuntu), dnf install gcc-c++ (Fedora), then run this again",
-            )
+def _find_compiler(language: str) -> str:
+    variable, names = COMPILERS[language]
+    wanted = [os.environ[variable].split()[0]] if os.environ.get(variable) else names
+    if found := next(filter(shutil.which, wanted), None):
+        return found
+    raise StepFailed(
+        f"building the engine (llama.cpp) needs a {language} compiler; looked for {', '.join(wanted)} and found none",
+        "apt install g++ (Debian, Ubuntu), dnf install gcc-c++ libstdc++-static (Fedora), then run this again",
+    )
+
+
+def _extra_object(work: Path) -> Path:
+    return work / "older_glibc.o"
 
 
 def _environment(work: Path) -> dict[str, str]:
     tools = work / "tools" / "bin"
-    # Without the map each file's full path is in the libraries, and no two builds are alike.
-    same = f"-ffile-prefix-map={work}=."
+    linker = [*tomllib.loads(RECIPE.read_text("utf-8"))["linker"]["flags"], str(_extra_object(work))]
+    # Without the map each file's full path is in the libraries, and no two builds are alike. What the user has in
+    # these variables stays out: -march=native there would make an engine for this host alone.
+    compiler = shlex.quote(f"-ffile-prefix-map={work}=.")
     return os.environ | {
         "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "CFLAGS": f"{os.environ.get('CFLAGS', '')} {same}".strip(),
-        "CXXFLAGS": f"{os.environ.get('CXXFLAGS', '')} {same}".strip(),
-        "LDFLAGS": " ".join(tomllib.loads(RECIPE.read_text("utf-8"))["linker"]["flags"]),
+        "CFLAGS": compiler,
+        "CXXFLAGS": compiler,
+        "LDFLAGS": shlex.join(linker),
         # llama.cpp asks git for its version: it must not find the repository of somebody's home.
         "GIT_CEILING_DIRECTORIES": str(work.parent),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
