@@ -86,12 +86,17 @@ async def narrated(send: Send, work: Callable[[Callable[[Narration], None]], Awa
             async for narration in told:
                 await send.send(event(narration, "narration"))
 
+    def say(narration: Narration) -> None:
+        # Who works may go on for others after this client has gone.
+        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            tell.send_nowait(narration)
+
     outcome: T | RbeeError
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pass_on)
         with tell:
             try:
-                outcome = await work(tell.send_nowait)
+                outcome = await work(say)
             except RbeeError as exc:
                 outcome = exc  # raised outside: a nursery would wrap it in a group
     if isinstance(outcome, RbeeError):

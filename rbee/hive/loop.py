@@ -44,6 +44,7 @@ class _Start:
     def __init__(self, tell: Tell) -> None:
         self.tell = tell
         self.done = trio.Event()
+        self.url = ""
         self.error: RbeeError | None = None
 
 
@@ -122,8 +123,7 @@ class Hive:
         await start.done.wait()
         if start.error is not None:
             raise start.error
-        url = next(row.url for row in self.rows() if row.id == worker_id)
-        return wire.SpawnReply(worker_id=worker_id, url=url, state="loading", api_key=self.key_of(worker_id))
+        return wire.SpawnReply(worker_id=worker_id, url=start.url, state="loading", api_key=self.key_of(worker_id))
 
     async def called_back(self, callback: wire.ReadyCallback) -> None:
         """A worker says that its port is bound. Raises WorkerNotFoundError."""
@@ -245,6 +245,7 @@ class Hive:
             error.details.setdefault("log_tail", process.last_lines(workers.log_file(self._settings, worker.id)))
             start.error = error
         else:
+            start.url = worker.url or ""
             self._tell(start, "ready", f"The worker answers at {worker.url} and loads its model")
         start.done.set()
 

@@ -14,7 +14,7 @@ import rbee.data
 from rbee.adapters import process
 from rbee.errors import ModelLoadFailedError, ModelNotFoundError, from_body
 from rbee.wire import model_ref
-from rbee.wire.gguf import Header
+from rbee.wire.gguf import ModelHeader
 
 if TYPE_CHECKING:
     from rbee.wire.model_ref import ModelRef
@@ -42,7 +42,7 @@ def locate(ref: ModelRef) -> Path:
     return path
 
 
-async def read_header(path: Path) -> Header:
+async def read_header(path: Path) -> ModelHeader:
     """Read a model's metadata, in a child process: a hostile file may crash what reads it.
 
     Raises ModelLoadFailedError with the reason.
@@ -62,7 +62,7 @@ async def read_header(path: Path) -> Header:
         raise ModelLoadFailedError(f"the model file's header was not read in {HEADER_SECONDS} s") from None
     try:
         if done.returncode == 0:
-            return msgspec.json.decode(done.stdout, type=Header)
+            return msgspec.json.decode(done.stdout, type=ModelHeader)
         error = from_body(msgspec.json.decode(done.stdout))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         error = None

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.config import Settings
+    from rbee.wire.gguf import ModelHeader
     from rbee.wire.hive import SpawnRequest
 
 DEFAULT_CONTEXT: Final = 4096
@@ -35,8 +36,8 @@ async def plan(request: SpawnRequest, settings: Settings, tell: Callable[[Narrat
     header = await models.read_header(path)
     size = path.stat().st_size
     slots = request.slots or settings.worker.slots
-    context = request.context or settings.worker.context or min(header.context_length, DEFAULT_CONTEXT)
-    needed = preflight.memory_needed(size, header, slots, context)
+    context = request.context or settings.worker.context or _default_context(header)
+    needed = preflight.memory_needed(size, header.kv_bytes_per_token() or 0, slots * context)
     spec = Spec(str(ref), str(path), placement.backend, placement.device, placement.resource, slots, context, needed)
     megabytes = f"{needed / preflight.MEGABYTE:.0f} of {available_memory(spec) / preflight.MEGABYTE:.0f} MB"
     tell(
@@ -48,6 +49,10 @@ async def plan(request: SpawnRequest, settings: Settings, tell: Callable[[Narrat
         )
     )
     return spec
+
+
+def _default_context(header: ModelHeader) -> int:
+    return min(header.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 
 def available_memory(spec: Spec) -> int:

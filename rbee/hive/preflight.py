@@ -9,15 +9,12 @@ from rbee.errors import BackendUnavailableError, DeviceOutOfRangeError, OutOfMem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbee.wire.gguf import Header
     from rbee.wire.hive import Backend
 
 OVERHEAD: Final = 1.2
 """Weights take their file's size, and compute buffers about a fifth of it more."""
 MEGABYTE: Final = 1_000_000
 PREFERRED: Final = ("cuda", "metal", "vulkan", "cpu")
-KV_BYTES: Final = 2
-"""The KV cache holds 16-bit floats."""
 
 
 class Placement(NamedTuple):
@@ -28,15 +25,9 @@ class Placement(NamedTuple):
     resource: str
 
 
-def memory_needed(file_bytes: int, header: Header, slots: int, context: int) -> int:
-    """Return the bytes a worker will use: file × 1.2 plus the KV cache of `slots` requests of `context` tokens."""
-    return int(file_bytes * OVERHEAD) + kv_cache_bytes(header, slots * context)
-
-
-def kv_cache_bytes(header: Header, tokens: int) -> int:
-    """Return the size of a KV cache: a key and a value of every layer and KV head for each token."""
-    per_token = header.block_count * header.head_count_kv * (header.key_length + header.value_length) * KV_BYTES
-    return per_token * tokens
+def memory_needed(file_bytes: int, kv_bytes_per_token: int, tokens: int) -> int:
+    """Return the bytes a worker will use: file × 1.2 plus the KV cache of `tokens` tokens, over all its slots."""
+    return int(file_bytes * OVERHEAD) + kv_bytes_per_token * tokens
 
 
 def choose_device(backends: Sequence[Backend], backend: str | None, device: int | None) -> Placement:
