@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from rbee.adapters import announce, process, tokens
+from rbee.adapters import announce, tokens
 from rbee.errors import RbeeError
 from rbee.hive import pool, state, workers
 from rbee.hive.plan import available_memory, plan
@@ -242,7 +242,6 @@ class Hive:
             return
         if error is not None:
             error.details.setdefault("log", workers.log_file(self._settings, worker.id).name)
-            error.details.setdefault("log_tail", process.last_lines(workers.log_file(self._settings, worker.id)))
             start.error = error
         else:
             start.url = worker.url or ""

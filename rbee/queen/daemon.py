@@ -55,10 +55,10 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
     url = serve.base_url(listener)
     hive = LocalHive(settings, token, options.config, ephemeral=options.ephemeral)
     nodes = {LOCAL_NODE: Node(LOCAL_NODE, hive, token)}
-    served = trio.Event()
     async with trio.open_nursery() as nursery:
         app = routes.build(nodes, settings, token, nursery, stopping)
-        await nursery.start(serve.serve, app, listener, served)
+        server = serve.Server(app, listener)
+        await nursery.start(server.run)
         nursery.start_soon(hive.run)
         for node in nodes.values():
             nursery.start_soon(node.run)
@@ -68,6 +68,6 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
         await stopping.asked.wait()
         log.info("shutting down")
         await hive.end(stopping.urgent)
-        served.set()
-        nursery.cancel_scope.deadline = trio.current_time() + 1
+        await server.stop()
+        nursery.cancel_scope.cancel()
     log.info("the queen has ended")

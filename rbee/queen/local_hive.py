@@ -87,8 +87,7 @@ class LocalHive:
             raise SpawnTimeoutError(f"the hive was not ready after {self._settings.timeouts.start:g} s") from None
         except announce.SilentEndError:
             reason = process.describe_end(await child.wait())
-            tail = process.last_lines(self._settings.logs_dir / "hive.log")
-            raise SpawnFailedError(f"the hive ended at its start: {reason}", log="hive.log", log_tail=tail) from None
+            raise SpawnFailedError(f"the hive ended at its start: {reason}", log="hive.log") from None
         self._children.send_nowait(child)
         self._owned = process.identify(ready.pid)
         self.url = ready.url
