@@ -34,6 +34,7 @@ def set_up(*, dev: bool = False) -> bool:
         StepFailed(f"setting up {stamp.VENV} failed: {error}").tell()
     except KeyboardInterrupt:
         print("\nrbee: stopped; the next run sets up again", file=sys.stderr)
+        sys.exit(130)
     else:
         return True
     return False
