@@ -1,0 +1,53 @@
+"""What every scenario has: a machine of its own, and the proof that nothing of it is left at the end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from features.lab.machine import PROGRAM, Machine
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+STEPS = ("daemons", "inference", "workers", "streams")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the steps known to every feature, and the scenarios' tags to pytest."""
+    for name in STEPS:
+        pytest.register_assert_rewrite(f"features.steps.{name}")
+        config.pluginmanager.import_plugin(f"features.steps.{name}")
+    for number in range(1, 63):
+        config.addinivalue_line("markers", f"s{number:02d}: scenario {number}")
+    for number in range(1, 10):
+        config.addinivalue_line("markers", f"h{number}: edge case {number}")
+
+
+@pytest.fixture(scope="session")
+def program_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder in which the program is extracted once for all scenarios."""
+    assert PROGRAM.exists(), f"{PROGRAM} is not there: run `python3 build/zipapp.py`"
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def machine(tmp_path: Path, program_cache: Path) -> Iterator[Machine]:
+    """A machine with an empty home."""
+    home = tmp_path / "home"
+    home.mkdir()
+    machine = Machine(home)
+    machine.env["RBEE_CACHE"] = str(program_cache)
+    try:
+        yield machine
+        machine.end()
+    finally:
+        machine.kill()
+
+
+@pytest.fixture
+def seen() -> dict[str, Any]:
+    """What the steps of a scenario have seen so far."""
+    return {}

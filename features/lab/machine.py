@@ -1,0 +1,175 @@
+"""A user's machine, as far as rbee can tell: an empty home, ports of its own, and the built program."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PROGRAM = Path(os.environ.get("RBEE_PYZ", "dist/rbee.pyz")).absolute()
+PATIENCE = 45.0
+"""Seconds after which whatever a test waits for is not coming."""
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
+    """Return the first true value of `what`, asked every 20 ms; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s"
+        time.sleep(0.02)
+    return value
+
+
+class Machine:
+    """Runs the program with a home folder of its own, and finds every process that descends from that."""
+
+    def __init__(self, home: Path, python: str = sys.executable) -> None:
+        self.home = home
+        self.python = python
+        self.state = home / ".rbee"
+        self.queen_port, self.hive_port = free_port(), free_port()
+        self.env = {
+            "HOME": str(home),
+            "PATH": os.environ["PATH"],
+            "LANG": "C.UTF-8",
+            "RBEE_QUEEN_PORT": str(self.queen_port),
+            "RBEE_HIVE_PORT": str(self.hive_port),
+            "RBEE_WORKER_PORT_FROM": str(free_port()),
+            # Extracting the program once a session is enough.
+            "RBEE_CACHE": os.environ.get("RBEE_TEST_CACHE", str(home / ".cache" / "rbee")),
+        }
+        self._children: list[subprocess.Popen[bytes]] = []
+
+    def command(self, *arguments: str | bytes) -> list[str | bytes]:
+        """Return the command line that runs the program."""
+        return [self.python, str(PROGRAM), *arguments]
+
+    def run(self, *arguments: str | bytes, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
+        """Run a command of the program to its end."""
+        return subprocess.run(
+            self.command(*arguments),
+            env=self.env,
+            cwd=self.home,
+            capture_output=True,
+            timeout=PATIENCE,
+            check=False,
+            **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
+        )
+
+    def start(
+        self, *arguments: str, stdout: int | IO[bytes] = subprocess.PIPE, stdin: int = subprocess.DEVNULL
+    ) -> subprocess.Popen[bytes]:
+        """Start a command of the program and leave it running; `end` collects it."""
+        child = subprocess.Popen(
+            self.command(*arguments), env=self.env, cwd=self.home, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE
+        )
+        self._children.append(child)
+        return child
+
+    def start_queen(self) -> subprocess.Popen[bytes]:
+        """Start `rbee queen`, as a user in another terminal would, and wait until it answers."""
+        child = self.start("queen")
+        wait_until(lambda: self._answers(f"http://127.0.0.1:{self.queen_port}/health"))
+        return child
+
+    def start_hive(self) -> subprocess.Popen[bytes]:
+        """Start `rbee hive` alone, and wait until it answers."""
+        child = self.start("hive")
+        wait_until(lambda: self._answers(f"http://127.0.0.1:{self.hive_port}/v1/health"))
+        return child
+
+    @staticmethod
+    def _answers(url: str) -> bool:
+        try:
+            return httpx.get(url, trust_env=False).status_code == 200
+        except httpx.TransportError:
+            return False
+
+    @property
+    def token(self) -> str:
+        """The swarm's token, once a daemon has made it."""
+        return (self.state / "token").read_text().strip()
+
+    def queen(self) -> httpx.Client:
+        """Return a client of the queen; close it with `with`."""
+        return self.client(f"http://127.0.0.1:{self.queen_port}", self.token)
+
+    def hive(self) -> httpx.Client:
+        """Return a client of the hive; close it with `with`."""
+        return self.client(f"http://127.0.0.1:{self.hive_port}", self.token)
+
+    @staticmethod
+    def client(url: str, key: str) -> httpx.Client:
+        """Return a client of a daemon; close it with `with`."""
+        return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE, trust_env=False)
+
+    def workers(self) -> list[dict[str, Any]]:
+        """Return the hive's list of workers."""
+        with self.hive() as hive:
+            answer = hive.get("/v1/workers/list")
+        assert answer.status_code == 200, answer.text
+        found: list[dict[str, Any]] = answer.json()["workers"]
+        return found
+
+    def wait_for_worker(self, state: str) -> dict[str, Any]:
+        """Return the first worker that comes to be in `state`."""
+        found: dict[str, Any] = wait_until(lambda: next((row for row in self.workers() if row["state"] == state), None))
+        return found
+
+    def hive_log(self) -> list[dict[str, Any]]:
+        """Return the lines of the hive's log."""
+        text = (self.state / "logs" / "hive.log").read_text()
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def processes(self) -> dict[int, list[str]]:
+        """Return pid → command line of every process that runs with this home, ended ones that nobody reaped too."""
+        mark = f"HOME={self.home}".encode()
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdigit():
+                try:
+                    if mark in (folder / "environ").read_bytes().split(b"\0"):
+                        words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+                        found[int(folder.name)] = words[:-1]
+                except (FileNotFoundError, ProcessLookupError, PermissionError):
+                    continue
+        return found
+
+    def worker_processes(self) -> dict[int, list[str]]:
+        """Return pid → command line of the workers."""
+        return {pid: words for pid, words in self.processes().items() if "worker" in words[2:3]}
+
+    def end(self) -> None:
+        """End the daemons that a scenario left running as it should; then nothing may be left."""
+        for child in self._children:
+            if child.poll() is None:
+                child.send_signal(signal.SIGTERM)
+        for child in self._children:
+            child.communicate(timeout=PATIENCE)
+        wait_until(lambda: not self.processes(), 15)
+
+    def kill(self) -> None:
+        """End whatever runs here for good, so that a failed scenario harms no other."""
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        for child in self._children:
+            child.communicate()

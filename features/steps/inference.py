@@ -1,0 +1,87 @@
+"""Steps that run `rbee infer` and look at what it prints."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+from pytest_bdd import parsers, then, when
+
+from features.lab.machine import wait_until
+
+if TYPE_CHECKING:
+    from features.lab.machine import Machine
+
+INVALID = b"Once \xff\xfe upon"
+NUL = b"Once \x00 upon"
+EVERY_OPTION = (
+    *("infer", "--node", "local", "--model", "builtin:bee-stories", "--prompt", "The queen bee"),
+    *("--max-tokens", "30", "--temperature", "0.9", "--backend", "cpu", "--device", "0", "--top-p", "0.9"),
+    *("--top-k", "50", "--min-p", "0.02", "--seed", "7", "--stop", "THE END", "--raw"),
+)
+
+
+@when(parsers.parse('the user runs infer with the prompt "{prompt}"'))
+def _infer(machine: Machine, seen: dict[str, Any], prompt: str) -> None:
+    seen["done"] = machine.run("infer", "--prompt", prompt)
+
+
+@when("the user runs infer on local with every option")
+def _infer_every_option(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["before"] = seen.get("done")
+    seen["done"] = machine.run(*EVERY_OPTION)
+
+
+@when(parsers.parse('the user pipes "{prompt}" into infer'))
+def _infer_piped(machine: Machine, seen: dict[str, Any], prompt: str) -> None:
+    seen["done"] = machine.run("infer", stdin=prompt.encode())
+
+
+@when(parsers.parse('the user runs infer with the model "{reference}"'))
+def _infer_model(machine: Machine, seen: dict[str, Any], reference: str) -> None:
+    seen["done"] = machine.run("infer", "--model", reference, "--prompt", "Hello")
+
+
+@when(parsers.re("the user runs infer with (?P<what>invalid UTF-8|a NUL) (?P<way>as an argument|on standard input)"))
+def _infer_no_text(machine: Machine, seen: dict[str, Any], what: str, way: str) -> None:
+    prompt = NUL if what == "a NUL" else INVALID
+    if way == "as an argument":
+        seen["done"] = machine.run("infer", "--prompt", prompt)
+    else:
+        seen["done"] = machine.run("infer", stdin=prompt)
+
+
+@when("the user starts infer and kills the keeper while it waits")
+def _kill_keeper(machine: Machine) -> None:
+    keeper = machine.start("infer", "--prompt", "Once upon a time", "--max-tokens", "400", stdout=subprocess.DEVNULL)
+    wait_until(lambda: len(machine.processes()) > 2)
+    keeper.send_signal(signal.SIGKILL)
+    keeper.wait()
+
+
+@then(parsers.parse("it exits with {code:d}"))
+def _exits(seen: dict[str, Any], code: int) -> None:
+    done = seen["done"]
+    assert done.returncode == code, (done.stdout, done.stderr.decode())
+
+
+@then("stdout holds the text and one newline")
+def _text(seen: dict[str, Any]) -> None:
+    text = seen["done"].stdout.decode()
+    assert text.endswith("\n")
+    assert not text.endswith("\n\n")
+    assert len(text.split()) > 3
+    assert text.isprintable() or "\x1b" not in text
+
+
+@then("the text is the same as before")
+def _same(seen: dict[str, Any]) -> None:
+    assert seen["done"].stdout == seen["before"].stdout
+
+
+@then(parsers.parse('stderr says "{words}"'))
+def _stderr(seen: dict[str, Any], words: str) -> None:
+    text = seen["done"].stderr.decode()
+    assert words in text
+    assert "Traceback" not in text

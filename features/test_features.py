@@ -1,0 +1,5 @@
+"""Runs every scenario."""
+
+from pytest_bdd import scenarios
+
+scenarios(".")
