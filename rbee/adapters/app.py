@@ -142,9 +142,15 @@ def streamed(
     heartbeat: float = 10.0,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Answer with an event stream; see `sse.stream`."""
+    """Answer with an event stream; see `sse.stream`. What `produce` logs and asks carries this request's id."""
+    correlation_id = correlation.get()
+
+    async def produce_correlated(send: sse.Send) -> None:
+        correlation.set(correlation_id)
+        await produce(send)
+
     response = Response(
-        sse.stream(nursery, produce, heartbeat=heartbeat),
+        sse.stream(nursery, produce_correlated, heartbeat=heartbeat),
         content_type=EVENT_STREAM,
         headers={"Cache-Control": "no-store", **(headers or {})},
     )

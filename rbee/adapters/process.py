@@ -125,10 +125,11 @@ def describe_end(returncode: int) -> str:
 @cache
 def program() -> tuple[str, ...]:
     """Return the command that starts this program again: the interpreter and the file it runs from."""
-    file = Path(sys.argv[0])
-    if file.name == "__main__.py" or not file.exists():
-        return (sys.executable, "-m", "rbee")
-    return (sys.executable, str(file.absolute()))
+    file = Path(sys.argv[0]).absolute()
+    if file.name == "__main__.py" and file.parent.name == "rbee":
+        # `python -m rbee`: a child has another working directory, so it is started by a path.
+        file = file.parent.parent / "rbee.py"
+    return (sys.executable, str(file))
 
 
 async def start(

@@ -93,23 +93,33 @@ class _Bound(Config):
         # By the time the server stops, requests were drained: what is left is cut.
         self.graceful_timeout = 0.5
         self.include_server_header = False
-        self.h11_pass_raw_headers = False
+        # Hypercorn would print to stderr beside our log.
+        self.errorlog = None
 
     def create_sockets(self) -> Sockets:
         return Sockets([], [self._listener], [])
 
 
-async def serve(
-    app: QuartTrio,
-    listener: socket.socket,
-    stop: trio.Event,
-    *,
-    task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED,
-) -> None:
-    """Serve until `stop` is set; started once requests are answered. Closes the listener."""
-    await hypercorn.trio.serve(
-        app,
-        _Bound(listener),
-        shutdown_trigger=stop.wait,
-        task_status=task_status,
-    )
+class Server:
+    """Serves one application on one listener; `run` in a nursery, then `stop`."""
+
+    def __init__(self, app: QuartTrio, listener: socket.socket) -> None:
+        self._app = app
+        self._listener = listener
+        self._stop = trio.Event()
+        self._ended = trio.Event()
+
+    async def run(self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop`; started once requests are answered. Closes the listener."""
+        try:
+            await hypercorn.trio.serve(
+                self._app, _Bound(self._listener), shutdown_trigger=self._stop.wait, task_status=task_status
+            )
+        finally:
+            self._ended.set()
+
+    async def stop(self) -> None:
+        """Take no more requests and cut those that still run; returns when the server has ended, or after 2 s."""
+        self._stop.set()
+        with trio.move_on_after(2):
+            await self._ended.wait()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 import trio
 
+from rbee.adapters.logs import correlation
 from rbee.errors import InternalError, RbeeError, to_body
 from rbee.wire.common import DONE
 
@@ -87,6 +88,8 @@ async def narrated(send: Send, work: Callable[[Callable[[Narration], None]], Awa
                 await send.send(event(narration, "narration"))
 
     def say(narration: Narration) -> None:
+        if narration.correlation_id is None:
+            narration = msgspec.structs.replace(narration, correlation_id=correlation.get())
         # Who works may go on for others after this client has gone.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             tell.send_nowait(narration)

@@ -10,7 +10,6 @@ from quart import Response, request
 from rbee import __version__
 from rbee.adapters import http, metrics, sse, tokens
 from rbee.adapters.app import answer, body, empty, new_app, streamed, wants_stream
-from rbee.adapters.logs import correlation
 from rbee.errors import DrainingError, NodeNotFoundError, RbeeError
 from rbee.queen.placement import Wanted
 from rbee.queen.relay import relay
@@ -82,12 +81,10 @@ def build(
             return response
 
         async def produce(send: sse.Send) -> None:
-            correlation.set(correlation_id)
             handle = await sse.narrated(send, run, "worker")
             if task.relay:
                 await relay(send, task, handle, settings.timeouts.loading)
 
-        correlation_id = correlation.get()
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat, headers=headers)
 
     @app.delete("/v2/tasks/<request_id>")

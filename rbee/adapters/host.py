@@ -1,0 +1,142 @@
+"""Finds out what this machine has: processor, memory, disk, and the backends that the engine can use."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import psutil
+
+from rbee.errors import StorageError
+from rbee.wire.hive import Backend, Device, Space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import ModuleType
+
+CPU: Final = "cpu"
+CUDA: Final = "cuda"
+_CGROUPS: Final = Path("/sys/fs/cgroup")
+
+
+class Processor(msgspec.Struct):
+    """`cores` counts physical ones, `threads` the logical ones that this process may use."""
+
+    model: str
+    cores: int
+    threads: int
+
+
+def processor() -> Processor:
+    """Describe this machine's processor."""
+    threads = len(os.sched_getaffinity(0))
+    return Processor(_processor_model(), psutil.cpu_count(logical=False) or threads, threads)
+
+
+def _processor_model() -> str:
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, value = line.partition(":")
+            if name.strip() == "model name":
+                return " ".join(value.split())
+    return "unknown processor"
+
+
+def memory() -> Space:
+    """Return the memory that this process may use: the machine's, or less where a control group limits it."""
+    machine = psutil.virtual_memory()
+    space = Space(total=machine.total, available=machine.available)
+    for group in _control_groups():
+        if (limit := _number(group / "memory.max")) is None or limit >= machine.total:
+            continue
+        space.total = min(space.total, limit)
+        if (used := _number(group / "memory.current")) is not None:
+            # The page cache counts as used, but the kernel gives it back: psutil calls that available too.
+            space.available = min(space.available, max(0, limit - used + _reclaimable(group)))
+    return space
+
+
+def _control_groups() -> Iterator[Path]:
+    """Yield this process's control group and those around it (cgroup v2): the limits of all of them hold."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/self/cgroup").read_text().splitlines():
+            if line.startswith("0::/"):
+                inner = _CGROUPS / line[4:]
+                for group in (inner, *inner.parents):
+                    if not group.is_relative_to(_CGROUPS):
+                        return
+                    yield group
+
+
+def _number(file: Path) -> int | None:
+    """Read a limit; "max", which is none, and a missing file are None."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _reclaimable(group: Path) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in (group / "memory.stat").read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == "inactive_file":
+                return int(value)
+    return 0
+
+
+def disk(path: Path) -> Space:
+    """Return the space of the file system that holds `path`, or will hold it once it is made."""
+    place = next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
+    try:
+        usage = psutil.disk_usage(str(place))
+    except OSError as exc:
+        raise StorageError(f"the disk of the models folder cannot be looked at: {exc.strerror}") from exc
+    return Space(total=usage.total, available=usage.free)
+
+
+def backends() -> list[Backend]:
+    """Return what a worker here can run on: always the processor, and GPUs where engine and driver know them."""
+    space = memory()
+    here = Device(index=0, name=_processor_model(), memory_total=space.total, memory_available=space.available)
+    found = [Backend(name=CPU, devices=[here])]
+    if engine_has(CUDA) and (devices := gpus()):
+        found.append(Backend(name=CUDA, devices=devices))
+    return found
+
+
+def engine_has(backend: str) -> bool:
+    """Tell whether the engine's libraries hold a backend. Looks for its file; loads nothing."""
+    # For a top-level package find_spec only looks; llama_cpp itself is not imported.
+    spec = importlib.util.find_spec("llama_cpp")
+    folders = spec.submodule_search_locations if spec is not None else None
+    return any((Path(folder) / "lib" / f"libggml-{backend}.so").exists() for folder in folders or ())
+
+
+def gpus() -> list[Device]:
+    """Return the NVIDIA GPUs that the driver shows; none where there is no driver."""
+    try:
+        import pynvml
+    except ImportError:
+        return []
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return []
+    try:
+        return [_gpu(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:
+        return []
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def _gpu(nvml: ModuleType, index: int) -> Device:
+    handle = nvml.nvmlDeviceGetHandleByIndex(index)
+    name = nvml.nvmlDeviceGetName(handle)
+    space = nvml.nvmlDeviceGetMemoryInfo(handle)
+    return Device(index=index, name=str(name), memory_total=int(space.total), memory_available=int(space.free))
