@@ -33,6 +33,11 @@ def main(argv: list[str] | None = None) -> int:
             print(f"rbee {__version__}")  # noqa: T201
             return 0
         module = "rbee.keeper.cli"
-    code = importlib.import_module(module).main(arguments)
+    try:
+        code = importlib.import_module(module).main(arguments)
+    except KeyboardInterrupt:
+        # Ctrl+C while modules are imported: nothing has been started yet.
+        sys.stderr.write("\nCancelled.\n")
+        return 130
     assert isinstance(code, int)
     return code

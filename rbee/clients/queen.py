@@ -1,0 +1,58 @@
+"""Talks to a queen."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from rbee.adapters import http
+from rbee.wire import queen
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+
+class QueenClient:
+    """A queen at a URL; `async with` closes its connections. Health needs no token."""
+
+    def __init__(self, url: str, token: str | None, *, timeout: float = 5.0) -> None:
+        self._http = http.connect(url, token, timeout=timeout)
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, exc, trace)
+
+    async def health(self) -> queen.QueenHealth:
+        """Ask once; the errors are those of `http.call`."""
+        return await http.call(self._http, "GET", queen.HEALTH, queen.QueenHealth)
+
+    def place(self, request: queen.TaskRequest) -> AbstractAsyncContextManager[http.EventStream]:
+        """Open the stream of `narration`, `progress` and, last, `worker` events."""
+        return http.events(self._http, "POST", queen.TASKS, body=request)
+
+    async def cancel(self, request_id: str) -> None:
+        """Give a request up, whether or not it is placed yet."""
+        await http.call(self._http, "DELETE", queen.TASK.format(request_id=request_id), bytes)
+
+    async def workers(self) -> list[queen.SwarmWorker]:
+        """List the workers of all nodes."""
+        found = await http.call(
+            self._http, "GET", queen.WORKERS_LIST, queen.SwarmWorkers, delays=http.SHORT_CALL_DELAYS
+        )
+        return found.workers
+
+    async def node_health(self, node: str) -> queen.NodeHealth:
+        """Ask for a node's hive and workers. Raises NodeNotFoundError."""
+        return await http.call(
+            self._http,
+            "GET",
+            queen.WORKERS_HEALTH,
+            queen.NodeHealth,
+            params={"node": node},
+            delays=http.SHORT_CALL_DELAYS,
+        )

@@ -1,0 +1,79 @@
+"""Talks to a worker."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import msgspec
+
+from rbee.adapters import http
+from rbee.wire import worker
+from rbee.wire.common import Narration
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+    from types import TracebackType
+
+
+class _Event(msgspec.Struct):
+    """A token or the end; which one, the fields tell."""
+
+    token: str | None = None
+    index: int = 0
+    done: bool = False
+    total_tokens: int = 0
+    duration_ms: float = 0.0
+    stop_reason: worker.StopReason = "length"
+
+
+class WorkerClient:
+    """A worker at a URL, opened by its own key; `async with` closes its connections."""
+
+    def __init__(self, url: str, key: str, *, timeout: float = 5.0) -> None:
+        self.url = url
+        self._http = http.connect(url, key, timeout=timeout)
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, exc, trace)
+
+    async def ready(self) -> worker.Ready:
+        """Ask whether the model is loaded."""
+        return await http.call(self._http, "GET", worker.READY, worker.Ready, delays=http.SHORT_CALL_DELAYS)
+
+    def loading(self, progress_url: str) -> AbstractAsyncContextManager[http.EventStream]:
+        """Open the stream of loading events."""
+        return http.events(self._http, "GET", progress_url)
+
+    def inference(self, request: worker.InferenceRequest) -> AbstractAsyncContextManager[http.EventStream]:
+        """Open the stream of a generation; `decode` reads its events. Leaving the block ends the generation."""
+        return http.events(
+            self._http,
+            "POST",
+            worker.INFERENCE,
+            body=request,
+            headers={worker.REQUEST_ID_HEADER: request.request_id} if request.request_id else None,
+        )
+
+    async def cancel(self, request_id: str) -> None:
+        """Stop a generation; it has stopped when this returns."""
+        await http.call(self._http, "DELETE", f"{worker.INFERENCE}/{request_id}", bytes)
+
+
+def decode(event: http.Event) -> worker.Token | worker.Done | Narration | None:
+    """Decode an event of a generation; raises the error it carries. None stands for an event of a newer version."""
+    if event.name == "narration":
+        return http.decode_event(event.data, Narration)
+    found = http.decode_event(event.data, _Event)
+    if found.token is not None:
+        return worker.Token(token=found.token, index=found.index)
+    if found.done:
+        return worker.Done(
+            total_tokens=found.total_tokens, duration_ms=found.duration_ms, stop_reason=found.stop_reason
+        )
+    return None

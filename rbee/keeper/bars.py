@@ -1,0 +1,70 @@
+"""Draws progress bars on stderr."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from rbee.keeper import render
+
+if TYPE_CHECKING:
+    from rich.progress import TaskID
+
+    from rbee.keeper.progress import Progress as Event
+
+INTERVAL: Final = 0.05
+"""Seconds between two drawings."""
+
+
+class Bars:
+    """One bar at a time; hidden, it leaves nothing on the screen."""
+
+    def __init__(self, *, colours: bool) -> None:
+        self._console = Console(stderr=True, no_color=not colours, highlight=False)
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._drawn_at = 0.0
+
+    def show(self, event: Event) -> None:
+        """Draw the state that `event` tells; a stage without an amount takes the bar away."""
+        match event.stage:
+            case "loading_to_vram":
+                layers = f"{event.layers_loaded}/{render.plural(event.layers_total, 'layer')}"
+                amount = f"{layers}  {event.vram_mb:.0f} MB"
+                self._draw("Loading model", event.layers_loaded, event.layers_total, amount)
+            case "downloading" if event.bytes_total > 0:
+                percent = 100 * event.bytes_downloaded // event.bytes_total
+                sizes = f"{render.size(event.bytes_downloaded)} of {render.size(event.bytes_total)}"
+                amount = f"{percent:3d} %  {sizes}  {event.speed_mbps:.1f} MB/s"
+                self._draw("Downloading", event.bytes_downloaded, event.bytes_total, amount)
+            case _:
+                self.hide()
+
+    def _draw(self, what: str, done: int, total: int, amount: str) -> None:
+        if self._progress is None:
+            # No refreshing thread: an event is what changes the picture.
+            self._progress = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(30),
+                TextColumn("{task.fields[amount]}"),
+                console=self._console,
+                transient=True,
+                auto_refresh=False,
+            )
+            self._task = self._progress.add_task(what, total=total, amount=amount)
+            self._progress.start()
+        assert self._task is not None
+        self._progress.update(self._task, description=what, completed=done, total=total, amount=amount)
+        now = time.monotonic()
+        if now - self._drawn_at >= INTERVAL or done >= total:
+            self._progress.refresh()
+            self._drawn_at = now
+
+    def hide(self) -> None:
+        """Take the bar away."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None

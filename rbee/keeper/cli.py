@@ -1,0 +1,113 @@
+"""Runs one command, and turns its result or its failure into output and an exit code."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+from typing import TYPE_CHECKING, Final
+
+from rbee.errors import InternalError, RbeeError
+from rbee.keeper import options as known
+from rbee.keeper.parser import HelpRequest, UsageError
+from rbee.keeper.result import Interrupted, Result
+from rbee.keeper.terminal import OutputClosedError, Terminal, occupy_standard_descriptors
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from rbee.adapters.config import Settings
+
+WRONG_USAGE: Final = 2
+OUTPUT_CLOSED: Final = 128 + signal.SIGPIPE
+"""What a shell reports for a program that ended because nobody reads its output any more."""
+
+
+def main(arguments: list[str]) -> int:
+    """Run a command; returns 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl+C."""
+    occupy_standard_descriptors()
+    terminal = Terminal()
+    try:
+        _perform(arguments, terminal)
+    except UsageError as exc:
+        terminal.error(exc.message, exc.hint)
+        return WRONG_USAGE
+    except OutputClosedError:
+        return OUTPUT_CLOSED
+    except Interrupted as exc:
+        terminal.cancelled()
+        return exc.exit_code
+    except KeyboardInterrupt:
+        terminal.cancelled()
+        return 128 + signal.SIGINT
+    except RbeeError as exc:
+        if "--debug" in arguments:
+            terminal.debug(_traceback())
+        terminal.error(exc.message, exc.hint)
+        return exc.exit_code
+    except Exception as exc:  # noqa: BLE001 (a bug; it is shown or kept)
+        trace = _traceback()
+        if "--debug" in arguments:
+            terminal.debug(trace)
+        terminal.error(f"this is a bug in rbee: {type(exc).__name__}", _keep(trace))
+        return 1
+    return 0
+
+
+def _perform(arguments: list[str], terminal: Terminal) -> None:
+    try:
+        options = known.parse(arguments)
+    except HelpRequest as request:
+        terminal.data(request.text.rstrip("\n"))
+        return
+    terminal.quiet = options.quiet
+    # A daemon that we start works in another folder.
+    options.config = os.path.abspath(options.config) if options.config is not None else None  # noqa: PTH100
+    module = importlib.import_module(options.module)
+
+    from rbee.adapters import config
+
+    settings = config.load(file=options.config)
+    try:
+        result = module.run(options, settings, terminal)
+    except InternalError as exc:
+        exc.hint = exc.hint or _where_to_look(exc, settings)
+        raise
+    _show(result, options, terminal)
+
+
+def _show(result: Result, options: Namespace, terminal: Terminal) -> None:
+    for note in result.notes:
+        terminal.note(note)
+    if options.json:
+        import msgspec
+
+        terminal.data(msgspec.json.encode(result.data).decode())
+    elif result.text:
+        terminal.data(result.text)
+
+
+def _where_to_look(error: RbeeError, settings: Settings) -> str:
+    found = f" for correlation id {error.correlation_id}" if error.correlation_id else ""
+    return f"look{found} into the logs in {settings.logs_dir}"
+
+
+def _traceback() -> str:
+    import traceback
+
+    return traceback.format_exc()
+
+
+def _keep(trace: str) -> str:
+    """Append a bug's traceback to the keeper's log; returns what to tell the user."""
+    try:
+        from rbee.adapters import config
+
+        folder = config.load().logs_dir
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        log = folder / "keeper.log"
+        with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8") as file:
+            file.write(trace)
+    except (OSError, RbeeError):
+        return "the same command with --debug shows where"
+    return f"please report it with the last lines of {log}"

@@ -1,0 +1,145 @@
+"""Continues a prompt."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from rbee.adapters import http
+from rbee.adapters.logs import correlate
+from rbee.clients.worker import WorkerClient
+from rbee.errors import InternalError, RbeeError
+from rbee.keeper import interrupt, prompt, session
+from rbee.keeper.generation import Generation
+from rbee.keeper.progress import Progress
+from rbee.keeper.readiness import wait_ready
+from rbee.keeper.result import Result
+from rbee.keeper.start import Options
+from rbee.keeper.text import Text
+from rbee.wire import model_ref
+from rbee.wire.common import Narration, Sampling
+from rbee.wire.decode import convert
+from rbee.wire.queen import LOCAL_NODE, TaskHandle, TaskRequest
+from rbee.wire.worker import InferenceRequest
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from rbee.adapters.config import Settings
+    from rbee.clients.queen import QueenClient
+    from rbee.keeper.terminal import Terminal
+    from rbee.wire.worker import Done
+
+
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+    """Place the prompt, stream the answer; everything that is wrong with it is refused before anything starts."""
+    task = _task(options, settings)
+
+    async def command(hurry: trio.Event) -> Result:
+        correlate(task.request_id)
+        own = Options(options.config, options.debug)
+        async with session.use(settings, terminal, hurry, options=own) as queen:
+            handle = await _place(queen, task, settings, terminal)
+            return await _generate(handle, task, settings, terminal, as_json=options.json)
+
+    return interrupt.run(command)
+
+
+def _task(options: Namespace, settings: Settings) -> TaskRequest:
+    reference = model_ref.parse(options.model or settings.defaults.model or model_ref.BUILTIN)
+    values: dict[str, Any] = {name: getattr(options, name, None) for name in Sampling.__struct_fields__}
+    values |= {
+        "prompt": prompt.read(options.prompt),
+        "model": str(reference),
+        "node": options.node or settings.defaults.node,
+        "max_tokens": options.max_tokens,
+        "backend": options.backend,
+        "device": options.device,
+        "request_id": str(uuid.uuid4()),
+    }
+    return convert(values, TaskRequest, strict=True)
+
+
+async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, terminal: Terminal) -> TaskHandle:
+    """Ask the queen for a worker, and show what it tells; a request that is given up is cancelled there."""
+    assert task.request_id is not None
+    try:
+        async with queen.place(task) as events:
+            async for event in events:
+                match event.name:
+                    case "narration":
+                        terminal.narrate(http.decode_event(event.data, Narration))
+                    case "progress":
+                        terminal.progress(http.decode_event(event.data, Progress))
+                    case "worker":
+                        return http.decode_event(event.data, TaskHandle)
+                    case _:
+                        http.decode_event(event.data, dict)
+    except http.StreamLostError as exc:
+        raise _unplaced(settings) from exc
+    except RbeeError:
+        raise
+    except BaseException:
+        with trio.move_on_after(settings.timeouts.acknowledge, shield=True):
+            # A queen that does not answer has lost our stream too, and gives up for that.
+            with contextlib.suppress(RbeeError):
+                await queen.cancel(task.request_id)
+        raise
+    finally:
+        terminal.end_progress()
+    raise _unplaced(settings)
+
+
+def _unplaced(settings: Settings) -> RbeeError:
+    return InternalError(
+        "the queen ended before the request was placed", hint=f"its log is {settings.logs_dir / 'queen.log'}"
+    )
+
+
+async def _generate(
+    handle: TaskHandle, task: TaskRequest, settings: Settings, terminal: Terminal, *, as_json: bool
+) -> Result:
+    on_this_host = task.node in (None, LOCAL_NODE)
+    log = f"{settings.logs_dir / 'worker-'}{handle.worker_id}.log" + ("" if on_this_host else f" on {task.node}")
+    request = InferenceRequest(
+        **{name: getattr(task, name) for name in Sampling.__struct_fields__},
+        prompt=task.prompt,
+        max_tokens=task.max_tokens,
+        request_id=task.request_id,
+        narrate=True,
+    )
+    async with WorkerClient(handle.worker_url, handle.api_key) as worker:
+        await wait_ready(worker, terminal, limit=settings.timeouts.loading, log=log)
+        generation = Generation(worker, request, settings, log=log)
+        if as_json:
+            done = await generation.run(terminal, _nowhere)
+            return Result(data=_summary(handle, task, generation.text, done))
+        text = Text(terminal)
+        try:
+            await generation.run(terminal, text.write)
+        except BaseException:
+            with trio.move_on_after(settings.timeouts.acknowledge, shield=True):
+                await text.cut()
+            raise
+        await text.end()
+        return Result()
+
+
+async def _nowhere(_: str) -> None:
+    pass
+
+
+def _summary(handle: TaskHandle, task: TaskRequest, text: str, done: Done) -> dict[str, object]:
+    return {
+        "request_id": task.request_id,
+        "model": task.model,
+        "node": task.node,
+        "worker_id": handle.worker_id,
+        "text": text,
+        "total_tokens": done.total_tokens,
+        "duration_ms": done.duration_ms,
+        "stop_reason": done.stop_reason,
+    }

@@ -1,0 +1,19 @@
+"""Prints the swarm's token."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rbee.adapters import tokens
+from rbee.keeper.result import Result
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from rbee.adapters.config import Settings
+    from rbee.keeper.terminal import Terminal
+
+
+def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
+    """Return the token, made where there is none yet: a script may ask before the first queen has run."""
+    return Result(text=tokens.load_or_create(settings.token_file))

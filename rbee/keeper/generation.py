@@ -1,0 +1,155 @@
+"""Runs one inference at a worker and prints its text as it comes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.adapters.http import StreamLostError
+from rbee.clients import worker as client
+from rbee.errors import (
+    AllSlotsBusyError,
+    ConnectionTimeoutError,
+    InferenceTimeoutError,
+    InvalidApiKeyError,
+    MissingApiKeyError,
+    RbeeError,
+    WorkerFailedError,
+)
+from rbee.wire.common import Narration
+from rbee.wire.worker import Done, Token
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from rbee.adapters.config import Settings
+    from rbee.clients.worker import WorkerClient
+    from rbee.keeper.terminal import Terminal
+    from rbee.wire.worker import InferenceRequest
+
+BUSY_DELAYS: Final = (1, 2, 4)
+"""Seconds before each repetition of a request for which all slots were busy."""
+
+
+class Generation:
+    """One request at one worker: what has come of it so far."""
+
+    def __init__(self, worker: WorkerClient, request: InferenceRequest, settings: Settings, *, log: str) -> None:
+        assert request.request_id is not None
+        self._worker = worker
+        self._request = request
+        self._request_id = request.request_id
+        self._settings = settings
+        self._log = log
+        self._pieces: list[str] = []
+        self._tokens = 0
+
+    @property
+    def text(self) -> str:
+        """The text that has come."""
+        return "".join(self._pieces)
+
+    async def run(self, terminal: Terminal, write: Callable[[str], Awaitable[None]]) -> Done:
+        """Generate, passing each piece of text to `write`.
+
+        A busy worker is asked again. However this is left before the end, the worker is told to stop first.
+        """
+        for delay in (*BUSY_DELAYS, None):
+            try:
+                return await self._attempt(terminal, write)
+            except AllSlotsBusyError as exc:
+                if delay is None:
+                    raise AllSlotsBusyError(
+                        f"all slots of the worker are still busy after {len(BUSY_DELAYS)} retries",
+                        hint="wait for a running request to end, or use another node (--node)",
+                        **exc.details,
+                    ) from exc
+                terminal.narrate(
+                    Narration(
+                        actor="rbee-keeper",
+                        action="retry",
+                        target="llm-worker-rbee",
+                        human=f"All slots of the worker are busy; retrying in {delay} s",
+                    )
+                )
+            await trio.sleep(delay)
+        raise AssertionError
+
+    async def _attempt(self, terminal: Terminal, write: Callable[[str], Awaitable[None]]) -> Done:
+        limits = self._settings.timeouts
+        end = trio.current_time() + limits.inference
+        try:
+            with trio.move_on_at(end) as patience:
+                async with self._worker.inference(self._request) as events:
+                    async for event in events:
+                        match client.decode(event):
+                            case Token(token=piece):
+                                self._pieces.append(piece)
+                                self._tokens += 1
+                                await write(piece)
+                                # Only from here on: a long prompt may take longer than a token.
+                                patience.deadline = min(end, trio.current_time() + limits.token)
+                            case Done() as done:
+                                return done
+                            case Narration() as narration:
+                                terminal.narrate(narration)
+        except AllSlotsBusyError:
+            raise
+        except (StreamLostError, ConnectionTimeoutError, WorkerFailedError) as exc:
+            raise self._lost(exc) from exc
+        except (InvalidApiKeyError, MissingApiKeyError) as exc:
+            raise InvalidApiKeyError(
+                f"authentication failed: the worker at {self._worker.url} does not accept the key that its hive gave",
+                hint=f"the worker may be of an older start: `rbee down`, then try again; its log is {self._log}",
+                host=self._worker.url,
+            ) from exc
+        except BaseException:
+            await self._cancel()
+            raise
+        if not patience.cancelled_caught:
+            raise self._lost(None)
+        await self._cancel()
+        elapsed = trio.current_time() - (end - limits.inference)
+        raise InferenceTimeoutError(
+            f"the inference was given up after {elapsed:.0f} s, with {self._progress()}",
+            hint="fewer tokens (--max-tokens) or a smaller model take less time; "
+            "`inference` and `token` under [timeouts] are the limits",
+            elapsed_s=round(elapsed, 1),
+            tokens=self._tokens,
+        )
+
+    def _progress(self) -> str:
+        return f"{self._tokens} of {self._request.max_tokens} tokens"
+
+    async def _cancel(self) -> None:
+        """Tell the worker to stop, and wait a bounded time until it has."""
+        with trio.move_on_after(self._settings.timeouts.acknowledge, shield=True):
+            # A worker that does not answer has lost our connection too, and stops for that.
+            with contextlib.suppress(RbeeError):
+                await self._worker.cancel(self._request_id)
+
+    def _lost(self, exc: Exception | None) -> WorkerFailedError:
+        """Describe a generation that broke off, and keep what there was of its text."""
+        reason = f" ({exc.message})" if isinstance(exc, RbeeError) else ""
+        message = f"the stream closed unexpectedly{reason}, with {self._progress()}"
+        if self._pieces:
+            message += f"\nthe text so far is in {self._save()}"
+        return WorkerFailedError(
+            message, hint=f"try again; why the worker failed is in its log: {self._log}", tokens=self._tokens
+        )
+
+    def _save(self) -> Path | str:
+        """Write the text so far into a file that only the user can read; returns its path."""
+        folder = self._settings.state_dir / "partial"
+        path = folder / f"{self._request_id}.txt"
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                file.write(self.text.encode("utf-8", "replace"))
+        except OSError as exc:
+            return f"no file: {path} could not be written ({exc.strerror})"
+        return path

@@ -1,0 +1,216 @@
+"""The commands: their options, their help, and the module that carries each out."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Final, NamedTuple
+
+from rbee.keeper.parser import HelpAction, HelpRequest, Parser, UsageError, fraction, whole
+
+HELP: Final = """\
+usage: rbee <command> [options]
+
+Runs language models on the machines you own.
+
+use a model
+  infer            continue a prompt; the text streams to standard output
+
+see what there is
+  status           what runs where
+  workers          list the workers that hold a model, or ask for their health
+  detect           backends and devices of this machine
+
+keep it running (otherwise everything ends with the command)
+  up               start a queen in the background
+  down             stop it, with everything it started
+  queen, hive      run that daemon in the foreground
+  token            print the swarm's token
+
+examples
+  rbee infer --prompt "Once upon a time"
+  echo "Once upon a time" | rbee infer --max-tokens 100 2>/dev/null
+  rbee up; rbee infer --prompt "The bees" --json; rbee down
+
+`rbee <command> --help` explains a command; `rbee --version` tells the version.
+Standard output holds data only; what happens is told on standard error.
+"""
+
+INFER: Final = """\
+Continue a prompt with a language model, and print the text as it is generated.
+
+Without a running queen everything that is needed is started, and ends with the command.
+Standard output gets the text and one newline, nothing else.
+"""
+
+INFER_EXAMPLES: Final = """\
+models
+  builtin:bee-stories               ships with rbee
+  file:/absolute/path.gguf          a GGUF file on the node
+  hf:ORG/REPO[:VARIANT]             from the Hugging Face hub, for example hf:ORG/REPO:Q4_K_M
+  hf:ORG/REPO/FILE.gguf
+
+examples
+  rbee infer --prompt "Once upon a time"
+  rbee infer --prompt "The queen" --max-tokens 200 --temperature 0.2 --seed 1
+  cat question.txt | rbee infer --quiet > answer.txt
+  rbee infer --prompt "List three flowers:" --stop "4." --json
+"""
+
+
+WORKERS_USAGE: Final = "rbee workers {list,health} [options]"
+WORKERS_HELP: Final = """\
+  list     the workers of all nodes
+  health   whether a node's hive and workers are well
+"""
+
+
+class Command(NamedTuple):
+    """A command; `module` has `run(options, settings, terminal) -> Result`."""
+
+    name: str
+    module: str
+    summary: str
+    examples: str = ""
+
+
+COMMANDS: Final = (
+    Command("infer", "rbee.keeper.commands.infer", INFER, INFER_EXAMPLES),
+    Command("status", "rbee.keeper.commands.status", "Show the queen, the nodes and the workers.\n"),
+    Command(
+        "detect",
+        "rbee.keeper.commands.detect",
+        "Show this machine's processor, memory, backends and devices. Needs no daemon.\n",
+    ),
+    Command(
+        "up",
+        "rbee.keeper.commands.up",
+        "Start a queen in the background and wait until it answers.\n\n"
+        "Models then stay loaded between commands. It runs until `rbee down`.\n",
+    ),
+    Command(
+        "down",
+        "rbee.keeper.commands.down",
+        "Stop the queen that runs in the background, its hives and their workers.\n\n"
+        "Running requests may finish first; no new ones are taken.\n",
+    ),
+    Command(
+        "token",
+        "rbee.keeper.commands.token",
+        "Print the token that opens the swarm's HTTP interfaces; it is made where there is none yet.\n",
+        'examples\n  curl -H "Authorization: Bearer $(rbee token)" http://127.0.0.1:8080/v2/workers/list\n',
+    ),
+)
+
+WORKERS: Final = (
+    Command("list", "rbee.keeper.commands.workers_list", "List the workers of all nodes.\n"),
+    Command("health", "rbee.keeper.commands.workers_health", "Show whether a node's hive and workers are well.\n"),
+)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """Return the options, with the command's module in `module`.
+
+    Raises HelpRequest or UsageError.
+    """
+    options, extra = _parser().parse_known_args(arguments)
+    parser: Parser = options.parser
+    if extra:
+        parser.refuse(extra[0])
+    if not hasattr(options, "module"):
+        if parser.prog != "rbee":
+            raise UsageError(f"{parser.prog} needs to know what to do", f"`{parser.prog} --help` shows what it can")
+        raise HelpRequest(HELP)
+    return options
+
+
+class _Main(Parser):
+    def format_help(self) -> str:
+        return HELP
+
+
+def _parser() -> Parser:
+    main = _Main(prog="rbee")
+    main.set_defaults(config=None, quiet=False, debug=False, json=False)
+    _general_options(main)
+    commands = main.add_subparsers(metavar="command", parser_class=Parser)
+    made = {command.name: _add(commands, command) for command in COMMANDS}
+    workers = commands.add_parser("workers", prog="rbee workers", usage=WORKERS_USAGE, description=WORKERS_HELP)
+    _general_options(workers)
+    actions = workers.add_subparsers(metavar="command", help=argparse.SUPPRESS, parser_class=Parser)
+    made |= {f"workers {command.name}": _add(actions, command, "workers ") for command in WORKERS}
+
+    _infer_options(made["infer"])
+    made["workers health"].add_argument(
+        "--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)"
+    )
+    for name in ("status", "detect", "workers list", "workers health"):
+        made[name].add_argument("--json", action="store_true", help="print JSON")
+    for parser in made.values():
+        _general_options(parser)
+    return main
+
+
+def _add(parsers: argparse._SubParsersAction[Parser], command: Command, prefix: str = "") -> Parser:
+    name = f"rbee {prefix}{command.name}"
+    parser = parsers.add_parser(
+        command.name,
+        prog=name,
+        usage=f"{name} [options]",
+        argument_default=argparse.SUPPRESS,
+        description=command.summary,
+        epilog=command.examples,
+    )
+    parser.set_defaults(module=command.module)
+    return parser
+
+
+def _general_options(parser: Parser) -> None:
+    """Add what every command takes, also before its name; there a default of its own would win over what is given."""
+    add = parser.add_argument_group("general").add_argument
+    add("--config", metavar="FILE", default=argparse.SUPPRESS, help="read the settings from this file")
+    add("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="only errors on standard error")
+    add("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error comes from")
+    add("-h", "--help", action=HelpAction)
+    parser.set_defaults(parser=parser)
+
+
+def _infer_options(parser: Parser) -> None:
+    add = parser.add_argument_group("what to generate").add_argument
+    add("--prompt", metavar="TEXT", default=None, help="the text to continue (default: standard input)")
+    add(
+        "--model", metavar="REF", default=None, help="the model (default: from the configuration, else the bundled one)"
+    )
+    add("--max-tokens", metavar="N", default=20, type=whole(1, 2**31 - 1), help="stop after N tokens (default 20)")
+    add("--stop", metavar="TEXT", default=None, action="append", help="stop before this text; may be repeated")
+    add("--raw", action="store_true", default=False, help="give the prompt to the model without its chat template")
+
+    add = parser.add_argument_group("how to choose the next token").add_argument
+    add("--temperature", metavar="X", default=0.7, type=fraction(0, 2), help="0 takes the likeliest (default 0.7)")
+    add("--top-k", metavar="N", default=None, type=whole(0, 1_000_000), help="only the N likeliest; 0 for all")
+    add(
+        "--top-p",
+        metavar="X",
+        default=None,
+        type=fraction(0, 1, above=True),
+        help="only the likeliest that add up to X",
+    )
+    add(
+        "--min-p",
+        metavar="X",
+        default=None,
+        type=fraction(0, 1),
+        help="only those at least X times as likely as the first",
+    )
+    add("--seed", metavar="N", default=None, type=whole(0, 2**32 - 2), help="the same seed gives the same text")
+
+    add = parser.add_argument_group("where to run").add_argument
+    add(
+        "--node",
+        metavar="NAME",
+        default=None,
+        help="the node (default: from the configuration, else the queen chooses)",
+    )
+    add("--backend", metavar="NAME", default=None, help="cpu, cuda, …; `rbee detect` lists them")
+    add("--device", metavar="N", default=None, type=whole(0, 1023), help="the backend's device")
+
+    parser.add_argument("--json", action="store_true", default=False, help="print one JSON object at the end")

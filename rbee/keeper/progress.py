@@ -1,0 +1,20 @@
+"""How far a download or the loading of a model is, as the daemons tell it."""
+
+from __future__ import annotations
+
+from rbee.wire.common import Message
+
+
+class Progress(Message, kw_only=True):
+    """An event of `/v1/loading/progress` or of a download: which fields are set depends on `stage`.
+
+    Sizes in bytes, but `vram_mb` in MB and `speed_mbps` in MB a second.
+    """
+
+    stage: str
+    layers_loaded: int = 0
+    layers_total: int = 0
+    vram_mb: float = 0.0
+    bytes_downloaded: int = 0
+    bytes_total: int = 0
+    speed_mbps: float = 0.0

@@ -1,0 +1,57 @@
+"""Takes the prompt from the command line or from standard input, and checks it before anything is started."""
+
+from __future__ import annotations
+
+import os
+from typing import Final
+
+from rbee.errors import InvalidRequestError
+from rbee.keeper.parser import UsageError
+
+MAX_CHARACTERS: Final = 1_000_000
+_MAX_BYTES: Final = 4 * MAX_CHARACTERS
+
+
+def read(option: str | None) -> str:
+    """Return the prompt: `--prompt` as it was given, else what is piped in without its last newline.
+
+    Raises UsageError where there is neither, and InvalidRequestError for text that no model can be given.
+    """
+    if option is not None:
+        # The arguments' own bytes, whatever the locale made of them.
+        return _check(os.fsencode(option), "--prompt")
+    if os.isatty(0):
+        raise UsageError("there is no prompt", 'give it as --prompt "…", or pipe it in')
+    # Not sys.stdin, which is None where it was closed; and not without end: an endless input is refused too.
+    with open(0, "rb", closefd=False) as stdin:
+        data = stdin.read(_MAX_BYTES + 2)
+    return _check(data[:-2] if data.endswith(b"\r\n") else data.removesuffix(b"\n"), "standard input")
+
+
+def _check(data: bytes, where: str) -> str:
+    if not data:
+        raise _refused(f"the prompt is empty ({where})", "at least 1 character", None)
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as exc:
+        # Too long as well, perhaps, and cut within a character: then the length is what is wrong.
+        if len(data) <= _MAX_BYTES:
+            raise _refused(
+                f"the prompt is not valid UTF-8: byte {exc.start + 1} of {where}",
+                "UTF-8 text",
+                "convert it first, for example with `iconv -t UTF-8`",
+            ) from None
+        text = "x" * len(data)
+    if len(text) > MAX_CHARACTERS:
+        raise _refused(f"the prompt has more than {MAX_CHARACTERS:,} characters", f"<= {MAX_CHARACTERS}", None)
+    if "\0" in text:
+        raise _refused(
+            f"the prompt holds a NUL character: character {text.index(chr(0)) + 1} of {where}",
+            "text without NUL",
+            "give text; this looks like a binary file",
+        )
+    return text
+
+
+def _refused(message: str, rule: str, hint: str | None) -> InvalidRequestError:
+    return InvalidRequestError(message, hint=hint, field="prompt", rule=rule)

@@ -1,0 +1,116 @@
+"""Waits until a worker has loaded its model, and shows how far it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.adapters import http
+from rbee.errors import (
+    ConnectionTimeoutError,
+    LoadingTimeoutError,
+    ModelLoadFailedError,
+    RbeeError,
+    WorkerFailedError,
+    from_body,
+)
+from rbee.keeper.progress import Progress
+
+if TYPE_CHECKING:
+    from rbee.clients.worker import WorkerClient
+    from rbee.keeper.terminal import Terminal
+
+POLL_FROM: Final = 0.1
+POLL_TO: Final = 2.0
+"""Seconds between two questions, at first and at last."""
+
+
+class _Loading:
+    """What was last heard of a model that loads."""
+
+    def __init__(self) -> None:
+        self.state = "loading"
+        self.layers_loaded = 0
+        self.layers_total = 0
+        self.ended = trio.Event()
+
+    def __str__(self) -> str:
+        layers = f", {self.layers_loaded} of {self.layers_total} layers" if self.layers_total else ""
+        return f"state {self.state}{layers}"
+
+
+async def wait_ready(worker: WorkerClient, terminal: Terminal, *, limit: float, log: str) -> None:
+    """Return once the worker can take a request.
+
+    Raises the error with which loading failed, LoadingTimeoutError after `limit` seconds, or WorkerFailedError when
+    the worker has gone; `log` says where to look then.
+    """
+    heard = _Loading()
+    hint = f"look at the worker's log: {log}"
+    failure: RbeeError | None = None
+    try:
+        with trio.move_on_after(limit) as patience:
+            async with trio.open_nursery() as nursery:
+                try:
+                    await _poll(worker, terminal, heard, nursery)
+                except ConnectionTimeoutError:
+                    failure = WorkerFailedError("the worker ended while it loaded its model", hint=hint)
+                except RbeeError as exc:
+                    # Kept until the nursery has ended, which would wrap it in a group.
+                    failure = exc
+                nursery.cancel_scope.cancel()
+    finally:
+        terminal.end_progress()
+    if failure is not None:
+        failure.hint = failure.hint or hint
+        raise failure
+    if patience.cancelled_caught:
+        raise LoadingTimeoutError(
+            f"the model was not loaded within {limit:g} s: {heard}",
+            hint=hint,
+            elapsed_s=limit,
+            state=heard.state,
+            layers_loaded=heard.layers_loaded,
+            layers_total=heard.layers_total,
+        )
+
+
+async def _poll(worker: WorkerClient, terminal: Terminal, heard: _Loading, nursery: trio.Nursery) -> None:
+    """Ask until the worker is ready; its progress stream is followed beside."""
+    pause, follows = POLL_FROM, False
+    while True:
+        answer = await worker.ready()
+        if answer.ready:
+            return
+        if answer.state == "failed":
+            error = from_body({"error": answer.error})
+            raise error or ModelLoadFailedError("the worker could not load the model")
+        heard.state = answer.state
+        # A worker names an address of its own; another one would get the key that the client sends along.
+        if not follows and answer.progress_url is not None and answer.progress_url.startswith(worker.url + "/"):
+            follows = True
+            nursery.start_soon(_follow, worker, answer.progress_url, terminal, heard)
+        if heard.ended.is_set():
+            await trio.sleep(pause)
+        else:
+            # The end of the progress stream is a reason to ask at once.
+            with trio.move_on_after(pause):
+                await heard.ended.wait()
+        pause = min(pause * 2, POLL_TO)
+
+
+async def _follow(worker: WorkerClient, progress_url: str, terminal: Terminal, heard: _Loading) -> None:
+    """Show how the loading goes on. That this stream is lost means nothing: the polling decides."""
+    try:
+        async with worker.loading(progress_url) as events:
+            async for event in events:
+                progress = http.decode_event(event.data, Progress)
+                if progress.stage == "ready":
+                    break
+                heard.layers_loaded, heard.layers_total = progress.layers_loaded, progress.layers_total
+                terminal.progress(progress)
+    except (RbeeError, http.StreamLostError):
+        pass
+    terminal.end_progress()
+    heard.ended.set()

@@ -1,0 +1,101 @@
+"""Turns what is to be shown into text; pure."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rbee.wire.common import Narration
+
+_CONTROLS: Final = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0)), "\N{REPLACEMENT CHARACTER}")
+_BIDIRECTIONAL: Final = dict.fromkeys((0x61C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+_ONE_LINE: Final = _CONTROLS | _BIDIRECTIONAL | {0x2028: " ", 0x2029: " ", **dict.fromkeys((9, 10, 13), " ")}
+_LINES: Final = {key: value for key, value in _ONE_LINE.items() if key != 10}
+_TEXT: Final = {key: value for key, value in _CONTROLS.items() if key not in (9, 10)} | {13: None}
+
+EMOJI: Final = (
+    # An action's own sign first; a word stands for every action that contains it.
+    ("ssh", "🔌"),
+    ("connect", "🔌"),
+    ("download", "📥"),
+    ("shutdown", "💤"),
+    ("stop", "💤"),
+    ("drain", "💤"),
+    ("retry", "⏳"),
+    ("wait", "⏳"),
+    ("ready", "✅"),
+    ("complete", "✅"),
+    ("load", "📦"),
+    ("infer", "✨"),
+    ("generat", "✨"),
+    ("preflight", "🔎"),
+    ("device", "🧮"),
+)
+_ACTORS: Final = {
+    "rbee-keeper": "🐝",
+    "queen-rbee": "👑",
+    "rbee-hive": "🍯",
+    "model-provisioner": "📥",
+    "llm-worker-rbee": "👷",
+    "model-loader": "📦",
+    "engine": "🧮",
+}
+
+
+def clean(text: str, *, lines: bool = False) -> str:
+    """Return `text` as safe to show: no control or direction characters, on one line unless `lines`.
+
+    It may come from another machine, which must not be able to move the cursor, set the window's title, or write lines
+    that look like ours.
+    """
+    return text.translate(_LINES if lines else _ONE_LINE)
+
+
+def clean_generated(text: str) -> str:
+    """Return generated text as safe to show on a terminal; tabs, newlines and writing directions are its own."""
+    return text.translate(_TEXT)
+
+
+def narration(event: Narration, *, emoji: bool) -> str:
+    """Return the line for one narration event."""
+    sign = ""
+    if emoji:
+        action = event.action.lower()
+        sign = next((sign for word, sign in EMOJI if word in action), _ACTORS.get(event.actor, "🐝")) + " "
+    return f"[{clean(event.actor)}] {sign}{clean(event.human)}"
+
+
+def error(message: str, hint: str | None) -> str:
+    """Return the lines that tell a failure: what happened, then what to do."""
+    said = clean(message, lines=True).strip()
+    return f"rbee: {said}" + (f"\nhint: {clean(hint, lines=True).strip()}" if hint else "")
+
+
+def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Return aligned columns under headings, numbers to the right."""
+    cells = [[clean(str(cell)) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
+    right = [bool(rows) and all(isinstance(row[index], int) for row in rows) for index in range(len(headings))]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if to_right else cell.ljust(width)
+            for cell, width, to_right in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in ([heading.upper() for heading in headings], *cells)
+    )
+
+
+def size(count: float) -> str:
+    """Return a number of bytes for people, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}" if unit in ("B", "kB") or count >= 100 else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def plural(count: int, noun: str) -> str:
+    """Return a count with its noun."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

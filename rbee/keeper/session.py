@@ -1,0 +1,165 @@
+"""Finds the queen that runs, or starts one for the length of one command."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import trio
+
+from rbee import __version__
+from rbee.adapters import instance, process, tokens
+from rbee.clients.queen import QueenClient
+from rbee.errors import (
+    AlreadyRunningError,
+    ConnectionTimeoutError,
+    InvalidApiKeyError,
+    MissingApiKeyError,
+    PortInUseError,
+    RbeeError,
+    SpawnTimeoutError,
+    StorageError,
+    VersionMismatchError,
+)
+from rbee.keeper import start
+from rbee.wire.common import Narration
+from rbee.wire.queen import QueenHealth
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from rbee.adapters.config import Settings
+    from rbee.keeper.terminal import Terminal
+
+HEALTH_SECONDS: Final = 2.0
+"""A queen on this machine answers its health in milliseconds."""
+REFUSED: Final = ("connection refused", "cannot connect")
+
+
+class Found(NamedTuple):
+    """A queen that answers."""
+
+    url: str
+    health: QueenHealth
+
+
+async def find(settings: Settings) -> Found | None:
+    """Return the queen that runs: at the configured address, else the one that holds the state folder.
+
+    Raises PortInUseError when something else answers at the configured address.
+    """
+    queen = settings.queen
+    host = f"[{queen.host}]" if ":" in queen.host else queen.host
+    if queen.port != 0 and (health := await _ask(f"http://{host}:{queen.port}", queen.port)) is not None:
+        return Found(f"http://{host}:{queen.port}", health)
+    # One that was started with --port, or that took any free port.
+    if (holder := instance.find(settings.state_dir, "queen")) is not None:
+        port = int(holder.url.rpartition(":")[2])
+        if (health := await _ask(holder.url, port)) is not None:
+            return Found(holder.url, health)
+    return None
+
+
+async def _ask(url: str, port: int) -> QueenHealth | None:
+    try:
+        async with QueenClient(url, None, timeout=HEALTH_SECONDS) as client:
+            return await client.health()
+    except ConnectionTimeoutError as exc:
+        if any(attempt.endswith(REFUSED) for attempt in exc.details.get("attempts", ())):
+            return None
+    except RbeeError:
+        pass
+    raise PortInUseError(
+        f"port {port} is taken by a program that is not a queen of rbee ({url})",
+        hint="stop that program, or give the queen another port: `port` under [queen] in the configuration, "
+        "or the environment variable RBEE_QUEEN_PORT",
+        port=port,
+    )
+
+
+@asynccontextmanager
+async def attach(settings: Settings, found: Found) -> AsyncIterator[QueenClient]:
+    """Open a connection to a running queen.
+
+    Raises VersionMismatchError, and turns a refused token into advice.
+    """
+    if found.health.version != __version__:
+        versions = f"  rbee-keeper {__version__}\n  queen-rbee  {found.health.version}"
+        raise VersionMismatchError(
+            f"keeper and queen are not of the same version\n{versions}",
+            hint="`rbee down` ends the queen; the next command starts one of this version",
+            keeper=__version__,
+            queen=found.health.version,
+        )
+    host = found.url.removeprefix("http://")
+    if (token := tokens.read(settings.token_file)) is None:
+        raise StorageError(
+            f"the queen at {host} needs a token, and the file {settings.token_file} does not exist",
+            hint="copy it from the user or machine that the queen belongs to, or name it: `token_file` under [auth]",
+        )
+    try:
+        async with QueenClient(found.url, token) as client:
+            yield client
+    except (InvalidApiKeyError, MissingApiKeyError) as exc:
+        if "host" in exc.details:
+            raise
+        raise InvalidApiKeyError(
+            f"authentication failed: the queen at {host} does not accept our token",
+            hint=f"the file {settings.token_file} must hold the token of that queen",
+            host=host,
+        ) from exc
+
+
+@asynccontextmanager
+async def use(
+    settings: Settings, terminal: Terminal, hurry: trio.Event, *, options: start.Options
+) -> AsyncIterator[QueenClient]:
+    """Give the queen that runs, and leave it running; or start one, and end it with everything it started.
+
+    The end is waited for, also after an error or a cancellation; `hurry` makes it urgent.
+    """
+    queen = await _find_or_start(settings, terminal, hurry, options)
+    if isinstance(queen, Found):
+        async with attach(settings, queen) as client:
+            yield client
+        return
+    try:
+        health = QueenHealth(status="ok", version=queen.ready.version)
+        async with attach(settings, Found(queen.ready.url, health)) as client:
+            yield client
+    finally:
+        await queen.end(settings, terminal, hurry)
+
+
+async def _find_or_start(
+    settings: Settings, terminal: Terminal, hurry: trio.Event, options: start.Options
+) -> Found | start.OwnQueen:
+    """Return a queen, whichever way; two keepers that start one at the same time agree on one of them."""
+    told = False
+    with trio.move_on_after(settings.timeouts.start):
+        while True:
+            if (found := await find(settings)) is not None:
+                return found
+            if not told:
+                told = True
+                terminal.narrate(
+                    Narration(
+                        actor="rbee-keeper",
+                        action="start_queen",
+                        target="queen-rbee",
+                        human="No queen is running; starting one for this command",
+                    )
+                )
+            try:
+                return await start.ephemeral(settings, terminal, options, hurry)
+            except AlreadyRunningError:
+                # It is another keeper's, which starts or ends right now: soon it answers, or it is gone.
+                holder = instance.find(settings.state_dir, "queen")
+                with trio.move_on_after(0.5):
+                    if holder is None:
+                        await trio.sleep_forever()
+                    await process.wait_gone(holder.identity)
+    raise SpawnTimeoutError(
+        f"no queen answered within {settings.timeouts.start:g} s",
+        hint=f"its log is {settings.logs_dir / 'queen.log'}",
+    )

@@ -1,0 +1,118 @@
+"""Starts a queen as a child process, and ends the one that was started."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import trio
+
+from rbee.adapters import announce, process
+from rbee.errors import SpawnFailedError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rbee.adapters.config import Settings
+    from rbee.keeper.terminal import Terminal
+
+MARGIN: Final = 5.0
+"""Seconds beyond the bounds of the cascade, before a queen counts as stuck."""
+PATIENCE: Final = 2.0
+"""Seconds after which waiting is explained."""
+SHOWN_LINES: Final = 5
+
+
+class Options(NamedTuple):
+    """What a queen inherits from the keeper's command line; `config` is an absolute path."""
+
+    config: str | None
+    debug: bool
+
+
+class OwnQueen(NamedTuple):
+    """A queen that lives as long as this command."""
+
+    ready: announce.Ready
+    child: trio.Process
+
+    async def end(self, settings: Settings, terminal: Terminal, hurry: trio.Event) -> None:
+        """End the queen with everything it started, and wait until it is gone."""
+        await _end(self.child, settings, terminal, hurry)
+
+
+async def ephemeral(settings: Settings, terminal: Terminal, options: Options, hurry: trio.Event) -> OwnQueen:
+    """Start a queen that ends when we close its stdin, or when we end in any way; returns once it answers.
+
+    Raises what the queen announces. A cancellation ends it before it leaves here.
+    """
+    child = await process.start(_command(options, "--ephemeral"), log=_log(settings), hold_stdin=True)
+    try:
+        return OwnQueen(await _listen(child, settings, terminal), child)
+    except BaseException:
+        await _end(child, settings, terminal, hurry)
+        raise
+
+
+async def background(settings: Settings, terminal: Terminal, options: Options, hurry: trio.Event) -> announce.Ready:
+    """Start a queen that stays; returns once it answers. A failure or cancellation ends it again."""
+    child = await process.start(_command(options), log=_log(settings))
+    try:
+        return await _listen(child, settings, terminal)
+    except BaseException:
+        await _end(child, settings, terminal, hurry)
+        raise
+
+
+def _command(options: Options, *flags: str) -> list[str]:
+    command = [*process.program(), "queen", "--announce", *flags]
+    if options.config is not None:
+        command += ["--config", options.config]
+    if options.debug:
+        command.append("--debug")
+    return command
+
+
+def _log(settings: Settings) -> Path:
+    return settings.logs_dir / "queen.log"
+
+
+async def _listen(child: trio.Process, settings: Settings, terminal: Terminal) -> announce.Ready:
+    log = _log(settings)
+    try:
+        return await announce.listen(child, terminal.narrate)
+    except announce.SilentEndError:
+        how = process.describe_end(await child.wait())
+        tail = "".join(f"\n  {line}" for line in process.last_lines(log, SHOWN_LINES))
+        raise SpawnFailedError(f"the queen ended before it was ready: {how}{tail}", hint=f"its log is {log}") from None
+
+
+async def _end(child: trio.Process, settings: Settings, terminal: Terminal, hurry: trio.Event) -> None:
+    """End a queen: its pipe or SIGTERM first; SIGTERM (again) once there is hurry; SIGKILL when it is stuck."""
+    limits = settings.timeouts
+    with trio.CancelScope(shield=True), trio.move_on_after(limits.drain + limits.cascade + MARGIN):
+        if child.stdin is not None:
+            await child.stdin.aclose()
+        else:
+            child.terminate()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_hurry, child, hurry)
+            nursery.start_soon(_explain, terminal)
+            await child.wait()
+            nursery.cancel_scope.cancel()
+    if child.returncode is None:
+        terminal.note(f"the queen (pid {child.pid}) did not end in time and was killed; its log is {_log(settings)}")
+        child.kill()
+        with trio.CancelScope(shield=True):
+            await child.wait()
+
+
+async def _hurry(child: trio.Process, hurry: trio.Event) -> None:
+    await hurry.wait()
+    # A queen takes the second request to end, of whichever kind, as urgent.
+    child.send_signal(signal.SIGTERM)
+
+
+async def _explain(terminal: Terminal) -> None:
+    await trio.sleep(PATIENCE)
+    terminal.note("Waiting until running requests have ended; Ctrl+C ends them at once.")

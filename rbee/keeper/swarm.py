@@ -1,0 +1,40 @@
+"""Shows the workers of the swarm alike in every command."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from rbee.keeper import render
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rbee.wire.queen import SwarmWorker
+
+NO_QUEEN: Final = "No queen is running, so no workers are known."
+
+
+def workers_table(workers: Sequence[SwarmWorker]) -> str:
+    """Return the workers as a table, or a sentence where there are none."""
+    if not workers:
+        return "No workers are running."
+    rows = [
+        (
+            worker.worker_id,
+            worker.node,
+            worker.state,
+            worker.model_ref,
+            f"{worker.backend}:{worker.device}",
+            f"{worker.slots_available}/{worker.slots_total}",
+            worker.url,
+        )
+        for worker in workers
+    ]
+    return render.table(("worker", "node", "state", "model", "device", "free slots", "url"), rows)
+
+
+def to_json(workers: Sequence[SwarmWorker]) -> Any:
+    """Return the workers as JSON values, with the keys of the queen's own answer."""
+    return msgspec.to_builtins(list(workers))

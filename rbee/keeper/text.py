@@ -1,0 +1,60 @@
+"""Prints generated text on stdout as it arrives."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.keeper import render
+from rbee.keeper.terminal import STDOUT, is_waitable, write_stdout
+
+if TYPE_CHECKING:
+    from rbee.keeper.terminal import Terminal
+
+CHUNK: Final = 4096
+"""A pipe that is ready takes this much at once (PIPE_BUF on Linux, pipe(7))."""
+
+
+class Text:
+    """The text of one command; `end` or `cut` must follow the last piece."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._waits = is_waitable(STDOUT)
+        self._on_screen = terminal.is_shown
+        self._last = ""
+
+    async def write(self, piece: str) -> None:
+        """Write a piece. Raises OutputClosedError when nobody reads any more."""
+        if not piece:
+            return
+        if not self._last:
+            self._terminal.begin_text()
+        self._last = piece[-1]
+        shown = render.clean_generated(piece) if self._on_screen else piece
+        await self._send(shown.encode("utf-8", "replace"))
+
+    async def end(self) -> None:
+        """Write the newline that ends the text, whatever the text itself ended with."""
+        await self._send(b"\n")
+        self._terminal.end_text()
+
+    async def cut(self) -> None:
+        """Leave the text as far as it came; a screen gets a fresh line, a file nothing that is not text."""
+        if not self._last:
+            return
+        if self._last != "\n" and self._terminal.needs_fresh_line:
+            await self._send(b"\n")
+        self._terminal.end_text()
+
+    async def _send(self, data: bytes) -> None:
+        """Wait until stdout takes the data, so that a reader that has stopped (`| less`) does not stop Ctrl+C."""
+        view = memoryview(data)
+        while view:
+            if self._waits:
+                await trio.lowlevel.wait_writable(STDOUT)
+            try:
+                view = view[write_stdout(view[:CHUNK]) :]
+            except BlockingIOError:
+                self._waits = True
