@@ -210,7 +210,8 @@ class Hive:
         start = self._starts[worker.id]
         arguments = workers.command(self._settings, worker, self._url, self._worker_host, self._advertise)
         target = f"{worker.spec.backend}:{worker.spec.device}"
-        self._tell(start, "start", f"Starting a worker for {worker.spec.model_ref} on {target}")
+        human = f"Starting a worker for {worker.spec.model_ref} on {target}"
+        start.tell(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
         try:
             child = await workers.launch(self._settings, worker, arguments, self._token)
         except RbeeError as exc:
@@ -242,10 +243,8 @@ class Hive:
             return
         if error is not None:
             error.details.setdefault("log", workers.log_file(self._settings, worker.id).name)
-            start.error = error
-        else:
-            start.url = worker.url or ""
-            self._tell(start, "ready", f"The worker answers at {worker.url} and loads its model")
+        start.error = error
+        start.url = worker.url or ""
         start.done.set()
 
     async def _follow(self, worker: Worker) -> None:
@@ -276,6 +275,3 @@ class Hive:
             except RbeeError as exc:
                 # The table is only what was last known; workers go on without it.
                 log.error("the registry was not written: %s", exc)  # noqa: TRY400
-
-    def _tell(self, start: _Start, action: str, human: str) -> None:
-        start.tell(Narration(actor="rbee-hive", action=action, target="worker", human=human))
