@@ -21,6 +21,8 @@ class RbeeError(Exception):
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
     advice: ClassVar[str | None] = None
+    promoted: ClassVar[tuple[str, ...]] = ()
+    """Details that stand in the error object itself too, where the interface is documented so."""
 
     def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
         super().__init__(message)
@@ -147,6 +149,7 @@ class AllSlotsBusyError(RbeeError):
     code = "ALL_SLOTS_BUSY"
     status = 503
     advice = "wait for a running request to end, or use another node"
+    promoted = ("slots_total", "slots_busy")
 
 
 class DrainingError(RbeeError):
@@ -246,6 +249,7 @@ CATALOGUE: Final[dict[str, type[RbeeError]]] = {cls.code: cls for cls in _tree(R
 def to_body(error: RbeeError, correlation_id: str | None = None) -> dict[str, Any]:
     """Return the `{"error": …}` object of `error`; the hint travels in it for the keeper."""
     body: dict[str, Any] = {"code": error.code, "message": error.message, "details": error.details}
+    body |= {name: error.details[name] for name in error.promoted if name in error.details}
     if error.hint is not None:
         body["hint"] = error.hint
     if (correlation_id := correlation_id or error.correlation_id) is not None:
