@@ -1,0 +1,20 @@
+"""The one call upwards: a worker tells its hive where it listens."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rbee.adapters import http
+from rbee.wire.hive import WORKERS_READY
+
+if TYPE_CHECKING:
+    from rbee.wire.hive import ReadyCallback
+
+
+async def announce(hive_url: str, key: str, callback: ReadyCallback, *, timeout: float) -> None:
+    """Post the ready callback, in up to three attempts of `timeout` seconds.
+
+    Raises ConnectionTimeoutError when the hive does not answer, or the error it answers with.
+    """
+    async with http.connect(hive_url, key, timeout=timeout) as client:
+        await http.call(client, "POST", WORKERS_READY, bytes, body=callback, delays=http.SHORT_CALL_DELAYS)

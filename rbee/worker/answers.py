@@ -1,0 +1,115 @@
+"""Turns a generation into the answer to its request: an event stream, or one object."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from rbee.adapters.sse import event
+from rbee.errors import InferenceTimeoutError
+from rbee.wire.common import Narration
+from rbee.wire.worker import Completion, Done, Token
+from rbee.worker.engine import Ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.adapters.sse import Send
+    from rbee.worker.generations import Generation
+    from rbee.worker.measures import Measures
+
+
+class Answer:
+    """The answer to one request, which was taken at `started` (trio's clock) and may last `seconds`."""
+
+    def __init__(self, generation: Generation, measures: Measures, *, started: float, seconds: float) -> None:
+        self._generation = generation
+        self._measures = measures
+        self._started = started
+        self._seconds = seconds
+
+    async def stream(self, send: Send, *, narrate: bool) -> None:
+        """Send the events of the stream; raises the error that ends it. Cancelling ends the generation."""
+        generation = self._generation
+        index = 0
+
+        async def show(texts: list[str]) -> None:
+            nonlocal index
+            # One write for all that came since the last one: a slow reader is sent fewer, larger packets.
+            events = [event(Token(token=text, index=number)) for number, text in enumerate(texts, index)]
+            index += len(texts)
+            await send.send(b"".join(events))
+
+        async with generation:
+            if narrate:
+                await send.send(self._narration("inference_start", f"Reading {generation.prompt_tokens} prompt tokens"))
+            with self._limited() as limit:
+                ended = await self._follow(show)
+            if limit.cancelled_caught:
+                raise self._timed_out()
+        done = self._done(ended)
+        last = event(done)
+        if narrate:
+            rate = done.total_tokens / max(done.duration_ms / 1e3, 1e-6)
+            sentence = f"Generated {done.total_tokens} tokens in {done.duration_ms:.0f} ms ({rate:.1f} tokens/s)"
+            last = self._narration("inference_end", sentence) + last
+        await send.send(last)
+
+    async def whole(self) -> Completion:
+        """Return everything at once."""
+        texts: list[str] = []
+
+        async def collect(more: list[str]) -> None:
+            texts.extend(more)
+
+        async with self._generation as generation:
+            with self._limited() as limit:
+                ended = await self._follow(collect)
+            if limit.cancelled_caught:
+                raise self._timed_out()
+        done = self._done(ended)
+        return Completion(
+            request_id=generation.request_id,
+            text="".join(texts),
+            total_tokens=done.total_tokens,
+            prompt_tokens=generation.prompt_tokens,
+            duration_ms=done.duration_ms,
+            stop_reason=done.stop_reason,
+        )
+
+    async def _follow(self, show: Callable[[list[str]], object]) -> Ended:
+        """Pass on text until the end."""
+        while True:
+            news = await self._generation.next()
+            if texts := [item.text for item in news if item.text]:
+                await show(texts)  # type: ignore[misc]
+            if isinstance(last := news[-1], Ended):
+                return last
+
+    def _limited(self) -> trio.CancelScope:
+        return trio.CancelScope(deadline=self._started + self._seconds)
+
+    def _timed_out(self) -> InferenceTimeoutError:
+        self._measures.ended("timeout", self._generation)
+        tokens = self._generation.tokens
+        return InferenceTimeoutError(
+            f"the inference did not end within {self._seconds:g} s ({tokens} tokens so far)",
+            elapsed=round(trio.current_time() - self._started, 3),
+            tokens=tokens,
+        )
+
+    def _done(self, ended: Ended) -> Done:
+        self._measures.ended(ended.reason or "failed", self._generation)
+        if ended.reason is None:
+            assert ended.error is not None
+            raise ended.error
+        return Done(
+            total_tokens=ended.tokens,
+            duration_ms=round((trio.current_time() - self._started) * 1e3, 2),
+            stop_reason=ended.reason,
+        )
+
+    def _narration(self, action: str, sentence: str) -> bytes:
+        told = Narration(actor="engine", action=action, target=self._generation.request_id, human=sentence)
+        return event(told, "narration")

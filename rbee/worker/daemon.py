@@ -1,0 +1,203 @@
+"""Starts the worker: from its command line to serving, and from a signal to its end."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import trio
+
+from rbee import __version__
+from rbee.adapters import config, lifecycle, logs, serve
+from rbee.adapters.announce import Announcer, Ready
+from rbee.clients import ready
+from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
+from rbee.wire.common import Narration
+from rbee.wire.hive import ReadyCallback
+from rbee.worker import loading, processors, routes
+from rbee.worker.context import EngineFailedError
+from rbee.worker.measures import Measures
+from rbee.worker.service import Service
+from rbee.worker.status import Status
+
+if TYPE_CHECKING:
+    from rbee.adapters.config import Settings
+    from rbee.adapters.lifecycle import Stopping
+
+log = logging.getLogger(__name__)
+
+MAX_KEY_LINE: Final = 4096
+SWITCH_SECONDS: Final = 0.0005
+"""How long Python lets one thread run while another wants to: its 5 ms are longer than many a decode step, and the
+engine thread would spend them waiting for trio's to finish sending the last token."""
+FAREWELL_SECONDS: Final = 0.5
+
+
+class Secret(msgspec.Struct):
+    """What the hive writes on stdin: arguments and environment can be read by others, a pipe cannot."""
+
+    key: str
+
+
+def main(argv: list[str]) -> int:
+    """Run the worker until it is told to end; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        prog="rbee worker", description="Run one model. Hives start workers; a user never needs to."
+    )
+    parser.add_argument("--id", required=True, help="the worker's UUID")
+    parser.add_argument("--model-ref", required=True, help="the model's reference")
+    parser.add_argument("--model-path", required=True, type=Path, help="the model's GGUF file")
+    parser.add_argument("--backend", default="cpu")
+    parser.add_argument("--device", type=int, default=0)
+    parser.add_argument("--slots", type=int, help="requests served at once")
+    parser.add_argument("--context", type=int, help="tokens of one request")
+    parser.add_argument("--threads", type=int, help="compute threads")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
+    parser.add_argument("--advertise", help="host that stands in the worker's URL")
+    parser.add_argument("--port-from", type=int, help="first port to try")
+    parser.add_argument("--hive-url", required=True, help="the hive that is told")
+    parser.add_argument("--config", help="configuration file")
+    options = parser.parse_args(argv)
+    logs.to_stderr("llm-worker-rbee")
+    announcer = Announcer(True)
+    flags = {
+        "worker": {
+            "slots": options.slots,
+            "context": options.context,
+            "threads": options.threads,
+            "port_from": options.port_from,
+        }
+    }
+
+    async def daemon(stopping: Stopping) -> None:
+        key = read_key(sys.stdin.buffer.readline(MAX_KEY_LINE))
+        settings = config.load(flags, file=options.config)
+        await _Worker(options, key, settings, announcer, stopping).run()
+
+    sys.setswitchinterval(SWITCH_SECONDS)
+    return lifecycle.run(daemon, announcer)
+
+
+def read_key(line: bytes) -> str:
+    """Return the key in the line that the hive wrote."""
+    try:
+        return msgspec.json.decode(line, type=Secret).key
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        raise InvalidConfigurationError(
+            "a worker reads its key from stdin, as its hive writes it",
+            hint="workers are started by a hive: `rbee hive`, or simply `rbee infer`",
+        ) from None
+
+
+class _Worker:
+    """The worker's parts, and the order in which they begin and end."""
+
+    def __init__(
+        self, options: argparse.Namespace, key: str, settings: Settings, announcer: Announcer, stopping: Stopping
+    ) -> None:
+        self._options = options
+        self._settings = settings
+        self._announcer = announcer
+        self._stopping = stopping
+        self._key = key
+        self._status = Status(settings.worker.slots)
+        self._service = Service(self._status)
+
+    async def run(self) -> None:
+        options, status = self._options, self._status
+        self._tell("worker_start", f"Starting a worker for {options.model_ref} on {options.backend}:{options.device}")
+        listener = serve.bind_first(options.host, self._settings.worker.port_from)
+        url = serve.base_url(listener, options.advertise)
+        identity = routes.Identity(options.id, self._key, url)
+        async with trio.open_nursery() as nursery:
+            app = routes.new(
+                identity,
+                status,
+                self._service,
+                Measures(status),
+                timeouts=self._settings.timeouts,
+                nursery=nursery,
+                shut_down=self._shut_down,
+            )
+            server = serve.Server(app, listener)
+            await nursery.start(server.run)
+            self._tell("http_ready", f"The worker answers HTTP at {url}")
+            async with trio.open_nursery() as work:
+                work.start_soon(self._work, url)
+                await self._stopping.asked.wait()
+                log.info("draining: %d requests run", status.slots_busy)
+                await self._service.drain(self._settings.timeouts.drain, self._stopping.urgent)
+                work.cancel_scope.cancel()
+            status.close()
+            await server.stop()
+            nursery.cancel_scope.cancel()
+        log.info("the worker has ended")
+
+    def _shut_down(self) -> None:
+        # Asked twice is still asked: only a second signal means hurry.
+        if not self._stopping.asked.is_set():
+            self._stopping.ask()
+
+    async def _work(self, url: str) -> None:
+        """Tell the hive, load, then serve requests until cancelled."""
+        await self._call_back(url)
+        worker = self._settings.worker
+        options = loading.Options(
+            path=self._options.model_path,
+            backend=self._options.backend,
+            device=self._options.device,
+            slots=worker.slots,
+            context=worker.context,
+            threads=worker.threads or processors.compute_threads(),
+        )
+        started = time.monotonic()
+        log.info("loading %s with %d threads", options.path.name, options.threads)
+        try:
+            loaded = await loading.load(options, self._status)
+        except ModelLoadFailedError as exc:
+            # The worker stays to say why: whoever waits for it asks over HTTP.
+            log.error("%s", exc.message)  # noqa: TRY400 (expected: needs no traceback)
+            self._status.set_failed(exc)
+            return
+        log.info(
+            "loaded %.1f MB, %d layers, in %.0f ms; %d slots of %d tokens",
+            loaded.model.size_bytes / 1e6,
+            loaded.model.layers,
+            (time.monotonic() - started) * 1e3,
+            loaded.context.slots,
+            loaded.context.length,
+        )
+        try:
+            await self._service.run(loaded)
+        except* EngineFailedError as group:
+            log.exception("the engine failed")
+            error = lifecycle.sole_error(group)
+            assert error is not None
+            self._status.set_failed(error)
+            await trio.sleep(FAREWELL_SECONDS)  # for the streams to tell their readers
+            raise
+        finally:
+            loaded.close()
+
+    async def _call_back(self, url: str) -> None:
+        options = self._options
+        callback = ReadyCallback(
+            worker_id=options.id,
+            url=url,
+            model_ref=options.model_ref,
+            backend=options.backend,
+            device=options.device,
+        )
+        await ready.announce(options.hive_url, self._key, callback, timeout=self._settings.timeouts.call)
+        self._tell("ready_callback", "The hive knows the worker; the model loads next")
+        self._announcer.ready(Ready(url, os.getpid(), __version__))
+
+    def _tell(self, action: str, sentence: str) -> None:
+        log.info("%s", sentence)
+        self._announcer.tell(Narration(actor="llm-worker-rbee", action=action, target=self._options.id, human=sentence))

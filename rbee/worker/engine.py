@@ -1,0 +1,269 @@
+"""The thread that owns the context: it decodes all running sequences together, and hands their text to trio."""
+
+from __future__ import annotations
+
+import logging
+import time
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import trio
+
+from rbee.errors import CancelledError, RbeeError, WorkerFailedError
+from rbee.worker import batching
+from rbee.worker.context import BATCH, DecodeAbortedError, EngineFailedError, NoRoomError
+from rbee.worker.sampling import Sampler
+from rbee.worker.text import TextAssembler
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.wire.common import Sampling
+    from rbee.wire.worker import StopReason
+    from rbee.worker.context import Context
+    from rbee.worker.model import Model
+
+log = logging.getLogger(__name__)
+
+
+class Work(NamedTuple):
+    """A generation to run in `slot`: at most `limit` tokens after those of the prompt. `number` is its own for ever."""
+
+    number: int
+    slot: int
+    prompt: list[int]
+    options: Sampling
+    limit: int
+
+
+class Piece(NamedTuple):
+    """Text that slot's sequence has grown by; `tokens` counts all that were generated so far."""
+
+    slot: int
+    text: str
+    tokens: int
+
+
+class Ended(NamedTuple):
+    """The last news of a slot's sequence, which is out of the context by now; `reason` is None after a failure."""
+
+    slot: int
+    text: str
+    tokens: int
+    reason: StopReason | None
+    error: RbeeError | None = None
+
+
+News = Piece | Ended
+
+
+class _Cancel(NamedTuple):
+    number: int
+    slot: int
+
+
+_STOP: Final = None
+
+
+class _Sequence:
+    """What the engine thread knows of a running generation.
+
+    `tokens` holds the prompt and what was generated; the context holds the first `cached` of them. So a sequence whose
+    cells were given up is simply one with nothing cached.
+    """
+
+    def __init__(self, work: Work, vocabulary: int) -> None:
+        self.number = work.number
+        self.slot = work.slot
+        self.tokens = work.prompt
+        self.cached = 0
+        self.prompt_length = len(work.prompt)
+        self.limit = work.limit
+        self.sampler = Sampler(work.options, vocabulary)
+        self.text = TextAssembler(work.options.stop or ())
+        self.is_parked = False
+
+    @property
+    def generated(self) -> int:
+        return len(self.tokens) - self.prompt_length
+
+    def pending(self) -> batching.Pending:
+        count = len(self.tokens) - self.cached
+        return batching.Pending(self.slot, count, count == 1 and self.generated > 0)
+
+
+class Engine:
+    """Runs generations, at most one in each slot of `context`; `deliver` gets their news, a list for each step.
+
+    `deliver` is called in trio's thread. Whoever starts a generation keeps its slot to itself until its `Ended`.
+    """
+
+    def __init__(self, model: Model, context: Context, deliver: Callable[[list[News]], None]) -> None:
+        self._model = model
+        self._context = context
+        self._deliver = deliver
+        # Its put may be called from anywhere, even by a finaliser in this very thread; its get sleeps without polling.
+        self._inbox: SimpleQueue[Work | _Cancel | None] = SimpleQueue()
+        self._sequences: dict[int, _Sequence] = {}
+        self._pace = batching.PrefillPace(BATCH)
+        self._abortable: frozenset[int] = frozenset()
+        self._places: list[tuple[int, batching.Chunk]] = []
+        self._news: list[News] = []
+
+    def start(self, work: Work) -> None:
+        """Begin a generation in a free slot."""
+        self._inbox.put(work)
+
+    def cancel(self, number: int, slot: int) -> None:
+        """End a generation, if it still runs: its `Ended` comes soon, even from within a long prompt."""
+        self._inbox.put(_Cancel(number, slot))
+        # In this order: the engine publishes what it decodes and then looks into the inbox once more, so either it
+        # sees the message before it decodes, or we see the slot here.
+        if slot in self._abortable:
+            self._context.abort()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the thread until cancelled; what runs then ends with an error.
+
+        Raises EngineFailedError when the context is of no use any more.
+        """
+        token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._stop_with_us)
+            task_status.started()
+            await trio.to_thread.run_sync(self._loop, token, limiter=trio.CapacityLimiter(1))
+            nursery.cancel_scope.cancel()
+
+    async def _stop_with_us(self) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            self._inbox.put(_STOP)
+            self._context.abort()
+
+    # From here on everything runs in the engine thread.
+
+    def _loop(self, token: trio.lowlevel.TrioToken) -> None:
+        failure = WorkerFailedError("the worker has stopped")
+        try:
+            while self._take_messages():
+                self._step()
+                self._send_news(token)
+        except EngineFailedError as exc:
+            failure = exc
+            raise
+        except BaseException:
+            failure = WorkerFailedError("the engine failed; the worker's log says more")
+            raise
+        finally:
+            for sequence in list(self._sequences.values()):
+                self._end(sequence, error=failure)
+            self._send_news(token)
+
+    def _send_news(self, token: trio.lowlevel.TrioToken) -> None:
+        if self._news:
+            news, self._news = self._news, []
+            token.run_sync_soon(self._deliver, news)
+
+    def _take_messages(self) -> bool:
+        """Take what the inbox holds, waiting for something to do; returns False when told to stop."""
+        self._abortable = frozenset()
+        while True:
+            try:
+                message = self._inbox.get(block=not self._sequences and not self._news)
+            except Empty:
+                return True
+            if message is _STOP:
+                return False
+            if isinstance(message, Work):
+                self._sequences[message.slot] = _Sequence(message, self._model.vocabulary)
+            elif (sequence := self._sequences.get(message.slot)) is not None and sequence.number == message.number:
+                self._end(sequence, error=CancelledError("the request was cancelled"))
+
+    def _step(self) -> None:
+        running = [sequence for sequence in self._sequences.values() if not sequence.is_parked]
+        chunks = batching.plan(
+            [sequence.pending() for sequence in running], batch=BATCH, prefill_limit=self._pace.limit()
+        )
+        if not chunks or not self._decode(chunks):
+            return
+        for place, chunk in self._places:
+            sequence = self._sequences[chunk.sequence]
+            sequence.cached += chunk.tokens
+            if chunk.is_last:
+                self._sample(sequence, place)
+
+    def _decode(self, chunks: list[batching.Chunk]) -> bool:
+        """Decode one batch; returns False where that has to be tried again with another one."""
+        context = self._context
+        context.start_batch()
+        self._places = []
+        prefill = 0
+        for chunk in chunks:
+            sequence = self._sequences[chunk.sequence]
+            start = sequence.cached
+            tokens = sequence.tokens[start : start + chunk.tokens]
+            self._places.append((context.add(chunk.sequence, tokens, start, wants_logits=chunk.is_last), chunk))
+            prefill += chunk.tokens if chunk.tokens > 1 else 0
+        context.clear_abort()
+        # A lone sequence is aborted at once. Where others would lose their step, only a part of a prompt is worth it.
+        self._abortable = frozenset(chunk.sequence for chunk in chunks if chunk.tokens > 1 or len(chunks) == 1)
+        if not self._inbox.empty():
+            return False
+        started = time.perf_counter()
+        try:
+            context.decode()
+        except DecodeAbortedError:
+            self._repair(chunks)
+            return False
+        except NoRoomError:
+            self._park_youngest()
+            return False
+        if prefill:
+            self._pace.observe(prefill, time.perf_counter() - started)
+        return True
+
+    def _repair(self, chunks: list[batching.Chunk]) -> None:
+        """Take out of the cache whatever an aborted decode left there."""
+        for chunk in chunks:
+            sequence = self._sequences[chunk.sequence]
+            if not self._context.remove(sequence.slot, sequence.cached):
+                self._context.remove(sequence.slot)
+                sequence.cached = 0
+
+    def _park_youngest(self) -> None:
+        """Give up the cells of the sequence that came last; it is decoded anew once another one has ended."""
+        *others, youngest = [sequence for sequence in self._sequences.values() if not sequence.is_parked]
+        if not others:
+            self._end(youngest, error=WorkerFailedError("the context has no room for this request"))
+            return
+        self._context.remove(youngest.slot)
+        youngest.cached = 0
+        youngest.is_parked = True
+
+    def _sample(self, sequence: _Sequence, place: int) -> None:
+        token = self._context.sample(sequence.sampler.chain, place)
+        if self._model.is_end(token):
+            self._end(sequence, "eos")
+            return
+        sequence.tokens.append(token)
+        text = sequence.text.feed(self._model.piece(token))
+        if sequence.text.is_stopped:
+            self._end(sequence, "stop", text)
+        elif sequence.generated >= sequence.limit:
+            self._end(sequence, "length", text)
+        elif text:
+            self._news.append(Piece(sequence.slot, text, sequence.generated))
+
+    def _end(
+        self, sequence: _Sequence, reason: StopReason | None = None, text: str = "", *, error: RbeeError | None = None
+    ) -> None:
+        """Take a sequence out of the context; the one place where they end."""
+        del self._sequences[sequence.slot]
+        self._context.remove(sequence.slot)
+        sequence.sampler.close()
+        if reason is not None:
+            text += sequence.text.finish()
+        self._news.append(Ended(sequence.slot, text, sequence.generated, reason, error))
+        for other in self._sequences.values():
+            other.is_parked = False

@@ -1,0 +1,119 @@
+"""Loads the model and makes its context in a thread, telling how far it is."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from rbee.errors import ModelLoadFailedError
+from rbee.wire.worker import LoadingProgress
+from rbee.worker import header
+from rbee.worker.context import Context
+from rbee.worker.model import LoadAbortedError, Model
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rbee.worker.status import Status
+
+DEFAULT_CONTEXT = 4096
+"""The most tokens a request may use unless the configuration says otherwise: longer contexts cost memory."""
+
+
+class Options(NamedTuple):
+    """What to load, and for how many requests of how many tokens (None: as trained, at most 4096)."""
+
+    path: Path
+    backend: str
+    device: int
+    slots: int
+    context: int | None
+    threads: int
+
+
+class Loaded(NamedTuple):
+    model: Model
+    context: Context
+
+    def close(self) -> None:
+        self.context.close()
+        self.model.close()
+
+
+async def load(options: Options, status: Status) -> Loaded:
+    """Load the model; `status` follows. Raises ModelLoadFailedError.
+
+    Cancelling gives up between two tensors, and waits for that.
+    """
+    token = trio.lowlevel.current_trio_token()
+    abort = threading.Event()
+
+    def progressed(progress: LoadingProgress) -> None:
+        token.run_sync_soon(status.set_loading, progress)
+
+    def work() -> Loaded | ModelLoadFailedError | None:
+        try:
+            return _load(options, progressed, abort)
+        except ModelLoadFailedError as exc:
+            return exc
+        except LoadAbortedError:
+            return None
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_set_when_cancelled, abort)
+        loaded = await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
+        nursery.cancel_scope.cancel()
+    if isinstance(loaded, ModelLoadFailedError):
+        raise loaded
+    if loaded is None:
+        await trio.sleep_forever()  # it was given up because this task is cancelled
+        raise AssertionError
+    return loaded
+
+
+async def _set_when_cancelled(abort: threading.Event) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        abort.set()
+
+
+class _Progress:
+    """Turns llama.cpp's fraction into layers, telling only what changes."""
+
+    def __init__(self, layers: int, megabytes: float) -> None:
+        self._layers = layers
+        self._megabytes = megabytes
+        self.told = -1
+
+    def at(self, fraction: float) -> LoadingProgress | None:
+        loaded = min(self._layers, int(fraction * self._layers))
+        if loaded == self.told:
+            return None
+        self.told = loaded
+        return LoadingProgress(
+            layers_loaded=loaded, layers_total=self._layers, vram_mb=round(fraction * self._megabytes, 1)
+        )
+
+
+def _load(options: Options, progressed: object, abort: threading.Event) -> Loaded:
+    assert callable(progressed)
+    found = header.read(options.path)
+    progress = _Progress(found.block_count or 1, found.tensor_bytes / 1e6)
+
+    def tell(fraction: float) -> None:
+        if (now := progress.at(fraction)) is not None:
+            progressed(now)
+
+    tell(0.0)
+    model = Model(options.path, found, backend=options.backend, device=options.device, progress=tell, abort=abort)
+    try:
+        length = options.context or min(model.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        context = Context(model, slots=options.slots, length=length, threads=options.threads)
+    except BaseException:
+        model.close()
+        raise
+    tell(1.0)
+    return Loaded(model, context)

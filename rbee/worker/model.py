@@ -1,0 +1,140 @@
+"""A model in memory: loaded with progress, asked for its vocabulary, freed."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from typing import TYPE_CHECKING, Any
+
+from rbee.errors import ModelLoadFailedError
+from rbee.worker import llama
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rbee.wire.gguf import ModelHeader
+
+_SPLIT_NONE = 0
+_ALL_LAYERS = -1
+
+
+class LoadAbortedError(Exception):
+    """Loading was given up because the caller asked for it."""
+
+
+class Model:
+    """A loaded model. Its methods may be called from any thread until `close`."""
+
+    def __init__(
+        self,
+        path: Path,
+        header: ModelHeader,
+        *,
+        backend: str = "cpu",
+        device: int = 0,
+        progress: Callable[[float], None] | None = None,
+        abort: threading.Event | None = None,
+    ) -> None:
+        """Load the model; takes as long as it takes, so call it in a thread.
+
+        `progress` gets values from 0 to 1, in this thread; setting `abort` makes loading end with LoadAbortedError.
+        Raises ModelLoadFailedError.
+        """
+        lib = self._lib = llama.api()
+        params = lib.llama_model_default_params()
+        if backend == "cpu":
+            params.n_gpu_layers = 0
+        elif lib.llama_supports_gpu_offload():
+            params.n_gpu_layers, params.split_mode, params.main_gpu = _ALL_LAYERS, _SPLIT_NONE, device
+        else:
+            raise ModelLoadFailedError(f"this engine has no backend {backend}", reason="backend")
+
+        def go_on(done: float, _data: int) -> bool:
+            if progress is not None:
+                progress(done)
+            return abort is None or not abort.is_set()
+
+        params.progress_callback = callback = lib.llama_progress_callback(go_on)
+        llama.complaints.clear()
+        handle = lib.llama_model_load_from_file(bytes(path), params)
+        del callback  # it had to live until here
+        if not handle:
+            if abort is not None and abort.is_set():
+                raise LoadAbortedError
+            raise explain(path, header)
+        self._handle: Any = handle
+        self._vocab: Any = lib.llama_model_get_vocab(handle)
+        self.size_bytes = int(lib.llama_model_size(handle))
+        self.layers = int(lib.llama_model_n_layer(handle))
+        self.context_length = int(lib.llama_model_n_ctx_train(handle))
+        self.vocabulary = int(lib.llama_vocab_n_tokens(self._vocab))
+        self._pieces: dict[int, bytes] = {}
+        self._buffer = ctypes.create_string_buffer(256)
+        self._lock = threading.Lock()
+        if not lib.llama_model_has_decoder(handle):
+            self.close()
+            raise ModelLoadFailedError("this model does not generate text", reason="unsupported")
+
+    @property
+    def handle(self) -> Any:
+        return self._handle
+
+    def tokenize(self, text: str) -> list[int]:
+        """Return the tokens of a prompt, with the begin token where the model wants one.
+
+        Special tokens are never parsed from the text: whoever writes a prompt must not be able to write control
+        tokens too.
+        """
+        data = text.encode("utf-8", "replace")
+        room = len(data) + 8
+        while True:
+            tokens = (ctypes.c_int32 * room)()
+            count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, True, False)
+            if count >= 0:
+                return tokens[:count]
+            room = -count
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that `token` adds to the text; none for a control token."""
+        if (known := self._pieces.get(token)) is not None:
+            return known
+        with self._lock:
+            size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
+            if size < 0:
+                self._buffer = ctypes.create_string_buffer(-size)
+                size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
+            found = self._pieces[token] = self._buffer.raw[:size]
+        return found
+
+    def is_end(self, token: int) -> bool:
+        """Tell whether generation ends with this token."""
+        return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
+
+    def close(self) -> None:
+        """Free the memory; every context of the model must be closed by then."""
+        if self._handle is not None:
+            self._lib.llama_model_free(self._handle)
+            self._handle = None
+
+
+def explain(path: Path, header: ModelHeader) -> ModelLoadFailedError:
+    """Return why loading failed, from what llama.cpp complained about."""
+    lines = " ".join(llama.complaints.lines())
+    lower = lines.lower()
+    if "unknown model architecture" in lower or "unsupported" in lower:
+        return ModelLoadFailedError(
+            f"{path.name}: this engine does not know the architecture {header.architecture}", reason="unsupported"
+        )
+    if "alloc" in lower or "out of memory" in lower or "mmap failed" in lower:
+        return ModelLoadFailedError(
+            f"{path.name}: not enough memory",
+            hint="try a model with a smaller quantisation, or a smaller context",
+            reason="out_of_memory",
+        )
+    # Names of tensors and keys help; paths are nobody's business. The line that names the cause says so.
+    causes = [
+        line.partition("error loading model: ")[2] for line in llama.complaints.lines() if "error loading" in line
+    ]
+    cause = causes[0].replace(str(path), path.name)[:200] if causes else "no reason given"
+    return ModelLoadFailedError(f"{path.name} is corrupt: {cause}", reason="corrupt")

@@ -1,0 +1,47 @@
+"""Counts the processors that are worth a compute thread each."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+
+
+def compute_threads() -> int:
+    """Return one for each physical core this process may use, within its share of processor time.
+
+    Two threads on one core wait for the same arithmetic units, and threads beyond a container's share are stopped in
+    the middle of a step while the others spin.
+    """
+    allowed = os.sched_getaffinity(0)
+    cores = {_siblings(processor) for processor in allowed}
+    return max(1, min(len(cores), _quota() or len(cores)))
+
+
+def _siblings(processor: int) -> str:
+    """Return a name for the core that a processor belongs to."""
+    path = Path(f"/sys/devices/system/cpu/cpu{processor}/topology/thread_siblings_list")
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except OSError:
+        return str(processor)
+
+
+def _quota() -> int | None:
+    """Return the processors that the control group grants (cgroup v2), or None where it sets no bound."""
+    root = Path("/sys/fs/cgroup")
+    try:
+        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+        own = next(line[3:] for line in groups if line.startswith("0::"))
+    except (OSError, StopIteration):
+        return None
+    bounds = []
+    folder = root / own.lstrip("/")
+    for group in (folder, *folder.parents):
+        try:
+            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
+        except (OSError, ValueError):
+            continue
+        if quota != "max":
+            bounds.append(math.ceil(int(quota) / int(period)))
+    return min(bounds, default=None)

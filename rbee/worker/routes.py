@@ -1,0 +1,151 @@
+"""The worker's HTTP interface."""
+
+from __future__ import annotations
+
+import re
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import trio
+from quart import Response
+
+from rbee import __version__
+from rbee.adapters.app import answer, body, empty, new_app, streamed
+from rbee.adapters.sse import event
+from rbee.errors import RbeeError, to_body
+from rbee.wire import worker as wire
+from rbee.wire.common import API_VERSION, Health
+from rbee.worker.answers import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from quart_trio import QuartTrio
+
+    from rbee.adapters.config import Timeouts
+    from rbee.adapters.sse import Send
+    from rbee.worker.measures import Measures
+    from rbee.worker.service import Service
+    from rbee.worker.status import Status
+
+METRICS: Final = "/metrics"
+_PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
+_UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+
+
+class Identity(NamedTuple):
+    """Who answers: the worker's id, the key that opens it, and the URL at which it is reached."""
+
+    worker_id: str
+    key: str
+    url: str
+
+
+def new(
+    identity: Identity,
+    status: Status,
+    service: Service,
+    measures: Measures,
+    *,
+    timeouts: Timeouts,
+    nursery: trio.Nursery,
+    shut_down: Callable[[], None],
+) -> QuartTrio:
+    """Return the application; streams are produced in `nursery`."""
+    app = new_app("worker", lambda _: (identity.key,), {wire.HEALTH, wire.READY})
+    stream = partial(streamed, nursery, heartbeat=timeouts.heartbeat)
+
+    @app.get(wire.HEALTH)
+    async def health() -> Response:
+        return answer(
+            Health(status="alive", version=__version__, api_version=API_VERSION, worker_id=identity.worker_id)
+        )
+
+    @app.get(wire.READY)
+    async def ready() -> Response:
+        return answer(_ready(status, identity.url))
+
+    @app.get(wire.LOADING_PROGRESS)
+    async def loading() -> Response:
+        return stream(partial(_follow_loading, status))
+
+    @app.get(wire.EVENTS)
+    async def events() -> Response:
+        return stream(partial(_follow_status, status))
+
+    @app.post(wire.INFERENCE)
+    async def inference() -> Response:
+        started = trio.current_time()
+        asked = await body(wire.InferenceRequest)
+        request_id = asked.request_id or str(uuid.uuid4())
+        try:
+            generation = await service.begin(asked, request_id)
+        except RbeeError as exc:
+            measures.refused(exc.code)
+            raise
+        reply = Answer(generation, measures, started=started, seconds=timeouts.inference)
+        del generation  # from here on it lives as long as the answer: see Generation
+        headers = {wire.REQUEST_ID_HEADER: request_id}
+        if asked.stream:
+            return stream(partial(reply.stream, narrate=asked.narrate), headers=headers)
+        response = answer(await reply.whole())
+        response.headers.update(headers)
+        return response
+
+    @app.delete(f"{wire.INFERENCE}/<request_id>")
+    async def cancel(request_id: str) -> Response:
+        if _UUID.fullmatch(request_id):
+            await service.cancel(request_id)
+        return empty(204)
+
+    @app.post(wire.SHUTDOWN)
+    async def shutdown() -> Response:
+        shut_down()
+        return answer({"status": "draining"}, 202)
+
+    @app.get(METRICS)
+    async def metrics() -> Response:
+        return Response(measures.render(), content_type=_PROMETHEUS)
+
+    return app
+
+
+def _ready(status: Status, url: str) -> wire.Ready:
+    state = status.state
+    return wire.Ready(
+        ready=state in ("idle", "busy"),
+        state=state,
+        progress_url=f"{url}{wire.LOADING_PROGRESS}" if state == "loading" else None,
+        model_loaded=status.is_loaded,
+        error=None if status.error is None else to_body(status.error)["error"],
+    )
+
+
+async def _follow_loading(status: Status, send: Send) -> None:
+    """Send each step of loading, from the one it is at."""
+    told = None
+    while True:
+        changed = status.changed
+        if status.loading is not None and status.loading != told:
+            told = status.loading
+            await send.send(event(told))
+        if status.state != "loading":
+            break
+        await changed.wait()
+    if not status.is_loaded:
+        status.check_ready()  # it failed, or was given up
+    await send.send(event(wire.LoadingEnded()))
+
+
+async def _follow_status(status: Status, send: Send) -> None:
+    """Send what is, then every change."""
+    told = None
+    while True:
+        changed = status.changed
+        if (now := status.snapshot()) != told:
+            told = now
+            await send.send(event(now))
+        if status.is_closed:
+            return
+        await changed.wait()

@@ -1,0 +1,53 @@
+"""Makes the chain of samplers that chooses a request's next token."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+from rbee.worker import llama
+
+if TYPE_CHECKING:
+    from rbee.wire.common import Sampling
+
+TOP_K: Final = 40
+TOP_P: Final = 0.95
+MIN_P: Final = 0.05
+PENALTY_TOKENS: Final = 64
+"""How many of the last tokens the repeat penalty looks at."""
+LEAST_TEMPERATURE: Final = 1e-3
+LEAST_PENALTY: Final = 1e-2
+"""Below these, logits divided by them leave the range of 32-bit floats, and llama.cpp stops the process over NaN."""
+_MAX_SEED: Final = 2**32 - 2  # the value above it stands for "random" in llama.cpp
+
+
+class Sampler:
+    """A chain of llama.cpp's samplers, in its usual order; close it."""
+
+    def __init__(self, options: Sampling, vocabulary: int) -> None:
+        lib = self._lib = llama.api()
+        chain = self.chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+
+        def add(sampler: Any) -> None:
+            lib.llama_sampler_chain_add(chain, sampler)
+
+        if options.repeat_penalty is not None and options.repeat_penalty != 1:
+            penalty = max(options.repeat_penalty, LEAST_PENALTY)
+            add(lib.llama_sampler_init_penalties(vocabulary, PENALTY_TOKENS, penalty, 0.0, 0.0))
+        if options.temperature < LEAST_TEMPERATURE:
+            add(lib.llama_sampler_init_greedy())
+            return
+        if top_k := TOP_K if options.top_k is None else options.top_k:
+            add(lib.llama_sampler_init_top_k(top_k))
+        if (top_p := TOP_P if options.top_p is None else options.top_p) < 1:
+            add(lib.llama_sampler_init_top_p(top_p, 1))
+        if min_p := MIN_P if options.min_p is None else options.min_p:
+            add(lib.llama_sampler_init_min_p(min_p, 1))
+        add(lib.llama_sampler_init_temp(options.temperature))
+        add(lib.llama_sampler_init_dist(secrets.randbelow(_MAX_SEED) if options.seed is None else options.seed))
+
+    def close(self) -> None:
+        """Free the chain with its samplers."""
+        if self.chain is not None:
+            self._lib.llama_sampler_free(self.chain)
+            self.chain = None

@@ -1,0 +1,120 @@
+"""Takes inference requests from their arrival to a running generation."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.errors import CancelledError, DrainingError, InvalidRequestError
+from rbee.worker.engine import Engine
+from rbee.worker.generations import Generations
+
+if TYPE_CHECKING:
+    from rbee.wire.worker import InferenceRequest
+    from rbee.worker.generations import Generation
+    from rbee.worker.loading import Loaded
+    from rbee.worker.status import Status
+
+TOKENIZERS: Final = 4
+"""Prompts tokenised at the same time; a long one takes a thread for a second."""
+CANCEL_ALL_SECONDS: Final = 2.0
+
+
+class Service:
+    """What the worker does once its model is loaded."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self._generations = Generations(status)
+        self._preparing: dict[str, trio.CancelScope] = {}
+        self._limiter = trio.CapacityLimiter(TOKENIZERS)
+        self._loaded: Loaded | None = None
+        self._engine: Engine | None = None
+
+    async def run(self, loaded: Loaded) -> None:
+        """Serve requests until cancelled; raises EngineFailedError."""
+        self._loaded = loaded
+        self._engine = Engine(loaded.model, loaded.context, self._generations.deliver)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._engine.run)
+            self._status.set_loaded()
+
+    async def begin(self, asked: InferenceRequest, request_id: str) -> Generation:
+        """Check a request and start its generation, which the caller has to enter.
+
+        Raises the error that the client gets; nothing is taken then, nor when cancelled.
+        """
+        self._check(asked, request_id)
+        scope = self._preparing[request_id] = trio.CancelScope()
+        assert self._loaded is not None
+        try:
+            with scope:
+                tokens = await trio.to_thread.run_sync(
+                    self._loaded.model.tokenize, asked.prompt, limiter=self._limiter, abandon_on_cancel=True
+                )
+        finally:
+            del self._preparing[request_id]
+        if scope.cancelled_caught:
+            raise CancelledError("the request was cancelled")
+        length = self._loaded.context.length
+        if len(tokens) >= length:
+            raise InvalidRequestError(
+                f"the prompt has {len(tokens)} tokens, and the context holds {length}",
+                hint="shorten the prompt, or start the worker with a larger context",
+                field="prompt",
+                rule=f"fewer than {length} tokens",
+                tokens=len(tokens),
+                context=length,
+            )
+        if not tokens:
+            raise InvalidRequestError("field prompt: it has no tokens", field="prompt", rule="at least one token")
+        # The worker may have begun to shut down meanwhile.
+        self._status.check_ready()
+        assert self._engine is not None
+        limit = min(asked.max_tokens, length - len(tokens))
+        return self._generations.start(self._engine, request_id, tokens, asked, limit)
+
+    def _check(self, asked: InferenceRequest, request_id: str) -> None:
+        """Raise what can be known before the prompt is read."""
+        self._status.check_ready()
+        assert self._loaded is not None
+        length = self._loaded.context.length
+        if asked.max_tokens > length:
+            raise InvalidRequestError(
+                f"field max_tokens: at most {length}, the context's length",
+                field="max_tokens",
+                rule=f"<= {length}",
+                context=length,
+            )
+        if request_id in self._preparing:
+            raise InvalidRequestError(
+                "field request_id: a request with this id is running", field="request_id", rule="not in use"
+            )
+        self._generations.check_new(request_id)
+        self._generations.check_slot()
+
+    async def cancel(self, request_id: str) -> None:
+        """End a request if it runs; returns when it has ended."""
+        if (preparing := self._preparing.get(request_id)) is not None:
+            preparing.cancel()
+        if (generation := self._generations.find(request_id)) is not None:
+            await generation.cancel()
+
+    async def drain(self, seconds: float, urgent: trio.Event) -> None:
+        """Take no more requests, and give those that run `seconds`, or until `urgent`, to end; then end them."""
+        self._status.set_draining()
+        async with trio.open_nursery() as nursery:
+            nursery.cancel_scope.deadline = trio.current_time() + seconds
+            nursery.start_soon(_cancel_when, urgent, nursery.cancel_scope)
+            await self._status.wait_idle()
+            nursery.cancel_scope.cancel()
+        if self._engine is not None and self._status.slots_busy:
+            self._generations.cancel_all(self._engine, DrainingError("the worker is shutting down"))
+            with trio.move_on_after(CANCEL_ALL_SECONDS):
+                await self._status.wait_idle()
+
+
+async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
+    await event.wait()
+    scope.cancel()
