@@ -3,6 +3,7 @@
 import contextlib
 import fcntl
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,5 +21,9 @@ def lock(path: Path) -> Iterator[None]:
     """Holds an exclusive lock on `path` (made if missing). The kernel lets go when the holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with path.open("a") as handle:
-        fcntl.flock(handle, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print("waiting for another rbee that is setting up …", file=sys.stderr)
+            fcntl.flock(handle, fcntl.LOCK_EX)
         yield
