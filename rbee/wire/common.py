@@ -14,11 +14,11 @@ EVENT_STREAM: Final = "text/event-stream"
 DONE: Final = "[DONE]"
 """The data of the last event of every stream."""
 
-Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$")]
+Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")]
 """A UUID in its canonical lower-case text form (RFC 9562, section 4)."""
-ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+$")]
+ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 """A name or reference: 1 to 512 characters, no control characters."""
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}$")]
+Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
 """A node, backend or similar name: a letter or digit, then up to 62 of letters, digits, `._-`."""
 Prompt = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000_000, pattern=r"^[^\x00]*\Z")]
 """The text to continue: 1 to 1,000,000 characters, no NUL."""

@@ -53,7 +53,7 @@ class ReadyCallback(Request, kw_only=True):
     """What a worker tells its hive once its port is bound; the hive learns the address from it."""
 
     worker_id: Uuid
-    url: Annotated[str, msgspec.Meta(max_length=512, pattern=r"^http://[^\x00-\x20\x7f]+$")]
+    url: Annotated[str, msgspec.Meta(max_length=512, pattern=r"^http://[^\x00-\x20\x7f]+\Z")]
     model_ref: ShortText
     backend: Name
     device: DeviceIndex

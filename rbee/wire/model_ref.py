@@ -22,7 +22,8 @@ FORMS: Final = (
 )
 
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9\-_./:]+")
-_HF: Final = re.compile(r"(?P<repo>[^/:]+/[^/:]+)(?:/(?P<file>[^:]+\.gguf)|:(?P<variant>[^/:]+))?")
+_PART: Final = r"[^/:.][^/:]*"  # no hidden file, and no `.` that a URL or path would swallow
+_HF: Final = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:/(?P<file>(?:{_PART}/)*{_PART}\.gguf)|:(?P<variant>[^/:]+))?")
 
 
 class ModelRef(NamedTuple):
@@ -54,7 +55,7 @@ def parse(text: str) -> ModelRef:
     if provider == "builtin" and text == BUILTIN:
         return ModelRef("builtin", rest)
     if provider == "file" and rest.startswith("/") and rest.endswith(".gguf"):
-        return ModelRef("file", posixpath.normpath(rest))
+        return ModelRef("file", posixpath.normpath(f"/{rest.lstrip('/')}"))
     if provider == "hf" and (found := _HF.fullmatch(rest)):
         return ModelRef("hf", found["repo"], found["file"] or found["variant"])
     raise _refused("not one of the accepted forms" if colon else "a bare word names no model")
