@@ -1,0 +1,196 @@
+"""What tests of every kind share: a clean environment, servers in this process, daemons in processes of their own."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import hypothesis
+import psutil
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+
+    import trio
+    from quart_trio import QuartTrio
+
+ROOT = Path(__file__).resolve().parent.parent
+
+# The machine may be busy with other work: an example that takes long proves nothing.
+hypothesis.settings.register_profile("rbee", deadline=None, max_examples=50, database=None)
+hypothesis.settings.load_profile("rbee")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """No test sees the user's home, settings or colours."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("RBEE_") and name != "RBEE_PYZ"]:
+            patch.delenv(name)
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture
+async def serve_app(nursery: trio.Nursery) -> AsyncIterator[Callable[[QuartTrio], Awaitable[str]]]:
+    """Give a function that serves an application on a port of its own and returns its URL."""
+    from rbee.adapters import serve
+
+    servers: list[serve.Server] = []
+
+    async def start(app: QuartTrio) -> str:
+        listener = serve.bind("127.0.0.1", 0)
+        server = serve.Server(app, listener)
+        await nursery.start(server.run)
+        servers.append(server)
+        return serve.base_url(listener)
+
+    yield start
+    for server in servers:
+        await server.stop()
+
+
+class Daemon:
+    """A queen or hive in a process of its own, with a state folder of its own."""
+
+    def __init__(self, home: Path, role: str, *arguments: str, **environment: str) -> None:
+        self.home = home
+        self.role = role
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rbee", role, "--announce", *arguments],
+            cwd=ROOT,
+            env=self._environment(home) | environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        self.announced: list[dict[str, Any]] = []
+        self.url = ""
+
+    @staticmethod
+    def _environment(home: Path) -> dict[str, str]:
+        return os.environ | {
+            "RBEE_HOME": str(home),
+            "RBEE_QUEEN_PORT": "0",
+            "RBEE_HIVE_PORT": "0",
+            "PYTHONWARNINGS": "default",
+        }
+
+    def wait_ready(self) -> Daemon:
+        """Read its announcements until it is ready or has failed; stdout is read to its end."""
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.announced.append(json.loads(line))
+        ready = [line["ready"] for line in self.announced if "ready" in line]
+        self.url = ready[0]["url"] if ready else ""
+        return self
+
+    @property
+    def token(self) -> str:
+        return (self.home / "token").read_text().strip()
+
+    def client(self, **options: Any) -> httpx.Client:
+        """Return a client that has the token."""
+        headers = {"Authorization": f"Bearer {self.token}"}
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, **options)
+
+    def log(self) -> list[dict[str, Any]]:
+        """Return the lines of its log."""
+        return [json.loads(line) for line in (self.home / "logs" / f"{self.role}.log").read_text().splitlines()]
+
+    def signal(self, number: signal.Signals = signal.SIGTERM) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, seconds: float = 20) -> tuple[int, str]:
+        """Return exit code and stderr once it has ended."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        self.process.stdin = None
+        _, errors = self.process.communicate(timeout=seconds)
+        return self.process.returncode, errors.decode()
+
+    def close(self) -> None:
+        """Kill it if it still runs, and let go of its pipes."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                with suppress(BrokenPipeError):
+                    pipe.close()
+
+
+class Daemons:
+    """Starts daemons, and ends whatever of them is left."""
+
+    def __init__(self, home: Path) -> None:
+        self.home = home
+        self._started: list[Daemon] = []
+        self._homes = {home}
+
+    def start(self, role: str, *arguments: str, home: Path | None = None, **environment: str) -> Daemon:
+        """Start a daemon and wait until it is ready or has failed."""
+        return self.launch(role, *arguments, home=home, **environment).wait_ready()
+
+    def launch(self, role: str, *arguments: str, home: Path | None = None, **environment: str) -> Daemon:
+        """Start a daemon without waiting for it."""
+        self._homes.add(home or self.home)
+        daemon = Daemon(home or self.home, role, *arguments, **environment)
+        self._started.append(daemon)
+        return daemon
+
+    def left(self) -> list[psutil.Process]:
+        """Return the processes that belong to these state folders."""
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                if process.environ().get("RBEE_HOME") in {str(home) for home in self._homes}:
+                    found.append(process)
+        return [process for process in found if process.pid != os.getpid()]
+
+    def close(self) -> None:
+        for daemon in self._started:
+            daemon.close()
+        for process in self.left():
+            with suppress(psutil.Error):
+                process.kill()
+
+
+@pytest.fixture
+def daemons(tmp_path: Path) -> Iterator[Daemons]:
+    """Start daemons whose state is in a folder of this test."""
+    found = Daemons(tmp_path / "rbee")
+    yield found
+    found.close()
+
+
+@pytest.fixture(scope="module")
+def shared_daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons]:
+    """Start daemons that the tests of one module share."""
+    found = Daemons(tmp_path_factory.mktemp("shared") / "rbee")
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def eventually() -> Callable[[Callable[[], bool]], None]:
+    """Give a function that waits until something is so, and fails when it does not become so."""
+
+    def wait(condition: Callable[[], bool], seconds: float = 20) -> None:
+        limit = time.monotonic() + seconds
+        while not condition():
+            assert time.monotonic() < limit, "it did not come true in time"
+            time.sleep(0.02)
+
+    return wait

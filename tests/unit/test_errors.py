@@ -1,0 +1,142 @@
+"""The catalogue of errors, and how an error travels."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee import errors
+from rbee.errors import CATALOGUE, InternalError, RbeeError, from_body, to_body
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+HOSTILE = [
+    None,
+    [],
+    "error",
+    17,
+    {},
+    {"error": None},
+    {"error": "INTERNAL_ERROR"},
+    {"error": []},
+    {"error": {}},
+    {"error": {"code": "INTERNAL_ERROR"}},
+    {"error": {"message": "m"}},
+    {"error": {"code": 1, "message": "m"}},
+    {"error": {"code": ["INTERNAL_ERROR"], "message": "m"}},
+    {"error": {"code": {}, "message": "m"}},
+    {"error": {"code": "INTERNAL_ERROR", "message": {}}},
+]
+
+
+def _classes(base: type[RbeeError]) -> list[type[RbeeError]]:
+    return [found for sub in base.__subclasses__() for found in (sub, *_classes(sub))]
+
+
+OURS = [cls for cls in _classes(RbeeError) if cls.__module__ == errors.__name__]
+
+
+def test_no_two_classes_share_a_code() -> None:
+    codes = [cls.code for cls in OURS]
+    assert sorted(codes) == sorted(set(codes))
+
+
+def test_the_catalogue_knows_every_class() -> None:
+    assert {cls.code: cls for cls in OURS} == CATALOGUE
+
+
+@pytest.mark.parametrize("cls", OURS)
+def test_a_class_has_a_code_a_status_and_an_exit_code(cls: type[RbeeError]) -> None:
+    assert cls.code == cls.code.upper()
+    assert cls.code.replace("_", "").isalpha()
+    assert 400 <= cls.status < 600
+    assert 1 <= cls.exit_code < 256
+
+
+@pytest.mark.parametrize("cls", OURS)
+def test_an_error_survives_the_journey(cls: type[RbeeError]) -> None:
+    sent = cls("what happened", hint="what to do", required=6000, available=[1, None])
+    got = from_body(json.loads(json.dumps(to_body(sent, "an id"))))
+    assert type(got) is cls
+    assert (got.message, got.hint, got.details, got.correlation_id) == (
+        "what happened",
+        "what to do",
+        {"required": 6000, "available": [1, None]},
+        "an id",
+    )
+    assert str(got) == "what happened"
+
+
+@pytest.mark.parametrize("cls", OURS)
+def test_a_class_gives_its_advice_where_nothing_better_is_known(cls: type[RbeeError]) -> None:
+    sent = cls("what happened")
+    assert sent.hint == cls.advice
+    got = from_body(to_body(sent))
+    assert got is not None
+    assert got.hint == cls.advice
+
+
+def test_an_error_has_exactly_the_documented_fields() -> None:
+    body = to_body(errors.OutOfMemoryError("m", required=2, available=1), "c")
+    assert body == {
+        "error": {
+            "code": "VRAM_EXHAUSTED",
+            "message": "m",
+            "details": {"required": 2, "available": 1},
+            "hint": errors.OutOfMemoryError.advice,
+            "correlation_id": "c",
+        }
+    }
+
+
+def test_without_hint_and_correlation_id_their_fields_are_missing() -> None:
+    assert to_body(InternalError("m")) == {"error": {"code": "INTERNAL_ERROR", "message": "m", "details": {}}}
+
+
+def test_a_busy_worker_names_its_slots_beside_the_message() -> None:
+    error = to_body(errors.AllSlotsBusyError("m", slots_total=1, slots_busy=1))["error"]
+    assert (error["slots_total"], error["slots_busy"]) == (1, 1)
+    got = from_body({"error": error})
+    assert got is not None
+    assert got.details == {"slots_total": 1, "slots_busy": 1}
+
+
+def test_the_callers_correlation_id_wins_over_the_errors() -> None:
+    error = InternalError("m")
+    error.correlation_id = "old"
+    assert to_body(error, "new")["error"]["correlation_id"] == "new"
+    assert to_body(error)["error"]["correlation_id"] == "old"
+
+
+@pytest.mark.parametrize("body", HOSTILE)
+def test_what_is_no_error_object_is_none(body: object) -> None:
+    assert from_body(body) is None
+
+
+def test_an_unknown_code_is_an_internal_error() -> None:
+    got = from_body({"error": {"code": "FROM_THE_FUTURE", "message": "m"}})
+    assert type(got) is InternalError
+
+
+def test_parts_of_the_wrong_type_are_left_out() -> None:
+    got = from_body({"error": {"code": "CANCELLED", "message": "m", "details": 3, "hint": {}, "correlation_id": []}})
+    assert got is not None
+    assert (got.details, got.hint, got.correlation_id) == ({}, None, None)
+
+
+@given(JSON | st.fixed_dictionaries({"error": st.dictionaries(st.sampled_from(["code", "message", "details"]), JSON)}))
+def test_no_body_makes_it_fail(body: object) -> None:
+    got = from_body(body)
+    assert got is None or isinstance(got, RbeeError)
+
+
+def test_two_errors_do_not_share_their_details() -> None:
+    one, other = InternalError("m"), InternalError("m")
+    one.details["x"] = 1
+    assert other.details == {}
