@@ -100,6 +100,26 @@ class _Bound(Config):
         return Sockets([], [self._listener], [])
 
 
+class _LastByteShielded:
+    """The application, except that sending the end of an answer cannot be cancelled.
+
+    Hypercorn ends the request for the application when it has sent that, and only then starts the connection's idle
+    timer, all in the task that sends; quart-trio cancels this task as soon as the request ends. Unshielded, an idle
+    connection would never time out, and would hold up the end of the server.
+    """
+
+    def __init__(self, app: QuartTrio) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        async def send_shielded(message: Any) -> None:
+            is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
+            with trio.CancelScope(shield=is_last):
+                await send(message)
+
+        await self._app(scope, receive, send_shielded)
+
+
 class Server:
     """Serves one application on one listener; `run` in a nursery, then `stop`."""
 
@@ -113,7 +133,10 @@ class Server:
         """Serve until `stop`; started once requests are answered. Closes the listener."""
         try:
             await hypercorn.trio.serve(
-                self._app, _Bound(self._listener), shutdown_trigger=self._stop.wait, task_status=task_status
+                _LastByteShielded(self._app),
+                _Bound(self._listener),
+                shutdown_trigger=self._stop.wait,
+                task_status=task_status,
             )
         finally:
             self._ended.set()
