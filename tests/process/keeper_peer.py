@@ -1,0 +1,230 @@
+"""A stand-in for the keeper's peers: started as `queen` it plays queen and worker in one process.
+
+Called in any other way it is rbee itself, so that the keeper under test starts this file again as its queen. The
+environment variable PEER holds what should go wrong, as JSON; PEER_LOG names a file that gets each call.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import trio
+
+from rbee import __version__
+from rbee.adapters import config, tokens
+from rbee.adapters.announce import Announcer, Ready
+from rbee.adapters.instance import Place
+from rbee.errors import AlreadyRunningError, from_body
+from rbee.wire.common import Narration
+
+PLAN = json.loads(os.environ.get("PEER", "{}"))
+WORKER_ID = "6b8ff8ee-1a6c-4a2c-8a3c-0123456789ab"
+NARRATION = {"actor": "queen-rbee", "action": "choose", "target": "local", "human": "Choosing a worker on local"}
+
+
+class Peer:
+    """Both daemons at one port."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self.token = token
+        self.stopped = trio.Event()
+        self.asked_ready = 0
+        self.asked_inference = 0
+
+    async def handle(self, stream: trio.SocketStream) -> None:
+        with contextlib.suppress(trio.BrokenResourceError):
+            async with stream:
+                head, body = await self.read(stream)
+                if head:
+                    method, path, _ = head.split("\r\n")[0].split(" ")
+                    key = next(
+                        (line.partition(" ")[2] for line in head.split("\r\n") if line.lower().startswith("auth")), None
+                    )
+                    self.record(method, path, body)
+                    await self.answer(stream, method, path, key)
+
+    @staticmethod
+    async def read(stream: trio.SocketStream) -> tuple[str, bytes]:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            if not (chunk := await stream.receive_some(65536)):
+                return "", b""
+            data += chunk
+        head, _, body = data.partition(b"\r\n\r\n")
+        text = head.decode()
+        length = next(
+            (int(line.split(":")[1]) for line in text.split("\r\n") if line.lower().startswith("content-length")), 0
+        )
+        while len(body) < length:
+            body += await stream.receive_some(65536)
+        return text, body
+
+    @staticmethod
+    def record(method: str, path: str, body: bytes) -> None:
+        if log := os.environ.get("PEER_LOG"):
+            with Path(log).open("a") as file:
+                file.write(json.dumps([method, path, json.loads(body or b"null")]) + "\n")
+
+    async def answer(self, stream: trio.SocketStream, method: str, path: str, key: str | None) -> None:
+        if path == "/health":
+            await reply(stream, 200, {"status": "ok", "version": PLAN.get("version", __version__)})
+        elif path.startswith("/v2") and key != f"Bearer {self.token}":
+            await reply(stream, 401, error("INVALID_API_KEY", "wrong key"))
+        elif (method, path) == ("POST", "/v2/tasks"):
+            await self.place(stream)
+        elif path == "/v2/workers/list":
+            await reply(stream, 200, {"workers": PLAN.get("workers", [])})
+        elif path.startswith("/v2/workers/health"):
+            await reply(stream, 200, {"status": "alive", "workers": []})
+        elif path == "/v1/ready":
+            await self.ready(stream)
+        elif path == "/v1/loading/progress":
+            await self.progress(stream)
+        elif (method, path) == ("POST", "/v1/inference"):
+            await self.generate(stream)
+        elif method == "DELETE":
+            if path.startswith("/v1"):
+                self.stopped.set()
+            await stream.send_all(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
+        else:
+            await reply(stream, 404, error("ROUTE_NOT_FOUND", path))
+
+    async def place(self, stream: trio.SocketStream) -> None:
+        await begin(stream)
+        await event(stream, NARRATION | PLAN.get("narration", {}), "narration")
+        if PLAN.get("place") == "hang":
+            await trio.sleep_forever()
+        if PLAN.get("place") == "cut":
+            return
+        if (failure := PLAN.get("place")) is not None:
+            await event(stream, error(*failure))
+        else:
+            handle = {"request_id": "", "worker_id": WORKER_ID, "worker_url": self.url, "api_key": "key"}
+            await event(stream, handle | {"state": "idle"}, "worker")
+        await stream.send_all(b"data: [DONE]\n\n")
+
+    async def ready(self, stream: trio.SocketStream) -> None:
+        self.asked_ready += 1
+        if "load_error" in PLAN:
+            body = {"ready": False, "state": "failed", "error": error(*PLAN["load_error"])["error"]}
+        elif self.asked_ready > PLAN.get("loading", 0):
+            body = {"ready": True, "state": "idle", "model_loaded": True}
+        else:
+            body = {"ready": False, "state": "loading", "progress_url": f"{self.url}/v1/loading/progress"}
+        await reply(stream, 200, body)
+
+    async def progress(self, stream: trio.SocketStream) -> None:
+        await begin(stream)
+        for layer in range(1, PLAN.get("layers", 4) + 1):
+            progress = {"layers_loaded": layer, "layers_total": 22, "vram_mb": layer * 30.5}
+            await event(stream, {"stage": "loading_to_vram"} | progress)
+            await trio.sleep(PLAN.get("layer_s", 0.05))
+        if "stuck" in PLAN:
+            await trio.sleep_forever()
+        await event(stream, {"stage": "ready"})
+        await stream.send_all(b"data: [DONE]\n\n")
+
+    async def generate(self, stream: trio.SocketStream) -> None:
+        self.asked_inference += 1
+        if self.asked_inference <= PLAN.get("busy", 0):
+            await reply(stream, 503, error("ALL_SLOTS_BUSY", "all slots are busy"))
+            return
+        if PLAN.get("refuse") is not None:
+            await reply(stream, 401, error(*PLAN["refuse"]))
+            return
+        await begin(stream)
+        pieces = PLAN.get("tokens", ["Once", " upon", " a", " time", ", the bée", "\nsang."])
+        for index, piece in enumerate(pieces):
+            if index == PLAN.get("cut_after"):
+                return
+            if index == PLAN.get("hang_after"):
+                await self.stopped.wait()
+                return
+            await event(stream, {"token": piece, "index": index})
+            await trio.sleep(PLAN.get("token_s", 0))
+        told = f"Generated {len(pieces)} tokens in 12 ms"
+        await event(stream, NARRATION | {"actor": "llm-worker-rbee", "action": "inference", "human": told}, "narration")
+        done = {"done": True, "total_tokens": len(pieces), "duration_ms": 12.5, "stop_reason": "eos"}
+        await event(stream, done)
+        await stream.send_all(b"data: [DONE]\n\n")
+
+
+def error(code: str, message: str) -> dict[str, object]:
+    return {"error": {"code": code, "message": message, "details": {}}}
+
+
+async def reply(stream: trio.SocketStream, status: int, body: object) -> None:
+    data = json.dumps(body).encode()
+    head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\nContent-Length: {len(data)}\r\nConnection: close"
+    await stream.send_all(head.encode() + b"\r\n\r\n" + data)
+
+
+async def begin(stream: trio.SocketStream) -> None:
+    await stream.send_all(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n")
+
+
+async def event(stream: trio.SocketStream, message: object, name: str | None = None) -> None:
+    named = f"event: {name}\n" if name else ""
+    await stream.send_all(f"{named}data: {json.dumps(message)}\n\n".encode())
+
+
+async def queen(arguments: list[str]) -> None:
+    announcer = Announcer("--announce" in arguments)
+    ephemeral = "--ephemeral" in arguments
+    settings = config.load()
+    if PLAN.get("start") == "die":
+        sys.stderr.write("the stand-in dies as it was told\n")
+        sys.exit(3)
+    if PLAN.get("start") == "hang":
+        await until_asked(ephemeral)
+        return
+    if (failure := PLAN.get("start")) is not None:
+        announcer.failed(from_body(error(*failure)))
+        sys.exit(1)
+    try:
+        place = Place(settings.state_dir, "queen")
+    except AlreadyRunningError as exc:
+        announcer.failed(exc)
+        sys.exit(1)
+    token = tokens.load_or_create(settings.token_file)
+    async with trio.open_nursery() as nursery:
+        listeners = await trio.open_tcp_listeners(settings.queen.port, host="127.0.0.1")
+        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+        nursery.start_soon(trio.serve_listeners, Peer(url, token).handle, listeners)
+        announcer.tell(Narration(actor="queen-rbee", action="ready", target="queen", human=f"Listening on {url}"))
+        place.publish(url, __version__, ephemeral=ephemeral)
+        announcer.ready(Ready(url, os.getpid(), __version__))
+        await until_asked(ephemeral)
+        if (seconds := PLAN.get("end_s")) is not None:
+            with trio.move_on_after(seconds):
+                await until_asked(ephemeral=False)
+        nursery.cancel_scope.cancel()
+
+
+async def until_asked(ephemeral: bool) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def parent() -> None:
+                await trio.lowlevel.wait_readable(0)
+                nursery.cancel_scope.cancel()
+
+            if ephemeral:
+                nursery.start_soon(parent)
+            async for _ in signals:
+                nursery.cancel_scope.cancel()
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["queen"]:
+        trio.run(queen, sys.argv[2:])
+    else:
+        from rbee.entry import main
+
+        sys.exit(main())
