@@ -17,9 +17,10 @@ STEPS = ("daemons", "inference", "workers", "streams")
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the steps known to every feature, and the scenarios' tags to pytest."""
-    for name in STEPS:
-        pytest.register_assert_rewrite(f"features.steps.{name}")
-        config.pluginmanager.import_plugin(f"features.steps.{name}")
+    modules = [f"features.steps.{name}" for name in STEPS]
+    pytest.register_assert_rewrite(*modules)
+    for module in modules:
+        config.pluginmanager.import_plugin(module)
     for number in range(1, 63):
         config.addinivalue_line("markers", f"s{number:02d}: scenario {number}")
     for number in range(1, 10):
