@@ -42,9 +42,10 @@ def hand_over():
             pass  # the interpreter that .venv was made from is gone: make it again
     import environment
 
-    if environment.set_up():
+    code = environment.set_up()
+    if code == 0:
         os.execv(stamp.PYTHON, command)
-    return 1
+    return code
 
 
 def run():

@@ -10,7 +10,7 @@ from pathlib import Path
 import cache
 import llama
 import stamp
-from progress import Progress, StepFailed
+from progress import Progress, StepFailed, exit_code
 
 LOCKS = Path(stamp.ROOT) / "build" / "locks"
 LOG = Path(stamp.VENV) / "setup.log"
@@ -18,34 +18,27 @@ TAIL_LINES = 8
 REQUIREMENT_FOUND = ("Collecting ", "Processing ", "Requirement already satisfied")
 
 
-def set_up(*, dev: bool = False) -> bool:
-    """Brings .venv up to date, with the tools for tests if `dev`; tells the user where that fails."""
+def set_up(*, dev: bool = False) -> int:
+    """Brings .venv up to date, with the tools for tests if `dev`. Returns an exit code; the user has been told why."""
     os.umask(0o022)  # the modes of some installed files end up in the zipapp
-    try:
-        with cache.lock(Path(stamp.ROOT) / ".venv.lock"):
-            if not (stamp.is_current() and os.access(stamp.PYTHON, os.X_OK)):
-                _make()
-            if dev and not stamp.is_current(stamp.DEV):
-                _install_lock("dev.txt", "tools for tests")
-                stamp.write(stamp.DEV)
-    except StepFailed as failure:
-        failure.tell()
-    except OSError as error:
-        StepFailed(f"setting up {stamp.VENV} failed: {error}").tell()
-    except KeyboardInterrupt:
-        print("\nrbee: stopped; the next run sets up again", file=sys.stderr)
-        sys.exit(130)
-    else:
-        return True
-    return False
+    return exit_code(lambda: _bring_up_to_date(dev))
+
+
+def _bring_up_to_date(dev: bool) -> None:
+    with cache.lock(Path(stamp.ROOT) / ".venv.lock"):
+        if not (stamp.is_current() and os.access(stamp.PYTHON, os.X_OK)):
+            _make()
+        if dev and not stamp.is_current(stamp.DEV):
+            _install_lock("dev.txt", "tools for tests")
+            stamp.write(stamp.DEV)
 
 
 def enter() -> None:
     """Goes on in .venv's Python with the tools for tests: returns there, after running the script anew if need be."""
     if Path(sys.prefix).resolve() == Path(stamp.VENV):
         return
-    if not set_up(dev=True):
-        sys.exit(1)
+    if code := set_up(dev=True):
+        sys.exit(code)
     os.execv(stamp.PYTHON, [stamp.PYTHON, *sys.argv])
 
 

@@ -22,7 +22,7 @@ from typing import TextIO
 
 import cache
 import engine_wheel
-from progress import Progress, StepFailed
+from progress import Progress, StepFailed, exit_code
 
 HERE = Path(__file__).resolve().parent
 SOURCE_LOCK = HERE / "locks" / "llama.txt"
@@ -184,16 +184,5 @@ class _Runner:
             )
 
 
-def main() -> int:
-    try:
-        print(wheel())
-    except StepFailed as failure:
-        failure.tell()
-        return 1
-    except KeyboardInterrupt:
-        return 130
-    return 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(lambda: print(wheel())))

@@ -1,6 +1,7 @@
-"""Tells on stderr how far a long step has come: one moving line on a terminal, a few plain ones elsewhere."""
+"""Tells on stderr how a long step goes: how far it has come, or why it cannot be finished."""
 
 import sys
+from collections.abc import Callable
 from typing import Self
 
 
@@ -18,8 +19,28 @@ class StepFailed(Exception):
             print(f"hint: {self.hint}", file=sys.stderr)
 
 
+def exit_code(work: Callable[[], object]) -> int:
+    """Does the work; where it cannot be finished, tells the user why in place of a traceback."""
+    try:
+        work()
+    except StepFailed as failure:
+        failure.tell()
+        return 1
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        StepFailed(f"setting up failed: {error.strerror or error}{where}").tell()
+        return 1
+    except KeyboardInterrupt:
+        print("\nrbee: stopped; nothing half-done is kept", file=sys.stderr)
+        return 130
+    return 0
+
+
 class Progress:
-    """Counts the steps of one job. Use as a context manager: leaving it ends the moving line."""
+    """Counts the steps of one job: in one moving line on a terminal, in a few plain ones elsewhere.
+
+    Use as a context manager: leaving it ends the moving line.
+    """
 
     def __init__(self, label: str) -> None:
         self.label = label

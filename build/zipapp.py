@@ -18,7 +18,7 @@ from typing import Any
 import environment
 import llama
 import wheels
-from progress import StepFailed
+from progress import StepFailed, exit_code
 
 ROOT = Path(__file__).resolve().parent.parent
 LAUNCHER = ROOT / "build" / "launcher"
@@ -130,17 +130,13 @@ def _build_id(packed: bytes) -> str:
         return str(json.loads(archive.read("environment.json"))["build_id"])[:16]
 
 
-def main() -> int:
-    environment.enter()
-    try:
-        target = build()
-    except StepFailed as failure:
-        failure.tell()
-        return 1
+def main() -> None:
+    """Builds the file and prints what came out."""
+    target = build()
     content = target.read_bytes()
     print(f"{target.relative_to(ROOT)}: {len(content)} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    environment.enter()
+    sys.exit(exit_code(main))
