@@ -13,6 +13,8 @@ from rbee.errors import InvalidConfigurationError
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^[/~]")]
+"""Daemons work in other folders than the command that starts them, so a relative path would name another place."""
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -46,8 +48,8 @@ class Worker(_Section, kw_only=True):
 
 
 class Paths(_Section, kw_only=True):
-    models_dir: str = "~/.local/share/rbee/models"
-    state_dir: str = "~/.rbee"
+    models_dir: AbsolutePath = "~/.local/share/rbee/models"
+    state_dir: AbsolutePath = "~/.rbee"
 
     @property
     def models(self) -> Path:
@@ -77,7 +79,7 @@ class Timeouts(_Section, kw_only=True):
 
 
 class Auth(_Section, kw_only=True):
-    token_file: str | None = None
+    token_file: AbsolutePath | None = None
 
 
 class Settings(_Section, kw_only=True):
@@ -132,7 +134,7 @@ def load(flags: dict[str, dict[str, Any]] | None = None, *, file: str | None = N
                 words = value.split() if key == "command" else value
                 _merge(settings, {section: {key: words}}, f"in the environment variable {name}", strict=False)
     if home := os.environ.get("RBEE_HOME"):
-        settings.paths.state_dir = home
+        _merge(settings, {"paths": {"state_dir": home}}, "in the environment variable RBEE_HOME")
     for section, values in (flags or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
         _merge(settings, {section: given}, "on the command line")
@@ -141,8 +143,10 @@ def load(flags: dict[str, dict[str, Any]] | None = None, *, file: str | None = N
 
 def _find(file: str | None) -> Path | None:
     """Return the first configuration file that exists; one that was asked for by name must exist."""
-    if (asked := file or os.environ.get("RBEE_CONFIG")) is not None:
+    if asked := file or os.environ.get("RBEE_CONFIG"):
         path = Path(asked).expanduser()
+        if file is None and not path.is_absolute():
+            raise InvalidConfigurationError(f"RBEE_CONFIG must be an absolute path, and is {asked}", key="RBEE_CONFIG")
         if not path.is_file():
             raise InvalidConfigurationError(f"the configuration file {path} does not exist")
         return path
@@ -176,4 +180,6 @@ def _merge(settings: Settings, values: dict[str, Any], where: str, *, strict: bo
                 setattr(getattr(settings, section), key, msgspec.convert(value, field.type, strict=strict))
             except msgspec.ValidationError as exc:
                 rule = str(exc).replace("`", "").lower()
+                if "matching regex" in rule:
+                    rule = "expected an absolute path"
                 raise InvalidConfigurationError(f"{section}.{key}: {rule} ({where})", key=f"{section}.{key}") from None

@@ -32,7 +32,8 @@ def main(argv: list[str]) -> int:
     )
     parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
     parser.add_argument("--port", type=int, help="port to listen on (default 8080)")
-    parser.add_argument("--config", help="configuration file")
+    # Absolute, because the hive reads it too, in another folder.
+    parser.add_argument("--config", type=os.path.abspath, help="configuration file")
     parser.add_argument("--debug", action="store_true", help="log more")
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
