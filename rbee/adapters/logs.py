@@ -8,9 +8,12 @@ import re
 import sys
 import time
 import uuid
+from contextlib import suppress
 from contextvars import ContextVar
 from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING, Final
+
+from rbee.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -59,11 +62,20 @@ class _PatientFileHandler(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
         if not isinstance(sys.exc_info()[1], OSError):
             super().handleError(record)
+            return
+        # What could not be written is still in the stream's buffer, and would fail its closing at the next rotation.
+        if (stream := self.stream) is not None:
+            self.stream = None
+            with suppress(OSError):
+                stream.close()
 
 
 def to_file(role: str, path: Path, level: int = logging.INFO) -> None:
-    """Send every log record of this process to `path`."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Send every log record of this process to `path`. Raises StorageError where its folder cannot be made."""
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise StorageError(f"the log folder {path.parent} cannot be made: {exc.strerror}") from exc
     _install(_PatientFileHandler(path, maxBytes=MAX_BYTES, backupCount=1, encoding="utf-8", delay=True), role, level)
 
 
