@@ -22,21 +22,21 @@ def load_or_create(path: Path) -> str:
     """
     if (token := read(path)) is not None:
         return token
-    scratch = path.with_name(f"{path.name}.{os.getpid()}")
+    # A name that no other creator has, nor one that was killed here: in a container pids come again soon.
+    scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         token = "rbee_" + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
-        descriptor = os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(token + "\n")
-            file.flush()
-            os.fsync(file.fileno())
         try:
+            with os.fdopen(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+                file.write(token + "\n")
+                file.flush()
+                os.fsync(file.fileno())
             os.link(scratch, path)
         except FileExistsError:
             token = read(path) or token
         finally:
-            scratch.unlink()
+            scratch.unlink(missing_ok=True)
     except OSError as exc:
         raise StorageError(f"the token file {path} could not be made: {exc.strerror}") from exc
     return token
