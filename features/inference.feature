@@ -95,3 +95,7 @@ Feature: Text from a model
     And a worker that is idle
     When clients send prompts that are no text to queen and worker
     Then each answer has status 400 and code INVALID_REQUEST
+
+  Scenario: One file for every Python
+    When the user runs infer under each CPython from 3.11 to 3.14 that is here
+    Then each printed the text and one newline, and left no process

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import parsers, then, when
 
-from features.lab.machine import wait_until
+from features.lab.machine import find_python, wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
@@ -20,6 +20,26 @@ EVERY_OPTION = (
     *("--max-tokens", "30", "--temperature", "0.9", "--backend", "cpu", "--device", "0", "--top-p", "0.9"),
     *("--top-k", "50", "--min-p", "0.02", "--seed", "7", "--stop", "THE END", "--raw"),
 )
+
+
+@when("the user runs infer under each CPython from 3.11 to 3.14 that is here")
+def _infer_each_python(machine: Machine, seen: dict[str, Any]) -> None:
+    pythons = filter(None, (find_python(version) for version in ("3.11", "3.12", "3.13", "3.14")))
+    seen["each"] = []
+    for machine.python in pythons:
+        done = machine.run("infer", "--prompt", "Once upon a time", "--seed", "1")
+        seen["each"].append((machine.python, done, machine.processes()))
+
+
+@then("each printed the text and one newline, and left no process")
+def _each_python(seen: dict[str, Any]) -> None:
+    assert seen["each"]
+    for python, done, left in seen["each"]:
+        assert done.returncode == 0, (python, done.stderr.decode())
+        assert left == {}
+    assert len({done.stdout for _, done, _ in seen["each"]}) == 1, "the same seed gives the same text everywhere"
+    seen["done"] = seen["each"][0][1]
+    _text(seen)
 
 
 @when(parsers.parse('the user runs infer with the prompt "{prompt}"'))
