@@ -57,7 +57,8 @@ def check_memory(needed: int, available: int, resource: str) -> None:
     """Raise OutOfMemoryError, with both numbers in MB, when `needed` bytes do not fit."""
     if needed <= available:
         return
-    required_mb, available_mb = -(-needed // MEGABYTE), available // MEGABYTE
+    # Below zero where workers that are starting will take more than is left.
+    required_mb, available_mb = -(-needed // MEGABYTE), max(0, available // MEGABYTE)
     raise OutOfMemoryError(
         f"the model needs {required_mb} MB of {resource.upper()}, and {available_mb} MB are available",
         required=required_mb,
