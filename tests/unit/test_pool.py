@@ -1,0 +1,556 @@
+"""The life of workers: what happened goes in, what to do comes out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from rbee.errors import (
+    DrainingError,
+    LoadingTimeoutError,
+    OutOfMemoryError,
+    RbeeError,
+    SpawnFailedError,
+    SpawnTimeoutError,
+    WorkerNotFoundError,
+)
+from rbee.hive.pool import (
+    Answer,
+    AskToEnd,
+    Effect,
+    Follow,
+    Forget,
+    Keep,
+    Kill,
+    Launch,
+    Limits,
+    Pool,
+    Spec,
+    Terminate,
+    Worker,
+)
+from rbee.wire.worker import WorkerStatus
+
+URL = "http://127.0.0.1:8001"
+GB = 1_000_000_000
+SPEC = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 3 * GB)
+PHASES = ["starting", "loading", "serving", "busy", "failed", "ending"]
+
+
+def told(state: str, busy: int = 0, total: int = 4, **more: Any) -> WorkerStatus:
+    return WorkerStatus(state=state, slots_total=total, slots_available=total - busy, **more)  # type: ignore[arg-type]
+
+
+def kinds(effects: list[Effect]) -> list[type]:
+    return [type(effect) for effect in effects]
+
+
+def at(phase: str, now: float = 0.0, pool: Pool | None = None, worker_id: str = "w") -> tuple[Pool, Worker]:
+    """Return a pool with one worker that has come this far at the time `now`."""
+    pool = pool or Pool(Limits())
+    pool.spawn(worker_id, SPEC, 100 * GB, now)
+    worker = pool.workers[worker_id]
+    pool.launched(worker_id, 17)
+    if phase == "starting":
+        return pool, worker
+    pool.called_back(worker_id, URL, now)
+    match phase:
+        case "serving":
+            pool.status(worker_id, told("idle"), now, 1000.0)
+        case "busy":
+            pool.status(worker_id, told("busy", 1), now, 1000.0)
+        case "failed":
+            pool.status(worker_id, told("failed"), now, 1000.0)
+        case "ending":
+            pool.status(worker_id, told("idle"), now, 1000.0)
+            pool.end(worker_id, now)
+        case _:
+            assert phase == "loading"
+    return pool, worker
+
+
+# The whole life.
+
+
+def test_the_life_of_a_worker() -> None:
+    pool = Pool(Limits())
+    effects = pool.spawn("w", SPEC, 100 * GB, 0)
+    worker = pool.workers["w"]
+    assert effects == [Launch(worker)]
+    assert (worker.state, worker.slots_available, worker.pid) == ("loading", 0, None)
+
+    assert pool.launched("w", 17) == [Keep(worker)]
+    assert (worker.state, worker.pid) == ("loading", 17)
+
+    assert pool.called_back("w", URL, 1) == [Keep(worker), Answer(worker, None), Follow(worker)]
+    assert (worker.state, worker.slots_available, worker.url) == ("loading", 0, URL)
+
+    assert pool.status("w", told("loading", layers_loaded=3, layers_total=8), 2, 1000) == []
+    assert (worker.layers, worker.last_health_at) == ((3, 8), 1000)
+
+    assert pool.status("w", told("idle"), 3, 1001) == [Keep(worker)]
+    assert (worker.state, worker.slots_available, worker.idle_since) == ("idle", 4, 1001)
+
+    assert pool.status("w", told("busy", 2), 4, 1002) == [Keep(worker)]
+    assert (worker.state, worker.slots_available, worker.idle_since) == ("busy", 2, None)
+
+    assert pool.status("w", told("idle"), 5, 1003) == [Keep(worker)]
+    assert (worker.state, worker.slots_available, worker.idle_since) == ("idle", 4, 1003)
+
+    assert pool.end("w", 6) == [Keep(worker), AskToEnd(worker)]
+    assert (worker.state, worker.slots_available, worker.idle_since) == ("draining", 0, 1003)
+
+    assert pool.exited("w", "exit code 0") == [Forget(worker, None)]
+    assert pool.workers == {}
+    assert pool.due() is None
+
+
+def test_a_health_report_does_not_move_the_idle_time() -> None:
+    pool, worker = at("serving")
+    assert pool.status("w", told("idle"), 50, 1050) == []
+    assert (worker.idle_since, worker.last_health_at) == (1000, 1050)
+
+
+def test_a_report_that_changes_nothing_is_not_stored() -> None:
+    pool, _ = at("busy")
+    assert pool.status("w", told("busy", 1), 1, 1001) == []
+    assert kinds(pool.status("w", told("busy", 2), 2, 1002)) == [Keep]
+
+
+# Deadlines.
+
+
+def test_a_worker_that_does_not_call_back_in_time_is_killed() -> None:
+    pool, worker = at("starting")
+    assert pool.due() == 30
+    assert pool.tick(29.9) == []
+    assert pool.tick(30) == [Kill(worker)]
+    assert worker.state == "draining"
+    answer, forget = pool.exited("w", "SIGKILL")
+    assert isinstance(answer, Answer)
+    assert isinstance(answer.error, SpawnTimeoutError)
+    assert "30 s" in answer.error.message
+    assert forget == Forget(worker, answer.error.message)
+
+
+def test_a_launch_that_hangs_is_answered_once_it_ends() -> None:
+    pool = Pool(Limits())
+    pool.spawn("w", SPEC, 100 * GB, 0)
+    worker = pool.workers["w"]
+    assert pool.tick(30) == [], "there is no process yet"
+    assert pool.launched("w", 17) == [Keep(worker), Terminate(worker)]
+    assert pool.tick(40) == [Kill(worker)]
+    answer = pool.exited("w", "SIGKILL")[0]
+    assert isinstance(answer, Answer)
+    assert isinstance(answer.error, SpawnTimeoutError)
+
+
+def test_a_model_that_does_not_load_in_time_ends_its_worker() -> None:
+    pool, worker = at("loading", now=10)
+    pool.status("w", told("loading", layers_loaded=3, layers_total=8), 20, 1000)
+    assert pool.due() == 310
+    assert pool.tick(310) == [Kill(worker)]
+    assert isinstance(worker.error, LoadingTimeoutError)
+    assert worker.error.details == {"elapsed": 300, "state": "loading", "layers_loaded": 3, "layers_total": 8}
+    assert "layer 3 of 8" in worker.error.message
+    assert pool.exited("w", "SIGKILL") == [Forget(worker, worker.error.message)]
+
+
+def test_a_serving_worker_has_no_deadline() -> None:
+    for phase in ("serving", "busy"):
+        pool, _ = at(phase)
+        assert pool.due() is None
+        assert pool.tick(1e9) == []
+
+
+def test_a_failed_load_is_shown_for_a_while() -> None:
+    pool, worker = at("failed")
+    assert (worker.state, worker.slots_available) == ("unhealthy", 0)
+    assert pool.due() == 10
+    assert kinds(pool.tick(10)) == [Keep, AskToEnd]
+    assert kinds(pool.tick(20)) == [Kill]
+
+
+@pytest.mark.parametrize(("phase", "seconds"), [("serving", 10), ("busy", 40), ("loading", 10)])
+def test_a_worker_that_does_not_end_is_killed(phase: str, seconds: float) -> None:
+    pool, worker = at(phase)
+    pool.end("w", 0)
+    assert pool.due() == seconds
+    assert pool.tick(seconds - 0.1) == []
+    assert pool.tick(seconds) == [Kill(worker)]
+
+
+def test_killing_is_repeated_until_it_is_gone() -> None:
+    pool, worker = at("ending")
+    assert pool.tick(10) == [Kill(worker)]
+    assert pool.tick(10) == []
+    assert pool.tick(20) == [Kill(worker)]
+
+
+def test_only_the_overdue_ones_are_touched() -> None:
+    pool, _ = at("starting", 0, worker_id="a")
+    _, later = at("starting", 5, pool, "b")
+    assert [effect.worker.id for effect in pool.tick(30)] == ["a"]
+    assert later.phase == "starting"
+    assert pool.due() == 35
+
+
+# Failures.
+
+
+def test_a_process_that_cannot_be_started_is_answered() -> None:
+    pool = Pool(Limits())
+    pool.spawn("w", SPEC, 100 * GB, 0)
+    worker = pool.workers["w"]
+    error = SpawnFailedError("no such program")
+    assert pool.launch_failed("w", error) == [Answer(worker, error), Forget(worker, "no such program")]
+    assert pool.workers == {}
+
+
+def test_a_worker_that_ends_before_it_is_ready_is_answered_with_how() -> None:
+    pool, worker = at("starting")
+    answer, forget = pool.exited("w", "exit code 1")
+    assert isinstance(answer, Answer)
+    assert isinstance(answer.error, SpawnFailedError)
+    assert "exit code 1" in answer.error.message
+    assert forget == Forget(worker, "exit code 1")
+
+
+def test_what_a_worker_said_itself_is_the_answer() -> None:
+    pool, worker = at("starting")
+    said = RbeeError("no memory")
+    assert pool.exited("w", "exit code 1", said) == [Answer(worker, said), Forget(worker, "no memory")]
+
+
+@pytest.mark.parametrize("phase", ["loading", "serving", "busy"])
+def test_a_crash_is_told_and_not_answered_again(phase: str) -> None:
+    pool, worker = at(phase)
+    assert pool.exited("w", "SIGSEGV") == [Forget(worker, "SIGSEGV")]
+
+
+def test_an_end_that_was_asked_for_is_no_crash() -> None:
+    pool, worker = at("ending")
+    assert pool.exited("w", "exit code 0") == [Forget(worker, None)]
+
+
+def test_a_start_that_was_given_up_is_answered() -> None:
+    pool, worker = at("starting")
+    assert pool.end("w", 1) == [Terminate(worker)]
+    answer = pool.exited("w", "SIGTERM")[0]
+    assert isinstance(answer, Answer)
+    assert isinstance(answer.error, SpawnFailedError)
+
+
+def test_a_start_given_up_before_there_was_a_process_ends_it_when_there_is() -> None:
+    pool = Pool(Limits())
+    pool.spawn("w", SPEC, 100 * GB, 0)
+    assert pool.end("w", 1) == []
+    worker = pool.workers["w"]
+    assert pool.launched("w", 17) == [Keep(worker), Terminate(worker)]
+
+
+# Strangers, and things said twice.
+
+
+def test_a_stranger_is_refused() -> None:
+    pool = Pool(Limits())
+    with pytest.raises(WorkerNotFoundError):
+        pool.called_back("x", URL, 0)
+    with pytest.raises(WorkerNotFoundError):
+        pool.end("x", 0)
+    assert pool.status("x", told("idle"), 0, 0) == []
+    assert pool.refused_to_end("x") == []
+    assert pool.workers == {}
+
+
+@pytest.mark.parametrize("phase", ["loading", "serving", "busy", "failed", "ending"])
+def test_a_repeated_callback_changes_nothing(phase: str) -> None:
+    pool, worker = at(phase)
+    before = (worker.phase, worker.url, worker.deadline)
+    assert pool.called_back("w", "http://elsewhere:1", 5) == []
+    assert (worker.phase, worker.url, worker.deadline) == before
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_ending_twice_asks_once(phase: str) -> None:
+    pool, _ = at(phase)
+    pool.end("w", 1)
+    deadline = pool.due()
+    assert pool.end("w", 2) == []
+    assert pool.due() == deadline, "asking again does not give it more time"
+
+
+def test_a_worker_that_refuses_to_end_is_told_by_a_signal() -> None:
+    pool, worker = at("ending")
+    assert pool.refused_to_end("w") == [Terminate(worker)]
+
+
+@pytest.mark.parametrize("state", ["loading", "idle", "busy", "draining", "failed"])
+def test_an_ending_worker_stays_one_whatever_it_says(state: str) -> None:
+    pool, worker = at("ending")
+    pool.status("w", told(state, busy=1 if state == "busy" else 0), 1, 1001)
+    assert (worker.state, worker.slots_available) == ("draining", 0)
+    assert pool.due() == 10
+
+
+# Memory.
+
+
+def test_memory_of_starting_workers_is_taken_into_account() -> None:
+    pool = Pool(Limits())
+    pool.spawn("a", SPEC, 8 * GB, 0)
+    pool.spawn("b", SPEC, 8 * GB, 0)
+    with pytest.raises(OutOfMemoryError) as caught:
+        pool.spawn("c", SPEC, 8 * GB, 0)
+    assert caught.value.details == {"required": 3000, "available": 2000, "resource": "ram"}
+    assert set(pool.workers) == {"a", "b"}
+
+
+def test_a_loaded_worker_shows_in_what_is_free() -> None:
+    pool, _ = at("serving")
+    assert pool.reserved("ram", 0) == 0
+    pool.spawn("b", SPEC, 5 * GB, 0)
+    assert pool.reserved("ram", 0) == 3 * GB
+
+
+def test_each_device_is_counted_by_itself() -> None:
+    pool = Pool(Limits())
+    gpu = Spec("m", "/m", "cuda", 1, "vram", 1, None, 3 * GB)
+    pool.spawn("a", gpu, 4 * GB, 0)
+    assert (pool.reserved("vram", 1), pool.reserved("vram", 0), pool.reserved("ram", 1)) == (3 * GB, 0, 0)
+    pool.spawn("b", SPEC, 4 * GB, 0)
+    with pytest.raises(OutOfMemoryError, match="VRAM"):
+        pool.spawn("c", gpu, 4 * GB, 0)
+
+
+@pytest.mark.parametrize("phase", PHASES)
+def test_a_worker_that_is_gone_takes_nothing(phase: str) -> None:
+    pool, _ = at(phase)
+    pool.exited("w", "gone")
+    assert pool.reserved("ram", 0) == 0
+
+
+# The end of the node.
+
+
+def test_a_stopping_node_starts_nothing() -> None:
+    pool = Pool(Limits())
+    assert pool.stop(0) == []
+    with pytest.raises(DrainingError):
+        pool.spawn("w", SPEC, 100 * GB, 0)
+
+
+def test_stopping_asks_all_at_once() -> None:
+    pool, _ = at("starting", worker_id="a")
+    at("loading", pool=pool, worker_id="b")
+    at("serving", pool=pool, worker_id="c")
+    at("busy", pool=pool, worker_id="d")
+    at("ending", pool=pool, worker_id="e")
+    at("failed", pool=pool, worker_id="f")
+    effects = pool.stop(1)
+    assert {effect.worker.id: type(effect) for effect in effects if not isinstance(effect, Keep)} == {
+        "a": Terminate,
+        "b": AskToEnd,
+        "c": AskToEnd,
+        "d": AskToEnd,
+        "f": AskToEnd,
+    }
+    assert pool.stop(2) == []
+
+
+def test_hurry_ends_the_wait_for_requests() -> None:
+    pool, worker = at("busy")
+    pool.stop(0)
+    assert pool.due() == 40
+    assert pool.hurry(1) == [Terminate(worker)]
+    assert pool.due() == 6
+    assert pool.tick(6) == [Kill(worker)]
+
+
+def test_hurry_waits_for_a_launch_to_have_a_process() -> None:
+    pool = Pool(Limits())
+    pool.spawn("w", SPEC, 100 * GB, 0)
+    pool.stop(0)
+    assert pool.hurry(0) == []
+    assert kinds(pool.launched("w", 17)) == [Keep, Terminate]
+
+
+def test_hurrying_an_empty_node_does_nothing() -> None:
+    pool = Pool(Limits())
+    pool.stop(0)
+    assert pool.hurry(0) == []
+
+
+class Life(RuleBasedStateMachine):
+    """A pool in a world that does what it asks, in any order and at any pace, or does not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = Pool(Limits())
+        self.now = 0.0
+        self.launching: set[str] = set()
+        self.running: set[str] = set()
+        self.killed: set[str] = set()
+        self.launched: list[str] = []
+        self.answers: dict[str, int] = {}
+        self.forgotten: list[str] = []
+        self.followed: list[str] = []
+
+    def perform(self, effects: list[Effect]) -> None:
+        for effect in effects:
+            name = effect.worker.id
+            match effect:
+                case Launch():
+                    self.launched.append(name)
+                    self.launching.add(name)
+                case Answer():
+                    self.answers[name] = self.answers.get(name, 0) + 1
+                case Forget():
+                    self.forgotten.append(name)
+                case Follow():
+                    self.followed.append(name)
+                case Kill() | Terminate():
+                    assert name in self.running, "a signal without a process"
+                    if isinstance(effect, Kill):
+                        self.killed.add(name)
+                case AskToEnd():
+                    assert effect.worker.url is not None
+                case Keep():
+                    assert name in self.pool.workers
+
+    def one(self, data: st.DataObject, of: set[str]) -> str:
+        return data.draw(st.sampled_from(sorted(of)))
+
+    @rule(memory=st.integers(1, 6), slots=st.integers(1, 4))
+    def spawn(self, memory: int, slots: int) -> None:
+        name = f"w{len(self.answers) + len(self.launched)}"
+        spec = Spec("m", "/m", "cpu", 0, "ram", slots, None, memory)
+        before = self.pool.reserved("ram", 0)
+        try:
+            effects = self.pool.spawn(name, spec, 10, self.now)
+        except DrainingError:
+            assert self.pool.stopping
+            return
+        except OutOfMemoryError:
+            assert before + memory > 10
+            return
+        assert not self.pool.stopping
+        assert before + memory <= 10
+        self.perform(effects)
+
+    @precondition(lambda self: self.launching)
+    @rule(data=st.data(), well=st.booleans())
+    def launch(self, data: st.DataObject, well: bool) -> None:
+        name = self.one(data, self.launching)
+        self.launching.remove(name)
+        if well:
+            self.running.add(name)
+            self.perform(self.pool.launched(name, 1 + len(self.launched)))
+        else:
+            self.perform(self.pool.launch_failed(name, SpawnFailedError("x")))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def call_back(self, data: st.DataObject) -> None:
+        self.perform(self.pool.called_back(self.one(data, self.running), URL, self.now))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data(), state=st.sampled_from(["loading", "idle", "busy", "draining", "failed"]))
+    def report(self, data: st.DataObject, state: str) -> None:
+        name = self.one(data, self.running)
+        worker = self.pool.workers[name]
+        if worker.url is None:
+            return  # nobody follows it
+        busy = data.draw(st.integers(1, worker.spec.slots)) if state == "busy" else 0
+        self.perform(self.pool.status(name, told(state, busy, worker.spec.slots), self.now, 1000 + self.now))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def exit(self, data: st.DataObject) -> None:
+        name = self.one(data, self.running)
+        self.running.remove(name)
+        self.perform(self.pool.exited(name, "exit code 1"))
+
+    @precondition(lambda self: self.pool.workers)
+    @rule(data=st.data())
+    def end(self, data: st.DataObject) -> None:
+        self.perform(self.pool.end(self.one(data, set(self.pool.workers)), self.now))
+
+    @precondition(lambda self: self.running)
+    @rule(data=st.data())
+    def refuse(self, data: st.DataObject) -> None:
+        name = self.one(data, self.running)
+        if self.pool.workers[name].url is not None:
+            self.perform(self.pool.refused_to_end(name))
+
+    @rule(seconds=st.sampled_from([0.1, 5, 10, 30, 300]))
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.perform(self.pool.tick(self.now))
+        assert (due := self.pool.due()) is None or due > self.now, "nothing overdue is left"
+
+    @rule()
+    def stop(self) -> None:
+        self.perform(self.pool.stop(self.now))
+
+    @precondition(lambda self: self.pool.stopping)
+    @rule()
+    def hurry(self) -> None:
+        self.perform(self.pool.hurry(self.now))
+
+    @invariant()
+    def no_worker_is_launched_twice(self) -> None:
+        assert len(self.launched) == len(set(self.launched))
+        assert len(self.followed) == len(set(self.followed))
+        assert len(self.forgotten) == len(set(self.forgotten))
+
+    @invariant()
+    def the_pool_knows_what_lives(self) -> None:
+        assert set(self.pool.workers) == self.launching | self.running
+        assert set(self.forgotten) == set(self.launched) - set(self.pool.workers)
+
+    @invariant()
+    def a_start_is_answered_once_and_never_forgotten(self) -> None:
+        for name in self.launched:
+            worker = self.pool.workers.get(name)
+            answered = worker is None or worker.url is not None
+            assert self.answers.get(name, 0) == (1 if answered else 0)
+
+    @invariant()
+    def slots_add_up(self) -> None:
+        for worker in self.pool.workers.values():
+            assert 0 <= worker.slots_available <= worker.spec.slots
+            assert worker.slots_available == 0 or worker.state in ("idle", "busy")
+            assert (worker.idle_since is None) or worker.state in ("idle", "draining")
+
+    @invariant()
+    def who_may_hang_has_a_deadline(self) -> None:
+        for worker in self.pool.workers.values():
+            assert worker.deadline is not None or worker.phase == "serving"
+
+    def teardown(self) -> None:
+        """Whatever state it is in, a stop ends everything, even workers that obey nothing but SIGKILL."""
+        self.perform(self.pool.stop(self.now))
+        for name in sorted(self.launching):
+            self.launching.remove(name)
+            self.running.add(name)
+            self.perform(self.pool.launched(name, 99))
+        self.killed.clear()
+        self.now += 1000
+        self.perform(self.pool.tick(self.now))
+        assert self.killed == self.running
+        for name in sorted(self.running):
+            self.running.remove(name)
+            self.perform(self.pool.exited(name, "SIGKILL"))
+        assert self.pool.workers == {}
+        assert self.pool.reserved("ram", 0) == 0
+        assert self.pool.due() is None
+        assert self.answers == dict.fromkeys(self.launched, 1)
+
+
+TestLife = Life.TestCase
+TestLife.settings = settings(max_examples=40, stateful_step_count=40)
