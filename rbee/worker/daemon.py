@@ -20,7 +20,7 @@ from rbee.clients import ready
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
-from rbee.worker import loading, processors, routes
+from rbee.worker import loading, routes
 from rbee.worker.context import EngineFailedError
 from rbee.worker.measures import Measures
 from rbee.worker.service import Service
@@ -154,10 +154,10 @@ class _Worker:
             device=self._options.device,
             slots=worker.slots,
             context=worker.context,
-            threads=worker.threads or processors.compute_threads(),
+            threads=worker.threads,
         )
         started = time.monotonic()
-        log.info("loading %s with %d threads", options.path.name, options.threads)
+        log.info("loading %s", options.path.name)
         try:
             loaded = await loading.load(options, self._status)
         except ModelLoadFailedError as exc:
@@ -166,12 +166,13 @@ class _Worker:
             self._status.set_failed(exc)
             return
         log.info(
-            "loaded %.1f MB, %d layers, in %.0f ms; %d slots of %d tokens",
+            "loaded %.1f MB, %d layers, in %.0f ms; %d slots of %d tokens, %d threads",
             loaded.model.size_bytes / 1e6,
             loaded.model.layers,
             (time.monotonic() - started) * 1e3,
             loaded.context.slots,
             loaded.context.length,
+            loaded.context.threads,
         )
         try:
             await self._service.run(loaded)

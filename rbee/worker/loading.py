@@ -9,7 +9,7 @@ import trio
 
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.worker import LoadingProgress
-from rbee.worker import header
+from rbee.worker import header, processors
 from rbee.worker.context import Context
 from rbee.worker.model import LoadAbortedError, Model
 
@@ -23,14 +23,17 @@ DEFAULT_CONTEXT = 4096
 
 
 class Options(NamedTuple):
-    """What to load, and for how many requests of how many tokens (None: as trained, at most 4096)."""
+    """What to load, for how many requests of how many tokens (None: as trained, at most 4096), on how many threads.
+
+    None threads means as many as the model's size is worth.
+    """
 
     path: Path
     backend: str
     device: int
     slots: int
     context: int | None
-    threads: int
+    threads: int | None
 
 
 class Loaded(NamedTuple):
@@ -111,7 +114,8 @@ def _load(options: Options, progressed: object, abort: threading.Event) -> Loade
     model = Model(options.path, found, backend=options.backend, device=options.device, progress=tell, abort=abort)
     try:
         length = options.context or min(model.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-        context = Context(model, slots=options.slots, length=length, threads=options.threads)
+        threads = options.threads or processors.compute_threads(model.size_bytes)
+        context = Context(model, slots=options.slots, length=length, threads=threads)
     except BaseException:
         model.close()
         raise
