@@ -45,6 +45,7 @@ class Context:
         self._lib = lib = llama.api()
         self.slots = slots
         self.length = length
+        self.threads = threads
         params = lib.llama_context_default_params()
         params.n_ctx = slots * length
         params.n_batch = params.n_ubatch = BATCH
@@ -120,10 +121,12 @@ class Context:
 
     def abort(self) -> None:
         """Make the decode that runs in another thread end at once, or the next one at its beginning."""
+        llama.complaints.is_muted = True
         self._abort[0] = b"x"
 
     def clear_abort(self) -> None:
         self._abort[0] = b"\0"
+        llama.complaints.is_muted = False
 
     def remove(self, sequence: int, start: int = 0) -> bool:
         """Forget a sequence's tokens from `start` on; False where this model can only forget all of them."""

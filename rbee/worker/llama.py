@@ -23,6 +23,8 @@ log = logging.getLogger("llama.cpp")
 _LEVELS: Final = {3: logging.WARNING, 4: logging.ERROR}
 """`enum ggml_log_level` (ggml.h); the levels below are about things that are well."""
 _CONTINUED: Final = 5
+_NO_CONCERN: Final = ("possible training context overflow",)
+"""It compares the pool of all sequences with the context of one."""
 
 
 class Complaints:
@@ -32,13 +34,16 @@ class Complaints:
         self._lines: deque[str] = deque(maxlen=20)
         self._level = 0
         self._lock = threading.Lock()
+        self.is_muted = False
+        """Set while a decode is being aborted, which llama.cpp complains about like any other failure."""
 
     def take(self, level: int, text: bytes) -> None:
         if level != _CONTINUED:
             self._level = level
-        if (found := _LEVELS.get(self._level)) is None:
+        if self.is_muted or (found := _LEVELS.get(self._level)) is None:
             return
-        if line := text.decode("utf-8", "replace").strip():
+        line = text.decode("utf-8", "replace").strip()
+        if line and not line.endswith(_NO_CONCERN):
             with self._lock:
                 self._lines.append(line)
             log.log(found, "%s", line)
