@@ -131,6 +131,25 @@ async def use(
         await queen.end(settings, terminal, hurry)
 
 
+async def wait_until_gone(settings: Settings, terminal: Terminal) -> bool:
+    """Wait for the end of a queen that takes no new work; returns whether it has ended within the time it has."""
+    holder = instance.find(settings.state_dir, "queen")
+    if holder is None:
+        return True
+    terminal.narrate(
+        Narration(
+            actor="rbee-keeper",
+            action="wait",
+            target="queen-rbee",
+            human="The queen is shutting down; starting another one once it has ended",
+        )
+    )
+    with trio.move_on_after(settings.timeouts.drain + settings.timeouts.cascade):
+        await process.wait_gone(holder.identity)
+        return True
+    return False
+
+
 async def _find_or_start(
     settings: Settings, terminal: Terminal, hurry: trio.Event, options: start.Options
 ) -> Found | start.OwnQueen:

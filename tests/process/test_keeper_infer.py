@@ -5,58 +5,12 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
-ROOT = Path(__file__).parents[2]
-PEER = Path(__file__).with_name("keeper_peer.py")
-TEXT = "Once upon a time, the bée\nsang."
-
-
-class Keeper:
-    """Runs the keeper with a state folder of its own; `left` says which of its processes are still there."""
-
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.log = home / "calls"
-        self.env = {
-            **{name: value for name, value in os.environ.items() if not name.startswith("RBEE_")},
-            "HOME": str(home),
-            "RBEE_HOME": str(home / "state"),
-            "RBEE_QUEEN_PORT": "0",
-            "PYTHONPATH": str(ROOT),
-            "PEER_LOG": str(self.log),
-        }
-
-    def start(self, *arguments: str, plan: dict[str, object] | None = None, **options: object) -> subprocess.Popen:
-        env = self.env | {"PEER": json.dumps(plan or {})}
-        defaults = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen([sys.executable, PEER, *arguments], env=env, **(defaults | options))
-
-    def run(self, *arguments: str, plan: dict[str, object] | None = None, data: bytes | None = None) -> tuple:
-        stdin = subprocess.DEVNULL if data is None else subprocess.PIPE
-        with self.start(*arguments, plan=plan, stdin=stdin) as process:
-            out, err = process.communicate(data, timeout=50)
-        return process.returncode, out.decode(), err.decode()
-
-    def calls(self) -> list[tuple[str, str, object]]:
-        return [tuple(json.loads(line)) for line in self.log.read_text().splitlines()] if self.log.exists() else []
-
-    def left(self) -> list[int]:
-        """Return the processes that were started with this state folder and still run."""
-        mine = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("RBEE_HOME") == self.env["RBEE_HOME"]:
-                    mine.append(process.pid)
-            except psutil.Error:
-                continue
-        return mine
+from tests.process.keeper_driver import TEXT, Keeper, finish, wait_for
 
 
 @pytest.fixture
@@ -64,20 +18,12 @@ def keeper(tmp_path: Path) -> Keeper:
     return Keeper(tmp_path)
 
 
-def wait_for(seen: object, seconds: float = 20) -> None:
-    """Wait until `seen()` holds; fails after a bound."""
-    end = time.monotonic() + seconds
-    while not seen():
-        assert time.monotonic() < end, "nothing came"
-        time.sleep(0.02)
-
-
 def test_stdout_is_exactly_the_text_and_one_newline(keeper: Keeper) -> None:
     code, out, err = keeper.run("infer", "--prompt", "Once")
     assert (code, out) == (0, TEXT + "\n")
     assert "[queen-rbee] Choosing a worker on local\n" in err
     assert "\x1b" not in err
-    assert keeper.left() == []
+    assert keeper.running() == []
 
 
 def test_quiet_silences_what_is_no_error(keeper: Keeper) -> None:
@@ -130,15 +76,15 @@ def test_bad_prompts_are_refused_before_anything_starts(keeper: Keeper, data: by
     assert (code, out) == (1, "")
     assert said in err
     assert err.startswith("rbee: ")
-    assert not (keeper.home / "state").exists()
+    assert not (keeper.state).exists()
 
 
 def test_a_prompt_option_that_is_not_utf8_is_refused(keeper: Keeper) -> None:
     with keeper.start("infer", "--prompt", b"caf\xe9") as process:
-        _, err = process.communicate(timeout=50)
-    assert process.returncode == 1
-    assert b"not valid UTF-8: byte 4 of --prompt" in err
-    assert not (keeper.home / "state").exists()
+        code, _, err = finish(process)
+    assert code == 1
+    assert "not valid UTF-8: byte 4 of --prompt" in err
+    assert not (keeper.state).exists()
 
 
 def test_a_bad_model_reference_is_refused_with_the_forms(keeper: Keeper) -> None:
@@ -146,50 +92,50 @@ def test_a_bad_model_reference_is_refused_with_the_forms(keeper: Keeper) -> None
     assert (code, out) == (1, "")
     assert "a bare word names no model" in err
     assert "hf:ORG/REPO:VARIANT" in err
-    assert not (keeper.home / "state").exists()
+    assert not (keeper.state).exists()
 
 
 def test_loading_is_waited_for(keeper: Keeper) -> None:
-    code, out, _ = keeper.run("infer", "--prompt", "Once", plan={"loading": 2})
+    code, out, _ = keeper.run("infer", "--prompt", "Once", loading=2)
     assert (code, out) == (0, TEXT + "\n")
     assert ("GET", "/v1/loading/progress", None) in keeper.calls()
 
 
 def test_a_failed_load_is_told(keeper: Keeper) -> None:
     plan = {"load_error": ["MODEL_LOAD_FAILED", "the file is not GGUF"]}
-    code, out, err = keeper.run("infer", "--prompt", "Once", plan=plan)
+    code, out, err = keeper.run("infer", "--prompt", "Once", **plan)
     assert (code, out) == (1, "")
     assert "rbee: the file is not GGUF\nhint: look at the worker's log:" in err
-    assert keeper.left() == []
+    assert keeper.running() == []
 
 
 def test_loading_timeout_says_how_far_it_came(keeper: Keeper) -> None:
     keeper.env["RBEE_TIMEOUTS_LOADING"] = "1"
-    code, _, err = keeper.run("infer", "--prompt", "Once", plan={"loading": 99, "stuck": True, "layers": 3})
+    code, _, err = keeper.run("infer", "--prompt", "Once", loading=99, stuck=True, layers=3)
     assert code == 1
     assert "rbee: the model was not loaded within 1 s: state loading, 3 of 22 layers" in err
     assert "hint: look at the worker's log:" in err
 
 
 def test_busy_is_retried_after_1_2_and_4_seconds(keeper: Keeper) -> None:
-    code, out, err = keeper.run("infer", "--prompt", "Once", plan={"busy": 99})
+    code, out, err = keeper.run("infer", "--prompt", "Once", busy=99)
     assert (code, out) == (1, "")
     assert [line[-3:] for line in err.splitlines() if "retrying" in line] == ["1 s", "2 s", "4 s"]
     assert "still busy after 3 retries\nhint: wait for a running request to end, or use another node" in err
 
 
 def test_a_slot_that_becomes_free_is_taken(keeper: Keeper) -> None:
-    code, out, err = keeper.run("infer", "--prompt", "Once", plan={"busy": 1})
+    code, out, err = keeper.run("infer", "--prompt", "Once", busy=1)
     assert (code, out) == (0, TEXT + "\n")
     assert "retrying in 1 s" in err
 
 
 def test_a_stream_that_breaks_leaves_its_text(keeper: Keeper) -> None:
-    code, out, err = keeper.run("infer", "--prompt", "Once", plan={"cut_after": 3})
+    code, out, err = keeper.run("infer", "--prompt", "Once", cut_after=3)
     assert (code, out) == (1, "Once upon a")
     assert "rbee: the stream closed unexpectedly" in err
     assert "3 of 20 tokens" in err
-    (path,) = (keeper.home / "state" / "partial").iterdir()
+    (path,) = (keeper.state / "partial").iterdir()
     assert str(path) in err
     assert path.read_text() == "Once upon a"
     assert path.stat().st_mode & 0o777 == 0o600
@@ -197,7 +143,7 @@ def test_a_stream_that_breaks_leaves_its_text(keeper: Keeper) -> None:
 
 def test_silence_between_tokens_is_bounded(keeper: Keeper) -> None:
     keeper.env["RBEE_TIMEOUTS_TOKEN"] = "0.5"
-    code, out, err = keeper.run("infer", "--prompt", "Once", plan={"hang_after": 2})
+    code, out, err = keeper.run("infer", "--prompt", "Once", hang_after=2)
     assert (code, out) == (1, "Once upon")
     assert "2 of 20 tokens" in err
     assert any(method == "DELETE" for method, _, _ in keeper.calls())
@@ -205,80 +151,80 @@ def test_silence_between_tokens_is_bounded(keeper: Keeper) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_while_generating_stops_the_worker(keeper: Keeper, number: int) -> None:
-    with keeper.start("infer", "--prompt", "Once", plan={"hang_after": 2}) as process:
+    with keeper.start("infer", "--prompt", "Once", hang_after=2) as process:
         assert process.stdout is not None
         assert os.read(process.stdout.fileno(), 100) != b""
         process.send_signal(number)
-        _, err = process.communicate(timeout=50)
-    assert process.returncode == 128 + number
-    assert err.endswith(b"Cancelled.\n")
+        code, _, err = finish(process)
+    assert code == 128 + number
+    assert err.endswith("Cancelled.\n")
     posted = next(body["request_id"] for _, path, body in keeper.calls() if path == "/v1/inference")
     assert ("DELETE", f"/v1/inference/{posted}", None) in keeper.calls()
-    assert keeper.left() == []
+    assert keeper.running() == []
 
 
 def test_ctrl_c_while_placing_gives_the_task_up(keeper: Keeper) -> None:
-    with keeper.start("infer", "--prompt", "Once", plan={"place": "hang"}) as process:
+    with keeper.start("infer", "--prompt", "Once", place="hang") as process:
         wait_for(lambda: any(path == "/v2/tasks" for _, path, _ in keeper.calls()))
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=50)
-    assert process.returncode == 130
-    assert err.endswith(b"Cancelled.\n")
+        code, _, err = finish(process)
+    assert code == 130
+    assert err.endswith("Cancelled.\n")
     assert any(method == "DELETE" and path.startswith("/v2/tasks/") for method, path, _ in keeper.calls())
-    assert keeper.left() == []
+    assert keeper.running() == []
 
 
 def test_ctrl_c_while_the_queen_starts_leaves_nothing(keeper: Keeper) -> None:
-    with keeper.start("infer", "--prompt", "Once", plan={"start": "hang"}) as process:
-        wait_for(lambda: len(keeper.left()) == 2)
+    with keeper.start("infer", "--prompt", "Once", start="hang") as process:
+        wait_for(lambda: len(keeper.running()) == 2)
         process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=50)
-    assert process.returncode == 130
-    assert b"Traceback" not in err
-    assert keeper.left() == []
+        code, _, err = finish(process)
+    assert code == 130
+    assert "Traceback" not in err
+    assert keeper.running() == []
 
 
 def test_a_second_ctrl_c_ends_a_slow_queen(keeper: Keeper) -> None:
-    with keeper.start("infer", "--prompt", "Once", plan={"hang_after": 1, "end_s": 60}) as process:
+    with keeper.start("infer", "--prompt", "Once", hang_after=1, end_s=60) as process:
         assert process.stdout is not None
         os.read(process.stdout.fileno(), 100)
         process.send_signal(signal.SIGINT)
         wait_for(lambda: any(method == "DELETE" for method, _, _ in keeper.calls()))
         time.sleep(0.3)  # the queen's second request to end must not come before its first
         process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
+        finish(process)
     assert process.returncode == 130
-    assert keeper.left() == []
+    assert keeper.running() == []
 
 
 def test_a_killed_keeper_leaves_nothing(keeper: Keeper) -> None:
-    with keeper.start("infer", "--prompt", "Once", plan={"hang_after": 1}) as process:
+    with keeper.start("infer", "--prompt", "Once", hang_after=1) as process:
         assert process.stdout is not None
         os.read(process.stdout.fileno(), 100)
         process.kill()
-        process.communicate(timeout=50)
-    wait_for(lambda: keeper.left() == [])
+        finish(process)
+    wait_for(lambda: keeper.running() == [])
 
 
 def test_a_reader_that_leaves_ends_it_quietly(keeper: Keeper) -> None:
-    with keeper.start("infer", "--prompt", "Once", plan={"tokens": ["x"] * 500, "token_s": 0.02}) as process:
+    with keeper.start("infer", "--prompt", "Once", tokens=["x"] * 500, token_s=0.02) as process:
         assert process.stdout is not None
         process.stdout.read(3)
         process.stdout.close()
         assert process.stderr is not None
-        err = process.stderr.read()
+        err = process.stderr.read().decode()
     assert process.returncode == 141
-    assert b"rbee:" not in err
-    assert b"Traceback" not in err
+    assert "rbee:" not in err
+    assert "Traceback" not in err
     assert any(method == "DELETE" for method, _, _ in keeper.calls())
-    assert keeper.left() == []
+    assert keeper.running() == []
 
 
 def test_a_full_disk_is_one_clear_line(keeper: Keeper) -> None:
     with Path("/dev/full").open("wb") as full, keeper.start("infer", "--prompt", "Once", stdout=full) as process:
-        _, err = process.communicate(timeout=50)
-    assert process.returncode == 1
-    assert b"rbee: standard output cannot be written: No space left on device" in err
+        code, _, err = finish(process)
+    assert code == 1
+    assert "rbee: standard output cannot be written: No space left on device" in err
 
 
 @pytest.mark.parametrize(
@@ -292,16 +238,16 @@ def test_a_full_disk_is_one_clear_line(keeper: Keeper) -> None:
     ],
 )
 def test_failures_are_told_once_and_leave_nothing(keeper: Keeper, plan: dict[str, object], said: str) -> None:
-    code, out, err = keeper.run("infer", "--prompt", "Once", plan=plan)
+    code, out, err = keeper.run("infer", "--prompt", "Once", **plan)
     assert (code, out) == (1, "")
     assert err.count(f"rbee: {said}" if "\n" in said else said) == 1
     assert "Traceback" not in err
-    assert keeper.left() == []
+    assert keeper.running() == []
 
 
 def test_narration_cannot_draw_on_the_terminal(keeper: Keeper) -> None:
     narration = {"narration": {"human": "\x1b[2Jhello\n\x9brbee: done\u202e"}}
-    _, _, err = keeper.run("infer", "--prompt", "Once", plan=narration)
+    _, _, err = keeper.run("infer", "--prompt", "Once", **narration)
     assert "\x1b" not in err
     assert "\x9b" not in err
     assert "\u202e" not in err
@@ -310,6 +256,6 @@ def test_narration_cannot_draw_on_the_terminal(keeper: Keeper) -> None:
 
 def test_debug_shows_where_an_error_comes_from(keeper: Keeper) -> None:
     plan = {"place": ["NODE_NOT_FOUND", "node moon is not in the registry"]}
-    _, _, err = keeper.run("infer", "--prompt", "Once", "--debug", plan=plan)
+    _, _, err = keeper.run("infer", "--prompt", "Once", "--debug", **plan)
     assert "Traceback" in err
     assert err.rstrip().endswith("rbee: node moon is not in the registry")

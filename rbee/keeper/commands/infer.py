@@ -11,7 +11,7 @@ import trio
 from rbee.adapters import http
 from rbee.adapters.logs import correlate
 from rbee.clients.worker import WorkerClient
-from rbee.errors import InternalError, RbeeError
+from rbee.errors import DrainingError, InternalError, RbeeError
 from rbee.keeper import interrupt, prompt, session
 from rbee.keeper.generation import Generation
 from rbee.keeper.progress import Progress
@@ -41,9 +41,15 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     async def command(hurry: trio.Event) -> Result:
         correlate(task.request_id)
         own = Options(options.config, options.debug)
-        async with session.use(settings, terminal, hurry, options=own) as queen:
-            handle = await _place(queen, task, settings, terminal)
-            return await _generate(handle, task, settings, terminal, as_json=options.json)
+        while True:
+            try:
+                async with session.use(settings, terminal, hurry, options=own) as queen:
+                    handle = await _place(queen, task, settings, terminal)
+                    return await _generate(handle, task, settings, terminal, as_json=options.json)
+            except DrainingError:
+                # It was another command's queen, and that command has ended: nothing was generated yet.
+                if not await session.wait_until_gone(settings, terminal):
+                    raise
 
     return interrupt.run(command)
 
