@@ -212,9 +212,24 @@ async def events(
 
 
 async def _read_events(response: httpx.Response, send: trio.MemorySendChannel[Event]) -> None:
-    """Pass the body's events on; ends at `[DONE]`, and raises StreamLostError when that does not come."""
+    """Pass the body's events on up to `[DONE]`; raises StreamLostError when that does not come.
+
+    The loop goes on to the body's end and awaits nothing of its own: whatever makes it leave must come from inside
+    httpx's generators, or they stay behind half-way, to be finalised by the garbage collector.
+    """
+    is_over = False
     async for event in httpx_sse.EventSource(response).aiter_sse():
+        if is_over:
+            continue
         if event.data == DONE:
-            return
-        await send.send(Event(event.event, event.data))
-    raise StreamLostError("the stream closed unexpectedly")
+            is_over = True
+            send.close()
+            continue
+        try:
+            send.send_nowait(Event(event.event, event.data))
+        except trio.WouldBlock:
+            await send.send(Event(event.event, event.data))  # the exception: memory stays bounded
+        except trio.BrokenResourceError:
+            is_over = True  # the block was left, and cancels us next
+    if not is_over:
+        raise StreamLostError("the stream closed unexpectedly")
