@@ -1,17 +1,20 @@
 """Makes small GGUF models whose text is known beforehand.
 
-Such a model is a Markov chain in Llama's clothes: attention and feed-forward weights are zero, so the residual stream is
-the last token's embedding, and the output matrix sends each token to the one that `CHAIN` names. Greedy decoding is then
-exact, and a wider or deeper model of the same text is merely slower.
+Such a model is a Markov chain in Llama's clothes: attention and feed-forward weights are zero, so what reaches the end
+is the last token's embedding, and the output matrix sends each token to the one that `chain` names. Greedy decoding is
+then exact, and a wider or deeper model of the same text is merely slower.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import gguf
 import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 UNKNOWN, BEGIN, END = 0, 1, 2
 FIRST_BYTE = 3
@@ -41,7 +44,7 @@ def chain() -> dict[int, int]:
     follows[byte("Z")] = byte("A")
     bee = [byte(value) for value in BEE.encode()]
     ring = [*(byte(str(digit)) for digit in range(10)), *bee, byte("0")]
-    for this, after in zip(ring, ring[1:], strict=False):
+    for this, after in pairwise(ring):
         follows[this] = after
     follows[byte("!")] = byte(0xFF)
     follows[byte(0xFF)] = byte(0xC3)

@@ -6,19 +6,23 @@ import os
 import subprocess
 import sys
 import uuid
-from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import httpx
 import msgspec
 import trio
 
 from rbee.adapters import announce, http
-from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
 from rbee.wire.worker import Ready
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    import httpx
+
+    from rbee.wire.common import Narration
 
 ROOT = Path(__file__).parent.parent
 KEY = "rbee_w_test"
@@ -62,15 +66,11 @@ class FakeHive:
                 return
             data += more
         self.callbacks.append(Callback(head.decode(), msgspec.json.decode(body, type=ReadyCallback)))
-        if self.status == 200:
-            answer = b'{"acknowledged":true}'
-        else:
+        answer = b'{"acknowledged":true}'
+        if self.status != 200:
             answer = b'{"error":{"code":"WORKER_NOT_FOUND","message":"there is no such worker"}}'
-        await stream.send_all(
-            b"HTTP/1.1 %d X\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n"
-            % (self.status, len(answer))
-            + answer
-        )
+        head = f"HTTP/1.1 {self.status} X\r\nContent-Length: {len(answer)}\r\n\r\n".encode()
+        await stream.send_all(head + answer)
 
 
 class Worker(NamedTuple):
@@ -86,7 +86,7 @@ class Worker(NamedTuple):
 
     async def wait_loaded(self) -> Ready:
         with trio.fail_after(30):
-            while (state := await self.ready()).state == "loading":
+            while (state := await self.ready()).state == "loading":  # noqa: ASYNC110 (another process's state)
                 await trio.sleep(0.01)
         return state
 
@@ -95,7 +95,7 @@ class Worker(NamedTuple):
 
     async def wait_state(self, *states: str, seconds: float = 10) -> None:
         with trio.fail_after(seconds):
-            while (await self.ready()).state not in states:
+            while (await self.ready()).state not in states:  # noqa: ASYNC110 (another process's state)
                 await trio.sleep(0.005)
 
     async def infer(self, prompt: str, **fields: Any) -> httpx.Response:

@@ -15,6 +15,7 @@ barriers a second thread gains nothing on an idle machine; and on a busy one, wh
 program displaced spins for milliseconds: a model of 6 MB then wrote 2 tokens a second instead of hundreds.
 """
 
+
 def compute_threads(weights: int) -> int:
     """Return how many threads a model of `weights` bytes is worth, at most one for each core that we may use.
 
