@@ -46,11 +46,13 @@ def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Colle
     # Quart cuts every response after 60 s by default, streams too.
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["PROPAGATE_EXCEPTIONS"] = False
+    # No redirections: an odd path is refused as any other that does not exist.
+    app.url_map.merge_slashes = False
 
     @app.before_request
     async def _admit() -> None:
         correlate(request.headers.get(CORRELATION_HEADER))
-        if "Transfer-Encoding" in request.headers and "Content-Length" in request.headers:
+        if _has_two_lengths(request):
             raise InvalidRequestError(
                 "a request has a Content-Length or a Transfer-Encoding, not both",
                 field="Content-Length",
@@ -63,6 +65,9 @@ def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Colle
     async def _mark(response: Response) -> Response:
         if (found := correlation.get()) is not None:
             response.headers[CORRELATION_HEADER] = found
+        if _has_two_lengths(request):
+            # What follows on the connection may be the body's end for whoever stands before us (RFC 9112, section 6.3).
+            response.headers["Connection"] = "close"
         return response
 
     @app.errorhandler(RbeeError)
@@ -79,6 +84,10 @@ def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Colle
         return failure(InternalError("the daemon failed; its log says more"))
 
     return app
+
+
+def _has_two_lengths(incoming: Request) -> bool:
+    return "Transfer-Encoding" in incoming.headers and "Content-Length" in incoming.headers
 
 
 def check_key(incoming: Request, keys: Collection[str]) -> None:
