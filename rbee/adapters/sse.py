@@ -66,16 +66,16 @@ async def _produce(produce: Callable[[Send], Awaitable[None]], send: Send, scope
             await produce(send)
         except RbeeError as exc:
             await _send_last(send, exc)
-        except trio.BrokenResourceError:
-            pass  # the client has gone
-        except Exception:
+        except Exception as exc:
+            if isinstance(exc, trio.BrokenResourceError) and not send.statistics().open_receive_channels:
+                return  # the client has gone
             log.exception("a stream failed")
             await _send_last(send, InternalError("the daemon failed; its log says more"))
 
 
 async def _send_last(send: Send, error: RbeeError) -> None:
     with contextlib.suppress(trio.BrokenResourceError):
-        await send.send(event(to_body(error)))
+        await send.send(event(to_body(error, correlation.get())))
 
 
 async def narrated(send: Send, work: Callable[[Callable[[Narration], None]], Awaitable[T]], name: str) -> T:
