@@ -31,13 +31,13 @@ class _Loading:
 
     def __init__(self) -> None:
         self.state = "loading"
-        self.layers_loaded = 0
-        self.layers_total = 0
+        self.progress: Progress | None = None
         self.ended = trio.Event()
 
     def __str__(self) -> str:
-        layers = f", {self.layers_loaded} of {self.layers_total} layers" if self.layers_total else ""
-        return f"state {self.state}{layers}"
+        if self.progress is None:
+            return f"state {self.state}"
+        return f"state {self.state}, {self.progress.layers_loaded} of {self.progress.layers_total} layers"
 
 
 async def wait_ready(worker: WorkerClient, terminal: Terminal, *, limit: float, log: str) -> None:
@@ -71,8 +71,8 @@ async def wait_ready(worker: WorkerClient, terminal: Terminal, *, limit: float, 
             hint=hint,
             elapsed_s=limit,
             state=heard.state,
-            layers_loaded=heard.layers_loaded,
-            layers_total=heard.layers_total,
+            layers_loaded=heard.progress.layers_loaded if heard.progress else None,
+            layers_total=heard.progress.layers_total if heard.progress else None,
         )
 
 
@@ -97,6 +97,9 @@ async def _poll(worker: WorkerClient, terminal: Terminal, heard: _Loading, nurse
             # The end of the progress stream is a reason to ask at once.
             with trio.move_on_after(pause):
                 await heard.ended.wait()
+            if heard.progress is not None and not heard.ended.is_set():
+                # Once more, in case it came too early for a bar and nothing has moved since.
+                terminal.progress(heard.progress)
         pause = min(pause * 2, POLL_TO)
 
 
@@ -108,7 +111,7 @@ async def _follow(worker: WorkerClient, progress_url: str, terminal: Terminal, h
                 progress = http.decode_event(event.data, Progress)
                 if progress.stage == "ready":
                     break
-                heard.layers_loaded, heard.layers_total = progress.layers_loaded, progress.layers_total
+                heard.progress = progress
                 terminal.progress(progress)
     except (RbeeError, http.StreamLostError):
         pass

@@ -1,0 +1,126 @@
+"""What this machine has, as `rbee detect` and the hive see it."""
+
+from __future__ import annotations
+
+import sys
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from rbee.adapters import host
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GIB = 1024**3
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine with 8 GiB, 6 of them available."""
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * GIB, available=6 * GIB))
+
+
+def group(folder: Path, **files: object) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / f"memory.{name}").write_text(f"{content}\n")
+    return folder
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize(
+    ("files", "total", "available"),
+    [
+        ({}, 8 * GIB, 6 * GIB),
+        ({"max": "max", "current": GIB}, 8 * GIB, 6 * GIB),
+        ({"max": 64 * GIB, "current": GIB}, 8 * GIB, 6 * GIB),
+        ({"max": 4 * GIB, "current": 3 * GIB}, 4 * GIB, GIB),
+        ({"max": 4 * GIB, "current": 3 * GIB, "stat": f"anon 5\ninactive_file {GIB}"}, 4 * GIB, 2 * GIB),
+        ({"max": 4 * GIB, "current": 5 * GIB}, 4 * GIB, 0),
+        ({"max": 7 * GIB, "current": 0}, 7 * GIB, 6 * GIB),
+    ],
+)
+def test_the_lower_limit_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, object], total: int, available: int
+) -> None:
+    monkeypatch.setattr(host, "_control_groups", lambda: iter([group(tmp_path / "g", **files)]))
+    space = host.memory()
+    assert (space.total, space.available) == (total, available)
+
+
+@pytest.mark.usefixtures("machine")
+def test_an_outer_group_limits_the_inner_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outer = group(tmp_path / "o", max=2 * GIB, current=GIB)
+    inner = group(tmp_path / "o" / "i", max=4 * GIB, current=GIB)
+    monkeypatch.setattr(host, "_control_groups", lambda: iter([inner, outer]))
+    assert host.memory().total == 2 * GIB
+    assert host.memory().available == GIB
+
+
+def test_this_machine_is_seen() -> None:
+    (cpu, *_) = host.backends()
+    assert cpu.name == "cpu"
+    assert cpu.devices[0].index == 0
+    assert 0 < cpu.devices[0].memory_available <= cpu.devices[0].memory_total
+    assert host.processor().threads >= 1
+    assert host.processor().cores >= 1
+
+
+def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
+    assert host.disk(tmp_path / "a" / "b").total == host.disk(tmp_path).total > 0
+
+
+class _NvmlError(Exception):
+    pass
+
+
+def driver(opened: list[bool], *, broken: bool = False) -> SimpleNamespace:
+    """A driver with two GPUs, in the words of nvidia-ml-py; `opened` holds one entry while it is in use."""
+
+    def start() -> None:
+        if broken:
+            raise _NvmlError
+        opened.append(True)
+
+    return SimpleNamespace(
+        NVMLError=_NvmlError,
+        nvmlInit=start,
+        nvmlShutdown=opened.clear,
+        nvmlDeviceGetCount=lambda: 2,
+        nvmlDeviceGetHandleByIndex=lambda index: index,
+        nvmlDeviceGetName=lambda handle: f"GPU model {handle}",
+        nvmlDeviceGetMemoryInfo=lambda _: SimpleNamespace(total=24 * GIB, free=20 * GIB),
+    )
+
+
+def engine_with(folder: Path, monkeypatch: pytest.MonkeyPatch, *backends: str) -> None:
+    for backend in backends:
+        (folder / "lib").mkdir(exist_ok=True)
+        (folder / "lib" / f"libggml-{backend}.so").touch()
+    spec = SimpleNamespace(submodule_search_locations=[str(folder)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: spec)
+
+
+def test_cuda_needs_engine_and_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[bool] = []
+    monkeypatch.setitem(sys.modules, "pynvml", driver(opened))
+    engine_with(tmp_path, monkeypatch)
+    assert [backend.name for backend in host.backends()] == ["cpu"]
+    assert [device.name for device in host.gpus()] == ["GPU model 0", "GPU model 1"]
+    assert opened == []
+
+    engine_with(tmp_path, monkeypatch, "cuda")
+    cuda = host.backends()[1]
+    assert (cuda.name, len(cuda.devices)) == ("cuda", 2)
+    assert cuda.devices[1].memory_available == 20 * GIB
+
+    monkeypatch.setitem(sys.modules, "pynvml", driver(opened, broken=True))
+    assert [backend.name for backend in host.backends()] == ["cpu"]
+
+
+def test_no_nvml_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pynvml", None)
+    assert host.gpus() == []

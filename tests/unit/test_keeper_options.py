@@ -1,0 +1,77 @@
+"""How the command line is read."""
+
+from __future__ import annotations
+
+import pytest
+
+from rbee.keeper.options import HELP, parse
+from rbee.keeper.parser import HelpRequest, UsageError
+
+
+def test_defaults() -> None:
+    options = parse(["infer"])
+    assert (options.max_tokens, options.temperature, options.raw, options.json) == (20, 0.7, False, False)
+    assert (options.config, options.quiet, options.debug) == (None, False, False)
+    for name in ("prompt", "model", "node", "stop", "top_p", "top_k", "min_p", "seed", "backend", "device"):
+        assert getattr(options, name) is None
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--config", "f", "-q", "workers", "--debug", "list"],
+        ["workers", "list", "--config", "f", "--quiet", "--debug"],
+    ],
+)
+def test_general_options_stand_anywhere(arguments: list[str]) -> None:
+    options = parse(arguments)
+    assert (options.config, options.quiet, options.debug) == ("f", True, True)
+    assert options.module == "rbee.keeper.commands.workers_list"
+
+
+@pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["-q"]])
+def test_without_a_command_there_is_help(arguments: list[str]) -> None:
+    with pytest.raises(HelpRequest) as request:
+        parse(arguments)
+    assert request.value.text == HELP
+
+
+def test_a_command_explains_itself() -> None:
+    with pytest.raises(HelpRequest) as request:
+        parse(["infer", "--help"])
+    for part in ("--temperature X", "builtin:bee-stories", 'rbee infer --prompt "Once upon a time"'):
+        assert part in request.value.text
+
+
+def test_every_command_is_in_the_help() -> None:
+    from rbee.keeper.options import COMMANDS
+
+    for name in ("workers", *(command.name for command in COMMANDS)):
+        assert f"  {name} " in HELP
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (["infre"], "there is no command 'infre'", "did you mean `rbee infer`?"),
+        (["xyzzy"], "there is no command 'xyzzy'", "`rbee --help` shows what it takes"),
+        (["workers", "lst"], "there is no command 'lst'", "did you mean `rbee workers list`?"),
+        (["workers"], "rbee workers needs to know what to do", "`rbee workers --help` shows what it can"),
+        (["infer", "--max-token", "3"], "there is no option --max-token", "did you mean --max-tokens?"),
+        (["infer", "hello"], "unexpected argument 'hello'", 'a prompt is given as --prompt "…"'),
+        (["status", "now"], "unexpected argument 'now'", "`rbee status --help` shows what it takes"),
+        (["infer", "--prompt"], "--prompt: expected one argument", "`rbee infer --help` shows what it takes"),
+        (["infer", "--temperature", "nan"], "--temperature: a number from 0 to 2 is expected", None),
+        (["infer", "--temperature", "2.1"], "--temperature: a number from 0 to 2 is expected", None),
+        (["infer", "--top-p", "0"], "--top-p: a number above 0, at most 1, is expected", None),
+        (["infer", "--max-tokens", "0"], "--max-tokens: a whole number from 1 to 2147483647 is expected", None),
+        (["infer", "--max-tokens", "1_0"], "--max-tokens: a whole number from 1 to 2147483647 is expected", None),
+        (["infer", "--seed", "-1"], "--seed: a whole number from 0 to 4294967294 is expected", None),
+        (["infer", "--device", "٣"], "--device: a whole number from 0 to 1023 is expected", None),
+    ],
+)
+def test_wrong_usage_is_told_in_one_form(arguments: list[str], message: str, hint: str | None) -> None:
+    with pytest.raises(UsageError) as error:
+        parse(arguments)
+    assert error.value.message == message
+    assert error.value.hint == hint or hint is None
