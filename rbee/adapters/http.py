@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import ssl
 from contextlib import asynccontextmanager
 from functools import cache
@@ -67,7 +69,10 @@ def _no_certificates() -> ssl.SSLContext:
 
 def connect(base_url: str, key: str | None, *, timeout: float = 5.0) -> httpx.AsyncClient:
     """Return a client for one daemon; close it with `async with`."""
-    headers = {"Authorization": f"Bearer {key}"} if key is not None else {}
+    # Unpacked as it is: compression costs more than it saves within a swarm, and can break in ways of its own.
+    headers = {"Accept-Encoding": "identity"}
+    if key is not None:
+        headers["Authorization"] = f"Bearer {key}"
     return httpx.AsyncClient(
         base_url=base_url,
         headers=headers,
@@ -102,6 +107,8 @@ async def call(
         except httpx.TransportError as exc:
             attempts.append(f"attempt {number}: {describe(exc)}")
             continue
+        except httpx.DecodingError as exc:
+            raise InternalError("the answer cannot be unpacked") from exc
         return _answer(response.status_code, response.content, kind)
     raise ConnectionTimeoutError(f"{client.base_url.host}:{client.base_url.port} does not answer", attempts=attempts)
 
@@ -135,8 +142,23 @@ def describe(exc: httpx.TransportError) -> str:
     if isinstance(exc, httpx.TimeoutException):
         return "timeout"
     if isinstance(exc, httpx.ConnectError):
-        return "connection refused" if "refused" in str(exc) or "attempts failed" in str(exc) else "cannot connect"
+        return _describe_refusal(exc)
     return "the connection was closed"
+
+
+def _describe_refusal(exc: BaseException) -> str:
+    """Name what the system said; it stands at the end of the chain of causes, for each address that was tried."""
+    reason: BaseException | None = exc
+    while reason is not None:
+        if isinstance(reason, BaseExceptionGroup):
+            reason = reason.exceptions[0]
+            continue
+        if isinstance(reason, socket.gaierror):
+            return "the host's name is not known"
+        if isinstance(reason, OSError) and reason.errno is not None:
+            return os.strerror(reason.errno).lower()
+        reason = reason.__cause__ or reason.__context__
+    return "cannot connect"
 
 
 def decode_event(data: str, kind: type[T]) -> T:
@@ -179,12 +201,18 @@ async def events(
                         timeout=httpx.Timeout(client.timeout.connect, read=STREAM_SILENCE),
                     ) as response:
                         if response.status_code >= 400:
+                            error = _error(response.status_code, await response.aread())
                             started = True
-                            task_status.started(_error(response.status_code, await response.aread()))
+                            task_status.started(error)
                             return
                         started = True
                         task_status.started(None)
                         await _read_events(response, send)
+                except httpx.DecodingError:
+                    if not started:
+                        task_status.started(InternalError("the answer cannot be unpacked"))
+                        return
+                    failure.append(StreamLostError("the stream cannot be unpacked"))
                 except httpx.TransportError as exc:
                     if not started:
                         host = f"{client.base_url.host}:{client.base_url.port}"

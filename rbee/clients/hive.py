@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from rbee.adapters import http
-from rbee.errors import InternalError
+from rbee.errors import InternalError, SpawnFailedError
 from rbee.wire import hive as wire
 from rbee.wire.common import Health, Narration
 
@@ -32,12 +32,15 @@ class HiveClient:
 
     async def spawn(self, request: wire.SpawnRequest, tell: Callable[[Narration], None]) -> wire.SpawnReply:
         """Start a worker, passing on what the hive narrates; returns once the worker answers HTTP."""
-        async with http.events(self._client, "POST", wire.WORKERS_SPAWN, body=request) as events:
-            async for event in events:
-                if event.name == "narration":
-                    tell(http.decode_event(event.data, Narration))
-                else:
-                    return http.decode_event(event.data, wire.SpawnReply)
+        try:
+            async with http.events(self._client, "POST", wire.WORKERS_SPAWN, body=request) as events:
+                async for event in events:
+                    if event.name == "narration":
+                        tell(http.decode_event(event.data, Narration))
+                    else:
+                        return http.decode_event(event.data, wire.SpawnReply)
+        except http.StreamLostError as exc:
+            raise SpawnFailedError(f"the hive was lost while it started the worker: {exc}") from exc
         raise InternalError("the hive ended the start of a worker without a result")
 
     async def shutdown(self) -> None:
