@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import uuid
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -100,12 +101,11 @@ async def raw(url: str, data: bytes, *, seconds: float = 10) -> bytes:
     received = b""
     async with await trio.open_tcp_stream(parts.hostname, parts.port) as stream:
         with trio.move_on_after(seconds):
-            try:
+            with suppress(trio.BrokenResourceError):  # it closed before it had everything
                 await stream.send_all(data)
+            with suppress(trio.BrokenResourceError):
                 while chunk := await stream.receive_some():
                     received += chunk
-            except trio.BrokenResourceError:
-                pass  # the server closed in the middle of ours
     return received
 
 
@@ -273,9 +273,12 @@ async def test_the_type_of_a_body_does_not_matter(client: httpx.AsyncClient, kin
     assert (await client.post("/task", content=content, headers={"Content-Type": kind})).json() == {"length": 3}
 
 
-async def test_a_body_of_17_mb_is_refused(client: httpx.AsyncClient) -> None:
-    error = error_of(await client.post("/task", content=b"a" * 17 * 1024 * 1024), 413, "PAYLOAD_TOO_LARGE")
-    assert error["details"] == {"field": "$", "rule": "<= 16777216 bytes"}
+async def test_a_body_of_17_mb_is_refused(url: str) -> None:
+    size = 17 * 1024 * 1024
+    head = f"POST /task HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {KEY}\r\nContent-Length: {size}\r\n\r\n"
+    got = await raw(url, head.encode() + b"a" * size)
+    assert got.startswith(b"HTTP/1.1 413 ")
+    assert b'"details":{"field":"$","rule":"<= 16777216 bytes"}' in got
 
 
 async def test_a_chunked_body_above_16_mb_is_refused(url: str) -> None:
