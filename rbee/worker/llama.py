@@ -49,6 +49,7 @@ class Complaints:
             log.log(found, "%s", line)
 
     def clear(self) -> None:
+        self.is_muted = False
         with self._lock:
             self._lines.clear()
 

@@ -16,6 +16,7 @@ from rbee.worker.model import LoadAbortedError, Model
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from rbee.wire.gguf import ModelHeader
     from rbee.worker.status import Status
 
 DEFAULT_CONTEXT = 4096
@@ -114,6 +115,8 @@ def _load(options: Options, progressed: object, abort: threading.Event) -> Loade
     model = Model(options.path, found, backend=options.backend, device=options.device, progress=tell, abort=abort)
     try:
         length = options.context or min(model.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+        if options.backend == "cpu":
+            _check_memory(found, options.slots, length)
         threads = options.threads or processors.compute_threads(model.size_bytes)
         context = Context(model, slots=options.slots, length=length, threads=threads)
     except BaseException:
@@ -121,3 +124,24 @@ def _load(options: Options, progressed: object, abort: threading.Event) -> Loade
         raise
     tell(1.0)
     return Loaded(model, context)
+
+
+def _check_memory(found: ModelHeader, slots: int, length: int) -> None:
+    """Refuse a KV cache larger than the memory there is.
+
+    The system would grant it, and kill this process or its neighbours once the cache is written to.
+    """
+    # psutil is imported with it: not before the hive has been told.
+    from rbee.adapters import host
+
+    needed = (found.kv_bytes_per_token() or 0) * slots * length
+    available = host.memory().available
+    if needed > available:
+        raise ModelLoadFailedError(
+            f"not enough memory for {slots} slots of {length} tokens: "
+            f"{needed / 1e6:.0f} MB needed, {available / 1e6:.0f} MB available",
+            hint="use fewer slots, or a smaller context",
+            reason="out_of_memory",
+            required=round(needed / 1e6),
+            available=round(available / 1e6),
+        )

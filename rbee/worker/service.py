@@ -18,6 +18,13 @@ if TYPE_CHECKING:
 
 TOKENIZERS: Final = 4
 """Prompts tokenised at the same time; a long one takes a thread for a second."""
+SAMPLE: Final = 16
+"""Characters for each token of the context that are read of a longer prompt, to see whether the rest matters.
+
+Text has about four characters a token, and tokenising a million takes minutes with some models.
+"""
+MARGIN: Final = 256
+"""Tokens by which such a sample may differ from the beginning of the whole."""
 CANCEL_ALL_SECONDS: Final = 2.0
 
 
@@ -47,32 +54,20 @@ class Service:
         """
         self._check(asked, request_id)
         scope = self._preparing[request_id] = trio.CancelScope()
-        assert self._loaded is not None
         try:
             with scope:
-                tokens = await trio.to_thread.run_sync(
-                    self._loaded.model.tokenize, asked.prompt, limiter=self._limiter, abandon_on_cancel=True
-                )
+                tokens = await self._tokenize(asked.prompt)
         finally:
             del self._preparing[request_id]
         if scope.cancelled_caught:
             raise CancelledError("the request was cancelled")
-        length = self._loaded.context.length
-        if len(tokens) >= length:
-            raise InvalidRequestError(
-                f"the prompt has {len(tokens)} tokens, and the context holds {length}",
-                hint="shorten the prompt, or start the worker with a larger context",
-                field="prompt",
-                rule=f"fewer than {length} tokens",
-                tokens=len(tokens),
-                context=length,
-            )
         if not tokens:
             raise InvalidRequestError("field prompt: it has no tokens", field="prompt", rule="at least one token")
         # The worker may have begun to shut down meanwhile.
         self._status.check_ready()
         assert self._engine is not None
-        limit = min(asked.max_tokens, length - len(tokens))
+        assert self._loaded is not None
+        limit = min(asked.max_tokens, self._loaded.context.length - len(tokens))
         return self._generations.start(self._engine, request_id, tokens, asked, limit)
 
     def _check(self, asked: InferenceRequest, request_id: str) -> None:
@@ -93,6 +88,33 @@ class Service:
             )
         self._generations.check_new(request_id)
         self._generations.check_slot()
+
+    async def _tokenize(self, prompt: str) -> list[int]:
+        """Return the prompt's tokens; raises InvalidRequestError when the context cannot hold them and one more."""
+        assert self._loaded is not None
+        length = self._loaded.context.length
+        sample = prompt[: length * SAMPLE]
+        tokens = await self._in_thread(sample)
+        is_whole = len(sample) == len(prompt)
+        if not is_whole and len(tokens) < length + MARGIN:
+            tokens = await self._in_thread(prompt)
+            is_whole = True
+        if len(tokens) < length:
+            return tokens
+        raise InvalidRequestError(
+            f"the prompt has {'' if is_whole else 'at least '}{len(tokens)} tokens, and the context holds {length}",
+            hint="shorten the prompt, or start the worker with a larger context",
+            field="prompt",
+            rule=f"fewer than {length} tokens",
+            tokens=len(tokens),
+            context=length,
+        )
+
+    async def _in_thread(self, text: str) -> list[int]:
+        assert self._loaded is not None
+        return await trio.to_thread.run_sync(
+            self._loaded.model.tokenize, text, limiter=self._limiter, abandon_on_cancel=True
+        )
 
     async def cancel(self, request_id: str) -> None:
         """End a request if it runs; returns when it has ended."""
