@@ -82,6 +82,10 @@ class Context:
             attach.restype = None
             attach(self._handle, self._threadpool.handle, self._threadpool.handle)
 
+    def set_threads(self, decoding: int) -> None:
+        """Choose how many threads compute a step of single tokens; prompts are always read by all."""
+        self._lib.llama_set_n_threads(self._handle, decoding, self.threads)
+
     def start_batch(self) -> None:
         """Begin an empty batch."""
         self._batch.n_tokens = 0

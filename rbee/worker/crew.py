@@ -8,7 +8,9 @@ WINDOW_SECONDS: Final = 0.3
 """Compute time after which the figures of a crew are judged."""
 CROWDED: Final = 0.8
 """Share of the processors below which threads must have been displaced: those that wait spin, so they use theirs."""
-TRIAL_EVERY_SECONDS: Final = 5.0
+TRIAL_SECONDS: Final = 5.0
+LONGEST_TRIAL_SECONDS: Final = 80.0
+"""Compute time between two trials of a larger crew, at first, and after many that failed: each doubles it."""
 TRIAL_STEPS: Final = 6
 GAIN: Final = 1.1
 """How much faster a larger crew has to be to stay."""
@@ -28,6 +30,7 @@ class Crew:
         self._steps = 0
         self._seconds_per_step: float | None = None
         self._since_trial = 0.0
+        self._pause = TRIAL_SECONDS
         self._trial_from: int | None = None
 
     def __repr__(self) -> str:
@@ -50,9 +53,9 @@ class Crew:
         self._seconds_per_step = self._wall / self._steps
         if self.threads > 1 and share < CROWDED:
             # As many as had a processor to themselves.
-            self._change(max(1, min(self.threads - 1, int(self.threads * share))))
+            self._change(max(1, min(self.threads - 1, int(self.threads * share + 0.1))))
             self._since_trial = 0.0
-        elif self.threads < self.most and self._since_trial >= TRIAL_EVERY_SECONDS:
+        elif self.threads < self.most and self._since_trial >= self._pause:
             before = self.threads
             self._change(min(self.most, before * 2))
             self._trial_from = before
@@ -69,6 +72,9 @@ class Crew:
             return
         if self._wall / self._steps * GAIN > self._seconds_per_step:
             self._change(self._trial_from)
+            self._pause = min(self._pause * 2, LONGEST_TRIAL_SECONDS)
+        else:
+            self._pause = TRIAL_SECONDS
         self._trial_from = None
         self._since_trial = 0.0
         self._wall = self._cpu = 0.0

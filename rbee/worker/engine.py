@@ -12,6 +12,7 @@ import trio
 from rbee.errors import CancelledError, RbeeError, WorkerFailedError
 from rbee.worker import batching
 from rbee.worker.context import BATCH, DecodeAbortedError, EngineFailedError, NoRoomError
+from rbee.worker.crew import Crew
 from rbee.worker.sampling import Sampler
 from rbee.worker.text import TextAssembler
 
@@ -106,6 +107,7 @@ class Engine:
         self._inbox: SimpleQueue[Work | _Cancel | None] = SimpleQueue()
         self._sequences: dict[int, _Sequence] = {}
         self._pace = batching.PrefillPace(BATCH)
+        self._crew = Crew(context.threads)
         self._abortable: frozenset[int] = frozenset()
         self._places: list[tuple[int, batching.Chunk]] = []
         self._news: list[News] = []
@@ -210,7 +212,7 @@ class Engine:
         self._abortable = frozenset(chunk.sequence for chunk in chunks if chunk.tokens > 1 or len(chunks) == 1)
         if not self._inbox.empty():
             return False
-        started = time.perf_counter()
+        started, used = time.perf_counter(), time.process_time()
         try:
             context.decode()
         except DecodeAbortedError:
@@ -219,9 +221,19 @@ class Engine:
         except NoRoomError:
             self._park_youngest()
             return False
+        seconds = time.perf_counter() - started
         if prefill:
-            self._pace.observe(prefill, time.perf_counter() - started)
+            self._pace.observe(prefill, seconds)
+        else:
+            self._adapt(seconds, time.process_time() - used)
         return True
+
+    def _adapt(self, seconds: float, used: float) -> None:
+        """Let the crew learn from a step of single tokens."""
+        before = self._crew.threads
+        self._crew.observe(seconds, used)
+        if self._crew.threads != before:
+            self._context.set_threads(self._crew.threads)
 
     def _repair(self, chunks: list[batching.Chunk]) -> None:
         """Take out of the cache whatever an aborted decode left there."""
