@@ -5,9 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from typing import Final
 
-ROLES: Final = {
+ROLES = {
     "queen": "rbee.queen.daemon",
     "hive": "rbee.hive.daemon",
     "worker": "rbee.worker.daemon",
@@ -15,7 +14,7 @@ ROLES: Final = {
 }
 """First argument → module with `main(argv) -> exit code`; everything else is the keeper's."""
 
-NAMES: Final = {"queen-rbee": "queen", "rbee-hive": "hive", "llm-worker-rbee": "worker"}
+NAMES = {"queen-rbee": "queen", "rbee-hive": "hive", "llm-worker-rbee": "worker"}
 """Names by which the program may be called to act as one role."""
 
 
