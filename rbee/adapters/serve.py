@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import socket
+import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import hypercorn.trio
@@ -17,14 +19,27 @@ if TYPE_CHECKING:
 
 DEAD_PEER_SECONDS: Final = 30
 BACKLOG: Final = 256
+LAST_RESORT_SECONDS: Final = 3
 
 
 def bind(host: str, port: int, *, flag: str = "--port") -> socket.socket:
     """Return a listening socket; port 0 takes any free one. Raises PortInUseError."""
+    if (listener := _bind(host, port)) is None:
+        raise PortInUseError(
+            f"port {port} on {host} is taken{_holder(port)}",
+            hint=f"stop what holds it, or choose another port with {flag}",
+            port=port,
+        )
+    return listener
+
+
+def _bind(host: str, port: int) -> socket.socket | None:
+    """Return a listening socket, or None when the port is taken."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-    except socket.gaierror as exc:
-        raise InvalidConfigurationError(f"cannot listen on {host}: {exc.strerror}", key="host") from exc
+    except (socket.gaierror, UnicodeError) as exc:
+        reason = exc.strerror if isinstance(exc, socket.gaierror) else "not a host's name"
+        raise InvalidConfigurationError(f"cannot listen on {host}: {reason}", key="host") from exc
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -37,11 +52,7 @@ def bind(host: str, port: int, *, flag: str = "--port") -> socket.socket:
     except OSError as exc:
         listener.close()
         if exc.errno == errno.EADDRINUSE:
-            raise PortInUseError(
-                f"port {port} on {host} is taken{_holder(port)}",
-                hint=f"stop what holds it, or choose another port with {flag}",
-                port=port,
-            ) from exc
+            return None
         raise InvalidConfigurationError(f"cannot listen on {host}:{port}: {exc.strerror}", key="host") from exc
     listener.setblocking(False)
     return listener
@@ -53,10 +64,8 @@ def bind_first(host: str, first: int) -> socket.socket:
     Binding is the test: to look for a free port first and bind it later would be a race.
     """
     for port in range(first, min(first + 1000, 65536)):
-        try:
-            return bind(host, port)
-        except PortInUseError:
-            continue
+        if (listener := _bind(host, port)) is not None:
+            return listener
     raise PortInUseError(
         f"no port from {first} on is free on {host}", hint="set [worker] port_from to another range", port=first
     )
@@ -128,6 +137,7 @@ class Server:
         self._listener = listener
         self._stop = trio.Event()
         self._ended = trio.Event()
+        self._last_resort: threading.Timer | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop`; started once requests are answered. Closes the listener."""
@@ -140,9 +150,19 @@ class Server:
             )
         finally:
             self._ended.set()
+            if self._last_resort is not None:
+                self._last_resort.cancel()
 
     async def stop(self) -> None:
-        """Take no more requests and cut those that still run; returns when the server has ended, or after 2 s."""
+        """Take no more requests and cut those that still run; returns when the server has ended, or after 2 s.
+
+        A client that does not read can hold the server up for DEAD_PEER_SECONDS, even when it is cancelled. A daemon
+        stops its server last, so it then has nothing else to end, and leaves without waiting for that.
+        """
         self._stop.set()
         with trio.move_on_after(2):
             await self._ended.wait()
+            return
+        self._last_resort = threading.Timer(LAST_RESORT_SECONDS, os._exit, (0,))
+        self._last_resort.daemon = True
+        self._last_resort.start()

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import array
+import fcntl
 import os
 import socket
+import subprocess
+import sys
+import termios
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -214,3 +220,53 @@ async def test_it_answers_from_the_moment_it_has_started() -> None:
             assert (await client.get(serve.base_url(listener) + "/quick")).status_code == 200
         await server.stop()
         nursery.cancel_scope.cancel()
+
+
+STALLED = """
+import socket, sys, trio
+sys.path.insert(0, {root!r})
+from rbee.adapters import serve, sse
+from rbee.adapters.app import new_app, streamed
+
+async def main():
+    app = new_app("t", lambda _: [], {{"/flood"}})
+    async with trio.open_nursery() as nursery:
+        async def produce(send):
+            while True:
+                await send.send(sse.event("x" * 65536))
+
+        @app.get("/flood")
+        async def flood():
+            return streamed(nursery, produce)
+
+        listener = serve.bind("127.0.0.1", 0)
+        server = serve.Server(app, listener)
+        await nursery.start(server.run)
+        print(listener.getsockname()[1], flush=True)
+        await trio.to_thread.run_sync(sys.stdin.read)
+        await server.stop()
+        nursery.cancel_scope.cancel()
+
+trio.run(main)
+"""
+
+
+def test_a_client_that_does_not_read_does_not_keep_a_daemon_alive() -> None:
+    """Its answer is being written when the daemon ends, and hypercorn lets nothing cancel a write."""
+    script = STALLED.format(root=str(Path(__file__).parents[2]))
+    with subprocess.Popen(
+        [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        with socket.create_connection(("127.0.0.1", port)) as client:
+            client.sendall(b"GET /flood HTTP/1.1\r\nHost: x\r\n\r\n")
+            # Once the socket buffers are full, nothing more arrives and the server is inside a write.
+            client.recv(1)
+            sizes = [-1, 0]
+            while sizes[-1] != sizes[-2]:
+                time.sleep(0.2)
+                sizes.append(array.array("i", fcntl.ioctl(client, termios.FIONREAD, b"\0" * 4))[0])
+            process.stdin.close()
+            assert process.wait(20) == 0
