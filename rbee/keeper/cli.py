@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
 
+PATHS: Final = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_PATHS_STATE_DIR", "RBEE_PATHS_MODELS_DIR", "RBEE_AUTH_TOKEN_FILE")
+"""Environment variables that hold a path."""
 WRONG_USAGE: Final = 2
 OUTPUT_CLOSED: Final = 128 + signal.SIGPIPE
 """What a shell reports for a program that ended because nobody reads its output any more."""
@@ -64,8 +66,7 @@ def _perform(arguments: list[str], terminal: Terminal) -> None:
         terminal.data(request.text.rstrip("\n"))
         return
     terminal.quiet = options.quiet
-    # A daemon that we start works in another folder.
-    options.config = os.path.abspath(options.config) if options.config is not None else None  # noqa: PTH100
+    _make_paths_absolute(options)
     module, config = _import(options.module), _import("rbee.adapters.config")
     settings = config.load(file=options.config)
     try:
@@ -74,6 +75,15 @@ def _perform(arguments: list[str], terminal: Terminal) -> None:
         exc.hint = exc.hint or _where_to_look(exc, settings)
         raise
     _show(result, options, terminal)
+
+
+def _make_paths_absolute(options: Namespace) -> None:
+    """A daemon that we start works in another folder, and must find the same files."""
+    if options.config is not None:
+        options.config = os.path.abspath(os.path.expanduser(options.config))  # noqa: PTH100, PTH111 (still no pathlib)
+    for name in PATHS:
+        if value := os.environ.get(name):
+            os.environ[name] = os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111
 
 
 def _import(name: str) -> ModuleType:

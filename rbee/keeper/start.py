@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.adapters import announce, process
-from rbee.errors import SpawnFailedError
+from rbee.errors import SpawnFailedError, StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,7 +46,7 @@ async def ephemeral(settings: Settings, terminal: Terminal, options: Options, hu
 
     Raises what the queen announces. A cancellation ends it before it leaves here.
     """
-    child = await process.start(_command(options, "--ephemeral"), log=_log(settings), hold_stdin=True)
+    child = await _start(_command(options, "--ephemeral"), settings, hold_stdin=True)
     try:
         return OwnQueen(await _listen(child, settings, terminal), child)
     except BaseException:
@@ -56,12 +56,22 @@ async def ephemeral(settings: Settings, terminal: Terminal, options: Options, hu
 
 async def background(settings: Settings, terminal: Terminal, options: Options, hurry: trio.Event) -> announce.Ready:
     """Start a queen that stays; returns once it answers. A failure or cancellation ends it again."""
-    child = await process.start(_command(options), log=_log(settings))
+    child = await _start(_command(options), settings, hold_stdin=False)
     try:
         return await _listen(child, settings, terminal)
     except BaseException:
         await _end(child, settings, terminal, hurry)
         raise
+
+
+async def _start(command: list[str], settings: Settings, *, hold_stdin: bool) -> trio.Process:
+    try:
+        return await process.start(command, log=_log(settings), hold_stdin=hold_stdin)
+    except OSError as exc:
+        raise StorageError(
+            f"no queen could be started with the state folder {settings.state_dir}: {exc.strerror}",
+            hint="RBEE_HOME names another folder",
+        ) from exc
 
 
 def _command(options: Options, *flags: str) -> list[str]:

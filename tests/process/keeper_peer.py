@@ -36,6 +36,7 @@ class Peer:
         self.stopped = trio.Event()
         self.asked_ready = 0
         self.asked_inference = 0
+        self.generating = 0
 
     async def handle(self, stream: trio.SocketStream) -> None:
         with contextlib.suppress(trio.BrokenResourceError):
@@ -138,6 +139,18 @@ class Peer:
         if PLAN.get("refuse") is not None:
             await reply(stream, 401, error(*PLAN["refuse"]))
             return
+        self.generating += 1
+        try:
+            await self.send_tokens(stream)
+        finally:
+            self.generating -= 1
+
+    async def drain(self) -> None:
+        """Let running requests end, as the real one does."""
+        while self.generating:  # noqa: ASYNC110 (a stand-in may look)
+            await trio.sleep(0.05)
+
+    async def send_tokens(self, stream: trio.SocketStream) -> None:
         await begin(stream)
         pieces = PLAN.get("tokens", ["Once", " upon", " a", " time", ", the bée", "\nsang."])
         for index, piece in enumerate(pieces):
@@ -196,11 +209,14 @@ async def queen(arguments: list[str]) -> None:
     async with trio.open_nursery() as nursery:
         listeners = await trio.open_tcp_listeners(settings.queen.port, host="127.0.0.1")
         url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        nursery.start_soon(trio.serve_listeners, Peer(url, token).handle, listeners)
+        peer = Peer(url, token)
+        nursery.start_soon(trio.serve_listeners, peer.handle, listeners)
         announcer.tell(Narration(actor="queen-rbee", action="ready", target="queen", human=f"Listening on {url}"))
         place.publish(url, __version__, ephemeral=ephemeral)
         announcer.ready(Ready(url, os.getpid(), __version__))
         await until_asked(ephemeral)
+        with trio.move_on_after(10):
+            await peer.drain()
         if (seconds := PLAN.get("end_s")) is not None:
             with trio.move_on_after(seconds):
                 await until_asked(ephemeral=False)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rbee import __version__
-from tests.process.keeper_driver import TEXT, Keeper, finish
+from tests.process.keeper_driver import TEXT, Keeper, finish, wait_for
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,6 +81,25 @@ def test_two_keepers_at_once_use_one_queen(keeper: Keeper) -> None:
         with process:
             code, out, err = finish(process)
         assert (code, out) == (0, TEXT + "\n"), err
+    assert keeper.running() == []
+
+
+def test_a_queen_that_ends_is_waited_for_and_replaced(keeper: Keeper) -> None:
+    assert keeper.run("up", place=["SHUTTING_DOWN", "the queen takes no new tasks"]).code == 0
+    (old,) = keeper.running()
+    with keeper.start("infer", "--prompt", "Once") as process:
+        wait_for(lambda: any(path == "/v2/tasks" for _, path, _ in keeper.calls()))
+        os.kill(old, signal.SIGTERM)
+        code, out, err = finish(process)
+    assert (code, out) == (0, TEXT + "\n"), err
+    assert "The queen is shutting down" in err
+    assert keeper.running() == []
+
+
+def test_a_queen_that_always_refuses_is_given_up(keeper: Keeper) -> None:
+    code, _, err = keeper.run("infer", "--prompt", "Once", place=["SHUTTING_DOWN", "the queen takes no new tasks"])
+    assert code == 1
+    assert err.endswith("rbee: the queen takes no new tasks\n")
     assert keeper.running() == []
 
 
@@ -164,6 +183,31 @@ def test_up_and_down_leave_another_commands_queen_alone(keeper: Keeper) -> None:
         process.send_signal(signal.SIGINT)
         finish(process)
     assert keeper.running() == []
+
+
+def test_two_ups_at_once_start_one_queen(keeper: Keeper) -> None:
+    ups = [keeper.start("up") for _ in range(2)]
+    for process in ups:
+        with process:
+            code, _, err = finish(process)
+        assert code == 0, err
+    assert len(keeper.running()) == 1
+    assert keeper.run("down").code == 0
+
+
+def test_a_relative_state_folder_is_the_queens_too(keeper: Keeper) -> None:
+    keeper.env["RBEE_HOME"] = os.path.relpath(keeper.state)
+    keeper.env["RBEE_CONFIG"] = os.path.relpath(keeper.home / "config.toml")
+    (keeper.home / "config.toml").write_text("[queen]\n")
+    assert keeper.run("infer", "--prompt", "Once")[:2] == (0, TEXT + "\n")
+    assert (keeper.state / "token").exists()
+
+
+def test_a_state_folder_that_cannot_be_is_one_clear_error(keeper: Keeper) -> None:
+    keeper.env["RBEE_HOME"] = "/dev/null/state"
+    code, _, err = keeper.run("infer", "--prompt", "Once")
+    assert code == 1
+    assert "the state folder /dev/null/state: Not a directory\nhint: RBEE_HOME" in err
 
 
 def test_a_queen_that_does_not_come_up_is_ended(keeper: Keeper) -> None:

@@ -41,15 +41,16 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     async def command(hurry: trio.Event) -> Result:
         correlate(task.request_id)
         own = Options(options.config, options.debug)
-        while True:
+        for is_last in (False, False, True):
             try:
                 async with session.use(settings, terminal, hurry, options=own) as queen:
                     handle = await _place(queen, task, settings, terminal)
                     return await _generate(handle, task, settings, terminal, as_json=options.json)
             except DrainingError:
                 # It was another command's queen, and that command has ended: nothing was generated yet.
-                if not await session.wait_until_gone(settings, terminal):
+                if is_last or not await session.wait_until_gone(settings, terminal):
                     raise
+        raise AssertionError
 
     return interrupt.run(command)
 

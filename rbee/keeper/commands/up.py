@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
@@ -18,25 +18,39 @@ if TYPE_CHECKING:
     from rbee.keeper.terminal import Terminal
 
 
+AGAIN: Final = 0.2
+"""Seconds before another look at a queen that does not answer yet."""
+
+
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Return once a queen answers, with where it does."""
 
     async def command(hurry: trio.Event) -> Result:
-        if (found := await session.find(settings)) is not None:
-            holder = instance.find(settings.state_dir, "queen")
-            if holder is not None and holder.ephemeral:
-                raise AlreadyRunningError(
-                    f"the queen at {found.url} runs for another command only, and ends with it",
-                    hint="try again once that command has ended",
-                )
-            return Result(notes=(f"A queen runs already, at {found.url}.",))
+        own = start.Options(options.config, options.debug)
         limit = settings.timeouts.start
         with trio.move_on_after(limit):
-            own = start.Options(options.config, options.debug)
-            ready = await start.background(settings, terminal, own, hurry)
-            return Result(notes=(f"The queen answers at {ready.url} (pid {ready.pid}). `rbee down` stops it.",))
+            while True:
+                if (found := await session.find(settings)) is not None:
+                    return _running(found, settings)
+                try:
+                    ready = await start.background(settings, terminal, own, hurry)
+                except AlreadyRunningError:
+                    # One that begins or ends just now: soon it answers, or it is gone.
+                    await trio.sleep(AGAIN)
+                else:
+                    return Result(notes=(f"The queen answers at {ready.url} (pid {ready.pid}). `rbee down` stops it.",))
         raise SpawnTimeoutError(
             f"the queen was not ready within {limit:g} s", hint=f"its log is {settings.logs_dir / 'queen.log'}"
         )
 
     return interrupt.run(command)
+
+
+def _running(found: session.Found, settings: Settings) -> Result:
+    holder = instance.find(settings.state_dir, "queen")
+    if holder is not None and holder.ephemeral:
+        raise AlreadyRunningError(
+            f"the queen at {found.url} runs for another command only, and ends with it",
+            hint="try again once that command has ended",
+        )
+    return Result(notes=(f"A queen runs already, at {found.url}.",))
