@@ -63,14 +63,21 @@ def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         path.touch(mode=0o600)
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
-        connection.execute("PRAGMA journal_mode = WAL")
-        connection.execute("PRAGMA synchronous = NORMAL")
-        (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version > len(migrations):
-            connection.close()
-            raise StorageError(f"{path.name} was written by a newer version of rbee", hint="upgrade rbee on this host")
-        for number, script in enumerate(migrations[version:], version + 1):
-            connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+        try:
+            _migrate(connection, path, migrations)
+        except BaseException:
+            connection.close()  # it may be inside a transaction, which would lock the next one out
+            raise
     except (sqlite3.Error, OSError) as exc:
         raise StorageError(f"{path.name} cannot be opened: {exc}") from exc
     return connection
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA synchronous = NORMAL")
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(migrations):
+        raise StorageError(f"{path.name} was written by a newer version of rbee", hint="upgrade rbee on this host")
+    for number, script in enumerate(migrations[version:], version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
