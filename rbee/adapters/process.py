@@ -138,7 +138,7 @@ async def start(
     """Start a process in a session of its own, so that Ctrl+C in our terminal does not reach it.
 
     Its stderr is appended to `log`; its stdout is a pipe to us. Its stdin is a pipe that we keep open (`hold_stdin`:
-    it closes when we end, however we end), or holds the bytes of `stdin`, or is empty.
+    it closes when we end, however we end), or holds the bytes of `stdin`, or is empty. Cancelled, it leaves no process.
     """
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _open_log(log) as errors:
@@ -152,10 +152,17 @@ async def start(
         )
     if stdin is not None:
         assert process.stdin is not None
-        # A child that is gone already says so by its exit, which its parent waits for.
-        with contextlib.suppress(trio.BrokenResourceError):
-            await process.stdin.send_all(stdin)
-        await process.stdin.aclose()
+        try:
+            # A child that is gone already says so by its exit, which its parent waits for.
+            with contextlib.suppress(trio.BrokenResourceError):
+                await process.stdin.send_all(stdin)
+            await process.stdin.aclose()
+        except trio.Cancelled:
+            # Nobody will ever hear of this process.
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+            raise
     return process
 
 
