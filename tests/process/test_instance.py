@@ -1,0 +1,153 @@
+"""One daemon of a role per state folder, whatever became of the one before."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rbee.adapters import instance, process
+from rbee.adapters.instance import Place
+from rbee.errors import AlreadyRunningError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+HOLDER = """
+import sys
+from pathlib import Path
+from rbee.adapters.instance import Place
+place = Place(Path(sys.argv[1]), "hive")
+if len(sys.argv) > 2:
+    place.publish(sys.argv[2], "1.2.3", ephemeral=False, started_by="queen")
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def holder(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """A process that has the place."""
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDER, str(folder), *arguments],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        cwd=__file__.partition("/tests/")[0],
+    ) as child:
+        assert child.stdout is not None
+        assert child.stdout.readline() == "held\n"
+        try:
+            yield child
+        finally:
+            child.kill()
+
+
+def test_a_second_one_is_refused_with_the_firsts_address(tmp_path: Path) -> None:
+    with holder(tmp_path, "http://127.0.0.1:9200") as child:
+        with pytest.raises(AlreadyRunningError) as caught:
+            Place(tmp_path, "hive")
+        assert caught.value.message == f"a hive runs already at http://127.0.0.1:9200 (pid {child.pid})"
+        assert caught.value.hint is not None
+        assert "RBEE_HOME" in caught.value.hint
+
+
+def test_a_second_one_is_refused_before_the_first_has_an_address(tmp_path: Path) -> None:
+    with holder(tmp_path), pytest.raises(AlreadyRunningError, match=r"a hive runs already$"):
+        Place(tmp_path, "hive")
+
+
+def test_another_role_and_another_folder_are_free(tmp_path: Path) -> None:
+    with holder(tmp_path / "one"):
+        Place(tmp_path / "one", "queen")
+        Place(tmp_path / "two", "hive")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_place_is_free_once_its_holder_has_ended(tmp_path: Path, number: signal.Signals) -> None:
+    with holder(tmp_path, "http://127.0.0.1:9200") as child:
+        child.send_signal(number)
+        child.wait()
+        assert instance.find(tmp_path, "hive") is None
+        Place(tmp_path, "hive").publish("http://127.0.0.1:9201", "1", ephemeral=True)
+        found = instance.find(tmp_path, "hive")
+        assert found is not None
+        assert found.url == "http://127.0.0.1:9201"
+
+
+def test_what_is_published_is_found(tmp_path: Path) -> None:
+    with holder(tmp_path, "http://127.0.0.1:9200") as child:
+        found = instance.find(tmp_path, "hive")
+        assert found is not None
+        assert found.identity == process.identify(child.pid)
+        assert (found.url, found.version, found.ephemeral, found.started_by) == (
+            "http://127.0.0.1:9200",
+            "1.2.3",
+            False,
+            "queen",
+        )
+
+
+def test_of_many_that_start_at_once_one_gets_the_place(tmp_path: Path) -> None:
+    outcomes: list[str] = []
+    barrier = threading.Barrier(8)
+
+    def take() -> None:
+        barrier.wait()
+        try:
+            Place(tmp_path, "hive")
+        except AlreadyRunningError:
+            outcomes.append("refused")
+        else:
+            outcomes.append("taken")
+
+    threads = [threading.Thread(target=take) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(outcomes) == ["refused"] * 7 + ["taken"]
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"null", b'{"url":"x"}', b"[" * 100_000])
+def test_a_spoilt_file_is_nobody_and_in_nobodys_way(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "hive.lock").write_bytes(content)
+    assert instance.find(tmp_path, "hive") is None
+    Place(tmp_path, "hive").publish("http://x", "1", ephemeral=False)
+    assert instance.find(tmp_path, "hive") is not None
+
+
+def test_a_child_of_the_holder_does_not_inherit_the_place(tmp_path: Path) -> None:
+    script = HOLDER.replace(
+        'print("held"', 'import subprocess; subprocess.Popen(["/bin/sleep", "5"], stdout=-3); print("held"'
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=__file__.partition("/tests/")[0],
+        start_new_session=True,
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()
+        child.kill()
+        child.wait()
+        Place(tmp_path, "hive")
+
+
+def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StorageError, match="cannot be written"):
+        Place(tmp_path / "file", "hive")
+
+
+def test_the_folder_is_made_private(tmp_path: Path) -> None:
+    Place(tmp_path / "state", "hive")
+    assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "state/hive.lock").stat().st_mode & 0o777 == 0o600
