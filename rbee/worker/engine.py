@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from contextlib import suppress
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -111,10 +112,13 @@ class Engine:
         self._abortable: frozenset[int] = frozenset()
         self._places: list[tuple[int, batching.Chunk]] = []
         self._news: list[News] = []
+        self._is_over = False
 
     def start(self, work: Work) -> None:
-        """Begin a generation in a free slot."""
+        """Begin a generation in a free slot; once the engine has stopped it ends at once with an error."""
         self._inbox.put(work)
+        if self._is_over:
+            self._refuse_rest()
 
     def cancel(self, number: int, slot: int) -> None:
         """End a generation, if it still runs: its `Ended` comes soon, even from within a long prompt."""
@@ -133,7 +137,11 @@ class Engine:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._stop_with_us)
             task_status.started()
-            await trio.to_thread.run_sync(self._loop, token, limiter=trio.CapacityLimiter(1))
+            try:
+                await trio.to_thread.run_sync(self._loop, token, limiter=trio.CapacityLimiter(1))
+            finally:
+                self._is_over = True
+                self._refuse_rest()
             nursery.cancel_scope.cancel()
 
     async def _stop_with_us(self) -> None:
@@ -142,6 +150,14 @@ class Engine:
         finally:
             self._inbox.put(_STOP)
             self._context.abort()
+
+    def _refuse_rest(self) -> None:
+        """Answer what came too late for the thread to see."""
+        with suppress(Empty):
+            while True:
+                message = self._inbox.get_nowait()
+                if isinstance(message, Work):
+                    self._deliver([Ended(message.slot, "", 0, None, WorkerFailedError("the worker has stopped"))])
 
     # From here on everything runs in the engine thread.
 
