@@ -86,7 +86,7 @@ def run(
         if error is None:
             log.exception("the daemon failed")
             error = InternalError("the daemon failed; its log says more")
-        else:
+        elif log.hasHandlers():  # else logging would write it to stderr, beside the line below
             log.error("%s: %s", error.code, error.message)  # noqa: TRY400 (expected: needs no traceback)
         announcer.failed(error)
         sys.stderr.write(f"rbee: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))

@@ -88,9 +88,6 @@ def _make_paths_absolute(options: Namespace) -> None:
 
 def _import(name: str) -> ModuleType:
     """Import a module in the shortest time: half of what a command on a warm model takes is this."""
-    # httpx brings a command line of its own, and with it click and rich: a quarter of all imports. Where that cannot
-    # be imported it does without.
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     # What modules are made of is never garbage; looking through it again and again takes a tenth of the time.
     gc.disable()
     try:

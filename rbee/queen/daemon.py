@@ -61,13 +61,16 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
         server = serve.Server(app, listener)
         await nursery.start(server.run)
         nursery.start_soon(hive.run)
-        for node in nodes.values():
-            nursery.start_soon(node.run)
-        place.publish(url, __version__, ephemeral=options.ephemeral)
-        log.info("the queen %s answers at %s", __version__, url)
-        announcer.ready(Ready(url, os.getpid(), __version__))
-        await stopping.asked.wait()
-        log.info("shutting down")
+        async with trio.open_nursery() as placing:
+            for node in nodes.values():
+                placing.start_soon(node.run)
+            place.publish(url, __version__, ephemeral=options.ephemeral)
+            log.info("the queen %s answers at %s", __version__, url)
+            announcer.ready(Ready(url, os.getpid(), __version__))
+            await stopping.asked.wait()
+            log.info("shutting down")
+            # First nothing new is started, then what was started is ended.
+            placing.cancel_scope.cancel()
         await hive.end(stopping.urgent)
         await server.stop()
         nursery.cancel_scope.cancel()

@@ -73,11 +73,17 @@ class LocalHive:
         options = ["--config", self._config_file] if self._config_file else []
         if self._ephemeral:
             options.append("--ephemeral")
-        child = await process.start(
-            [*process.program(), "hive", "--announce", "--started-by", "queen", *options],
-            log=self._settings.logs_dir / "hive.log",
-            hold_stdin=self._ephemeral,
-        )
+        try:
+            child = await process.start(
+                [*process.program(), "hive", "--announce", "--started-by", "queen", *options],
+                log=self._settings.logs_dir / "hive.log",
+                hold_stdin=self._ephemeral,
+            )
+        except OSError as exc:
+            raise SpawnFailedError(f"the hive's process cannot be started: {exc.strerror}") from exc
+        self._children.send_nowait(child)
+        # Ours from now on: the queen may be told to end before the hive is ready.
+        self._owned = process.identify(child.pid)
         try:
             with trio.fail_after(self._settings.timeouts.start):
                 ready = await announce.listen(child, tell)
@@ -88,8 +94,6 @@ class LocalHive:
         except announce.SilentEndError:
             reason = process.describe_end(await child.wait())
             raise SpawnFailedError(f"the hive ended at its start: {reason}", log="hive.log") from None
-        self._children.send_nowait(child)
-        self._owned = process.identify(ready.pid)
         self.url = ready.url
         tell(
             Narration(actor="queen-rbee", action="hive_ready", target="local", human=f"The hive answers at {ready.url}")

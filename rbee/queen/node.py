@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from rbee.clients import hive as hive_client
-from rbee.errors import InternalError, RbeeError
+from rbee.errors import DrainingError, InternalError, RbeeError
 from rbee.queen import placement
 from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerRow
@@ -64,11 +64,15 @@ class Node:
         self._token = token
         self._send, self._inbox = trio.open_memory_channel["_Order | _Started"](math.inf)
         self._starting: dict[Wanted, list[_Order]] = {}
+        self._current: _Order | None = None
 
     async def place(self, wanted: Wanted, tell: Tell) -> Placed:
         """Return a worker for `wanted`, started if need be; what happens is told meanwhile."""
         order = _Order(wanted, tell)
-        self._send.send_nowait(order)
+        try:
+            self._send.send_nowait(order)
+        except trio.BrokenResourceError:
+            raise DrainingError("the queen is shutting down") from None
         await order.done.wait()
         if isinstance(order.result, RbeeError):
             raise order.result
@@ -86,13 +90,22 @@ class Node:
             return None
 
     async def run(self) -> None:
-        """Place orders until cancelled."""
-        async with trio.open_nursery() as nursery:
-            async for message in self._inbox:
-                if isinstance(message, _Started):
-                    self._settle_start(message)
-                else:
-                    await self._handle(message, nursery)
+        """Place orders until cancelled; whoever waits then is told that the queen shuts down."""
+        try:
+            async with trio.open_nursery() as nursery:
+                async for message in self._inbox:
+                    if isinstance(message, _Started):
+                        self._settle_start(message)
+                    else:
+                        self._current = message
+                        await self._handle(message, nursery)
+                        self._current = None
+        finally:
+            waiting = [order for orders in self._starting.values() for order in orders]
+            for order in [*waiting, self._current]:
+                if order is not None and not order.done.is_set():
+                    order.settle(DrainingError("the queen is shutting down"))
+            self._inbox.close()
 
     async def _handle(self, order: _Order, nursery: trio.Nursery) -> None:
         if (waiting := self._starting.get(order.wanted)) is not None:

@@ -17,6 +17,7 @@ from rbee.queen.tasks import Tasks
 from rbee.wire import model_ref
 from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
+from rbee.wire.decode import convert
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -38,6 +39,7 @@ def build(
     tasks = Tasks()
 
     def node_named(name: str) -> Node:
+        convert({"node": name}, wire.NodeQuery)
         if (node := nodes.get(name)) is None:
             raise NodeNotFoundError(f"node {name} is not in the registry", node=name)
         return node
@@ -47,6 +49,7 @@ def build(
         placed = await node.place(wanted, tell)
         return wire.TaskHandle(
             request_id=task.request_id or "",
+            node=node.name,
             worker_id=placed.worker_id,
             worker_url=placed.url,
             api_key=tokens.worker_key(token, placed.worker_id),

@@ -11,6 +11,7 @@ from rbee.wire.common import (
     Message,
     Name,
     Prompt,
+    Request,
     Sampling,
     ShortText,
     Uuid,
@@ -45,10 +46,17 @@ class TaskRequest(Sampling, kw_only=True):
     narrate: bool = False
 
 
+class NodeQuery(Request, kw_only=True):
+    """The query of what is asked about one node."""
+
+    node: Name
+
+
 class TaskHandle(Message, kw_only=True):
     """Where the caller finds its worker, and the key that opens it."""
 
     request_id: str
+    node: str
     worker_id: str
     worker_url: str
     api_key: str

@@ -106,8 +106,8 @@ class Peer:
         if (failure := PLAN.get("place")) is not None:
             await event(stream, error(*failure))
         else:
-            handle = {"request_id": "", "worker_id": WORKER_ID, "worker_url": self.url, "api_key": "key"}
-            await event(stream, handle | {"state": "idle"}, "worker")
+            where = {"node": "local", "worker_id": WORKER_ID, "worker_url": self.url, "state": "idle"}
+            await event(stream, {"request_id": "", "api_key": "key"} | where, "worker")
         await stream.send_all(b"data: [DONE]\n\n")
 
     async def ready(self, stream: trio.SocketStream) -> None:

@@ -109,8 +109,8 @@ def _unplaced(settings: Settings) -> RbeeError:
 async def _generate(
     handle: TaskHandle, task: TaskRequest, settings: Settings, terminal: Terminal, *, as_json: bool
 ) -> Result:
-    on_this_host = task.node in (None, LOCAL_NODE)
-    log = f"{settings.logs_dir / 'worker-'}{handle.worker_id}.log" + ("" if on_this_host else f" on {task.node}")
+    on_this_host = handle.node == LOCAL_NODE
+    log = f"{settings.logs_dir / 'worker-'}{handle.worker_id}.log" + ("" if on_this_host else f" on {handle.node}")
     request = InferenceRequest(
         **{name: getattr(task, name) for name in Sampling.__struct_fields__},
         prompt=task.prompt,
@@ -143,7 +143,7 @@ def _summary(handle: TaskHandle, task: TaskRequest, text: str, done: Done) -> di
     return {
         "request_id": task.request_id,
         "model": task.model,
-        "node": task.node,
+        "node": handle.node,
         "worker_id": handle.worker_id,
         "text": text,
         "total_tokens": done.total_tokens,
