@@ -6,7 +6,6 @@ import gc
 import importlib
 import os
 import signal
-import sys
 from typing import TYPE_CHECKING, Final
 
 from rbee.errors import InternalError, RbeeError

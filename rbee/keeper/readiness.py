@@ -16,6 +16,7 @@ from rbee.errors import (
     from_body,
 )
 from rbee.keeper.progress import Progress
+from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
     from rbee.clients.worker import WorkerClient
@@ -31,6 +32,7 @@ class _Loading:
 
     def __init__(self) -> None:
         self.state = "loading"
+        self.since: float | None = None
         self.progress: Progress | None = None
         self.ended = trio.Event()
 
@@ -82,7 +84,11 @@ async def _poll(worker: WorkerClient, terminal: Terminal, heard: _Loading, nurse
     while True:
         answer = await worker.ready()
         if answer.ready:
+            terminal.end_progress()
+            if heard.since is not None:
+                terminal.narrate(_loaded(heard, trio.current_time() - heard.since))
             return
+        heard.since = heard.since or trio.current_time()
         if answer.state == "failed":
             error = from_body({"error": answer.error})
             raise error or ModelLoadFailedError("the worker could not load the model")
@@ -101,6 +107,15 @@ async def _poll(worker: WorkerClient, terminal: Terminal, heard: _Loading, nurse
                 # Once more, in case it came too early for a bar and nothing has moved since.
                 terminal.progress(heard.progress)
         pause = min(pause * 2, POLL_TO)
+
+
+def _loaded(heard: _Loading, seconds: float) -> Narration:
+    size = ""
+    if heard.progress is not None:
+        size = f" {heard.progress.vram_mb:.0f} MB, {heard.progress.layers_total} layers,"
+    return Narration(
+        actor="model-loader", action="loaded", target="model", human=f"Loaded the model:{size} in {seconds:.1f} s"
+    )
 
 
 async def _follow(worker: WorkerClient, progress_url: str, terminal: Terminal, heard: _Loading) -> None:

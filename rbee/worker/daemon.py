@@ -111,7 +111,7 @@ class _Worker:
 
     async def run(self) -> None:
         options, status = self._options, self._status
-        self._tell("worker_start", f"Starting a worker for {options.model_ref} on {options.backend}:{options.device}")
+        log.info("starting for %s on %s:%d", options.model_ref, options.backend, options.device)
         listener = serve.bind_first(options.host, self._settings.worker.port_from)
         url = serve.base_url(listener, options.advertise)
         identity = routes.Identity(options.id, self._key, url)
