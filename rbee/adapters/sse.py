@@ -87,9 +87,11 @@ async def narrated(send: Send, work: Callable[[Callable[[Narration], None]], Awa
             async for narration in told:
                 await send.send(event(narration, "narration"))
 
+    correlation_id = correlation.get()  # here, because who works may call from a task that serves many requests
+
     def say(narration: Narration) -> None:
         if narration.correlation_id is None:
-            narration = msgspec.structs.replace(narration, correlation_id=correlation.get())
+            narration = msgspec.structs.replace(narration, correlation_id=correlation_id)
         # Who works may go on for others after this client has gone.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             tell.send_nowait(narration)

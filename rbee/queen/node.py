@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from rbee.adapters.logs import correlation
 from rbee.clients import hive as hive_client
 from rbee.errors import DrainingError, InternalError, RbeeError
 from rbee.queen import placement
@@ -40,6 +41,7 @@ class _Order:
     def __init__(self, wanted: Wanted, tell: Tell) -> None:
         self.wanted = wanted
         self.tell = tell
+        self.correlation_id = correlation.get()
         self.done = trio.Event()
         self.result: Placed | RbeeError = InternalError("the queen ended")
 
@@ -111,6 +113,7 @@ class Node:
         if (waiting := self._starting.get(order.wanted)) is not None:
             waiting.append(order)
             return
+        correlation.set(order.correlation_id)  # what is asked and logged for this order, by the tasks it starts too
         try:
             url = await self._hive.ensure(order.tell)
             async with hive_client.connect(url, self._token) as client:

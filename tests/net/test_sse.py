@@ -292,6 +292,27 @@ async def test_what_is_told_comes_before_the_result(serve: Serve) -> None:
     assert (after, done) == ('data: "after"', "data: [DONE]")
 
 
+async def test_what_another_task_tells_has_the_requests_id(serve: Serve, nursery: trio.Nursery) -> None:
+    """An owner of state works for many requests, and its own task has the id of none of them."""
+    told = trio.Event()
+
+    async def owner(tell: Callable[[Narration], None]) -> None:
+        logs.correlation.set(None)
+        tell(narration("one"))
+        told.set()
+
+    async def work(tell: Callable[[Narration], None]) -> int:
+        nursery.start_soon(owner, tell)
+        await told.wait()
+        return 0
+
+    async def produce(send: sse.Send) -> None:
+        await sse.narrated(send, work, "worker")
+
+    text = (await fetch(await serve(produce), headers={"X-Correlation-Id": UUID})).text
+    assert f'"correlation_id":"{UUID}"' in text
+
+
 async def test_what_was_told_before_an_error_comes_before_it(serve: Serve) -> None:
     async def work(tell: Callable[[Narration], None]) -> int:
         tell(narration("one"))
