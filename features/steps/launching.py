@@ -1,0 +1,120 @@
+"""Steps that run the program where it cannot, or hardly can, run."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from pytest_bdd import given, parsers, then, when
+
+from features.lab.machine import PROGRAM, find_python
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from features.lab.machine import Machine
+
+NOBODY = 65534
+
+
+@when("rbee.pyz is run by each older Python that is here")
+def _old_pythons(machine: Machine, seen: dict[str, Any]) -> None:
+    found = filter(None, (find_python(version) for version in ("2.7", "3.6", "3.8", "3.9", "3.10")))
+    seen["each"] = []
+    for machine.python in found:
+        seen["each"].append(machine.run("infer", "--prompt", "Hello"))
+    if not seen["each"]:
+        pytest.skip("there is no older Python here")
+
+
+@then("each says in one line which Pythons it needs, and fails")
+def _says_versions(seen: dict[str, Any]) -> None:
+    for done in seen["each"]:
+        assert done.returncode == 1
+        assert done.stdout == b""
+        (line,) = done.stderr.decode().splitlines()
+        assert "3.11 to 3.14" in line
+
+
+@given("a home folder that belongs to someone else")
+def _foreign_home(machine: Machine) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can run a program as another user")
+    machine.home.chmod(0o755)
+    del machine.env["RBEE_CACHE"]
+
+
+@when("another user runs rbee.pyz there")
+def _as_nobody(machine: Machine, tmp_path: Path, seen: dict[str, Any]) -> None:
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.stat().st_uid == 0 and str(folder) != "/":
+            folder.chmod(folder.stat().st_mode | 0o055)
+    program = shutil.copy(PROGRAM, tmp_path)
+    # An interpreter that others may run; pyenv's lies in a home folder.
+    seen["done"] = subprocess.run(
+        ["/usr/bin/python3", program, "infer", "--prompt", "Hello"],
+        env=machine.env,
+        cwd="/",
+        user=NOBODY,
+        group=NOBODY,
+        capture_output=True,
+        check=False,
+    )
+
+
+def _mount(folder: Path, options: str) -> None:
+    folder.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
+    if done.returncode:
+        pytest.skip("no file systems can be mounted here")
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder that other steps mount a file system on."""
+    folder = tmp_path / "disk"
+    yield folder
+    if folder.exists():
+        subprocess.run(["umount", folder], capture_output=True, check=False)
+
+
+@given("a cache folder on a disk of 1 MB")
+def _full_disk(machine: Machine, small_disk: Path) -> None:
+    _mount(small_disk, "size=1m")
+    machine.env["RBEE_CACHE"] = str(small_disk)
+
+
+@given("a cache folder on a disk without execution")
+def _noexec_disk(machine: Machine, small_disk: Path) -> None:
+    _mount(small_disk, "noexec")
+    machine.env["RBEE_CACHE"] = str(small_disk)
+
+
+@then(parsers.parse("it says in one line {what}, and how to choose another folder"))
+def _says_where(machine: Machine, seen: dict[str, Any], what: str) -> None:
+    done = seen["done"]
+    assert done.returncode == 1
+    assert done.stdout == b""
+    (line,) = done.stderr.decode().splitlines()
+    assert "RBEE_CACHE" in line
+    assert ("noexec" in line) == (what == "that nothing may be executed there")
+    assert machine.processes() == {}
+
+
+@when("the file is linked as queen-rbee elsewhere and asked for help")
+def _linked(machine: Machine, seen: dict[str, Any]) -> None:
+    link = machine.home / "queen-rbee"
+    link.symlink_to(PROGRAM)
+    seen["done"] = subprocess.run(
+        [machine.python, str(link), "--help"], env=machine.env, cwd="/", capture_output=True, check=False
+    )
+
+
+@then("it answers as the queen")
+def _as_queen(seen: dict[str, Any]) -> None:
+    assert seen["done"].returncode == 0
+    assert b"usage: rbee queen" in seen["done"].stdout
