@@ -1,0 +1,139 @@
+"""One error shape over every route of queen and hive, and each of them documented."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+
+import rbee.hive.routes
+import rbee.queen.routes
+from rbee.adapters import config
+from rbee.adapters.lifecycle import Stopping
+from rbee.adapters.store import Store
+from rbee.hive import state
+from rbee.hive.loop import Hive
+from rbee.queen.local_hive import LocalHive
+from rbee.queen.node import Node
+from rbee.wire import hive as hive_wire
+from rbee.wire import queen as queen_wire
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    import trio
+    from quart_trio import QuartTrio
+
+TOKEN = "rbee_token"
+DOCUMENT = Path(__file__).parents[2] / "docs" / "http.md"
+PUBLIC = {"queen": {queen_wire.HEALTH}, "hive": {hive_wire.HEALTH}}
+METHODS = {"GET", "POST", "PUT", "PATCH", "DELETE"}
+ROLES = ["queen", "hive"]
+
+
+@pytest.fixture
+async def apps(
+    tmp_path: Path, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> AsyncIterator[dict[str, QuartTrio]]:
+    """The applications of queen and hive, with what stands behind them."""
+    monkeypatch.setenv("RBEE_HOME", str(tmp_path))
+    monkeypatch.setenv("RBEE_HIVE_PORT", "0")
+    settings = config.load()
+    store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
+    hive = Hive(settings, store, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
+    nursery.start_soon(hive.run)
+    node = Node("local", LocalHive(settings, TOKEN, None, ephemeral=False), TOKEN)
+    yield {
+        "queen": rbee.queen.routes.build({"local": node}, settings, TOKEN, nursery, Stopping()),
+        "hive": rbee.hive.routes.build(hive, TOKEN, tmp_path, nursery, lambda: None),
+    }
+    await store.close()
+
+
+def routes(app: QuartTrio) -> list[tuple[str, set[str]]]:
+    """Return each path, with something in place of its parameters, and its methods."""
+    found: dict[str, set[str]] = {}
+    for rule in app.url_map.iter_rules():
+        path = re.sub(r"<[^>]+>", "x", rule.rule)
+        found.setdefault(path, set()).update((rule.methods or set()) & METHODS)
+    assert len(found) >= 5
+    return sorted(found.items())
+
+
+def check(response: httpx.Response, *statuses: int) -> dict[str, Any]:
+    """Check that an answer is an error object, whole and without more."""
+    assert response.status_code in statuses, (response.request.url, response.text)
+    assert response.headers["Content-Type"] == "application/json"
+    assert set(response.json()) == {"error"}
+    error: dict[str, Any] = response.json()["error"]
+    assert {"code", "message", "details", "correlation_id"} <= set(error)
+    assert set(error) <= {"code", "message", "details", "correlation_id", "hint"}
+    assert error["correlation_id"] == response.headers["X-Correlation-Id"]
+    return error
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_without_a_key_nothing_but_health_is_answered(
+    role: str, apps: dict[str, QuartTrio], serve_app: Callable[[QuartTrio], Awaitable[str]]
+) -> None:
+    url = await serve_app(apps[role])
+    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+        for path, methods in routes(apps[role]):
+            for method in methods:
+                if path in PUBLIC[role]:
+                    assert (await client.request(method, path)).status_code == 200
+                    continue
+                response = await client.request(method, path)
+                assert check(response, 401)["code"] == "MISSING_API_KEY"
+                assert response.headers["WWW-Authenticate"] == "Bearer"
+                wrong = await client.request(method, path, headers={"Authorization": "Bearer wrong"})
+                assert check(wrong, 401)["code"] == "INVALID_API_KEY"
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_method_that_a_path_does_not_take_is_an_error_object(
+    role: str, apps: dict[str, QuartTrio], serve_app: Callable[[QuartTrio], Awaitable[str]]
+) -> None:
+    url = await serve_app(apps[role])
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=headers) as client:
+        for path, methods in routes(apps[role]):
+            for method in METHODS - methods:
+                error = check(await client.request(method, path), 404, 405)
+                if method == "DELETE" and error["code"] == "WORKER_NOT_FOUND":
+                    continue  # the path stands where a worker's id may stand
+                assert error["code"] == "METHOD_NOT_ALLOWED"
+                assert all(allowed in error["details"]["rule"] for allowed in methods)
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_a_body_that_is_none_is_an_error_object(
+    role: str, apps: dict[str, QuartTrio], serve_app: Callable[[QuartTrio], Awaitable[str]]
+) -> None:
+    """Every call that reads a body; the others ignore it."""
+    url = await serve_app(apps[role])
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    reading = {queen_wire.TASKS, hive_wire.WORKERS_SPAWN, hive_wire.WORKERS_READY}
+    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=headers) as client:
+        for path, methods in routes(apps[role]):
+            if "POST" not in methods:
+                continue
+            response = await client.post(path, content=b"\xff{")
+            if path in reading:
+                assert check(response, 400)["code"] == "INVALID_REQUEST"
+            else:
+                assert response.status_code == 202
+
+
+@pytest.mark.parametrize("role", ROLES)
+async def test_every_route_is_documented(role: str, apps: dict[str, QuartTrio]) -> None:
+    section = DOCUMENT.read_text().partition(f"## {role.capitalize()}")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"/[a-z0-9/]+(?:\{[a-z_]+\})?", section))
+    for rule in apps[role].url_map.iter_rules():
+        parts = rule.rule.partition("<")
+        assert any(found.partition("{")[0] == parts[0] and ("{" in found) == bool(parts[1]) for found in documented), (
+            rule.rule
+        )
