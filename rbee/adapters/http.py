@@ -34,6 +34,8 @@ SHORT_CALL_DELAYS: Final = (0.0, 0.1, 0.2)
 ONCE: Final = (0.0,)
 STREAM_SILENCE: Final = 30.0
 """Seconds without a byte after which a stream is lost: the other side sends a comment every 10."""
+_UNREACHED: Final = (httpx.TransportError, httpx.InvalidURL, UnicodeError)
+"""What httpx raises when it cannot reach an address; the last two when the address itself is none."""
 
 
 class Event(NamedTuple):
@@ -73,18 +75,21 @@ def _no_certificates() -> ssl.SSLContext:
 
 
 def connect(base_url: str, key: str | None, *, timeout: float = 5.0) -> httpx.AsyncClient:
-    """Return a client for one daemon; close it with `async with`."""
+    """Return a client for one daemon; close it with `async with`. Raises ConnectionTimeoutError for what is no URL."""
     # Unpacked as it is: compression costs more than it saves within a swarm, and can break in ways of its own.
     headers = {"Accept-Encoding": "identity"}
     if key is not None:
         headers["Authorization"] = f"Bearer {key}"
-    return httpx.AsyncClient(
-        base_url=base_url,
-        headers=headers,
-        timeout=httpx.Timeout(timeout),
-        trust_env=False,
-        verify=_no_certificates(),
-    )
+    try:
+        return httpx.AsyncClient(
+            base_url=base_url,
+            headers=headers,
+            timeout=httpx.Timeout(timeout),
+            trust_env=False,
+            verify=_no_certificates(),
+        )
+    except httpx.InvalidURL as exc:
+        raise ConnectionTimeoutError("the daemon's address is not a valid URL", attempts=[describe(exc)]) from exc
 
 
 async def call(
@@ -109,7 +114,7 @@ async def call(
         await trio.sleep(delay)
         try:
             response = await client.request(method, path, content=content, params=params, headers=_headers())
-        except httpx.TransportError as exc:
+        except _UNREACHED as exc:
             attempts.append(f"attempt {number}: {describe(exc)}")
             continue
         except httpx.DecodingError as exc:
@@ -142,8 +147,12 @@ def _error(status: int, content: bytes) -> RbeeError:
     return error or InternalError(f"the answer was HTTP status {status} without an error object", status=status)
 
 
-def describe(exc: httpx.TransportError) -> str:
-    """Name a transport error in words."""
+def describe(exc: Exception) -> str:
+    """Say in words why an address was not reached."""
+    if isinstance(exc, httpx.InvalidURL):
+        return "not a valid URL"
+    if isinstance(exc, UnicodeError):
+        return "the host's name is not known"  # the resolver refuses a name that can be none
     if isinstance(exc, httpx.TimeoutException):
         return "timeout"
     if isinstance(exc, httpx.ConnectError):
@@ -218,7 +227,7 @@ async def events(
                         task_status.started(InternalError("the answer cannot be unpacked"))
                         return
                     failure.append(StreamLostError("the stream cannot be unpacked"))
-                except httpx.TransportError as exc:
+                except _UNREACHED as exc:
                     if not started:
                         host = f"{client.base_url.host}:{client.base_url.port}"
                         reason = describe(exc)

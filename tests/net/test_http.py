@@ -393,6 +393,19 @@ async def test_a_host_that_does_not_exist_is_said_so() -> None:
     assert caught.value.details["attempts"] == ["attempt 1: the host's name is not known"]
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://::1:9200", "http://" + "x" * 300, "http://a..b:80", "http://\u2028x:1", "http://a:99999", "http://["],
+)
+async def test_an_address_that_is_none_is_nobody_there(url: str) -> None:
+    with pytest.raises(ConnectionTimeoutError):
+        async with http.connect(url, None) as client:
+            await http.call(client, "GET", "/", bytes)
+    with pytest.raises(ConnectionTimeoutError):
+        async with http.connect(url, None) as client, http.events(client, "GET", "/"):
+            pass
+
+
 async def test_comments_and_odd_line_ends_are_understood(scripted: Callable[..., Awaitable[Scripted]]) -> None:
     data = b": heartbeat\n\ndata: a\r\n\r\n: x\n\nevent: n\ndata: b\ndata: c\n\ndata: [DONE]\n\n"
     server = await scripted(STREAM + b"".join(chunk(data[at : at + 3]) for at in range(0, len(data), 3)) + b"0\r\n\r\n")
