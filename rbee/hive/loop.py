@@ -184,7 +184,9 @@ class Hive:
                 case pool.Launch():
                     self._nursery.start_soon(self._run_child, worker)
                 case pool.Follow():
-                    self._nursery.start_soon(self._follow, worker)
+                    # Made here: the worker may be forgotten before the task has run a line, and must end then too.
+                    scope = self._scopes[worker.id] = trio.CancelScope()
+                    self._nursery.start_soon(self._follow, worker, scope)
                 case pool.Answer(error=error):
                     self._answer(worker, error)
                 case pool.AskToEnd():
@@ -200,7 +202,8 @@ class Hive:
                 case pool.Forget(reason=reason):
                     if reason is not None:
                         log.error("worker %s (pid %s) ended: %s", worker.id, worker.pid, reason)
-                    self._scopes.pop(worker.id, trio.CancelScope()).cancel()
+                    if (followed := self._scopes.pop(worker.id, None)) is not None:
+                        followed.cancel()
                     self._children.pop(worker.id, None)
                     self._store_soon(partial(state.delete_worker, worker_id=worker.id))
 
@@ -247,9 +250,7 @@ class Hive:
         start.url = worker.url or ""
         start.done.set()
 
-    async def _follow(self, worker: Worker) -> None:
-        scope = self._scopes[worker.id] = trio.CancelScope()
-
+    async def _follow(self, worker: Worker, scope: trio.CancelScope) -> None:
         def changed(status: WorkerStatus) -> None:
             self._decide(lambda: self._pool.status(worker.id, status, trio.current_time(), time.time()))
 

@@ -56,8 +56,13 @@ def _default_context(header: ModelHeader) -> int:
 
 
 def available_memory(spec: Spec) -> int:
-    """Return the bytes that are free now on the device of `spec`."""
+    """Return the bytes that are free now on the device of `spec`.
+
+    Raises BackendUnavailableError or DeviceOutOfRangeError when it has gone since: a driver may lose a device.
+    """
     if spec.resource == "ram":
         return host.memory().available
-    found = next(backend for backend in host.backends() if backend.name == spec.backend)
+    backends = host.backends()
+    preflight.choose_device(backends, spec.backend, spec.device)
+    found = next(backend for backend in backends if backend.name == spec.backend)
     return found.devices[spec.device].memory_available

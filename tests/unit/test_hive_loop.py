@@ -1,0 +1,39 @@
+"""What the hive's loop does with what the pool decides, where no process is needed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from rbee.adapters.config import Settings
+from rbee.adapters.store import Store
+from rbee.errors import BackendUnavailableError
+from rbee.hive import state
+from rbee.hive.loop import Hive
+from rbee.hive.plan import available_memory
+from rbee.hive.pool import Follow, Forget, Spec, Worker
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from trio.testing import MockClock
+
+
+async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
+    tmp_path: Path, autojump_clock: MockClock
+) -> None:
+    spec = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
+    worker = Worker("w", spec, "loading", 0.0, url="http://127.0.0.1:9")
+    store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
+    hive = Hive(Settings(), store, "token", "http://127.0.0.1:9", "127.0.0.1")
+    with trio.fail_after(60):
+        async with trio.open_nursery() as hive._nursery:
+            hive._perform([Follow(worker), Forget(worker, None)])
+    await store.close()
+
+
+def test_a_device_that_has_gone_since_is_an_error_of_ours() -> None:
+    with pytest.raises(BackendUnavailableError):
+        available_memory(Spec("builtin:bee-stories", "/m.gguf", "vanished", 0, "vram", 4, 512, 1))
