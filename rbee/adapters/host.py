@@ -91,7 +91,8 @@ def _reclaimable(group: Path) -> int:
 
 def disk(path: Path) -> Space:
     """Return the space of the file system that holds `path`, or will hold it once it is made."""
-    place = next((folder for folder in (path, *path.parents) if folder.exists()), Path("/"))
+    # Not Path.exists, which raises for a folder that is closed to us.
+    place = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), Path("/"))  # noqa: PTH110
     try:
         usage = psutil.disk_usage(str(place))
     except OSError as exc:

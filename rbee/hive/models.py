@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from functools import partial
 from pathlib import Path
@@ -34,7 +35,8 @@ def locate(ref: ModelRef) -> Path:
             raise ModelNotFoundError(
                 f"{ref} is not on this node", hint=f"{model_ref.BUILTIN} is always there, file:/absolute/path.gguf too"
             )
-    if not path.is_file():
+    # Not Path.is_file, which raises for a name that no file can have.
+    if not os.path.isfile(path):  # noqa: PTH113
         raise ModelNotFoundError(
             f"{ref} is not a file on this node",
             hint=f"the path is that of the node; {model_ref.BUILTIN} is always there",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -94,13 +95,13 @@ def test_the_file_of_the_flag_wins_over_all(home: Path, monkeypatch: pytest.Monk
 def test_the_systems_file_comes_last(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # /etc belongs to the machine: that the two places are looked at in this order is what can be seen without it.
     asked: list[Path] = []
-    real = Path.is_file
+    real = os.path.isfile
 
-    def is_file(path: Path) -> bool:
+    def isfile(path: Path) -> bool:
         asked.append(path)
         return real(path)
 
-    monkeypatch.setattr(Path, "is_file", is_file)
+    monkeypatch.setattr(os.path, "isfile", isfile)
     config.load()
     assert asked == [home / USER, SYSTEM]
 
@@ -226,6 +227,11 @@ def test_a_file_asked_for_must_exist(home: Path, monkeypatch: pytest.MonkeyPatch
     assert refused(file="/nowhere.toml").message == "the configuration file /nowhere.toml does not exist"
     monkeypatch.setenv("RBEE_CONFIG", "/nothing.toml")
     assert refused().message == "the configuration file /nothing.toml does not exist"
+
+
+def test_a_path_that_can_be_none_is_refused(home: Path) -> None:
+    with pytest.raises(InvalidConfigurationError, match="does not exist"):
+        config.load(file="/" + "x" * 300)
 
 
 def test_every_setting_has_a_variable(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
 
 import psutil
 import pytest
 
 from rbee.adapters import host
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 GIB = 1024**3
 
@@ -67,6 +64,10 @@ def test_this_machine_is_seen() -> None:
     assert 0 < cpu.devices[0].memory_available <= cpu.devices[0].memory_total
     assert host.processor().threads >= 1
     assert host.processor().cores >= 1
+
+
+def test_the_disk_of_a_folder_that_cannot_be() -> None:
+    assert host.disk(Path("/" + "x" * 300)).total > 0
 
 
 def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
