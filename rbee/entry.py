@@ -21,7 +21,9 @@ NAMES = {"queen-rbee": "queen", "rbee-hive": "hive", "llm-worker-rbee": "worker"
 def main(argv: list[str] | None = None) -> int:
     """Run the program; `argv` is without the program's name. Returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
-    if (role := NAMES.get(os.path.basename(sys.argv[0]))) is not None:  # noqa: PTH119 (pathlib is slow to import)
+    role = NAMES.get(os.path.basename(sys.argv[0]))  # noqa: PTH119 (pathlib is slow to import)
+    # A daemon starts the one below it by the name it was called by itself: `queen-rbee hive`.
+    if role is not None and not (arguments and arguments[0] in ROLES):
         arguments.insert(0, role)
     if arguments and arguments[0] in ROLES:
         module, arguments = ROLES[arguments[0]], arguments[1:]
