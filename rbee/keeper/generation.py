@@ -13,6 +13,7 @@ from rbee.clients import worker as client
 from rbee.errors import (
     AllSlotsBusyError,
     ConnectionTimeoutError,
+    DrainingError,
     InferenceTimeoutError,
     InvalidApiKeyError,
     MissingApiKeyError,
@@ -99,6 +100,11 @@ class Generation:
                                 terminal.narrate(narration)
         except AllSlotsBusyError:
             raise
+        except DrainingError as exc:
+            if not self._pieces:
+                raise
+            # Some text is out already, and another worker would begin anew.
+            raise self._lost(exc) from exc
         except (StreamLostError, ConnectionTimeoutError, WorkerFailedError) as exc:
             raise self._lost(exc) from exc
         except (InvalidApiKeyError, MissingApiKeyError) as exc:

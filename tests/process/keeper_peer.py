@@ -156,6 +156,10 @@ class Peer:
         for index, piece in enumerate(pieces):
             if index == PLAN.get("cut_after"):
                 return
+            if index == PLAN.get("drain_after"):
+                await event(stream, error("SHUTTING_DOWN", "the worker is shutting down"))
+                await stream.send_all(b"data: [DONE]\n\n")
+                return
             if index == PLAN.get("hang_after"):
                 await self.stopped.wait()
                 return

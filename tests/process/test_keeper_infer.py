@@ -141,6 +141,12 @@ def test_a_stream_that_breaks_leaves_its_text(keeper: Keeper) -> None:
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_a_worker_that_shuts_down_in_the_middle_is_not_replaced(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", drain_after=3)
+    assert (code, out) == (1, "Once upon a")
+    assert "rbee: the stream closed unexpectedly (the worker is shutting down), with 3 of 20 tokens" in err
+
+
 def test_silence_between_tokens_is_bounded(keeper: Keeper) -> None:
     keeper.env["RBEE_TIMEOUTS_TOKEN"] = "0.5"
     code, out, err = keeper.run("infer", "--prompt", "Once", hang_after=2)
