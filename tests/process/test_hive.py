@@ -325,16 +325,16 @@ def test_a_port_in_use_is_one_clear_line(daemons: Any, role: str) -> None:
     assert daemon.announced[-1]["error"]["code"] == "PORT_IN_USE"
 
 
-@pytest.mark.parametrize("role", ["hive", "queen"])
 @pytest.mark.parametrize(
-    ("arguments", "environment", "words"),
+    ("role", "arguments", "environment", "words"),
     [
-        (["--port", "70000"], {}, "port: expected int <= 65535 (on the command line)"),
-        ([], {"RBEE_WORKER_SLOTS": "many"}, "worker.slots: expected int, got str"),
-        (["--config", "/nowhere.toml"], {}, "the configuration file /nowhere.toml does not exist"),
-        (["--host", "nowhere.invalid"], {}, "cannot listen on nowhere.invalid"),
-        ([], {"RBEE_HOME": "here"}, "expected an absolute path"),
-        ([], {"RBEE_HOME": "/dev/null/x"}, "the state folder /dev/null/x cannot be written"),
+        ("hive", ["--port", "70000"], {}, "hive.port: expected int <= 65535 (on the command line)"),
+        ("queen", ["--port", "-1"], {}, "queen.port: expected int >= 0 (on the command line)"),
+        ("hive", [], {"RBEE_WORKER_SLOTS": "many"}, "worker.slots: expected int, got str"),
+        ("queen", ["--config", "/nowhere.toml"], {}, "the configuration file /nowhere.toml does not exist"),
+        ("hive", ["--host", "nowhere.invalid"], {}, "cannot listen on nowhere.invalid"),
+        ("queen", [], {"RBEE_HOME": "here"}, "expected an absolute path"),
+        ("hive", [], {"RBEE_HOME": "/dev/null/x"}, "the state folder /dev/null/x cannot be written"),
     ],
 )
 def test_a_wrong_setting_is_one_clear_line(

@@ -61,7 +61,10 @@ def run() -> Iterator[Callable[..., subprocess.Popen[str]]]:
     yield start
     for child in started:
         child.kill()
-        child.communicate()
+        child.wait()
+        for pipe in (child.stdin, child.stdout, child.stderr):
+            if pipe is not None:
+                pipe.close()
 
 
 def line(child: subprocess.Popen[str]) -> str:
@@ -71,8 +74,17 @@ def line(child: subprocess.Popen[str]) -> str:
 
 def test_a_daemon_that_returns_exits_with_0(run: Callable[..., subprocess.Popen[str]]) -> None:
     child = run("pass")
-    assert child.communicate(timeout=20) == ("ended 0\n", "")
+    assert rest(child) == ("ended 0\n", "")
     assert child.returncode == 0
+
+
+def rest(child: subprocess.Popen[str]) -> tuple[str, str]:
+    """Return what it still writes until its end; communicate() would lose what readline() read ahead."""
+    assert child.stdout is not None
+    assert child.stderr is not None
+    found = child.stdout.read(), child.stderr.read()
+    child.wait(20)
+    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
@@ -137,7 +149,7 @@ def test_an_expected_error_is_one_line_and_an_exit_code(
     run: Callable[..., subprocess.Popen[str]], body: str, code: int
 ) -> None:
     child = run(body, announce=True)
-    output, errors = child.communicate(timeout=20)
+    output, errors = rest(child)
     announced = json.loads(output.splitlines()[0])["error"]
     assert errors.splitlines()[-2:] == [f"rbee: {announced['message']}", "hint: stop it"]
     assert "Traceback" not in errors
@@ -146,7 +158,7 @@ def test_an_expected_error_is_one_line_and_an_exit_code(
 
 def test_a_bug_is_announced_without_its_traceback(run: Callable[..., subprocess.Popen[str]]) -> None:
     child = run("raise ZeroDivisionError('hunter2')", announce=True)
-    output, errors = child.communicate(timeout=20)
+    output, errors = rest(child)
     announced = json.loads(output.splitlines()[0])["error"]
     assert announced["code"] == "INTERNAL_ERROR"
     assert "hunter2" not in output
