@@ -237,7 +237,10 @@ def main() -> int:
         worker.generate(20)
         theirs, ours, firsts = [], [], []
         for _ in range(options.rounds):
+            # Each side's threads are asleep again when the other one runs.
+            time.sleep(0.3)
             theirs.append(bare.rate(options.tokens))
+            time.sleep(0.3)
             rate, first = worker.generate(options.tokens)
             ours.append(rate)
             firsts.append(first)
