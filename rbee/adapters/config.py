@@ -83,7 +83,10 @@ class Auth(_Section, kw_only=True):
 
 
 class Settings(_Section, kw_only=True):
-    """All settings; `source` says which file they came from, for error messages."""
+    """All settings; `source` says which file they came from, for error messages.
+
+    `file` is the absolute path of the one that `--config` asked for: whoever starts a daemon passes it on.
+    """
 
     queen: Queen = msgspec.field(default_factory=Queen)
     hive: Hive = msgspec.field(default_factory=Hive)
@@ -93,6 +96,7 @@ class Settings(_Section, kw_only=True):
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
     auth: Auth = msgspec.field(default_factory=Auth)
     source: str = "built-in defaults"
+    file: str | None = None
 
     @property
     def state_dir(self) -> Path:
@@ -123,7 +127,7 @@ def load(flags: dict[str, dict[str, Any]] | None = None, *, file: str | None = N
 
     Raises InvalidConfigurationError naming key, expected type and where the value was read.
     """
-    settings = Settings()
+    settings = Settings(file=str(Path(file).expanduser().absolute()) if file else None)
     if (path := _find(file)) is not None:
         settings.source = str(path)
         _merge(settings, _parse(path), f"in {path}")

@@ -50,6 +50,7 @@ def command(settings: Settings, worker: Worker, hive_url: str, host: str, advert
         "--advertise": advertise,
         "--port-from": settings.worker.port_from,
         "--hive-url": hive_url,
+        "--config": settings.file,
     }
     given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
     return [*(settings.worker.command or (*process.program(), "worker")), *given]

@@ -236,7 +236,7 @@ def test_a_path_that_can_be_none_is_refused(home: Path) -> None:
 
 def test_every_setting_has_a_variable(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"list": "a b", "float": "17.5", "int": "17", "str": "/x"}
-    for section in config.Settings.__struct_fields__[:-1]:
+    for section in set(config.Settings.__struct_fields__) - {"source", "file"}:
         kind = type(getattr(config.Settings(), section))
         for field in msgspec.structs.fields(kind):
             text = str(field.type)

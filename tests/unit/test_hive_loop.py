@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
+from rbee.adapters import config
 from rbee.adapters.config import Settings
 from rbee.adapters.store import Store
 from rbee.errors import BackendUnavailableError
-from rbee.hive import state
+from rbee.hive import state, workers
 from rbee.hive.loop import Hive
 from rbee.hive.plan import available_memory
 from rbee.hive.pool import Follow, Forget, Spec, Worker
@@ -20,18 +21,27 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+SPEC = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
+WORKER = Worker("w", SPEC, "loading", 0.0, url="http://127.0.0.1:9")
+
 
 async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    spec = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
-    worker = Worker("w", spec, "loading", 0.0, url="http://127.0.0.1:9")
     store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
     hive = Hive(Settings(), store, "token", "http://127.0.0.1:9", "127.0.0.1")
     with trio.fail_after(60):
         async with trio.open_nursery() as hive._nursery:
-            hive._perform([Follow(worker), Forget(worker, None)])
+            hive._perform([Follow(WORKER), Forget(WORKER, None)])
     await store.close()
+
+
+def test_a_worker_reads_the_file_that_its_hive_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "rbee.toml").write_text("[timeouts]\ninference = 1000\n")
+    monkeypatch.chdir(tmp_path)
+    command = workers.command(config.load(file="rbee.toml"), WORKER, "http://127.0.0.1:9200", "127.0.0.1", None)
+    assert command[command.index("--config") + 1] == str(tmp_path / "rbee.toml")
+    assert "--config" not in workers.command(Settings(), WORKER, "http://127.0.0.1:9200", "127.0.0.1", None)
 
 
 def test_a_device_that_has_gone_since_is_an_error_of_ours() -> None:
