@@ -13,6 +13,7 @@ import trio
 from hypercorn.config import Config, Sockets
 
 from rbee.errors import InvalidConfigurationError, PortInUseError
+from rbee.wire import common
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
@@ -87,8 +88,7 @@ def _holder(port: int) -> str:
 def base_url(listener: socket.socket, host: str | None = None) -> str:
     """Return the URL at which `listener` is reached; `host` replaces the address it is bound to."""
     address, port = listener.getsockname()[:2]
-    name = host or address
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    return common.base_url(host or address, port)
 
 
 class _Bound(Config):

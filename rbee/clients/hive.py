@@ -49,7 +49,7 @@ class HiveClient:
 
 
 @asynccontextmanager
-async def connect(url: str, token: str, *, timeout: float = 5.0) -> AsyncIterator[HiveClient]:
-    """Open a connection to the hive at `url`."""
+async def connect(url: str, token: str | None, *, timeout: float = 5.0) -> AsyncIterator[HiveClient]:
+    """Open a connection to the hive at `url`; its health needs no token."""
     async with http.connect(url, token, timeout=timeout) as client:
         yield HiveClient(client)

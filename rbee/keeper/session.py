@@ -22,7 +22,7 @@ from rbee.errors import (
     VersionMismatchError,
 )
 from rbee.keeper import start
-from rbee.wire.common import Narration
+from rbee.wire.common import Narration, base_url
 from rbee.wire.queen import QueenHealth
 
 if TYPE_CHECKING:
@@ -49,9 +49,9 @@ async def find(settings: Settings) -> Found | None:
     Raises PortInUseError when something else answers at the configured address.
     """
     queen = settings.queen
-    host = f"[{queen.host}]" if ":" in queen.host else queen.host
-    if queen.port != 0 and (health := await _ask(f"http://{host}:{queen.port}", queen.port)) is not None:
-        return Found(f"http://{host}:{queen.port}", health)
+    url = base_url(queen.host, queen.port)
+    if queen.port != 0 and (health := await _ask(url, queen.port)) is not None:
+        return Found(url, health)
     # One that was started with --port, or that took any free port.
     if (holder := instance.find(settings.state_dir, "queen")) is not None:
         port = int(holder.url.rpartition(":")[2])

@@ -13,7 +13,7 @@ from rbee import __version__
 from rbee.adapters import announce, instance, process
 from rbee.clients import hive as hive_client
 from rbee.errors import RbeeError, SpawnFailedError, SpawnTimeoutError, VersionMismatchError
-from rbee.wire.common import API_VERSION, Narration
+from rbee.wire.common import API_VERSION, Narration, base_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class LocalHive:
-    """The hive on this host; `url` is None while none is known to run."""
+    """The hive on this host, whether it runs or not; `end` ends the one that a queen started."""
 
     def __init__(self, settings: Settings, token: str, config_file: str | None, *, ephemeral: bool) -> None:
         self._settings = settings
@@ -33,7 +33,6 @@ class LocalHive:
         self._ephemeral = ephemeral
         self._children, self._ended_soon = trio.open_memory_channel[trio.Process](math.inf)
         self._owned: process.Identity | None = None
-        self.url: str | None = None
 
     async def find(self) -> str | None:
         """Return the URL of a hive that runs here, or None.
@@ -42,14 +41,15 @@ class LocalHive:
         """
         running = instance.find(self._settings.state_dir, "hive")
         hive = self._settings.hive
-        url = running.url if running else f"http://{hive.host}:{hive.port}"
+        url = running.url if running else base_url(hive.host, hive.port)
         if running is not None and running.started_by == "queen":
             # An earlier queen started it and was killed; it is ours to end now.
             self._owned = running.identity
         if running is None and hive.port == 0:
             return None
         try:
-            async with hive_client.connect(url, self._token) as client:
+            # Health needs no token, and who knows who listens where no hive of ours is known to.
+            async with hive_client.connect(url, self._token if running else None) as client:
                 health = await client.health(patient=running is not None)
         except RbeeError as exc:
             if running is None and exc.code == "CONNECTION_TIMEOUT":
@@ -62,7 +62,6 @@ class LocalHive:
                 queen=__version__,
                 hive=health.version,
             )
-        self.url = url
         return url
 
     async def ensure(self, tell: Callable[[Narration], None]) -> str:
@@ -94,7 +93,6 @@ class LocalHive:
         except announce.SilentEndError:
             reason = process.describe_end(await child.wait())
             raise SpawnFailedError(f"the hive ended at its start: {reason}", log="hive.log") from None
-        self.url = ready.url
         tell(
             Narration(actor="queen-rbee", action="hive_ready", target="local", human=f"The hive answers at {ready.url}")
         )

@@ -1,4 +1,4 @@
-"""Messages that every daemon speaks, with the limits that hold for all of them."""
+"""Messages and addresses that every daemon speaks, with the limits that hold for all of them."""
 
 from __future__ import annotations
 
@@ -25,6 +25,11 @@ Prompt = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000_000, pattern
 DeviceIndex = Annotated[int, msgspec.Meta(ge=0, le=1023)]
 
 WorkerState = Literal["loading", "idle", "busy", "draining", "unhealthy"]
+
+
+def base_url(host: str, port: int) -> str:
+    """Return the URL of a daemon; an IPv6 address stands in brackets (RFC 3986, section 3.2.2)."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
