@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
@@ -16,7 +17,7 @@ from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from rbee.queen.local_hive import LocalHive
     from rbee.queen.placement import Wanted
@@ -104,10 +105,18 @@ class Node:
                         self._current = None
         finally:
             waiting = [order for orders in self._starting.values() for order in orders]
-            for order in [*waiting, self._current]:
+            for order in [*waiting, self._current, *self._unread()]:
                 if order is not None and not order.done.is_set():
                     order.settle(DrainingError("the queen is shutting down"))
             self._inbox.close()
+
+    def _unread(self) -> Iterator[_Order]:
+        """Yield the orders that came while another one was handled."""
+        with suppress(trio.WouldBlock):
+            while True:
+                message = self._inbox.receive_nowait()
+                if isinstance(message, _Order):
+                    yield message
 
     async def _handle(self, order: _Order, nursery: trio.Nursery) -> None:
         if (waiting := self._starting.get(order.wanted)) is not None:
