@@ -27,7 +27,7 @@ class Stopping:
     """Why and how urgently a daemon should end.
 
     `asked` is set by the first SIGTERM or SIGINT, by the parent's pipe closing, or by `ask()`; `urgent` by the second
-    signal, which ends the wait for running requests.
+    signal or close, which ends the wait for running requests.
     """
 
     def __init__(self) -> None:
@@ -35,6 +35,11 @@ class Stopping:
         self.urgent = trio.Event()
 
     def ask(self) -> None:
+        """Ask it to end, as often as one likes."""
+        self.asked.set()
+
+    def wish(self) -> None:
+        """A signal has come, or the parent has gone: the first asks, the second makes it urgent."""
         if self.asked.is_set():
             self.urgent.set()
         else:
@@ -46,7 +51,7 @@ async def _watch_signals(stopping: Stopping, task_status: trio.TaskStatus[None])
         task_status.started()
         async for number in received:
             log.info("got %s", signal.Signals(number).name)
-            stopping.ask()
+            stopping.wish()
 
 
 async def _watch_parent(stopping: Stopping) -> None:
@@ -55,7 +60,7 @@ async def _watch_parent(stopping: Stopping) -> None:
         await trio.lowlevel.wait_readable(0)
         if not os.read(0, 4096):
             log.info("the parent has gone")
-            stopping.ask()
+            stopping.wish()
             return
 
 

@@ -123,7 +123,7 @@ class _Worker:
                 Measures(status),
                 timeouts=self._settings.timeouts,
                 nursery=nursery,
-                shut_down=self._shut_down,
+                shut_down=self._stopping.ask,
             )
             server = serve.Server(app, listener)
             await nursery.start(server.run)
@@ -138,11 +138,6 @@ class _Worker:
             await server.stop()
             nursery.cancel_scope.cancel()
         log.info("the worker has ended")
-
-    def _shut_down(self) -> None:
-        # Asked twice is still asked: only a second signal means hurry.
-        if not self._stopping.asked.is_set():
-            self._stopping.ask()
 
     async def _work(self, url: str) -> None:
         """Tell the hive, load, then serve requests until cancelled."""

@@ -183,12 +183,16 @@ def test_an_expected_error_is_found_within_groups() -> None:
     assert sole_error(group("", [group("", [error]), group("", [KeyboardInterrupt()])])) is None
 
 
-def test_asking_twice_is_urgent() -> None:
+def test_only_a_second_signal_is_urgent() -> None:
     stopping = Stopping()
     stopping.ask()
+    stopping.ask()
     assert (stopping.asked.is_set(), stopping.urgent.is_set()) == (True, False)
+    stopping = Stopping()
+    stopping.wish()
     stopping.ask()
-    stopping.ask()
+    assert (stopping.asked.is_set(), stopping.urgent.is_set()) == (True, False)
+    stopping.wish()
     assert stopping.urgent.is_set()
     assert isinstance(stopping.asked, trio.Event)
     assert issubclass(PortInUseError, RbeeError)
