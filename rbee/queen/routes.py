@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from functools import partial
 from typing import TYPE_CHECKING
 
 from quart import Response, request
@@ -13,7 +14,7 @@ from rbee.adapters.app import answer, body, empty, new_app, streamed, wants_stre
 from rbee.errors import DrainingError, NodeNotFoundError, RbeeError
 from rbee.queen.placement import Wanted
 from rbee.queen.relay import relay
-from rbee.queen.tasks import Tasks
+from rbee.queen.tasks import Task, Tasks
 from rbee.wire import model_ref
 from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
@@ -70,23 +71,25 @@ def build(
         wanted = Wanted(str(ref), task.backend, task.device)
         node_named(task.node or settings.defaults.node or wire.LOCAL_NODE)
 
-        async def run(tell: Callable[[Narration], None]) -> wire.TaskHandle:
-            with tasks.track(request_id) as tracked:
-                handle = await place(task, wanted, tell)
-                tracked.worker = (handle.worker_url, handle.api_key)
+        async def run(tracked: Task, tell: Callable[[Narration], None]) -> wire.TaskHandle:
+            handle = await place(task, wanted, tell)
+            tracked.worker = (handle.worker_url, handle.api_key)
             return handle
 
         headers = {worker_wire.REQUEST_ID_HEADER: request_id}
         if not wants_stream() and not task.relay:
-            handle = await run(lambda _: None)
+            with tasks.track(request_id) as tracked:
+                handle = await run(tracked, lambda _: None)
             response = answer(handle)
             response.headers.update(headers)
             return response
 
         async def produce(send: sse.Send) -> None:
-            handle = await sse.narrated(send, run, "worker")
-            if task.relay:
-                await relay(send, task, handle, settings.timeouts.loading)
+            with tasks.track(request_id) as tracked:
+                handle = await sse.narrated(send, partial(run, tracked), "worker")
+                if task.relay:
+                    # Within: while the model loads, the worker does not know yet that there is anything to cancel.
+                    await relay(send, task, handle, settings.timeouts.loading)
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat, headers=headers)
 

@@ -1,0 +1,131 @@
+"""A task whose answer comes through the queen, from a worker that behaves and from some that do not."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx
+import pytest
+import trio
+
+from rbee.adapters import config, sse
+from rbee.adapters.app import answer, body, empty, new_app, streamed
+from rbee.adapters.lifecycle import Stopping
+from rbee.adapters.tokens import worker_key
+from rbee.queen import routes
+from rbee.queen.node import Placed
+from rbee.wire import worker as wire
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from quart import Response
+    from quart_trio import QuartTrio
+
+    from rbee.queen.node import Node
+
+TOKEN = "rbee_token"
+UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
+TASK = {"prompt": "Once", "relay": True, "request_id": UUID, "seed": 7, "top_k": 3, "max_tokens": 2}
+LOADING = wire.Ready(ready=False, state="loading")
+IDLE = wire.Ready(ready=True, state="idle", model_loaded=True)
+EVENTS: list[Any] = [wire.Token(token="upon", index=0), wire.Done(total_tokens=1, duration_ms=1, stop_reason="eos")]
+
+
+class StandIn:
+    """A node with one worker, whose state and answer the test chooses."""
+
+    name = "local"
+
+    def __init__(self) -> None:
+        self.state = IDLE
+        self.asked = trio.Event()
+        self.inferences: list[wire.InferenceRequest] = []
+        self.cancelled: list[str] = []
+        self.url = ""
+
+    async def place(self, wanted: object, tell: object) -> Placed:
+        return Placed("w", self.url, "loading")
+
+    def app(self, nursery: trio.Nursery) -> QuartTrio:
+        app = new_app("worker", lambda _: (worker_key(TOKEN, "w"),), {wire.READY})
+
+        @app.get(wire.READY)
+        async def ready() -> Response:
+            self.asked.set()
+            return answer(self.state)
+
+        @app.post(wire.INFERENCE)
+        async def inference() -> Response:
+            self.inferences.append(await body(wire.InferenceRequest))
+
+            async def produce(send: sse.Send) -> None:
+                for event in EVENTS:
+                    await send.send(sse.event(event))
+
+            return streamed(nursery, produce)
+
+        @app.delete(f"{wire.INFERENCE}/<request_id>")
+        async def cancel(request_id: str) -> Response:
+            self.cancelled.append(request_id)
+            return empty(204)
+
+        return app
+
+
+@pytest.fixture
+async def worker(nursery: trio.Nursery, serve_app: Callable[[QuartTrio], Awaitable[str]]) -> StandIn:
+    found = StandIn()
+    found.url = await serve_app(found.app(nursery))
+    return found
+
+
+@pytest.fixture
+async def queen(
+    worker: StandIn, nursery: trio.Nursery, serve_app: Callable[[QuartTrio], Awaitable[str]]
+) -> AsyncIterator[httpx.AsyncClient]:
+    nodes = {"local": cast("Node", worker)}
+    url = await serve_app(routes.build(nodes, config.Settings(), TOKEN, nursery, Stopping()))
+    headers = {"Authorization": f"Bearer {TOKEN}"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
+        yield client
+
+
+def events_of(text: str) -> list[dict[str, Any]]:
+    data = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    assert data.pop() == "[DONE]"
+    return [json.loads(item) for item in data]
+
+
+async def test_the_workers_events_follow_the_worker(worker: StandIn, queen: httpx.AsyncClient) -> None:
+    response = await queen.post("/v2/tasks", json=TASK)
+    handle, token, done = events_of(response.text)
+    assert (handle["worker_id"], handle["request_id"]) == ("w", UUID)
+    assert (token["token"], done["stop_reason"]) == ("upon", "eos")
+    (asked,) = worker.inferences
+    assert (asked.prompt, asked.request_id, asked.seed, asked.top_k, asked.max_tokens) == ("Once", UUID, 7, 3, 2)
+
+
+async def test_a_failed_load_is_the_end_of_the_stream(worker: StandIn, queen: httpx.AsyncClient) -> None:
+    worker.state = wire.Ready(ready=False, state="failed", error={"code": "MODEL_LOAD_FAILED", "message": "no GGUF"})
+    events = events_of((await queen.post("/v2/tasks", json=TASK)).text)
+    assert (events[-1]["error"]["code"], events[-1]["error"]["message"]) == ("MODEL_LOAD_FAILED", "no GGUF")
+    assert worker.inferences == []
+
+
+async def test_a_task_can_be_cancelled_while_its_worker_loads(worker: StandIn, queen: httpx.AsyncClient) -> None:
+    worker.state = LOADING
+    texts: list[str] = []
+
+    async def ask() -> None:
+        texts.append((await queen.post("/v2/tasks", json=TASK)).text)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        await worker.asked.wait()
+        assert (await queen.delete(f"/v2/tasks/{UUID}")).status_code == 204
+        worker.state = IDLE
+    assert events_of(texts[0])[-1]["error"]["code"] == "CANCELLED"
+    assert worker.cancelled == [UUID]
+    assert worker.inferences == []
