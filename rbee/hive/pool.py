@@ -16,6 +16,7 @@ from rbee.errors import (
     SpawnFailedError,
     SpawnTimeoutError,
     WorkerNotFoundError,
+    from_body,
 )
 from rbee.hive import preflight
 
@@ -199,17 +200,30 @@ class Pool:
         worker.last_health_at = unix
         worker.layers = (status.layers_loaded, status.layers_total)
         worker.slots_busy = status.slots_total - status.slots_available if status.state in ("idle", "busy") else 0
-        if worker.phase == "loading" and status.state in ("idle", "busy"):
-            worker.phase, worker.since, worker.deadline = "serving", now, None
-        if worker.phase == "loading" and status.state == "failed":
-            # It stays a little while, so that whoever waits for it learns the reason from it.
-            worker.phase, worker.deadline = "failed", now + self.limits.unload
+        if worker.phase in ("loading", "serving"):
+            self._heed(worker, status, now)
         if worker.phase == "serving" and worker.slots_busy == 0:
             worker.idle_since = worker.idle_since or unix
         else:
             worker.idle_since = None
         changed = (before.state, before.slots_busy) != (worker.state, worker.slots_busy)
         return [Keep(worker)] if changed else []
+
+    def _heed(self, worker: Worker, status: WorkerStatus, now: float) -> None:
+        """Take the worker's own word for what it does now."""
+        match status.state:
+            case "failed":
+                # It stays a little while, so that whoever waits for it learns the reason from it.
+                worker.phase, worker.deadline = "failed", now + self.limits.unload
+                worker.error = from_body({"error": status.error})
+            case "draining":
+                # Somebody else has told it to end.
+                worker.phase, worker.since = "ending", now
+                worker.deadline = now + self.limits.unload + self.limits.drain
+            case "idle" | "busy" if worker.phase == "loading":
+                worker.phase, worker.since, worker.deadline = "serving", now, None
+            case _:
+                pass
 
     def exited(self, worker_id: str, reason: str, announced: RbeeError | None = None) -> list[Effect]:
         """The process has ended; `reason` says how, in words, `announced` what it said itself before."""

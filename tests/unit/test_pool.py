@@ -175,6 +175,24 @@ def test_a_failed_load_is_shown_for_a_while() -> None:
     assert kinds(pool.tick(20)) == [Kill]
 
 
+@pytest.mark.parametrize("phase", ["loading", "serving", "busy"])
+def test_the_reason_of_a_failure_is_logged_when_the_worker_has_gone(phase: str) -> None:
+    pool, worker = at(phase)
+    pool.status("w", told("failed", error={"code": "MODEL_LOAD_FAILED", "message": "m.gguf is corrupt"}), 1, 1001.0)
+    assert (worker.state, worker.slots_available) == ("unhealthy", 0)
+    pool.tick(11)
+    assert pool.exited("w", "exit code 0") == [Forget(worker, "m.gguf is corrupt")]
+
+
+@pytest.mark.parametrize("phase", ["loading", "serving", "busy"])
+def test_a_worker_that_somebody_else_ends_takes_no_more_and_is_no_crash(phase: str) -> None:
+    pool, worker = at(phase)
+    assert kinds(pool.status("w", told("draining"), 1, 1001.0)) == [Keep]
+    assert (worker.state, worker.slots_available, pool.due()) == ("draining", 0, 41)
+    assert pool.end("w", 2) == []
+    assert pool.exited("w", "exit code 0") == [Forget(worker, None)]
+
+
 @pytest.mark.parametrize(("phase", "seconds"), [("serving", 10), ("busy", 40), ("loading", 10)])
 def test_a_worker_that_does_not_end_is_killed(phase: str, seconds: float) -> None:
     pool, worker = at(phase)
