@@ -58,7 +58,9 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
     hive = Hive(settings, store, token, url, settings.hive.host, settings.hive.advertise)
     try:
         async with trio.open_nursery() as nursery:
-            app = routes.build(hive, token, settings.paths.models, nursery, stopping.ask)
+            app = routes.build(
+                hive, token, settings.paths.models, nursery, stopping.ask, heartbeat=settings.timeouts.heartbeat
+            )
             server = serve.Server(app, listener)
             await nursery.start(server.run)
             place.publish(url, __version__, ephemeral=options.ephemeral, started_by=options.started_by)

@@ -22,7 +22,15 @@ if TYPE_CHECKING:
     from rbee.hive.loop import Hive
 
 
-def build(hive: Hive, token: str, models_dir: Path, nursery: trio.Nursery, stop: Callable[[], None]) -> QuartTrio:
+def build(
+    hive: Hive,
+    token: str,
+    models_dir: Path,
+    nursery: trio.Nursery,
+    stop: Callable[[], None],
+    *,
+    heartbeat: float = 10.0,
+) -> QuartTrio:
     """Return the application; streams are fed by tasks in `nursery`, `stop` begins the hive's end."""
 
     def keys(incoming: Request) -> list[str]:
@@ -45,7 +53,7 @@ def build(hive: Hive, token: str, models_dir: Path, nursery: trio.Nursery, stop:
         async def produce(send: sse.Send) -> None:
             await sse.narrated(send, lambda tell: hive.spawn(wanted, tell), "worker")
 
-        return streamed(nursery, produce)
+        return streamed(nursery, produce, heartbeat=heartbeat)
 
     @app.post(wire.WORKERS_READY)
     async def ready() -> Response:

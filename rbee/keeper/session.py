@@ -98,7 +98,7 @@ async def attach(settings: Settings, found: Found) -> AsyncIterator[QueenClient]
             hint="copy it from the user or machine that the queen belongs to, or name it: `token_file` under [auth]",
         )
     try:
-        async with QueenClient(found.url, token) as client:
+        async with QueenClient(found.url, token, timeout=settings.timeouts.call) as client:
             yield client
     except (InvalidApiKeyError, MissingApiKeyError) as exc:
         if "host" in exc.details:

@@ -55,7 +55,7 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
     listener = serve.bind(settings.queen.host, settings.queen.port)
     url = serve.base_url(listener)
     hive = LocalHive(settings, token, options.config, ephemeral=options.ephemeral)
-    nodes = {LOCAL_NODE: Node(LOCAL_NODE, hive, token)}
+    nodes = {LOCAL_NODE: Node(LOCAL_NODE, hive, token, call_seconds=settings.timeouts.call)}
     async with trio.open_nursery() as nursery:
         app = routes.build(nodes, settings, token, nursery, stopping)
         server = serve.Server(app, listener)

@@ -49,7 +49,8 @@ class LocalHive:
             return None
         try:
             # Health needs no token, and who knows who listens where no hive of ours is known to.
-            async with hive_client.connect(url, self._token if running else None) as client:
+            token = self._token if running else None
+            async with hive_client.connect(url, token, timeout=self._settings.timeouts.connect) as client:
                 health = await client.health(patient=running is not None)
         except RbeeError as exc:
             if running is None and exc.code == "CONNECTION_TIMEOUT":

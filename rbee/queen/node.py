@@ -61,10 +61,11 @@ class _Started(NamedTuple):
 class Node:
     """One node. `run` owns its state; orders come in over a channel and are answered when they are placed."""
 
-    def __init__(self, name: str, hive: LocalHive, token: str) -> None:
+    def __init__(self, name: str, hive: LocalHive, token: str, *, call_seconds: float = 5.0) -> None:
         self.name = name
         self._hive = hive
         self._token = token
+        self._call_seconds = call_seconds
         self._send, self._inbox = trio.open_memory_channel["_Order | _Started"](math.inf)
         self._starting: dict[Wanted, list[_Order]] = {}
         self._current: _Order | None = None
@@ -86,7 +87,7 @@ class Node:
         try:
             if (url := await self._hive.find()) is None:
                 return None
-            async with hive_client.connect(url, self._token) as client:
+            async with hive_client.connect(url, self._token, timeout=self._call_seconds) as client:
                 return await client.workers()
         except RbeeError as exc:
             log.warning("the hive of %s: %s", self.name, exc)
@@ -125,7 +126,7 @@ class Node:
         correlation.set(order.correlation_id)  # what is asked and logged for this order, by the tasks it starts too
         try:
             url = await self._hive.ensure(order.tell)
-            async with hive_client.connect(url, self._token) as client:
+            async with hive_client.connect(url, self._token, timeout=self._call_seconds) as client:
                 found = placement.choose_worker(await client.workers(), order.wanted)
         except RbeeError as exc:
             order.settle(exc)
@@ -152,7 +153,7 @@ class Node:
         request = SpawnRequest(model_ref=wanted.model_ref, backend=wanted.backend, device=wanted.device)
         result: SpawnReply | RbeeError
         try:
-            async with hive_client.connect(url, self._token) as client:
+            async with hive_client.connect(url, self._token, timeout=self._call_seconds) as client:
                 result = await client.spawn(request, tell)
         except RbeeError as exc:
             result = exc

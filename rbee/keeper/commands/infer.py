@@ -118,7 +118,7 @@ async def _generate(
         request_id=task.request_id,
         narrate=True,
     )
-    async with WorkerClient(handle.worker_url, handle.api_key) as worker:
+    async with WorkerClient(handle.worker_url, handle.api_key, timeout=settings.timeouts.call) as worker:
         await wait_ready(worker, terminal, limit=settings.timeouts.loading, log=log)
         generation = Generation(worker, request, settings, log=log)
         if as_json:
