@@ -37,7 +37,8 @@ class Hive(_Section, kw_only=True):
 class Worker(_Section, kw_only=True):
     """`context` counts tokens of one request; None means what the model was trained with, at most 4096.
 
-    `threads` None means the processors this process may use. `command` replaces the program started as a worker.
+    `threads` None means as many as the model's size is worth, at most one for each core. `command` replaces the
+    program started as a worker.
     """
 
     slots: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
