@@ -14,13 +14,25 @@ EVENT_STREAM: Final = "text/event-stream"
 DONE: Final = "[DONE]"
 """The data of the last event of every stream."""
 
-Uuid = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z")]
+_UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z"
+_SHORT: Final = r"^[^\x00-\x1f\x7f]+\Z"
+_NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"
+_TEXT: Final = r"^[^\x00]*\Z"
+RULES: Final = {
+    _UUID: "a UUID in lower case",
+    _SHORT: "text without control characters",
+    _NAME: "a letter or digit, then up to 62 letters, digits, dots, dashes or underscores",
+    _TEXT: "text without NUL",
+}
+"""The patterns in words."""
+
+Uuid = Annotated[str, msgspec.Meta(pattern=_UUID)]
 """A UUID in its canonical lower-case text form (RFC 9562, section 4)."""
-ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+ShortText = Annotated[str, msgspec.Meta(min_length=1, max_length=512, pattern=_SHORT)]
 """A name or reference: 1 to 512 characters, no control characters."""
-Name = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z")]
+Name = Annotated[str, msgspec.Meta(pattern=_NAME)]
 """A node, backend or similar name: a letter or digit, then up to 62 of letters, digits, `._-`."""
-Prompt = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000_000, pattern=r"^[^\x00]*\Z")]
+Prompt = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000_000, pattern=_TEXT)]
 """The text to continue: 1 to 1,000,000 characters, no NUL."""
 DeviceIndex = Annotated[int, msgspec.Meta(ge=0, le=1023)]
 
