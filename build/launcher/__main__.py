@@ -74,8 +74,12 @@ def cache_folder():
     """The folder that rbee may fill and that anyone may empty."""
     own = os.environ.get("RBEE_CACHE")
     if own:
-        return os.path.abspath(own)
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+        # For the daemons too, which work in another folder and must find the same one.
+        own = os.environ["RBEE_CACHE"] = os.path.abspath(own)
+        return own
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    if not os.path.isabs(base):  # to be ignored, says the XDG base directory specification
+        base = os.path.join(os.path.expanduser("~"), ".cache")
     return os.path.join(base, "rbee")
 
 
