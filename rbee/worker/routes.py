@@ -11,6 +11,7 @@ import trio
 from quart import Response
 
 from rbee import __version__
+from rbee.adapters import metrics
 from rbee.adapters.app import answer, body, empty, new_app, streamed
 from rbee.adapters.sse import event
 from rbee.errors import RbeeError, to_body
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from rbee.worker.service import Service
     from rbee.worker.status import Status
 
-METRICS: Final = "/metrics"
-_PROMETHEUS: Final = "text/plain; version=0.0.4; charset=utf-8"
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
@@ -104,9 +103,9 @@ def new(
         shut_down()
         return answer({"status": "draining"}, 202)
 
-    @app.get(METRICS)
-    async def metrics() -> Response:
-        return Response(measures.render(), content_type=_PROMETHEUS)
+    @app.get(metrics.PATH)
+    async def exposition() -> Response:
+        return Response(measures.render(), content_type=metrics.CONTENT_TYPE)
 
     return app
 
