@@ -246,6 +246,10 @@ class Hive:
             return
         if error is not None:
             error.details.setdefault("log", workers.log_file(self._settings, worker.id).name)
+        else:
+            # The worker says so too, but only once this answer has gone.
+            human = f"The worker has called back from {worker.url}"
+            start.tell(Narration(actor="rbee-hive", action="ready_callback", target=worker.id, human=human))
         start.error = error
         start.url = worker.url or ""
         start.done.set()

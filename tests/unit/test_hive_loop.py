@@ -11,15 +11,17 @@ from rbee.adapters import config
 from rbee.adapters.config import Settings
 from rbee.adapters.store import Store
 from rbee.errors import BackendUnavailableError
-from rbee.hive import state, workers
+from rbee.hive import loop, state, workers
 from rbee.hive.loop import Hive
 from rbee.hive.plan import available_memory
-from rbee.hive.pool import Follow, Forget, Spec, Worker
+from rbee.hive.pool import Answer, Follow, Forget, Spec, Worker
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from trio.testing import MockClock
+
+    from rbee.wire.common import Narration
 
 SPEC = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
 WORKER = Worker("w", SPEC, "loading", 0.0, url="http://127.0.0.1:9")
@@ -33,6 +35,17 @@ async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
     with trio.fail_after(60):
         async with trio.open_nursery() as hive._nursery:
             hive._perform([Follow(WORKER), Forget(WORKER, None)])
+    await store.close()
+
+
+async def test_who_waits_for_a_worker_is_told_of_its_callback(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
+    hive = Hive(Settings(), store, "token", "http://127.0.0.1:9", "127.0.0.1")
+    told: list[Narration] = []
+    start = hive._starts["w"] = loop._Start(told.append)
+    hive._perform([Answer(WORKER, None)])
+    assert [(line.actor, line.action) for line in told] == [("rbee-hive", "ready_callback")]
+    assert (start.url, start.error, start.done.is_set()) == (WORKER.url, None, True)
     await store.close()
 
 
