@@ -32,6 +32,8 @@ Client = httpx.AsyncClient
 SHORT_CALL_DELAYS: Final = (0.0, 0.1, 0.2)
 """Seconds before each attempt of a short call that is safe to repeat."""
 ONCE: Final = (0.0,)
+MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
+"""A daemon's answer is a few kilobytes; a stranger at its port may send without end."""
 STREAM_SILENCE: Final = 30.0
 """Seconds without a byte after which a stream is lost: the other side sends a comment every 10."""
 _UNREACHED: Final = (httpx.TransportError, httpx.InvalidURL, UnicodeError)
@@ -113,14 +115,46 @@ async def call(
     for number, delay in enumerate(delays, 1):
         await trio.sleep(delay)
         try:
-            response = await client.request(method, path, content=content, params=params, headers=_headers())
+            status, answer = await _exchange(client, method, path, content, params)
         except _UNREACHED as exc:
             attempts.append(f"attempt {number}: {describe(exc)}")
             continue
         except httpx.DecodingError as exc:
             raise InternalError("the answer cannot be unpacked") from exc
-        return _answer(response.status_code, response.content, kind)
+        return _answer(status, answer, kind)
     raise ConnectionTimeoutError(f"{client.base_url.host}:{client.base_url.port} does not answer", attempts=attempts)
+
+
+async def _exchange(
+    client: httpx.AsyncClient, method: str, path: str, content: bytes | None, params: dict[str, str] | None
+) -> tuple[int, bytes]:
+    """Send one request and return the answer's status and body.
+
+    httpx's own limits hold for each read, so whoever sends a byte now and then could hold us for ever.
+    """
+    with trio.move_on_after((client.timeout.connect or 0) + (client.timeout.read or 0)):
+        async with client.stream(method, path, content=content, params=params, headers=_headers()) as response:
+            body = await _read_body(response)
+        return response.status_code, body
+    raise httpx.ReadTimeout("the answer did not end in time")
+
+
+async def _read_body(response: httpx.Response) -> bytes:
+    """Return the body of an answer; raises InternalError for one that is larger than any daemon of ours sends."""
+    parts: list[bytes] = []
+    size = 0
+    with trio.CancelScope() as scope:
+        async for part in response.aiter_bytes():
+            size += len(part)
+            if size <= MAX_ANSWER_BYTES:
+                parts.append(part)
+            else:
+                # Not a break: what ends the loop must come from inside httpx's generators.
+                parts.clear()
+                scope.cancel()
+    if size > MAX_ANSWER_BYTES:
+        raise InternalError("the answer is too large to be one of this version of rbee", status=response.status_code)
+    return b"".join(parts)
 
 
 def _headers() -> dict[str, str]:
@@ -215,7 +249,13 @@ async def events(
                         timeout=httpx.Timeout(client.timeout.connect, read=STREAM_SILENCE),
                     ) as response:
                         if response.status_code >= 400:
-                            error = _error(response.status_code, await response.aread())
+                            try:
+                                with trio.fail_after(client.timeout.read or STREAM_SILENCE):
+                                    error = _error(response.status_code, await _read_body(response))
+                            except InternalError as exc:
+                                error = exc
+                            except trio.TooSlowError:
+                                error = _error(response.status_code, b"")
                             started = True
                             task_status.started(error)
                             return

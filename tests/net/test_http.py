@@ -230,6 +230,46 @@ async def test_what_is_no_answer_is_an_error_of_ours(scripted: Callable[..., Awa
             await http.call(client, "GET", "/x", Number)
 
 
+async def answer_for_ever(stream: trio.SocketStream, beginning: bytes, part: bytes, pause: float) -> None:
+    """Send the beginning of an answer, and then parts of it until nobody listens."""
+    with suppress(trio.BrokenResourceError):
+        await stream.receive_some()
+        await stream.send_all(beginning)
+        while True:
+            await stream.send_all(part)
+            await trio.sleep(pause)
+
+
+@pytest.mark.parametrize(
+    ("beginning", "part", "pause"),
+    [
+        (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 65536, 0),
+        (b"HTTP/1.1 404 Not Found\r\n\r\n", b"x" * 65536, 0),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n", b" ", 0.05),
+        (b"HTTP/1.1 404 Not Found\r\nContent-Length: 1000000\r\n\r\n", b" ", 0.05),
+        (b"HTTP/1.1 200 OK\r\n", b"X-Y: z\r\n", 0.05),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n", 0.05),
+    ],
+    ids=["gigabytes", "gigabytes of an error", "drops", "drops of an error", "drops of headers", "hints of an answer"],
+)
+async def test_an_answer_without_end_is_given_up(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, beginning: bytes, part: bytes, pause: float
+) -> None:
+    monkeypatch.setattr(http, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(http, "STREAM_SILENCE", 1.0)
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, lambda stream: answer_for_ever(stream, beginning, part, pause), [listener])
+    url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    with trio.fail_after(10):
+        async with http.connect(url, "k", timeout=0.5) as client:
+            with pytest.raises((InternalError, ConnectionTimeoutError)):
+                await http.call(client, "GET", "/x", Number)
+            if b" 404 " in beginning:
+                with pytest.raises(InternalError):
+                    async with http.events(client, "GET", "/x"):
+                        pass
+
+
 async def test_a_client_is_usable_after_a_call_was_cancelled(serve_app: Callable[[QuartTrio], Awaitable[str]]) -> None:
     app = new_app("t", lambda _: [], {"/slow", "/quick"})
     ended = trio.Event()
