@@ -6,13 +6,18 @@ import base64
 import hashlib
 import hmac
 import os
+import re
 import secrets
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+FORM: Final = re.compile(r"[!-~]{1,512}")
+"""What can stand after `Authorization: Bearer`; wider than what we make, because a user may bring a token along."""
 
 
 def load_or_create(path: Path) -> str:
@@ -53,6 +58,12 @@ def read(path: Path) -> str | None:
         raise StorageError(f"the token file {path} could not be read: {reason}") from exc
     if not token:
         raise StorageError(f"the token file {path} is empty", hint="delete it, and the next queen makes a new one")
+    if not FORM.fullmatch(token):
+        # It would not survive its way through a header, and the other side would seem to be out of reach.
+        raise StorageError(
+            f"the token file {path} could not be read: not a token",
+            hint="it holds one line of up to 512 visible characters; deleted, the next queen makes a new one",
+        )
     return token
 
 

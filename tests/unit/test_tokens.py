@@ -137,3 +137,12 @@ def test_the_right_key_matches_and_no_other() -> None:
     assert tokens.matches("rbee_x", "rbee_x")
     for wrong in ("", "rbee_", "rbee_xx", "RBEE_X", "rbee_\udcff", "é"):
         assert not tokens.matches(wrong, "rbee_x")
+
+
+@pytest.mark.parametrize("content", ["two\nlines", "two words", "a\0b", "bell\a", "x" * 513, "\x7f"])
+def test_what_no_header_carries_is_no_token(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "token"
+    path.write_text(content + "\n")
+    with pytest.raises(StorageError, match="not a token") as caught:
+        tokens.load_or_create(path)
+    assert content not in caught.value.message
