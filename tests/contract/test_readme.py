@@ -1,0 +1,51 @@
+"""The README names every command, and every setting with its default."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from rbee.adapters import config
+from rbee.keeper import options
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+COMMANDS = [
+    *(command.name for command in options.COMMANDS),
+    *(f"workers {command.name}" for command in options.WORKERS),
+    "queen",
+    "hive",
+    "worker",
+]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_is_there(name: str) -> None:
+    assert re.search(rf"`rbee {name}\b", README)
+
+
+def settings_block() -> str:
+    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    assert isinstance(block, str)
+    return block
+
+
+def defaults() -> dict[str, dict[str, object]]:
+    built = msgspec.to_builtins(config.Settings())
+    return {section: values for section, values in built.items() if isinstance(values, dict)}
+
+
+def test_the_settings_shown_are_the_defaults() -> None:
+    for section, values in tomllib.loads(settings_block()).items():
+        for key, value in values.items():
+            assert value == defaults()[section][key], f"{section}.{key}"
+
+
+def test_every_setting_is_there() -> None:
+    """Those without a fixed default stand behind a `#`."""
+    shown = re.sub(r"^# (\w+) = .*$", r"\1 = 0", settings_block(), flags=re.MULTILINE)
+    found = {section: set(values) for section, values in tomllib.loads(shown).items()}
+    assert found == {section: set(values) for section, values in defaults().items()}
