@@ -124,12 +124,14 @@ def describe_end(returncode: int) -> str:
 
 @cache
 def program() -> tuple[str, ...]:
-    """Return the command that starts this program again: the interpreter and the file it runs from."""
+    """Return the command that starts this program again: the same interpreter, and the same code."""
     file = Path(sys.argv[0]).absolute()
-    if file.name == "__main__.py" and file.parent.name == "rbee":
-        # `python -m rbee`: a child has another working directory, so it is started by a path.
-        file = file.parent.parent / "rbee.py"
-    return (sys.executable, str(file))
+    if file.name != "__main__.py" or file.parent.name != "rbee":
+        return (sys.executable, str(file))
+    # `python -m rbee`: a child works in another folder, so it is told where the package is, and by which name it runs.
+    root = str(file.parent.parent)
+    code = f"import sys; sys.path.insert(0, {root!r}); sys.argv[0] = {str(file)!r}; from rbee.entry import main"
+    return (sys.executable, "-c", f"{code}; sys.exit(main())")
 
 
 async def start(
@@ -137,8 +139,8 @@ async def start(
 ) -> trio.Process:
     """Start a process in a session of its own, so that Ctrl+C in our terminal does not reach it.
 
-    Its stderr is appended to `log`; its stdout is a pipe to us. Its stdin is a pipe that we keep open (`hold_stdin`:
-    it closes when we end, however we end), or holds the bytes of `stdin`, or is empty. Cancelled, it leaves no process.
+    Its stderr is appended to `log`; its stdout is a pipe to us. Its stdin holds the bytes of `stdin`, or nothing; with
+    `hold_stdin` the pipe stays open after them, and closes when we end, however we end. Cancelled, it leaves none.
     """
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _open_log(log) as errors:
@@ -156,7 +158,8 @@ async def start(
             # A child that is gone already says so by its exit, which its parent waits for.
             with contextlib.suppress(trio.BrokenResourceError):
                 await process.stdin.send_all(stdin)
-            await process.stdin.aclose()
+            if not hold_stdin:
+                await process.stdin.aclose()
         except trio.Cancelled:
             # Nobody will ever hear of this process.
             process.kill()

@@ -55,7 +55,7 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
     await reconcile.end_left_over_workers(store)
     listener = serve.bind(settings.hive.host, settings.hive.port)
     url = serve.base_url(listener)
-    hive = Hive(settings, store, token, url, settings.hive.host, settings.hive.advertise)
+    hive = Hive(settings, store, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral)
     try:
         async with trio.open_nursery() as nursery:
             app = routes.build(

@@ -49,10 +49,21 @@ class _Start:
 
 
 class Hive:
-    """The hive of one node. `url` is where its workers reach it; `worker_host` is where they listen."""
+    """The hive of one node. `url` is where its workers reach it; `worker_host` is where they listen.
+
+    With `ephemeral` its workers end with it, however it ends.
+    """
 
     def __init__(
-        self, settings: Settings, store: Store, token: str, url: str, worker_host: str, advertise: str | None = None
+        self,
+        settings: Settings,
+        store: Store,
+        token: str,
+        url: str,
+        worker_host: str,
+        advertise: str | None = None,
+        *,
+        ephemeral: bool = False,
     ) -> None:
         limits = settings.timeouts
         self._settings = settings
@@ -61,6 +72,7 @@ class Hive:
         self._url = url
         self._worker_host = worker_host
         self._advertise = advertise
+        self._ephemeral = ephemeral
         self._pool: Pool = pool.Pool(
             pool.Limits(limits.worker_ready, limits.loading, limits.drain, limits.unload),
         )
@@ -211,12 +223,15 @@ class Hive:
 
     async def _run_child(self, worker: Worker) -> None:
         start = self._starts[worker.id]
-        arguments = workers.command(self._settings, worker, self._url, self._worker_host, self._advertise)
+        ephemeral = self._ephemeral
+        arguments = workers.command(
+            self._settings, worker, self._url, self._worker_host, self._advertise, ephemeral=ephemeral
+        )
         target = f"{worker.spec.backend}:{worker.spec.device}"
         human = f"Starting a worker for {worker.spec.model_ref} on {target}"
         start.tell(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
         try:
-            child = await workers.launch(self._settings, worker, arguments, self._token)
+            child = await workers.launch(self._settings, worker, arguments, self._token, ephemeral=ephemeral)
         except RbeeError as exc:
             failure = exc
             self._decide(lambda: self._pool.launch_failed(worker.id, failure))

@@ -34,8 +34,10 @@ def log_file(settings: Settings, worker_id: str) -> Path:
     return settings.logs_dir / f"worker-{worker_id}.log"
 
 
-def command(settings: Settings, worker: Worker, hive_url: str, host: str, advertise: str | None) -> list[str]:
-    """Return the command that starts `worker`; its key is not in it."""
+def command(
+    settings: Settings, worker: Worker, hive_url: str, host: str, advertise: str | None, *, ephemeral: bool = False
+) -> list[str]:
+    """Return the command that starts `worker`; its key is not in it. `ephemeral` makes it end when its stdin closes."""
     spec = worker.spec
     options: dict[str, object] = {
         "--id": worker.id,
@@ -53,6 +55,8 @@ def command(settings: Settings, worker: Worker, hive_url: str, host: str, advert
         "--config": settings.file,
     }
     given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+    if ephemeral:
+        given.append("--ephemeral")
     return [*(settings.worker.command or (*process.program(), "worker")), *given]
 
 
@@ -75,15 +79,22 @@ class Child:
 
     async def wait(self) -> int:
         """Return the exit status once the process has ended."""
-        return await self._child.wait()
+        code = await self._child.wait()
+        if self._child.stdin is not None:
+            await self._child.stdin.aclose()
+        return code
 
 
-async def launch(settings: Settings, worker: Worker, arguments: list[str], token: str) -> Child:
-    """Start the worker's process and give it its key on stdin. Raises SpawnFailedError."""
+async def launch(settings: Settings, worker: Worker, arguments: list[str], token: str, *, ephemeral: bool) -> Child:
+    """Start the worker's process and give it its key on stdin. Raises SpawnFailedError.
+
+    With `ephemeral` that pipe stays open: the worker ends when it closes, which it does however we end.
+    """
     key = tokens.worker_key(token, worker.id)
     secret = msgspec.json.encode({"key": key}) + b"\n"
     try:
-        return Child(await process.start(arguments, log=log_file(settings, worker.id), stdin=secret))
+        log_path = log_file(settings, worker.id)
+        return Child(await process.start(arguments, log=log_path, stdin=secret, hold_stdin=ephemeral))
     except OSError as exc:
         raise SpawnFailedError(f"the worker's process cannot be started: {exc.strerror}") from exc
 

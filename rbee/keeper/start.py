@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from rbee.adapters import announce, process
+from rbee.adapters import announce, instance, process
 from rbee.errors import SpawnFailedError, StorageError
 
 if TYPE_CHECKING:
@@ -115,6 +115,25 @@ async def _end(child: trio.Process, settings: Settings, terminal: Terminal, hurr
         child.kill()
         with trio.CancelScope(shield=True):
             await child.wait()
+    if child.returncode != 0:
+        await _wait_for_orphan(settings, hurry)
+
+
+async def _wait_for_orphan(settings: Settings, hurry: trio.Event) -> None:
+    """Wait for the hive of a queen that was killed: its pipe has closed, and it ends by itself with its workers."""
+    hive = instance.find(settings.state_dir, "hive")
+    if hive is None or not hive.ephemeral or hive.started_by != "queen":
+        return
+
+    async def hurry_along() -> None:
+        await hurry.wait()
+        process.send_signal(hive.identity, signal.SIGTERM)
+
+    with trio.move_on_after(settings.timeouts.cascade, shield=True):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hurry_along)
+            await process.wait_gone(hive.identity)
+            nursery.cancel_scope.cancel()
 
 
 async def _hurry(child: trio.Process, hurry: trio.Event) -> None:

@@ -63,6 +63,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--port-from", type=int, help="first port to try")
     parser.add_argument("--hive-url", required=True, help="the hive that is told")
     parser.add_argument("--config", help="configuration file")
+    parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     logs.to_stderr("llm-worker-rbee")
     announcer = Announcer(True)
@@ -76,12 +77,13 @@ def main(argv: list[str]) -> int:
     }
 
     async def daemon(stopping: Stopping) -> None:
+        # Before the first await: only then somebody may watch the pipe for its end.
         key = read_key(sys.stdin.buffer.readline(MAX_KEY_LINE))
         settings = config.load(flags, file=options.config)
         await _Worker(options, key, settings, announcer, stopping).run()
 
     sys.setswitchinterval(SWITCH_SECONDS)
-    return lifecycle.run(daemon, announcer)
+    return lifecycle.run(daemon, announcer, ephemeral=options.ephemeral)
 
 
 def read_key(line: bytes) -> str:
