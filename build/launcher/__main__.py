@@ -40,6 +40,7 @@ def main():
         sys.path[0] = os.path.join(home, "site-packages")
         from rbee.entry import main as enter
     except KeyboardInterrupt:
+        sys.stderr.write("\nCancelled.\n")
         return 130
     return enter()
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 HEALTH_SECONDS: Final = 2.0
 """A queen on this machine answers its health in milliseconds."""
-REFUSED: Final = ("connection refused", "cannot connect")
+TAKEN: Final = ("timeout", "the connection was closed")
+"""How an attempt ends where a program listens that is no queen; at any other end nobody does."""
 
 
 class Found(NamedTuple):
@@ -65,7 +66,7 @@ async def _ask(url: str, port: int) -> QueenHealth | None:
         async with QueenClient(url, None, timeout=HEALTH_SECONDS) as client:
             return await client.health()
     except ConnectionTimeoutError as exc:
-        if any(attempt.endswith(REFUSED) for attempt in exc.details.get("attempts", ())):
+        if not any(attempt.endswith(TAKEN) for attempt in exc.details.get("attempts", ())):
             return None
     except RbeeError:
         pass
