@@ -269,12 +269,22 @@ def _text(path: Path) -> str:
 
 
 def test_the_program_starts_itself_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    for given, file in (("rbee/__main__.py", "rbee.py"), ("rbee.py", "rbee.py"), ("/x/rbee.pyz", "/x/rbee.pyz")):
+    for given, file in (("rbee.py", "rbee.py"), ("/x/rbee.pyz", "/x/rbee.pyz")):
         process.program.cache_clear()
         monkeypatch.setattr(sys, "argv", [given])
         monkeypatch.chdir("/tmp")
         assert process.program() == (sys.executable, str(Path("/tmp") / file))
     process.program.cache_clear()
+
+
+def test_a_module_starts_itself_again_from_any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    package = Path(process.__file__).resolve().parents[1]
+    process.program.cache_clear()
+    monkeypatch.setattr(sys, "argv", [str(package / "__main__.py")])
+    command = [*process.program(), "--version"]
+    process.program.cache_clear()
+    done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("rbee ")
 
 
 # Logs.
