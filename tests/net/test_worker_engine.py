@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,9 +33,12 @@ class Failing(Context):
     at: frozenset[int] = frozenset()
     error: type[Exception] = NoRoomError
     decodes = 0
+    gate: threading.Event | None = None
 
     def decode(self) -> None:
         self.decodes += 1
+        if self.gate is not None:
+            self.gate.wait()
         if self.decodes in self.at:
             raise self.error("on purpose") if issubclass(self.error, RbeeError) else self.error()
         super().decode()
@@ -67,6 +71,11 @@ class Bench:
         self.ends: dict[str, Ended] = {}
         self.numbers = iter(range(100))
 
+    async def status_is_busy(self, slots: int) -> None:
+        """Return once so many requests have been handed to the engine."""
+        while self.status.slots_busy < slots:
+            await self.status.changed.wait()
+
     async def generate(self, prompt: str, limit: int = 20) -> None:
         tokens = self.loaded.model.tokenize(prompt)
         name = f"{prompt}{next(self.numbers)}"
@@ -84,11 +93,14 @@ async def test_without_room_the_youngest_waits_and_goes_on(loaded: Loaded) -> No
     bench = Bench(loaded)
     assert isinstance(loaded.context, Failing)
     loaded.context.at = frozenset({3, 4})  # two of three are parked, one after the other
+    loaded.context.gate = threading.Event()
     async with trio.open_nursery() as nursery:
         await nursery.start(bench.engine.run)
         async with trio.open_nursery() as requests:
             for prompt in ("A", "K", "a"):
                 requests.start_soon(bench.generate, prompt)
+            await bench.status_is_busy(3)
+            loaded.context.gate.set()
         nursery.cancel_scope.cancel()
     assert bench.texts == {"A": "BCDEFGHIJKLMNOPQRSTU", "K": "LMNOPQRSTUVWXYZABCDE", "a": "bcdefghijklmnopqrstu"}
     assert bench.status.slots_busy == 0

@@ -14,10 +14,20 @@ from rbee.keeper.result import Interrupted
 from tests.process.keeper_driver import ROOT, Keeper
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from pathlib import Path
 
 
+@pytest.fixture
+def heeds_ctrl_c() -> Iterator[None]:
+    """Python's own handler: a shell starts what runs in the background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeds_ctrl_c")
 def test_ctrl_c_before_trio_listens_to_signals_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
     listen = trio.open_signal_receiver
 
