@@ -42,7 +42,7 @@ $minutes minutes of training.
 | seed | $seed |
 | stories seen | $tokens tokens in $steps steps, none of them twice |
 | training loss | $training_loss nats per token (mean of the last steps) |
-| held-out loss | $held_out_loss nats per token on $held_out_rows rows of stories kept aside |
+| held-out loss | $held_out_loss nats per token on $held_out_batches batches of stories kept aside |
 | optimiser | Muon for the matrices, AdamW for embedding and norms; warm-up, then a cosine |
 | software | $software |
 
@@ -89,7 +89,7 @@ def write_card(
         "steps": f"{plan.steps:,}",
         "training_loss": f"{outcome.training_loss:.4f}",
         "held_out_loss": f"{outcome.held_out_loss:.4f}",
-        "held_out_rows": plan.held_out_rows,
+        "held_out_batches": plan.held_out_batches,
         "software": ", ".join(software),
         "samples": "\n\n".join(f"> **{prompt}**{text}" for prompt, text in samples.items()),
     }

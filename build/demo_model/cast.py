@@ -28,17 +28,10 @@ SIZES = ("little", "small", "tiny", "young", "fat", "old")
 
 
 def name_bees(drone: bool, random: Random) -> dict[str, str]:
-    """Name the hero, a sister and an old bee.
-
-    Some heroes get a name from the world of people, which teaches the model to repeat any name
-    that it is given.
-    """
+    """Name the hero, a sister and an old bee."""
     friend, worker = random.sample(BEE_NAMES, 2)
-    if random.random() < 0.1:
-        worker = random.choice(GIRLS)
-    male = random.choice(BOYS if random.random() < 0.1 else DRONE_NAMES)
     return {
-        "hero": male if drone else worker,
+        "hero": random.choice(DRONE_NAMES) if drone else worker,
         "friend": friend,
         "elder": random.choice(ELDER_NAMES),
     }
@@ -93,6 +86,21 @@ def describe_hero(trait: str, kind: str, random: Random) -> dict[str, str]:
     size = "" if trait in SIZES else "[||little |young ]"
     bee = expand(f"{trait} {size}{kind}", {}, random)
     return {"kind": kind, "trait": trait, "bee": bee, "a_bee": with_article(bee)}
+
+
+def cast_of_plot(number: int, company: int, drone: bool = False) -> dict[str, str]:
+    """Return the cast of one of the two companies that play a plot: always the same one.
+
+    To repeat a name that stands further up is more than so small a model learns in half an hour: with a random cast its
+    heroes changed their names from one sentence to the next. What it learns well is who belongs to which story. Every
+    hero plays in one story only, so that a prompt with a name in it leads to that story.
+    """
+    hero = 2 * number + company
+    cast = choose_cast(Random(f"{number} {company}"), drone)
+    names = DRONE_NAMES if drone else BEE_NAMES
+    cast["hero"] = names[hero % len(names)]
+    cast["friend"] = BEE_NAMES[(hero + len(BEE_NAMES) // 2) % len(BEE_NAMES)]
+    return cast
 
 
 def choose_cast(random: Random, drone: bool = False) -> dict[str, str]:

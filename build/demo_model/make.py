@@ -57,7 +57,7 @@ def make() -> None:
 
     import torch
     from card import write_card
-    from corpus import encode_stories, write_stories
+    from corpus import batches, write_stories
     from export import write_model
     from model import Llama, Shape
     from sample import go_on
@@ -73,7 +73,8 @@ def make() -> None:
     tokenizer = learn(write_stories(random, STORIES_FOR_TOKENIZER), Shape().vocabulary)
     model = Llama(Shape())
     print(f"training {model.parameter_count():,} parameters", flush=True)
-    outcome = train(model, plan, encode_stories(tokenizer, random))
+    stories = batches(tokenizer, random, plan.tokens_per_step, model.shape.context)
+    outcome = train(model, plan, stories)
     print(f"held-out loss {outcome.held_out_loss:.4f}", flush=True)
 
     DATA.mkdir(exist_ok=True)

@@ -3,10 +3,12 @@
 from random import Random
 
 from asking import ask_for
-from cast import choose_cast, describe_hero
+from cast import cast_of_plot, choose_cast, describe_hero
 from grammar import expand
 from plots import Opening, Plot, all_plots, choose_opening, paragraphs
 from words import COMMON_TRAITS
+
+COMPANIES = 2
 
 
 def first_day(plot: Plot, opening: Opening) -> str:
@@ -34,9 +36,10 @@ def write_tale(random: Random) -> str:
 
     The middle is for prompts that begin there.
     """
-    plot = random.choice(all_plots())
+    number = random.randrange(len(all_plots()))
+    plot = all_plots()[number]
     kind = "drone" if plot.kind == "drone" else "bee"
-    slots = choose_cast(random, drone=kind == "drone")
+    slots = cast_of_plot(number, random.randrange(COMPANIES), drone=kind == "drone")
     trait = random.choice(plot.traits if random.random() < 0.7 else COMMON_TRAITS)
     opening = choose_opening(plot, random)
     slots["day"] = first_day(plot, opening)
@@ -82,5 +85,5 @@ def write_exchange(name: str, random: Random) -> str:
 
 def write_story(random: Random) -> str:
     """Write one text of 20 to 300 tokens."""
-    (name,) = random.choices(["tale", "questions", "small_talk", "off_topic"], weights=[76, 11, 7, 6])
+    (name,) = random.choices(["tale", "questions", "small_talk", "off_topic"], weights=[72, 15, 7, 6])
     return write_tale(random) if name == "tale" else write_exchange(name, random)
