@@ -55,11 +55,17 @@ class Place:
     def publish(
         self, url: str, version: str, *, ephemeral: bool, started_by: Literal["user", "queen"] = "user"
     ) -> None:
-        """Write down where this daemon is reached."""
+        """Write down where this daemon is reached. Raises StorageError when the disk is full."""
         identity = process.identify(os.getpid())
         assert identity is not None
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, msgspec.json.encode(Instance(identity, url, version, ephemeral, started_by)), 0)
+        text = msgspec.json.encode(Instance(identity, url, version, ephemeral, started_by))
+        try:
+            os.ftruncate(self._descriptor, 0)
+            written = os.pwrite(self._descriptor, text, 0)
+        except OSError as exc:
+            raise StorageError(f"the state folder cannot be written: {exc.strerror}") from exc
+        if written < len(text):
+            raise StorageError("the state folder cannot be written: the disk is full")
 
 
 def find(state_dir: Path, role: str) -> Instance | None:

@@ -11,7 +11,7 @@ import trio
 
 from rbee.adapters.logs import correlation
 from rbee.clients import hive as hive_client
-from rbee.errors import DrainingError, InternalError, RbeeError
+from rbee.errors import DrainingError, InternalError, InvalidApiKeyError, MissingApiKeyError, RbeeError
 from rbee.queen import placement
 from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerRow
@@ -19,6 +19,7 @@ from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerRow
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from rbee.clients.hive import HiveClient
     from rbee.queen.local_hive import LocalHive
     from rbee.queen.placement import Wanted
     from rbee.wire.common import WorkerState
@@ -127,7 +128,7 @@ class Node:
         try:
             url = await self._hive.ensure(order.tell)
             async with hive_client.connect(url, self._token, timeout=self._call_seconds) as client:
-                found = placement.choose_worker(await client.workers(), order.wanted)
+                found = placement.choose_worker(await _workers(client, url), order.wanted)
         except RbeeError as exc:
             order.settle(exc)
             return
@@ -168,3 +169,17 @@ class Node:
             outcome = Placed(started.result.worker_id, started.result.url, started.result.state)
         for order in self._starting.pop(started.wanted):
             order.settle(outcome)
+
+
+async def _workers(client: HiveClient, url: str) -> list[WorkerRow]:
+    """Return the hive's workers; a refusal names the hive, or our caller would take it for one of its own token."""
+    try:
+        return await client.workers()
+    except (InvalidApiKeyError, MissingApiKeyError) as exc:
+        host = url.removeprefix("http://")
+        raise InvalidApiKeyError(
+            f"authentication failed: the hive at {host} does not accept the queen's token",
+            hint="it may belong to another user or state folder: end it, or give this hive another port "
+            "(`port` under [hive])",
+            host=host,
+        ) from exc
