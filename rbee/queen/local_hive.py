@@ -33,6 +33,7 @@ class LocalHive:
         self._ephemeral = ephemeral
         self._children, self._ended_soon = trio.open_memory_channel[trio.Process](math.inf)
         self._owned: process.Identity | None = None
+        self._verified: instance.Instance | None = None
 
     async def find(self) -> str | None:
         """Return the URL of a hive that runs here, or None.
@@ -47,6 +48,8 @@ class LocalHive:
             self._owned = running.identity
         if running is None and hive.port == 0:
             return None
+        if running is not None and running == self._verified:
+            return url  # the very process that answered before; whether it still does, the next question shows
         try:
             # Health needs no token, and who knows who listens where no hive of ours is known to.
             token = self._token if running else None
@@ -63,6 +66,7 @@ class LocalHive:
                 queen=__version__,
                 hive=health.version,
             )
+        self._verified = running
         return url
 
     async def ensure(self, tell: Callable[[Narration], None]) -> str:

@@ -19,7 +19,8 @@ POLL_FROM, POLL_TO = 0.05, 2.0
 async def relay(send: sse.Send, task: TaskRequest, handle: TaskHandle, loading_seconds: float) -> None:
     """Wait until the worker is ready, run the request there, and send its events as they come."""
     async with http.connect(handle.worker_url, handle.api_key) as client:
-        await _wait_ready(client, loading_seconds)
+        if handle.state not in ("idle", "busy"):
+            await _wait_ready(client, loading_seconds)
         request = wire.InferenceRequest(
             prompt=task.prompt,
             max_tokens=task.max_tokens,
