@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from rbee.adapters import http
 from rbee.wire import worker as wire
+from rbee.wire.common import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,6 +20,13 @@ async def follow(url: str, key: str, changed: Callable[[wire.WorkerStatus], None
     async with http.connect(url, key) as client, http.events(client, "GET", wire.EVENTS) as events:
         async for event in events:
             changed(http.decode_event(event.data, wire.WorkerStatus))
+
+
+async def health(url: str) -> str | None:
+    """Return the id that the worker at `url` says it has; raises ConnectionTimeoutError when nobody answers."""
+    async with http.connect(url, None) as client:
+        answer = await http.call(client, "GET", wire.HEALTH, Health)
+    return answer.worker_id
 
 
 async def shut_down(url: str, key: str) -> None:

@@ -52,10 +52,12 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
     logs.to_file("rbee-hive", settings.logs_dir / "hive.log")
     token = tokens.load_or_create(settings.token_file)
     store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
-    await reconcile.end_left_over_workers(store)
+    surviving = await reconcile.surviving_workers(store)
     listener = serve.bind(settings.hive.host, settings.hive.port)
     url = serve.base_url(listener)
     hive = Hive(settings, store, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral)
+    for known in surviving:
+        hive.adopt(known)
     try:
         async with trio.open_nursery() as nursery:
             app = routes.build(

@@ -12,6 +12,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,11 @@ import trio
 
 from rbee.adapters import announce, tokens
 from rbee.errors import RbeeError
-from rbee.hive import pool, state, workers
+from rbee.hive import state, workers
+from rbee.hive.effects import Answer, AskToEnd, CheckHealth, Follow, Forget, Keep, Kill, Launch, Terminate
 from rbee.hive.plan import available_memory, plan
+from rbee.hive.pool import Limits, Pool
+from rbee.hive.record import Spec
 from rbee.wire import hive as wire
 from rbee.wire.common import Narration
 
@@ -29,7 +33,9 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.store import Store
-    from rbee.hive.pool import Effect, Pool, Worker
+    from rbee.hive.effects import Effect
+    from rbee.hive.record import Worker
+    from rbee.hive.state import LastKnown
     from rbee.wire.worker import WorkerStatus
 
     Tell = Callable[[Narration], None]
@@ -73,15 +79,21 @@ class Hive:
         self._worker_host = worker_host
         self._advertise = advertise
         self._ephemeral = ephemeral
-        self._pool: Pool = pool.Pool(
-            pool.Limits(limits.worker_ready, limits.loading, limits.drain, limits.unload),
+        self._pool = Pool(
+            Limits(
+                limits.worker_ready,
+                limits.loading,
+                limits.drain,
+                limits.unload,
+                limits.idle,
+                limits.health_interval,
+            )
         )
         self._send, self._inbox = trio.open_memory_channel[Callable[[], None]](math.inf)
         self._written, self._writes = trio.open_memory_channel[Callable[["sqlite3.Connection"], Any]](math.inf)
         self._starts: dict[str, _Start] = {}
-        self._children: dict[str, workers.Child] = {}
+        self._children: dict[str, workers.Child | workers.Adopted] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
-        self._wake = trio.Event()
 
     # What others may ask.
 
@@ -145,6 +157,18 @@ class Hive:
         """Begin to end a worker. Raises WorkerNotFoundError."""
         await self._ask(lambda: self._pool.end(worker_id, trio.current_time()))
 
+    def adopt(self, known: LastKnown) -> None:
+        """Take over a worker that an earlier hive left running."""
+        spec = Spec(known.model_ref, "", known.backend, known.device, "", known.slots_total, None, 0)
+        self._children[known.id] = child = workers.Adopted(known.identity)
+
+        def decide() -> list[Effect]:
+            found = self._pool.adopt(known.id, spec, known.url or "", known.identity.pid, trio.current_time())
+            self._nursery.start_soon(self._watch_adopted, self._pool.workers[known.id], child)
+            return found
+
+        self._decide(decide)
+
     def stop(self) -> None:
         """Begin to end every worker; `run` returns once they are gone."""
         self._decide(lambda: self._pool.stop(trio.current_time()))
@@ -193,25 +217,27 @@ class Hive:
         for effect in effects:
             worker = effect.worker
             match effect:
-                case pool.Launch():
+                case Launch():
                     self._nursery.start_soon(self._run_child, worker)
-                case pool.Follow():
+                case Follow():
                     # Made here: the worker may be forgotten before the task has run a line, and must end then too.
                     scope = self._scopes[worker.id] = trio.CancelScope()
                     self._nursery.start_soon(self._follow, worker, scope)
-                case pool.Answer(error=error):
+                case Answer(error=error):
                     self._answer(worker, error)
-                case pool.AskToEnd():
+                case CheckHealth():
+                    self._nursery.start_soon(self._check_health, worker)
+                case AskToEnd():
                     self._nursery.start_soon(self._ask_to_end, worker)
-                case pool.Terminate():
+                case Terminate():
                     self._signal(worker, signal.SIGTERM)
-                case pool.Kill():
+                case Kill():
                     log.warning("worker %s is killed", worker.id)
                     self._signal(worker, signal.SIGKILL)
-                case pool.Keep():
+                case Keep():
                     if (child := self._children.get(worker.id)) is not None:
-                        self._store_soon(partial(state.save_worker, worker=worker, identity=child.identity))
-                case pool.Forget(reason=reason):
+                        self._store_soon(partial(state.save_worker, worker=replace(worker), identity=child.identity))
+                case Forget(reason=reason):
                     if reason is not None:
                         log.error("worker %s (pid %s) ended: %s", worker.id, worker.pid, reason)
                     if (followed := self._scopes.pop(worker.id, None)) is not None:
@@ -242,11 +268,17 @@ class Hive:
         announced: list[RbeeError] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, child, start, announced)
-            code = await child.wait()
+            how = await child.wait()
             nursery.cancel_scope.deadline = trio.current_time() + 1  # a grandchild may hold the pipe open
-        reason = workers.end_in_words(self._settings, worker, code)
+        self._ended(worker, how, announced[0] if announced else None)
+
+    async def _watch_adopted(self, worker: Worker, child: workers.Adopted) -> None:
+        self._ended(worker, await child.wait(), None)
+
+    def _ended(self, worker: Worker, how: str, announced: RbeeError | None) -> None:
+        reason = workers.with_last_words(self._settings, worker, how)
         log.info("worker %s ended: %s", worker.id, reason)
-        self._decide(lambda: self._pool.exited(worker.id, reason, announced[0] if announced else None))
+        self._decide(lambda: self._pool.exited(worker.id, reason, announced))
 
     async def _listen(self, child: workers.Child, start: _Start, announced: list[RbeeError]) -> None:
         try:
@@ -275,6 +307,10 @@ class Hive:
 
         with scope:
             await workers.follow(worker, self._token, changed)
+
+    async def _check_health(self, worker: Worker) -> None:
+        alive = await workers.is_alive(worker, self._settings.timeouts.health)
+        self._decide(lambda: self._pool.checked(worker.id, is_alive=alive, now=trio.current_time(), unix=time.time()))
 
     async def _ask_to_end(self, worker: Worker) -> None:
         if not await workers.ask_to_end(worker, self._token, self._settings.timeouts.acknowledge):

@@ -8,7 +8,7 @@ import trio
 
 from rbee.adapters import host
 from rbee.hive import models, preflight
-from rbee.hive.pool import Spec
+from rbee.hive.record import Spec
 from rbee.wire import model_ref
 from rbee.wire.common import Narration
 

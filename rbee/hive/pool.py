@@ -6,8 +6,8 @@ effects returned say what is to be done, and what comes of it is reported back a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
 
 from rbee.errors import (
     DrainingError,
@@ -15,30 +15,31 @@ from rbee.errors import (
     RbeeError,
     SpawnFailedError,
     SpawnTimeoutError,
+    UnloadFailedError,
+    WorkerFailedError,
     WorkerNotFoundError,
     from_body,
 )
 from rbee.hive import preflight
+from rbee.hive.effects import (
+    Answer,
+    AskToEnd,
+    CheckHealth,
+    Effect,
+    Follow,
+    Forget,
+    Keep,
+    Kill,
+    Launch,
+    Terminate,
+)
+from rbee.hive.record import Spec, Worker
 
 if TYPE_CHECKING:
-    from rbee.wire.common import WorkerState
     from rbee.wire.worker import WorkerStatus
 
-Phase = Literal["starting", "loading", "serving", "failed", "ending"]
-
-
-@dataclass(frozen=True, slots=True)
-class Spec:
-    """What a worker is to be; `memory` is what it will take (bytes of `resource`)."""
-
-    model_ref: str
-    path: str
-    backend: str
-    device: int
-    resource: str
-    slots: int
-    context: int | None
-    memory: int
+HOPELESS_CHECKS: Final = 3
+"""Health checks in a row that a worker may fail; with the last one it is ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,97 +50,8 @@ class Limits:
     loading: float = 300
     drain: float = 30
     unload: float = 10
-
-
-@dataclass(slots=True)
-class Worker:
-    """One worker, from the decision to start it until its process has ended."""
-
-    id: str
-    spec: Spec
-    phase: Phase
-    since: float
-    url: str | None = None
-    pid: int | None = None
-    slots_busy: int = 0
-    layers: tuple[int, int] = (0, 0)
-    idle_since: float | None = None
-    last_health_at: float | None = None
-    deadline: float | None = None
-    error: RbeeError | None = None
-
-    @property
-    def state(self) -> WorkerState:
-        """The state in the words of the wire."""
-        match self.phase:
-            case "starting" | "loading":
-                return "loading"
-            case "serving":
-                return "busy" if self.slots_busy else "idle"
-            case "ending":
-                return "draining"
-            case _:
-                return "unhealthy"
-
-    @property
-    def slots_available(self) -> int:
-        return self.spec.slots - self.slots_busy if self.phase == "serving" else 0
-
-
-# What is to be done.
-
-
-class Launch(NamedTuple):
-    """Start the worker's process."""
-
-    worker: Worker
-
-
-class Follow(NamedTuple):
-    """Hold the worker's event stream."""
-
-    worker: Worker
-
-
-class Answer(NamedTuple):
-    """The start that was asked for has come to this: the worker answers HTTP, or the error."""
-
-    worker: Worker
-    error: RbeeError | None
-
-
-class AskToEnd(NamedTuple):
-    """Post a shutdown to the worker."""
-
-    worker: Worker
-
-
-class Terminate(NamedTuple):
-    """Send SIGTERM."""
-
-    worker: Worker
-
-
-class Kill(NamedTuple):
-    """Send SIGKILL."""
-
-    worker: Worker
-
-
-class Keep(NamedTuple):
-    """Store the worker's row."""
-
-    worker: Worker
-
-
-class Forget(NamedTuple):
-    """Delete the worker's row; `reason` is for the log where its end was not asked for."""
-
-    worker: Worker
-    reason: str | None
-
-
-Effect = Launch | Follow | Answer | AskToEnd | Terminate | Kill | Keep | Forget
+    idle: float = 300
+    health_interval: float = 30
 
 
 @dataclass(slots=True)
@@ -158,6 +70,8 @@ class Pool:
             if worker.phase in ("starting", "loading")
             and (worker.spec.resource, worker.spec.device) == (resource, device)
         )
+
+    # A worker comes.
 
     def spawn(self, worker_id: str, spec: Spec, available: int, now: float) -> list[Effect]:
         """A worker is asked for, with `available` bytes free on its device.
@@ -188,26 +102,59 @@ class Pool:
             raise WorkerNotFoundError("no worker of this id was started here")
         if worker.phase != "starting":
             return []  # said again after a lost answer
-        worker.phase, worker.url, worker.since = "loading", url, now
-        worker.deadline = now + self.limits.loading
+        worker.url = url
+        self._load(worker, now)
         return [Keep(worker), Answer(worker, None), Follow(worker)]
+
+    def adopt(self, worker_id: str, spec: Spec, url: str, pid: int, now: float) -> list[Effect]:
+        """A worker of an earlier hive still runs; whether it loads or serves, its event stream will tell."""
+        worker = self.workers[worker_id] = Worker(worker_id, spec, "loading", now, url=url, pid=pid)
+        self._load(worker, now)
+        worker.next_check = now  # ask at once: it may be a process that does not answer
+        return [Follow(worker)]
+
+    def _load(self, worker: Worker, now: float) -> None:
+        worker.phase, worker.since = "loading", now
+        worker.deadline = now + self.limits.loading
+        worker.next_check = now + self.limits.health_interval
+
+    # A worker lives.
 
     def status(self, worker_id: str, status: WorkerStatus, now: float, unix: float) -> list[Effect]:
         """The worker tells its state."""
         if (worker := self.workers.get(worker_id)) is None:
             return []
-        before = replace(worker)
+        before = (worker.state, worker.slots_busy)
         worker.last_health_at = unix
         worker.layers = (status.layers_loaded, status.layers_total)
         worker.slots_busy = status.slots_total - status.slots_available if status.state in ("idle", "busy") else 0
         if worker.phase in ("loading", "serving"):
             self._heed(worker, status, now)
         if worker.phase == "serving" and worker.slots_busy == 0:
-            worker.idle_since = worker.idle_since or unix
+            if worker.idle_from is None:
+                worker.idle_from, worker.idle_since = now, unix
         else:
-            worker.idle_since = None
-        changed = (before.state, before.slots_busy) != (worker.state, worker.slots_busy)
-        return [Keep(worker)] if changed else []
+            worker.idle_from = worker.idle_since = None
+        return [Keep(worker)] if before != (worker.state, worker.slots_busy) else []
+
+    def checked(self, worker_id: str, *, is_alive: bool, now: float, unix: float) -> list[Effect]:
+        """The worker has answered a health check, or has not."""
+        if (worker := self.workers.get(worker_id)) is None or worker.phase == "ending":
+            return []
+        worker.next_check = now + self.limits.health_interval
+        if is_alive:
+            worker.last_health_at, worker.failed_checks = unix, 0
+            return [Keep(worker)]
+        worker.failed_checks += 1
+        if worker.failed_checks < HOPELESS_CHECKS:
+            return [Keep(worker)]
+        worker.error = WorkerFailedError(
+            f"the worker (pid {worker.pid}) did not answer {HOPELESS_CHECKS} health checks and was ended"
+        )
+        self._begin_end(worker, now)
+        return [Keep(worker), Terminate(worker)]
+
+    # A worker goes.
 
     def _heed(self, worker: Worker, status: WorkerStatus, now: float) -> None:
         """Take the worker's own word for what it does now."""
@@ -218,8 +165,7 @@ class Pool:
                 worker.error = from_body({"error": status.error})
             case "draining":
                 # Somebody else has told it to end.
-                worker.phase, worker.since = "ending", now
-                worker.deadline = now + self.limits.unload + self.limits.drain
+                self._begin_end(worker, now + self.limits.drain)
             case "idle" | "busy" if worker.phase == "loading":
                 worker.phase, worker.since, worker.deadline = "serving", now, None
             case _:
@@ -233,10 +179,8 @@ class Pool:
         forget = Forget(worker, None if wanted else worker.error.message if worker.error else reason)
         if worker.url is not None:
             return [forget]
-        return [
-            Answer(worker, worker.error or SpawnFailedError(f"the worker ended before it was ready: {reason}")),
-            forget,
-        ]
+        failure = worker.error or SpawnFailedError(f"the worker ended before it was ready: {reason}")
+        return [Answer(worker, failure), forget]
 
     def end(self, worker_id: str, now: float) -> list[Effect]:
         """The worker is to go. Raises WorkerNotFoundError."""
@@ -247,13 +191,16 @@ class Pool:
     def _end(self, worker: Worker, now: float) -> list[Effect]:
         if worker.phase == "ending":
             return []
-        busy = worker.slots_busy > 0
-        reachable = worker.url is not None
-        worker.phase, worker.since = "ending", now
-        worker.deadline = now + self.limits.unload + (self.limits.drain if busy else 0)
-        if reachable:
+        drain = self.limits.drain if worker.slots_busy else 0
+        self._begin_end(worker, now + drain)
+        if worker.url is not None:
             return [Keep(worker), AskToEnd(worker)]
         return [Terminate(worker)] if worker.pid is not None else []
+
+    def _begin_end(self, worker: Worker, unload_from: float) -> None:
+        worker.phase, worker.since = "ending", unload_from
+        worker.deadline = unload_from + self.limits.unload
+        worker.next_check = worker.idle_from = None
 
     def refused_to_end(self, worker_id: str) -> list[Effect]:
         """The worker did not accept its shutdown in time."""
@@ -271,16 +218,27 @@ class Pool:
             worker.deadline = now + self.limits.unload / 2
         return [Terminate(worker) for worker in self.workers.values() if worker.pid is not None]
 
+    # Time passes.
+
     def due(self) -> float | None:
         """When `tick` has something to do next."""
-        return min((worker.deadline for worker in self.workers.values() if worker.deadline is not None), default=None)
+        return min((time for worker in self.workers.values() for time in self._times(worker)), default=None)
+
+    def _times(self, worker: Worker) -> list[float]:
+        idle_until = None if worker.idle_from is None else worker.idle_from + self.limits.idle
+        return [time for time in (worker.deadline, worker.next_check, idle_until) if time is not None]
 
     def tick(self, now: float) -> list[Effect]:
-        """Time has passed."""
+        """Do what is due."""
         effects: list[Effect] = []
         for worker in self.workers.values():
             if worker.deadline is not None and worker.deadline <= now:
                 effects += self._overdue(worker, now)
+            if worker.idle_from is not None and worker.idle_from + self.limits.idle <= now:
+                effects += self._end(worker, now)
+            if worker.next_check is not None and worker.next_check <= now:
+                worker.next_check = None  # until the answer is there
+                effects.append(CheckHealth(worker))
         return effects
 
     def _overdue(self, worker: Worker, now: float) -> list[Effect]:
@@ -301,6 +259,10 @@ class Pool:
             case "failed":
                 return self._end(worker, now)
             case _:
-                pass
-        worker.phase, worker.deadline = "ending", now + self.limits.unload
+                worker.error = worker.error or UnloadFailedError(
+                    f"the worker (pid {worker.pid}) had not ended {self.limits.unload:g} s after it was told to,"
+                    " and was killed",
+                    pid=worker.pid,
+                )
+        self._begin_end(worker, now)
         return [Kill(worker)] if worker.pid is not None else []

@@ -6,35 +6,32 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-import trio
-
 from rbee.adapters import process
 from rbee.hive import state
 
 if TYPE_CHECKING:
     from rbee.adapters.store import Store
+    from rbee.hive.state import LastKnown
 
 log = logging.getLogger(__name__)
 
-GRACE_SECONDS = 10.0
 
-
-async def end_left_over_workers(store: Store) -> None:
-    """End the workers that an earlier hive left running, and drop every stored row.
+async def surviving_workers(store: Store) -> list[LastKnown]:
+    """Return the stored workers that still run, and drop the rows of the others.
 
     A row is compared with the process's start time and the boot, so a pid that belongs to someone else by now is never
-    signalled.
+    taken for a worker. Whether it also answers as that worker is asked once it is adopted.
     """
-    rows = await store.transact(state.last_known_workers)
-    async with trio.open_nursery() as nursery:
-        for worker_id, pid, started_at, boot_id in rows:
-            left_over = process.Identity(pid, started_at, boot_id)
-            if process.is_running(left_over):
-                log.warning("worker %s (pid %d) outlived its hive and is ended", worker_id, left_over.pid)
-                nursery.start_soon(_end, left_over)
-    for worker_id, *_ in rows:
-        await store.transact(partial(state.delete_worker, worker_id=worker_id))
-
-
-async def _end(left_over: process.Identity) -> None:
-    await process.end(left_over, grace=GRACE_SECONDS)
+    surviving = []
+    for row in await store.transact(state.last_known_workers):
+        if row.url is not None and process.is_running(row.identity):
+            log.info("worker %s (pid %d) outlived its hive and is adopted", row.id, row.identity.pid)
+            surviving.append(row)
+            continue
+        if process.is_running(row.identity):
+            # It never called back, and the address it would call is of the hive that is gone: it ends by itself.
+            log.info(
+                "worker %s (pid %d) was not ready when its hive ended, and is left to end", row.id, row.identity.pid
+            )
+        await store.transact(partial(state.delete_worker, worker_id=row.id))
+    return surviving

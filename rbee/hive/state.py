@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rbee.adapters.process import Identity
 
 if TYPE_CHECKING:
     import sqlite3
 
-    from rbee.adapters.process import Identity
-    from rbee.hive.pool import Worker
+    from rbee.hive.record import Worker
 
 MIGRATIONS: Final = (
     """
@@ -48,8 +49,9 @@ MIGRATIONS: Final = (
 def save_worker(connection: sqlite3.Connection, worker: Worker, identity: Identity) -> None:
     """Store the worker's row, new or changed."""
     connection.execute(
-        "INSERT OR REPLACE INTO workers (id, url, model_ref, backend, device, state, slots_total, slots_available,"
-        " pid, started_at, boot_id, idle_since, last_health_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT OR REPLACE INTO workers (id, url, model_ref, backend, device, state, slots_total, slots_available, pid,"
+        " started_at, boot_id, idle_since, last_health_at, failed_checks)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             worker.id,
             worker.url,
@@ -64,6 +66,7 @@ def save_worker(connection: sqlite3.Connection, worker: Worker, identity: Identi
             identity.boot_id,
             worker.idle_since,
             worker.last_health_at,
+            worker.failed_checks,
         ),
     )
 
@@ -73,6 +76,24 @@ def delete_worker(connection: sqlite3.Connection, worker_id: str) -> None:
     connection.execute("DELETE FROM workers WHERE id = ?", (worker_id,))
 
 
-def last_known_workers(connection: sqlite3.Connection) -> list[tuple[str, int, int, str]]:
-    """Return id, pid, start time and boot id of each stored worker."""
-    return connection.execute("SELECT id, pid, started_at, boot_id FROM workers").fetchall()
+class LastKnown(NamedTuple):
+    """A worker as the last hive left it; `url` is None for one that had not called back yet."""
+
+    id: str
+    url: str | None
+    model_ref: str
+    backend: str
+    device: int
+    slots_total: int
+    identity: Identity
+
+
+def last_known_workers(connection: sqlite3.Connection) -> list[LastKnown]:
+    """Return the stored workers."""
+    rows = connection.execute(
+        "SELECT id, url, model_ref, backend, device, slots_total, pid, started_at, boot_id FROM workers"
+    )
+    return [
+        LastKnown(worker_id, url, model_ref, backend, device, slots, Identity(pid, started_at, boot))
+        for worker_id, url, model_ref, backend, device, slots, pid, started_at, boot in rows
+    ]

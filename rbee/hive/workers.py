@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
-    from rbee.hive.pool import Worker
+    from rbee.hive.record import Worker
     from rbee.wire.common import Narration
     from rbee.wire.worker import WorkerStatus
 
@@ -77,12 +77,28 @@ class Child:
         """Pass on what the worker announces until it is ready or says why not; raises its error."""
         await announce.listen(self._child, tell)
 
-    async def wait(self) -> int:
-        """Return the exit status once the process has ended."""
+    async def wait(self) -> str:
+        """Return how the process ended, in words, once it has."""
         code = await self._child.wait()
         if self._child.stdin is not None:
             await self._child.stdin.aclose()
-        return code
+        return process.describe_end(code)
+
+
+class Adopted:
+    """The process of a worker that an earlier hive started: not our child, so its exit status is not ours to know."""
+
+    def __init__(self, identity: process.Identity) -> None:
+        self.identity = identity
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal the process, unless it has ended."""
+        process.send_signal(self.identity, number)
+
+    async def wait(self) -> str:
+        """Return once the process has ended."""
+        await process.wait_gone(self.identity)
+        return "it ended, and only the hive that started it could have learnt how"
 
 
 async def launch(settings: Settings, worker: Worker, arguments: list[str], token: str, *, ephemeral: bool) -> Child:
@@ -99,9 +115,8 @@ async def launch(settings: Settings, worker: Worker, arguments: list[str], token
         raise SpawnFailedError(f"the worker's process cannot be started: {exc.strerror}") from exc
 
 
-def end_in_words(settings: Settings, worker: Worker, returncode: int) -> str:
-    """Say how a worker ended, with the last line of its log that tells something."""
-    reason = process.describe_end(returncode)
+def with_last_words(settings: Settings, worker: Worker, reason: str) -> str:
+    """Add to how a worker ended the last line of its log that was meant for people."""
     lines = [line for line in process.last_lines(log_file(settings, worker.id)) if line.startswith("rbee: ")]
     return f"{reason}: {lines[-1].removeprefix('rbee: ')}" if lines else reason
 
@@ -114,6 +129,17 @@ async def follow(worker: Worker, token: str, changed: Callable[[WorkerStatus], N
         with suppress(http.StreamLostError, RbeeError):
             await worker_control.follow(worker.url, key, changed)
         await trio.sleep(STREAM_PAUSE)
+
+
+async def is_alive(worker: Worker, patience: float) -> bool:
+    """Ask a worker for its health; returns whether this very worker answered within `patience` seconds."""
+    assert worker.url is not None
+    try:
+        with trio.fail_after(patience):
+            return await worker_control.health(worker.url) == worker.id
+    except (trio.TooSlowError, RbeeError) as exc:
+        log.warning("worker %s did not answer its health check: %s", worker.id, exc or "timeout")
+        return False
 
 
 async def ask_to_end(worker: Worker, token: str, patience: float) -> bool:

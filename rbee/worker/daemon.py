@@ -23,6 +23,7 @@ from rbee.wire.hive import ReadyCallback
 from rbee.worker import loading, routes
 from rbee.worker.context import EngineFailedError
 from rbee.worker.measures import Measures
+from rbee.worker.orphan import end_when_orphaned
 from rbee.worker.service import Service
 from rbee.worker.status import Status
 
@@ -132,6 +133,7 @@ class _Worker:
             self._tell("http_ready", f"The worker answers HTTP at {url}")
             async with trio.open_nursery() as work:
                 work.start_soon(self._work, url)
+                work.start_soon(end_when_orphaned, status, self._settings.timeouts.orphan, self._stopping.ask)
                 await self._stopping.asked.wait()
                 log.info("draining: %d requests run", status.slots_busy)
                 await self._service.drain(self._settings.timeouts.drain, self._stopping.urgent)

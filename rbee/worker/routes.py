@@ -140,11 +140,12 @@ async def _follow_loading(status: Status, send: Send) -> None:
 async def _follow_status(status: Status, send: Send) -> None:
     """Send what is, then every change."""
     told = None
-    while True:
-        changed = status.changed
-        if (now := status.snapshot()) != told:
-            told = now
-            await send.send(event(now))
-        if status.is_closed:
-            return
-        await changed.wait()
+    with status.followed():
+        while True:
+            changed = status.changed
+            if (now := status.snapshot()) != told:
+                told = now
+                await send.send(event(now))
+            if status.is_closed:
+                return
+            await changed.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -10,6 +11,8 @@ from rbee.errors import DrainingError, RbeeError, WorkerNotReadyError, to_body
 from rbee.wire.worker import WorkerStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from rbee.wire.worker import LoadingProgress
 
 State = Literal["loading", "idle", "busy", "draining", "failed"]
@@ -29,6 +32,7 @@ class Status:
         self.is_loaded = False
         self.is_draining = False
         self.is_closed = False
+        self.followers = 0
         self.error: RbeeError | None = None
         self.changed = trio.Event()
 
@@ -44,6 +48,11 @@ class Status:
         if not self.is_loaded:
             return "loading"
         return "busy" if self.slots_busy else "idle"
+
+    @property
+    def is_orphaned(self) -> bool:
+        """Whether nobody would miss the worker now."""
+        return self.followers == 0 and self.slots_busy == 0
 
     def snapshot(self) -> WorkerStatus:
         """Return what `/v1/events` tells."""
@@ -86,6 +95,17 @@ class Status:
         self.slots_busy = slots
         self._tell()
 
+    @contextmanager
+    def followed(self) -> Iterator[None]:
+        """Count a follower of the event stream for as long as the block runs."""
+        self.followers += 1
+        self._tell()
+        try:
+            yield
+        finally:
+            self.followers -= 1
+            self._tell()
+
     def set_draining(self) -> None:
         self.is_draining = True
         self._tell()
@@ -101,5 +121,9 @@ class Status:
 
     async def wait_idle(self) -> None:
         """Return once no slot is taken."""
-        while self.slots_busy:
+        await self.wait_until(lambda: not self.slots_busy)
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return once `condition` holds; it is looked at after each change."""
+        while not condition():
             await self.changed.wait()

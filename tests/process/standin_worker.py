@@ -3,6 +3,8 @@
 well       does everything right, at once
 slow       the same, half a second late
 loading    never ends loading its model
+deaf       answers no health check
+impostor   says that it is another worker
 stubborn   accepts neither a shutdown nor SIGTERM
 silent     never calls back
 exit       ends before it is ready
@@ -102,7 +104,12 @@ def handler(options: argparse.Namespace, key: str) -> type[BaseHTTPRequestHandle
             self.wfile.write(content)
 
         def do_GET(self) -> None:
-            if self.path == "/v1/ready":
+            if self.path == "/v1/health":
+                if options.behaviour == "deaf":
+                    time.sleep(600)
+                worker_id = "another" if options.behaviour == "impostor" else options.id
+                self.answer(200, {"status": "alive", "version": "0", "api_version": "v1", "worker_id": worker_id})
+            elif self.path == "/v1/ready":
                 self.answer(200, {"ready": True, "state": "idle", "model_loaded": True})
             elif self.is_allowed() and self.path == "/v1/events":
                 self.send_response(200)

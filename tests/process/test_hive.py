@@ -516,7 +516,7 @@ def test_who_leaves_while_a_worker_starts_gets_it_next_time(daemons: Any, eventu
 
 
 @needs_engine
-def test_what_a_killed_hive_left_is_ended_by_the_next(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_a_killed_hives_workers_are_adopted_by_the_next(daemons: Any, eventually: Callable[..., None]) -> None:
     first = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
     with first.client() as client:
         client.post(SPAWN, json={"model_ref": MODEL})
@@ -525,9 +525,68 @@ def test_what_a_killed_hive_left_is_ended_by_the_next(daemons: Any, eventually: 
     first.wait()
     assert not gone(row["pid"]), "a worker does not end with its hive"
     second = daemons.start("hive")
-    assert gone(row["pid"])
     with second.client() as client:
-        assert client.get("/v1/workers/list").json() == {"workers": []}
+        (adopted,) = wait_for(client, "idle", eventually)
+        for field in ("id", "url", "model_ref", "backend", "device", "pid", "slots_total", "slots_available"):
+            assert adopted[field] == row[field]
+        psutil.Process(row["pid"]).kill()
+        wait_for(client, "", eventually, 0)
+    second.signal()
+    ends_well(second)
+    assert daemons.left() == []
+
+
+@needs_engine
+def test_an_adopted_worker_ends_with_its_new_hive(daemons: Any, eventually: Callable[..., None]) -> None:
+    first = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
+    with first.client() as client:
+        client.post(SPAWN, json={"model_ref": MODEL})
+        (row,) = wait_for(client, "idle", eventually)
+    first.process.kill()
+    first.wait()
+    second = daemons.start("hive")
+    second.signal()
+    ends_well(second)
+    assert gone(row["pid"])
+
+
+@needs_engine
+@pytest.mark.parametrize("behaviour", ["deaf", "impostor"])
+def test_a_worker_that_fails_three_health_checks_is_removed(
+    daemons: Any, eventually: Callable[..., None], behaviour: str
+) -> None:
+    hive = daemons.start(
+        "hive",
+        RBEE_WORKER_COMMAND=standin(behaviour),
+        RBEE_TIMEOUTS_HEALTH="0.3",
+        RBEE_TIMEOUTS_HEALTH_INTERVAL="0.2",
+    )
+    with hive.client() as client:
+        client.post(SPAWN, json={"model_ref": MODEL})
+        (row,) = client.get("/v1/workers/list").json()["workers"]
+        wait_for(client, "", eventually, 0)
+        assert gone(row["pid"])
+    assert any("3 health checks" in line["message"] for line in hive.log() if line["level"] == "error")
+
+
+@needs_engine
+def test_a_healthy_worker_is_ended_when_it_was_idle_long_enough(daemons: Any, eventually: Callable[..., None]) -> None:
+    hive = daemons.start(
+        "hive",
+        RBEE_WORKER_COMMAND=standin("well"),
+        RBEE_TIMEOUTS_HEALTH_INTERVAL="0.2",
+        RBEE_TIMEOUTS_IDLE="1.5",
+    )
+    with hive.client() as client:
+        client.post(SPAWN, json={"model_ref": MODEL})
+        (row,) = wait_for(client, "idle", eventually)
+        eventually(
+            lambda: client.get("/v1/workers/list").json()["workers"][0]["last_health_at"] > row["last_health_at"]
+        )
+        wait_for(client, "", eventually, 0)
+        assert gone(row["pid"])
+        assert client.get("/v1/health").status_code == 200
+    assert not [line for line in hive.log() if line["level"] == "error"]
 
 
 @needs_engine

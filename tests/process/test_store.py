@@ -15,8 +15,8 @@ from rbee.adapters import process
 from rbee.adapters.store import Store
 from rbee.errors import StorageError
 from rbee.hive import state
-from rbee.hive.pool import Spec, Worker
-from rbee.hive.reconcile import end_left_over_workers
+from rbee.hive.reconcile import surviving_workers
+from rbee.hive.record import Spec, Worker
 
 if TYPE_CHECKING:
     import sqlite3
@@ -246,14 +246,15 @@ async def test_a_workers_row_is_replaced_and_deleted(tmp_path: Path) -> None:
     assert await store.transact(
         lambda c: c.execute("SELECT url, state, slots_total, slots_available, idle_since FROM workers").fetchall()
     ) == [("http://y", "busy", 4, 3, None)]
-    assert await store.transact(state.last_known_workers) == [("a", 17, 18, "boot")]
+    known = state.LastKnown("a", "http://y", "builtin:bee-stories", "cpu", 0, 4, me)
+    assert await store.transact(state.last_known_workers) == [known]
     await store.transact(lambda c: state.delete_worker(c, "a"))
     await store.transact(lambda c: state.delete_worker(c, "a"))
     assert await store.transact(state.last_known_workers) == []
     await store.close()
 
 
-async def test_left_over_workers_are_ended_and_nobody_else(tmp_path: Path) -> None:
+async def test_only_workers_that_still_run_survive(tmp_path: Path) -> None:
     sleep = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
     store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
     left_over, bystander = subprocess.Popen(sleep), subprocess.Popen(sleep)  # noqa: ASYNC220
@@ -264,13 +265,14 @@ async def test_left_over_workers_are_ended_and_nobody_else(tmp_path: Path) -> No
             assert mine is not None
             assert other is not None
             recycled = process.Identity(other.pid, other.started_at - 1, other.boot_id)
-            await store.transact(lambda c: state.save_worker(c, worker("a"), mine))
-            await store.transact(lambda c: state.save_worker(c, worker("b"), recycled))
+            await store.transact(lambda c: state.save_worker(c, worker("a", url="http://x"), mine))
+            await store.transact(lambda c: state.save_worker(c, worker("b", url="http://x"), recycled))
             await store.transact(lambda c: state.save_worker(c, worker("c"), process.Identity(2**22 + 1, 1, "boot")))
-            await end_left_over_workers(store)
-            assert not process.is_running(mine)
+            survivors = await surviving_workers(store)
+            assert [(row.id, row.identity) for row in survivors] == [("a", mine)]
+            assert process.is_running(mine)
             assert process.is_running(other)
-            assert await store.transact(state.last_known_workers) == []
+            assert await store.transact(state.last_known_workers) == survivors
         finally:
             left_over.kill()
             bystander.kill()

@@ -62,6 +62,10 @@ def test_the_documented_timeouts_are_the_defaults(home: Path) -> None:
         "unload": 10,
         "cascade": 30,
         "heartbeat": 10,
+        "health_interval": 30,
+        "health": 5,
+        "idle": 300,
+        "orphan": 120,
     }
 
 

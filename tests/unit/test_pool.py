@@ -18,21 +18,20 @@ from rbee.errors import (
     SpawnTimeoutError,
     WorkerNotFoundError,
 )
-from rbee.hive.pool import (
+from rbee.hive.effects import (
     Answer,
     AskToEnd,
+    CheckHealth,
     Effect,
     Follow,
     Forget,
     Keep,
     Kill,
     Launch,
-    Limits,
-    Pool,
-    Spec,
     Terminate,
-    Worker,
 )
+from rbee.hive.pool import Limits, Pool
+from rbee.hive.record import Spec, Worker
 from rbee.wire.worker import WorkerStatus
 
 URL = "http://127.0.0.1:8001"
@@ -152,7 +151,7 @@ def test_a_launch_that_hangs_is_answered_once_it_ends() -> None:
 def test_a_model_that_does_not_load_in_time_ends_its_worker() -> None:
     pool, worker = at("loading", now=10)
     pool.status("w", told("loading", layers_loaded=3, layers_total=8), 20, 1000)
-    assert pool.due() == 310
+    assert worker.deadline == 310
     assert pool.tick(310) == [Kill(worker)]
     assert isinstance(worker.error, LoadingTimeoutError)
     assert worker.error.details == {"elapsed": 300, "state": "loading", "layers_loaded": 3, "layers_total": 8}
@@ -160,11 +159,66 @@ def test_a_model_that_does_not_load_in_time_ends_its_worker() -> None:
     assert pool.exited("w", "SIGKILL") == [Forget(worker, worker.error.message)]
 
 
-def test_a_serving_worker_has_no_deadline() -> None:
-    for phase in ("serving", "busy"):
-        pool, _ = at(phase)
-        assert pool.due() is None
-        assert pool.tick(1e9) == []
+def test_an_idle_worker_is_ended_at_its_time() -> None:
+    pool, worker = at("serving")
+    pool.limits = Limits(health_interval=1e9)
+    worker.next_check = None
+    assert pool.due() == 300
+    assert pool.tick(299.9) == []
+    assert kinds(pool.tick(300)) == [Keep, AskToEnd]
+    assert worker.state == "draining"
+
+
+def test_health_checks_do_not_keep_an_idle_worker() -> None:
+    pool, worker = at("serving")
+    for now in range(30, 300, 30):
+        assert pool.tick(now) == [CheckHealth(worker)]
+        assert pool.tick(now + 1) == [], "one check at a time"
+        pool.checked("w", is_alive=True, now=now + 1, unix=1000 + now)
+        worker.next_check = now + 30
+    assert worker.last_health_at == 1270
+    assert worker.idle_since == 1000
+    assert kinds(pool.tick(300)) == [Keep, AskToEnd]
+
+
+def test_a_busy_worker_is_never_idle() -> None:
+    pool, worker = at("busy")
+    worker.next_check = None
+    assert pool.due() is None
+    assert pool.tick(1e9) == []
+
+
+def test_three_failed_checks_in_a_row_end_a_worker() -> None:
+    pool, worker = at("busy")
+    for number, now in enumerate((30, 65), 1):
+        assert pool.tick(now) == [CheckHealth(worker)]
+        assert kinds(pool.checked("w", is_alive=False, now=now + 5, unix=0)) == [Keep]
+        assert (worker.state, worker.slots_available, worker.failed_checks) == ("unhealthy", 0, number)
+    assert pool.tick(100) == [CheckHealth(worker)]
+    assert kinds(pool.checked("w", is_alive=False, now=105, unix=0)) == [Keep, Terminate]
+    assert kinds(pool.tick(115)) == [Kill]
+    (forget,) = pool.exited("w", "SIGKILL")
+    assert isinstance(forget, Forget)
+    assert "3 health checks" in (forget.reason or "")
+
+
+def test_a_worker_that_answers_again_is_well_again() -> None:
+    pool, worker = at("serving")
+    for alive, state in ((False, "unhealthy"), (False, "unhealthy"), (True, "idle"), (False, "unhealthy")):
+        pool.checked("w", is_alive=alive, now=0, unix=1)
+        assert worker.state == state
+    assert worker.phase == "serving"
+
+
+def test_an_adopted_worker_is_asked_at_once_and_followed() -> None:
+    pool = Pool(Limits())
+    assert kinds(pool.adopt("w", SPEC, URL, 17, 5)) == [Follow]
+    worker = pool.workers["w"]
+    assert pool.tick(5) == [CheckHealth(worker)]
+    pool.checked("w", is_alive=True, now=5, unix=1000)
+    pool.status("w", told("busy", 3), 6, 1001)
+    assert (worker.state, worker.slots_available) == ("busy", 1)
+    assert pool.exited("w", "gone") == [Forget(worker, "gone")]
 
 
 def test_a_failed_load_is_shown_for_a_while() -> None:
