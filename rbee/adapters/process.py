@@ -9,7 +9,7 @@ import subprocess
 import sys
 from functools import cache
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING
 
 import msgspec
 import trio
@@ -171,17 +171,3 @@ async def start(
 
 def _open_log(path: Path) -> IO[bytes]:
     return os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
-
-
-LAST_LINES: Final = 20
-
-
-def last_lines(log: Path, count: int = LAST_LINES) -> list[str]:
-    """Return the last lines of a log, at most 64 KiB of it; empty when it cannot be read."""
-    try:
-        with log.open("rb") as file:
-            file.seek(max(0, os.fstat(file.fileno()).st_size - 65536))
-            text = file.read().decode("utf-8", "replace")
-    except OSError:
-        return []
-    return text.splitlines()[-count:]

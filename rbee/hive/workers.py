@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from rbee.adapters import announce, http, process, tokens
+from rbee.adapters import announce, http, process, tail, tokens
 from rbee.clients import worker_control
 from rbee.errors import RbeeError, SpawnFailedError
 
@@ -117,7 +117,7 @@ async def launch(settings: Settings, worker: Worker, arguments: list[str], token
 
 def with_last_words(settings: Settings, worker: Worker, reason: str) -> str:
     """Add to how a worker ended the last line of its log that was meant for people."""
-    lines = [line for line in process.last_lines(log_file(settings, worker.id)) if line.startswith("rbee: ")]
+    lines = [line for line in tail.last_lines(log_file(settings, worker.id)) if line.startswith("rbee: ")]
     return f"{reason}: {lines[-1].removeprefix('rbee: ')}" if lines else reason
 
 

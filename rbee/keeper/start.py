@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from rbee.adapters import announce, instance, process
+from rbee.adapters import announce, instance, process, tail
 from rbee.errors import SpawnFailedError, StorageError
 
 if TYPE_CHECKING:
@@ -93,8 +93,8 @@ async def _listen(child: trio.Process, settings: Settings, terminal: Terminal) -
         return await announce.listen(child, terminal.narrate)
     except announce.SilentEndError:
         how = process.describe_end(await child.wait())
-        tail = "".join(f"\n  {line}" for line in process.last_lines(log, SHOWN_LINES))
-        raise SpawnFailedError(f"the queen ended before it was ready: {how}{tail}", hint=f"its log is {log}") from None
+        said = "".join(f"\n  {line}" for line in tail.last_lines(log, SHOWN_LINES))
+        raise SpawnFailedError(f"the queen ended before it was ready: {how}{said}", hint=f"its log is {log}") from None
 
 
 async def _end(child: trio.Process, settings: Settings, terminal: Terminal, hurry: trio.Event) -> None:

@@ -285,24 +285,3 @@ def test_a_module_starts_itself_again_from_any_folder(monkeypatch: pytest.Monkey
     process.program.cache_clear()
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
     assert done.stdout.startswith("rbee ")
-
-
-# Logs.
-
-
-def test_the_last_lines_of_a_log(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("".join(f"line {number}\n" for number in range(100_000)))
-    assert process.last_lines(log) == [f"line {number}" for number in range(99_980, 100_000)]
-    assert process.last_lines(log, 2) == ["line 99998", "line 99999"]
-
-
-@pytest.mark.parametrize("content", [b"", b"\xff\xfe\n", b"x" * 200_000, b"no end"])
-def test_any_content_can_be_shown(tmp_path: Path, content: bytes) -> None:
-    log = tmp_path / "log"
-    log.write_bytes(content)
-    assert sum(map(len, process.last_lines(log))) <= 65536
-
-
-def test_a_log_that_is_not_there_has_no_lines(tmp_path: Path) -> None:
-    assert process.last_lines(tmp_path / "log") == []
