@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -140,14 +141,23 @@ def load(flags: dict[str, dict[str, Any]] | None = None, *, file: str | None = N
         for key in kind.__struct_fields__:
             name = f"RBEE_{section}_{key}".upper()
             if (value := os.environ.get(name)) is not None:
-                words = value.split() if key == "command" else value
-                _merge(settings, {section: {key: words}}, f"in the environment variable {name}", strict=False)
+                where = f"in the environment variable {name}"
+                words = _words(value, f"{section}.{key}", where) if key == "command" else value
+                _merge(settings, {section: {key: words}}, where, strict=False)
     if home := os.environ.get("RBEE_HOME"):
         _merge(settings, {"paths": {"state_dir": home}}, "in the environment variable RBEE_HOME")
     for section, values in (flags or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
         _merge(settings, {section: given}, "on the command line")
     return settings
+
+
+def _words(line: str, key: str, where: str) -> list[str]:
+    """Split a command line as a shell would, so that a quoted path may hold spaces."""
+    try:
+        return shlex.split(line)
+    except ValueError as exc:
+        raise InvalidConfigurationError(f"{key}: {str(exc).lower()} ({where})", key=key) from None
 
 
 def _find(file: str | None) -> Path | None:

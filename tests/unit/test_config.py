@@ -116,6 +116,18 @@ def test_an_empty_variable_is_none(home: Path, monkeypatch: pytest.MonkeyPatch) 
     assert config.load().state_dir == home / ".rbee"
 
 
+def test_a_command_in_the_environment_is_split_as_a_shell_would(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RBEE_WORKER_COMMAND", "'/my tools/worker' --name \"a b\" c\\ d")
+    assert config.load().worker.command == ["/my tools/worker", "--name", "a b", "c d"]
+
+
+def test_a_command_with_an_open_quote_is_refused(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RBEE_WORKER_COMMAND", "worker 'open")
+    error = refused()
+    assert error.message == "worker.command: no closing quotation (in the environment variable RBEE_WORKER_COMMAND)"
+    assert error.details["key"] == "worker.command"
+
+
 def test_home_moves_the_state(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RBEE_HOME", "/elsewhere")
     settings = config.load()
