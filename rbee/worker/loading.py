@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
 
     from rbee.wire.gguf import ModelHeader
     from rbee.worker.status import Status
+
+log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 4096
 """The most tokens a request may use unless the configuration says otherwise: longer contexts cost memory."""
@@ -117,13 +120,21 @@ def _load(options: Options, progressed: object, abort: threading.Event) -> Loade
         length = options.context or min(model.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
         if options.backend == "cpu":
             _check_memory(found, options.slots, length)
-        threads = options.threads or processors.compute_threads(model.size_bytes)
+        threads = _threads(options.threads, model.size_bytes)
         context = Context(model, slots=options.slots, length=length, threads=threads)
     except BaseException:
         model.close()
         raise
     tell(1.0)
     return Loaded(model, context)
+
+
+def _threads(wanted: int | None, weights: int) -> int:
+    if wanted is None:
+        return processors.compute_threads(weights)
+    if (possible := processors.at_most(wanted)) < wanted:
+        log.warning("%d threads are set, and there are %d processors: %d threads compute", wanted, possible, possible)
+    return possible
 
 
 def _check_memory(found: ModelHeader, slots: int, length: int) -> None:

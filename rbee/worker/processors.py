@@ -1,4 +1,4 @@
-"""Counts the processors that are worth a compute thread each."""
+"""Decides how many compute threads the processors are good for."""
 
 from __future__ import annotations
 
@@ -25,6 +25,16 @@ def compute_threads(weights: int) -> int:
     allowed = os.sched_getaffinity(0)
     cores = len({_siblings(processor) for processor in allowed})
     return max(1, min(cores, _quota() or cores, math.ceil(weights / BYTES_PER_THREAD)))
+
+
+def at_most(threads: int) -> int:
+    """Return `threads`, or as many as there are processors for us where that is less.
+
+    Threads without a processor keep those that have one waiting at each barrier: a thousand of them on two processors
+    never finish a step.
+    """
+    available = len(os.sched_getaffinity(0))
+    return min(threads, available, _quota() or available)
 
 
 def _siblings(processor: int) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +68,14 @@ async def test_two_workers_find_ports_of_their_own(tiny: Path, tmp_path: Path) -
     async with running(tiny, tmp_path, *ONE_THREAD) as one, running(tiny, tmp_path, *ONE_THREAD) as other:
         assert one.url != other.url
         assert await one.text("x") == await other.text("x") == "yz"
+
+
+async def test_more_threads_than_processors_are_cut_down_and_told(tiny: Path, tmp_path: Path) -> None:
+    async with running(tiny, tmp_path, "--threads", "1000") as worker:
+        with trio.fail_after(20):  # a thousand threads would not finish a step
+            assert await worker.text("x") == "yz"
+        (told,) = re.findall(r"1000 threads are set, and there are (\d+) processors", worker.log.read_text())
+        assert 1 <= int(told) <= len(os.sched_getaffinity(0))
 
 
 async def test_requests_run_together(tiny: Path, tmp_path: Path) -> None:
