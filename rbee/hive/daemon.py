@@ -16,9 +16,11 @@ from rbee.adapters.instance import Place
 from rbee.adapters.store import Store
 from rbee.hive import reconcile, routes, state
 from rbee.hive.loop import Hive
+from rbee.hive.pool import Limits
+from rbee.hive.workers import LocalMachine
 
 if TYPE_CHECKING:
-    from rbee.adapters.config import Settings
+    from rbee.adapters.config import Settings, Timeouts
     from rbee.adapters.lifecycle import Stopping
 
 log = logging.getLogger(__name__)
@@ -55,7 +57,10 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
     surviving = await reconcile.surviving_workers(store)
     listener = serve.bind(settings.hive.host, settings.hive.port)
     url = serve.base_url(listener)
-    hive = Hive(settings, store, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral)
+    machine = LocalMachine(
+        settings, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral
+    )
+    hive = Hive(_limits(settings.timeouts), machine, store.transact)
     for known in surviving:
         hive.adopt(known)
     try:
@@ -84,3 +89,14 @@ async def _pass_on(stopping: Stopping, hive: Hive) -> None:
     hive.stop()
     await stopping.urgent.wait()
     hive.hurry()
+
+
+def _limits(timeouts: Timeouts) -> Limits:
+    return Limits(
+        worker_ready=timeouts.worker_ready,
+        loading=timeouts.loading,
+        drain=timeouts.drain,
+        unload=timeouts.unload,
+        idle=timeouts.idle,
+        health_interval=timeouts.health_interval,
+    )

@@ -18,28 +18,29 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from rbee.adapters import announce, tokens
+from rbee.adapters import announce
 from rbee.errors import RbeeError
-from rbee.hive import state, workers
+from rbee.hive import state, view
 from rbee.hive.effects import Answer, AskToEnd, CheckHealth, Follow, Forget, Keep, Kill, Launch, Terminate
-from rbee.hive.plan import available_memory, plan
-from rbee.hive.pool import Limits, Pool
+from rbee.hive.pool import Ending, Limits, Pool
 from rbee.hive.record import Spec
 from rbee.wire import hive as wire
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Awaitable
 
-    from rbee.adapters.config import Settings
-    from rbee.adapters.store import Store
     from rbee.hive.effects import Effect
+    from rbee.hive.machine import Child, Machine
     from rbee.hive.record import Worker
     from rbee.hive.state import LastKnown
     from rbee.wire.worker import WorkerStatus
 
     Tell = Callable[[Narration], None]
     Decision = Callable[[], list[Effect]]
+    Work = Callable[[sqlite3.Connection], Any]
+    Transact = Callable[[Work], Awaitable[Any]]
 
 log = logging.getLogger(__name__)
 
@@ -55,66 +56,25 @@ class _Start:
 
 
 class Hive:
-    """The hive of one node. `url` is where its workers reach it; `worker_host` is where they listen.
+    """The hive of one machine; `transact` runs a function on the registry, in one transaction."""
 
-    With `ephemeral` its workers end with it, however it ends.
-    """
-
-    def __init__(
-        self,
-        settings: Settings,
-        store: Store,
-        token: str,
-        url: str,
-        worker_host: str,
-        advertise: str | None = None,
-        *,
-        ephemeral: bool = False,
-    ) -> None:
-        limits = settings.timeouts
-        self._settings = settings
-        self._store = store
-        self._token = token
-        self._url = url
-        self._worker_host = worker_host
-        self._advertise = advertise
-        self._ephemeral = ephemeral
-        self._pool = Pool(
-            Limits(
-                limits.worker_ready,
-                limits.loading,
-                limits.drain,
-                limits.unload,
-                limits.idle,
-                limits.health_interval,
-            )
-        )
+    def __init__(self, limits: Limits, machine: Machine, transact: Transact) -> None:
+        self._machine = machine
+        self._transact = transact
+        self._pool = Pool(limits)
         self._send, self._inbox = trio.open_memory_channel[Callable[[], None]](math.inf)
-        self._written, self._writes = trio.open_memory_channel[Callable[["sqlite3.Connection"], Any]](math.inf)
+        self._written, self._writes = trio.open_memory_channel["Work"](math.inf)
         self._starts: dict[str, _Start] = {}
-        self._children: dict[str, workers.Child | workers.Adopted] = {}
+        self._children: dict[str, Child] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
+        self.changed = trio.Event()
+        """Set and replaced with each change; who takes it before looking misses nothing that lasts."""
 
     # What others may ask.
 
-    def rows(self) -> list[wire.WorkerRow]:
+    def view(self) -> wire.WorkerList:
         """Return the workers as they are now."""
-        return [
-            wire.WorkerRow(
-                id=worker.id,
-                url=worker.url or "",
-                model_ref=worker.spec.model_ref,
-                backend=worker.spec.backend,
-                device=worker.spec.device,
-                state=worker.state,
-                slots_total=worker.spec.slots,
-                slots_available=worker.slots_available,
-                pid=worker.pid or 0,
-                idle_since=worker.idle_since,
-                last_health_at=worker.last_health_at,
-            )
-            for worker in self._pool.workers.values()
-        ]
+        return view.workers(self._pool)
 
     def keys(self) -> list[str]:
         """Return the keys of all workers."""
@@ -122,20 +82,20 @@ class Hive:
 
     def key_of(self, worker_id: str) -> str:
         """Return the key that opens a worker, and with which it calls back."""
-        return tokens.worker_key(self._token, worker_id)
+        return self._machine.key_of(worker_id)
 
     async def spawn(self, request: wire.SpawnRequest, tell: Tell) -> wire.SpawnReply:
         """Check, start a worker, and return once it answers HTTP; its model loads meanwhile.
 
         When the caller is cancelled the worker is started all the same: it is there for the next request.
         """
-        spec = await plan(request, self._settings, tell)
+        spec = await self._machine.plan(request, tell)
         worker_id = str(uuid.uuid4())
         start = _Start(tell)
 
         def decide() -> list[Effect]:
             try:
-                effects = self._pool.spawn(worker_id, spec, available_memory(spec), trio.current_time())
+                effects = self._pool.spawn(worker_id, spec, self._machine.available_memory(spec), trio.current_time())
             except RbeeError as exc:
                 start.error = exc
                 start.done.set()
@@ -160,7 +120,7 @@ class Hive:
     def adopt(self, known: LastKnown) -> None:
         """Take over a worker that an earlier hive left running."""
         spec = Spec(known.model_ref, "", known.backend, known.device, "", known.slots_total, None, 0)
-        self._children[known.id] = child = workers.Adopted(known.identity)
+        self._children[known.id] = child = self._machine.adopted(known.identity)
 
         def decide() -> list[Effect]:
             found = self._pool.adopt(known.id, spec, known.url or "", known.identity.pid, trio.current_time())
@@ -214,6 +174,8 @@ class Hive:
             raise failures[0]
 
     def _perform(self, effects: list[Effect]) -> None:
+        if not effects:
+            return
         for effect in effects:
             worker = effect.worker
             match effect:
@@ -244,20 +206,18 @@ class Hive:
                         followed.cancel()
                     self._children.pop(worker.id, None)
                     self._store_soon(partial(state.delete_worker, worker_id=worker.id))
+        self.changed.set()
+        self.changed = trio.Event()
 
     # Effects.
 
     async def _run_child(self, worker: Worker) -> None:
         start = self._starts[worker.id]
-        ephemeral = self._ephemeral
-        arguments = workers.command(
-            self._settings, worker, self._url, self._worker_host, self._advertise, ephemeral=ephemeral
-        )
         target = f"{worker.spec.backend}:{worker.spec.device}"
         human = f"Starting a worker for {worker.spec.model_ref} on {target}"
         start.tell(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
         try:
-            child = await workers.launch(self._settings, worker, arguments, self._token, ephemeral=ephemeral)
+            child = await self._machine.launch(worker)
         except RbeeError as exc:
             failure = exc
             self._decide(lambda: self._pool.launch_failed(worker.id, failure))
@@ -272,15 +232,16 @@ class Hive:
             nursery.cancel_scope.deadline = trio.current_time() + 1  # a grandchild may hold the pipe open
         self._ended(worker, how, announced[0] if announced else None)
 
-    async def _watch_adopted(self, worker: Worker, child: workers.Adopted) -> None:
+    async def _watch_adopted(self, worker: Worker, child: Child) -> None:
         self._ended(worker, await child.wait(), None)
 
     def _ended(self, worker: Worker, how: str, announced: RbeeError | None) -> None:
-        reason = workers.with_last_words(self._settings, worker, how)
-        log.info("worker %s ended: %s", worker.id, reason)
-        self._decide(lambda: self._pool.exited(worker.id, reason, announced))
+        lines = self._machine.last_lines(worker.id)
+        ending = Ending(with_last_words(how, lines), time.time(), self._machine.log_name(worker.id), tuple(lines))
+        log.info("worker %s ended: %s", worker.id, ending.how)
+        self._decide(lambda: self._pool.exited(worker.id, ending, announced))
 
-    async def _listen(self, child: workers.Child, start: _Start, announced: list[RbeeError]) -> None:
+    async def _listen(self, child: Child, start: _Start, announced: list[RbeeError]) -> None:
         try:
             await child.listen(start.tell)
         except announce.SilentEndError:
@@ -292,7 +253,7 @@ class Hive:
         if (start := self._starts.pop(worker.id, None)) is None:
             return
         if error is not None:
-            error.details.setdefault("log", workers.log_file(self._settings, worker.id).name)
+            error.details.setdefault("log", self._machine.log_name(worker.id))
         else:
             # The worker says so too, but only once this answer has gone.
             human = f"The worker has called back from {worker.url}"
@@ -306,28 +267,34 @@ class Hive:
             self._decide(lambda: self._pool.status(worker.id, status, trio.current_time(), time.time()))
 
         with scope:
-            await workers.follow(worker, self._token, changed)
+            await self._machine.follow(worker, changed)
 
     async def _check_health(self, worker: Worker) -> None:
-        alive = await workers.is_alive(worker, self._settings.timeouts.health)
+        alive = await self._machine.is_alive(worker)
         self._decide(lambda: self._pool.checked(worker.id, is_alive=alive, now=trio.current_time(), unix=time.time()))
 
     async def _ask_to_end(self, worker: Worker) -> None:
-        if not await workers.ask_to_end(worker, self._token, self._settings.timeouts.acknowledge):
+        if not await self._machine.ask_to_end(worker):
             self._decide(lambda: self._pool.refused_to_end(worker.id))
 
     def _signal(self, worker: Worker, number: signal.Signals) -> None:
         if (child := self._children.get(worker.id)) is not None:
             child.send(number)
 
-    def _store_soon(self, work: Callable[[sqlite3.Connection], Any]) -> None:
+    def _store_soon(self, work: Work) -> None:
         self._written.send_nowait(work)
 
     async def _write(self) -> None:
         """Write to the registry in the order of the changes."""
         async for work in self._writes:
             try:
-                await self._store.transact(work)
+                await self._transact(work)
             except RbeeError as exc:
                 # The table is only what was last known; workers go on without it.
                 log.error("the registry was not written: %s", exc)  # noqa: TRY400
+
+
+def with_last_words(how: str, lines: list[str]) -> str:
+    """Add to how a worker ended the last line of its log that was meant for people."""
+    words = [line.removeprefix("rbee: ") for line in lines if line.startswith("rbee: ")]
+    return f"{how}: {words[-1]}" if words else how

@@ -6,8 +6,9 @@ effects returned say what is to be done, and what comes of it is reported back a
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rbee.errors import (
     DrainingError,
@@ -33,13 +34,17 @@ from rbee.hive.effects import (
     Launch,
     Terminate,
 )
-from rbee.hive.record import Spec, Worker
+from rbee.hive.record import Ended, Spec, Worker
 
 if TYPE_CHECKING:
     from rbee.wire.worker import WorkerStatus
 
 HOPELESS_CHECKS: Final = 3
 """Health checks in a row that a worker may fail; with the last one it is ended."""
+
+
+REMEMBERED: Final = 20
+"""Workers that have ended and whose reason can still be asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,12 +59,22 @@ class Limits:
     health_interval: float = 30
 
 
+class Ending(NamedTuple):
+    """How a worker's process ended, in words; when (Unix seconds); the name and the last lines of its log."""
+
+    how: str
+    unix: float = 0.0
+    log: str = ""
+    last_lines: tuple[str, ...] = ()
+
+
 @dataclass(slots=True)
 class Pool:
     """The workers of one node."""
 
     limits: Limits
     workers: dict[str, Worker] = field(default_factory=dict)
+    ended: deque[Ended] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     stopping: bool = False
 
     def reserved(self, resource: str, device: int) -> int:
@@ -171,15 +186,18 @@ class Pool:
             case _:
                 pass
 
-    def exited(self, worker_id: str, reason: str, announced: RbeeError | None = None) -> list[Effect]:
-        """The process has ended; `reason` says how, in words, `announced` what it said itself before."""
+    def exited(self, worker_id: str, ending: Ending, announced: RbeeError | None = None) -> list[Effect]:
+        """The process has ended; `announced` is what it said itself before."""
         worker = self.workers.pop(worker_id)
         worker.error = worker.error or announced
         wanted = worker.phase == "ending" and worker.error is None
-        forget = Forget(worker, None if wanted else worker.error.message if worker.error else reason)
+        reason = None if wanted else worker.error.message if worker.error else ending.how
+        self.ended.append(Ended(worker, reason, ending.unix, ending.log, ending.last_lines))
+        forget = Forget(worker, reason)
         if worker.url is not None:
             return [forget]
-        failure = worker.error or SpawnFailedError(f"the worker ended before it was ready: {reason}")
+        failure = worker.error or SpawnFailedError(f"the worker ended before it was ready: {ending.how}")
+        failure.details |= {"log": ending.log, "last_lines": list(ending.last_lines)}
         return [Answer(worker, failure), forget]
 
     def end(self, worker_id: str, now: float) -> list[Effect]:

@@ -65,3 +65,14 @@ class Worker:
     @property
     def slots_available(self) -> int:
         return self.spec.slots - self.slots_busy if self.state in ("idle", "busy") else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A worker that was; `reason` is None where its end was asked for, `at` counts Unix seconds."""
+
+    worker: Worker
+    reason: str | None
+    at: float
+    log: str
+    last_lines: tuple[str, ...]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
@@ -10,6 +11,7 @@ from quart import Request, Response, request
 from rbee import __version__
 from rbee.adapters import host, metrics, sse
 from rbee.adapters.app import answer, body, check_key, empty, new_app, streamed, wants_stream
+from rbee.hive import view
 from rbee.wire import hive as wire
 from rbee.wire.common import API_VERSION, Health
 
@@ -64,7 +66,11 @@ def build(
 
     @app.get(wire.WORKERS_LIST)
     async def workers() -> Response:
-        return answer(wire.WorkerList(workers=hive.rows()))
+        return answer(hive.view())
+
+    @app.get(wire.EVENTS)
+    async def events() -> Response:
+        return streamed(nursery, partial(_follow, hive), heartbeat=heartbeat)
 
     @app.delete("/v1/workers/<worker_id>")
     async def end_worker(worker_id: str) -> Response:
@@ -86,7 +92,7 @@ def build(
 
     @app.get(metrics.PATH)
     async def exposition() -> Response:
-        rows = hive.rows()
+        rows = hive.view().workers
         return Response(
             metrics.render(
                 metrics.Gauge("rbee_workers", "Workers by state", "state", metrics.count(row.state for row in rows)),
@@ -98,3 +104,15 @@ def build(
         )
 
     return app
+
+
+async def _follow(hive: Hive, send: sse.Send) -> None:
+    """Send what is, then every change that lasts until it is sent."""
+    told: wire.WorkerList | None = None
+    while True:
+        changed = hive.changed
+        now = hive.view()
+        for name, message in view.changes(told, now):
+            await send.send(sse.event(message, name))
+        told = now
+        await changed.wait()

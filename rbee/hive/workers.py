@@ -1,4 +1,4 @@
-"""Carries out what the pool decides about worker processes, and reports what comes of it."""
+"""Starts, asks and ends the worker processes of this machine."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import trio
 from rbee.adapters import announce, http, process, tail, tokens
 from rbee.clients import worker_control
 from rbee.errors import RbeeError, SpawnFailedError
+from rbee.hive.plan import available_memory, plan
 
 if TYPE_CHECKING:
     import signal
@@ -19,45 +20,15 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
-    from rbee.hive.record import Worker
+    from rbee.hive.record import Spec, Worker
     from rbee.wire.common import Narration
+    from rbee.wire.hive import SpawnRequest
     from rbee.wire.worker import WorkerStatus
 
 log = logging.getLogger(__name__)
 
 STREAM_PAUSE = 1.0
 """Seconds between two tries to hold a worker's event stream."""
-
-
-def log_file(settings: Settings, worker_id: str) -> Path:
-    """Return where a worker's log is."""
-    return settings.logs_dir / f"worker-{worker_id}.log"
-
-
-def command(
-    settings: Settings, worker: Worker, hive_url: str, host: str, advertise: str | None, *, ephemeral: bool = False
-) -> list[str]:
-    """Return the command that starts `worker`; its key is not in it. `ephemeral` makes it end when its stdin closes."""
-    spec = worker.spec
-    options: dict[str, object] = {
-        "--id": worker.id,
-        "--model-ref": spec.model_ref,
-        "--model-path": spec.path,
-        "--backend": spec.backend,
-        "--device": spec.device,
-        "--slots": spec.slots,
-        "--context": spec.context,
-        "--threads": settings.worker.threads,
-        "--host": host,
-        "--advertise": advertise,
-        "--port-from": settings.worker.port_from,
-        "--hive-url": hive_url,
-        "--config": settings.file,
-    }
-    given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-    if ephemeral:
-        given.append("--ephemeral")
-    return [*(settings.worker.command or (*process.program(), "worker")), *given]
 
 
 class Child:
@@ -95,60 +66,116 @@ class Adopted:
         """Signal the process, unless it has ended."""
         process.send_signal(self.identity, number)
 
+    async def listen(self, tell: Callable[[Narration], None]) -> None:
+        """It announced what it had to say to the hive that started it."""
+
     async def wait(self) -> str:
         """Return once the process has ended."""
         await process.wait_gone(self.identity)
         return "it ended, and only the hive that started it could have learnt how"
 
 
-async def launch(settings: Settings, worker: Worker, arguments: list[str], token: str, *, ephemeral: bool) -> Child:
-    """Start the worker's process and give it its key on stdin. Raises SpawnFailedError.
+class LocalMachine:
+    """The machine this hive runs on. `url` is where workers reach the hive; `worker_host` is where they listen.
 
-    With `ephemeral` that pipe stays open: the worker ends when it closes, which it does however we end.
+    With `ephemeral` workers end when the pipe on their stdin closes, which it does however the hive ends.
     """
-    key = tokens.worker_key(token, worker.id)
-    secret = msgspec.json.encode({"key": key}) + b"\n"
-    try:
-        log_path = log_file(settings, worker.id)
-        return Child(await process.start(arguments, log=log_path, stdin=secret, hold_stdin=ephemeral))
-    except OSError as exc:
-        raise SpawnFailedError(f"the worker's process cannot be started: {exc.strerror}") from exc
 
+    def __init__(
+        self,
+        settings: Settings,
+        token: str,
+        url: str,
+        worker_host: str,
+        advertise: str | None = None,
+        *,
+        ephemeral: bool = False,
+    ) -> None:
+        self._settings = settings
+        self._token = token
+        self._url = url
+        self._worker_host = worker_host
+        self._advertise = advertise
+        self._ephemeral = ephemeral
 
-def with_last_words(settings: Settings, worker: Worker, reason: str) -> str:
-    """Add to how a worker ended the last line of its log that was meant for people."""
-    lines = [line for line in tail.last_lines(log_file(settings, worker.id)) if line.startswith("rbee: ")]
-    return f"{reason}: {lines[-1].removeprefix('rbee: ')}" if lines else reason
+    async def plan(self, request: SpawnRequest, tell: Callable[[Narration], None]) -> Spec:
+        return await plan(request, self._settings, tell)
 
+    def available_memory(self, spec: Spec) -> int:
+        return available_memory(spec)
 
-async def follow(worker: Worker, token: str, changed: Callable[[WorkerStatus], None]) -> None:
-    """Hold the worker's event stream for as long as the worker runs; cancelled by the caller at its end."""
-    assert worker.url is not None
-    key = tokens.worker_key(token, worker.id)
-    while True:
-        with suppress(http.StreamLostError, RbeeError):
-            await worker_control.follow(worker.url, key, changed)
-        await trio.sleep(STREAM_PAUSE)
+    def key_of(self, worker_id: str) -> str:
+        return tokens.worker_key(self._token, worker_id)
 
+    async def launch(self, worker: Worker) -> Child:
+        """Start the worker's process and give it its key on stdin."""
+        secret = msgspec.json.encode({"key": self.key_of(worker.id)}) + b"\n"
+        log_path = self._log_file(worker.id)
+        try:
+            return Child(
+                await process.start(self.command(worker), log=log_path, stdin=secret, hold_stdin=self._ephemeral)
+            )
+        except OSError as exc:
+            raise SpawnFailedError(f"the worker's process cannot be started: {exc.strerror}") from exc
 
-async def is_alive(worker: Worker, patience: float) -> bool:
-    """Ask a worker for its health; returns whether this very worker answered within `patience` seconds."""
-    assert worker.url is not None
-    try:
-        with trio.fail_after(patience):
-            return await worker_control.health(worker.url) == worker.id
-    except (trio.TooSlowError, RbeeError) as exc:
-        log.warning("worker %s did not answer its health check: %s", worker.id, exc or "timeout")
-        return False
+    def command(self, worker: Worker) -> list[str]:
+        """Return the command that starts `worker`; its key is not in it."""
+        spec, settings = worker.spec, self._settings
+        options: dict[str, object] = {
+            "--id": worker.id,
+            "--model-ref": spec.model_ref,
+            "--model-path": spec.path,
+            "--backend": spec.backend,
+            "--device": spec.device,
+            "--slots": spec.slots,
+            "--context": spec.context,
+            "--threads": settings.worker.threads,
+            "--host": self._worker_host,
+            "--advertise": self._advertise,
+            "--port-from": settings.worker.port_from,
+            "--hive-url": self._url,
+            "--config": settings.file,
+        }
+        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        if self._ephemeral:
+            given.append("--ephemeral")
+        return [*(settings.worker.command or (*process.program(), "worker")), *given]
 
+    def adopted(self, identity: process.Identity) -> Adopted:
+        return Adopted(identity)
 
-async def ask_to_end(worker: Worker, token: str, patience: float) -> bool:
-    """Post a shutdown; returns whether the worker accepted within `patience` seconds."""
-    assert worker.url is not None
-    try:
-        with trio.fail_after(patience):
-            await worker_control.shut_down(worker.url, tokens.worker_key(token, worker.id))
-    except (trio.TooSlowError, RbeeError) as exc:
-        log.warning("worker %s did not accept its shutdown: %s", worker.id, exc)
-        return False
-    return True
+    async def follow(self, worker: Worker, changed: Callable[[WorkerStatus], None]) -> None:
+        assert worker.url is not None
+        key = self.key_of(worker.id)
+        while True:
+            with suppress(http.StreamLostError, RbeeError):
+                await worker_control.follow(worker.url, key, changed)
+            await trio.sleep(STREAM_PAUSE)
+
+    async def is_alive(self, worker: Worker) -> bool:
+        assert worker.url is not None
+        try:
+            with trio.fail_after(self._settings.timeouts.health):
+                return await worker_control.health(worker.url) == worker.id
+        except (trio.TooSlowError, RbeeError) as exc:
+            log.warning("worker %s did not answer its health check: %s", worker.id, exc or "timeout")
+            return False
+
+    async def ask_to_end(self, worker: Worker) -> bool:
+        assert worker.url is not None
+        try:
+            with trio.fail_after(self._settings.timeouts.acknowledge):
+                await worker_control.shut_down(worker.url, self.key_of(worker.id))
+        except (trio.TooSlowError, RbeeError) as exc:
+            log.warning("worker %s did not accept its shutdown: %s", worker.id, exc)
+            return False
+        return True
+
+    def log_name(self, worker_id: str) -> str:
+        return f"worker-{worker_id}.log"
+
+    def last_lines(self, worker_id: str) -> list[str]:
+        return tail.last_lines(self._log_file(worker_id))
+
+    def _log_file(self, worker_id: str) -> Path:
+        return self._settings.logs_dir / self.log_name(worker_id)

@@ -16,6 +16,7 @@ WORKERS_LIST: Final = "/v1/workers/list"
 BACKENDS: Final = "/v1/backends"
 RESOURCES: Final = "/v1/resources"
 SHUTDOWN: Final = "/v1/admin/shutdown"
+EVENTS: Final = "/v1/events"
 
 
 class SpawnRequest(Request, kw_only=True):
@@ -74,8 +75,39 @@ class WorkerRow(Message, kw_only=True):
     last_health_at: float | None = None
 
 
-class WorkerList(Message, kw_only=True):
+class EndedWorker(Message, kw_only=True):
+    """A worker that has ended: `reason` says how, in words, and is None where its end was asked for.
+
+    `ended_at` counts Unix seconds; `log` is a file's name in the node's folder of logs, `last_lines` its end.
+    """
+
+    id: str
+    model_ref: str
+    backend: str
+    device: int
+    pid: int
+    reason: str | None
+    ended_at: float
+    log: str
+    last_lines: list[str]
+
+
+class WorkerList(Message, kw_only=True, omit_defaults=True):
+    """The workers that are, and the last ones that ended without being asked to."""
+
     workers: list[WorkerRow]
+    ended: list[EndedWorker] = msgspec.field(default_factory=list)
+
+
+class WorkerGone(Message, kw_only=True, omit_defaults=True):
+    """A worker is no longer there; `ended` says why where its end was not asked for."""
+
+    id: str
+    ended: EndedWorker | None = None
+
+
+HiveEvent = WorkerList | WorkerRow | WorkerGone
+"""What `/v1/events` tells: the whole (event `state`), then each change (events `worker` and `gone`)."""
 
 
 class Device(Message, kw_only=True):

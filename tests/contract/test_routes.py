@@ -16,6 +16,8 @@ from rbee.adapters.lifecycle import Stopping
 from rbee.adapters.store import Store
 from rbee.hive import state
 from rbee.hive.loop import Hive
+from rbee.hive.pool import Limits
+from rbee.hive.workers import LocalMachine
 from rbee.queen.local_hive import LocalHive
 from rbee.queen.node import Node
 from rbee.wire import hive as hive_wire
@@ -43,7 +45,8 @@ async def apps(
     monkeypatch.setenv("RBEE_HIVE_PORT", "0")
     settings = config.load()
     store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
-    hive = Hive(settings, store, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
+    machine = LocalMachine(settings, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
+    hive = Hive(Limits(), machine, store.transact)
     nursery.start_soon(hive.run)
     node = Node("local", LocalHive(settings, TOKEN, None, ephemeral=False), TOKEN)
     yield {

@@ -461,7 +461,11 @@ def test_a_worker_that_does_not_start_is_answered(daemons: Any, behaviour: str, 
         assert error["code"] == code
         assert words in error["message"]
         assert error["details"]["log"].startswith("worker-")
-        assert client.get("/v1/workers/list").json() == {"workers": []}
+        listed = client.get("/v1/workers/list").json()
+        assert listed["workers"] == []
+        (ended,) = listed["ended"]
+        assert words in ended["reason"]
+        assert ended["log"] == error["details"]["log"]
     assert daemons.left() == [psutil.Process(hive.process.pid)]
     hive.signal()
     ends_well(hive)

@@ -11,10 +11,11 @@ from rbee.adapters import config
 from rbee.adapters.config import Settings
 from rbee.adapters.store import Store
 from rbee.errors import BackendUnavailableError
-from rbee.hive import loop, state, workers
+from rbee.hive import loop, state
 from rbee.hive.loop import Hive
 from rbee.hive.plan import available_memory
-from rbee.hive.pool import Answer, Follow, Forget, Spec, Worker
+from rbee.hive.pool import Answer, Follow, Forget, Limits, Spec, Worker
+from rbee.hive.workers import LocalMachine
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,11 +28,15 @@ SPEC = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
 WORKER = Worker("w", SPEC, "loading", 0.0, url="http://127.0.0.1:9")
 
 
+def machine(settings: Settings) -> LocalMachine:
+    return LocalMachine(settings, "token", "http://127.0.0.1:9200", "127.0.0.1")
+
+
 async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
     store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
-    hive = Hive(Settings(), store, "token", "http://127.0.0.1:9", "127.0.0.1")
+    hive = Hive(Limits(), machine(Settings()), store.transact)
     with trio.fail_after(60):
         async with trio.open_nursery() as hive._nursery:
             hive._perform([Follow(WORKER), Forget(WORKER, None)])
@@ -40,7 +45,7 @@ async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
 
 async def test_who_waits_for_a_worker_is_told_of_its_callback(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
-    hive = Hive(Settings(), store, "token", "http://127.0.0.1:9", "127.0.0.1")
+    hive = Hive(Limits(), machine(Settings()), store.transact)
     told: list[Narration] = []
     start = hive._starts["w"] = loop._Start(told.append)
     hive._perform([Answer(WORKER, None)])
@@ -52,9 +57,9 @@ async def test_who_waits_for_a_worker_is_told_of_its_callback(tmp_path: Path) ->
 def test_a_worker_reads_the_file_that_its_hive_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "rbee.toml").write_text("[timeouts]\ninference = 1000\n")
     monkeypatch.chdir(tmp_path)
-    command = workers.command(config.load(file="rbee.toml"), WORKER, "http://127.0.0.1:9200", "127.0.0.1", None)
+    command = machine(config.load(file="rbee.toml")).command(WORKER)
     assert command[command.index("--config") + 1] == str(tmp_path / "rbee.toml")
-    assert "--config" not in workers.command(Settings(), WORKER, "http://127.0.0.1:9200", "127.0.0.1", None)
+    assert "--config" not in machine(Settings()).command(WORKER)
 
 
 def test_a_device_that_has_gone_since_is_an_error_of_ours() -> None:

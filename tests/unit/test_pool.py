@@ -30,7 +30,7 @@ from rbee.hive.effects import (
     Launch,
     Terminate,
 )
-from rbee.hive.pool import Limits, Pool
+from rbee.hive.pool import Ending, Limits, Pool
 from rbee.hive.record import Spec, Worker
 from rbee.wire.worker import WorkerStatus
 
@@ -103,7 +103,7 @@ def test_the_life_of_a_worker() -> None:
     assert pool.end("w", 6) == [Keep(worker), AskToEnd(worker)]
     assert (worker.state, worker.slots_available, worker.idle_since) == ("draining", 0, 1003)
 
-    assert pool.exited("w", "exit code 0") == [Forget(worker, None)]
+    assert pool.exited("w", Ending("exit code 0")) == [Forget(worker, None)]
     assert pool.workers == {}
     assert pool.due() is None
 
@@ -129,7 +129,7 @@ def test_a_worker_that_does_not_call_back_in_time_is_killed() -> None:
     assert pool.tick(29.9) == []
     assert pool.tick(30) == [Kill(worker)]
     assert worker.state == "draining"
-    answer, forget = pool.exited("w", "SIGKILL")
+    answer, forget = pool.exited("w", Ending("SIGKILL"))
     assert isinstance(answer, Answer)
     assert isinstance(answer.error, SpawnTimeoutError)
     assert "30 s" in answer.error.message
@@ -143,7 +143,7 @@ def test_a_launch_that_hangs_is_answered_once_it_ends() -> None:
     assert pool.tick(30) == [], "there is no process yet"
     assert pool.launched("w", 17) == [Keep(worker), Terminate(worker)]
     assert pool.tick(40) == [Kill(worker)]
-    answer = pool.exited("w", "SIGKILL")[0]
+    answer = pool.exited("w", Ending("SIGKILL"))[0]
     assert isinstance(answer, Answer)
     assert isinstance(answer.error, SpawnTimeoutError)
 
@@ -156,7 +156,7 @@ def test_a_model_that_does_not_load_in_time_ends_its_worker() -> None:
     assert isinstance(worker.error, LoadingTimeoutError)
     assert worker.error.details == {"elapsed": 300, "state": "loading", "layers_loaded": 3, "layers_total": 8}
     assert "layer 3 of 8" in worker.error.message
-    assert pool.exited("w", "SIGKILL") == [Forget(worker, worker.error.message)]
+    assert pool.exited("w", Ending("SIGKILL")) == [Forget(worker, worker.error.message)]
 
 
 def test_an_idle_worker_is_ended_at_its_time() -> None:
@@ -197,7 +197,7 @@ def test_three_failed_checks_in_a_row_end_a_worker() -> None:
     assert pool.tick(100) == [CheckHealth(worker)]
     assert kinds(pool.checked("w", is_alive=False, now=105, unix=0)) == [Keep, Terminate]
     assert kinds(pool.tick(115)) == [Kill]
-    (forget,) = pool.exited("w", "SIGKILL")
+    (forget,) = pool.exited("w", Ending("SIGKILL"))
     assert isinstance(forget, Forget)
     assert "3 health checks" in (forget.reason or "")
 
@@ -218,7 +218,7 @@ def test_an_adopted_worker_is_asked_at_once_and_followed() -> None:
     pool.checked("w", is_alive=True, now=5, unix=1000)
     pool.status("w", told("busy", 3), 6, 1001)
     assert (worker.state, worker.slots_available) == ("busy", 1)
-    assert pool.exited("w", "gone") == [Forget(worker, "gone")]
+    assert pool.exited("w", Ending("gone")) == [Forget(worker, "gone")]
 
 
 def test_a_failed_load_is_shown_for_a_while() -> None:
@@ -235,7 +235,7 @@ def test_the_reason_of_a_failure_is_logged_when_the_worker_has_gone(phase: str) 
     pool.status("w", told("failed", error={"code": "MODEL_LOAD_FAILED", "message": "m.gguf is corrupt"}), 1, 1001.0)
     assert (worker.state, worker.slots_available) == ("unhealthy", 0)
     pool.tick(11)
-    assert pool.exited("w", "exit code 0") == [Forget(worker, "m.gguf is corrupt")]
+    assert pool.exited("w", Ending("exit code 0")) == [Forget(worker, "m.gguf is corrupt")]
 
 
 @pytest.mark.parametrize("phase", ["loading", "serving", "busy"])
@@ -244,7 +244,7 @@ def test_a_worker_that_somebody_else_ends_takes_no_more_and_is_no_crash(phase: s
     assert kinds(pool.status("w", told("draining"), 1, 1001.0)) == [Keep]
     assert (worker.state, worker.slots_available, pool.due()) == ("draining", 0, 41)
     assert pool.end("w", 2) == []
-    assert pool.exited("w", "exit code 0") == [Forget(worker, None)]
+    assert pool.exited("w", Ending("exit code 0")) == [Forget(worker, None)]
 
 
 @pytest.mark.parametrize(("phase", "seconds"), [("serving", 10), ("busy", 40), ("loading", 10)])
@@ -285,7 +285,7 @@ def test_a_process_that_cannot_be_started_is_answered() -> None:
 
 def test_a_worker_that_ends_before_it_is_ready_is_answered_with_how() -> None:
     pool, worker = at("starting")
-    answer, forget = pool.exited("w", "exit code 1")
+    answer, forget = pool.exited("w", Ending("exit code 1"))
     assert isinstance(answer, Answer)
     assert isinstance(answer.error, SpawnFailedError)
     assert "exit code 1" in answer.error.message
@@ -295,24 +295,24 @@ def test_a_worker_that_ends_before_it_is_ready_is_answered_with_how() -> None:
 def test_what_a_worker_said_itself_is_the_answer() -> None:
     pool, worker = at("starting")
     said = RbeeError("no memory")
-    assert pool.exited("w", "exit code 1", said) == [Answer(worker, said), Forget(worker, "no memory")]
+    assert pool.exited("w", Ending("exit code 1"), said) == [Answer(worker, said), Forget(worker, "no memory")]
 
 
 @pytest.mark.parametrize("phase", ["loading", "serving", "busy"])
 def test_a_crash_is_told_and_not_answered_again(phase: str) -> None:
     pool, worker = at(phase)
-    assert pool.exited("w", "SIGSEGV") == [Forget(worker, "SIGSEGV")]
+    assert pool.exited("w", Ending("SIGSEGV")) == [Forget(worker, "SIGSEGV")]
 
 
 def test_an_end_that_was_asked_for_is_no_crash() -> None:
     pool, worker = at("ending")
-    assert pool.exited("w", "exit code 0") == [Forget(worker, None)]
+    assert pool.exited("w", Ending("exit code 0")) == [Forget(worker, None)]
 
 
 def test_a_start_that_was_given_up_is_answered() -> None:
     pool, worker = at("starting")
     assert pool.end("w", 1) == [Terminate(worker)]
-    answer = pool.exited("w", "SIGTERM")[0]
+    answer = pool.exited("w", Ending("SIGTERM"))[0]
     assert isinstance(answer, Answer)
     assert isinstance(answer.error, SpawnFailedError)
 
@@ -402,7 +402,7 @@ def test_each_device_is_counted_by_itself() -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_worker_that_is_gone_takes_nothing(phase: str) -> None:
     pool, _ = at(phase)
-    pool.exited("w", "gone")
+    pool.exited("w", Ending("gone"))
     assert pool.reserved("ram", 0) == 0
 
 
@@ -545,7 +545,7 @@ class Life(RuleBasedStateMachine):
     def exit(self, data: st.DataObject) -> None:
         name = self.one(data, self.running)
         self.running.remove(name)
-        self.perform(self.pool.exited(name, "exit code 1"))
+        self.perform(self.pool.exited(name, Ending("exit code 1")))
 
     @precondition(lambda self: self.pool.workers)
     @rule(data=st.data())
@@ -617,7 +617,7 @@ class Life(RuleBasedStateMachine):
         assert self.killed == self.running
         for name in sorted(self.running):
             self.running.remove(name)
-            self.perform(self.pool.exited(name, "SIGKILL"))
+            self.perform(self.pool.exited(name, Ending("SIGKILL")))
         assert self.pool.workers == {}
         assert self.pool.reserved("ram", 0) == 0
         assert self.pool.due() is None

@@ -1,0 +1,66 @@
+"""Shows a hive's workers as the wire describes them, and what has changed between two looks (PURE)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rbee.wire import hive as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rbee.hive.pool import Pool
+    from rbee.hive.record import Ended, Worker
+
+
+def workers(pool: Pool) -> wire.WorkerList:
+    """Return the workers as they are now, and those that have ended without being asked to."""
+    return wire.WorkerList(
+        workers=[_row(worker) for worker in pool.workers.values()],
+        ended=[_ended(ended) for ended in pool.ended if ended.reason is not None],
+    )
+
+
+def _row(worker: Worker) -> wire.WorkerRow:
+    return wire.WorkerRow(
+        id=worker.id,
+        url=worker.url or "",
+        model_ref=worker.spec.model_ref,
+        backend=worker.spec.backend,
+        device=worker.spec.device,
+        state=worker.state,
+        slots_total=worker.spec.slots,
+        slots_available=worker.slots_available,
+        pid=worker.pid or 0,
+        idle_since=worker.idle_since,
+        last_health_at=worker.last_health_at,
+    )
+
+
+def _ended(ended: Ended) -> wire.EndedWorker:
+    worker = ended.worker
+    return wire.EndedWorker(
+        id=worker.id,
+        model_ref=worker.spec.model_ref,
+        backend=worker.spec.backend,
+        device=worker.spec.device,
+        pid=worker.pid or 0,
+        reason=ended.reason,
+        ended_at=ended.at,
+        log=ended.log,
+        last_lines=list(ended.last_lines),
+    )
+
+
+def changes(before: wire.WorkerList | None, now: wire.WorkerList) -> Iterator[tuple[str, wire.HiveEvent]]:
+    """Yield the events, name and message, that tell who knows `before` what is now; None knows nothing yet."""
+    if before is None:
+        yield "state", now
+        return
+    known = {row.id: row for row in before.workers}
+    for row in now.workers:
+        if known.pop(row.id, None) != row:
+            yield "worker", row
+    reasons = {ended.id: ended for ended in now.ended}
+    for worker_id in known:
+        yield "gone", wire.WorkerGone(id=worker_id, ended=reasons.get(worker_id))

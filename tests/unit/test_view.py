@@ -1,0 +1,76 @@
+"""What a hive shows of its workers, and which events tell a change."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rbee.hive import view
+from rbee.hive.pool import REMEMBERED, Ending, Limits, Pool
+from rbee.hive.record import Spec
+from rbee.wire import hive as wire
+from rbee.wire.worker import WorkerStatus
+
+SPEC = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
+
+
+def pool(*names: str) -> Pool:
+    """Return a pool whose workers serve."""
+    made = Pool(Limits())
+    for name in names:
+        made.spawn(name, SPEC, 1000, 0)
+        made.launched(name, 17)
+        made.called_back(name, f"http://127.0.0.1/{name}", 0)
+        made.status(name, WorkerStatus(state="idle", slots_total=4, slots_available=4), 0, 100)
+    return made
+
+
+def told(before: wire.WorkerList | None, now: wire.WorkerList) -> list[tuple[str, Any]]:
+    return list(view.changes(before, now))
+
+
+def test_who_knows_nothing_is_told_everything() -> None:
+    now = view.workers(pool("a", "b"))
+    assert [row.id for row in now.workers] == ["a", "b"]
+    assert told(None, now) == [("state", now)]
+
+
+def test_only_what_has_changed_is_told_again() -> None:
+    made = pool("a", "b")
+    before = view.workers(made)
+    assert told(before, view.workers(made)) == []
+    made.status("b", WorkerStatus(state="busy", slots_total=4, slots_available=3), 1, 101)
+    now = view.workers(made)
+    assert told(before, now) == [("worker", now.workers[1])]
+
+
+def test_a_worker_that_comes_and_one_that_goes_are_told() -> None:
+    made = pool("a")
+    before = view.workers(made)
+    made.spawn("b", SPEC, 1000, 0)
+    made.end("a", 1)
+    made.exited("a", Ending("exit code 0"))
+    now = view.workers(made)
+    assert told(before, now) == [("worker", now.workers[0]), ("gone", wire.WorkerGone(id="a"))]
+
+
+def test_why_a_worker_went_is_told_unless_it_was_asked_to() -> None:
+    made = pool("a", "b")
+    before = view.workers(made)
+    made.end("a", 1)
+    made.exited("a", Ending("exit code 0"))
+    made.exited("b", Ending("SIGILL", 7.0, "worker-b.log", ("the last line",)))
+    now = view.workers(made)
+    (ended,) = now.ended
+    assert (ended.id, ended.reason, ended.ended_at) == ("b", "SIGILL", 7.0)
+    assert (ended.log, ended.last_lines) == ("worker-b.log", ["the last line"])
+    assert told(before, now) == [
+        ("gone", wire.WorkerGone(id="a")),
+        ("gone", wire.WorkerGone(id="b", ended=ended)),
+    ]
+
+
+def test_the_oldest_reasons_are_forgotten() -> None:
+    made = pool(*map(str, range(REMEMBERED + 5)))
+    for name in list(made.workers):
+        made.exited(name, Ending("SIGKILL"))
+    assert [ended.id for ended in view.workers(made).ended] == [str(number) for number in range(5, REMEMBERED + 5)]
