@@ -36,6 +36,8 @@ MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 """A daemon's answer is a few kilobytes; a stranger at its port may send without end."""
 STREAM_SILENCE: Final = 30.0
 """Seconds without a byte after which a stream is lost: the other side sends a comment every 10."""
+TAKEN: Final = ("timeout", "the connection was closed")
+"""How the attempts of a ConnectionTimeoutError end where a program listens that is none of ours; else nobody does."""
 _UNREACHED: Final = (httpx.TransportError, httpx.InvalidURL, UnicodeError)
 """What httpx raises when it cannot reach an address; the last two when the address itself is none."""
 

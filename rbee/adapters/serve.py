@@ -27,12 +27,12 @@ BACKLOG: Final = 256
 LAST_RESORT_SECONDS: Final = 3
 
 
-def bind(host: str, port: int, *, flag: str = "--port") -> socket.socket:
-    """Return a listening socket; port 0 takes any free one. Raises PortInUseError."""
+def bind(host: str, port: int, *, setting: str = "--port") -> socket.socket:
+    """Return a listening socket; port 0 takes any free one. Raises PortInUseError, advising to change `setting`."""
     if (listener := _bind(host, port)) is None:
         raise PortInUseError(
-            f"port {port} on {host} is taken{_holder(port)}",
-            hint=f"stop what holds it, or choose another port with {flag}",
+            f"port {port} on {host} is taken{holder(port)}",
+            hint=f"stop what holds it, or choose another port: {setting}",
             port=port,
         )
     return listener
@@ -76,8 +76,8 @@ def bind_first(host: str, first: int) -> socket.socket:
     )
 
 
-def _holder(port: int) -> str:
-    """Say who listens on `port`, where the system lets us see that."""
+def holder(port: int) -> str:
+    """Say who listens on `port`, as in ` by nginx (pid 7)`; nothing where the system does not let us see that."""
     import psutil
 
     try:

@@ -55,7 +55,9 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
     token = tokens.load_or_create(settings.token_file)
     store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
     surviving = await reconcile.surviving_workers(store)
-    listener = serve.bind(settings.hive.host, settings.hive.port)
+    listener = serve.bind(
+        settings.hive.host, settings.hive.port, setting="--port, `port` under [hive], or RBEE_HIVE_PORT"
+    )
     url = serve.base_url(listener)
     machine = LocalMachine(
         settings, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral

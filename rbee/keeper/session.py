@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee import __version__
-from rbee.adapters import instance, process, tokens
+from rbee.adapters import http, instance, process, tokens
 from rbee.clients.queen import QueenClient
 from rbee.errors import (
     AlreadyRunningError,
@@ -33,8 +33,6 @@ if TYPE_CHECKING:
 
 HEALTH_SECONDS: Final = 2.0
 """A queen on this machine answers its health in milliseconds."""
-TAKEN: Final = ("timeout", "the connection was closed")
-"""How an attempt ends where a program listens that is no queen; at any other end nobody does."""
 
 
 class Found(NamedTuple):
@@ -66,7 +64,7 @@ async def _ask(url: str, port: int) -> QueenHealth | None:
         async with QueenClient(url, None, timeout=HEALTH_SECONDS) as client:
             return await client.health()
     except ConnectionTimeoutError as exc:
-        if not any(attempt.endswith(TAKEN) for attempt in exc.details.get("attempts", ())):
+        if not any(attempt.endswith(http.TAKEN) for attempt in exc.details.get("attempts", ())):
             return None
     except RbeeError:
         pass

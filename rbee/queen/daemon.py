@@ -52,7 +52,9 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
     place = Place(settings.state_dir, "queen")
     logs.to_file("queen-rbee", settings.logs_dir / "queen.log", logging.DEBUG if options.debug else logging.INFO)
     token = tokens.load_or_create(settings.token_file)
-    listener = serve.bind(settings.queen.host, settings.queen.port)
+    listener = serve.bind(
+        settings.queen.host, settings.queen.port, setting="--port, `port` under [queen], or RBEE_QUEEN_PORT"
+    )
     url = serve.base_url(listener)
     hive = LocalHive(settings, token, options.config, ephemeral=options.ephemeral)
     nodes = {LOCAL_NODE: Node(LOCAL_NODE, hive, token, call_seconds=settings.timeouts.call)}

@@ -10,15 +10,23 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee import __version__
-from rbee.adapters import announce, instance, process
+from rbee.adapters import announce, http, instance, process, serve
 from rbee.clients import hive as hive_client
-from rbee.errors import RbeeError, SpawnFailedError, SpawnTimeoutError, VersionMismatchError
+from rbee.errors import (
+    ConnectionTimeoutError,
+    PortInUseError,
+    RbeeError,
+    SpawnFailedError,
+    SpawnTimeoutError,
+    VersionMismatchError,
+)
 from rbee.wire.common import API_VERSION, Narration, base_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.config import Settings
+    from rbee.wire.common import Health
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +46,8 @@ class LocalHive:
     async def find(self) -> str | None:
         """Return the URL of a hive that runs here, or None.
 
-        Raises VersionMismatchError when it is of another version, or the error that answers at its port.
+        Raises VersionMismatchError when it is of another version, or PortInUseError when something else answers at
+        the port where one would be started.
         """
         running = instance.find(self._settings.state_dir, "hive")
         hive = self._settings.hive
@@ -50,15 +59,13 @@ class LocalHive:
             return None
         if running is not None and running == self._verified:
             return url  # the very process that answered before; whether it still does, the next question shows
-        try:
-            # Health needs no token, and who knows who listens where no hive of ours is known to.
-            token = self._token if running else None
-            async with hive_client.connect(url, token, timeout=self._settings.timeouts.connect) as client:
-                health = await client.health(patient=running is not None)
-        except RbeeError as exc:
-            if running is None and exc.code == "CONNECTION_TIMEOUT":
+        if running is None:
+            health = await self._ask_stranger(url)
+            if health is None:
                 return None
-            raise
+        else:
+            async with hive_client.connect(url, self._token, timeout=self._settings.timeouts.connect) as client:
+                health = await client.health()
         if (health.version, health.api_version) != (__version__, API_VERSION):
             raise VersionMismatchError(
                 f"the versions differ\n  queen-rbee {__version__}\n  rbee-hive {health.version}",
@@ -68,6 +75,25 @@ class LocalHive:
             )
         self._verified = running
         return url
+
+    async def _ask_stranger(self, url: str) -> Health | None:
+        """Ask whoever listens where no hive of our state folder does; returns None where nobody does."""
+        try:
+            # Health needs no token, and a stranger gets none.
+            async with hive_client.connect(url, None, timeout=self._settings.timeouts.call) as client:
+                return await client.health(patient=False)
+        except ConnectionTimeoutError as exc:
+            if not any(attempt.endswith(http.TAKEN) for attempt in exc.details.get("attempts", ())):
+                return None
+        except RbeeError:
+            pass
+        port = self._settings.hive.port
+        raise PortInUseError(
+            f"port {port} is taken{serve.holder(port)}: what answers at {url} is not a hive of rbee",
+            hint="stop that program, or give the hive another port: `port` under [hive] in the configuration, "
+            "or the environment variable RBEE_HIVE_PORT",
+            port=port,
+        )
 
     async def ensure(self, tell: Callable[[Narration], None]) -> str:
         """Return the URL of the hive, started if need be; raises why it could not be."""

@@ -68,7 +68,7 @@ def test_an_ipv6_address_stands_in_brackets() -> None:
 def test_a_taken_port_names_its_holder_and_the_flag() -> None:
     with serve.bind("127.0.0.1", 0) as holder:
         with pytest.raises(PortInUseError) as caught:
-            serve.bind("127.0.0.1", port_of(holder), flag="--queen-port")
+            serve.bind("127.0.0.1", port_of(holder), setting="--queen-port")
         port = port_of(holder)
     error = caught.value
     assert error.message.startswith(f"port {port} on 127.0.0.1 is taken by ")

@@ -459,22 +459,38 @@ def test_a_queen_that_is_told_to_end_while_its_hive_starts_leaves_nothing(
     eventually(lambda: daemons.left() == [])
 
 
-def test_another_program_at_the_hives_port_is_no_hive(daemons: Any) -> None:
+@pytest.mark.parametrize(
+    "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi", b"SSH-2.0-x\r\n", b""]
+)
+def test_another_program_at_the_hives_port_is_named_with_the_setting_that_helps(daemons: Any, answer: bytes) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
 
-        def answer() -> None:
+        def serve() -> None:
             connection, _ = other.accept()
             connection.recv(4096)
-            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi")
+            connection.sendall(answer)
             connection.close()
 
-        thread = threading.Thread(target=answer)
+        thread = threading.Thread(target=serve)
         thread.start()
-        queen = daemons.start("queen", RBEE_HIVE_PORT=str(other.getsockname()[1]))
+        queen = daemons.start("queen", RBEE_HIVE_PORT=str(port))
         with queen.client() as client:
             error = client.post(TASKS, json={"prompt": "x"}).json()["error"]
         thread.join()
-    assert error["code"] == "INTERNAL_ERROR"
-    assert os.getpid() != queen.process.pid
+    assert error["code"] == "PORT_IN_USE"
+    assert error["details"]["port"] == port
+    assert f"port {port} is taken by " in error["message"]
+    assert f"(pid {os.getpid()})" in error["message"]
+    assert "RBEE_HIVE_PORT" in error["hint"]
+    queen.signal()
+    ends_well(queen)
+
+
+def test_a_program_that_never_answers_at_the_hives_port_is_named(daemons: Any) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        queen = daemons.start("queen", RBEE_HIVE_PORT=str(other.getsockname()[1]), RBEE_TIMEOUTS_CALL="0.5")
+        with queen.client() as client:
+            assert client.post(TASKS, json={"prompt": "x"}).json()["error"]["code"] == "PORT_IN_USE"
     queen.signal()
     ends_well(queen)
