@@ -16,6 +16,8 @@ Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^[/~]")]
 """Daemons work in other folders than the command that starts them, so a relative path would name another place."""
+ENDING_MARGIN: Final = 10.0
+"""Seconds that a daemon's server and its files may take to close after everything else has ended."""
 
 
 class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -82,6 +84,11 @@ class Timeouts(_Section, kw_only=True):
     unload: Seconds = 10  # a worker's end after its last request
     cascade: Seconds = 30  # a whole hive's end, beside the drain
     heartbeat: Seconds = 10  # a comment line on each quiet stream
+
+    @property
+    def ending(self) -> float:
+        """The longest that a daemon takes to end, with everything it has started."""
+        return self.drain + self.cascade + ENDING_MARGIN
 
 
 class Auth(_Section, kw_only=True):

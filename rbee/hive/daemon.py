@@ -13,6 +13,7 @@ from rbee import __version__
 from rbee.adapters import config, lifecycle, logs, serve, tokens
 from rbee.adapters.announce import Announcer, Ready
 from rbee.adapters.instance import Place
+from rbee.adapters.notify import Notifier
 from rbee.adapters.store import Store
 from rbee.hive import reconcile, routes, state
 from rbee.hive.loop import Hive
@@ -40,16 +41,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--started-by", choices=("user", "queen"), default="user", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     announcer = Announcer(options.announce)
+    notifier = Notifier(enabled=not options.announce)
     flags = {"hive": {"host": options.host, "port": options.port, "advertise": options.advertise}}
 
     async def daemon(stopping: Stopping) -> None:
         settings = config.load(flags, file=options.config)
-        await _serve(settings, options, announcer, stopping)
+        await _serve(settings, options, announcer, notifier, stopping)
 
     return lifecycle.run(daemon, announcer, ephemeral=options.ephemeral)
 
 
-async def _serve(settings: Settings, options: argparse.Namespace, announcer: Announcer, stopping: Stopping) -> None:
+async def _serve(
+    settings: Settings, options: argparse.Namespace, announcer: Announcer, notifier: Notifier, stopping: Stopping
+) -> None:
     place = Place(settings.state_dir, "hive")
     logs.to_file("rbee-hive", settings.logs_dir / "hive.log")
     token = tokens.load_or_create(settings.token_file)
@@ -75,7 +79,9 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
             place.publish(url, __version__, ephemeral=options.ephemeral, started_by=options.started_by)
             log.info("the hive %s answers at %s", __version__, url)
             announcer.ready(Ready(url, os.getpid(), __version__))
-            nursery.start_soon(_pass_on, stopping, hive)
+            notifier.ready(f"The hive answers at {url}")
+            nursery.start_soon(notifier.keep_alive)
+            nursery.start_soon(_pass_on, stopping, hive, notifier, settings.timeouts.ending)
             await hive.run()
             await server.stop()
             nursery.cancel_scope.cancel()
@@ -85,9 +91,10 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
         log.info("the hive has ended")
 
 
-async def _pass_on(stopping: Stopping, hive: Hive) -> None:
+async def _pass_on(stopping: Stopping, hive: Hive, notifier: Notifier, seconds: float) -> None:
     await stopping.asked.wait()
     log.info("shutting down")
+    notifier.stopping("Ending the workers", seconds)
     hive.stop()
     await stopping.urgent.wait()
     hive.hurry()

@@ -13,6 +13,7 @@ from rbee import __version__
 from rbee.adapters import config, lifecycle, logs, serve, tokens
 from rbee.adapters.announce import Announcer, Ready
 from rbee.adapters.instance import Place
+from rbee.adapters.notify import Notifier
 from rbee.queen import routes
 from rbee.queen.local_hive import LocalHive
 from rbee.queen.node import Node
@@ -39,16 +40,19 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
     announcer = Announcer(options.announce)
+    notifier = Notifier(enabled=not options.announce)
     flags = {"queen": {"host": options.host, "port": options.port}}
 
     async def daemon(stopping: Stopping) -> None:
         settings = config.load(flags, file=options.config)
-        await _serve(settings, options, announcer, stopping)
+        await _serve(settings, options, announcer, notifier, stopping)
 
     return lifecycle.run(daemon, announcer, ephemeral=options.ephemeral)
 
 
-async def _serve(settings: Settings, options: argparse.Namespace, announcer: Announcer, stopping: Stopping) -> None:
+async def _serve(
+    settings: Settings, options: argparse.Namespace, announcer: Announcer, notifier: Notifier, stopping: Stopping
+) -> None:
     place = Place(settings.state_dir, "queen")
     logs.to_file("queen-rbee", settings.logs_dir / "queen.log", logging.DEBUG if options.debug else logging.INFO)
     token = tokens.load_or_create(settings.token_file)
@@ -69,8 +73,11 @@ async def _serve(settings: Settings, options: argparse.Namespace, announcer: Ann
             place.publish(url, __version__, ephemeral=options.ephemeral)
             log.info("the queen %s answers at %s", __version__, url)
             announcer.ready(Ready(url, os.getpid(), __version__))
+            notifier.ready(f"The queen answers at {url}")
+            nursery.start_soon(notifier.keep_alive)
             await stopping.asked.wait()
             log.info("shutting down")
+            notifier.stopping("Ending what the queen has started", settings.timeouts.ending)
             # First nothing new is started, then what was started is ended.
             placing.cancel_scope.cancel()
         await hive.end(stopping.urgent)
