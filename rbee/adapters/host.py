@@ -11,16 +11,15 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import psutil
 
+from rbee.adapters import cgroups
 from rbee.errors import StorageError
 from rbee.wire.hive import Backend, Device, Space
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from types import ModuleType
 
 CPU: Final = "cpu"
 CUDA: Final = "cuda"
-_CGROUPS: Final = Path("/sys/fs/cgroup")
 
 
 class Processor(msgspec.Struct):
@@ -50,43 +49,11 @@ def memory() -> Space:
     """Return the memory that this process may use: the machine's, or less where a control group limits it."""
     machine = psutil.virtual_memory()
     space = Space(total=machine.total, available=machine.available)
-    for group in _control_groups():
-        if (limit := _number(group / "memory.max")) is None or limit >= machine.total:
-            continue
-        space.total = min(space.total, limit)
-        if (used := _number(group / "memory.current")) is not None:
-            # The page cache counts as used, but the kernel gives it back: psutil calls that available too.
-            space.available = min(space.available, max(0, limit - used + _reclaimable(group)))
+    for limit in cgroups.memory_limits():
+        if limit.total < machine.total:
+            space.total = min(space.total, limit.total)
+            space.available = min(space.available, limit.available)
     return space
-
-
-def _control_groups() -> Iterator[Path]:
-    """Yield this process's control group and those around it (cgroup v2): the limits of all of them hold."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/self/cgroup").read_text().splitlines():
-            if line.startswith("0::/"):
-                inner = _CGROUPS / line[4:]
-                for group in (inner, *inner.parents):
-                    if not group.is_relative_to(_CGROUPS):
-                        return
-                    yield group
-
-
-def _number(file: Path) -> int | None:
-    """Read a limit; "max", which is none, and a missing file are None."""
-    try:
-        return int(file.read_text())
-    except (OSError, ValueError):
-        return None
-
-
-def _reclaimable(group: Path) -> int:
-    with contextlib.suppress(OSError, ValueError):
-        for line in (group / "memory.stat").read_text().splitlines():
-            name, _, value = line.partition(" ")
-            if name == "inactive_file":
-                return int(value)
-    return 0
 
 
 def disk(path: Path) -> Space:

@@ -9,7 +9,8 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from rbee.adapters import host
+from rbee.adapters import cgroups, host
+from rbee.wire.hive import Space
 
 GIB = 1024**3
 
@@ -20,41 +21,25 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(total=8 * GIB, available=6 * GIB))
 
 
-def group(folder: Path, **files: object) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in files.items():
-        (folder / f"memory.{name}").write_text(f"{content}\n")
-    return folder
-
-
 @pytest.mark.usefixtures("machine")
 @pytest.mark.parametrize(
-    ("files", "total", "available"),
+    ("limits", "total", "available"),
     [
-        ({}, 8 * GIB, 6 * GIB),
-        ({"max": "max", "current": GIB}, 8 * GIB, 6 * GIB),
-        ({"max": 64 * GIB, "current": GIB}, 8 * GIB, 6 * GIB),
-        ({"max": 4 * GIB, "current": 3 * GIB}, 4 * GIB, GIB),
-        ({"max": 4 * GIB, "current": 3 * GIB, "stat": f"anon 5\ninactive_file {GIB}"}, 4 * GIB, 2 * GIB),
-        ({"max": 4 * GIB, "current": 5 * GIB}, 4 * GIB, 0),
-        ({"max": 7 * GIB, "current": 0}, 7 * GIB, 6 * GIB),
+        ([], 8 * GIB, 6 * GIB),
+        ([(64 * GIB, 63 * GIB)], 8 * GIB, 6 * GIB),
+        ([(4 * GIB, GIB)], 4 * GIB, GIB),
+        ([(7 * GIB, 7 * GIB)], 7 * GIB, 6 * GIB),
+        ([(4 * GIB, 3 * GIB), (2 * GIB, GIB)], 2 * GIB, GIB),
+        ([(2 * GIB, 2 * GIB), (4 * GIB, GIB)], 2 * GIB, GIB),
     ],
 )
-def test_the_lower_limit_holds(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, object], total: int, available: int
+def test_the_lowest_limit_holds(
+    monkeypatch: pytest.MonkeyPatch, limits: list[tuple[int, int]], total: int, available: int
 ) -> None:
-    monkeypatch.setattr(host, "_control_groups", lambda: iter([group(tmp_path / "g", **files)]))
+    spaces = [Space(total=limit, available=rest) for limit, rest in limits]
+    monkeypatch.setattr(cgroups, "memory_limits", lambda: iter(spaces))
     space = host.memory()
     assert (space.total, space.available) == (total, available)
-
-
-@pytest.mark.usefixtures("machine")
-def test_an_outer_group_limits_the_inner_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    outer = group(tmp_path / "o", max=2 * GIB, current=GIB)
-    inner = group(tmp_path / "o" / "i", max=4 * GIB, current=GIB)
-    monkeypatch.setattr(host, "_control_groups", lambda: iter([inner, outer]))
-    assert host.memory().total == 2 * GIB
-    assert host.memory().available == GIB
 
 
 def test_this_machine_is_seen() -> None:

@@ -1,0 +1,77 @@
+"""Finds the memory limits that control groups set for this process (cgroups(7), versions 1 and 2)."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rbee.wire.hive import Space
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MOUNT: Final = Path("/sys/fs/cgroup")
+OWN: Final = Path("/proc/self/cgroup")
+
+
+class _Files(NamedTuple):
+    """Where a version keeps its numbers; `reclaimable` is a line of memory.stat."""
+
+    limit: str
+    used: str
+    reclaimable: str
+
+
+_VERSION_1: Final = _Files("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_VERSION_2: Final = _Files("memory.max", "memory.current", "inactive_file")
+
+
+def memory_limits(own: Path = OWN, mount: Path = MOUNT) -> Iterator[Space]:
+    """Yield limit and rest of this process's group, and of those around it: all of them hold.
+
+    A group without a limit is left out in version 2, and has one beyond all memory in version 1.
+    """
+    for folder, files in _groups(own, mount):
+        if (limit := _number(folder / files.limit)) is None:
+            continue
+        used = _number(folder / files.used) or 0
+        # The page cache counts as used, but the kernel gives it back: psutil calls that available too.
+        rest = limit - used + _statistic(folder / "memory.stat", files.reclaimable)
+        yield Space(total=limit, available=max(0, rest))
+
+
+def _groups(own: Path, mount: Path) -> Iterator[tuple[Path, _Files]]:
+    with contextlib.suppress(OSError):
+        for line in own.read_text().splitlines():
+            _, controllers, path = line.split(":", 2)
+            if not controllers:
+                root, files = mount, _VERSION_2
+            elif "memory" in controllers.split(","):
+                root, files = mount / "memory", _VERSION_1
+            else:
+                continue
+            # A group outside what is mounted begins with "..", and cannot be looked at. In a container the path may
+            # be the host's: then the only folder of it that is there is the container's own root.
+            inner = root if ".." in path.split("/") else root / path.lstrip("/")
+            for folder in (inner, *inner.parents):
+                if not folder.is_relative_to(root):
+                    break
+                yield folder, files
+
+
+def _number(file: Path) -> int | None:
+    """Read a number; "max", which is no limit, and a missing file are None."""
+    try:
+        return int(file.read_text())
+    except (OSError, ValueError):
+        return None
+
+
+def _statistic(file: Path, wanted: str) -> int:
+    with contextlib.suppress(OSError, ValueError):
+        for line in file.read_text().splitlines():
+            name, _, value = line.partition(" ")
+            if name == wanted:
+                return int(value)
+    return 0

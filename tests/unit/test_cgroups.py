@@ -1,0 +1,86 @@
+"""The memory that control groups leave to a process."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rbee.adapters import cgroups
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+UNLIMITED_1 = 9223372036854771712
+"""What version 1 says where nothing is limited: the largest number of whole pages."""
+
+
+@pytest.fixture
+def mount(tmp_path: Path) -> Path:
+    """Where control groups would be mounted."""
+    return tmp_path / "cgroup"
+
+
+def limits(mount: Path, own: str) -> list[tuple[int, int]]:
+    file = mount.parent / "own"
+    file.write_text(own)
+    return [(space.total, space.available) for space in cgroups.memory_limits(file, mount)]
+
+
+def group(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / f"memory.{name}").write_text(f"{content}\n")
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, []),
+        ({"max": "max", "current": 1}, []),
+        ({"max": 4}, [(4, 4)]),
+        ({"max": 4, "current": 3}, [(4, 1)]),
+        ({"max": 4, "current": 3, "stat": "anon 5\ninactive_file 1"}, [(4, 2)]),
+        ({"max": 4, "current": 5}, [(4, 0)]),
+        ({"max": 4, "current": 3, "stat": "inactive_file"}, [(4, 1)]),
+    ],
+)
+def test_version_2(mount: Path, files: dict[str, object], expected: list[tuple[int, int]]) -> None:
+    group(mount / "user" / "me", **files)
+    assert limits(mount, "0::/user/me\n") == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"limit_in_bytes": UNLIMITED_1, "usage_in_bytes": 0}, [(UNLIMITED_1, UNLIMITED_1)]),
+        ({"limit_in_bytes": 4, "usage_in_bytes": 3}, [(4, 1)]),
+        ({"limit_in_bytes": 4, "usage_in_bytes": 3, "stat": "inactive_file 0\ntotal_inactive_file 1"}, [(4, 2)]),
+    ],
+)
+@pytest.mark.parametrize("controllers", ["memory", "cpu,memory"])
+def test_version_1(mount: Path, controllers: str, files: dict[str, object], expected: list[tuple[int, int]]) -> None:
+    group(mount / "memory" / "me", **files)
+    assert limits(mount, f"9:name=systemd:/\n4:{controllers}:/me\n0::/\n") == expected
+
+
+def test_outer_groups_limit_the_inner_ones(mount: Path) -> None:
+    group(mount / "a" / "b", max=4, current=1)
+    group(mount / "a", max="max", current=1)
+    group(mount, max=2, current=1)
+    assert limits(mount, "0::/a/b\n") == [(4, 3), (2, 1)]
+
+
+def test_what_is_around_the_mount_is_no_group(mount: Path) -> None:
+    group(mount, max=4)
+    group(mount.parent, max=2)
+    assert limits(mount, "0::/\n") == limits(mount, "0::/../../me\n") == [(4, 4)]
+
+
+def test_in_a_container_that_sees_the_hosts_path_its_own_root_counts(mount: Path) -> None:
+    group(mount / "memory", limit_in_bytes=4, usage_in_bytes=1)
+    assert limits(mount, "4:memory:/docker/0123456789ab\n") == [(4, 3)]
+
+
+def test_without_control_groups_there_are_no_limits(mount: Path) -> None:
+    assert list(cgroups.memory_limits(mount / "missing", mount)) == []
