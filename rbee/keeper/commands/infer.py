@@ -11,7 +11,7 @@ import trio
 from rbee.adapters import http
 from rbee.adapters.logs import correlate
 from rbee.clients.worker import WorkerClient
-from rbee.errors import DrainingError, InternalError, RbeeError
+from rbee.errors import DrainingError, InternalError, NodeNotFoundError, RbeeError
 from rbee.keeper import interrupt, prompt, session
 from rbee.keeper.generation import Generation
 from rbee.keeper.progress import Progress
@@ -87,7 +87,8 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
                         http.decode_event(event.data, dict)
     except http.StreamLostError as exc:
         raise _unplaced(settings) from exc
-    except RbeeError:
+    except RbeeError as exc:
+        _name_node(exc)
         raise
     except BaseException:
         with trio.move_on_after(settings.timeouts.acknowledge, shield=True):
@@ -98,6 +99,12 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
     finally:
         terminal.end_progress()
     raise _unplaced(settings)
+
+
+def _name_node(error: RbeeError) -> None:
+    """Say on which node it happened, where the queen knows: a daemon's own words are about "here"."""
+    if (node := error.details.get("node")) is not None and not isinstance(error, NodeNotFoundError):
+        error.message = f"node {node}: {error.message}"
 
 
 def _unplaced(settings: Settings) -> RbeeError:
