@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROGRAM = Path(os.environ.get("RBEE_PYZ", "dist/rbee.pyz")).absolute()
+STANDIN = Path("tests/process/standin_worker.py").absolute()
 PATIENCE = 45.0
 """Seconds after which whatever a test waits for is not coming."""
 
@@ -74,11 +75,17 @@ class Machine:
             # Extracting the program once a session is enough.
             "RBEE_CACHE": os.environ.get("RBEE_TEST_CACHE", str(home / ".cache" / "rbee")),
         }
+        self.prefix: list[str] = []
+        """What stands before the program's command line: words that run it in other circumstances."""
         self._children: list[subprocess.Popen[bytes]] = []
 
     def command(self, *arguments: str | bytes) -> list[str | bytes]:
         """Return the command line that runs the program."""
-        return [self.python, str(PROGRAM), *arguments]
+        return [*self.prefix, self.python, str(PROGRAM), *arguments]
+
+    def stand_in(self, *behaviour: str) -> None:
+        """Have hives start the stand-in for a worker, which behaves as it is told."""
+        self.env["RBEE_WORKER_COMMAND"] = " ".join([self.python, str(STANDIN), *behaviour])
 
     def run(self, *arguments: str | bytes, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
         """Run a command of the program to its end."""
@@ -172,8 +179,8 @@ class Machine:
         return found
 
     def worker_processes(self) -> dict[int, list[str]]:
-        """Return pid → command line of the workers."""
-        return {pid: words for pid, words in self.processes().items() if "worker" in words[2:3]}
+        """Return pid → command line of the workers, stand-ins too."""
+        return {pid: words for pid, words in self.processes().items() if "--hive-url" in words}
 
     def end(self) -> None:
         """End the daemons that a scenario left running as it should; then nothing may be left."""

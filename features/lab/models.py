@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import math
+import os
+from typing import TYPE_CHECKING, NamedTuple
 
 import gguf
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 BYTES = 256
@@ -24,20 +27,9 @@ def byte_alphabet() -> list[str]:
 def make_model(path: Path, *, layers: int, width: int, heads: int = 8, context: int = 2048, seed: int = 1) -> Path:
     """Write a model in Q4_0; its size on disk is about `layers` × `width`² × 7 bytes."""
     rng = np.random.default_rng(seed)
-    feed_forward = width * 3
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_name("random")
-    writer.add_context_length(context)
-    writer.add_embedding_length(width)
-    writer.add_block_count(layers)
-    writer.add_feed_forward_length(feed_forward)
-    writer.add_head_count(heads)
-    writer.add_head_count_kv(heads)
-    writer.add_rope_dimension_count(width // heads)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_vocab_size(BYTES + 1)
-    writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q4_0)
-    _add_tokenizer(writer)
+    shape = _Shape(layers=layers, width=width, feed_forward=width * 3, heads=heads, kv_heads=heads, context=context)
+    writer = _begin(path, shape, gguf.LlamaFileType.MOSTLY_Q4_0)
+    made: dict[tuple[int, ...], np.ndarray] = {}
 
     def matrix(rows: int, columns: int) -> np.ndarray:
         blocks = rng.integers(0, 256, (rows, columns // Q4_0_BLOCK, Q4_0_BYTES), dtype=np.uint8)
@@ -45,25 +37,89 @@ def make_model(path: Path, *, layers: int, width: int, heads: int = 8, context: 
         blocks[:, :, :2] = np.frombuffer(np.float16(0.01).tobytes(), dtype=np.uint8)
         return blocks.reshape(rows, -1)
 
-    def add(name: str, data: np.ndarray) -> None:
-        writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType.Q4_0 if data.dtype == np.uint8 else None)
-
-    add("token_embd.weight", matrix(BYTES + 1, width))
-    add("output.weight", matrix(BYTES + 1, width))
-    add("output_norm.weight", np.ones(width, dtype=np.float32))
-    square, up, down = matrix(width, width), matrix(feed_forward, width), matrix(width, feed_forward)
-    for layer in range(layers):
-        for name in ("attn_q", "attn_k", "attn_v", "attn_output"):
-            add(f"blk.{layer}.{name}.weight", square)
-        for name, data in (("ffn_gate", up), ("ffn_up", up), ("ffn_down", down)):
-            add(f"blk.{layer}.{name}.weight", data)
-        for name in ("attn_norm", "ffn_norm"):
-            add(f"blk.{layer}.{name}.weight", np.ones(width, dtype=np.float32))
+    for name, extents in _tensors(shape):
+        if len(extents) == 1:
+            writer.add_tensor(name, np.ones(extents, dtype=np.float32))
+        else:
+            # Making the numbers takes longest, so layers share them.
+            data = made[extents] = made[extents] if extents in made else matrix(*extents)
+            writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType.Q4_0)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
     return path
+
+
+def make_sparse_model(path: Path, size: int) -> Path:
+    """Write a model of `size` bytes in F16 that takes next to nothing on the disk: its weights are a hole of zeros.
+
+    Its key-value cache is small: 512 bytes a token and layer.
+    """
+    width, feed_forward = 4096, 12288
+    per_layer = 2 * (2 * width * width + 2 * width * 128 + 3 * width * feed_forward)
+    shape = _Shape(
+        layers=(size - 4 * width * BYTES) // per_layer,
+        width=width,
+        feed_forward=feed_forward,
+        heads=32,
+        kv_heads=1,
+        context=2048,
+    )
+    writer = _begin(path, shape, gguf.LlamaFileType.MOSTLY_F16)
+    for name, extents in _tensors(shape):
+        kind = np.dtype(np.float32 if len(extents) == 1 else np.float16)
+        writer.add_tensor_info(name, extents, kind, math.prod(extents) * kind.itemsize)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_ti_data_to_file()
+    writer.close()
+    os.truncate(path, size)
+    return path
+
+
+class _Shape(NamedTuple):
+    layers: int
+    width: int
+    feed_forward: int
+    heads: int
+    kv_heads: int
+    context: int
+
+
+def _begin(path: Path, shape: _Shape, file_type: gguf.LlamaFileType) -> gguf.GGUFWriter:
+    writer = gguf.GGUFWriter(path, "llama")
+    writer.add_name("random")
+    writer.add_context_length(shape.context)
+    writer.add_embedding_length(shape.width)
+    writer.add_block_count(shape.layers)
+    writer.add_feed_forward_length(shape.feed_forward)
+    writer.add_head_count(shape.heads)
+    writer.add_head_count_kv(shape.kv_heads)
+    writer.add_rope_dimension_count(shape.width // shape.heads)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(BYTES + 1)
+    writer.add_file_type(file_type)
+    _add_tokenizer(writer)
+    return writer
+
+
+def _tensors(shape: _Shape) -> Iterator[tuple[str, tuple[int, ...]]]:
+    """Yield name and extents of each tensor; those of one extent are norms."""
+    width, keys = shape.width, shape.width // shape.heads * shape.kv_heads
+    up, down = (shape.feed_forward, width), (width, shape.feed_forward)
+    yield "token_embd.weight", (BYTES + 1, width)
+    yield "output.weight", (BYTES + 1, width)
+    yield "output_norm.weight", (width,)
+    for layer in range(shape.layers):
+        for name in ("attn_q", "attn_output"):
+            yield f"blk.{layer}.{name}.weight", (width, width)
+        for name in ("attn_k", "attn_v"):
+            yield f"blk.{layer}.{name}.weight", (keys, width)
+        for name, extents in (("ffn_gate", up), ("ffn_up", up), ("ffn_down", down)):
+            yield f"blk.{layer}.{name}.weight", extents
+        for name in ("attn_norm", "ffn_norm"):
+            yield f"blk.{layer}.{name}.weight", (width,)
 
 
 def _add_tokenizer(writer: gguf.GGUFWriter) -> None:
