@@ -25,8 +25,11 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Queen(_Section, kw_only=True):
+    """`max_waiting` requests may wait for a slot on one node."""
+
     host: str = "127.0.0.1"
     port: Port = 8080
+    max_waiting: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 100
 
 
 class Hive(_Section, kw_only=True):

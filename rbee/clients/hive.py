@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rbee.adapters import http
 from rbee.errors import InternalError, SpawnFailedError
@@ -12,6 +12,13 @@ from rbee.wire.common import Health, Narration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+
+
+_EVENTS: Final[dict[str, type[wire.HiveEvent]]] = {
+    "state": wire.WorkerList,
+    "worker": wire.WorkerRow,
+    "gone": wire.WorkerGone,
+}
 
 
 class HiveClient:
@@ -25,10 +32,19 @@ class HiveClient:
         delays = http.SHORT_CALL_DELAYS if patient else http.ONCE
         return await http.call(self._client, "GET", wire.HEALTH, Health, delays=delays)
 
-    async def workers(self) -> list[wire.WorkerRow]:
-        """Return the hive's workers."""
-        found = await http.call(self._client, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=http.SHORT_CALL_DELAYS)
-        return found.workers
+    async def workers(self) -> wire.WorkerList:
+        """Return the hive's workers, and those that ended without being asked to."""
+        return await http.call(self._client, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=http.SHORT_CALL_DELAYS)
+
+    async def follow(self, heard: Callable[[wire.HiveEvent], None]) -> None:
+        """Hold the hive's event stream and pass on what it tells, first the whole state, then each change.
+
+        Returns when the hive ends the stream; raises http.StreamLostError or an RbeeError when it is lost.
+        """
+        async with http.events(self._client, "GET", wire.EVENTS) as events:
+            async for event in events:
+                if (kind := _EVENTS.get(event.name)) is not None:
+                    heard(http.decode_event(event.data, kind))
 
     async def spawn(self, request: wire.SpawnRequest, tell: Callable[[Narration], None]) -> wire.SpawnReply:
         """Start a worker, passing on what the hive narrates; returns once the worker answers HTTP."""

@@ -67,6 +67,7 @@ class Hive:
         self._starts: dict[str, _Start] = {}
         self._children: dict[str, Child] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
+        self.is_over = False
         self.changed = trio.Event()
         """Set and replaced with each change; who takes it before looking misses nothing that lasts."""
 
@@ -149,6 +150,8 @@ class Hive:
                 with trio.move_on_at(math.inf if due is None else due):
                     (await self._inbox.receive())()
                 self._perform(self._pool.tick(trio.current_time()))
+            self.is_over = True
+            self._tell()
             self._written.close()
 
     def _decide(self, decision: Decision) -> None:
@@ -206,6 +209,9 @@ class Hive:
                         followed.cancel()
                     self._children.pop(worker.id, None)
                     self._store_soon(partial(state.delete_worker, worker_id=worker.id))
+        self._tell()
+
+    def _tell(self) -> None:
         self.changed.set()
         self.changed = trio.Event()
 

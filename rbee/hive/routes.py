@@ -115,4 +115,6 @@ async def _follow(hive: Hive, send: sse.Send) -> None:
         for name, message in view.changes(told, now):
             await send.send(sse.event(message, name))
         told = now
+        if hive.is_over:
+            return
         await changed.wait()

@@ -212,5 +212,12 @@ def _infer_options(parser: Parser) -> None:
     )
     add("--backend", metavar="NAME", default=None, help="cpu, cuda, …; `rbee detect` lists them")
     add("--device", metavar="N", default=None, type=whole(0, 1023), help="the backend's device")
+    add(
+        "--wait",
+        metavar="SECONDS",
+        default=0.0,
+        type=fraction(0, 3600),
+        help="wait in line so long for a slot where all are taken (default 0: ask again after 1, 2 and 4 s)",
+    )
 
     parser.add_argument("--json", action="store_true", default=False, help="print one JSON object at the end")

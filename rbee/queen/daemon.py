@@ -61,7 +61,7 @@ async def _serve(
     )
     url = serve.base_url(listener)
     hive = LocalHive(settings, token, options.config, ephemeral=options.ephemeral)
-    nodes = {LOCAL_NODE: Node(LOCAL_NODE, hive, token, call_seconds=settings.timeouts.call)}
+    nodes = {LOCAL_NODE: Node(LOCAL_NODE, hive, max_waiting=settings.queen.max_waiting)}
     async with trio.open_nursery() as nursery:
         app = routes.build(nodes, settings, token, nursery, stopping)
         server = serve.Server(app, listener)

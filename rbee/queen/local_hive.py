@@ -24,6 +24,7 @@ from rbee.wire.common import API_VERSION, Narration, base_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from rbee.adapters.config import Settings
     from rbee.wire.common import Health
@@ -128,6 +129,10 @@ class LocalHive:
             Narration(actor="queen-rbee", action="hive_ready", target="local", human=f"The hive answers at {ready.url}")
         )
         return ready.url
+
+    def connect(self, url: str) -> AbstractAsyncContextManager[hive_client.HiveClient]:
+        """Open a connection to the hive at `url`."""
+        return hive_client.connect(url, self._token, timeout=self._settings.timeouts.call)
 
     async def run(self) -> None:
         """Collect the exit of each hive we start, so that none stays a zombie; runs until cancelled."""

@@ -5,28 +5,39 @@ from __future__ import annotations
 import logging
 import math
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
 from rbee.adapters.logs import correlation
-from rbee.clients import hive as hive_client
-from rbee.errors import DrainingError, InternalError, InvalidApiKeyError, MissingApiKeyError, RbeeError
+from rbee.errors import (
+    AllSlotsBusyError,
+    DrainingError,
+    InternalError,
+    InvalidApiKeyError,
+    MissingApiKeyError,
+    RbeeError,
+)
 from rbee.queen import placement
+from rbee.queen.hive_view import HiveView
+from rbee.queen.waiting import Queue
 from rbee.wire.common import Narration
-from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerRow
+from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from rbee.clients.hive import HiveClient
-    from rbee.queen.local_hive import LocalHive
+    from rbee.queen.link import HiveLink
     from rbee.queen.placement import Wanted
     from rbee.wire.common import WorkerState
+    from rbee.wire.hive import HiveEvent
 
     Tell = Callable[[Narration], None]
 
 log = logging.getLogger(__name__)
+
+MAX_WAITING: Final = 100
 
 
 class Placed(NamedTuple):
@@ -38,18 +49,28 @@ class Placed(NamedTuple):
 
 
 class _Order:
-    """A request that waits to be placed."""
+    """A request that is to be placed; `wait` is how many seconds it would wait for a slot."""
 
-    def __init__(self, wanted: Wanted, tell: Tell) -> None:
+    def __init__(self, wanted: Wanted, tell: Tell, wait: float) -> None:
         self.wanted = wanted
         self.tell = tell
+        self.wait = wait
         self.correlation_id = correlation.get()
         self.done = trio.Event()
+        self.patience = trio.CancelScope()
+        self.waits_until: float | None = None
+        self.is_given_up = False
         self.result: Placed | RbeeError = InternalError("the queen ended")
 
     def settle(self, result: Placed | RbeeError) -> None:
         self.result = result
         self.done.set()
+
+
+class _GivenUp(NamedTuple):
+    """Nobody waits for this order any longer."""
+
+    order: _Order
 
 
 class _Started(NamedTuple):
@@ -59,36 +80,56 @@ class _Started(NamedTuple):
     result: SpawnReply | RbeeError
 
 
+_Message = _Order | _GivenUp | _Started | WorkerList | WorkerRow | WorkerGone | None
+"""What a node's inbox holds; None stands for a hive whose event stream was lost."""
+
+
 class Node:
     """One node. `run` owns its state; orders come in over a channel and are answered when they are placed."""
 
-    def __init__(self, name: str, hive: LocalHive, token: str, *, call_seconds: float = 5.0) -> None:
+    def __init__(self, name: str, hive: HiveLink, *, max_waiting: int = MAX_WAITING) -> None:
         self.name = name
         self._hive = hive
-        self._token = token
-        self._call_seconds = call_seconds
-        self._send, self._inbox = trio.open_memory_channel["_Order | _Started"](math.inf)
+        self._view = HiveView(hive)
+        self._send, self._inbox = trio.open_memory_channel["_Message"](math.inf)
         self._starting: dict[Wanted, list[_Order]] = {}
+        self._queue: Queue[_Order] = Queue(max_waiting)
+        # What the event stream has told; an answer to a call of ours may be older.
+        self._rows: dict[str, WorkerRow] = {}
+        self._is_seen = False
         self._current: _Order | None = None
 
-    async def place(self, wanted: Wanted, tell: Tell) -> Placed:
-        """Return a worker for `wanted`, started if need be; what happens is told meanwhile."""
-        order = _Order(wanted, tell)
+    async def place(self, wanted: Wanted, tell: Tell, wait: float = 0) -> Placed:
+        """Return a worker for `wanted`, started if need be; what happens is told meanwhile.
+
+        Where all its slots are taken, the request waits up to `wait` seconds for one; without, it is sent there all the
+        same, and the worker answers for itself. Raises AllSlotsBusyError when the wait was in vain, or too many wait.
+        """
+        order = _Order(wanted, tell, wait)
         try:
             self._send.send_nowait(order)
         except trio.BrokenResourceError:
             raise DrainingError("the queen is shutting down") from None
-        await order.done.wait()
+        try:
+            with order.patience:
+                await order.done.wait()
+        finally:
+            if not order.done.is_set():
+                order.is_given_up = True
+                with suppress(trio.BrokenResourceError):
+                    self._send.send_nowait(_GivenUp(order))
+        if not order.done.is_set():
+            raise AllSlotsBusyError(f"no slot got free within the {wait:g} s that the request waited", waited_s=wait)
         if isinstance(order.result, RbeeError):
             raise order.result
         return order.result
 
-    async def workers(self) -> list[WorkerRow] | None:
+    async def workers(self) -> WorkerList | None:
         """Return the node's workers, or None when its hive does not answer; starts nothing."""
         try:
             if (url := await self._hive.find()) is None:
                 return None
-            async with hive_client.connect(url, self._token, timeout=self._call_seconds) as client:
+            async with self._hive.connect(url) as client:
                 return await client.workers()
         except RbeeError as exc:
             log.warning("the hive of %s: %s", self.name, exc)
@@ -98,16 +139,19 @@ class Node:
         """Place orders until cancelled; whoever waits then is told that the queen shuts down."""
         try:
             async with trio.open_nursery() as nursery:
-                async for message in self._inbox:
-                    if isinstance(message, _Started):
-                        self._settle_start(message)
-                    else:
-                        self._current = message
-                        await self._handle(message, nursery)
-                        self._current = None
+                nursery.start_soon(self._view.run, self._send.send_nowait)
+                while True:
+                    now = trio.current_time()
+                    lapse = self._queue.promises.due(now) if self._queue.waiters else None
+                    messages: list[_Message] = []
+                    with trio.move_on_at(math.inf if lapse is None else lapse):
+                        messages.append(await self._inbox.receive())
+                    for message in messages:
+                        await self._take(message, nursery)
+                    self._dispatch()
         finally:
             waiting = [order for orders in self._starting.values() for order in orders]
-            for order in [*waiting, self._current, *self._unread()]:
+            for order in [*waiting, *self._queue.waiters, self._current, *self._unread()]:
                 if order is not None and not order.done.is_set():
                     order.settle(DrainingError("the queen is shutting down"))
             self._inbox.close()
@@ -120,6 +164,44 @@ class Node:
                 if isinstance(message, _Order):
                     yield message
 
+    async def _take(self, message: _Message, nursery: trio.Nursery) -> None:
+        match message:
+            case _Order(is_given_up=True):
+                pass
+            case _Order():
+                self._current = message
+                await self._handle(message, nursery)
+                self._current = None
+            case _GivenUp(order=order):
+                self._queue.remove(order)
+            case _Started():
+                self._settle_start(message)
+            case None:
+                self._rows, self._is_seen = {}, False
+                self._again(self._queue.waiters)
+            case _:
+                self._see(message)
+
+    def _see(self, event: HiveEvent) -> None:
+        """Take note of what the hive tells."""
+        now = trio.current_time()
+        match event:
+            case WorkerList(workers=rows):
+                self._is_seen = True
+                for gone in self._rows.keys() - {row.id for row in rows}:
+                    self._forget(gone)
+                for row in rows:
+                    self._see(row)
+            case WorkerRow():
+                self._queue.promises.see(self._rows.get(event.id), event, now)
+                self._rows[event.id] = event
+            case WorkerGone():
+                self._forget(event.id)
+
+    def _forget(self, worker_id: str) -> None:
+        self._rows.pop(worker_id, None)
+        self._queue.promises.forget(worker_id)
+
     async def _handle(self, order: _Order, nursery: trio.Nursery) -> None:
         if (waiting := self._starting.get(order.wanted)) is not None:
             waiting.append(order)
@@ -127,24 +209,63 @@ class Node:
         correlation.set(order.correlation_id)  # what is asked and logged for this order, by the tasks it starts too
         try:
             url = await self._hive.ensure(order.tell)
-            async with hive_client.connect(url, self._token, timeout=self._call_seconds) as client:
-                found = placement.choose_worker(await _workers(client, url), order.wanted)
+            self._view.look()
+            async with self._hive.connect(url) as client:
+                rows = (await _workers(client, url)).workers
         except RbeeError as exc:
             order.settle(exc)
             return
-        if found is not None:
-            order.tell(
-                Narration(
-                    actor="queen-rbee",
-                    action="choose_worker",
-                    target=self.name,
-                    human=f"A worker with {found.model_ref} runs on {self.name} already ({found.state})",
+        now = trio.current_time()
+        found = placement.choose_worker(rows, order.wanted)
+        if found is None:
+            self._starting[order.wanted] = [order]
+            nursery.start_soon(self._start, url, order.wanted)
+        elif (free := self._queue.choose(rows, order.wanted, now)) is not None:
+            self._queue.promises.make(free, now)
+            self._settle_at(order, free)
+        elif order.wait:
+            self._let_wait(order)
+        else:
+            self._settle_at(order, found)
+
+    def _let_wait(self, order: _Order) -> None:
+        if self._queue.is_full:
+            order.settle(
+                AllSlotsBusyError(
+                    f"all slots are busy, and {self._queue.limit} requests wait for one already",
+                    waiting=self._queue.limit,
                 )
             )
-            order.settle(Placed(found.id, found.url, found.state))
             return
-        self._starting[order.wanted] = [order]
-        nursery.start_soon(self._start, url, order.wanted)
+        self._queue.waiters.append(order)
+        if order.waits_until is None:
+            order.waits_until = trio.current_time() + order.wait
+        order.patience.deadline = order.waits_until
+        before = len(self._queue.waiters) - 1
+        human = f"All slots are busy; waiting up to {order.wait:g} s for one" + (f", after {before}" if before else "")
+        order.tell(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
+
+    def _settle_at(self, order: _Order, row: WorkerRow) -> None:
+        human = f"A worker with {row.model_ref} runs on {self.name} already ({row.state})"
+        order.tell(Narration(actor="queen-rbee", action="choose_worker", target=self.name, human=human))
+        order.settle(Placed(row.id, row.url, row.state))
+
+    def _dispatch(self) -> None:
+        """Give free slots to the requests that wait for them."""
+        if not self._is_seen:
+            return
+        turns = self._queue.turns(list(self._rows.values()), trio.current_time())
+        for order, row in turns:
+            if row is not None:
+                self._settle_at(order, row)
+        self._again([order for order, row in turns if row is None])
+
+    def _again(self, orders: list[_Order]) -> None:
+        """Place orders anew, whose workers or hive have gone."""
+        for order in list(orders):
+            self._queue.remove(order)
+            order.patience.deadline = math.inf
+            self._send.send_nowait(order)
 
     async def _start(self, url: str, wanted: Wanted) -> None:
         def tell(narration: Narration) -> None:
@@ -154,24 +275,28 @@ class Node:
         request = SpawnRequest(model_ref=wanted.model_ref, backend=wanted.backend, device=wanted.device)
         result: SpawnReply | RbeeError
         try:
-            async with hive_client.connect(url, self._token, timeout=self._call_seconds) as client:
+            async with self._hive.connect(url) as client:
                 result = await client.spawn(request, tell)
         except RbeeError as exc:
             result = exc
         self._send.send_nowait(_Started(wanted, result))
 
     def _settle_start(self, started: _Started) -> None:
-        outcome: Placed | RbeeError
+        orders = self._starting.pop(started.wanted)
         if isinstance(started.result, RbeeError):
-            outcome = started.result
-            outcome.details.setdefault("node", self.name)
-        else:
-            outcome = Placed(started.result.worker_id, started.result.url, started.result.state)
-        for order in self._starting.pop(started.wanted):
-            order.settle(outcome)
+            started.result.details.setdefault("node", self.name)
+            for order in orders:
+                order.settle(started.result)
+            return
+        reply = started.result
+        for order in orders:
+            if order.wait:
+                self._send.send_nowait(order)  # it may not be the first there
+            else:
+                order.settle(Placed(reply.worker_id, reply.url, reply.state))
 
 
-async def _workers(client: HiveClient, url: str) -> list[WorkerRow]:
+async def _workers(client: HiveClient, url: str) -> WorkerList:
     """Return the hive's workers; a refusal names the hive, or our caller would take it for one of its own token."""
     try:
         return await client.workers()

@@ -28,8 +28,13 @@ none, it says so at once; to start a second copy of a model is the user's decisi
 
 def choose_worker(workers: Sequence[WorkerRow], wanted: Wanted) -> WorkerRow | None:
     """Return the worker that should serve the request, or None when one has to be started."""
-    fitting = [worker for worker in workers if _fits(worker, wanted)]
-    return min(fitting, key=lambda worker: (_ORDER[worker.state], -worker.slots_available), default=None)
+    return next(iter(fitting(workers, wanted)), None)
+
+
+def fitting(workers: Sequence[WorkerRow], wanted: Wanted) -> list[WorkerRow]:
+    """Return the workers that can serve the request, the best first."""
+    found = [worker for worker in workers if _fits(worker, wanted)]
+    return sorted(found, key=lambda worker: (_ORDER[worker.state], -worker.slots_available))
 
 
 def _fits(worker: WorkerRow, wanted: Wanted) -> bool:

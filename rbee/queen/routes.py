@@ -6,14 +6,16 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
+import trio
 from quart import Response, request
 
 from rbee import __version__
 from rbee.adapters import http, metrics, sse, tokens
 from rbee.adapters.app import answer, body, empty, new_app, streamed, wants_stream
-from rbee.errors import DrainingError, NodeNotFoundError, RbeeError
+from rbee.errors import AllSlotsBusyError, DrainingError, NodeNotFoundError, RbeeError
 from rbee.queen.placement import Wanted
 from rbee.queen.relay import relay
+from rbee.queen.swarm import workers_of
 from rbee.queen.tasks import Task, Tasks
 from rbee.wire import model_ref
 from rbee.wire import queen as wire
@@ -21,15 +23,16 @@ from rbee.wire import worker as worker_wire
 from rbee.wire.decode import convert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
-    import trio
     from quart_trio import QuartTrio
 
     from rbee.adapters.config import Settings
     from rbee.adapters.lifecycle import Stopping
     from rbee.queen.node import Node
     from rbee.wire.common import Narration
+
+    Tell = Callable[[Narration], None]
 
 
 def build(
@@ -45,9 +48,9 @@ def build(
             raise NodeNotFoundError(f"node {name} is not in the registry", node=name)
         return node
 
-    async def place(task: wire.TaskRequest, wanted: Wanted, tell: Callable[[Narration], None]) -> wire.TaskHandle:
+    async def place(task: wire.TaskRequest, wanted: Wanted, tell: Tell) -> wire.TaskHandle:
         node = node_named(task.node or settings.defaults.node or wire.LOCAL_NODE)
-        placed = await node.place(wanted, tell)
+        placed = await node.place(wanted, tell, task.wait_s)
         return wire.TaskHandle(
             request_id=task.request_id or "",
             node=node.name,
@@ -71,7 +74,7 @@ def build(
         wanted = Wanted(str(ref), task.backend, task.device)
         node_named(task.node or settings.defaults.node or wire.LOCAL_NODE)
 
-        async def run(tracked: Task, tell: Callable[[Narration], None]) -> wire.TaskHandle:
+        async def run(tracked: Task, tell: Tell) -> wire.TaskHandle:
             handle = await place(task, wanted, tell)
             tracked.worker = (handle.worker_url, handle.api_key)
             return handle
@@ -84,12 +87,24 @@ def build(
             response.headers.update(headers)
             return response
 
+        async def serve(send: sse.Send, place: Callable[[Tell], Awaitable[wire.TaskHandle]]) -> None:
+            patient_until = trio.current_time() + task.wait_s
+            while True:
+                handle = await sse.narrated(send, place, "worker")
+                try:
+                    if task.relay:
+                        await relay(send, task, handle, settings.timeouts.loading)
+                except AllSlotsBusyError:
+                    # Someone who did not ask the queen was faster.
+                    if trio.current_time() >= patient_until:
+                        raise
+                else:
+                    return
+
         async def produce(send: sse.Send) -> None:
             with tasks.track(request_id) as tracked:
-                handle = await sse.narrated(send, partial(run, tracked), "worker")
-                if task.relay:
-                    # Within: while the model loads, the worker does not know yet that there is anything to cancel.
-                    await relay(send, task, handle, settings.timeouts.loading)
+                # Within: while the model loads, the worker does not know yet that there is anything to cancel.
+                await serve(send, partial(run, tracked))
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat, headers=headers)
 
@@ -109,21 +124,21 @@ def build(
     async def list_workers() -> Response:
         name = request.args.get("node")
         chosen = [node_named(name)] if name is not None else list(nodes.values())
-        return answer(wire.SwarmWorkers(workers=await _workers_of(chosen)))
+        return answer(await workers_of(chosen))
 
     @app.get(wire.WORKERS_HEALTH)
     async def workers_health() -> Response:
         node = node_named(request.args.get("node", wire.LOCAL_NODE))
-        rows = await node.workers()
+        found = await node.workers()
         workers = [
             wire.WorkerHealth(worker_id=row.id, state=row.state, ready=row.state in ("idle", "busy"))
-            for row in rows or []
+            for row in (found.workers if found else [])
         ]
-        return answer(wire.NodeHealth(status="unreachable" if rows is None else "alive", workers=workers))
+        return answer(wire.NodeHealth(status="unreachable" if found is None else "alive", workers=workers))
 
     @app.get(metrics.PATH)
     async def exposition() -> Response:
-        workers = await _workers_of(list(nodes.values()))
+        workers = (await workers_of(list(nodes.values()))).workers
         return Response(
             metrics.render(
                 metrics.Gauge("rbee_nodes", "Known nodes", None, {"": len(nodes)}),
@@ -133,21 +148,3 @@ def build(
         )
 
     return app
-
-
-async def _workers_of(nodes: list[Node]) -> list[wire.SwarmWorker]:
-    return [
-        wire.SwarmWorker(
-            worker_id=row.id,
-            node=node.name,
-            state=row.state,
-            model_ref=row.model_ref,
-            url=row.url,
-            backend=row.backend,
-            device=row.device,
-            slots_total=row.slots_total,
-            slots_available=row.slots_available,
-        )
-        for node in nodes
-        for row in await node.workers() or []
-    ]

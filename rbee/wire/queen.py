@@ -33,7 +33,11 @@ class QueenHealth(Message, kw_only=True):
 
 
 class TaskRequest(Sampling, kw_only=True):
-    """An inference to place. `relay` streams the worker's answer through the queen."""
+    """An inference to place. `relay` streams the worker's answer through the queen.
+
+    `wait_s` is how many seconds it may wait at the queen for a slot where all are taken; 0 goes to the worker at once,
+    which then answers that it is busy.
+    """
 
     prompt: Prompt
     node: Name | None = None
@@ -43,6 +47,7 @@ class TaskRequest(Sampling, kw_only=True):
     device: DeviceIndex | None = None
     request_id: Uuid | None = None
     relay: bool = False
+    wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
     narrate: bool = False
 
 
@@ -77,8 +82,26 @@ class SwarmWorker(Message, kw_only=True):
     slots_available: int
 
 
-class SwarmWorkers(Message, kw_only=True):
+class EndedWorker(Message, kw_only=True):
+    """A worker that has ended without being asked to; the fields are those of the hive's `EndedWorker`."""
+
+    worker_id: str
+    node: str
+    model_ref: str
+    backend: str
+    device: int
+    pid: int
+    reason: str
+    ended_at: float
+    log: str
+    last_lines: list[str]
+
+
+class SwarmWorkers(Message, kw_only=True, omit_defaults=True):
+    """The workers that are, and the last ones that ended without being asked to."""
+
     workers: list[SwarmWorker]
+    ended: list[EndedWorker] = msgspec.field(default_factory=list)
 
 
 class WorkerHealth(Message, kw_only=True):

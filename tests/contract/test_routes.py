@@ -48,7 +48,7 @@ async def apps(
     machine = LocalMachine(settings, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
     hive = Hive(Limits(), machine, store.transact)
     nursery.start_soon(hive.run)
-    node = Node("local", LocalHive(settings, TOKEN, None, ephemeral=False), TOKEN)
+    node = Node("local", LocalHive(settings, TOKEN, None, ephemeral=False))
     yield {
         "queen": rbee.queen.routes.build({"local": node}, settings, TOKEN, nursery, Stopping()),
         "hive": rbee.hive.routes.build(hive, TOKEN, tmp_path, nursery, lambda: None),

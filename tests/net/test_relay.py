@@ -45,7 +45,7 @@ class StandIn:
         self.cancelled: list[str] = []
         self.url = ""
 
-    async def place(self, wanted: object, tell: object) -> Placed:
+    async def place(self, wanted: object, tell: object, wait: float) -> Placed:
         return Placed("w", self.url, "loading")
 
     def app(self, nursery: trio.Nursery) -> QuartTrio:

@@ -13,10 +13,13 @@ from rbee.queen.node import Node
 from rbee.queen.placement import Wanted
 
 if TYPE_CHECKING:
-    from rbee.queen.local_hive import LocalHive
+    from rbee.queen.link import HiveLink
 
 
 class StartsForEver:
+    async def find(self) -> None:
+        return None
+
     async def ensure(self, tell: object) -> str:
         await trio.sleep_forever()
         raise AssertionError
@@ -24,7 +27,7 @@ class StartsForEver:
 
 async def test_every_order_is_told_that_the_queen_ends() -> None:
     """The first is being handled, and the others have not been read from the inbox yet."""
-    node = Node("local", cast("LocalHive", StartsForEver()), "token")
+    node = Node("local", cast("HiveLink", StartsForEver()))
     told = []
 
     async def order(model: str) -> None:

@@ -65,6 +65,7 @@ def _task(options: Namespace, settings: Settings) -> TaskRequest:
         "max_tokens": options.max_tokens,
         "backend": options.backend,
         "device": options.device,
+        "wait_s": options.wait,
         "request_id": str(uuid.uuid4()),
     }
     return convert(values, TaskRequest, strict=True)

@@ -1,0 +1,66 @@
+"""Holds the event stream of one hive for as long as it runs, and takes it up again with the next."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.adapters.http import StreamLostError
+from rbee.errors import RbeeError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.queen.link import HiveLink
+    from rbee.wire.hive import HiveEvent
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS: Final = 10.0
+"""How often a hive is looked for that somebody else may have started."""
+AGAIN_SECONDS: Final = 0.5
+"""Before another try after a stream was lost; doubled with each that fails."""
+
+
+class HiveView:
+    """What a hive tells by itself."""
+
+    def __init__(self, hive: HiveLink) -> None:
+        self._hive = hive
+        self._reason_to_look = trio.Event()
+
+    def look(self) -> None:
+        """A hive answers now."""
+        self._reason_to_look.set()
+
+    async def run(self, heard: Callable[[HiveEvent | None], None]) -> None:
+        """Pass on each event, and None when the stream was lost; runs until cancelled."""
+        pause = AGAIN_SECONDS
+        while True:
+            self._reason_to_look = trio.Event()
+            if await self._follow(heard):
+                pause = AGAIN_SECONDS
+            with trio.move_on_after(pause):
+                await self._reason_to_look.wait()
+            pause = min(2 * pause, LOOK_SECONDS)
+
+    async def _follow(self, heard: Callable[[HiveEvent | None], None]) -> bool:
+        """Follow the hive while it answers; returns whether it did."""
+        was_heard = False
+
+        def pass_on(event: HiveEvent) -> None:
+            nonlocal was_heard
+            was_heard = True
+            heard(event)
+
+        try:
+            if (url := await self._hive.find()) is not None:
+                async with self._hive.connect(url) as client:
+                    await client.follow(pass_on)
+        except (StreamLostError, RbeeError) as exc:
+            log.debug("the hive's events: %s", exc)
+        if was_heard:
+            heard(None)
+        return was_heard

@@ -1,0 +1,28 @@
+"""What the queen needs of a node's hive, wherever that runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from rbee.clients.hive import HiveClient
+    from rbee.wire.common import Narration
+
+
+class HiveLink(Protocol):
+    """The way to one hive."""
+
+    async def find(self) -> str | None:
+        """Return the URL of the hive if it runs, else None; starts nothing. Raises why it cannot be used."""
+        ...
+
+    async def ensure(self, tell: Callable[[Narration], None]) -> str:
+        """Return the URL of the hive, started if need be; raises why it could not be."""
+        ...
+
+    def connect(self, url: str) -> AbstractAsyncContextManager[HiveClient]:
+        """Open a connection to the hive at `url`."""
+        ...

@@ -1,0 +1,223 @@
+"""How a node lets requests wait for a slot: over a hive in this process, with the mock clock."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, contextmanager
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import trio
+import trio.testing
+
+from rbee.errors import AllSlotsBusyError, DrainingError
+from rbee.queen.node import Node, Placed
+from rbee.queen.placement import Wanted
+from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList, WorkerRow
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from trio.testing import MockClock
+
+    from rbee.queen.link import HiveLink
+    from rbee.wire.common import Narration
+
+WANTED = Wanted("builtin:bee-stories", None, None)
+
+
+def row(busy: int, state: str = "", worker_id: str = "w") -> WorkerRow:
+    return WorkerRow(
+        id=worker_id,
+        url=f"http://127.0.0.1/{worker_id}",
+        model_ref=WANTED.model_ref,
+        backend="cpu",
+        device=0,
+        state=cast("Any", state or ("busy" if busy else "idle")),
+        slots_total=1,
+        slots_available=1 - busy,
+        pid=1,
+    )
+
+
+class Hive:
+    """Both the link and the client: one worker's row, shown on demand and told on the stream."""
+
+    def __init__(self, *rows: WorkerRow) -> None:
+        self.rows = list(rows)
+        self.heard: Callable[[Any], None] | None = None
+        self.started = 0
+        self.is_cut = trio.Event()
+
+    async def find(self) -> str:
+        return "http://127.0.0.1:9200"
+
+    async def ensure(self, tell: object) -> str:
+        return await self.find()
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[Hive]:
+        yield self
+
+    async def workers(self) -> WorkerList:
+        await trio.lowlevel.checkpoint()
+        return WorkerList(workers=list(self.rows))
+
+    async def follow(self, heard: Callable[[Any], None]) -> None:
+        self.heard = heard
+        heard(await self.workers())
+        await self.is_cut.wait()
+
+    async def spawn(self, request: object, tell: object) -> SpawnReply:
+        self.started += 1
+        await trio.sleep(1)
+        self.show(row(0, "loading", f"new{self.started}"))
+        return SpawnReply(worker_id=self.rows[-1].id, url=self.rows[-1].url, state="loading", api_key="k")
+
+    def show(self, changed: WorkerRow) -> None:
+        self.rows = [*(known for known in self.rows if known.id != changed.id), changed]
+        if self.heard is not None:
+            self.heard(changed)
+
+    def lose(self, worker_id: str) -> None:
+        self.rows = [known for known in self.rows if known.id != worker_id]
+        assert self.heard is not None
+        self.heard(WorkerGone(id=worker_id))
+
+
+class Lab:
+    """A node that runs, and what became of the requests."""
+
+    def __init__(self, hive: Hive, nursery: trio.Nursery, **options: Any) -> None:
+        self.hive = hive
+        self.nursery = nursery
+        self.node = Node("local", cast("HiveLink", hive), **options)
+        self.placed: list[tuple[str, str]] = []
+        self.told: list[str] = []
+        self.errors: dict[str, Exception] = {}
+        nursery.start_soon(self.node.run)
+
+    async def ask(self, name: str, wait: float) -> None:
+        def tell(narration: Narration) -> None:
+            self.told.append(narration.human)
+
+        async def order() -> None:
+            try:
+                placed = await self.node.place(WANTED, tell, wait)
+                assert isinstance(placed, Placed)
+                self.placed.append((name, placed.worker_id))
+            except (AllSlotsBusyError, DrainingError) as exc:
+                self.errors[name] = exc
+
+        self.nursery.start_soon(order)
+        # Not `wait_all_tasks_blocked` alone: the autojump clock waits for that too.
+        await trio.testing.wait_all_tasks_blocked()
+
+
+@contextmanager
+def ended(nursery: trio.Nursery) -> Iterator[None]:
+    yield
+    nursery.cancel_scope.cancel()
+
+
+async def test_without_a_wait_a_busy_worker_is_named_at_once() -> None:
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            lab = Lab(Hive(row(1)), nursery)
+            await lab.ask("a", 0)
+            assert lab.placed == [("a", "w")]
+
+
+async def test_who_waits_gets_the_slot_that_gets_free_in_the_order_of_arrival() -> None:
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            lab = Lab(Hive(row(1)), nursery)
+            for name in "abc":
+                await lab.ask(name, 60)
+            assert lab.placed == []
+            assert lab.told == [
+                "All slots are busy; waiting up to 60 s for one",
+                "All slots are busy; waiting up to 60 s for one, after 1",
+                "All slots are busy; waiting up to 60 s for one, after 2",
+            ]
+            for number in (1, 2, 3):
+                lab.hive.show(row(0))
+                await trio.testing.wait_all_tasks_blocked()
+                assert [name for name, _ in lab.placed] == list("abc"[:number])
+                lab.hive.show(row(1))
+                await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_a_wait_in_vain_ends_with_the_error_of_a_busy_worker(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            lab = Lab(Hive(row(1)), nursery)
+            await lab.ask("a", 7)
+            await trio.sleep(6.9)
+            assert lab.errors == {}
+            await trio.sleep(0.2)
+            assert "7 s" in str(lab.errors["a"])
+            lab.hive.show(row(0))
+            await trio.sleep(1)
+            assert lab.placed == []
+
+
+async def test_one_more_than_may_wait_is_refused_at_once() -> None:
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            lab = Lab(Hive(row(1)), nursery, max_waiting=1)
+            await lab.ask("a", 60)
+            await lab.ask("b", 60)
+            assert isinstance(lab.errors["b"], AllSlotsBusyError)
+            assert lab.placed == []
+
+
+async def test_who_gives_up_leaves_the_line() -> None:
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            lab = Lab(Hive(row(1)), nursery, max_waiting=1)
+            with trio.CancelScope() as impatient:
+                async with trio.open_nursery() as callers:
+                    callers.start_soon(lab.node.place, WANTED, lambda _: None, 60)
+                    await trio.testing.wait_all_tasks_blocked()
+                    impatient.cancel()
+            await lab.ask("b", 60)
+            lab.hive.show(row(0))
+            await trio.testing.wait_all_tasks_blocked()
+            assert lab.placed == [("b", "w")]
+
+
+async def test_when_the_worker_goes_one_is_started_for_those_who_wait(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            lab = Lab(Hive(row(1)), nursery)
+            await lab.ask("a", 60)
+            lab.hive.lose("w")
+            await trio.sleep(5)
+            assert lab.placed == [("a", "new1")]
+            assert lab.hive.started == 1
+
+
+async def test_a_cut_stream_is_taken_up_again_and_nobody_is_forgotten(autojump_clock: MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            lab = Lab(Hive(row(1)), nursery)
+            await lab.ask("a", 60)
+            cut, lab.hive.is_cut = lab.hive.is_cut, trio.Event()
+            lab.hive.heard = None
+            lab.hive.show(row(0))
+            cut.set()
+            await trio.sleep(20)
+            assert lab.placed == [("a", "w")]
+
+
+async def test_who_waits_is_told_when_the_queen_ends() -> None:
+    async with trio.open_nursery() as callers, trio.open_nursery() as nursery:
+        lab = Lab(Hive(row(1)), nursery)
+
+        async def order() -> None:
+            with pytest.raises(DrainingError):
+                await lab.node.place(WANTED, lambda _: None, 60)
+
+        callers.start_soon(order)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()

@@ -1,0 +1,149 @@
+"""Which waiting request gets which slot, and that no slot is given twice."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee.queen.placement import Wanted
+from rbee.queen.waiting import PROMISE_SECONDS, Promises, Queue, Turn
+from rbee.wire.hive import WorkerRow
+
+REF = "builtin:bee-stories"
+ANY = Wanted(REF, None, None)
+
+
+class Waiter(NamedTuple):
+    name: str
+    wanted: Wanted = ANY
+
+
+def row(state: str = "idle", busy: int = 0, total: int = 2, **changed: Any) -> WorkerRow:
+    values: dict[str, Any] = {
+        "id": "w",
+        "url": "http://127.0.0.1:8001",
+        "model_ref": REF,
+        "backend": "cpu",
+        "device": 0,
+        "state": state,
+        "slots_total": total,
+        "slots_available": total - busy if state in ("idle", "busy") else 0,
+        "pid": 1,
+    }
+    return WorkerRow(**(values | changed))
+
+
+def waiting(*names: str, limit: int = 10) -> Queue[Waiter]:
+    queue: Queue[Waiter] = Queue(limit)
+    queue.waiters += [Waiter(name) for name in names]
+    return queue
+
+
+def test_a_slot_goes_to_who_waits_longest() -> None:
+    queue = waiting("a", "b", "c")
+    assert queue.turns([row("busy", 2)], 0) == []
+    one = row("busy", 1)
+    assert queue.turns([one], 0) == [Turn(Waiter("a"), one)]
+    assert [waiter.name for waiter in queue.waiters] == ["b", "c"]
+
+
+def test_a_slot_is_not_given_twice_before_it_is_seen_to_be_taken() -> None:
+    queue = waiting("a", "b")
+    one = row("busy", 1)
+    assert len(queue.turns([one], 0)) == 1
+    assert queue.turns([one], PROMISE_SECONDS / 2) == []
+
+
+def test_a_slot_that_was_taken_is_promised_no_longer() -> None:
+    queue = waiting("a", "b", "c")
+    free, full = row("busy", 1), row("busy", 2)
+    queue.turns([free], 0)
+    queue.promises.see(free, full, 0.1)
+    queue.promises.see(full, free, 0.2)
+    assert [turn.waiter.name for turn in queue.turns([free], 0.2)] == ["b"]
+
+
+def test_a_promise_that_is_not_taken_up_lapses() -> None:
+    queue = waiting("a", "b")
+    one = row("busy", 1)
+    queue.turns([one], 0)
+    assert queue.promises.due(0) == PROMISE_SECONDS
+    assert [turn.waiter.name for turn in queue.turns([one], PROMISE_SECONDS)] == ["b"]
+
+
+def test_the_slots_of_a_worker_that_loads_are_promised_until_it_has_loaded() -> None:
+    queue = waiting("a", "b", "c")
+    loading = row("loading")
+    assert [turn.waiter.name for turn in queue.turns([loading], 0)] == ["a", "b"]
+    assert queue.turns([loading], 1000) == []
+    assert queue.promises.due(1000) is None
+    idle = row("idle")
+    queue.promises.see(loading, idle, 1000)
+    assert queue.turns([idle], 1000) == []
+    assert queue.promises.due(1000) == 1000 + PROMISE_SECONDS
+
+
+def test_who_waits_for_a_worker_that_has_gone_is_placed_anew() -> None:
+    queue = waiting("a")
+    assert queue.turns([row("draining")], 0) == [Turn(Waiter("a"), None)]
+    assert queue.waiters == []
+
+
+def test_nobody_waits_behind_a_request_for_another_model() -> None:
+    queue = waiting()
+    queue.waiters += [Waiter("other", Wanted("file:/other.gguf", None, None)), Waiter("a")]
+    rows = [row("busy", 2, id="x", model_ref="file:/other.gguf"), row("idle")]
+    assert [turn.waiter.name for turn in queue.turns(rows, 0)] == ["a"]
+
+
+def test_the_queue_is_bounded() -> None:
+    assert not waiting("a", limit=2).is_full
+    assert waiting("a", "b", limit=2).is_full
+    assert waiting(limit=0).is_full
+
+
+def test_what_is_gone_is_forgotten() -> None:
+    promises = Promises()
+    promises.make(row(), 0)
+    promises.forget("w")
+    assert promises.free(row(), 0) == 2
+    assert promises.due(0) is None
+
+
+@given(
+    st.lists(
+        st.one_of(
+            st.tuples(st.just("turns"), st.floats(0, 0.4)),
+            st.tuples(st.just("arrive"), st.just(0.0)),
+            st.tuples(st.just("end"), st.just(0.0)),
+        ),
+        max_size=60,
+    )
+)
+def test_no_more_requests_are_sent_than_there_are_slots(steps: list[tuple[str, float]]) -> None:
+    """Each request that was sent arrives within the time of a promise, and is seen at once."""
+    queue = waiting(*map(str, range(50)))
+    now, on_the_way, busy = 0.0, [], 0
+    shown = row("idle", total=3)
+
+    def show() -> None:
+        nonlocal shown
+        new = row("busy" if busy else "idle", busy, total=3)
+        queue.promises.see(shown, new, now)
+        shown = new
+
+    for step, passes in steps:
+        now += passes
+        while on_the_way and (step == "arrive" or on_the_way[0] + PROMISE_SECONDS <= now + 0.5):
+            on_the_way.pop(0)
+            busy += 1
+            show()
+            if step == "arrive":
+                break
+        if step == "end" and busy:
+            busy -= 1
+            show()
+        on_the_way += [now for _ in queue.turns([shown], now)]
+        assert busy + len(on_the_way) <= 3
