@@ -68,6 +68,13 @@ class Defaults(_Section, kw_only=True):
     node: str | None = None
 
 
+class Logs(_Section, kw_only=True):
+    """`max_bytes` bounds each log file, and the older one beside it; `kept_workers` counts logs of ended workers."""
+
+    max_bytes: Annotated[int, msgspec.Meta(ge=10_000, le=1 << 40)] = 10_000_000
+    kept_workers: Annotated[int, msgspec.Meta(ge=1, le=10_000)] = 20
+
+
 class Timeouts(_Section, kw_only=True):
     """Seconds. Where a field stands for several steps the comment says which."""
 
@@ -109,6 +116,7 @@ class Settings(_Section, kw_only=True):
     worker: Worker = msgspec.field(default_factory=Worker)
     paths: Paths = msgspec.field(default_factory=Paths)
     defaults: Defaults = msgspec.field(default_factory=Defaults)
+    logs: Logs = msgspec.field(default_factory=Logs)
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
     auth: Auth = msgspec.field(default_factory=Auth)
     source: str = "built-in defaults"
@@ -133,6 +141,7 @@ _SECTIONS: Final[dict[str, type[_Section]]] = {
     "worker": Worker,
     "paths": Paths,
     "defaults": Defaults,
+    "logs": Logs,
     "timeouts": Timeouts,
     "auth": Auth,
 }

@@ -8,18 +8,14 @@ import re
 import sys
 import time
 import uuid
-from contextlib import suppress
 from contextvars import ContextVar
-from logging.handlers import RotatingFileHandler
 from typing import TYPE_CHECKING, Final
 
+from rbee.adapters.log_file import LogFile
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-MAX_BYTES: Final = 10_000_000
-"""A log file is rotated at this size; one older file is kept."""
 
 correlation: ContextVar[str | None] = ContextVar("correlation", default=None)
 """The correlation id of the request that the current task works for."""
@@ -56,31 +52,20 @@ class JsonFormatter(logging.Formatter):
         return json.dumps(line)
 
 
-class _PatientFileHandler(RotatingFileHandler):
-    """Drops lines while the disk is full instead of failing what wanted to log them."""
+def to_file(role: str, path: Path, max_bytes: int, level: int = logging.INFO) -> None:
+    """Send every log record of this process to `path`, and stderr too where it leads there already (see LogFile).
 
-    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 (logging's name)
-        if not isinstance(sys.exc_info()[1], OSError):
-            super().handleError(record)
-            return
-        # What could not be written is still in the stream's buffer, and would fail its closing at the next rotation.
-        if (stream := self.stream) is not None:
-            self.stream = None
-            with suppress(OSError):
-                stream.close()
-
-
-def to_file(role: str, path: Path, level: int = logging.INFO) -> None:
-    """Send every log record of this process to `path`. Raises StorageError where its folder cannot be made."""
+    Raises StorageError where the folder cannot be made.
+    """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
         raise StorageError(f"the log folder {path.parent} cannot be made: {exc.strerror}") from exc
-    _install(_PatientFileHandler(path, maxBytes=MAX_BYTES, backupCount=1, encoding="utf-8", delay=True), role, level)
+    _install(LogFile(path, max_bytes), role, level)
 
 
 def to_stderr(role: str, level: int = logging.INFO) -> None:
-    """Send every log record of this process to stderr, which the parent made a file."""
+    """Send every log record of this process to stderr."""
     _install(logging.StreamHandler(sys.stderr), role, level)
 
 

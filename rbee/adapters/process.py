@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal as signals
 import subprocess
@@ -139,10 +140,10 @@ async def start(
 ) -> trio.Process:
     """Start a process in a session of its own, so that Ctrl+C in our terminal does not reach it.
 
-    Its stderr is appended to `log`; its stdout is a pipe to us. Its stdin holds the bytes of `stdin`, or nothing; with
-    `hold_stdin` the pipe stays open after them, and closes when we end, however we end. Cancelled, it leaves none.
+    Its stderr is appended to `log`, and goes nowhere where the disk is too full for that; its stdout is a pipe to us.
+    Its stdin holds the bytes of `stdin`, or nothing; with `hold_stdin` the pipe stays open after them, and closes when
+    we end, however we end. Cancelled, it leaves none.
     """
-    log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     with _open_log(log) as errors:
         process = await trio.lowlevel.open_process(
             list(command),
@@ -170,4 +171,10 @@ async def start(
 
 
 def _open_log(path: Path) -> IO[bytes]:
-    return os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
+    except OSError as exc:
+        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return Path(os.devnull).open("ab")  # a process without a log is better than none

@@ -55,7 +55,7 @@ async def _serve(
     settings: Settings, options: argparse.Namespace, announcer: Announcer, notifier: Notifier, stopping: Stopping
 ) -> None:
     place = Place(settings.state_dir, "hive")
-    logs.to_file("rbee-hive", settings.logs_dir / "hive.log")
+    logs.to_file("rbee-hive", settings.logs_dir / "hive.log", settings.logs.max_bytes)
     token = tokens.load_or_create(settings.token_file)
     store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
     surviving = await reconcile.surviving_workers(store)

@@ -54,7 +54,8 @@ async def _serve(
     settings: Settings, options: argparse.Namespace, announcer: Announcer, notifier: Notifier, stopping: Stopping
 ) -> None:
     place = Place(settings.state_dir, "queen")
-    logs.to_file("queen-rbee", settings.logs_dir / "queen.log", logging.DEBUG if options.debug else logging.INFO)
+    level = logging.DEBUG if options.debug else logging.INFO
+    logs.to_file("queen-rbee", settings.logs_dir / "queen.log", settings.logs.max_bytes, level)
     token = tokens.load_or_create(settings.token_file)
     listener = serve.bind(
         settings.queen.host, settings.queen.port, setting="--port, `port` under [queen], or RBEE_QUEEN_PORT"
