@@ -66,6 +66,7 @@ async def _serve(
     machine = LocalMachine(
         settings, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral
     )
+    await machine.remove_old_logs({known.id for known in surviving})
     hive = Hive(_limits(settings.timeouts), machine, store.transact)
     for known in surviving:
         hive.adopt(known)

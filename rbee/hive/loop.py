@@ -209,6 +209,7 @@ class Hive:
                         followed.cancel()
                     self._children.pop(worker.id, None)
                     self._store_soon(partial(state.delete_worker, worker_id=worker.id))
+                    self._nursery.start_soon(self._machine.remove_old_logs, set(self._pool.workers))
         self._tell()
 
     def _tell(self) -> None:

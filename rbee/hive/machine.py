@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from rbee.adapters.process import Identity
     from rbee.hive.record import Spec, Worker
@@ -73,6 +73,10 @@ class Machine(Protocol):
 
     def log_name(self, worker_id: str) -> str:
         """Return the file name of the worker's log."""
+        ...
+
+    async def remove_old_logs(self, running: Collection[str]) -> None:
+        """Remove the logs of workers that ended, all but the newest."""
         ...
 
     def last_lines(self, worker_id: str) -> list[str]:

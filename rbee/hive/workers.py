@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from rbee.adapters import announce, http, process, tail, tokens
+from rbee.adapters import announce, http, process, tail, tokens, worker_logs
 from rbee.clients import worker_control
 from rbee.errors import RbeeError, SpawnFailedError
 from rbee.hive.plan import available_memory, plan
 
 if TYPE_CHECKING:
     import signal
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from rbee.adapters.config import Settings
@@ -134,6 +134,7 @@ class LocalMachine:
             "--advertise": self._advertise,
             "--port-from": settings.worker.port_from,
             "--hive-url": self._url,
+            "--log": self._log_file(worker.id),
             "--config": settings.file,
         }
         given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
@@ -172,7 +173,10 @@ class LocalMachine:
         return True
 
     def log_name(self, worker_id: str) -> str:
-        return f"worker-{worker_id}.log"
+        return worker_logs.name(worker_id)
+
+    async def remove_old_logs(self, running: Collection[str]) -> None:
+        await worker_logs.remove_old(self._settings.logs_dir, running, self._settings.logs.kept_workers)
 
     def last_lines(self, worker_id: str) -> list[str]:
         return tail.last_lines(self._log_file(worker_id))

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ROLE: Final = "llm-worker-rbee"
 MAX_KEY_LINE: Final = 4096
 SWITCH_SECONDS: Final = 0.0005
 """How long Python lets one thread run while another wants to: its 5 ms are longer than many a decode step, and the
@@ -63,10 +64,11 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--advertise", help="host that stands in the worker's URL")
     parser.add_argument("--port-from", type=int, help="first port to try")
     parser.add_argument("--hive-url", required=True, help="the hive that is told")
+    parser.add_argument("--log", type=Path, help="log file (default: stderr)")
     parser.add_argument("--config", help="configuration file")
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
-    logs.to_stderr("llm-worker-rbee")
+    logs.to_stderr(ROLE)
     announcer = Announcer(True)
     flags = {
         "worker": {
@@ -81,6 +83,8 @@ def main(argv: list[str]) -> int:
         # Before the first await: only then somebody may watch the pipe for its end.
         key = read_key(sys.stdin.buffer.readline(MAX_KEY_LINE))
         settings = config.load(flags, file=options.config)
+        if options.log is not None:
+            logs.to_file(ROLE, options.log, settings.logs.max_bytes)
         await _Worker(options, key, settings, announcer, stopping).run()
 
     sys.setswitchinterval(SWITCH_SECONDS)
@@ -200,4 +204,4 @@ class _Worker:
 
     def _tell(self, action: str, sentence: str) -> None:
         log.info("%s", sentence)
-        self._announcer.tell(Narration(actor="llm-worker-rbee", action=action, target=self._options.id, human=sentence))
+        self._announcer.tell(Narration(actor=ROLE, action=action, target=self._options.id, human=sentence))
