@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import logging
 import os
 import signal
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+STDERR: Final = 2
 LAST_RESORT_SECONDS: Final = 5.0
 
 
@@ -72,8 +74,10 @@ def run(
 ) -> int:
     """Run `daemon` and return the exit code. With `ephemeral`, stdin is the parent's pipe.
 
-    An error of the catalogue is announced to the parent, written to stderr and the log, and gives exit code 1.
+    An error of the catalogue is announced to the parent, written to stderr and the log, and gives exit code 1. A fault
+    in native code leaves on stderr what Python was doing.
     """
+    faulthandler.enable(STDERR, all_threads=False)
 
     async def main() -> None:
         stopping = Stopping()

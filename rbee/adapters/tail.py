@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 LAST_LINES: Final = 20
@@ -15,18 +17,20 @@ MAX_BYTES: Final = 65536
 """How much of a log is read; what is older is not news."""
 MAX_WIDTH: Final = 500
 """Characters of one line; a longer one is cut."""
+_STACK: Final = re.compile(r"Traceback \(most recent call last\):|.*\(most recent call first\):|Extension modules: ")
+"""How the interpreter begins the stack of a failure (traceback, faulthandler): what follows indented is the stack."""
 
 
 def last_lines(path: Path, count: int = LAST_LINES) -> list[str]:
     """Return the last lines of the log `path`, oldest first; what was rotated away stands before it.
 
-    A line of ours becomes its message, one that native code or the interpreter wrote stays. Nothing in them can draw
-    on a terminal. Empty when there is no such file.
+    A line of ours becomes its message, one that native code or the interpreter wrote stays, without the interpreter's
+    stacks: they are for the log alone. Nothing in them can draw on a terminal. Empty when there is no such file.
     """
     found: list[str] = []
     for file in (path, path.with_name(f"{path.name}.1")):
         if len(found) < count:
-            found[:0] = [line for raw in _read(file) for line in _said(raw)]
+            found[:0] = [line for raw in _without_stacks(_read(file)) for line in _said(raw)]
     return found[-count:]
 
 
@@ -40,6 +44,16 @@ def _read(path: Path) -> list[str]:
         return []
     # Where reading began is seldom where a line begins, and half a JSON object tells nobody anything.
     return lines[1:] if start and len(lines) > 1 else lines
+
+
+def _without_stacks(lines: list[str]) -> Iterator[str]:
+    inside = False
+    for line in lines:
+        if _STACK.match(line):
+            inside = True
+        elif not (inside and line.startswith(" ")):
+            inside = False
+            yield line
 
 
 def _said(line: str) -> list[str]:

@@ -6,6 +6,7 @@ import ctypes
 import importlib
 import importlib.util
 import logging
+import re
 import sys
 import threading
 from collections import deque
@@ -25,6 +26,7 @@ _LEVELS: Final = {3: logging.WARNING, 4: logging.ERROR}
 _CONTINUED: Final = 5
 _NO_CONCERN: Final = ("possible training context overflow",)
 """It compares the pool of all sequences with the context of one."""
+_FOLDERS: Final = re.compile(r"^\S*/(?=\S+:\d+: )")
 
 
 class Complaints:
@@ -80,6 +82,7 @@ def api() -> Any:
     except (ImportError, OSError, RuntimeError, AttributeError) as exc:
         raise ModelLoadFailedError(f"the engine does not load on this machine: {exc}", reason="engine") from exc
     lib.llama_log_set(_log_callback(lib), None)
+    backends.ggml_set_abort_callback(_abort_callback)
     backends.ggml_backend_load_all_from_path(bytes(folder))
     backends.ggml_backend_reg_count.restype = ctypes.c_size_t
     if not backends.ggml_backend_reg_count():
@@ -106,6 +109,17 @@ def _log_callback(lib: Any) -> Any:
         complaints.take(level, text)
 
     return lib.llama_log_callback(take)
+
+
+def _log_abort(message: bytes) -> None:
+    """Log why ggml ends the process, in the moment before it does; by itself it writes that to stderr as it is.
+
+    The message begins with the source file as it was called where the engine was built.
+    """
+    log.critical("%s", _FOLDERS.sub("", message.decode("utf-8", "replace")))
+
+
+_abort_callback: Final = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_log_abort)
 
 
 class _ThreadpoolParams(ctypes.Structure):

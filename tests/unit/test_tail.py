@@ -37,6 +37,30 @@ def test_a_line_of_ours_becomes_its_message_and_a_native_one_stays(tmp_path: Pat
     assert tail.last_lines(log) == ["worker 7 has ended", *lines[1:]]
 
 
+def test_the_interpreters_stacks_are_left_out(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "before\n"
+        "Fatal Python error: Segmentation fault\n\n"
+        "Current thread 0x00007f (most recent call first):\n"
+        '  File "/home/me/engine.py", line 7 in run\n'
+        '  File "/home/me/daemon.py", line 8 in main\n\n'
+        "Extension modules: msgspec._core (total: 1)\n"
+        "Traceback (most recent call last):\n"
+        '  File "/home/me/x.py", line 1, in <module>\n'
+        "    int(text)\n"
+        "    ~~~^^^^^^\n"
+        "ValueError: no number\n"
+        "  indented, and said by native code\n"
+    )
+    assert tail.last_lines(log) == [
+        "before",
+        "Fatal Python error: Segmentation fault",
+        "ValueError: no number",
+        "  indented, and said by native code",
+    ]
+
+
 def test_a_message_of_several_lines_is_several_lines(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(json.dumps({"message": "the versions differ\n  queen 1\n\n  hive 2"}) + "\n")
