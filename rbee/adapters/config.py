@@ -94,6 +94,7 @@ class Timeouts(_Section, kw_only=True):
     unload: Seconds = 10  # a worker's end after its last request
     cascade: Seconds = 30  # a whole hive's end, beside the drain
     heartbeat: Seconds = 10  # a comment line on each quiet stream
+    stalled: Seconds = 30  # a client that takes nothing of what it is sent, before it is given up
 
     @property
     def ending(self) -> float:

@@ -3,28 +3,21 @@
 from __future__ import annotations
 
 import errno
-import os
 import socket
-import threading
 from typing import TYPE_CHECKING, Any, Final
 
 import hypercorn.trio
-import hypercorn.trio.run
 import trio
-from hypercorn.config import Config, Sockets
-from hypercorn.events import Updated
-from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.config import Sockets
 
+from rbee.adapters.connection import ConnectionConfig
 from rbee.errors import InvalidConfigurationError, PortInUseError
 from rbee.wire import common
 
 if TYPE_CHECKING:
-    from hypercorn.events import Event
     from quart_trio import QuartTrio
 
-DEAD_PEER_SECONDS: Final = 30
 BACKLOG: Final = 256
-LAST_RESORT_SECONDS: Final = 3
 
 
 def bind(host: str, port: int, *, setting: str = "--port") -> socket.socket:
@@ -49,9 +42,6 @@ def _bind(host: str, port: int) -> socket.socket | None:
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        # Accepted sockets inherit it. Hypercorn shields each write from cancellation, so without it a client that
-        # stops reading, or vanishes, would keep the server alive for ever.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000)
         listener.bind(address)
         listener.listen(BACKLOG)
     except OSError as exc:
@@ -95,12 +85,13 @@ def base_url(listener: socket.socket, host: str | None = None) -> str:
     return common.base_url(host or address, port)
 
 
-class _Bound(Config):
+class _Bound(ConnectionConfig):
     """A configuration whose socket exists already."""
 
-    def __init__(self, listener: socket.socket) -> None:
+    def __init__(self, listener: socket.socket, stalled: float) -> None:
         super().__init__()
         self._listener = listener
+        self.stalled = stalled
         # The client's expiry of idle connections is 5 s, which would race with hypercorn's 5 s.
         self.keep_alive_timeout = 75
         # By the time the server stops, requests were drained: what is left is cut.
@@ -111,30 +102,6 @@ class _Bound(Config):
 
     def create_sockets(self) -> Sockets:
         return Sockets([], [self._listener], [])
-
-
-class _Connection(TCPServer):
-    """A connection that is over when its client has closed it.
-
-    Hypercorn's would then wait for its idle timer, holding the socket for 75 s: 14 calls a second, each on a connection
-    of its own, would use up the 1024 descriptors that a process usually has.
-    """
-
-    _is_over = False
-
-    async def _read_data(self) -> None:
-        await super()._read_data()
-        self._is_over = True
-        await self.idle_task.stop()
-
-    async def protocol_send(self, event: Event) -> None:
-        # The end of an answer starts the timer, and may come after the client has gone.
-        if not (self._is_over and isinstance(event, Updated)):
-            await super().protocol_send(event)
-
-
-# `serve` takes the class from its module; there is no other way to give it one.
-hypercorn.trio.run.TCPServer = _Connection  # type: ignore[attr-defined]
 
 
 class _LastByteShielded:
@@ -158,39 +125,30 @@ class _LastByteShielded:
 
 
 class Server:
-    """Serves one application on one listener; `run` in a nursery, then `stop`."""
+    """Serves one application on one listener; `run` in a nursery, then `stop`.
 
-    def __init__(self, app: QuartTrio, listener: socket.socket) -> None:
+    `stalled` is how many seconds a client may take nothing of what it is sent before it is given up.
+    """
+
+    def __init__(self, app: QuartTrio, listener: socket.socket, *, stalled: float = 30.0) -> None:
         self._app = app
-        self._listener = listener
+        self._config = _Bound(listener, stalled)
         self._stop = trio.Event()
         self._ended = trio.Event()
-        self._last_resort: threading.Timer | None = None
 
     async def run(self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop`; started once requests are answered. Closes the listener."""
         try:
             await hypercorn.trio.serve(
                 _LastByteShielded(self._app),
-                _Bound(self._listener),
+                self._config,
                 shutdown_trigger=self._stop.wait,
                 task_status=task_status,
             )
         finally:
             self._ended.set()
-            if self._last_resort is not None:
-                self._last_resort.cancel()
 
     async def stop(self) -> None:
-        """Take no more requests and cut those that still run; returns when the server has ended, or after 2 s.
-
-        A client that does not read can hold the server up for DEAD_PEER_SECONDS, even when it is cancelled. A daemon
-        stops its server last, so it then has nothing else to end, and leaves without waiting for that.
-        """
+        """Take no more requests and cut those that still run; returns when the server has ended."""
         self._stop.set()
-        with trio.move_on_after(2):
-            await self._ended.wait()
-            return
-        self._last_resort = threading.Timer(LAST_RESORT_SECONDS, os._exit, (0,))
-        self._last_resort.daemon = True
-        self._last_resort.start()
+        await self._ended.wait()

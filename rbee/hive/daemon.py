@@ -75,7 +75,7 @@ async def _serve(
             app = routes.build(
                 hive, token, settings.paths.models, nursery, stopping.ask, heartbeat=settings.timeouts.heartbeat
             )
-            server = serve.Server(app, listener)
+            server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
             await nursery.start(server.run)
             place.publish(url, __version__, ephemeral=options.ephemeral, started_by=options.started_by)
             log.info("the hive %s answers at %s", __version__, url)

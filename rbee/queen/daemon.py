@@ -65,7 +65,7 @@ async def _serve(
     nodes = {LOCAL_NODE: Node(LOCAL_NODE, hive, max_waiting=settings.queen.max_waiting)}
     async with trio.open_nursery() as nursery:
         app = routes.build(nodes, settings, token, nursery, stopping)
-        server = serve.Server(app, listener)
+        server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         nursery.start_soon(hive.run)
         async with trio.open_nursery() as placing:

@@ -132,7 +132,7 @@ class _Worker:
                 nursery=nursery,
                 shut_down=self._stopping.ask,
             )
-            server = serve.Server(app, listener)
+            server = serve.Server(app, listener, stalled=self._settings.timeouts.stalled)
             await nursery.start(server.run)
             self._tell("http_ready", f"The worker answers HTTP at {url}")
             async with trio.open_nursery() as work:

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import termios
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,8 +23,6 @@ from rbee.adapters.app import answer, new_app, streamed
 from rbee.errors import InvalidConfigurationError, PortInUseError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from quart import Response
     from quart_trio import QuartTrio
 
@@ -49,11 +46,6 @@ def test_a_bound_port_takes_connections() -> None:
         assert serve.base_url(listener) == f"http://127.0.0.1:{port_of(listener)}"
         assert serve.base_url(listener, "10.0.0.7") == f"http://10.0.0.7:{port_of(listener)}"
         assert listener.getblocking() is False
-
-
-def test_a_client_that_vanishes_is_given_up_after_a_while() -> None:
-    with serve.bind("127.0.0.1", 0) as listener:
-        assert listener.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 30_000
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:
@@ -188,40 +180,6 @@ async def test_a_server_ends_soon_whatever_its_clients_do(path: str | None, seco
         nursery.cancel_scope.cancel()
         if client is not None:
             await client.aclose()
-
-
-def open_sockets() -> int:
-    names = []
-    for descriptor in Path("/proc/self/fd").iterdir():
-        with suppress(OSError):
-            names.append(str(descriptor.readlink()))
-    return sum(name.startswith("socket:") for name in names)
-
-
-@pytest.mark.parametrize("request_line", [b"", b"GET /here HTTP/1.1\r\nHost: x\r\n\r\n"], ids=["silent", "asked"])
-async def test_a_connection_that_its_client_closed_holds_no_socket(
-    serve_app: Callable[[QuartTrio], Awaitable[str]], request_line: bytes
-) -> None:
-    app = new_app("test", lambda _: [], {"/here"})
-
-    @app.get("/here")
-    async def here() -> Response:
-        return answer({})
-
-    port = int((await serve_app(app)).rpartition(":")[2])
-    before = open_sockets()
-    for _ in range(20):
-        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
-            if request_line:
-                await client.send_all(request_line)
-                answered = b""
-                while not answered.endswith(b"{}"):
-                    answered += await client.receive_some()
-                await trio.sleep(0.01)  # the server starts the idle timer only after its last byte
-    end = trio.current_time() + 5
-    while open_sockets() > before and trio.current_time() < end:  # noqa: ASYNC110 (the system has no event for it)
-        await trio.sleep(0.02)
-    assert open_sockets() <= before
 
 
 async def test_after_its_end_the_port_is_free() -> None:

@@ -62,6 +62,7 @@ def test_the_documented_timeouts_are_the_defaults(home: Path) -> None:
         "unload": 10,
         "cascade": 30,
         "heartbeat": 10,
+        "stalled": 30,
         "health_interval": 30,
         "health": 5,
         "idle": 300,

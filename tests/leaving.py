@@ -1,0 +1,50 @@
+"""The ways in which a client leaves, with or without saying so."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+from typing import Final, Literal
+
+Way = Literal["closed", "reset", "half-closed", "stops reading", "vanishes"]
+WAYS: Final[tuple[Way, ...]] = ("closed", "reset", "half-closed", "stops reading", "vanishes")
+AT_ONCE: Final = frozenset(("closed", "reset", "half-closed"))
+"""The ways that the server's kernel hears of."""
+
+_SO_ATTACH_FILTER: Final = 26
+_RETURN: Final = 0x06
+
+
+def connect(port: int, *, host: str = "127.0.0.1") -> socket.socket:
+    """Connect with the smallest receive buffer there is, so that a client that stops reading is soon felt."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel makes 2304 of it
+    client.connect((host, port))
+    return client
+
+
+def leave(client: socket.socket, way: Way) -> None:
+    """Leave the connection; where the other end is not to hear of it, `client` has to be kept open."""
+    match way:
+        case "closed":
+            client.close()
+        case "reset":
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            client.close()
+        case "half-closed":
+            client.shutdown(socket.SHUT_WR)
+        case "stops reading":
+            pass
+        case "vanishes":
+            _vanish(client)
+
+
+def _vanish(client: socket.socket) -> None:
+    """Have the kernel drop every packet that comes for this connection, before TCP sees it.
+
+    So nothing is acknowledged, refused or answered any more, as when the cable is cut or the power fails. It takes
+    neither root nor a network namespace: a socket filter (socket(7), SO_ATTACH_FILTER) that keeps 0 bytes.
+    """
+    drop = ctypes.create_string_buffer(struct.pack("HBBI", _RETURN, 0, 0, 0))
+    client.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HP", 1, ctypes.addressof(drop)))
