@@ -39,12 +39,9 @@ class QueenClient:
         """Give a request up, whether or not it is placed yet."""
         await http.call(self._http, "DELETE", queen.TASK.format(request_id=request_id), bytes)
 
-    async def workers(self) -> list[queen.SwarmWorker]:
-        """List the workers of all nodes."""
-        found = await http.call(
-            self._http, "GET", queen.WORKERS_LIST, queen.SwarmWorkers, delays=http.SHORT_CALL_DELAYS
-        )
-        return found.workers
+    async def workers(self) -> queen.SwarmWorkers:
+        """List the workers of all nodes, and the last ones that ended without being asked to."""
+        return await http.call(self._http, "GET", queen.WORKERS_LIST, queen.SwarmWorkers, delays=http.SHORT_CALL_DELAYS)
 
     async def node_health(self, node: str) -> queen.NodeHealth:
         """Ask for a node's hive and workers. Raises NodeNotFoundError."""

@@ -11,7 +11,7 @@ from rbee.keeper import render
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbee.wire.queen import SwarmWorker
+    from rbee.wire.queen import EndedWorker, SwarmWorker
 
 NO_QUEEN: Final = "No queen is running, so no workers are known."
 
@@ -35,6 +35,6 @@ def workers_table(workers: Sequence[SwarmWorker]) -> str:
     return render.table(("worker", "node", "state", "model", "device", "free slots", "url"), rows)
 
 
-def to_json(workers: Sequence[SwarmWorker]) -> Any:
+def to_json(workers: Sequence[SwarmWorker | EndedWorker]) -> Any:
     """Return the workers as JSON values, with the keys of the queen's own answer."""
     return msgspec.to_builtins(list(workers))

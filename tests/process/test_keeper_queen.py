@@ -148,7 +148,7 @@ def test_status_and_workers_without_a_queen_start_nothing(keeper: Keeper) -> Non
     assert code == 0
     queen = {"running": False, "url": None, "version": None, "pid": None, "mode": None}
     assert json.loads(out) == {"queen": queen, "nodes": [], "workers": []}
-    assert keeper.run("workers", "list", "--json")[:2] == (0, '{"workers":[]}\n')
+    assert keeper.run("workers", "list", "--json")[:2] == (0, '{"workers":[],"ended":[]}\n')
     assert keeper.run("workers", "list") == (0, "", "No queen is running, so no workers are known.\n")
     code, out, _ = keeper.run("workers", "health", "--node", "local", "--json")
     assert json.loads(out) == {"node": "local", "status": "unreachable", "workers": []}
@@ -161,7 +161,7 @@ def test_status_and_workers_show_what_runs(keeper: Keeper) -> None:
     assert found["queen"]["mode"] == "persistent"
     assert found["nodes"] == [{"node": "local", "status": "alive", "workers": 0}]
     assert found["workers"] == [WORKER]
-    assert json.loads(keeper.run("workers", "list", "--json")[1]) == {"workers": [WORKER]}
+    assert json.loads(keeper.run("workers", "list", "--json")[1]) == {"workers": [WORKER], "ended": []}
     lines = keeper.run("workers", "list")[1].splitlines()
     assert lines[0].split() == ["WORKER", "NODE", "STATE", "MODEL", "DEVICE", "FREE", "SLOTS", "URL"]
     assert lines[1].split() == ["w-1", "local", "idle", "builtin:bee-stories", "cpu:0", "4/4", "http://x:8001"]

@@ -11,8 +11,8 @@ import trio
 from rbee.adapters import http
 from rbee.adapters.logs import correlate
 from rbee.clients.worker import WorkerClient
-from rbee.errors import DrainingError, InternalError, NodeNotFoundError, RbeeError
-from rbee.keeper import interrupt, prompt, session
+from rbee.errors import DrainingError, InternalError, NodeNotFoundError, RbeeError, WorkerFailedError
+from rbee.keeper import interrupt, prompt, reasons, session
 from rbee.keeper.generation import Generation
 from rbee.keeper.progress import Progress
 from rbee.keeper.readiness import wait_ready
@@ -22,7 +22,7 @@ from rbee.keeper.text import Text
 from rbee.wire import model_ref
 from rbee.wire.common import Narration, Sampling
 from rbee.wire.decode import convert
-from rbee.wire.queen import LOCAL_NODE, TaskHandle, TaskRequest
+from rbee.wire.queen import TaskHandle, TaskRequest
 from rbee.wire.worker import InferenceRequest
 
 if TYPE_CHECKING:
@@ -45,7 +45,11 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
             try:
                 async with session.use(settings, terminal, hurry, options=own) as queen:
                     handle = await _place(queen, task, settings, terminal)
-                    return await _generate(handle, task, settings, terminal, as_json=options.json)
+                    try:
+                        return await _generate(handle, task, settings, terminal, as_json=options.json)
+                    except WorkerFailedError as exc:
+                        await reasons.explain(exc, queen, handle.worker_id)
+                        raise
             except DrainingError:
                 # It was another command's queen, and that command has ended: nothing was generated yet.
                 if is_last or not await session.wait_until_gone(settings, terminal):
@@ -90,6 +94,7 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
         raise _unplaced(settings) from exc
     except RbeeError as exc:
         _name_node(exc)
+        reasons.add_log(exc, settings)
         raise
     except BaseException:
         with trio.move_on_after(settings.timeouts.acknowledge, shield=True):
@@ -117,8 +122,7 @@ def _unplaced(settings: Settings) -> RbeeError:
 async def _generate(
     handle: TaskHandle, task: TaskRequest, settings: Settings, terminal: Terminal, *, as_json: bool
 ) -> Result:
-    on_this_host = handle.node == LOCAL_NODE
-    log = f"{settings.logs_dir / 'worker-'}{handle.worker_id}.log" + ("" if on_this_host else f" on {handle.node}")
+    log = reasons.place_of(settings, f"worker-{handle.worker_id}.log", handle.node)
     request = InferenceRequest(
         **{name: getattr(task, name) for name in Sampling.__struct_fields__},
         prompt=task.prompt,

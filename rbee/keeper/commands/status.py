@@ -43,7 +43,7 @@ def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
         }
         async with session.attach(settings, found) as client:
             local = await client.node_health(LOCAL_NODE)
-            workers = await client.workers()
+            workers = (await client.workers()).workers
         nodes = [{"node": LOCAL_NODE, "status": local.status, "workers": len(local.workers)}]
         return Result(
             data={"queen": queen, "nodes": nodes, "workers": to_json(workers)},

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rbee.keeper import interrupt, session
+from rbee.keeper import interrupt, reasons, render, session
 from rbee.keeper.result import Result
 from rbee.keeper.swarm import NO_QUEEN, to_json, workers_table
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.keeper.terminal import Terminal
+    from rbee.wire.queen import EndedWorker
 
 
 def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
@@ -22,9 +24,22 @@ def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
 
     async def command(_hurry: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
-            return Result(data={"workers": []}, notes=(NO_QUEEN,))
+            return Result(data={"workers": [], "ended": []}, notes=(NO_QUEEN,))
         async with session.attach(settings, found) as client:
-            workers = await client.workers()
-        return Result(data={"workers": to_json(workers)}, text=workers_table(workers))
+            swarm = await client.workers()
+        text = "\n\n".join([workers_table(swarm.workers), *_endings(swarm.ended, settings)])
+        return Result(data={"workers": to_json(swarm.workers), "ended": to_json(swarm.ended)}, text=text)
 
     return interrupt.run(command)
+
+
+def _endings(ended: list[EndedWorker], settings: Settings) -> list[str]:
+    """Return a paragraph for each worker that ended without being asked to; the newest shows the end of its log."""
+    paragraphs = []
+    for worker in ended:
+        when = datetime.fromtimestamp(worker.ended_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+        said = f"worker {worker.worker_id} (pid {worker.pid}) with {worker.model_ref} on {worker.node}"
+        log = reasons.place_of(settings, worker.log, worker.node)
+        last = reasons.end_of_log(worker.last_lines) if worker is ended[-1] else ""
+        paragraphs.append(f"{when}  {said} ended: {worker.reason}\nits log is {log}{last}")
+    return [render.clean(paragraph, lines=True) for paragraph in paragraphs]

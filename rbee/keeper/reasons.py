@@ -1,0 +1,59 @@
+"""Tells why a worker ended: in words, with the end of its log and where that is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.errors import RbeeError
+from rbee.wire.queen import LOCAL_NODE
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rbee.adapters.config import Settings
+    from rbee.clients.queen import QueenClient
+    from rbee.wire.queen import EndedWorker
+
+PATIENCE: Final = 2.0
+"""Seconds until a hive has surely noticed that a worker's process is gone."""
+PAUSE: Final = 0.1
+
+
+async def explain(error: RbeeError, queen: QueenClient, worker_id: str) -> None:
+    """Add to an error why its worker ended, once the hive knows; a worker that has not ended adds nothing."""
+    with trio.move_on_after(PATIENCE):
+        while (ended := await _ended(queen, worker_id)) is None:  # noqa: ASYNC110 (another process changes)
+            await trio.sleep(PAUSE)
+        error.message += f"\nthe worker (pid {ended.pid}) ended: {ended.reason}{end_of_log(ended.last_lines)}"
+
+
+async def _ended(queen: QueenClient, worker_id: str) -> EndedWorker | None:
+    try:
+        found = (await queen.workers()).ended
+    except RbeeError:
+        return None
+    return next((worker for worker in found if worker.worker_id == worker_id), None)
+
+
+def add_log(error: RbeeError, settings: Settings) -> None:
+    """Add to an error of a worker's start what the hive sent of its log, and where that is."""
+    log, lines = error.details.get("log"), error.details.get("last_lines")
+    if isinstance(lines, list):
+        error.message += end_of_log([str(line) for line in lines])
+    if isinstance(log, str):
+        where = f"its log is {place_of(settings, log, str(error.details.get('node', LOCAL_NODE)))}"
+        error.hint = f"{error.hint}; {where}" if error.hint else where
+
+
+def end_of_log(lines: Sequence[str]) -> str:
+    """Return a paragraph with the end of a log; empty where there is none."""
+    return "".join(["\nthe end of its log:", *(f"\n  {line}" for line in lines)]) if lines else ""
+
+
+def place_of(settings: Settings, log: str, node: str) -> str:
+    """Return where the user finds a log of a node."""
+    # From another machine the name may be anything, and it becomes part of a path that is shown.
+    name = log.rpartition("/")[2]
+    return str(settings.logs_dir / name) if node == LOCAL_NODE else f"{name} in the folder of logs on {node}"
