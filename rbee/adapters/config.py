@@ -14,6 +14,11 @@ from rbee.errors import InvalidConfigurationError
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+Delay = Annotated[float, msgspec.Meta(ge=0, le=3600)]
+Attempts = Annotated[tuple[Delay, ...], msgspec.Meta(min_length=1, max_length=100)]
+"""The seconds before each attempt, the first one too."""
+Retries = Annotated[tuple[Delay, ...], msgspec.Meta(max_length=100)]
+"""The seconds before each attempt after the first."""
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^[/~]")]
 """Daemons work in other folders than the command that starts them, so a relative path would name another place."""
 ENDING_MARGIN: Final = 10.0
@@ -79,7 +84,12 @@ class Timeouts(_Section, kw_only=True):
     """Seconds. Where a field stands for several steps the comment says which."""
 
     connect: Seconds = 10  # one attempt to connect to a hive
+    connect_delays: Attempts = (0, 0.2, 0.4)
     call: Seconds = 5  # one short call between daemons
+    call_delays: Attempts = (0, 0.1, 0.2)  # of a call that is safe to repeat
+    busy_delays: Retries = (1, 2, 4)  # of a request for which all slots were busy
+    ready_poll: Seconds = 0.1  # between two questions whether a worker is ready, at first
+    ready_poll_most: Seconds = 2  # and at last
     start: Seconds = 30  # a queen or hive, until it answers
     worker_ready: Seconds = 30  # process start to ready callback
     health_interval: Seconds = 30  # between two health checks of a worker
@@ -162,14 +172,20 @@ def load(flags: dict[str, dict[str, Any]] | None = None, *, file: str | None = N
             name = f"RBEE_{section}_{key}".upper()
             if (value := os.environ.get(name)) is not None:
                 where = f"in the environment variable {name}"
-                words = _words(value, f"{section}.{key}", where) if key == "command" else value
-                _merge(settings, {section: {key: words}}, where, strict=False)
+                _merge(settings, {section: {key: _of_variable(key, value, section, where)}}, where, strict=False)
     if home := os.environ.get("RBEE_HOME"):
         _merge(settings, {"paths": {"state_dir": home}}, "in the environment variable RBEE_HOME")
     for section, values in (flags or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
         _merge(settings, {section: given}, "on the command line")
     return settings
+
+
+def _of_variable(key: str, value: str, section: str, where: str) -> str | list[str]:
+    """Return what an environment variable holds; lists are words, or numbers with commas between them."""
+    if key.endswith("_delays"):
+        return value.replace(",", " ").split()
+    return _words(value, f"{section}.{key}", where) if key == "command" else value
 
 
 def _words(line: str, key: str, where: str) -> list[str]:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters import http
+from rbee.clients.connected import Connected
 from rbee.errors import InternalError, SpawnFailedError
 from rbee.wire import hive as wire
 from rbee.wire.common import Health, Narration
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
 
 _EVENTS: Final[dict[str, type[wire.HiveEvent]]] = {
@@ -21,27 +21,24 @@ _EVENTS: Final[dict[str, type[wire.HiveEvent]]] = {
 }
 
 
-class HiveClient:
-    """A connection to one hive; made by `connect`."""
-
-    def __init__(self, client: http.Client) -> None:
-        self._client = client
+class HiveClient(Connected):
+    """A hive at a URL; its health needs no token."""
 
     async def health(self, *, patient: bool = True) -> Health:
         """Ask whether the hive answers, once or (`patient`) with the retries of a short call."""
-        delays = http.SHORT_CALL_DELAYS if patient else http.ONCE
-        return await http.call(self._client, "GET", wire.HEALTH, Health, delays=delays)
+        delays = self._delays if patient else http.ONCE
+        return await http.call(self._http, "GET", wire.HEALTH, Health, delays=delays)
 
     async def workers(self) -> wire.WorkerList:
         """Return the hive's workers, and those that ended without being asked to."""
-        return await http.call(self._client, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=http.SHORT_CALL_DELAYS)
+        return await http.call(self._http, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=self._delays)
 
     async def follow(self, heard: Callable[[wire.HiveEvent], None]) -> None:
         """Hold the hive's event stream and pass on what it tells, first the whole state, then each change.
 
         Returns when the hive ends the stream; raises http.StreamLostError or an RbeeError when it is lost.
         """
-        async with http.events(self._client, "GET", wire.EVENTS) as events:
+        async with http.events(self._http, "GET", wire.EVENTS) as events:
             async for event in events:
                 if (kind := _EVENTS.get(event.name)) is not None:
                     heard(http.decode_event(event.data, kind))
@@ -49,7 +46,7 @@ class HiveClient:
     async def spawn(self, request: wire.SpawnRequest, tell: Callable[[Narration], None]) -> wire.SpawnReply:
         """Start a worker, passing on what the hive narrates; returns once the worker answers HTTP."""
         try:
-            async with http.events(self._client, "POST", wire.WORKERS_SPAWN, body=request) as events:
+            async with http.events(self._http, "POST", wire.WORKERS_SPAWN, body=request) as events:
                 async for event in events:
                     if event.name == "narration":
                         tell(http.decode_event(event.data, Narration))
@@ -61,11 +58,4 @@ class HiveClient:
 
     async def shutdown(self) -> None:
         """Ask the hive to end; it answers before it does."""
-        await http.call(self._client, "POST", wire.SHUTDOWN, bytes)
-
-
-@asynccontextmanager
-async def connect(url: str, token: str | None, *, timeout: float = 5.0) -> AsyncIterator[HiveClient]:
-    """Open a connection to the hive at `url`; its health needs no token."""
-    async with http.connect(url, token, timeout=timeout) as client:
-        yield HiveClient(client)
+        await http.call(self._http, "POST", wire.SHUTDOWN, bytes)

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from rbee.adapters import http
+from rbee.clients.connected import Connected
 from rbee.wire import queen
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
 
-class QueenClient:
+class QueenClient(Connected):
     """A queen at a URL; `async with` closes its connections. Health needs no token."""
-
-    def __init__(self, url: str, token: str | None, *, timeout: float = 5.0) -> None:
-        self._http = http.connect(url, token, timeout=timeout)
-
-    async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.__aexit__(kind, exc, trace)
 
     async def health(self) -> queen.QueenHealth:
         """Ask once; the errors are those of `http.call`."""
@@ -41,7 +29,7 @@ class QueenClient:
 
     async def workers(self) -> queen.SwarmWorkers:
         """List the workers of all nodes, and the last ones that ended without being asked to."""
-        return await http.call(self._http, "GET", queen.WORKERS_LIST, queen.SwarmWorkers, delays=http.SHORT_CALL_DELAYS)
+        return await http.call(self._http, "GET", queen.WORKERS_LIST, queen.SwarmWorkers, delays=self._delays)
 
     async def node_health(self, node: str) -> queen.NodeHealth:
         """Ask for a node's hive and workers. Raises NodeNotFoundError."""
@@ -51,5 +39,5 @@ class QueenClient:
             queen.WORKERS_HEALTH,
             queen.NodeHealth,
             params={"node": node},
-            delays=http.SHORT_CALL_DELAYS,
+            delays=self._delays,
         )

@@ -8,13 +8,17 @@ from rbee.adapters import http
 from rbee.wire.hive import WORKERS_READY
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rbee.wire.hive import ReadyCallback
 
 
-async def announce(hive_url: str, key: str, callback: ReadyCallback, *, timeout: float) -> None:
-    """Post the ready callback, in up to three attempts of `timeout` seconds.
+async def announce(
+    hive_url: str, key: str, callback: ReadyCallback, *, timeout: float, delays: Sequence[float]
+) -> None:
+    """Post the ready callback, in attempts of `timeout` seconds, one after each of `delays`.
 
     Raises ConnectionTimeoutError when the hive does not answer, or the error it answers with.
     """
     async with http.connect(hive_url, key, timeout=timeout) as client:
-        await http.call(client, "POST", WORKERS_READY, bytes, body=callback, delays=http.SHORT_CALL_DELAYS)
+        await http.call(client, "POST", WORKERS_READY, bytes, body=callback, delays=delays)

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from rbee.adapters import http
+from rbee.clients.connected import Connected
 from rbee.wire import worker
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
-    from types import TracebackType
 
 
 class _Event(msgspec.Struct):
@@ -26,25 +26,12 @@ class _Event(msgspec.Struct):
     stop_reason: worker.StopReason = "length"
 
 
-class WorkerClient:
+class WorkerClient(Connected):
     """A worker at a URL, opened by its own key; `async with` closes its connections."""
-
-    def __init__(self, url: str, key: str, *, timeout: float = 5.0) -> None:
-        self.url = url
-        self._http = http.connect(url, key, timeout=timeout)
-
-    async def __aenter__(self) -> Self:
-        await self._http.__aenter__()
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.__aexit__(kind, exc, trace)
 
     async def ready(self) -> worker.Ready:
         """Ask whether the model is loaded."""
-        return await http.call(self._http, "GET", worker.READY, worker.Ready, delays=http.SHORT_CALL_DELAYS)
+        return await http.call(self._http, "GET", worker.READY, worker.Ready, delays=self._delays)
 
     def loading(self, progress_url: str) -> AbstractAsyncContextManager[http.EventStream]:
         """Open the stream of loading events."""

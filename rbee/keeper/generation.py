@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -32,9 +32,6 @@ if TYPE_CHECKING:
     from rbee.keeper.terminal import Terminal
     from rbee.wire.worker import InferenceRequest
 
-BUSY_DELAYS: Final = (1, 2, 4)
-"""Seconds before each repetition of a request for which all slots were busy."""
-
 
 class Generation:
     """One request at one worker: what has come of it so far."""
@@ -59,13 +56,14 @@ class Generation:
 
         A busy worker is asked again. However this is left before the end, the worker is told to stop first.
         """
-        for delay in (*BUSY_DELAYS, None):
+        delays = self._settings.timeouts.busy_delays
+        for delay in (*delays, None):
             try:
                 return await self._attempt(terminal, write)
             except AllSlotsBusyError as exc:
                 if delay is None:
                     raise AllSlotsBusyError(
-                        f"all slots of the worker are still busy after {len(BUSY_DELAYS)} retries",
+                        f"all slots of the worker are still busy after {len(delays)} retries",
                         hint="wait for a running request to end, or use another node (--node)",
                         **exc.details,
                     ) from exc
@@ -74,7 +72,7 @@ class Generation:
                         actor="rbee-keeper",
                         action="retry",
                         target="llm-worker-rbee",
-                        human=f"All slots of the worker are busy; retrying in {delay} s",
+                        human=f"All slots of the worker are busy; retrying in {delay:g} s",
                     )
                 )
             await trio.sleep(delay)

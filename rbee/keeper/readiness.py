@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -19,12 +19,9 @@ from rbee.keeper.progress import Progress
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
+    from rbee.adapters.config import Timeouts
     from rbee.clients.worker import WorkerClient
     from rbee.keeper.terminal import Terminal
-
-POLL_FROM: Final = 0.1
-POLL_TO: Final = 2.0
-"""Seconds between two questions, at first and at last."""
 
 
 class _Loading:
@@ -42,20 +39,20 @@ class _Loading:
         return f"state {self.state}, {self.progress.layers_loaded} of {self.progress.layers_total} layers"
 
 
-async def wait_ready(worker: WorkerClient, terminal: Terminal, *, limit: float, log: str) -> None:
+async def wait_ready(worker: WorkerClient, terminal: Terminal, limits: Timeouts, *, log: str) -> None:
     """Return once the worker can take a request.
 
-    Raises the error with which loading failed, LoadingTimeoutError after `limit` seconds, or WorkerFailedError when
-    the worker has gone; `log` says where to look then.
+    Raises the error with which loading failed, LoadingTimeoutError after the limit of loading, or WorkerFailedError
+    when the worker has gone; `log` says where to look then.
     """
     heard = _Loading()
     hint = f"look at the worker's log: {log}"
     failure: RbeeError | None = None
     try:
-        with trio.move_on_after(limit) as patience:
+        with trio.move_on_after(limits.loading) as patience:
             async with trio.open_nursery() as nursery:
                 try:
-                    await _poll(worker, terminal, heard, nursery)
+                    await _poll(worker, terminal, limits, heard, nursery)
                 except ConnectionTimeoutError:
                     failure = WorkerFailedError("the worker ended while it loaded its model", hint=hint)
                 except RbeeError as exc:
@@ -69,18 +66,20 @@ async def wait_ready(worker: WorkerClient, terminal: Terminal, *, limit: float, 
         raise failure
     if patience.cancelled_caught:
         raise LoadingTimeoutError(
-            f"the model was not loaded within {limit:g} s: {heard}",
+            f"the model was not loaded within {limits.loading:g} s: {heard}",
             hint=hint,
-            elapsed_s=limit,
+            elapsed_s=limits.loading,
             state=heard.state,
             layers_loaded=heard.progress.layers_loaded if heard.progress else None,
             layers_total=heard.progress.layers_total if heard.progress else None,
         )
 
 
-async def _poll(worker: WorkerClient, terminal: Terminal, heard: _Loading, nursery: trio.Nursery) -> None:
+async def _poll(
+    worker: WorkerClient, terminal: Terminal, limits: Timeouts, heard: _Loading, nursery: trio.Nursery
+) -> None:
     """Ask until the worker is ready; its progress stream is followed beside."""
-    pause, follows = POLL_FROM, False
+    pause, follows = limits.ready_poll, False
     while True:
         answer = await worker.ready()
         if answer.ready:
@@ -106,7 +105,7 @@ async def _poll(worker: WorkerClient, terminal: Terminal, heard: _Loading, nurse
             if heard.progress is not None and not heard.ended.is_set():
                 # Once more, in case it came too early for a bar and nothing has moved since.
                 terminal.progress(heard.progress)
-        pause = min(pause * 2, POLL_TO)
+        pause = min(pause * 2, limits.ready_poll_most)
 
 
 def _loaded(heard: _Loading, seconds: float) -> Narration:

@@ -97,7 +97,8 @@ async def attach(settings: Settings, found: Found) -> AsyncIterator[QueenClient]
             hint="copy it from the user or machine that the queen belongs to, or name it: `token_file` under [auth]",
         )
     try:
-        async with QueenClient(found.url, token, timeout=settings.timeouts.call) as client:
+        limits = settings.timeouts
+        async with QueenClient(found.url, token, timeout=limits.call, delays=limits.call_delays) as client:
             yield client
     except (InvalidApiKeyError, MissingApiKeyError) as exc:
         if "host" in exc.details:

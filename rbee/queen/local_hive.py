@@ -11,7 +11,7 @@ import trio
 
 from rbee import __version__
 from rbee.adapters import announce, http, instance, process, serve
-from rbee.clients import hive as hive_client
+from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,
     PortInUseError,
@@ -24,7 +24,6 @@ from rbee.wire.common import API_VERSION, Narration, base_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractAsyncContextManager
 
     from rbee.adapters.config import Settings
     from rbee.wire.common import Health
@@ -60,12 +59,13 @@ class LocalHive:
             return None
         if running is not None and running == self._verified:
             return url  # the very process that answered before; whether it still does, the next question shows
+        limits = self._settings.timeouts
         if running is None:
             health = await self._ask_stranger(url)
             if health is None:
                 return None
         else:
-            async with hive_client.connect(url, self._token, timeout=self._settings.timeouts.connect) as client:
+            async with HiveClient(url, self._token, timeout=limits.connect, delays=limits.connect_delays) as client:
                 health = await client.health()
         if (health.version, health.api_version) != (__version__, API_VERSION):
             raise VersionMismatchError(
@@ -81,7 +81,7 @@ class LocalHive:
         """Ask whoever listens where no hive of our state folder does; returns None where nobody does."""
         try:
             # Health needs no token, and a stranger gets none.
-            async with hive_client.connect(url, None, timeout=self._settings.timeouts.call) as client:
+            async with HiveClient(url, None, timeout=self._settings.timeouts.call) as client:
                 return await client.health(patient=False)
         except ConnectionTimeoutError as exc:
             if not any(attempt.endswith(http.TAKEN) for attempt in exc.details.get("attempts", ())):
@@ -130,9 +130,10 @@ class LocalHive:
         )
         return ready.url
 
-    def connect(self, url: str) -> AbstractAsyncContextManager[hive_client.HiveClient]:
-        """Open a connection to the hive at `url`."""
-        return hive_client.connect(url, self._token, timeout=self._settings.timeouts.call)
+    def connect(self, url: str) -> HiveClient:
+        """Return a connection to the hive at `url`."""
+        limits = self._settings.timeouts
+        return HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays)
 
     async def run(self) -> None:
         """Collect the exit of each hive we start, so that none stays a zombie; runs until cancelled."""

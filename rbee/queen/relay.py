@@ -11,16 +11,15 @@ from rbee.errors import LoadingTimeoutError, WorkerFailedError, from_body
 from rbee.wire import worker as wire
 
 if TYPE_CHECKING:
+    from rbee.adapters.config import Timeouts
     from rbee.wire.queen import TaskHandle, TaskRequest
 
-POLL_FROM, POLL_TO = 0.05, 2.0
 
-
-async def relay(send: sse.Send, task: TaskRequest, handle: TaskHandle, loading_seconds: float) -> None:
+async def relay(send: sse.Send, task: TaskRequest, handle: TaskHandle, limits: Timeouts) -> None:
     """Wait until the worker is ready, run the request there, and send its events as they come."""
     async with http.connect(handle.worker_url, handle.api_key) as client:
         if handle.state not in ("idle", "busy"):
-            await _wait_ready(client, loading_seconds)
+            await _wait_ready(client, limits)
         request = wire.InferenceRequest(
             prompt=task.prompt,
             max_tokens=task.max_tokens,
@@ -43,15 +42,15 @@ async def relay(send: sse.Send, task: TaskRequest, handle: TaskHandle, loading_s
             raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
 
 
-async def _wait_ready(client: http.Client, loading_seconds: float) -> None:
-    pause = POLL_FROM
-    with trio.move_on_after(loading_seconds):
+async def _wait_ready(client: http.Client, limits: Timeouts) -> None:
+    pause = limits.ready_poll
+    with trio.move_on_after(limits.loading):
         while True:
-            ready = await http.call(client, "GET", wire.READY, wire.Ready, delays=http.SHORT_CALL_DELAYS)
+            ready = await http.call(client, "GET", wire.READY, wire.Ready, delays=limits.call_delays)
             if ready.ready:
                 return
             if ready.state == "failed":
                 raise from_body({"error": ready.error}) or WorkerFailedError("the model could not be loaded")
             await trio.sleep(pause)
-            pause = min(pause * 1.5, POLL_TO)
-    raise LoadingTimeoutError(f"the model was still loading after {loading_seconds:g} s", state="loading")
+            pause = min(pause * 2, limits.ready_poll_most)
+    raise LoadingTimeoutError(f"the model was still loading after {limits.loading:g} s", state="loading")

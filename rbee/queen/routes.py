@@ -93,7 +93,7 @@ def build(
                 handle = await sse.narrated(send, place, "worker")
                 try:
                     if task.relay:
-                        await relay(send, task, handle, settings.timeouts.loading)
+                        await relay(send, task, handle, settings.timeouts)
                 except AllSlotsBusyError:
                     # Someone who did not ask the queen was faster.
                     if trio.current_time() >= patient_until:

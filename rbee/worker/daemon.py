@@ -198,7 +198,8 @@ class _Worker:
             backend=options.backend,
             device=options.device,
         )
-        await ready.announce(options.hive_url, self._key, callback, timeout=self._settings.timeouts.call)
+        limits = self._settings.timeouts
+        await ready.announce(options.hive_url, self._key, callback, timeout=limits.call, delays=limits.call_delays)
         self._tell("ready_callback", "The hive knows the worker; the model loads next")
         self._announcer.ready(Ready(url, os.getpid(), __version__))
 

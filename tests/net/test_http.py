@@ -15,8 +15,8 @@ from quart import Response, request
 
 from rbee.adapters import http, logs, sse
 from rbee.adapters.app import answer, body, new_app, streamed
-from rbee.clients import hive as hive_client
 from rbee.clients import worker_control
+from rbee.clients.hive import HiveClient
 from rbee.errors import (
     AllSlotsBusyError,
     ConnectionTimeoutError,
@@ -576,7 +576,7 @@ WORKER = b'event: worker\ndata: {"worker_id":"w","url":"http://x","state":"loadi
 
 async def spawn(url: str) -> tuple[SpawnReply, list[Narration]]:
     told: list[Narration] = []
-    async with hive_client.connect(url, "k") as client:
+    async with HiveClient(url, "k") as client:
         return await client.spawn(SpawnRequest(model_ref="m"), told.append), told
 
 
@@ -608,7 +608,7 @@ async def test_a_hives_health_is_asked_again_only_where_that_is_wanted(
 ) -> None:
     good = reply(b'{"status":"alive","version":"1","api_version":"v1"}')
     server = await scripted(b"", b"", good, b"", good)
-    async with hive_client.connect(server.url, "k") as client:
+    async with HiveClient(server.url, "k") as client:
         assert await client.health() == Health(status="alive", version="1", api_version="v1")
         with pytest.raises(ConnectionTimeoutError):
             await client.health(patient=False)

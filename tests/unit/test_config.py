@@ -51,6 +51,11 @@ def test_without_anything_the_defaults_hold(home: Path) -> None:
 def test_the_documented_timeouts_are_the_defaults(home: Path) -> None:
     assert msgspec.structs.asdict(config.load().timeouts) == {
         "connect": 10,
+        "connect_delays": (0, 0.2, 0.4),
+        "call_delays": (0, 0.1, 0.2),
+        "busy_delays": (1, 2, 4),
+        "ready_poll": 0.1,
+        "ready_poll_most": 2,
         "call": 5,
         "start": 30,
         "worker_ready": 30,
@@ -191,6 +196,8 @@ def test_a_wrong_value_names_key_type_and_file(home: Path, text: str, key: str, 
     [
         ("RBEE_QUEEN_PORT", "many", "queen.port: expected int, got str"),
         ("RBEE_QUEEN_PORT", "", "queen.port: expected int, got str"),
+        ("RBEE_TIMEOUTS_BUSY_DELAYS", "1, two", "timeouts.busy_delays: expected float, got str"),
+        ("RBEE_TIMEOUTS_CALL_DELAYS", "", "timeouts.call_delays: expected array of length >= 1"),
         ("RBEE_TIMEOUTS_LOADING", "-1", "timeouts.loading: expected float > 0"),
         ("RBEE_WORKER_SLOTS", "1.5", "worker.slots: expected int, got"),
     ],
@@ -261,7 +268,8 @@ def test_every_setting_has_a_variable(home: Path, monkeypatch: pytest.MonkeyPatc
             with monkeypatch.context() as patch:
                 patch.setenv(f"RBEE_{section}_{field.name}".upper(), chosen)
                 got = getattr(getattr(config.load(), section), field.name)
-            assert got == (["a", "b"] if chosen == "a b" else type(got)(chosen)), (section, field.name)
+            expected = ["a", "b"] if chosen == "a b" else (17.5,) if type(got) is tuple else type(got)(chosen)
+            assert got == expected, (section, field.name)
 
 
 def test_loading_twice_shares_nothing(home: Path) -> None:

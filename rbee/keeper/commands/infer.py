@@ -130,8 +130,11 @@ async def _generate(
         request_id=task.request_id,
         narrate=True,
     )
-    async with WorkerClient(handle.worker_url, handle.api_key, timeout=settings.timeouts.call) as worker:
-        await wait_ready(worker, terminal, limit=settings.timeouts.loading, log=log)
+    limits = settings.timeouts
+    async with WorkerClient(
+        handle.worker_url, handle.api_key, timeout=limits.call, delays=limits.call_delays
+    ) as worker:
+        await wait_ready(worker, terminal, limits, log=log)
         generation = Generation(worker, request, settings, log=log)
         if as_json:
             done = await generation.run(terminal, _nowhere)

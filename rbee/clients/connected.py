@@ -1,0 +1,35 @@
+"""Holds the connections to one daemon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from rbee.adapters import http
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+
+class Connected:
+    """A daemon at a URL, opened by a token or key; `async with` closes the connections.
+
+    A short call may take `timeout` seconds an attempt; what is safe to repeat is tried once after each of `delays`.
+    Raises ConnectionTimeoutError for what is no URL.
+    """
+
+    def __init__(
+        self, url: str, key: str | None, *, timeout: float = 5.0, delays: Sequence[float] = http.SHORT_CALL_DELAYS
+    ) -> None:
+        self.url = url
+        self._delays = delays
+        self._http = http.connect(url, key, timeout=timeout)
+
+    async def __aenter__(self) -> Self:
+        await self._http.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._http.__aexit__(kind, exc, trace)
