@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+import logging
+import os
 import sqlite3
-from typing import TYPE_CHECKING, TypeVar
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
+from rbee.adapters import disk
+from rbee.adapters.ballast import SMALLEST, Ballast
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from pathlib import Path
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
+
+_WANTS_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN)
+"""How SQLite ends where there is no room: for pages, for its shared index, for a new file beside the database."""
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+_FILES: Final = ("", "-wal", "-shm")
+"""A database in WAL mode is up to three files (sqlite.org/wal.html)."""
 
 
 class Store:
@@ -24,53 +37,132 @@ class Store:
     so no other process has the file.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, ballast: Ballast) -> None:
         self._connection = connection
         self._path = path
+        self._ballast = ballast
         self._limiter = trio.CapacityLimiter(1)
 
     @classmethod
     async def open(cls, path: Path, migrations: Sequence[str]) -> Store:
         """Open or make the database; `migrations` are scripts in order, of which only new ones are run.
 
-        Raises StorageError when the file cannot be opened or was made by a newer version.
+        A damaged file is moved aside and made anew: what it knew can be found out again, and a daemon that does not
+        start helps nobody. Raises StorageError when the file cannot be opened or was made by a newer version.
         """
-        return cls(await trio.to_thread.run_sync(_open, path, migrations), path)
+        ballast = Ballast(path.with_name(f"{path.name}.ballast"))
+        return cls(await trio.to_thread.run_sync(_open, path, migrations, ballast), path, ballast)
 
     async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one transaction: all of it is stored, or nothing.
 
-        Once begun it is not cancelled half-way. Raises StorageError.
+        It is run again when there was no room on the disk and the ballast has been dropped. Once begun it is not
+        cancelled half-way. Raises StorageError.
         """
 
         def attempt() -> T:
             try:
-                with self._connection:
-                    self._connection.execute("BEGIN IMMEDIATE")
-                    return work(self._connection)
+                return self._attempt(work)
             except sqlite3.Error as exc:
-                raise StorageError(f"{self._path.name}: {exc}") from exc
+                raise _explain(exc, self._path, self._path.name) from exc
 
         return await trio.to_thread.run_sync(attempt, limiter=self._limiter)
+
+    def _attempt(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            return self._run(work)
+        except sqlite3.Error as exc:
+            if _code(exc) not in _WANTS_ROOM or not self._ballast.drop():
+                raise
+            found = self._run(work)
+            with suppress(sqlite3.Error):
+                # What was appended to the log of changes goes into the database, and its room to the ballast.
+                self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            return found
+        finally:
+            self._ballast.restore()
+
+    def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        with self._connection:
+            self._connection.execute("BEGIN IMMEDIATE")
+            return work(self._connection)
 
     async def close(self) -> None:
         """Write everything back and close."""
         await trio.to_thread.run_sync(self._connection.close, limiter=self._limiter)
 
 
-def _open(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+def _code(exc: sqlite3.Error) -> int:
+    """Return SQLite's primary result code; 0 where it was Python's module that complained."""
+    return getattr(exc, "sqlite_errorcode", 0) & 0xFF
+
+
+def _explain(exc: sqlite3.Error, path: Path, what: str) -> StorageError:
+    """Return the error that people get, beginning with `what`."""
+    if _is_full(exc, path.parent):
+        return StorageError(f"{what}: the disk is full", hint=disk.ADVICE)
+    return StorageError(f"{what}: {exc}")
+
+
+def _is_full(exc: sqlite3.Error, folder: Path) -> bool:
+    if _code(exc) == sqlite3.SQLITE_FULL:
+        return True
+    try:
+        found = os.statvfs(folder)
+    except OSError:
+        return False
+    return _code(exc) in _WANTS_ROOM and found.f_bavail * found.f_frsize < SMALLEST
+
+
+def _open(path: Path, migrations: Sequence[str], ballast: Ballast) -> sqlite3.Connection:
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path.touch(mode=0o600)
-        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
         try:
-            _migrate(connection, path, migrations)
-        except BaseException:
-            connection.close()  # it may be inside a transaction, which would lock the next one out
-            raise
-    except (sqlite3.Error, OSError) as exc:
-        raise StorageError(f"{path.name} cannot be opened: {exc}") from exc
+            connection = _connect(path, migrations)
+        except sqlite3.Error as exc:
+            if _code(exc) in _DAMAGED:
+                _move_aside(path, exc)
+            elif _code(exc) not in _WANTS_ROOM or not ballast.drop():
+                raise
+            connection = _connect(path, migrations)
+    except sqlite3.Error as exc:
+        raise _explain(exc, path, f"{path.name} cannot be opened") from exc
+    except OSError as exc:
+        raise disk.refused(f"{path.name} cannot be opened", exc) from exc
+    ballast.restore()
     return connection
+
+
+def _connect(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+    path.touch(mode=0o600)
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
+    try:
+        _check(connection)
+        _migrate(connection, path, migrations)
+    except BaseException:
+        connection.close()  # it may be inside a transaction, which would lock the next one out
+        raise
+    return connection
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        damage = sqlite3.DatabaseError(found)
+        damage.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+        raise damage
+
+
+def _move_aside(path: Path, why: sqlite3.Error) -> None:
+    """Rename the database's files; an earlier damaged one is replaced, so that they never pile up."""
+    aside = f"{path.name}.damaged"
+    for suffix in _FILES:
+        part, moved = path.with_name(path.name + suffix), path.with_name(aside + suffix)
+        if part.exists():
+            part.replace(moved)
+        else:
+            moved.unlink(missing_ok=True)
+    log.error("%s is damaged (%s): it is now %s, and a new one is made", path.name, why, aside)
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:

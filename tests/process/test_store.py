@@ -85,15 +85,44 @@ async def test_a_migration_that_fails_leaves_what_was(tmp_path: Path) -> None:
     await store.close()
 
 
-@pytest.mark.parametrize(
-    "content", [b"not a database, and longer than a header needs to be" * 100, b"SQLite format 3\0x"]
-)
-async def test_a_file_that_is_no_database_is_an_error_of_ours(tmp_path: Path, content: bytes) -> None:
-    path = tmp_path / "test.db"
+def spoil_header(path: Path) -> None:
+    path.write_bytes(b"not a database, and longer than a header needs to be" * 100)
+
+
+def spoil_page(path: Path) -> None:
+    """Overwrite the page of the table, of a database whose header is in order."""
+    content = bytearray(path.read_bytes())
+    content[4096:8192] = b"\xff" * 4096
     path.write_bytes(content)
-    with pytest.raises(StorageError, match=r"test\.db cannot be opened"):
-        await Store.open(path, (TABLE,))
-    assert path.read_bytes() == content
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-4096])
+
+
+@pytest.mark.parametrize("spoil", [spoil_header, spoil_page, cut])
+async def test_a_damaged_file_is_moved_aside_and_made_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, spoil: Callable[[Path], None]
+) -> None:
+    path = tmp_path / "test.db"
+    (tmp_path / "test.db.damaged-wal").write_text("of another damage")
+    store = await Store.open(path, (TABLE,))
+    await store.transact(add(1))
+    await store.close()
+    spoil(path)
+    content = path.read_bytes()
+    store = await Store.open(path, (TABLE,))
+    assert await store.transact(numbers) == []
+    await store.transact(add(2))
+    await store.close()
+    (said,) = caplog.messages
+    assert said.startswith("test.db is damaged (")
+    assert "test.db.damaged" in said
+    assert (tmp_path / "test.db.damaged").read_bytes() == content
+    assert not (tmp_path / "test.db.damaged-wal").exists()
+    store = await Store.open(path, (TABLE,))
+    assert await store.transact(numbers) == [2]
+    await store.close()
 
 
 async def test_a_folder_in_its_place_is_an_error_of_ours(tmp_path: Path) -> None:
