@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from rbee.adapters import announce
+from rbee.adapters.rows import Rows
 from rbee.errors import RbeeError
 from rbee.hive import state, view
 from rbee.hive.effects import Answer, AskToEnd, CheckHealth, Follow, Forget, Keep, Kill, Launch, Terminate
@@ -28,9 +29,9 @@ from rbee.wire import hive as wire
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Awaitable
 
+    from rbee.adapters.rows import Work
     from rbee.hive.effects import Effect
     from rbee.hive.machine import Child, Machine
     from rbee.hive.record import Worker
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
     Tell = Callable[[Narration], None]
     Decision = Callable[[], list[Effect]]
-    Work = Callable[[sqlite3.Connection], Any]
     Transact = Callable[[Work], Awaitable[Any]]
 
 log = logging.getLogger(__name__)
@@ -60,10 +60,9 @@ class Hive:
 
     def __init__(self, limits: Limits, machine: Machine, transact: Transact) -> None:
         self._machine = machine
-        self._transact = transact
         self._pool = Pool(limits)
         self._send, self._inbox = trio.open_memory_channel[Callable[[], None]](math.inf)
-        self._written, self._writes = trio.open_memory_channel["Work"](math.inf)
+        self._rows = Rows(transact)
         self._starts: dict[str, _Start] = {}
         self._children: dict[str, Child] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -144,7 +143,7 @@ class Hive:
         """Run until the hive has been stopped and every worker is gone."""
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._write)
+            nursery.start_soon(self._rows.run)
             while not (self._pool.stopping and not self._pool.workers):
                 due = self._pool.due()
                 with trio.move_on_at(math.inf if due is None else due):
@@ -152,7 +151,7 @@ class Hive:
                 self._perform(self._pool.tick(trio.current_time()))
             self.is_over = True
             self._tell()
-            self._written.close()
+            self._rows.close()
 
     def _decide(self, decision: Decision) -> None:
         """Have the owner make a decision and carry it out."""
@@ -201,14 +200,15 @@ class Hive:
                     self._signal(worker, signal.SIGKILL)
                 case Keep():
                     if (child := self._children.get(worker.id)) is not None:
-                        self._store_soon(partial(state.save_worker, worker=replace(worker), identity=child.identity))
+                        save = partial(state.save_worker, worker=replace(worker), identity=child.identity)
+                        self._rows.put(worker.id, save)
                 case Forget(reason=reason):
                     if reason is not None:
                         log.error("worker %s (pid %s) ended: %s", worker.id, worker.pid, reason)
                     if (followed := self._scopes.pop(worker.id, None)) is not None:
                         followed.cancel()
                     self._children.pop(worker.id, None)
-                    self._store_soon(partial(state.delete_worker, worker_id=worker.id))
+                    self._rows.put(worker.id, partial(state.delete_worker, worker_id=worker.id))
                     self._nursery.start_soon(self._machine.remove_old_logs, set(self._pool.workers))
         self._tell()
 
@@ -287,18 +287,6 @@ class Hive:
     def _signal(self, worker: Worker, number: signal.Signals) -> None:
         if (child := self._children.get(worker.id)) is not None:
             child.send(number)
-
-    def _store_soon(self, work: Work) -> None:
-        self._written.send_nowait(work)
-
-    async def _write(self) -> None:
-        """Write to the registry in the order of the changes."""
-        async for work in self._writes:
-            try:
-                await self._transact(work)
-            except RbeeError as exc:
-                # The table is only what was last known; workers go on without it.
-                log.error("the registry was not written: %s", exc)  # noqa: TRY400
 
 
 def with_last_words(how: str, lines: list[str]) -> str:

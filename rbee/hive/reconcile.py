@@ -7,6 +7,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from rbee.adapters import process
+from rbee.errors import StorageError
 from rbee.hive import state
 
 if TYPE_CHECKING:
@@ -33,5 +34,9 @@ async def surviving_workers(store: Store) -> list[LastKnown]:
             log.info(
                 "worker %s (pid %d) was not ready when its hive ended, and is left to end", row.id, row.identity.pid
             )
-        await store.transact(partial(state.delete_worker, worker_id=row.id))
+        try:
+            await store.transact(partial(state.delete_worker, worker_id=row.id))
+        except StorageError as exc:
+            # The next hive looks at it again.
+            log.warning("the row of worker %s stays: %s", row.id, exc.message)
     return surviving

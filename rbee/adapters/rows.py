@@ -1,0 +1,76 @@
+"""Writes rows to a store in the background, and again while the disk does not take them."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from rbee.errors import RbeeError
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Awaitable, Callable
+
+    Work = Callable[[sqlite3.Connection], Any]
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS: Final = 5.0
+
+
+class Rows:
+    """Of each row the latest state is due; `transact` stores one.
+
+    A disk that is full for hours costs one row each, however often that changes, and two lines of the log.
+    """
+
+    def __init__(self, transact: Callable[[Work], Awaitable[Any]]) -> None:
+        self._transact = transact
+        self._due: dict[str, Work] = {}
+        self._changed = trio.Event()
+        self._closed = trio.Event()
+
+    def put(self, key: str, work: Work) -> None:
+        """Have the row `key` written (or deleted) soon; what was due for it before is not written any more."""
+        self._due[key] = work
+        self._changed.set()
+
+    def close(self) -> None:
+        """Make `run` return once everything is written, or has been tried once more."""
+        self._closed.set()
+        self._changed.set()
+
+    async def run(self) -> None:
+        """Write until closed."""
+        is_failing = False
+        while True:
+            await self._changed.wait()
+            self._changed = trio.Event()
+            error = await self._write()
+            if error is not None and not is_failing:
+                advice = f" ({error.hint})" if error.hint else ""
+                log.error("%s; it is tried again every %g s%s", error.message, RETRY_SECONDS, advice)
+            if error is None and is_failing:
+                log.info("the registry is written again")
+            is_failing = error is not None
+            if self._closed.is_set() and (is_failing or not self._due):
+                return
+            if is_failing:
+                self._changed.set()
+                with trio.move_on_after(RETRY_SECONDS):
+                    await self._closed.wait()
+
+    async def _write(self) -> RbeeError | None:
+        """Write what is due; returns why something still is."""
+        error = None
+        for key, work in list(self._due.items()):
+            try:
+                await self._transact(work)
+            except RbeeError as exc:
+                error = exc
+                continue
+            if self._due.get(key) is work:
+                del self._due[key]
+        return error
