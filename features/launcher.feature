@@ -14,6 +14,13 @@ Feature: The one file on other people's machines
     Given a cache folder on a disk of 1 MB
     When the user runs infer with the prompt "Once upon a time"
     Then it says in one line where it could not write, and how to choose another folder
+    When there is room on that disk
+    And the user runs infer with the prompt "Once upon a time"
+    Then it exits with 0
+    And stdout holds the text and one newline
+    When that disk is full again
+    And the user runs infer with the prompt "Once upon a time"
+    Then it exits with 0
 
   Scenario: A disk from which nothing may be executed
     Given a cache folder on a disk without execution

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -86,6 +87,19 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 def _full_disk(machine: Machine, small_disk: Path) -> None:
     _mount(small_disk, "size=1m")
     machine.env["RBEE_CACHE"] = str(small_disk)
+
+
+@when("there is room on that disk")
+def _room(small_disk: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=300m", small_disk], check=True)
+
+
+@when("that disk is full again")
+def _full_again(small_disk: Path) -> None:
+    with suppress(OSError), (small_disk / "filling").open("wb", buffering=0) as file:
+        while file.write(bytes(65536)):
+            pass
+    assert os.statvfs(small_disk).f_bavail == 0
 
 
 @given("a cache folder on a disk without execution")

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from rbee.adapters import process
-from rbee.errors import AlreadyRunningError, StorageError
+from rbee.adapters import disk, process
+from rbee.errors import AlreadyRunningError
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+PADDED: Final = 512
+"""Bytes that a description fills, so that the next one fits into the same place."""
 
 
 class Instance(msgspec.Struct):
@@ -39,7 +44,8 @@ class Place:
             state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as exc:
-            raise StorageError(f"the state folder {state_dir} cannot be written: {exc.strerror}") from exc
+            raise disk.refused(f"the state folder {state_dir} cannot be written", exc) from exc
+        self._state_dir = state_dir
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -50,7 +56,6 @@ class Place:
                 f"a {role} runs already{where}",
                 hint=f"one {role} runs per state folder; RBEE_HOME names another one",
             ) from None
-        os.ftruncate(self._descriptor, 0)
 
     def publish(
         self, url: str, version: str, *, ephemeral: bool, started_by: Literal["user", "queen"] = "user"
@@ -58,14 +63,19 @@ class Place:
         """Write down where this daemon is reached. Raises StorageError when the disk is full."""
         identity = process.identify(os.getpid())
         assert identity is not None
-        text = msgspec.json.encode(Instance(identity, url, version, ephemeral, started_by))
+        text = msgspec.json.encode(Instance(identity, url, version, ephemeral, started_by)).ljust(PADDED)
         try:
-            os.ftruncate(self._descriptor, 0)
-            written = os.pwrite(self._descriptor, text, 0)
+            _overwrite(self._descriptor, text)
         except OSError as exc:
-            raise StorageError(f"the state folder cannot be written: {exc.strerror}") from exc
-        if written < len(text):
-            raise StorageError("the state folder cannot be written: the disk is full")
+            raise disk.refused(f"the state folder {self._state_dir} cannot be written", exc) from exc
+
+
+def _overwrite(descriptor: int, text: bytes) -> None:
+    """Write over what an earlier daemon wrote: that takes no room, so one can start again on a full disk."""
+    written = os.pwrite(descriptor, text, 0)
+    os.ftruncate(descriptor, written)
+    if written < len(text):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def find(state_dir: Path, role: str) -> Instance | None:

@@ -6,8 +6,8 @@ import faulthandler
 import logging
 import os
 import signal
-import sys
 import threading
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -98,7 +98,9 @@ def run(
         elif log.hasHandlers():  # else logging would write it to stderr, beside the line below
             log.error("%s: %s", error.code, error.message)  # noqa: TRY400 (expected: needs no traceback)
         announcer.failed(error)
-        sys.stderr.write(f"rbee: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else ""))
+        said = f"rbee: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else "")
+        with suppress(OSError):  # to the log on a full disk; sys.stderr would keep it, and fail again at the exit
+            os.write(STDERR, said.encode("utf-8", "replace"))
         return error.exit_code
     finally:
         _exit_anyway()

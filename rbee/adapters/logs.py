@@ -11,8 +11,8 @@ import uuid
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
+from rbee.adapters import disk
 from rbee.adapters.log_file import LogFile
-from rbee.errors import StorageError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,7 +60,7 @@ def to_file(role: str, path: Path, max_bytes: int, level: int = logging.INFO) ->
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as exc:
-        raise StorageError(f"the log folder {path.parent} cannot be made: {exc.strerror}") from exc
+        raise disk.refused(f"the log folder {path.parent} cannot be made", exc) from exc
     _install(LogFile(path, max_bytes), role, level)
 
 

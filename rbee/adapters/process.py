@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import signal as signals
 import subprocess
@@ -14,6 +13,8 @@ from typing import IO, TYPE_CHECKING
 
 import msgspec
 import trio
+
+from rbee.adapters import disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -175,6 +176,6 @@ def _open_log(path: Path) -> IO[bytes]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
     except OSError as exc:
-        if exc.errno not in (errno.ENOSPC, errno.EDQUOT):
+        if not disk.is_full(exc):
             raise
         return Path(os.devnull).open("ab")  # a process without a log is better than none

@@ -10,6 +10,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
+from rbee.adapters import disk
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def load_or_create(path: Path) -> str:
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as exc:
-        raise StorageError(f"the token file {path} could not be made: {exc.strerror}") from exc
+        raise disk.refused(f"the token file {path} could not be made", exc) from exc
     return token
 
 

@@ -110,7 +110,7 @@ def test_a_full_disk_leaves_nothing_and_is_an_error(tmp_path: Path, monkeypatch:
 
     with monkeypatch.context() as patch:
         patch.setattr(tokens.os, "fsync", full)
-        with pytest.raises(StorageError, match="No space left on device"):
+        with pytest.raises(StorageError, match="the disk is full"):
             tokens.load_or_create(tmp_path / "token")
     assert list(tmp_path.iterdir()) == []
     assert FORM.fullmatch(tokens.load_or_create(tmp_path / "token"))
