@@ -1,63 +1,83 @@
-"""Stands in for a worker: started by a hive through its ordinary configuration, and misbehaves as its argument says.
+"""Stands in for a worker: started by a hive through its ordinary configuration, and misbehaves as its arguments say.
 
 well       does everything right, at once
 slow       the same, half a second late
-loading    never ends loading its model
-deaf       answers no health check
-impostor   says that it is another worker
-stubborn   accepts neither a shutdown nor SIGTERM
+
+Starting:
 silent     never calls back
 exit       ends before it is ready
 refuse     says why it cannot start
+holder     ends before it is ready, and leaves a process that holds its stdout
+
+Loading:
+loading    never ends loading its model
+fall       ends with a memory fault while it loads, after half a second
+hungry     takes memory while it loads until there is none, and is killed
+
+Serving:
+busy       has no free slot
+hang       takes a prompt and never sends a token
+mute       never answers who wants to stop a request
+crash      ends after some tokens (--after)
+segfault   ends with a memory fault after some tokens
+cut        closes a stream after some tokens, and lives on
+deaf       answers no health check
+impostor   says that it is another worker
+
+Ending:
+stubborn   accepts neither a shutdown nor SIGTERM
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
+import subprocess
 import sys
 import threading
 import time
 import urllib.request
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from http.server import ThreadingHTTPServer
+
+from standin_answers import Worker, fault, handler, take_all_memory
 
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("behaviour")
-    for name in (
-        "id",
-        "model-ref",
-        "model-path",
-        "backend",
-        "device",
-        "slots",
-        "context",
-        "threads",
-        "host",
-        "hive-url",
-    ):
-        parser.add_argument(f"--{name}")
+    parser.add_argument("behaviours", nargs="+")
+    parser.add_argument("--after", type=int, default=3, help="tokens before it misbehaves")
+    for name in ("id", "model-ref", "backend", "device", "slots", "host", "hive-url"):
+        parser.add_argument(f"--{name}", required=True)
     options, _ = parser.parse_known_args()
+    behaves = set(options.behaviours)
     key = json.loads(sys.stdin.readline())["key"]
-    match options.behaviour:
-        case "exit":
-            sys.exit(7)
-        case "refuse":
-            sys.stdout.write('{"error":{"code":"VRAM_EXHAUSTED","message":"no room"}}\n')
-            sys.stdout.flush()
-            sys.exit(1)
-        case "silent":
-            time.sleep(600)
-        case "stubborn":
-            signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        case "slow":
-            time.sleep(0.5)
-    server = ThreadingHTTPServer((options.host, 0), handler(options, key))
-    threading.Thread(target=call_back, args=(options, key, f"http://{options.host}:{server.server_port}")).start()
+    if "exit" in behaves:
+        sys.stderr.write("rbee: the device is on fire\n")
+        sys.exit(7)
+    if "refuse" in behaves:
+        sys.stdout.write('{"error":{"code":"VRAM_EXHAUSTED","message":"no room"}}\n')
+        sys.stdout.flush()
+        sys.exit(1)
+    if "holder" in behaves:
+        subprocess.Popen(["sleep", "5"], stdin=subprocess.DEVNULL, env={})
+        sys.exit(7)
+    if "silent" in behaves:
+        sys.stderr.write("rbee: waiting for a device that never comes\n")
+        sys.stderr.flush()
+        time.sleep(600)
+    if "stubborn" in behaves:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    if "slow" in behaves:
+        time.sleep(0.5)
+    worker = Worker(options.id, key, int(options.slots), behaves, options.after)
+    server = ThreadingHTTPServer((options.host, 0), handler(worker))
+    worker.url = f"http://{options.host}:{server.server_port}"
+    threading.Thread(target=call_back, args=(options, key, worker.url)).start()
+    if "hungry" in behaves:
+        threading.Thread(target=take_all_memory, daemon=True).start()
+    if "fall" in behaves:
+        threading.Timer(0.5, fault).start()
     server.serve_forever()
 
 
@@ -74,73 +94,6 @@ def call_back(options: argparse.Namespace, key: str, url: str) -> None:
         f"{options.hive_url}/v1/workers/ready", json.dumps(body).encode(), {"Authorization": f"Bearer {key}"}
     )
     urllib.request.urlopen(request, timeout=10).close()
-
-
-def handler(options: argparse.Namespace, key: str) -> type[BaseHTTPRequestHandler]:
-    """Return what answers the hive."""
-    slots = int(options.slots)
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def setup(self) -> None:
-            super().setup()
-            self.close_connection = True
-
-        def log_message(self, format: str, *arguments: Any) -> None:  # noqa: A002 (the library's name)
-            pass
-
-        def is_allowed(self) -> bool:
-            if self.headers["Authorization"] == f"Bearer {key}":
-                return True
-            self.answer(401)
-            return False
-
-        def answer(self, status: int, body: object = None) -> None:
-            content = b"" if body is None else json.dumps(body).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def do_GET(self) -> None:
-            if self.path == "/v1/health":
-                if options.behaviour == "deaf":
-                    time.sleep(600)
-                worker_id = "another" if options.behaviour == "impostor" else options.id
-                self.answer(200, {"status": "alive", "version": "0", "api_version": "v1", "worker_id": worker_id})
-            elif self.path == "/v1/ready":
-                self.answer(200, {"ready": True, "state": "idle", "model_loaded": True})
-            elif self.is_allowed() and self.path == "/v1/events":
-                self.send_response(200)
-                self.send_header("Content-Type", "text/event-stream")
-                self.send_header("Connection", "close")
-                self.end_headers()
-                self.tell()
-
-        def tell(self) -> None:
-            is_loading = options.behaviour == "loading"
-            status: dict[str, object] = {"slots_total": slots, "layers_loaded": 3, "layers_total": 8}
-            status |= (
-                {"state": "loading", "slots_available": 0}
-                if is_loading
-                else {"state": "idle", "slots_available": slots}
-            )
-            while True:
-                self.wfile.write(b"data: " + json.dumps(status).encode() + b"\n\n")
-                self.wfile.flush()
-                time.sleep(0.1)
-
-        def do_POST(self) -> None:
-            if not self.is_allowed() or self.path != "/v1/admin/shutdown":
-                return
-            if options.behaviour == "stubborn":
-                time.sleep(600)
-            self.answer(202)
-            self.wfile.flush()
-            os._exit(0)
-
-    return Handler
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import socket
 import sqlite3
 import sys
 import threading
+import time
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -358,18 +359,6 @@ def test_a_spoilt_token_is_one_clear_line(daemons: Any, role: str) -> None:
     assert "Traceback" not in errors
 
 
-def test_a_spoilt_registry_keeps_no_hive_from_starting(daemons: Any) -> None:
-    daemons.home.mkdir()
-    (daemons.home / "models.db").write_bytes(b"spoilt" * 1000)
-    hive = daemons.start("hive")
-    with hive.client() as client:
-        assert client.get("/v1/workers/list").json() == {"workers": []}
-    assert [line["level"] for line in hive.log() if "models.db is damaged" in line["message"]] == ["error"]
-    assert (daemons.home / "models.db.damaged").read_bytes() == b"spoilt" * 1000
-    hive.signal()
-    ends_well(hive)
-
-
 # Workers.
 
 
@@ -484,6 +473,18 @@ def test_a_worker_that_does_not_start_is_answered(daemons: Any, behaviour: str, 
 
 
 @needs_engine
+def test_a_process_that_holds_the_pipe_of_an_ended_worker_is_not_waited_for(daemons: Any) -> None:
+    hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("holder"))
+    began = time.monotonic()
+    with hive.client() as client:
+        error = client.post(SPAWN, json={"model_ref": MODEL}).json()["error"]
+    assert (error["code"], "exit code 7" in error["message"]) == ("SPAWN_FAILED", True)
+    assert time.monotonic() - began < 4, "the pipe stays open for 5 s"
+    hive.signal()
+    ends_well(hive)
+
+
+@needs_engine
 def test_a_program_that_does_not_exist_is_answered(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND="/nowhere/worker")
     with hive.client() as client:
@@ -512,6 +513,21 @@ def test_a_loading_that_takes_too_long_ends_the_worker(daemons: Any, eventually:
         assert client.post(SPAWN, json={"model_ref": MODEL}).json()["state"] == "loading"
         wait_for(client, "", eventually, 0)
     assert any("still loading after 0.5 s: layer 3 of 8" in line["message"] for line in hive.log())
+    hive.signal()
+    ends_well(hive)
+
+
+@needs_engine
+@pytest.mark.parametrize(("behaviour", "words"), [("fall", "SIGSEGV"), ("hungry", "SIGKILL")])
+def test_a_worker_that_falls_while_it_loads_is_forgotten_with_the_reason(
+    daemons: Any, eventually: Callable[..., None], behaviour: str, words: str
+) -> None:
+    hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin(behaviour))
+    with hive.client() as client:
+        assert client.post(SPAWN, json={"model_ref": MODEL}).json()["state"] == "loading"
+        wait_for(client, "", eventually, 0)
+        (ended,) = client.get("/v1/workers/list").json()["ended"]
+        assert words in ended["reason"]
     hive.signal()
     ends_well(hive)
 

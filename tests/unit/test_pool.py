@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict, fields
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from rbee.adapters.config import Timeouts
 from rbee.errors import (
     DrainingError,
     LoadingTimeoutError,
@@ -121,6 +124,11 @@ def test_a_report_that_changes_nothing_is_not_stored() -> None:
 
 
 # Deadlines.
+
+
+def test_the_limits_here_are_those_of_the_configuration() -> None:
+    configured = msgspec.structs.asdict(Timeouts())
+    assert asdict(Limits()) == {field.name: configured[field.name] for field in fields(Limits)}
 
 
 def test_a_worker_that_does_not_call_back_in_time_is_killed() -> None:
