@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import threading
-import time
 import uuid
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
@@ -16,8 +14,9 @@ from urllib.parse import urlsplit
 import httpx
 from pytest_bdd import given, then, when
 
-from features.lab.machine import PATIENCE, wait_until
+from features.lab.machine import wait_until
 from features.lab.models import make_model
+from features.lab.terminal import run_on_terminal
 from features.steps.streams import events
 
 if TYPE_CHECKING:
@@ -199,31 +198,16 @@ def _loaded(seen: dict[str, Any]) -> None:
 
 @when("the user runs infer with it on a terminal")
 def _on_terminal(machine: Machine, seen: dict[str, Any]) -> None:
-    ours, theirs = os.openpty()
-    child = subprocess.Popen(
-        machine.command("infer", "--model", seen["model"], "--prompt", "Hello", "--max-tokens", "3"),
-        env={**machine.env, "TERM": "xterm-256color", "COLUMNS": "100"},
-        stdin=subprocess.DEVNULL,
-        stdout=theirs,
-        stderr=theirs,
+    seen["shown"] = run_on_terminal(
+        machine, "infer", "--model", seen["model"], "--prompt", "Hello", "--max-tokens", "3"
     )
-    os.close(theirs)
-    shown, deadline = b"", time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
-        try:
-            chunk = os.read(ours, 65536)
-        except OSError:  # the other side of a terminal closed
-            break
-        shown += chunk
-    os.close(ours)
-    assert child.wait(PATIENCE) == 0, shown
-    seen["shown"] = shown.decode("utf-8", "replace")
+    assert seen["shown"].returncode == 0, seen["shown"]
 
 
 @then("the terminal showed a bar with layers")
 def _bar(seen: dict[str, Any]) -> None:
-    assert "layers" in seen["shown"]
-    assert "/48" in seen["shown"].replace(" ", "")
+    assert "layers" in seen["shown"].text
+    assert "/48" in seen["shown"].text.replace(" ", "")
 
 
 @then("its readiness is true with state idle and the model loaded")
