@@ -12,7 +12,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-STEPS = ("cancelling", "daemons", "inference", "installing", "launching", "preflight", "streams", "workers")
+STEPS = (
+    "cancelling",
+    "daemons",
+    "failing",
+    "inference",
+    "launching",
+    "lifetimes",
+    "preflight",
+    "streams",
+    "workers",
+)
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -1,0 +1,250 @@
+"""Steps about how long workers and hives live, and what is true of them meanwhile."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sqlite3
+from contextlib import closing
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+import httpx
+from pytest_bdd import given, parsers, then, when
+
+from features.lab.machine import PATIENCE, wait_until
+from tests.models import make as make_chain
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from features.lab.machine import Machine
+
+BUNDLED = "builtin:bee-stories"
+
+
+@given(
+    parsers.re(
+        r"workers may be idle for (?P<idle>\d+) seconds?"
+        r"(?:, and are asked for their health every (?P<every>[\d.]+))?"
+    )
+)
+def _idle_limit(machine: Machine, idle: str, every: str | None) -> None:
+    machine.env["RBEE_TIMEOUTS_IDLE"] = idle
+    if every is not None:
+        machine.env["RBEE_TIMEOUTS_HEALTH_INTERVAL"] = every
+
+
+@given("workers are asked for their health every 0.3 seconds, and have 0.5 to answer")
+def _health_limits(machine: Machine) -> None:
+    machine.env |= {
+        "RBEE_TIMEOUTS_HEALTH_INTERVAL": "0.3",
+        "RBEE_TIMEOUTS_HEALTH": "0.5",
+        "RBEE_TIMEOUTS_UNLOAD": "1",
+    }
+
+
+def _spawn(machine: Machine, model: str = BUNDLED) -> dict[str, Any]:
+    with machine.hive() as hive:
+        answer = hive.post("/v1/workers/spawn", json={"model_ref": model})
+    assert answer.status_code == 200, answer.text
+    spawned: dict[str, Any] = answer.json()
+    return spawned
+
+
+def _wait_idle(machine: Machine, count: int) -> list[dict[str, Any]]:
+    wait_until(lambda: [row["state"] for row in machine.workers()] == ["idle"] * count)
+    return machine.workers()
+
+
+@given("1 worker that is idle")
+def _one_idle(machine: Machine, seen: dict[str, Any]) -> None:
+    _spawn(machine)
+    (seen["row"],) = seen["rows"] = _wait_idle(machine, 1)
+
+
+@given("2 workers that are idle")
+def _two_idle(machine: Machine, seen: dict[str, Any]) -> None:
+    _spawn(machine)
+    _spawn(machine)
+    seen["rows"] = _wait_idle(machine, 2)
+
+
+@given("3 workers with models of their own")
+def _three_models(machine: Machine, tmp_path: Path, seen: dict[str, Any]) -> None:
+    for name in ("one", "two", "three"):
+        _spawn(machine, f"file:{make_chain(tmp_path / f'{name}.gguf')}")
+    seen["rows"] = _wait_idle(machine, 3)
+    assert len({row["model_ref"] for row in seen["rows"]}) == 3
+
+
+def _table(machine: Machine) -> list[dict[str, Any]]:
+    """Return the rows of the hive's table of workers."""
+    with closing(sqlite3.connect(f"file:{machine.state / 'models.db'}?mode=ro", uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        return [dict(row) for row in connection.execute("SELECT * FROM workers")]
+
+
+@then("its entry has id, url, model, backend and device, state loading, and 0 of 3 slots available")
+def _entry(machine: Machine, seen: dict[str, Any]) -> None:
+    (row,) = machine.workers()
+    seen["row"] = row
+    spawned = seen["spawned"]
+    assert (row["id"], row["url"]) == (spawned["worker_id"], spawned["url"])
+    assert (row["model_ref"], row["backend"], row["device"]) == (seen["model"], "cpu", 0)
+    assert (row["state"], row["slots_total"], row["slots_available"]) == ("loading", 3, 0)
+
+
+@then("the table of the hive holds the same")
+def _stored(machine: Machine, seen: dict[str, Any]) -> None:
+    def found() -> dict[str, Any] | None:
+        return next((row for row in _table(machine) if row["url"]), None)
+
+    row = wait_until(found)
+    for name in ("id", "url", "model_ref", "backend", "device", "slots_total", "pid"):
+        assert row[name] == seen["row"][name]
+
+
+@when("the hive and the first worker are killed")
+def _kill(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["hive"].kill()
+    seen["hive"].wait()
+    first = seen["rows"][0]["pid"]
+    assert set(machine.processes()) == {row["pid"] for row in seen["rows"]}
+    os.kill(first, signal.SIGKILL)
+    wait_until(lambda: first not in machine.processes())
+
+
+@when("a hive is started again")
+def _start_again(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["hive"] = machine.start_hive()
+
+
+@then("its list and its table hold the other worker only, idle, with the same process")
+def _only_survivor(machine: Machine, seen: dict[str, Any]) -> None:
+    survivor = seen["rows"][1]
+    assert [row["id"] for row in machine.workers()] == [survivor["id"]], "from the first answer on"
+    row = machine.wait_for_worker("idle")
+    for name in ("id", "url", "pid", "model_ref", "slots_total"):
+        assert row[name] == survivor[name]
+    assert [row["id"] for row in _table(machine)] == [survivor["id"]]
+    assert set(machine.worker_processes()) == {survivor["pid"]}
+
+
+def _worker_log(machine: Machine, worker_id: str) -> list[dict[str, Any]]:
+    text = (machine.state / "logs" / f"worker-{worker_id}.log").read_text()
+    return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+
+def _ended_by_itself(machine: Machine, row: dict[str, Any]) -> datetime:
+    """Check that a worker was told to end by its shutdown call, and did; returns when it was told."""
+    said = _worker_log(machine, row["id"])
+    messages = [line["message"] for line in said]
+    assert not [message for message in messages if "SIGTERM" in message], "nobody had to send a signal"
+    assert messages[-1] == "the worker has ended"
+    (end,) = [line["message"] for line in machine.hive_log() if f"worker {row['id']} ended: " in line["message"]]
+    assert end.endswith("exit code 0")
+    draining = next(line for line in said if line["message"].startswith("draining"))
+    return datetime.fromisoformat(draining["time"])
+
+
+@then("the worker is told to shut down, unloads its model and is gone")
+def _idle_end(machine: Machine, seen: dict[str, Any]) -> None:
+    row = seen["row"]
+    wait_until(lambda: not machine.workers())
+    assert row["pid"] not in machine.processes()
+    assert wait_until(lambda: _table(machine) == [])
+    _ended_by_itself(machine, row)
+
+
+@then("the worker's health is polled")
+def _polled(machine: Machine, seen: dict[str, Any]) -> None:
+    def last() -> float:
+        (row,) = machine.workers()
+        seen["row"] = row
+        assert row["state"] == "idle"
+        return float(row["last_health_at"])
+
+    first = last()
+    wait_until(lambda: last() > first, 5)
+    second = last()
+    wait_until(lambda: last() > second, 5)
+
+
+@then("a second worker can be started")
+def _second(machine: Machine, seen: dict[str, Any]) -> None:
+    spawned = _spawn(machine)
+    assert spawned["worker_id"] != seen["row"]["id"]
+
+
+@then("both are ended for being idle")
+def _both_end(machine: Machine) -> None:
+    wait_until(lambda: not machine.workers())
+    assert machine.worker_processes() == {}
+
+
+@then("the hive still answers, and is the same process")
+def _same_hive(machine: Machine, seen: dict[str, Any]) -> None:
+    health = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", trust_env=False)
+    assert health.json()["status"] == "alive"
+    assert set(machine.processes()) == {seen["hive"].pid}
+    assert seen["hive"].poll() is None
+
+
+@when("the worker hangs")
+def _hang(seen: dict[str, Any]) -> None:
+    os.kill(seen["row"]["pid"], signal.SIGSTOP)
+
+
+@then("it is listed as unhealthy")
+def _unhealthy(machine: Machine, seen: dict[str, Any]) -> None:
+    row = machine.wait_for_worker("unhealthy")
+    assert (row["id"], row["slots_available"]) == (seen["row"]["id"], 0)
+
+
+@then("after 3 checks it is removed, and its process is gone")
+def _removed(machine: Machine, seen: dict[str, Any]) -> None:
+    wait_until(lambda: not machine.workers())
+    assert seen["row"]["pid"] not in machine.processes()
+
+
+@then("the hive's log says that it did not answer 3 health checks")
+def _three_checks(machine: Machine, seen: dict[str, Any]) -> None:
+    failed = [line for line in machine.hive_log() if "did not answer its health check" in line["message"]]
+    assert len(failed) == 3
+    (error,) = [line["message"] for line in machine.hive_log() if line["level"] == "error"]
+    assert "did not answer 3 health checks" in error
+    assert str(seen["row"]["pid"]) in error
+
+
+@then("queen and hive live on")
+def _daemons_live(machine: Machine, seen: dict[str, Any]) -> None:
+    assert {words[2] for words in machine.processes().values()} == {"queen", "hive"}
+    health = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", trust_env=False)
+    assert health.json()["status"] == "alive"
+    assert seen["queen"].poll() is None
+
+
+@when("the hive is told to end")
+def _end_hive(seen: dict[str, Any]) -> None:
+    seen["hive"].send_signal(signal.SIGTERM)
+    _, seen["stderr"] = seen["hive"].communicate(timeout=PATIENCE)
+
+
+@then("all 3 workers were told within a second, and ended by themselves")
+def _all_told(machine: Machine, seen: dict[str, Any]) -> None:
+    told = [_ended_by_itself(machine, row) for row in seen["rows"]]
+    assert len(told) == 3
+    assert (max(told) - min(told)).total_seconds() < 1
+
+
+@then("the hive ends with 0 and leaves no process")
+def _hive_ended(machine: Machine, seen: dict[str, Any]) -> None:
+    assert (seen["hive"].returncode, seen["stderr"]) == (0, b"")
+    assert machine.processes() == {}
+
+
+@then("the table of the hive is still there, and empty")
+def _table_stays(machine: Machine) -> None:
+    assert _table(machine) == []
