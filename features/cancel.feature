@@ -15,6 +15,7 @@ Feature: Ctrl+C
       | reading the prompt  |
       | writing             |
 
+  @s40
   Scenario: Ctrl+C with a queen that stays
     Given a queen runs
     And a model that takes a while to load
@@ -22,3 +23,25 @@ Feature: Ctrl+C
     When the user presses Ctrl+C
     Then infer ends with 130 and says "Cancelled." on a line of its own
     And the worker is idle again and stays
+
+  @s40
+  Scenario: Ctrl+C stops this request and no other
+    Given a worker that takes prompts and never writes
+    And a queen runs
+    And infer waits for its first token
+    And another infer waits for its first token
+    When the user presses Ctrl+C
+    Then infer ends with 130 and says "Cancelled." on a line of its own
+    And the worker was told to stop that request and no other
+    And the other infer still waits
+
+  @s40
+  Scenario: Ctrl+C does not wait for a worker that never answers
+    Given a worker that takes prompts and answers nobody who cancels
+    And an acknowledgement may take 1 second
+    And a queen runs
+    And infer waits for its first token
+    When the user presses Ctrl+C
+    Then infer ends with 130 and says "Cancelled." on a line of its own
+    And it took at least 1 second and at most 4
+    And the worker was told to stop that request and no other

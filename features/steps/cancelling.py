@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import signal
+import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import PATIENCE
+from features.lab.machine import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
@@ -40,8 +41,10 @@ def _running(machine: Machine, seen: dict[str, Any], moment: str) -> None:
 @when("the user presses Ctrl+C")
 def _interrupt(seen: dict[str, Any]) -> None:
     assert seen["infer"].poll() is None
+    began = time.monotonic()
     seen["infer"].send_signal(signal.SIGINT)
     _, stderr = seen["infer"].communicate(timeout=PATIENCE)
+    seen["took"] = time.monotonic() - began
     seen["stderr"] += stderr
 
 
@@ -57,3 +60,55 @@ def _idle(machine: Machine) -> None:
     row = machine.wait_for_worker("idle")
     assert row["slots_available"] == row["slots_total"]
     assert row["pid"] in machine.worker_processes()
+
+
+@given("a worker that takes prompts and never writes")
+def _silent_worker(machine: Machine) -> None:
+    machine.stand_in("hang")
+
+
+@given("a worker that takes prompts and answers nobody who cancels")
+def _mute_worker(machine: Machine) -> None:
+    machine.stand_in("hang", "mute")
+
+
+@given("an acknowledgement may take 1 second")
+def _short_patience(machine: Machine) -> None:
+    machine.env["RBEE_TIMEOUTS_ACKNOWLEDGE"] = "1"
+
+
+def _calls(machine: Machine) -> list[str]:
+    """Return what the stand-in for a worker was asked for."""
+    return "".join(log.read_text() for log in (machine.state / "logs").glob("worker-*.log")).splitlines()
+
+
+def _requests(machine: Machine) -> list[str]:
+    return [line.removeprefix("request ") for line in _calls(machine) if line.startswith("request ")]
+
+
+@given("infer waits for its first token")
+def _waiting(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["infer"], seen["stderr"] = machine.start("infer", "--prompt", "Hello"), b""
+    (seen["request"],) = wait_until(lambda: _requests(machine))
+
+
+@given("another infer waits for its first token")
+def _other_waiting(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["other"] = machine.start("infer", "--prompt", "Hello")
+    wait_until(lambda: len(_requests(machine)) == 2)
+
+
+@then("the worker was told to stop that request and no other")
+def _told(machine: Machine, seen: dict[str, Any]) -> None:
+    stops = [line for line in _calls(machine) if line.startswith("DELETE")]
+    assert stops == [f"DELETE /v1/inference/{seen['request']}"]
+
+
+@then("the other infer still waits")
+def _other_waits(seen: dict[str, Any]) -> None:
+    assert seen["other"].poll() is None
+
+
+@then("it took at least 1 second and at most 4")
+def _bounded(seen: dict[str, Any]) -> None:
+    assert 1 <= seen["took"] <= 4
