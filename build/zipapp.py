@@ -114,6 +114,8 @@ def _launcher(packed: bytes, glibc: str, epoch: int) -> bytes:
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        # By this `rbee install` knows its own file from a stranger's, and which version that is.
+        archive.comment = f"rbee.pyz {_version()}".encode()
         for source in sorted(LAUNCHER.glob("*.py")):
             data = source.read_bytes()
             for name, value in constants.items():
@@ -122,6 +124,13 @@ def _launcher(packed: bytes, glibc: str, epoch: int) -> bytes:
             member.external_attr = 0o644 << 16
             archive.writestr(member, data)
     return buffer.getvalue()
+
+
+def _version() -> str:
+    """The version that the package states, without importing it."""
+    match = re.search(r'^__version__ = "(.+)"$', (ROOT / "rbee" / "__init__.py").read_text("utf-8"), re.MULTILINE)
+    assert match, "rbee/__init__.py states no version"
+    return match[1]
 
 
 def _build_id(packed: bytes) -> str:

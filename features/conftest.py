@@ -17,6 +17,7 @@ STEPS = (
     "daemons",
     "failing",
     "inference",
+    "installing",
     "launching",
     "lifetimes",
     "preflight",

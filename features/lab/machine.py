@@ -77,11 +77,14 @@ class Machine:
         }
         self.prefix: list[str] = []
         """What stands before the program's command line: words that run it in other circumstances."""
+        self.installed: Path | None = None
+        """The program that is run, once one has been installed; before, Python runs the built one."""
         self._children: list[subprocess.Popen[bytes]] = []
 
     def command(self, *arguments: str | bytes) -> list[str | bytes]:
         """Return the command line that runs the program."""
-        return [*self.prefix, self.python, str(PROGRAM), *arguments]
+        program = [self.python, str(PROGRAM)] if self.installed is None else [str(self.installed)]
+        return [*self.prefix, *program, *arguments]
 
     def stand_in(self, *behaviour: str) -> None:
         """Have hives start the stand-in for a worker, which behaves as it is told."""
@@ -112,14 +115,22 @@ class Machine:
     def start_queen(self) -> subprocess.Popen[bytes]:
         """Start `rbee queen`, as a user in another terminal would, and wait until it answers."""
         child = self.start("queen")
-        wait_until(lambda: self._answers(f"http://127.0.0.1:{self.queen_port}/health"))
+        wait_until(self.has_queen)
         return child
 
     def start_hive(self) -> subprocess.Popen[bytes]:
         """Start `rbee hive` alone, and wait until it answers."""
         child = self.start("hive")
-        wait_until(lambda: self._answers(f"http://127.0.0.1:{self.hive_port}/v1/health"))
+        wait_until(self.has_hive)
         return child
+
+    def has_queen(self) -> bool:
+        """Tell whether a queen answers."""
+        return self._answers(f"http://127.0.0.1:{self.queen_port}/health")
+
+    def has_hive(self) -> bool:
+        """Tell whether a hive answers."""
+        return self._answers(f"http://127.0.0.1:{self.hive_port}/v1/health")
 
     @staticmethod
     def _answers(url: str) -> bool:

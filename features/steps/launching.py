@@ -50,14 +50,19 @@ def _foreign_home(machine: Machine) -> None:
 
 
 @when("another user runs rbee.pyz there")
-def _as_nobody(machine: Machine, tmp_path: Path, seen: dict[str, Any]) -> None:
+def _as_another_user(machine: Machine, tmp_path: Path, seen: dict[str, Any]) -> None:
+    seen["done"] = run_as_nobody(machine, tmp_path, "infer", "--prompt", "Hello")
+
+
+def run_as_nobody(machine: Machine, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Run a command of the program as a user who may do nothing special; only root can."""
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == 0 and str(folder) != "/":
             folder.chmod(folder.stat().st_mode | 0o055)
     program = shutil.copy(PROGRAM, tmp_path)
     # An interpreter that others may run; pyenv's lies in a home folder.
-    seen["done"] = subprocess.run(
-        ["/usr/bin/python3", program, "infer", "--prompt", "Hello"],
+    return subprocess.run(
+        ["/usr/bin/python3", program, *arguments],
         env=machine.env,
         cwd="/",
         user=NOBODY,

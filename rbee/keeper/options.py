@@ -26,6 +26,9 @@ keep it running (otherwise everything ends with the command)
   queen, hive      run that daemon in the foreground
   token            print the swarm's token
 
+set it up
+  install          put rbee, its settings and its services in their places
+
 examples
   rbee infer --prompt "Once upon a time"
   echo "Once upon a time" | rbee infer --max-tokens 100 2>/dev/null
@@ -56,6 +59,23 @@ examples
   rbee infer --prompt "List three flowers:" --stop "4." --json
 """
 
+
+INSTALL: Final = """\
+Put rbee in its place, with its other names, a settings file and a folder for models.
+
+Run from a checkout, it installs dist/rbee.pyz, and builds it first where that is needed. Run again, it brings the
+program up to date. A settings file that is there is never changed.
+"""
+
+INSTALL_EXAMPLES: Final = """\
+               install                          install --system
+  program      ~/.local/bin/rbee                /usr/local/bin/rbee
+  settings     ~/.config/rbee/config.toml       /etc/rbee/config.toml
+  models       ~/.local/share/rbee/models/      /var/lib/rbee/models/
+  services     ~/.config/systemd/user/          /etc/systemd/user/
+
+Beside the program: rbee-keeper, queen-rbee, rbee-hive and llm-worker-rbee, the same program under other names.
+"""
 
 WORKERS_USAGE: Final = "rbee workers {list,health} [options]"
 WORKERS_HELP: Final = """\
@@ -99,6 +119,7 @@ COMMANDS: Final = (
         "Print the token that opens the swarm's HTTP interfaces; it is made where there is none yet.\n",
         'examples\n  curl -H "Authorization: Bearer $(rbee token)" http://127.0.0.1:8080/v2/workers/list\n',
     ),
+    Command("install", "rbee.keeper.commands.install", INSTALL, INSTALL_EXAMPLES),
 )
 
 WORKERS: Final = (
@@ -140,6 +161,7 @@ def _parser() -> Parser:
     made |= {f"workers {command.name}": _add(actions, command, "workers ") for command in WORKERS}
 
     _infer_options(made["infer"])
+    _install_options(made["install"])
     made["workers health"].add_argument(
         "--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)"
     )
@@ -221,3 +243,15 @@ def _infer_options(parser: Parser) -> None:
     )
 
     parser.add_argument("--json", action="store_true", default=False, help="print one JSON object at the end")
+
+
+def _install_options(parser: Parser) -> None:
+    add = parser.add_argument_group("where to").add_argument
+    add("--system", action="store_true", default=False, help="for all users of this machine; needs root")
+    add("--prefix", metavar="DIR", default=None, help="with --system: below this folder instead of /")
+    parser.add_argument(
+        "--systemd",
+        action="store_true",
+        default=False,
+        help="also write systemd services of the user for queen and hive",
+    )

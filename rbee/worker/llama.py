@@ -26,7 +26,10 @@ _LEVELS: Final = {3: logging.WARNING, 4: logging.ERROR}
 _CONTINUED: Final = 5
 _NO_CONCERN: Final = ("possible training context overflow",)
 """It compares the pool of all sequences with the context of one."""
-_FOLDERS: Final = re.compile(r"^\S*/(?=\S+:\d+: )")
+_FOLDERS: Final = re.compile(r"(?<![^\s'\"(:=])/(?:[^/\s'\":]+/)+")
+"""The folders of an absolute path: of a model, or of a source file where the engine was built. Nobody's business."""
+_MAX_BYTES: Final = 2000
+"""A line may quote the model file, which may have been made to fill a disk."""
 
 
 class Complaints:
@@ -44,7 +47,7 @@ class Complaints:
             self._level = level
         if self.is_muted or (found := _LEVELS.get(self._level)) is None:
             return
-        line = text.decode("utf-8", "replace").strip()
+        line = _tidy(text)
         if line and not line.endswith(_NO_CONCERN):
             with self._lock:
                 self._lines.append(line)
@@ -58,6 +61,10 @@ class Complaints:
     def lines(self) -> list[str]:
         with self._lock:
             return list(self._lines)
+
+
+def _tidy(text: bytes) -> str:
+    return _FOLDERS.sub("", text[:_MAX_BYTES].decode("utf-8", "replace")).strip()
 
 
 complaints: Final = Complaints()
@@ -112,11 +119,8 @@ def _log_callback(lib: Any) -> Any:
 
 
 def _log_abort(message: bytes) -> None:
-    """Log why ggml ends the process, in the moment before it does; by itself it writes that to stderr as it is.
-
-    The message begins with the source file as it was called where the engine was built.
-    """
-    log.critical("%s", _FOLDERS.sub("", message.decode("utf-8", "replace")))
+    """Log why ggml ends the process, in the moment before it does; by itself it writes that to stderr as it is."""
+    log.critical("%s", _tidy(message))
 
 
 _abort_callback: Final = ctypes.CFUNCTYPE(None, ctypes.c_char_p)(_log_abort)

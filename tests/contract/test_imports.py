@@ -51,6 +51,7 @@ def imported(home: Path, *arguments: str) -> tuple[int, set[str], set[str]]:
         ([], 0),
         (["--help"], 0),
         (["infer", "--help"], 0),
+        (["install", "--help"], 0),
         (["workers", "--help"], 0),
         (["bogus"], 2),
         (["infer", "--bogus"], 2),

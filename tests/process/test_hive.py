@@ -359,6 +359,18 @@ def test_a_spoilt_token_is_one_clear_line(daemons: Any, role: str) -> None:
     assert "Traceback" not in errors
 
 
+def test_a_spoilt_registry_keeps_no_hive_from_starting(daemons: Any) -> None:
+    daemons.home.mkdir()
+    (daemons.home / "models.db").write_bytes(b"spoilt" * 1000)
+    hive = daemons.start("hive")
+    with hive.client() as client:
+        assert client.get("/v1/workers/list").json() == {"workers": []}
+    assert [line["level"] for line in hive.log() if "models.db is damaged" in line["message"]] == ["error"]
+    assert (daemons.home / "models.db.damaged").read_bytes() == b"spoilt" * 1000
+    hive.signal()
+    ends_well(hive)
+
+
 # Workers.
 
 

@@ -372,7 +372,7 @@ def test_what_a_worker_says_why_it_cannot_start_reaches_the_caller(daemons: Any)
 
 def test_a_hive_that_cannot_start_is_the_tasks_error_alone(daemons: Any, eventually: Callable[..., None]) -> None:
     queen = daemons.start("queen")
-    (daemons.home / "models.db").write_bytes(b"spoilt" * 1000)
+    (daemons.home / "models.db").mkdir()
     with queen.client() as client:
         for _ in range(2):
             error = client.post(TASKS, json={"prompt": "x"}).json()["error"]

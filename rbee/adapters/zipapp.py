@@ -1,0 +1,98 @@
+"""Finds rbee.pyz, the file that the program is installed from, and builds it in a checkout."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import rbee
+from rbee.errors import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_COMMENT: Final = re.compile(rb"rbee\.pyz (\S+)")
+"""What build/zipapp.py writes as the archive's comment."""
+
+
+def version_of(path: Path) -> str | None:
+    """Return the version of the rbee.pyz at `path`, or None where something else is there, or nothing."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            found = _COMMENT.fullmatch(archive.comment)
+    except (OSError, zipfile.BadZipFile):
+        return None
+    return found[1].decode() if found else None
+
+
+def locate(tell: Callable[[str], None]) -> Path:
+    """Return the file that runs, or in a checkout dist/rbee.pyz, built first where it is missing or out of date.
+
+    Blocks while it builds; `tell` is given the lines that this prints. Raises StorageError where there is no such file.
+    """
+    running = Path(sys.argv[0]).resolve()
+    if version_of(running) is not None:
+        return running
+    root = Path(rbee.__file__).resolve().parent.parent
+    if not (root / "build" / "zipapp.py").is_file():
+        raise StorageError(
+            "there is no rbee.pyz to install: this rbee is a Python package, which pip or the like has installed",
+            hint="with the file rbee.pyz, `python3 rbee.pyz install` does it",
+        )
+    file = root / "dist" / "rbee.pyz"
+    if is_outdated(file, root):
+        tell(f"Building {file}")
+        _build(root, tell)
+    return file
+
+
+def interpreter() -> str:
+    """Return the Python that runs this, and never a venv's: that may be removed, and the file needs nothing of it."""
+    if sys.prefix == sys.base_prefix:
+        return sys.executable
+    return str(Path(sys.base_exec_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}")
+
+
+def is_outdated(file: Path, root: Path) -> bool:
+    """Whether a file is missing, or was made before a source of the checkout at `root` became what it is.
+
+    That is when the source's inode changed (ctime): what comes out of an archive or was renamed has an old mtime.
+    """
+    try:
+        made = file.stat().st_mtime_ns
+    except OSError:
+        return True
+    sources = [root / "shiv.toml", *(root / "rbee").rglob("*"), *(root / "build").rglob("*")]
+    return any(
+        source.stat().st_ctime_ns > made
+        for source in sources
+        if source.is_file() and source.parent.name != "__pycache__"
+    )
+
+
+def _build(root: Path, tell: Callable[[str], None]) -> None:
+    # Not by .venv's Python: the script makes .venv complete, and goes on in it.
+    command = [interpreter(), str(root / "build" / "zipapp.py")]
+    lines = []
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        errors="replace",
+    ) as build:
+        assert build.stderr is not None
+        for line in map(str.rstrip, build.stderr):
+            lines.append(line)
+            tell(line)
+    if build.returncode:
+        said = [line.removeprefix("rbee: ") for line in lines if line.startswith("rbee: ")]
+        reason = f": {said[-1]}" if said else f" (exit code {build.returncode})"
+        raise StorageError(
+            f"{root / 'dist' / 'rbee.pyz'} could not be built{reason}", hint="what was said above may help"
+        )

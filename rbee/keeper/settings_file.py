@@ -1,0 +1,26 @@
+"""Makes the settings file of a new installation."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Final
+
+import rbee.data
+
+_TEMPLATE: Final = "config.toml"
+_MODELS: Final = '# models_dir = "~/.local/share/rbee/models"'
+
+
+def text(models: Path | None = None) -> str:
+    """Return every setting with its default, behind a `#`; `models` is set where the models are elsewhere."""
+    template = (Path(rbee.data.__path__[0]) / _TEMPLATE).read_text(encoding="utf-8")
+    if models is None:
+        return template
+    assert _MODELS in template
+    return template.replace(_MODELS, f"models_dir = {_quote(str(models))}")
+
+
+def _quote(value: str) -> str:
+    """Return a basic string of TOML: JSON's, but that DEL must be escaped too (toml.io/en/v1.0.0#string)."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
