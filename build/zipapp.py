@@ -114,14 +114,15 @@ def _launcher(packed: bytes, glibc: str, epoch: int) -> bytes:
     }
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
-        # By this `rbee install` knows its own file from a stranger's, and which version that is.
-        archive.comment = f"rbee.pyz {_version()}".encode()
         for source in sorted(LAUNCHER.glob("*.py")):
             data = source.read_bytes()
             for name, value in constants.items():
                 data = data.replace(name, value)
             member = zipfile.ZipInfo(source.name, time.gmtime(epoch)[:6])
             member.external_attr = 0o644 << 16
+            # By this `rbee install` knows its own file from a stranger's, and which version that is. Not as the
+            # archive's comment: Python 3.6 opens no archive that has one, and could not say that it is too old.
+            member.comment = f"rbee.pyz {_version()}".encode()
             archive.writestr(member, data)
     return buffer.getvalue()
 

@@ -16,15 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 _COMMENT: Final = re.compile(rb"rbee\.pyz (\S+)")
-"""What build/zipapp.py writes as the archive's comment."""
+"""What build/zipapp.py writes as the comment of the file that starts it."""
 
 
 def version_of(path: Path) -> str | None:
     """Return the version of the rbee.pyz at `path`, or None where something else is there, or nothing."""
     try:
         with zipfile.ZipFile(path) as archive:
-            found = _COMMENT.fullmatch(archive.comment)
-    except (OSError, zipfile.BadZipFile):
+            found = _COMMENT.fullmatch(archive.getinfo("__main__.py").comment)
+    except (OSError, KeyError, zipfile.BadZipFile):
         return None
     return found[1].decode() if found else None
 

@@ -33,8 +33,9 @@ def make_file(path: Path, version: str = __version__, code: str = STARTS) -> Pat
     """Make what a start of rbee.pyz and `rbee install` see of it: an archive behind a first line, with its comment."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.comment = f"rbee.pyz {version}".encode()
-        archive.writestr("__main__.py", code.format(version=version))
+        member = zipfile.ZipInfo("__main__.py")
+        member.comment = f"rbee.pyz {version}".encode()
+        archive.writestr(member, code.format(version=version))
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(b"#!/usr/bin/env python3\n" + buffer.getvalue())
     path.chmod(0o755)
