@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee import __version__
-from rbee.adapters import config, lifecycle, logs, serve, tokens
+from rbee.adapters import config, lifecycle, logs, process, serve, tokens
 from rbee.adapters.announce import Announcer, Ready
 from rbee.adapters.instance import Place
 from rbee.adapters.notify import Notifier
@@ -58,7 +58,7 @@ async def _serve(
     logs.to_file("rbee-hive", settings.logs_dir / "hive.log", settings.logs.max_bytes)
     token = tokens.load_or_create(settings.token_file)
     store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
-    surviving = await reconcile.surviving_workers(store)
+    surviving = await reconcile.surviving_workers(store.transact, process.is_running)
     listener = serve.bind(
         settings.hive.host, settings.hive.port, setting="--port, `port` under [hive], or RBEE_HIVE_PORT"
     )

@@ -6,36 +6,38 @@ import logging
 from functools import partial
 from typing import TYPE_CHECKING
 
-from rbee.adapters import process
 from rbee.errors import StorageError
 from rbee.hive import state
 
 if TYPE_CHECKING:
-    from rbee.adapters.store import Store
+    from collections.abc import Callable
+
+    from rbee.adapters.process import Identity
+    from rbee.hive.loop import Transact
     from rbee.hive.state import LastKnown
 
 log = logging.getLogger(__name__)
 
 
-async def surviving_workers(store: Store) -> list[LastKnown]:
-    """Return the stored workers that still run, and drop the rows of the others.
+async def surviving_workers(transact: Transact, is_running: Callable[[Identity], bool]) -> list[LastKnown]:
+    """Return the stored workers that still run, and drop the rows of the others; `transact` is that of `Hive`.
 
     A row is compared with the process's start time and the boot, so a pid that belongs to someone else by now is never
     taken for a worker. Whether it also answers as that worker is asked once it is adopted.
     """
-    surviving = []
-    for row in await store.transact(state.last_known_workers):
-        if row.url is not None and process.is_running(row.identity):
+    surviving: list[LastKnown] = []
+    for row in await transact(state.last_known_workers):
+        if row.url is not None and is_running(row.identity):
             log.info("worker %s (pid %d) outlived its hive and is adopted", row.id, row.identity.pid)
             surviving.append(row)
             continue
-        if process.is_running(row.identity):
+        if is_running(row.identity):
             # It never called back, and the address it would call is of the hive that is gone: it ends by itself.
             log.info(
                 "worker %s (pid %d) was not ready when its hive ended, and is left to end", row.id, row.identity.pid
             )
         try:
-            await store.transact(partial(state.delete_worker, worker_id=row.id))
+            await transact(partial(state.delete_worker, worker_id=row.id))
         except StorageError as exc:
             # The next hive looks at it again.
             log.warning("the row of worker %s stays: %s", row.id, exc.message)

@@ -297,7 +297,7 @@ async def test_only_workers_that_still_run_survive(tmp_path: Path) -> None:
             await store.transact(lambda c: state.save_worker(c, worker("a", url="http://x"), mine))
             await store.transact(lambda c: state.save_worker(c, worker("b", url="http://x"), recycled))
             await store.transact(lambda c: state.save_worker(c, worker("c"), process.Identity(2**22 + 1, 1, "boot")))
-            survivors = await surviving_workers(store)
+            survivors = await surviving_workers(store.transact, process.is_running)
             assert [(row.id, row.identity) for row in survivors] == [("a", mine)]
             assert process.is_running(mine)
             assert process.is_running(other)
