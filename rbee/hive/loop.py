@@ -119,7 +119,9 @@ class Hive:
 
     def adopt(self, known: LastKnown) -> None:
         """Take over a worker that an earlier hive left running."""
-        spec = Spec(known.model_ref, "", known.backend, known.device, "", known.slots_total, None, 0)
+        spec = Spec(
+            known.model_ref, "", known.backend, known.device, known.resource, known.slots_total, None, known.memory
+        )
         self._children[known.id] = child = self._machine.adopted(known.identity)
 
         def decide() -> list[Effect]:

@@ -78,12 +78,11 @@ class Pool:
     stopping: bool = False
 
     def reserved(self, resource: str, device: int) -> int:
-        """Bytes that workers will take which do not hold their memory yet."""
+        """Bytes that workers may still take; one that was told to end while it loads goes on until it has ended."""
         return sum(
             worker.spec.memory
             for worker in self.workers.values()
-            if worker.phase in ("starting", "loading")
-            and (worker.spec.resource, worker.spec.device) == (resource, device)
+            if not worker.has_loaded and (worker.spec.resource, worker.spec.device) == (resource, device)
         )
 
     # A worker comes.
@@ -141,6 +140,7 @@ class Pool:
             return []
         before = (worker.state, worker.slots_busy)
         worker.last_health_at = unix
+        worker.has_loaded = worker.has_loaded or status.state in ("idle", "busy", "failed")
         worker.layers = (status.layers_loaded, status.layers_total)
         worker.slots_busy = status.slots_total - status.slots_available if status.state in ("idle", "busy") else 0
         if worker.phase in ("loading", "serving"):

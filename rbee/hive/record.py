@@ -30,6 +30,8 @@ class Spec:
 class Worker:
     """One worker, from the decision to start it until its process has ended.
 
+    `has_loaded` tells that it takes no more memory than it has, because its model is loaded, or will not be.
+
     `since`, `deadline`, `idle_from` and `next_check` are seconds of the monotonic clock; `idle_since` and
     `last_health_at` are Unix seconds, for people. What a health check says never touches the idle times: a worker
     that is asked whether it lives is no less idle.
@@ -42,6 +44,7 @@ class Worker:
     url: str | None = None
     pid: int | None = None
     slots_busy: int = 0
+    has_loaded: bool = False
     layers: tuple[int, int] = (0, 0)
     deadline: float | None = None
     idle_from: float | None = None

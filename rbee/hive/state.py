@@ -42,6 +42,10 @@ MIGRATIONS: Final = (
         failed_checks INTEGER NOT NULL DEFAULT 0
     );
     """,
+    """
+    ALTER TABLE workers ADD COLUMN resource TEXT NOT NULL DEFAULT 'ram';
+    ALTER TABLE workers ADD COLUMN memory INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 """Scripts in order; a change appends one and never edits one."""
 
@@ -50,8 +54,8 @@ def save_worker(connection: sqlite3.Connection, worker: Worker, identity: Identi
     """Store the worker's row, new or changed."""
     connection.execute(
         "INSERT OR REPLACE INTO workers (id, url, model_ref, backend, device, state, slots_total, slots_available, pid,"
-        " started_at, boot_id, idle_since, last_health_at, failed_checks)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        " started_at, boot_id, idle_since, last_health_at, failed_checks, resource, memory)"
+        " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (
             worker.id,
             worker.url,
@@ -67,6 +71,8 @@ def save_worker(connection: sqlite3.Connection, worker: Worker, identity: Identi
             worker.idle_since,
             worker.last_health_at,
             worker.failed_checks,
+            worker.spec.resource,
+            worker.spec.memory,
         ),
     )
 
@@ -77,7 +83,10 @@ def delete_worker(connection: sqlite3.Connection, worker_id: str) -> None:
 
 
 class LastKnown(NamedTuple):
-    """A worker as the last hive left it; `url` is None for one that had not called back yet."""
+    """A worker as the last hive left it; `url` is None for one that had not called back yet.
+
+    `memory` is what it takes once it is loaded (bytes of `resource`).
+    """
 
     id: str
     url: str | None
@@ -85,15 +94,18 @@ class LastKnown(NamedTuple):
     backend: str
     device: int
     slots_total: int
+    resource: str
+    memory: int
     identity: Identity
 
 
 def last_known_workers(connection: sqlite3.Connection) -> list[LastKnown]:
     """Return the stored workers."""
     rows = connection.execute(
-        "SELECT id, url, model_ref, backend, device, slots_total, pid, started_at, boot_id FROM workers"
+        "SELECT id, url, model_ref, backend, device, slots_total, resource, memory, pid, started_at, boot_id"
+        " FROM workers"
     )
     return [
-        LastKnown(worker_id, url, model_ref, backend, device, slots, Identity(pid, started_at, boot))
-        for worker_id, url, model_ref, backend, device, slots, pid, started_at, boot in rows
+        LastKnown(worker_id, url, model_ref, backend, device, slots, resource, memory, Identity(pid, started_at, boot))
+        for worker_id, url, model_ref, backend, device, slots, resource, memory, pid, started_at, boot in rows
     ]

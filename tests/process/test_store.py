@@ -275,7 +275,7 @@ async def test_a_workers_row_is_replaced_and_deleted(tmp_path: Path) -> None:
     assert await store.transact(
         lambda c: c.execute("SELECT url, state, slots_total, slots_available, idle_since FROM workers").fetchall()
     ) == [("http://y", "busy", 4, 3, None)]
-    known = state.LastKnown("a", "http://y", "builtin:bee-stories", "cpu", 0, 4, me)
+    known = state.LastKnown("a", "http://y", "builtin:bee-stories", "cpu", 0, 4, "ram", 1, me)
     assert await store.transact(state.last_known_workers) == [known]
     await store.transact(lambda c: state.delete_worker(c, "a"))
     await store.transact(lambda c: state.delete_worker(c, "a"))

@@ -397,6 +397,33 @@ def test_a_loaded_worker_shows_in_what_is_free() -> None:
     assert pool.reserved("ram", 0) == 3 * GB
 
 
+def test_a_worker_that_is_told_to_end_while_it_loads_still_takes_its_memory() -> None:
+    pool, _ = at("loading")
+    pool.end("w", 1)
+    assert pool.reserved("ram", 0) == 3 * GB
+    with pytest.raises(OutOfMemoryError):
+        pool.spawn("b", SPEC, 5 * GB, 2)
+    pool.exited("w", Ending("exit code 0"))
+    assert pool.reserved("ram", 0) == 0
+
+
+@pytest.mark.parametrize("state", ["idle", "busy", "failed"])
+def test_a_worker_whose_model_is_loaded_or_never_will_be_takes_no_more(state: str) -> None:
+    pool, _ = at("loading")
+    pool.status("w", told(state, 1 if state == "busy" else 0), 1, 1001)
+    assert pool.reserved("ram", 0) == 0
+    pool.end("w", 2)
+    assert pool.reserved("ram", 0) == 0
+
+
+def test_the_memory_of_an_adopted_worker_is_reserved_until_it_says_that_it_has_loaded() -> None:
+    pool = Pool(Limits())
+    pool.adopt("w", SPEC, URL, 17, 0)
+    assert pool.reserved("ram", 0) == 3 * GB
+    pool.status("w", told("idle"), 1, 1001)
+    assert pool.reserved("ram", 0) == 0
+
+
 def test_each_device_is_counted_by_itself() -> None:
     pool = Pool(Limits())
     gpu = Spec("m", "/m", "cuda", 1, "vram", 1, None, 3 * GB)
