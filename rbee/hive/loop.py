@@ -46,13 +46,16 @@ log = logging.getLogger(__name__)
 
 
 class _Start:
-    """Someone waits for a worker to answer HTTP."""
+    """Someone waits for a worker to answer HTTP; several may wait for the same one."""
 
     def __init__(self, tell: Tell) -> None:
         self.tell = tell
         self.done = trio.Event()
-        self.url = ""
-        self.error: RbeeError | None = None
+        self.result: wire.SpawnReply | RbeeError | None = None
+
+    def settle(self, result: wire.SpawnReply | RbeeError) -> None:
+        self.result = result
+        self.done.set()
 
 
 class Hive:
@@ -63,7 +66,7 @@ class Hive:
         self._pool = Pool(limits)
         self._send, self._inbox = trio.open_memory_channel[Callable[[], None]](math.inf)
         self._rows = Rows(transact)
-        self._starts: dict[str, _Start] = {}
+        self._starts: dict[str, list[_Start]] = {}
         self._children: dict[str, Child] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         self.is_over = False
@@ -90,24 +93,37 @@ class Hive:
         When the caller is cancelled the worker is started all the same: it is there for the next request.
         """
         spec = await self._machine.plan(request, tell)
-        worker_id = str(uuid.uuid4())
         start = _Start(tell)
 
         def decide() -> list[Effect]:
+            # Here and not at who asks: what he saw of the workers is past.
+            known = self._pool.like(spec) if request.reuse else None
+            if known is not None:
+                if known.phase == "starting":
+                    self._starts[known.id].append(start)
+                else:
+                    start.settle(self._reply(known))
+                return []
+            worker_id = str(uuid.uuid4())
             try:
                 effects = self._pool.spawn(worker_id, spec, self._machine.available_memory(spec), trio.current_time())
             except RbeeError as exc:
-                start.error = exc
-                start.done.set()
+                start.settle(exc)
                 return []
-            self._starts[worker_id] = start
+            self._starts[worker_id] = [start]
             return effects
 
         self._decide(decide)
         await start.done.wait()
-        if start.error is not None:
-            raise start.error
-        return wire.SpawnReply(worker_id=worker_id, url=start.url, state="loading", api_key=self.key_of(worker_id))
+        assert start.result is not None
+        if isinstance(start.result, RbeeError):
+            raise start.result
+        return start.result
+
+    def _reply(self, worker: Worker) -> wire.SpawnReply:
+        return wire.SpawnReply(
+            worker_id=worker.id, url=worker.url or "", state=worker.state, api_key=self.key_of(worker.id)
+        )
 
     async def called_back(self, callback: wire.ReadyCallback) -> None:
         """A worker says that its port is bound. Raises WorkerNotFoundError."""
@@ -221,10 +237,13 @@ class Hive:
     # Effects.
 
     async def _run_child(self, worker: Worker) -> None:
-        start = self._starts[worker.id]
+        def tell(narration: Narration) -> None:
+            for start in self._starts.get(worker.id, ()):
+                start.tell(narration)
+
         target = f"{worker.spec.backend}:{worker.spec.device}"
         human = f"Starting a worker for {worker.spec.model_ref} on {target}"
-        start.tell(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
+        tell(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
         try:
             child = await self._machine.launch(worker)
         except RbeeError as exc:
@@ -236,7 +255,7 @@ class Hive:
         self._decide(lambda: self._pool.launched(worker.id, child.identity.pid))
         announced: list[RbeeError] = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen, child, start, announced)
+            nursery.start_soon(self._listen, child, tell, announced)
             how = await child.wait()
             nursery.cancel_scope.deadline = trio.current_time() + 1  # a grandchild may hold the pipe open
         self._ended(worker, how, announced[0] if announced else None)
@@ -250,26 +269,24 @@ class Hive:
         log.info("worker %s ended: %s", worker.id, ending.how)
         self._decide(lambda: self._pool.exited(worker.id, ending, announced))
 
-    async def _listen(self, child: Child, start: _Start, announced: list[RbeeError]) -> None:
+    async def _listen(self, child: Child, tell: Tell, announced: list[RbeeError]) -> None:
         try:
-            await child.listen(start.tell)
+            await child.listen(tell)
         except announce.SilentEndError:
             pass  # its exit says more
         except RbeeError as exc:
             announced.append(exc)
 
     def _answer(self, worker: Worker, error: RbeeError | None) -> None:
-        if (start := self._starts.pop(worker.id, None)) is None:
-            return
         if error is not None:
             error.details.setdefault("log", self._machine.log_name(worker.id))
-        else:
-            # The worker says so too, but only once this answer has gone.
-            human = f"The worker has called back from {worker.url}"
-            start.tell(Narration(actor="rbee-hive", action="ready_callback", target=worker.id, human=human))
-        start.error = error
-        start.url = worker.url or ""
-        start.done.set()
+        # The worker says so too, but only once this answer has gone.
+        human = f"The worker has called back from {worker.url}"
+        narration = Narration(actor="rbee-hive", action="ready_callback", target=worker.id, human=human)
+        for start in self._starts.pop(worker.id, ()):
+            if error is None:
+                start.tell(narration)
+            start.settle(error or self._reply(worker))
 
     async def _follow(self, worker: Worker, scope: trio.CancelScope) -> None:
         def changed(status: WorkerStatus) -> None:

@@ -43,6 +43,7 @@ HOPELESS_CHECKS: Final = 3
 """Health checks in a row that a worker may fail; with the last one it is ended."""
 
 
+_READINESS: Final = {"idle": 0, "busy": 1, "loading": 2}
 REMEMBERED: Final = 20
 """Workers that have ended and whose reason can still be asked for."""
 
@@ -86,6 +87,17 @@ class Pool:
         )
 
     # A worker comes.
+
+    def like(self, spec: Spec) -> Worker | None:
+        """Return a worker with the model of `spec` on its device that starts, loads or serves, the readiest first."""
+        found = [
+            worker
+            for worker in self.workers.values()
+            if worker.state in _READINESS
+            and (worker.spec.model_ref, worker.spec.backend, worker.spec.device)
+            == (spec.model_ref, spec.backend, spec.device)
+        ]
+        return min(found, key=lambda worker: (_READINESS[worker.state], worker.url is None), default=None)
 
     def spawn(self, worker_id: str, spec: Spec, available: int, now: float) -> list[Effect]:
         """A worker is asked for, with `available` bytes free on its device.

@@ -272,7 +272,7 @@ class Node:
             for order in self._starting[wanted]:
                 order.tell(narration)
 
-        request = SpawnRequest(model_ref=wanted.model_ref, backend=wanted.backend, device=wanted.device)
+        request = SpawnRequest(model_ref=wanted.model_ref, backend=wanted.backend, device=wanted.device, reuse=True)
         result: SpawnReply | RbeeError
         try:
             async with self._hive.connect(url) as client:

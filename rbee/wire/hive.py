@@ -22,7 +22,8 @@ EVENTS: Final = "/v1/events"
 class SpawnRequest(Request, kw_only=True):
     """Which model to load, where. `model` is another name for `model_ref`; None leaves the choice to the hive.
 
-    `context` is the number of tokens one request may use, prompt and answer together.
+    `context` is the number of tokens one request may use, prompt and answer together. With `reuse`, a worker with that
+    model on that device that starts, loads or serves already is answer enough.
     """
 
     model_ref: ShortText | None = None
@@ -31,6 +32,7 @@ class SpawnRequest(Request, kw_only=True):
     device: DeviceIndex | None = None
     slots: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
     context: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | None = None
+    reuse: bool = False
 
     def reference(self) -> str:
         """Return the model's reference, under whichever name it came."""

@@ -443,6 +443,32 @@ def test_workers_asked_for_at_once_are_all_started_apart(daemons: Any, eventuall
 
 
 @needs_engine
+def test_who_wants_any_worker_shares_the_one_that_starts(daemons: Any, eventually: Callable[..., None]) -> None:
+    hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
+    wanted = {"model_ref": MODEL, "reuse": True}
+    replies: list[dict[str, Any]] = []
+
+    def spawn(body: dict[str, Any]) -> None:
+        with hive.client() as client:
+            replies.append(client.post(SPAWN, json=body).json())
+
+    threads = [threading.Thread(target=spawn, args=(wanted | named,)) for named in ({}, {"backend": "cpu"}, {}) * 2]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    with hive.client() as client:
+        (row,) = wait_for(client, "idle", eventually)
+        spawn(wanted)
+        assert [reply["worker_id"] for reply in replies] == [row["id"]] * 7
+        assert {(reply["url"], reply["api_key"]) for reply in replies} == {(row["url"], replies[0]["api_key"])}
+        assert replies[-1]["state"] == "idle"
+        assert len(client.get("/v1/workers/list").json()["workers"]) == 1
+    hive.signal()
+    ends_well(hive)
+
+
+@needs_engine
 def test_a_worker_that_crashes_is_forgotten_and_logged(daemons: Any, eventually: Callable[..., None]) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
     with hive.client() as client:

@@ -16,6 +16,7 @@ from rbee.hive.loop import Hive
 from rbee.hive.plan import available_memory
 from rbee.hive.pool import Answer, Follow, Forget, Limits, Spec, Worker
 from rbee.hive.workers import LocalMachine
+from rbee.wire.hive import SpawnReply
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,10 +48,12 @@ async def test_who_waits_for_a_worker_is_told_of_its_callback(tmp_path: Path) ->
     store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
     hive = Hive(Limits(), machine(Settings()), store.transact)
     told: list[Narration] = []
-    start = hive._starts["w"] = loop._Start(told.append)
+    start = loop._Start(told.append)
+    hive._starts["w"] = [start]
     hive._perform([Answer(WORKER, None)])
     assert [(line.actor, line.action) for line in told] == [("rbee-hive", "ready_callback")]
-    assert (start.url, start.error, start.done.is_set()) == (WORKER.url, None, True)
+    assert isinstance(start.result, SpawnReply)
+    assert (start.result.url, start.result.state, start.done.is_set()) == (WORKER.url, "loading", True)
     await store.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields
+from dataclasses import asdict, fields, replace
 from typing import Any
 
 import msgspec
@@ -331,6 +331,40 @@ def test_a_start_given_up_before_there_was_a_process_ends_it_when_there_is() -> 
     assert pool.end("w", 1) == []
     worker = pool.workers["w"]
     assert pool.launched("w", 17) == [Keep(worker), Terminate(worker)]
+
+
+# A worker that is there already.
+
+
+@pytest.mark.parametrize(("phase", "is_enough"), [(phase, phase not in ("failed", "ending")) for phase in PHASES])
+def test_a_worker_that_starts_loads_or_serves_is_enough_for_who_wants_one(phase: str, is_enough: bool) -> None:
+    pool, worker = at(phase)
+    assert pool.like(SPEC) is (worker if is_enough else None)
+
+
+def test_a_sick_worker_is_not_enough() -> None:
+    pool, _ = at("serving")
+    pool.checked("w", is_alive=False, now=1, unix=1001)
+    assert pool.like(SPEC) is None
+
+
+@pytest.mark.parametrize("changed", [{"model_ref": "m"}, {"backend": "cuda"}, {"device": 1}])
+def test_another_model_or_device_is_not_enough(changed: dict[str, Any]) -> None:
+    pool, _ = at("serving")
+    assert pool.like(replace(SPEC, **changed)) is None
+
+
+@pytest.mark.parametrize("size", [{"slots": 2}, {"context": 64}, {"path": ""}, {"memory": 0}])
+def test_a_worker_of_another_size_is_enough(size: dict[str, Any]) -> None:
+    pool, worker = at("serving")
+    assert pool.like(replace(SPEC, **size)) is worker
+
+
+def test_the_readiest_worker_is_taken() -> None:
+    pool = Pool(Limits())
+    for phase in ("starting", "loading", "busy", "serving"):
+        _, worker = at(phase, pool=pool, worker_id=phase)
+        assert pool.like(SPEC) is worker
 
 
 # Strangers, and things said twice.
