@@ -62,7 +62,7 @@ async def wait_ready(worker: WorkerClient, terminal: Terminal, limits: Timeouts,
     finally:
         terminal.end_progress()
     if failure is not None:
-        failure.hint = failure.hint or hint
+        failure.hint = f"{failure.hint}; {hint}" if failure.hint and failure.hint != hint else hint
         raise failure
     if patience.cancelled_caught:
         raise LoadingTimeoutError(
