@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 STEPS = (
     "cancelling",
+    "crashing",
     "daemons",
     "failing",
     "inference",
