@@ -60,8 +60,16 @@ def is_running(process: Identity) -> bool:
     return identify(process.pid) == process
 
 
+def is_stopped(process: Identity) -> bool:
+    """Tell whether exactly this process is stopped, as by SIGSTOP or Ctrl+Z."""
+    fields = _stat(process.pid)
+    return fields is not None and fields[_STATE] == "T" and int(fields[_START_TIME]) == process.started_at
+
+
 def send_signal(process: Identity, number: int) -> bool:
     """Signal exactly this process; returns False when it has ended.
+
+    One that is stopped is made to go on after a SIGTERM: it would not heed that before.
 
     The pidfd is opened first and the identity compared afterwards, so the pid cannot pass to another process between
     the check and the signal.
@@ -74,6 +82,8 @@ def send_signal(process: Identity, number: int) -> bool:
         if not is_running(process):
             return False
         signals.pidfd_send_signal(descriptor, number)
+        if number == signals.SIGTERM:
+            signals.pidfd_send_signal(descriptor, signals.SIGCONT)
     except ProcessLookupError:
         return False
     finally:

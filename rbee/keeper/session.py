@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee import __version__
-from rbee.adapters import http, instance, process, tokens
+from rbee.adapters import http, instance, process, stopped, tokens
 from rbee.clients.queen import QueenClient
 from rbee.errors import (
     AlreadyRunningError,
@@ -45,29 +45,57 @@ class Found(NamedTuple):
 async def find(settings: Settings) -> Found | None:
     """Return the queen that runs: at the configured address, else the one that holds the state folder.
 
-    Raises PortInUseError when something else answers at the configured address.
+    Raises PortInUseError when something else answers at the configured address, and ConnectionTimeoutError for a queen
+    of this state folder that does not answer.
     """
     queen = settings.queen
     url = base_url(queen.host, queen.port)
-    if queen.port != 0 and (health := await _ask(url, queen.port)) is not None:
-        return Found(url, health)
-    # One that was started with --port, or that took any free port.
-    if (holder := instance.find(settings.state_dir, "queen")) is not None:
-        port = int(holder.url.rpartition(":")[2])
-        if (health := await _ask(holder.url, port)) is not None:
+    holder = instance.find(settings.state_dir, "queen")
+    if queen.port != 0 and (holder is None or url != holder.url):
+        try:
+            if (health := await _ask(url, HEALTH_SECONDS)) is not None:
+                return Found(url, health)
+        except PortInUseError:
+            if holder is None or _port(holder.url) != queen.port:
+                raise
+            # Else it is our own one, under another name of this host.
+    if holder is None:
+        return None
+    # It may have been started with --port, or have taken any free port.
+    try:
+        if (health := await _ask(holder.url, settings.timeouts.call)) is not None:
             return Found(holder.url, health)
+    except PortInUseError:
+        raise _silent(holder, settings) from None
     return None
 
 
-async def _ask(url: str, port: int) -> QueenHealth | None:
+def _port(url: str) -> int:
+    return int(url.rpartition(":")[2])
+
+
+def _silent(holder: instance.Instance, settings: Settings) -> RbeeError:
+    """Return the error for a queen that runs and does not answer."""
+    identity = holder.identity
+    if process.is_stopped(identity):
+        return stopped.explain("queen", identity)
+    return ConnectionTimeoutError(
+        f"the queen (pid {identity.pid}) at {holder.url} does not answer",
+        hint=f"its log is {settings.logs_dir / 'queen.log'}; `kill -KILL {identity.pid}` ends it by force",
+        pid=identity.pid,
+    )
+
+
+async def _ask(url: str, seconds: float) -> QueenHealth | None:
     try:
-        async with QueenClient(url, None, timeout=HEALTH_SECONDS) as client:
+        async with QueenClient(url, None, timeout=seconds) as client:
             return await client.health()
     except ConnectionTimeoutError as exc:
         if not any(attempt.endswith(http.TAKEN) for attempt in exc.details.get("attempts", ())):
             return None
     except RbeeError:
         pass
+    port = _port(url)
     raise PortInUseError(
         f"port {port} is taken by a program that is not a queen of rbee ({url})",
         hint="stop that program, or give the queen another port: `port` under [queen] in the configuration, "

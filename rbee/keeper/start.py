@@ -105,6 +105,7 @@ async def _end(child: trio.Process, settings: Settings, terminal: Terminal, hurr
             await child.stdin.aclose()
         else:
             child.terminate()
+        child.send_signal(signal.SIGCONT)  # one that is stopped would heed neither
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_hurry, child, hurry)
             nursery.start_soon(_explain, terminal)
@@ -128,6 +129,8 @@ async def _wait_for_orphan(settings: Settings, hurry: trio.Event) -> None:
     async def hurry_along() -> None:
         await hurry.wait()
         process.send_signal(hive.identity, signal.SIGTERM)
+
+    process.send_signal(hive.identity, signal.SIGCONT)  # one that is stopped would not notice
 
     with trio.move_on_after(settings.timeouts.cascade, shield=True):
         async with trio.open_nursery() as nursery:

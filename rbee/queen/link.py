@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
 
     from rbee.clients.hive import HiveClient
     from rbee.wire.common import Narration
@@ -22,6 +23,6 @@ class HiveLink(Protocol):
         """Return the URL of the hive, started if need be; raises why it could not be."""
         ...
 
-    def connect(self, url: str) -> HiveClient:
-        """Return a connection to the hive at `url`; `async with` opens it."""
+    def connect(self, url: str) -> AbstractAsyncContextManager[HiveClient]:
+        """Open a connection to the hive at `url`."""
         ...

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import math
 import signal
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import trio
 
 from rbee import __version__
-from rbee.adapters import announce, http, instance, process, serve
+from rbee.adapters import announce, http, instance, process, serve, stopped
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,
@@ -23,7 +24,7 @@ from rbee.errors import (
 from rbee.wire.common import API_VERSION, Narration, base_url
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Callable
 
     from rbee.adapters.config import Settings
     from rbee.wire.common import Health
@@ -46,8 +47,8 @@ class LocalHive:
     async def find(self) -> str | None:
         """Return the URL of a hive that runs here, or None.
 
-        Raises VersionMismatchError when it is of another version, or PortInUseError when something else answers at
-        the port where one would be started.
+        Raises VersionMismatchError when it is of another version, ConnectionTimeoutError when it is stopped, or
+        PortInUseError when something else answers at the port where one would be started.
         """
         running = instance.find(self._settings.state_dir, "hive")
         hive = self._settings.hive
@@ -55,6 +56,8 @@ class LocalHive:
         if running is not None and running.started_by == "queen":
             # An earlier queen started it and was killed; it is ours to end now.
             self._owned = running.identity
+        if running is not None:
+            await stopped.wait_to_go_on("hive", running.identity)
         if running is None and hive.port == 0:
             return None
         if running is not None and running == self._verified:
@@ -130,10 +133,17 @@ class LocalHive:
         )
         return ready.url
 
-    def connect(self, url: str) -> HiveClient:
-        """Return a connection to the hive at `url`."""
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[HiveClient]:
+        """Open a connection to the hive at `url`; raises ConnectionTimeoutError when the hive is stopped meanwhile."""
         limits = self._settings.timeouts
-        return HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays)
+        running = instance.find(self._settings.state_dir, "hive")
+        identity = running.identity if running is not None and running.url == url else None
+        async with (
+            stopped.unless_stopped("hive", identity),
+            HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays) as client,
+        ):
+            yield client
 
     async def run(self) -> None:
         """Collect the exit of each hive we start, so that none stays a zombie; runs until cancelled."""

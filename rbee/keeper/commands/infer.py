@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from rbee.adapters import http
+from rbee.adapters import http, instance, stopped
 from rbee.adapters.logs import correlate
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, InternalError, NodeNotFoundError, RbeeError, WorkerFailedError
@@ -78,8 +78,10 @@ def _task(options: Namespace, settings: Settings) -> TaskRequest:
 async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, terminal: Terminal) -> TaskHandle:
     """Ask the queen for a worker, and show what it tells; a request that is given up is cancelled there."""
     assert task.request_id is not None
+    holder = instance.find(settings.state_dir, "queen")
+    identity = holder.identity if holder is not None and holder.url == queen.url else None
     try:
-        async with queen.place(task) as events:
+        async with stopped.unless_stopped("queen", identity), queen.place(task) as events:
             async for event in events:
                 match event.name:
                     case "narration":

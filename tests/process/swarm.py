@@ -1,0 +1,370 @@
+"""A swarm of real processes: a queen in the background, clients of both kinds, and what the system knows of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import httpx
+import psutil
+
+from rbee.adapters import instance, process
+from tests.conftest import ROOT
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PATIENCE = 30.0
+"""Seconds after which whatever is waited for is not coming."""
+
+
+def free_port() -> int:
+    """Return a port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def wait_until(what: Callable[[], Any], why: str, seconds: float = PATIENCE) -> Any:
+    """Return the first true value of `what`; fails after `seconds`, saying `why` it waited."""
+    deadline = time.monotonic() + seconds
+    while not (value := what()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {why}"
+        time.sleep(0.02)
+    return value
+
+
+def role_of(words: list[str]) -> str:
+    """Return the role that a command line plays; a stand-in is started with a worker's options."""
+    if "--hive-url" in words:
+        return "worker"
+    return words[3] if len(words) > 3 else ""
+
+
+class Running(NamedTuple):
+    """A process of the swarm."""
+
+    role: str
+    identity: process.Identity
+    is_zombie: bool
+
+
+def processes_of(home: Path) -> list[Running]:
+    """Return every process of a state folder, and every zombie that one of them has to reap."""
+    mark = f"RBEE_HOME={home}".encode()
+    found: list[Running] = []
+    zombies: list[tuple[int, int]] = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            if state == "Z":
+                zombies.append((int(folder.name), int(parent)))
+            elif mark in (folder / "environ").read_bytes().split(b"\0"):
+                words = (folder / "cmdline").read_bytes().decode().split("\0")
+                if (identity := process.identify(int(folder.name))) is not None:
+                    found.append(Running(role_of(words), identity, False))
+    mine = {running.identity.pid for running in found}
+    return found + [Running("", process.Identity(pid, 0, ""), True) for pid, parent in zombies if parent in mine]
+
+
+def stored_workers(home: Path) -> list[dict[str, Any]]:
+    """Return the rows of a hive's table; of a copy, because a second connection could spoil the original."""
+    copy = home / "copy"
+    copy.mkdir(exist_ok=True)
+    for name in ("models.db", "models.db-wal"):
+        (copy / name).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            shutil.copy(home / name, copy / name)
+    (copy / "models.db-shm").unlink(missing_ok=True)
+    connection = sqlite3.connect(copy / "models.db")
+    connection.row_factory = sqlite3.Row
+    try:
+        return [dict(row) for row in connection.execute("SELECT * FROM workers")]
+    finally:
+        connection.close()
+
+
+class Client:
+    """Somebody who asked for text: what has come of it, and how it ended.
+
+    `outcome` is `complete`, or `error` with the words in `said`; anything else is a fault of ours.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.text = ""
+        self.outcome = ""
+        self.said = ""
+        self.is_placed = threading.Event()
+        self.ended = threading.Event()
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.outcome or 'waits'}{f' ({self.said})' if self.said else ''}"
+
+
+class Keeper(Client):
+    """`rbee infer` as a process."""
+
+    def __init__(self, env: dict[str, str], arguments: tuple[str, ...], tokens: int, *, prompt: str | None) -> None:
+        super().__init__("keeper")
+        self._tokens = tokens
+        self.errors = ""
+        command = [sys.executable, "-m", "rbee", "infer", "--temperature", "0", "--max-tokens", str(tokens)]
+        self.process = subprocess.Popen(
+            [*command, *arguments, *([] if prompt is None else ["--prompt", prompt])],
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+        )
+        if prompt is not None:
+            self.tell("")
+        self._threads = [threading.Thread(target=read) for read in (self._read_text, self._read_errors)]
+        for thread in self._threads:
+            thread.start()
+        threading.Thread(target=self._wait).start()
+
+    def tell(self, prompt: str) -> None:
+        """Write the prompt to its stdin."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.write(prompt.encode())
+            self.process.stdin.close()
+
+    def _read_text(self) -> None:
+        assert self.process.stdout is not None
+        while piece := os.read(self.process.stdout.fileno(), 65536):
+            self.text += piece.decode()
+
+    def _read_errors(self) -> None:
+        assert self.process.stderr is not None
+        for line in self.process.stderr:
+            self.errors += line.decode()
+            if b"called back" in line or b"runs on local already" in line:
+                self.is_placed.set()
+
+    def _wait(self) -> None:
+        for thread in self._threads:
+            thread.join()
+        code = self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            assert pipe is not None
+            with suppress(BrokenPipeError):
+                pipe.close()
+        told = [line.removeprefix("rbee: ") for line in self.errors.splitlines() if line.startswith("rbee: ")]
+        if code == 0 and self.text.endswith("\n") and len(self.text) == self._tokens + 1 and not told:
+            self.outcome = "complete"
+        elif code == 1 and len(told) == 1 and "Traceback" not in self.errors:
+            self.outcome, self.said = "error", told[0]
+        elif code < 0 or code == 128 + signal.SIGTERM:
+            self.outcome = f"ended by {signal.Signals(-code if code < 0 else code - 128).name}"
+        else:
+            self.outcome = f"exit code {code}, {len(self.text)} characters, {self.errors!r}"
+        self.ended.set()
+
+
+class Relayed(Client):
+    """A client that has its answer passed on by the queen."""
+
+    def __init__(self, queen: httpx.Client, model: str, tokens: int, prompt: str) -> None:
+        super().__init__("relay")
+        self._queen = queen
+        self._tokens = tokens
+        self._task = {"prompt": prompt, "model": model, "max_tokens": tokens, "temperature": 0, "relay": True}
+        threading.Thread(target=self._run).start()
+
+    def _run(self) -> None:
+        try:
+            self._read()
+        except httpx.TransportError as exc:
+            self.outcome, self.said = "error", f"{type(exc).__name__}: {exc}"
+        finally:
+            self._queen.close()
+            self.ended.set()
+
+    def _read(self) -> None:
+        last: dict[str, Any] = {}
+        name, is_over = "", False
+        with self._queen.stream(
+            "POST", "/v2/tasks", json=self._task, headers={"Accept": "text/event-stream"}
+        ) as response:
+            for line in response.iter_lines():
+                if line.startswith("event: "):
+                    name = line.removeprefix("event: ")
+                elif line == "data: [DONE]":
+                    is_over = True
+                elif line.startswith("data: "):
+                    if name == "worker":
+                        self.is_placed.set()
+                    last, name = json.loads(line.removeprefix("data: ")), ""
+                    self.text += last.get("token", "")
+        if is_over and "error" in last:
+            self.outcome, self.said = "error", f"{last['error']['code']}: {last['error']['message']}"
+        elif is_over and last.get("done") and last["total_tokens"] == self._tokens == len(self.text):
+            self.outcome = "complete"
+        else:
+            self.outcome = f"cut off after {last}"
+
+
+class Swarm:
+    """A queen that stays, in a state folder of its own, with what it starts."""
+
+    def __init__(self, home: Path, **environment: str) -> None:
+        self.home = home
+        self.env = os.environ | {
+            "RBEE_HOME": str(home),
+            "RBEE_QUEEN_PORT": str(free_port()),
+            # Each as it is by default: the next daemon of a role listens where the one before did.
+            "RBEE_HIVE_PORT": str(free_port()),
+            "RBEE_WORKER_PORT_FROM": str(free_port()),
+            "RBEE_WORKER_THREADS": "1",
+            "PYTHONWARNINGS": "default",
+            **environment,
+        }
+        self.clients: list[Client] = []
+        self._queens: list[subprocess.Popen[bytes]] = []
+
+    # What a user does.
+
+    def start_queen(self) -> psutil.Process:
+        """Start `rbee queen` as in another terminal, and wait until it answers."""
+        child = subprocess.Popen(
+            [sys.executable, "-m", "rbee", "queen", "--announce"],
+            cwd=ROOT,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        self._queens.append(child)
+        assert child.stdout is not None
+        with child.stdout as announced:
+            assert b'"ready"' in announced.read()
+        return psutil.Process(child.pid)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """Run a command to its end."""
+        command = [sys.executable, "-m", "rbee", *arguments]
+        return subprocess.run(
+            command,
+            cwd=ROOT,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
+        )
+
+    def ask(self, model: str, tokens: int, *, prompt: str | None = "A") -> Keeper:
+        """Begin `rbee infer`; without a prompt it waits for one on its stdin."""
+        keeper = Keeper(self.env, ("--model", model), tokens, prompt=prompt)
+        self.clients.append(keeper)
+        return keeper
+
+    def relay(self, model: str, tokens: int) -> Relayed:
+        """Begin a request whose answer comes through the queen."""
+        queen = self._client(f"http://127.0.0.1:{self.env['RBEE_QUEEN_PORT']}")
+        relayed = Relayed(queen, model, tokens, "A")
+        self.clients.append(relayed)
+        return relayed
+
+    def _client(self, url: str) -> httpx.Client:
+        headers = {"Authorization": f"Bearer {(self.home / 'token').read_text().strip()}"}
+        return httpx.Client(base_url=url, headers=headers, timeout=PATIENCE, trust_env=False)
+
+    # What the registry says.
+
+    def hive(self) -> instance.Instance | None:
+        """Return the hive that runs."""
+        return instance.find(self.home, "hive")
+
+    def listed(self) -> list[dict[str, Any]] | None:
+        """Return the hive's list of workers; None without a hive that answers."""
+        if (hive := self.hive()) is None:
+            return None
+        with self._client(hive.url) as client, suppress(httpx.TransportError):
+            found: list[dict[str, Any]] = client.get("/v1/workers/list").json()["workers"]
+            return found
+        return None
+
+    def stored(self) -> list[dict[str, Any]]:
+        """Return the rows of the hive's table."""
+        return stored_workers(self.home)
+
+    # What really runs.
+
+    def processes(self) -> list[Running]:
+        """Return every process of this state folder, and every zombie that one of them has to reap."""
+        return processes_of(self.home)
+
+    def find(self, role: str) -> process.Identity | None:
+        """Return the process that plays a role, if one does."""
+        return next((one.identity for one in self.processes() if one.role == role), None)
+
+    def differences(self) -> list[str]:
+        """Say in what registry and reality differ; nothing when they agree."""
+        running = self.processes()
+        workers = {one.identity.pid: one.identity.started_at for one in running if one.role == "worker"}
+        rows = self.stored()
+        told = [f"zombie {one.identity.pid}" for one in running if one.is_zombie]
+        stored = {row["pid"]: row["started_at"] for row in rows}
+        if stored != workers:
+            told.append(f"stored {stored}, running {workers}")
+        if (hive := self.hive()) is not None:
+            listed = self.listed()
+            if listed is None:
+                told.append("the hive does not answer")
+            else:
+                fields = ("id", "pid", "url", "state", "slots_total", "slots_available")
+                one, other = ([tuple(row[field] for field in fields) for row in table] for table in (listed, rows))
+                if sorted(one) != sorted(other):
+                    told.append(f"listed {one}, stored {other}")
+        known = {queen.pid for queen in self._queens} | set(stored)
+        known |= {client.process.pid for client in self.clients if isinstance(client, Keeper)}
+        if hive is not None:
+            known.add(hive.identity.pid)
+        told += [
+            f"orphan {one.role} {one.identity.pid}"
+            for one in running
+            if one.identity.pid not in known and not one.is_zombie
+        ]
+        return told
+
+    # How it ends.
+
+    def end(self) -> None:
+        """End the queen, if it still runs, as a user would; nothing may be left."""
+        for queen in self._queens:
+            if queen.poll() is None:
+                queen.terminate()
+            assert queen.wait(PATIENCE) in (0, -signal.SIGKILL)
+        wait_until(lambda: not self.processes(), "processes are left")
+
+    def kill(self) -> None:
+        """Leave nothing behind, however the test went."""
+        for running in self.processes():
+            process.send_signal(running.identity, signal.SIGCONT)
+            process.send_signal(running.identity, signal.SIGKILL)
+        for queen in self._queens:
+            queen.kill()
+            queen.wait()
+        for client in self.clients:
+            client.ended.wait(PATIENCE)
