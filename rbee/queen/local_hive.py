@@ -155,8 +155,7 @@ class LocalHive:
 
         SIGTERM begins the hive's own cascade. Past every bound it is killed.
         """
-        owned = self._owned
-        if owned is None or not process.is_running(owned):
+        if (owned := self._find_owned()) is None:
             return
         limits = self._settings.timeouts
         log.info("ending the hive (pid %d)", owned.pid)
@@ -170,6 +169,13 @@ class LocalHive:
             log.error("the hive (pid %d) did not end in time and is killed", owned.pid)
             process.send_signal(owned, signal.SIGKILL)
             await process.wait_gone(owned)
+
+    def _find_owned(self) -> process.Identity | None:
+        """Return the hive that still runs and that a queen started: this one, or one that was killed before."""
+        if self._owned is not None and process.is_running(self._owned):
+            return self._owned  # it may not have got so far as to say where it is
+        running = instance.find(self._settings.state_dir, "hive")
+        return running.identity if running is not None and running.started_by == "queen" else None
 
     async def _hurry(self, owned: process.Identity, urgent: trio.Event) -> None:
         await urgent.wait()

@@ -26,31 +26,43 @@ def run(_options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     async def command(_hurry: trio.Event) -> Result:
         queen = instance.find(settings.state_dir, "queen")
         if queen is None:
-            return await _nothing_to_stop(settings)
+            return await _without_queen(settings, terminal)
         pid = queen.identity.pid
         if queen.ephemeral:
             return Result(notes=(f"The queen (pid {pid}) runs for another command only, and ends with it.",))
-        limits = settings.timeouts
-        process.send_signal(queen.identity, signal.SIGTERM)
-        with trio.move_on_after(PATIENCE):
-            await process.wait_gone(queen.identity)
-        if process.is_running(queen.identity):
-            terminal.note("Waiting until running requests have ended.")
-        limit = limits.drain + limits.cascade + MARGIN
-        with trio.move_on_after(limit):
-            await process.wait_gone(queen.identity)
-            return Result(notes=(f"The queen (pid {pid}) has ended, with everything it started.",))
-        raise UnloadFailedError(
-            f"the queen (pid {pid}) has not ended within {limit:g} s",
-            hint=f"its log is {settings.logs_dir / 'queen.log'}; `kill -KILL {pid}` ends it by force",
-            pid=pid,
-        )
+        await _end("queen", queen.identity, settings, terminal)
+        return Result(notes=(f"The queen (pid {pid}) has ended, with everything it started.",))
 
     return interrupt.run(command)
 
 
-async def _nothing_to_stop(settings: Settings) -> Result:
+async def _end(role: str, identity: process.Identity, settings: Settings, terminal: Terminal) -> None:
+    """Tell a daemon to end, and return once it has; raises UnloadFailedError."""
+    limits = settings.timeouts
+    process.send_signal(identity, signal.SIGTERM)
+    with trio.move_on_after(PATIENCE):
+        await process.wait_gone(identity)
+    if process.is_running(identity):
+        terminal.note("Waiting until running requests have ended.")
+    limit = limits.drain + limits.cascade + MARGIN
+    with trio.move_on_after(limit):
+        await process.wait_gone(identity)
+        return
+    raise UnloadFailedError(
+        f"the {role} (pid {identity.pid}) has not ended within {limit:g} s",
+        hint=f"its log is {settings.logs_dir / f'{role}.log'}; `kill -KILL {identity.pid}` ends it by force",
+        pid=identity.pid,
+    )
+
+
+async def _without_queen(settings: Settings, terminal: Terminal) -> Result:
+    """End the hive that a queen left when it was killed: nobody else will."""
     notes = ["No queen is running."]
+    hive = instance.find(settings.state_dir, "hive")
+    if hive is not None and hive.started_by == "queen":
+        await _end("hive", hive.identity, settings, terminal)
+        pid = hive.identity.pid
+        notes.append(f"The hive (pid {pid}) that an earlier queen had left has ended, with its workers.")
     if (other := await session.find(settings)) is not None:
-        notes = [f"The queen at {other.url} has another state folder than {settings.state_dir}; it is left alone."]
+        notes[0] = f"The queen at {other.url} has another state folder than {settings.state_dir}; it is left alone."
     return Result(notes=tuple(notes))
