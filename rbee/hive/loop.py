@@ -141,7 +141,7 @@ class Hive:
         self._children[known.id] = child = self._machine.adopted(known.identity)
 
         def decide() -> list[Effect]:
-            found = self._pool.adopt(known.id, spec, known.url or "", known.identity.pid, trio.current_time())
+            found = self._pool.adopt(known.id, spec, known.url, known.identity.pid, trio.current_time())
             self._nursery.start_soon(self._watch_adopted, self._pool.workers[known.id], child)
             return found
 

@@ -132,9 +132,15 @@ class Pool:
         self._load(worker, now)
         return [Keep(worker), Answer(worker, None), Follow(worker)]
 
-    def adopt(self, worker_id: str, spec: Spec, url: str, pid: int, now: float) -> list[Effect]:
-        """A worker of an earlier hive still runs; whether it loads or serves, its event stream will tell."""
-        worker = self.workers[worker_id] = Worker(worker_id, spec, "loading", now, url=url, pid=pid)
+    def adopt(self, worker_id: str, spec: Spec, url: str | None, pid: int, now: float) -> list[Effect]:
+        """A worker of an earlier hive still runs; whether it loads or serves, its event stream will tell.
+
+        One that had not called back (`url` None) is ended: who asked for it has heard that its start failed, and the
+        next request starts another one, beside which it would take memory for nobody.
+        """
+        worker = self.workers[worker_id] = Worker(worker_id, spec, "starting", now, url=url, pid=pid)
+        if url is None:
+            return self._end(worker, now)
         self._load(worker, now)
         worker.next_check = now  # ask at once: it may be a process that does not answer
         return [Follow(worker)]

@@ -27,15 +27,11 @@ async def surviving_workers(transact: Transact, is_running: Callable[[Identity],
     """
     surviving: list[LastKnown] = []
     for row in await transact(state.last_known_workers):
-        if row.url is not None and is_running(row.identity):
-            log.info("worker %s (pid %d) outlived its hive and is adopted", row.id, row.identity.pid)
+        if is_running(row.identity):
+            what = "is adopted" if row.url is not None else "was not ready: it is ended"
+            log.info("worker %s (pid %d) outlived its hive and %s", row.id, row.identity.pid, what)
             surviving.append(row)
             continue
-        if is_running(row.identity):
-            # It never called back, and the address it would call is of the hive that is gone: it ends by itself.
-            log.info(
-                "worker %s (pid %d) was not ready when its hive ended, and is left to end", row.id, row.identity.pid
-            )
         try:
             await transact(partial(state.delete_worker, worker_id=row.id))
         except StorageError as exc:

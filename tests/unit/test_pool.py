@@ -229,6 +229,16 @@ def test_an_adopted_worker_is_asked_at_once_and_followed() -> None:
     assert pool.exited("w", Ending("gone")) == [Forget(worker, "gone")]
 
 
+def test_an_adopted_worker_that_had_not_called_back_is_ended() -> None:
+    pool = Pool(Limits())
+    (effect,) = pool.adopt("w", SPEC, None, 17, 5)
+    assert isinstance(effect, Terminate)
+    assert pool.workers["w"].state == "draining"
+    assert pool.called_back("w", URL, 6) == [], "it hears of no error, and SIGTERM comes"
+    assert kinds(pool.tick(15)) == [Kill]
+    assert kinds(pool.exited("w", Ending("SIGKILL"))) == [Answer, Forget]
+
+
 def test_a_failed_load_is_shown_for_a_while() -> None:
     pool, worker = at("failed")
     assert (worker.state, worker.slots_available) == ("unhealthy", 0)
