@@ -9,6 +9,7 @@ import trio
 from rbee.adapters import http
 from rbee.errors import (
     ConnectionTimeoutError,
+    DrainingError,
     LoadingTimeoutError,
     ModelLoadFailedError,
     RbeeError,
@@ -32,6 +33,7 @@ class _Loading:
         self.since: float | None = None
         self.progress: Progress | None = None
         self.ended = trio.Event()
+        self.farewell: DrainingError | None = None
 
     def __str__(self) -> str:
         if self.progress is None:
@@ -42,8 +44,8 @@ class _Loading:
 async def wait_ready(worker: WorkerClient, terminal: Terminal, limits: Timeouts, *, log: str) -> None:
     """Return once the worker can take a request.
 
-    Raises the error with which loading failed, LoadingTimeoutError after the limit of loading, or WorkerFailedError
-    when the worker has gone; `log` says where to look then.
+    Raises the error with which loading failed, LoadingTimeoutError after the limit of loading, DrainingError when the
+    worker was told to end, or WorkerFailedError when it has gone; `log` says where to look then.
     """
     heard = _Loading()
     hint = f"look at the worker's log: {log}"
@@ -54,7 +56,9 @@ async def wait_ready(worker: WorkerClient, terminal: Terminal, limits: Timeouts,
                 try:
                     await _poll(worker, terminal, limits, heard, nursery)
                 except ConnectionTimeoutError:
-                    failure = WorkerFailedError("the worker ended while it loaded its model", hint=hint)
+                    failure = heard.farewell or WorkerFailedError(
+                        "the worker ended while it loaded its model", hint=hint
+                    )
                 except RbeeError as exc:
                     # Kept until the nursery has ended, which would wrap it in a group.
                     failure = exc
@@ -91,6 +95,8 @@ async def _poll(
         if answer.state == "failed":
             error = from_body({"error": answer.error})
             raise error or ModelLoadFailedError("the worker could not load the model")
+        if answer.state == "draining":
+            raise DrainingError("the worker is shutting down")
         heard.state = answer.state
         # A worker names an address of its own; another one would get the key that the client sends along.
         if not follows and answer.progress_url is not None and answer.progress_url.startswith(worker.url + "/"):
@@ -118,7 +124,10 @@ def _loaded(heard: _Loading, seconds: float) -> Narration:
 
 
 async def _follow(worker: WorkerClient, progress_url: str, terminal: Terminal, heard: _Loading) -> None:
-    """Show how the loading goes on. That this stream is lost means nothing: the polling decides."""
+    """Show how the loading goes on. That this stream is lost means nothing: the polling decides.
+
+    A worker that is told to end says so here, and may be gone before it is asked again.
+    """
     try:
         async with worker.loading(progress_url) as events:
             async for event in events:
@@ -127,6 +136,8 @@ async def _follow(worker: WorkerClient, progress_url: str, terminal: Terminal, h
                     break
                 heard.progress = progress
                 terminal.progress(progress)
+    except DrainingError as exc:
+        heard.farewell = exc
     except (RbeeError, http.StreamLostError):
         pass
     terminal.end_progress()

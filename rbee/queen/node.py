@@ -12,6 +12,7 @@ import trio
 from rbee.adapters.logs import correlation
 from rbee.errors import (
     AllSlotsBusyError,
+    ConnectionTimeoutError,
     DrainingError,
     InternalError,
     InvalidApiKeyError,
@@ -38,6 +39,11 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 100
+SUCCESSION_SECONDS: Final = 60.0
+"""For a hive that shuts down to be gone: it lets running requests end first."""
+SUCCESSION_PAUSE: Final = 0.5
+LOST_SECONDS: Final = 1.0
+"""For a hive to be gone that was there when it was looked for, and does not answer: it may be about to end."""
 
 
 class Placed(NamedTuple):
@@ -60,6 +66,7 @@ class _Order:
         self.patience = trio.CancelScope()
         self.waits_until: float | None = None
         self.is_given_up = False
+        self.successor_by: float | None = None
         self.result: Placed | RbeeError = InternalError("the queen ended")
 
     def settle(self, result: Placed | RbeeError) -> None:
@@ -210,10 +217,16 @@ class Node:
         try:
             url = await self._hive.ensure(order.tell)
             self._view.look()
+        except RbeeError as exc:
+            self._refuse(order, exc)
+            return
+        try:
             async with self._hive.connect(url) as client:
                 rows = (await _workers(client, url)).workers
         except RbeeError as exc:
-            order.settle(exc)
+            if isinstance(exc, ConnectionTimeoutError) and order.successor_by is None:
+                order.successor_by = trio.current_time() + LOST_SECONDS
+            self._refuse(order, exc)
             return
         now = trio.current_time()
         found = placement.choose_worker(rows, order.wanted)
@@ -227,6 +240,19 @@ class Node:
             self._let_wait(order)
         else:
             self._settle_at(order, found)
+
+    def _refuse(self, order: _Order, error: RbeeError) -> None:
+        """Answer an order with an error; one that only the end of this hive stands in the way of waits for the next."""
+        now = trio.current_time()
+        if isinstance(error, DrainingError) and order.successor_by is None:
+            order.successor_by = now + SUCCESSION_SECONDS
+            human = "The hive is shutting down; the next one takes the request once it has ended"
+            order.tell(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
+        is_between = isinstance(error, DrainingError | ConnectionTimeoutError)
+        if is_between and order.successor_by is not None and now < order.successor_by:
+            self._send.send_nowait(order)
+        else:
+            order.settle(error)
 
     def _let_wait(self, order: _Order) -> None:
         if self._queue.is_full:
@@ -279,6 +305,8 @@ class Node:
                 result = await client.spawn(request, tell)
         except RbeeError as exc:
             result = exc
+            if isinstance(exc, DrainingError):
+                await trio.sleep(SUCCESSION_PAUSE)
         self._send.send_nowait(_Started(wanted, result))
 
     def _settle_start(self, started: _Started) -> None:
@@ -286,7 +314,7 @@ class Node:
         if isinstance(started.result, RbeeError):
             started.result.details.setdefault("node", self.name)
             for order in orders:
-                order.settle(started.result)
+                self._refuse(order, started.result)
             return
         reply = started.result
         for order in orders:

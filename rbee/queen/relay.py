@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee.adapters import http, sse
-from rbee.errors import LoadingTimeoutError, WorkerFailedError, from_body
+from rbee.errors import ConnectionTimeoutError, DrainingError, LoadingTimeoutError, WorkerFailedError, from_body
 from rbee.wire import worker as wire
 
 if TYPE_CHECKING:
@@ -46,9 +46,14 @@ async def _wait_ready(client: http.Client, limits: Timeouts) -> None:
     pause = limits.ready_poll
     with trio.move_on_after(limits.loading):
         while True:
-            ready = await http.call(client, "GET", wire.READY, wire.Ready, delays=limits.call_delays)
+            try:
+                ready = await http.call(client, "GET", wire.READY, wire.Ready, delays=limits.call_delays)
+            except ConnectionTimeoutError as exc:
+                raise WorkerFailedError("the worker ended while it loaded its model") from exc
             if ready.ready:
                 return
+            if ready.state == "draining":
+                raise DrainingError("the worker is shutting down")
             if ready.state == "failed":
                 raise from_body({"error": ready.error}) or WorkerFailedError("the model could not be loaded")
             await trio.sleep(pause)

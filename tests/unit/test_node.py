@@ -1,18 +1,22 @@
-"""What a queen does with requests that wait, when it ends."""
+"""What a queen does with requests that wait, when it ends, or when a hive does."""
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
 import trio.testing
 
-from rbee.errors import DrainingError
+from rbee.errors import ConnectionTimeoutError, DrainingError
 from rbee.queen.node import Node
 from rbee.queen.placement import Wanted
+from rbee.wire.hive import SpawnReply, WorkerList
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from rbee.queen.link import HiveLink
 
 
@@ -45,3 +49,59 @@ async def test_every_order_is_told_that_the_queen_ends() -> None:
     assert sorted(told) == ["a", "b", "c"]
     with pytest.raises(DrainingError):
         await node.place(Wanted("d", None, None), lambda _: None)
+
+
+class Ends:
+    """A hive that shuts down for `seconds`; then none answers for a moment, and the next one does."""
+
+    def __init__(self, seconds: float) -> None:
+        self.over = trio.current_time() + seconds
+
+    async def find(self) -> None:
+        return None
+
+    async def ensure(self, tell: object) -> str:
+        await trio.lowlevel.checkpoint()
+        return "http://127.0.0.1:9200"
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[Ends]:
+        yield self
+
+    async def workers(self) -> WorkerList:
+        await trio.sleep(0.3)
+        if 0 <= trio.current_time() - self.over < 0.5:
+            raise ConnectionTimeoutError("127.0.0.1:9200 does not answer")
+        return WorkerList(workers=[])
+
+    async def spawn(self, request: object, tell: object) -> SpawnReply:
+        await trio.lowlevel.checkpoint()
+        if trio.current_time() < self.over:
+            raise DrainingError("the hive is shutting down and starts no workers")
+        return SpawnReply(worker_id="w", url="http://127.0.0.1:8001", state="loading", api_key="k")
+
+
+SHUTS_DOWN = "The hive is shutting down; the next one takes the request once it has ended"
+
+
+@pytest.mark.parametrize(("seconds", "words"), [(0.1, []), (40.0, [SHUTS_DOWN])])
+async def test_a_request_that_meets_a_hive_which_ends_is_taken_by_the_next(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, seconds: float, words: list[str]
+) -> None:
+    node = Node("local", cast("HiveLink", Ends(seconds)))
+    nursery.start_soon(node.run)
+    told: list[str] = []
+    placed = await node.place(Wanted("a", None, None), lambda narration: told.append(narration.human))
+    assert placed.worker_id == "w"
+    assert seconds <= trio.current_time() < seconds + 5
+    assert told == words
+
+
+async def test_a_hive_that_does_not_end_is_not_waited_for_for_ever(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    node = Node("local", cast("HiveLink", Ends(1000)))
+    nursery.start_soon(node.run)
+    with pytest.raises(DrainingError, match="the hive is shutting down"):
+        await node.place(Wanted("a", None, None), lambda _: None)
+    assert 60 <= trio.current_time() < 65

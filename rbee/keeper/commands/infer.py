@@ -42,17 +42,20 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
         correlate(task.request_id)
         own = Options(options.config, options.debug)
         for is_last in (False, False, True):
+            is_placed = False
             try:
                 async with session.use(settings, terminal, hurry, options=own) as queen:
                     handle = await _place(queen, task, settings, terminal)
+                    is_placed = True
                     try:
                         return await _generate(handle, task, settings, terminal, as_json=options.json)
                     except WorkerFailedError as exc:
                         await reasons.explain(exc, queen, handle.worker_id)
                         raise
             except DrainingError:
-                # It was another command's queen, and that command has ended: nothing was generated yet.
-                if is_last or not await session.wait_until_gone(settings, terminal):
+                # The worker was told to end, or the queen: it was another command's, which is over. Nothing was
+                # generated yet, so another one may do it.
+                if is_last or not (is_placed or await session.wait_until_gone(settings, terminal)):
                     raise
         raise AssertionError
 
