@@ -98,6 +98,14 @@ def stored_workers(home: Path) -> list[dict[str, Any]]:
         connection.close()
 
 
+def said_by(row: dict[str, Any]) -> str:
+    """Return the state in which a worker says that it is; nothing when it does not answer."""
+    try:
+        return str(httpx.get(f"{row['url']}/v1/ready", trust_env=False).json()["state"])
+    except (httpx.TransportError, httpx.UnsupportedProtocol):
+        return ""
+
+
 class Client:
     """Somebody who asked for text: what has come of it, and how it ended.
 
@@ -337,10 +345,13 @@ class Swarm:
                 one, other = ([tuple(row[field] for field in fields) for row in table] for table in (listed, rows))
                 if sorted(one) != sorted(other):
                     told.append(f"listed {one}, stored {other}")
+                told += [
+                    f"listed {row['state']}, is {state}" for row in listed if (state := said_by(row)) != row["state"]
+                ]
         known = {queen.pid for queen in self._queens} | set(stored)
         known |= {client.process.pid for client in self.clients if isinstance(client, Keeper)}
-        if hive is not None:
-            known.add(hive.identity.pid)
+        # A keeper may have started a queen of its own.
+        known |= {daemon.identity.pid for daemon in (hive, instance.find(self.home, "queen")) if daemon is not None}
         told += [
             f"orphan {one.role} {one.identity.pid}"
             for one in running
@@ -348,14 +359,19 @@ class Swarm:
         ]
         return told
 
+    def tracebacks(self) -> list[str]:
+        """Return the lines of the logs that show a fault of ours."""
+        texts = [path.read_text() for path in (self.home / "logs").glob("*.log*")]
+        return [line for text in texts for line in text.splitlines() if "raceback" in line]
+
     # How it ends.
 
-    def end(self) -> None:
-        """End the queen, if it still runs, as a user would; nothing may be left."""
+    def end(self, *, killed: bool = False) -> None:
+        """End the queen, if it still runs, as a user would; nothing may be left. `killed` says how it ended else."""
         for queen in self._queens:
             if queen.poll() is None:
                 queen.terminate()
-            assert queen.wait(PATIENCE) in (0, -signal.SIGKILL)
+            assert queen.wait(PATIENCE) == (-signal.SIGKILL if killed else 0)
         wait_until(lambda: not self.processes(), "processes are left")
 
     def kill(self) -> None:
