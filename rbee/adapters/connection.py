@@ -53,7 +53,6 @@ class Connection(TCPServer):
                 nursery.start_soon(self._watch, nursery.cancel_scope)
                 await super()._read_data()
                 nursery.cancel_scope.cancel()
-            await self.protocol.handle(Closed())
             # Hypercorn would hold the socket until its idle timer ends, after 75 s: 14 calls a second, each on a
             # connection of its own, would use up the 1024 descriptors that a process usually has.
             self._is_over = True
@@ -84,6 +83,8 @@ class Connection(TCPServer):
                 log.warning("a client took nothing for %g s, and is given up", self.config.stalled)
                 self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
                 break
+        # Before the cancellation, which may come while the reader is at just this, and would cut it half-way.
+        await self.protocol.handle(Closed())
         reading.cancel()
 
 

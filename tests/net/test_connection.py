@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -33,19 +34,32 @@ class Answering:
         self.port = 0
         self.begun = trio.Event()
         self.over = trio.Event()
+        self.running = 0
+        self.changed = trio.Event()
         self.sent = 0
+
+    def count(self, change: int) -> None:
+        self.running += change
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def until_running(self, number: int) -> None:
+        while self.running != number:
+            await self.changed.wait()
 
     def app(self, nursery: trio.Nursery) -> QuartTrio:
         app = new_app("test", lambda _: [], {"/quiet", "/flood", "/whole"})
 
         async def produce(send: sse.Send, *, is_flood: bool) -> None:
+            self.begun.set()
+            self.count(1)
             try:
-                self.begun.set()
                 while is_flood:
                     await send.send(sse.event("x" * 1000))
                     self.sent += 1
                 await trio.sleep_forever()
             finally:
+                self.count(-1)
                 self.over.set()
 
         @app.get("/<kind>")
@@ -141,6 +155,18 @@ async def test_a_hang_up_behind_unread_bytes_is_seen(server: Answering) -> None:
         client.sendall(ASK % b"quiet" + b"GET /")
         await server.begun.wait()
     assert await seconds_until(server.over, 5) < 2
+
+
+async def test_a_hang_up_is_heeded_when_it_is_seen_in_two_ways_at_once(server: Answering) -> None:
+    clients = [connect(server.port) for _ in range(20)]
+    for client in clients:
+        client.sendall(ASK % b"quiet")
+    await server.until_running(len(clients))
+    for client in clients:
+        client.close()
+    time.sleep(STALLED / 2)  # noqa: ASYNC251 (so that reading and looking are both due when trio goes on)
+    with trio.fail_after(2):
+        await server.until_running(0)
 
 
 def open_sockets() -> int:
