@@ -66,3 +66,11 @@ Feature: The life of daemons and workers
     Then all 3 workers were told within a second, and ended by themselves
     And the hive ends with 0 and leaves no process
     And the table of the hive is still there, and empty
+
+  Scenario: A worker that reads a large model when it is told to end
+    Given a hive that the user started
+    And a model file of 3000 MB
+    When a client asks the hive to start a worker for it
+    And the hive is told to end
+    Then it took at most 2 seconds, and no worker was killed
+    And the hive ends with 0 and leaves no process

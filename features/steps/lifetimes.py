@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import sqlite3
+import time
 from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -228,8 +229,10 @@ def _daemons_live(machine: Machine, seen: dict[str, Any]) -> None:
 
 @when("the hive is told to end")
 def _end_hive(seen: dict[str, Any]) -> None:
+    began = time.monotonic()
     seen["hive"].send_signal(signal.SIGTERM)
     _, seen["stderr"] = seen["hive"].communicate(timeout=PATIENCE)
+    seen["took"] = time.monotonic() - began
 
 
 @then("all 3 workers were told within a second, and ended by themselves")
@@ -237,6 +240,13 @@ def _all_told(machine: Machine, seen: dict[str, Any]) -> None:
     told = [_ended_by_itself(machine, row) for row in seen["rows"]]
     assert len(told) == 3
     assert (max(told) - min(told)).total_seconds() < 1
+
+
+@then("it took at most 2 seconds, and no worker was killed")
+def _at_once(machine: Machine, seen: dict[str, Any]) -> None:
+    assert seen["took"] < 2
+    messages = [line["message"] for line in machine.hive_log()]
+    assert any("ended: exit code 0" in message for message in messages)
 
 
 @then("the hive ends with 0 and leaves no process")

@@ -146,6 +146,9 @@ class _Worker:
             await server.stop()
             nursery.cancel_scope.cancel()
         log.info("the worker has ended")
+        if not status.is_loaded and status.error is None:
+            # A thread may still be in native code, whose destructors must not run beside it.
+            os._exit(0)
 
     async def _work(self, url: str) -> None:
         """Tell the hive, load, then serve requests until cancelled."""

@@ -12,7 +12,7 @@ from rbee.errors import ModelLoadFailedError
 from rbee.wire.worker import LoadingProgress
 from rbee.worker import header, processors
 from rbee.worker.context import Context
-from rbee.worker.model import LoadAbortedError, Model
+from rbee.worker.model import Model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +52,8 @@ class Loaded(NamedTuple):
 async def load(options: Options, status: Status) -> Loaded:
     """Load the model; `status` follows. Raises ModelLoadFailedError.
 
-    Cancelling gives up between two tensors, and waits for that.
+    Cancelling returns at once. The thread gives up between two tensors, but the first of them may come only after the
+    whole file was read, minutes later: the process must then end without it (os._exit).
     """
     token = trio.lowlevel.current_trio_token()
     abort = threading.Event()
@@ -60,23 +61,18 @@ async def load(options: Options, status: Status) -> Loaded:
     def progressed(progress: LoadingProgress) -> None:
         token.run_sync_soon(status.set_loading, progress)
 
-    def work() -> Loaded | ModelLoadFailedError | None:
+    def work() -> Loaded | ModelLoadFailedError:
         try:
             return _load(options, progressed, abort)
         except ModelLoadFailedError as exc:
             return exc
-        except LoadAbortedError:
-            return None
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(_set_when_cancelled, abort)
-        loaded = await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1))
+        loaded = await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
         nursery.cancel_scope.cancel()
     if isinstance(loaded, ModelLoadFailedError):
         raise loaded
-    if loaded is None:
-        await trio.sleep_forever()  # it was given up because this task is cancelled
-        raise AssertionError
     return loaded
 
 
