@@ -75,5 +75,7 @@ def _install(handler: logging.Handler, role: str, level: int) -> None:
     root.handlers[:] = [handler]
     root.setLevel(level)
     # httpx logs each request at INFO, hypercorn each start; neither is about what rbee does.
-    for chatty in ("httpx", "httpcore", "hypercorn.error", "quart.app", "quart.serving", "paramiko"):
+    for chatty in ("httpx", "httpcore", "hypercorn.error", "quart.app", "quart.serving"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+    # It logs a traceback for each connection that fails, beside the exception that it raises.
+    logging.getLogger("paramiko").setLevel(logging.CRITICAL)

@@ -1,0 +1,96 @@
+"""Decides whether an SSH server is the one that it was: pinned key, our known hosts, the user's known hosts."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from paramiko import HostKeys
+from paramiko.ssh_exception import SSHException
+
+from rbee.errors import SshFailedError, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from paramiko import PKey
+
+USERS = Path("~/.ssh/known_hosts")
+_ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+"""A key's type names its signature algorithm, except for RSA (RFC 8332)."""
+
+
+def fingerprint(key: str) -> str:
+    """Return the SHA-256 fingerprint of a public key in its one-line form, as OpenSSH shows it."""
+    digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()
+    return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
+
+
+def line(key: PKey) -> str:
+    """Return a public key in its one-line form: type and base64."""
+    return f"{key.get_name()} {key.get_base64()}"
+
+
+class Trust:
+    """What is known about one server before it shows its key."""
+
+    def __init__(self, host: str, port: int, pinned: str | None, files: Sequence[Path]) -> None:
+        self._name = host if port == 22 else f"[{host}]:{port}"  # sshd(8), known_hosts file format
+        self._keys = {pinned} if pinned is not None else _known(self._name, files)
+
+    def algorithms(self, offered: Sequence[str]) -> list[str]:
+        """Return the host key algorithms, those of known keys first, so that the server shows a key to compare."""
+        known = [name for key in self._keys for name in _ALGORITHMS.get(key.split()[0], (key.split()[0],))]
+        return sorted(offered, key=lambda name: name not in known)
+
+    def check(self, shown: str, accepted: str | None) -> bool:
+        """Return whether the key is known already; False for one whose fingerprint is `accepted` now.
+
+        Raises SshFailedError (`host_key`) for a key that nobody vouches for, and for one that has changed.
+        """
+        if shown in self._keys:
+            return True
+        found = fingerprint(shown)
+        if self._keys:
+            known = sorted({fingerprint(key) for key in self._keys})
+            raise SshFailedError(
+                f"the host key of {self._name} has changed\n  known {', '.join(known)}\n  shown {found}",
+                hint="someone may be listening in; if the machine was set up anew, remove its old key from known_hosts "
+                "and register the node again",
+                reason="host_key",
+                fingerprint=found,
+                known=known,
+            )
+        if accepted == found:
+            return False
+        raise SshFailedError(
+            f"the host key of {self._name} is not known: {found} ({shown.split(maxsplit=1)[0]})"
+            + (f", and {accepted} was to be accepted" if accepted else ""),
+            hint=f"compare it with `ssh-keygen -lf` on that machine; --accept-host-key {found} accepts it",
+            reason="host_key",
+            fingerprint=found,
+        )
+
+    def remember(self, file: Path, key: str) -> None:
+        """Append the server's key to our own known hosts."""
+        try:
+            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as known:
+                known.write(f"{self._name} {key}\n")
+        except OSError as exc:
+            raise StorageError(f"{file.name} cannot be written: {exc.strerror}") from exc
+
+
+def _known(name: str, files: Sequence[Path]) -> set[str]:
+    keys: set[str] = set()
+    for file in files:
+        hosts = HostKeys()
+        try:
+            hosts.load(str(file.expanduser()))
+        except (OSError, SSHException):
+            continue  # no such file, or one that is damaged: then it vouches for nobody
+        keys |= {line(key) for key in (hosts.lookup(name) or {}).values()}
+    return keys

@@ -1,0 +1,104 @@
+"""Real OpenSSH servers on loopback addresses, each with its own home folder: one machine plays many."""
+
+from __future__ import annotations
+
+import getpass
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+PROGRAM: Final = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+class Sshd:
+    """An sshd at `address`; who comes in with `key` finds `home`."""
+
+    def __init__(self, folder: Path, address: str = "127.0.0.2", **options: str) -> None:
+        assert PROGRAM is not None, "these tests need OpenSSH's server: apt install openssh-server"
+        self.folder = folder
+        self.address = address
+        self.home = folder / "home"
+        self.home.mkdir(parents=True)
+        self.key = folder / "user_key"
+        self.host_key = folder / "host_key"
+        for file in (self.key, self.host_key):
+            _make_key(file)
+        self.user = getpass.getuser()
+        self.log = folder / "sshd.log"
+        self.port = _free_port(address)
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Start it, at the same port each time; returns once it answers."""
+        if os.geteuid() == 0:
+            os.makedirs("/run/sshd", mode=0o755, exist_ok=True)  # noqa: PTH103 (its privilege separation folder)
+        settings = {
+            "ListenAddress": f"{self.address}:{self.port}",
+            "HostKey": str(self.host_key),
+            "AuthorizedKeysFile": str(self.key.with_suffix(".pub")),
+            "PidFile": "none",
+            "UsePAM": "no",
+            "StrictModes": "no",
+            "PasswordAuthentication": "no",
+            "PermitRootLogin": "yes",
+            "PrintMotd": "no",
+            "MaxStartups": "100",
+            "MaxSessions": "100",
+            "SetEnv": f'"HOME={self.home}"',
+            "Subsystem": "sftp internal-sftp",
+        } | self._options
+        config = self.folder / "sshd_config"
+        config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                [PROGRAM or "", "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+        deadline = time.monotonic() + 10
+        while True:
+            try:
+                socket.create_connection((self.address, self.port), timeout=1).close()
+            except OSError:
+                assert self._process.poll() is None, self.log.read_text()
+                assert time.monotonic() < deadline, self.log.read_text()
+                time.sleep(0.02)
+            else:
+                return
+
+    def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
+        """End the server; connections that are open go on, as they do when sshd is stopped."""
+        if self._process is not None:
+            self._process.send_signal(number)
+            self._process.wait(10)
+            self._process = None
+
+    def new_host_key(self) -> None:
+        """Give the server another host key at its next start."""
+        for file in (self.host_key, self.host_key.with_suffix(".pub")):
+            file.unlink()
+        _make_key(self.host_key)
+
+    @property
+    def fingerprint(self) -> str:
+        """The SHA-256 fingerprint of its host key, as OpenSSH's own tool tells it."""
+        command = ["ssh-keygen", "-lf", str(self.host_key.with_suffix(".pub"))]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[1]
+
+
+def _make_key(file: Path) -> None:
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(file)], check=True)
+
+
+def _free_port(address: str) -> int:
+    with socket.socket() as probe:
+        probe.bind((address, 0))
+        port: int = probe.getsockname()[1]
+        return port
