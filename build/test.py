@@ -17,6 +17,7 @@ import tomllib
 from pathlib import Path
 
 import environment
+import openssh
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -54,6 +55,9 @@ def main() -> int:
         steps = [step for step in steps if step != "features"]
     if failed:
         print(f"failed: {', '.join(failed)}", flush=True)
+    if {"net", "process", "features"} & set(steps) and (missing := openssh.ensure()):
+        # The tests that need it fail, each with the same advice.
+        print(missing, flush=True)
     paths = [path for name, path in TESTS.items() if name in steps and (ROOT / path).is_dir()]
     passed = not paths or _test(paths, tags, for_pytest)
     return 0 if passed and not failed else 1
