@@ -64,6 +64,13 @@ class NodeNotFoundError(RbeeError):
     status = 404
 
 
+class InstallFailedError(RbeeError):
+    """rbee could not be brought to a node; what was installed there before still works."""
+
+    code = "INSTALL_FAILED"
+    status = 502
+
+
 class NodeExistsError(RbeeError):
     code = "NODE_EXISTS"
     status = 409

@@ -34,7 +34,9 @@ class SilentEndError(SpawnFailedError):
     """The child closed its stdout without saying that it is ready or why not."""
 
 
-class _Line(msgspec.Struct, omit_defaults=True):
+class Line(msgspec.Struct, omit_defaults=True):
+    """One announcement; exactly one of the fields is there."""
+
     narration: Narration | None = None
     ready: Ready | None = None
     error: dict[str, object] | None = None
@@ -46,7 +48,7 @@ class Announcer:
     def __init__(self, enabled: bool) -> None:
         self._open = enabled
 
-    def _write(self, line: _Line) -> None:
+    def _write(self, line: Line) -> None:
         if not self._open:
             return
         try:
@@ -63,18 +65,31 @@ class Announcer:
         os.close(nothing)
 
     def tell(self, narration: Narration) -> None:
-        self._write(_Line(narration=narration))
+        self._write(Line(narration=narration))
 
     def ready(self, ready: Ready) -> None:
         """Say that HTTP is answered, and end the announcements."""
-        self._write(_Line(ready=ready))
+        self._write(Line(ready=ready))
         if self._open:
             self._close()
 
     def failed(self, error: RbeeError) -> None:
-        self._write(_Line(error=to_body(error)["error"]))
+        self._write(Line(error=to_body(error)["error"]))
         if self._open:
             self._close()
+
+
+def heed(text: bytes | str, tell: Callable[[Narration], None]) -> Ready | None:
+    """Take one line of a daemon's stdout: passes narration on, raises its error, returns its readiness."""
+    try:
+        line = msgspec.json.decode(text, type=Line)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return None  # something printed to stdout; the log has stderr
+    if line.narration is not None:
+        tell(line.narration)
+    if line.error is not None:
+        raise from_body({"error": line.error}) or SpawnFailedError("the process failed to start")
+    return line.ready
 
 
 async def listen(process: trio.Process, tell: Callable[[Narration], None]) -> Ready:
@@ -89,16 +104,8 @@ async def listen(process: trio.Process, tell: Callable[[Narration], None]) -> Re
         while chunk := await stdout.receive_some(65536):
             *lines, pending = (pending + chunk).split(b"\n")
             for text in lines:
-                try:
-                    line = msgspec.json.decode(text, type=_Line)
-                except (msgspec.MsgspecError, UnicodeDecodeError):
-                    continue  # something printed to stdout; the log has stderr
-                if line.narration is not None:
-                    tell(line.narration)
-                if line.error is not None:
-                    raise from_body({"error": line.error}) or SpawnFailedError("the process failed to start")
-                if line.ready is not None:
-                    return line.ready
+                if (ready := heed(text, tell)) is not None:
+                    return ready
             if len(pending) > MAX_LINE:
                 break
     raise SilentEndError("the process ended before it was ready")

@@ -73,6 +73,13 @@ class Defaults(_Section, kw_only=True):
     node: str | None = None
 
 
+class Remote(_Section, kw_only=True):
+    """On other machines: the program that is run, and where sources are kept; None stands for the install path's."""
+
+    binary_path: AbsolutePath | None = None
+    git_repo_dir: AbsolutePath | None = None
+
+
 class Logs(_Section, kw_only=True):
     """`max_bytes` bounds each log file, and the older one beside it; `kept_workers` counts logs of ended workers."""
 
@@ -83,6 +90,7 @@ class Logs(_Section, kw_only=True):
 class Timeouts(_Section, kw_only=True):
     """Seconds. Where a field stands for several steps the comment says which."""
 
+    ssh_connect: Seconds = 10  # an SSH connection
     connect: Seconds = 10  # one attempt to connect to a hive
     connect_delays: Attempts = (0, 0.2, 0.4)
     call: Seconds = 5  # one short call between daemons
@@ -127,6 +135,7 @@ class Settings(_Section, kw_only=True):
     worker: Worker = msgspec.field(default_factory=Worker)
     paths: Paths = msgspec.field(default_factory=Paths)
     defaults: Defaults = msgspec.field(default_factory=Defaults)
+    remote: Remote = msgspec.field(default_factory=Remote)
     logs: Logs = msgspec.field(default_factory=Logs)
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
     auth: Auth = msgspec.field(default_factory=Auth)
@@ -152,6 +161,7 @@ _SECTIONS: Final[dict[str, type[_Section]]] = {
     "worker": Worker,
     "paths": Paths,
     "defaults": Defaults,
+    "remote": Remote,
     "logs": Logs,
     "timeouts": Timeouts,
     "auth": Auth,

@@ -55,6 +55,7 @@ class Place:
             raise AlreadyRunningError(
                 f"a {role} runs already{where}",
                 hint=f"one {role} runs per state folder; RBEE_HOME names another one",
+                **({"url": holder.url, "pid": holder.identity.pid} if holder else {}),
             ) from None
 
     def publish(

@@ -12,12 +12,12 @@ import trio
 
 from rbee.adapters.logs import correlation
 from rbee.errors import InternalError, RbeeError, to_body
-from rbee.wire.common import DONE
+from rbee.wire.common import DONE, Narration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from rbee.wire.common import Narration
+    from rbee.wire.progress import Told
 
 HEARTBEAT: Final = b": heartbeat\n\n"
 LAST: Final = f"data: {DONE}\n\n".encode()
@@ -78,23 +78,26 @@ async def _send_last(send: Send, error: RbeeError) -> None:
         await send.send(event(to_body(error, correlation.get())))
 
 
-async def narrated(send: Send, work: Callable[[Callable[[Narration], None]], Awaitable[T]], name: str) -> T:
-    """Run `work` and send what it tells while it runs, then its result as an event called `name`; returns that."""
-    tell, told = trio.open_memory_channel["Narration"](math.inf)
+async def narrated(send: Send, work: Callable[[Callable[[Told], None]], Awaitable[T]], name: str) -> T:
+    """Run `work` and send what it tells while it runs, then its result as an event called `name`; returns that.
+
+    What it tells becomes events called `narration` and `progress`.
+    """
+    tell, told = trio.open_memory_channel["Told"](math.inf)
 
     async def pass_on() -> None:
         with contextlib.suppress(trio.BrokenResourceError):
-            async for narration in told:
-                await send.send(event(narration, "narration"))
+            async for message in told:
+                await send.send(event(message, "narration" if isinstance(message, Narration) else "progress"))
 
     correlation_id = correlation.get()  # here, because who works may call from a task that serves many requests
 
-    def say(narration: Narration) -> None:
-        if narration.correlation_id is None:
-            narration = msgspec.structs.replace(narration, correlation_id=correlation_id)
+    def say(message: Told) -> None:
+        if isinstance(message, Narration) and message.correlation_id is None:
+            message = msgspec.structs.replace(message, correlation_id=correlation_id)
         # Who works may go on for others after this client has gone.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            tell.send_nowait(narration)
+            tell.send_nowait(message)
 
     outcome: T | RbeeError
     async with trio.open_nursery() as nursery:

@@ -31,7 +31,8 @@ CHUNK: Final = 255 * 1024
 """What OpenSSH takes as one SFTP packet: 256 KiB with its head (sftp-server.c, SFTP_MAX_MSG_LENGTH)."""
 KEY_FILES: Final = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 _LIMITER: Final = trio.CapacityLimiter(64)
-"""paramiko blocks: each call and each copied connection takes a thread."""
+_STREAMS: Final = trio.CapacityLimiter(1024)
+"""paramiko blocks: each call takes a thread, and each stream one or two for as long as it lasts."""
 
 
 class Target(NamedTuple):
@@ -145,13 +146,18 @@ class Connection:
             raise SshFailedError(f"{self._target} does not offer SFTP", reason="command")
         return sftp
 
-    async def open(self, host: str, port: int) -> paramiko.Channel:
-        """Open a connection from there to `host` (as it is named there); its calls block."""
-        return await self._in_thread(
-            lambda: self._transport.open_channel(
-                "direct-tcpip", (host, port), ("127.0.0.1", 0), timeout=CONNECT_SECONDS
+    async def open(self, host: str, port: int) -> Channel:
+        """Open a connection from there to `host`, as it is named there; close it."""
+        address, here = (host, port), ("127.0.0.1", 0)
+        return Channel(
+            await self._in_thread(
+                lambda: self._transport.open_channel("direct-tcpip", address, here, timeout=CONNECT_SECONDS)
             )
         )
+
+    async def wait_closed(self) -> None:
+        """Return once the connection has ended, from whichever side."""
+        await trio.to_thread.run_sync(self._transport.join, limiter=_STREAMS, abandon_on_cancel=True)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
@@ -172,6 +178,34 @@ def _drain(receive: Callable[[int], bytes], take: Callable[[bytes], Any]) -> Non
         size += len(data)
         if size <= MAX_OUTPUT:
             take(data)
+
+
+class Channel:
+    """A connection that goes through an SSH connection; its calls raise trio.BrokenResourceError once it has ended."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        channel.settimeout(None)
+
+    async def send_all(self, data: bytes) -> None:
+        await self._in_thread(partial(self._channel.sendall, data))
+
+    async def send_eof(self) -> None:
+        await self._in_thread(self._channel.shutdown_write)
+
+    async def receive(self, most: int) -> bytes:
+        """Return what has come, at most `most` bytes; empty at the end."""
+        return await self._in_thread(partial(self._channel.recv, most))
+
+    def close(self) -> None:
+        """Close it; whoever waits for it is freed."""
+        self._channel.close()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await trio.to_thread.run_sync(work, limiter=_STREAMS, abandon_on_cancel=True)
+        except (OSError, EOFError, paramiko.SSHException) as exc:
+            raise trio.BrokenResourceError from exc
 
 
 @asynccontextmanager

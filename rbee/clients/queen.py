@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING
 
 from rbee.adapters import http
 from rbee.clients.connected import Connected
-from rbee.wire import queen
+from rbee.errors import InternalError
+from rbee.wire import queen, registry
+from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
 
@@ -41,3 +44,38 @@ class QueenClient(Connected):
             params={"node": node},
             delays=self._delays,
         )
+
+    async def nodes(self) -> list[registry.BeehiveRow]:
+        """List the registered nodes, by name."""
+        found = await http.call(self._http, "GET", registry.LIST, registry.BeehiveList, delays=self._delays)
+        return found.nodes
+
+    async def add_node(self, node: registry.Beehive, tell: Callable[[Narration], None]) -> registry.Success:
+        """Register a node, passing on what the queen narrates. Raises SshFailedError or NodeExistsError."""
+        return await self._told(registry.ADD, node, tell)
+
+    async def update_node(self, node: registry.Beehive, tell: Callable[[Narration], None]) -> registry.Success:
+        """Change a registered node. Raises SshFailedError or NodeNotFoundError."""
+        return await self._told(registry.UPDATE, node, tell)
+
+    async def remove_node(self, name: str) -> None:
+        """Forget a node, whose hive may have to end first. Raises NodeNotFoundError."""
+        async with http.events(self._http, "POST", registry.REMOVE, body=registry.NodeName(node_name=name)) as events:
+            async for event in events:
+                http.decode_event(event.data, dict)
+
+    def install(self, request: registry.InstallRequest) -> AbstractAsyncContextManager[http.EventStream]:
+        """Open the stream of `narration`, `progress` and, last, `success` events."""
+        return http.events(self._http, "POST", registry.INSTALL, body=request)
+
+    async def _told(self, path: str, node: registry.Beehive, tell: Callable[[Narration], None]) -> registry.Success:
+        try:
+            async with http.events(self._http, "POST", path, body=node) as events:
+                async for event in events:
+                    if event.name == "narration":
+                        tell(http.decode_event(event.data, Narration))
+                    else:
+                        return http.decode_event(event.data, registry.Success)
+        except http.StreamLostError as exc:
+            raise InternalError("the queen ended before the node was saved") from exc
+        raise InternalError("the queen ended without a result")

@@ -13,7 +13,7 @@ from rbee.keeper import render
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from rbee.keeper.progress import Progress as Event
+    from rbee.wire.progress import Progress as Event
 
 INTERVAL: Final = 0.05
 """Seconds between two drawings."""
@@ -35,11 +35,11 @@ class Bars:
                 layers = f"{event.layers_loaded}/{render.plural(event.layers_total, 'layer')}"
                 amount = f"{layers}  {event.vram_mb:.0f} MB"
                 self._draw("Loading model", event.layers_loaded, event.layers_total, amount)
-            case "downloading" if event.bytes_total > 0:
+            case "downloading" | "copying" if event.bytes_total > 0:
                 percent = 100 * event.bytes_downloaded // event.bytes_total
                 sizes = f"{render.size(event.bytes_downloaded)} of {render.size(event.bytes_total)}"
                 amount = f"{percent:3d} %  {sizes}  {event.speed_mbps:.1f} MB/s"
-                self._draw("Downloading", event.bytes_downloaded, event.bytes_total, amount)
+                self._draw(event.stage.capitalize(), event.bytes_downloaded, event.bytes_total, amount)
             case _:
                 self.hide()
 

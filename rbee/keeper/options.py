@@ -15,6 +15,9 @@ Runs language models on the machines you own.
 use a model
   infer            continue a prompt; the text streams to standard output
 
+add a machine
+  setup            register machines that are reached by SSH, and bring rbee there
+
 see what there is
   status           what runs where
   workers          list the workers that hold a model, or ask for their health
@@ -84,6 +87,22 @@ WORKERS_HELP: Final = """\
 """
 
 
+SETUP_USAGE: Final = "rbee setup {add-node,update-node,list-nodes,remove-node,install} [options]"
+SETUP_HELP: Final = """\
+  add-node      register a machine that is reached by SSH
+  update-node   change a registered one
+  list-nodes    the registered nodes
+  remove-node   forget one
+  install       bring rbee to a registered node
+"""
+SETUP_EXAMPLES: Final = """\
+examples
+  rbee setup add-node --name attic --ssh-host 192.168.1.5 --ssh-user bee
+  rbee setup install --node attic
+  rbee infer --node attic --prompt "Once upon a time"
+"""
+
+
 class Command(NamedTuple):
     """A command; `module` has `run(options, settings, terminal) -> Result`."""
 
@@ -127,6 +146,29 @@ WORKERS: Final = (
     Command("health", "rbee.keeper.commands.workers_health", "Show whether a node's hive and workers are well.\n"),
 )
 
+SETUP: Final = (
+    Command(
+        "add-node",
+        "rbee.keeper.commands.setup_add",
+        "Register a machine: connect to it by SSH, find out what it has, and remember it.\n\n"
+        "Nothing is stored when the connection fails.\n",
+        SETUP_EXAMPLES,
+    ),
+    Command(
+        "update-node",
+        "rbee.keeper.commands.setup_add",
+        "Change a registered machine; what is not given stays as it is.\n",
+    ),
+    Command("list-nodes", "rbee.keeper.commands.setup_list", "List the registered nodes.\n"),
+    Command("remove-node", "rbee.keeper.commands.setup_remove", "Forget a node; what is installed there stays.\n"),
+    Command(
+        "install",
+        "rbee.keeper.commands.setup_install",
+        "Bring this very program to a registered node, with the swarm's token and its settings, and try it there.\n\n"
+        "Where the same file is there already nothing is sent. The version before is kept.\n",
+    ),
+)
+
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the options, with the command's module in `module`.
@@ -160,12 +202,18 @@ def _parser() -> Parser:
     actions = workers.add_subparsers(metavar="command", help=argparse.SUPPRESS, parser_class=Parser)
     made |= {f"workers {command.name}": _add(actions, command, "workers ") for command in WORKERS}
 
+    setup = commands.add_parser("setup", prog="rbee setup", usage=SETUP_USAGE, description=SETUP_HELP)
+    _general_options(setup)
+    actions = setup.add_subparsers(metavar="command", help=argparse.SUPPRESS, parser_class=Parser)
+    made |= {f"setup {command.name}": _add(actions, command, "setup ") for command in SETUP}
+
     _infer_options(made["infer"])
+    _setup_options(made)
     _install_options(made["install"])
     made["workers health"].add_argument(
         "--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)"
     )
-    for name in ("status", "detect", "workers list", "workers health"):
+    for name in ("status", "detect", "workers list", "workers health", "setup list-nodes"):
         made[name].add_argument("--json", action="store_true", help="print JSON")
     for parser in made.values():
         _general_options(parser)
@@ -255,3 +303,41 @@ def _install_options(parser: Parser) -> None:
         default=False,
         help="also write systemd services of the user for queen and hive",
     )
+
+
+def _setup_options(made: dict[str, Parser]) -> None:
+    for name in ("setup add-node", "setup update-node"):
+        is_update = name.endswith("update-node")
+        made[name].set_defaults(is_update=is_update)
+        add = made[name].add_argument
+        add("--name", metavar="NAME", required=True, help="the node's name: letters, digits, dots, dashes")
+        add("--ssh-host", metavar="HOST", required=not is_update, default=None, help="its name or address")
+        add("--ssh-port", metavar="PORT", default=None, type=whole(1, 65535), help="sshd's port (default 22)")
+        add("--ssh-user", metavar="USER", required=not is_update, default=None, help="the user to log in as")
+        add("--ssh-key", metavar="FILE", default=None, help="the private key (default: the agent's, then the usual)")
+        add(
+            "--install-path",
+            metavar="DIR",
+            default=None,
+            help="where rbee lives there (default ~/.local/share/rbee/node)",
+        )
+        add("--git-repo", metavar="URL", default=None, help="the repository for `setup install --from-source`")
+        add("--git-branch", metavar="NAME", default=None, help="its branch (default main)")
+        add(
+            "--tunnel",
+            choices=("auto", "always", "never"),
+            default=None,
+            help="reach its ports through SSH (default auto: where they cannot be reached directly)",
+        )
+        add(
+            "--accept-host-key",
+            metavar="SHA256:…",
+            default=None,
+            help="trust a new host key with this fingerprint; without, you are asked on a terminal",
+        )
+    made["setup remove-node"].add_argument("--name", metavar="NAME", required=True, help="the node")
+    add = made["setup install"].add_argument
+    add("--node", metavar="NAME", required=True, help="the node")
+    way = made["setup install"].add_mutually_exclusive_group().add_argument
+    way("--from-source", action="store_true", default=False, help="build the registered repository there")
+    way("--rollback", action="store_true", default=False, help="take the version before back")

@@ -16,8 +16,8 @@ from rbee.errors import (
     WorkerFailedError,
     from_body,
 )
-from rbee.keeper.progress import Progress
 from rbee.wire.common import Narration
+from rbee.wire.progress import Progress
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts

@@ -18,9 +18,10 @@ from rbee.keeper import render
 
 if TYPE_CHECKING:
     from rbee.keeper.bars import Bars
-    from rbee.keeper.progress import Progress
     from rbee.wire.common import Narration
+    from rbee.wire.progress import Progress
 
+STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
 BAR_AFTER: Final = 0.15
@@ -100,6 +101,17 @@ class Terminal:
         """Tell a failure; not even `--quiet` silences it."""
         self.end_progress()
         self._write_line(render.error(message, hint))
+
+    async def confirm(self, question: str) -> bool:
+        """Ask the user; without a terminal to ask on, or with `--quiet`, the answer is no."""
+        import trio
+
+        if self.quiet or not (os.isatty(STDIN) and os.isatty(STDERR)):
+            return False
+        self.end_progress()
+        os.write(STDERR, render.clean(question, lines=True).encode("utf-8", "replace"))
+        await trio.lowlevel.wait_readable(STDIN)
+        return os.read(STDIN, 1024).strip().lower() in (b"y", b"yes")
 
     def cancelled(self) -> None:
         """Confirm that the user's Ctrl+C has taken effect."""

@@ -14,10 +14,11 @@ from rbee.adapters import config, lifecycle, logs, serve, tokens
 from rbee.adapters.announce import Announcer, Ready
 from rbee.adapters.instance import Place
 from rbee.adapters.notify import Notifier
+from rbee.adapters.store import Store
 from rbee.queen import routes
 from rbee.queen.local_hive import LocalHive
-from rbee.queen.node import Node
-from rbee.wire.queen import LOCAL_NODE
+from rbee.queen.nodes import Nodes
+from rbee.queen.registry import MIGRATIONS, Registry
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -61,27 +62,23 @@ async def _serve(
         settings.queen.host, settings.queen.port, setting="--port, `port` under [queen], or RBEE_QUEEN_PORT"
     )
     url = serve.base_url(listener)
+    registry = Registry(await Store.open(settings.state_dir / "beehives.db", MIGRATIONS))
     hive = LocalHive(settings, token, options.config, ephemeral=options.ephemeral)
-    nodes = {LOCAL_NODE: Node(LOCAL_NODE, hive, max_waiting=settings.queen.max_waiting)}
+    nodes = Nodes(settings, token, registry, hive)
     async with trio.open_nursery() as nursery:
-        app = routes.build(nodes, settings, token, nursery, stopping)
+        app = routes.build(nodes, registry, settings, token, nursery, stopping)
         server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
-        nursery.start_soon(hive.run)
-        async with trio.open_nursery() as placing:
-            for node in nodes.values():
-                placing.start_soon(node.run)
-            place.publish(url, __version__, ephemeral=options.ephemeral)
-            log.info("the queen %s answers at %s", __version__, url)
-            announcer.ready(Ready(url, os.getpid(), __version__))
-            notifier.ready(f"The queen answers at {url}")
-            nursery.start_soon(notifier.keep_alive)
-            await stopping.asked.wait()
-            log.info("shutting down")
-            notifier.stopping("Ending what the queen has started", settings.timeouts.ending)
-            # First nothing new is started, then what was started is ended.
-            placing.cancel_scope.cancel()
-        await hive.end(stopping.urgent)
+        await nursery.start(nodes.run)
+        place.publish(url, __version__, ephemeral=options.ephemeral)
+        log.info("the queen %s answers at %s", __version__, url)
+        announcer.ready(Ready(url, os.getpid(), __version__))
+        notifier.ready(f"The queen answers at {url}")
+        nursery.start_soon(notifier.keep_alive)
+        await stopping.asked.wait()
+        log.info("shutting down")
+        notifier.stopping("Ending what the queen has started", settings.timeouts.ending)
+        await nodes.end(stopping.urgent)
         await server.stop()
         nursery.cancel_scope.cancel()
     log.info("the queen has ended")

@@ -8,12 +8,31 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    import trio
+
     from rbee.clients.hive import HiveClient
     from rbee.wire.common import Narration
 
 
 class HiveLink(Protocol):
     """The way to one hive."""
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether others reach the workers at their own addresses; else only the queen does."""
+        ...
+
+    def reach(self, url: str) -> str:
+        """Return the URL at which the queen reaches a worker that the hive calls `url`."""
+        ...
+
+    async def run(self) -> None:
+        """Do what the link needs while it is used, until cancelled."""
+        ...
+
+    async def end(self, urgent: trio.Event) -> None:
+        """End the hive if a queen started it, in a bounded time; `urgent` ends the wait for its requests."""
+        ...
 
     async def find(self) -> str | None:
         """Return the URL of the hive if it runs, else None; starts nothing. Raises why it cannot be used."""

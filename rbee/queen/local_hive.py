@@ -44,6 +44,12 @@ class LocalHive:
         self._owned: process.Identity | None = None
         self._verified: instance.Instance | None = None
 
+    is_direct = True
+
+    def reach(self, url: str) -> str:
+        """Return `url`: it is on this host."""
+        return url
+
     async def find(self) -> str | None:
         """Return the URL of a hive that runs here, or None.
 

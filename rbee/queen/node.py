@@ -131,6 +131,15 @@ class Node:
             raise order.result
         return order.result
 
+    @property
+    def is_direct(self) -> bool:
+        """Whether others reach the node's workers too, or only the queen."""
+        return self._hive.is_direct
+
+    def reach(self, url: str) -> str:
+        """Return the URL at which the queen reaches a worker of this node."""
+        return self._hive.reach(url)
+
     async def workers(self) -> WorkerList | None:
         """Return the node's workers, or None when its hive does not answer; starts nothing."""
         try:

@@ -6,13 +6,15 @@ import uuid
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 from quart import Response, request
 
 from rbee import __version__
 from rbee.adapters import http, metrics, sse, tokens
 from rbee.adapters.app import answer, body, empty, new_app, streamed, wants_stream
-from rbee.errors import AllSlotsBusyError, DrainingError, NodeNotFoundError, RbeeError
+from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError
+from rbee.queen import registry_routes
 from rbee.queen.placement import Wanted
 from rbee.queen.relay import relay
 from rbee.queen.swarm import workers_of
@@ -23,20 +25,22 @@ from rbee.wire import worker as worker_wire
 from rbee.wire.decode import convert
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable
 
     from quart_trio import QuartTrio
 
     from rbee.adapters.config import Settings
     from rbee.adapters.lifecycle import Stopping
     from rbee.queen.node import Node
+    from rbee.queen.nodes import Nodes
+    from rbee.queen.registry import Registry
     from rbee.wire.common import Narration
 
     Tell = Callable[[Narration], None]
 
 
 def build(
-    nodes: Mapping[str, Node], settings: Settings, token: str, nursery: trio.Nursery, stopping: Stopping
+    nodes: Nodes, registry: Registry, settings: Settings, token: str, nursery: trio.Nursery, stopping: Stopping
 ) -> QuartTrio:
     """Return the application; streams are fed by tasks in `nursery`."""
     app = new_app("queen-rbee", lambda _: [token], {wire.HEALTH})
@@ -44,9 +48,7 @@ def build(
 
     def node_named(name: str) -> Node:
         convert({"node": name}, wire.NodeQuery)
-        if (node := nodes.get(name)) is None:
-            raise NodeNotFoundError(f"node {name} is not in the registry", node=name)
-        return node
+        return nodes.get(name)
 
     async def place(task: wire.TaskRequest, wanted: Wanted, tell: Tell) -> wire.TaskHandle:
         node = node_named(task.node or settings.defaults.node or wire.LOCAL_NODE)
@@ -58,6 +60,7 @@ def build(
             worker_url=placed.url,
             api_key=tokens.worker_key(token, placed.worker_id),
             state=placed.state,
+            direct=node.is_direct,
         )
 
     @app.get(wire.HEALTH)
@@ -76,7 +79,7 @@ def build(
 
         async def run(tracked: Task, tell: Tell) -> wire.TaskHandle:
             handle = await place(task, wanted, tell)
-            tracked.worker = (handle.worker_url, handle.api_key)
+            tracked.worker = (nodes.get(handle.node).reach(handle.worker_url), handle.api_key)
             return handle
 
         headers = {worker_wire.REQUEST_ID_HEADER: request_id}
@@ -93,7 +96,8 @@ def build(
                 handle = await sse.narrated(send, place, "worker")
                 try:
                     if task.relay:
-                        await relay(send, task, handle, settings.timeouts)
+                        inside = nodes.get(handle.node).reach(handle.worker_url)
+                        await relay(send, task, msgspec.structs.replace(handle, worker_url=inside), settings.timeouts)
                 except AllSlotsBusyError:
                     # Someone who did not ask the queen was faster.
                     if trio.current_time() >= patient_until:
@@ -123,7 +127,7 @@ def build(
     @app.get(wire.WORKERS_LIST)
     async def list_workers() -> Response:
         name = request.args.get("node")
-        chosen = [node_named(name)] if name is not None else list(nodes.values())
+        chosen = [node_named(name)] if name is not None else nodes.all()
         return answer(await workers_of(chosen))
 
     @app.get(wire.WORKERS_HEALTH)
@@ -138,13 +142,14 @@ def build(
 
     @app.get(metrics.PATH)
     async def exposition() -> Response:
-        workers = (await workers_of(list(nodes.values()))).workers
+        workers = (await workers_of(nodes.all())).workers
         return Response(
             metrics.render(
-                metrics.Gauge("rbee_nodes", "Known nodes", None, {"": len(nodes)}),
+                metrics.Gauge("rbee_nodes", "Known nodes", None, {"": len(nodes.all())}),
                 metrics.Gauge("rbee_workers", "Workers by state", "state", metrics.count(row.state for row in workers)),
             ),
             content_type=metrics.CONTENT_TYPE,
         )
 
+    registry_routes.add(app, nodes, registry, settings, nursery)
     return app

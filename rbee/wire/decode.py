@@ -8,7 +8,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from rbee.errors import InvalidRequestError
-from rbee.wire.common import RULES
+from rbee.wire import common, registry
 
 T = TypeVar("T")
 
@@ -70,7 +70,10 @@ def _invalid(text: str) -> InvalidRequestError:
     elif text.startswith("Invalid enum value"):
         rule = "one of the values in the documentation"
     elif "matching regex" in text:
-        rule = next((words for pattern, words in RULES.items() if repr(pattern) in text), "text in the documented form")
+        rule = next(
+            (words for pattern, words in (common.RULES | registry.RULES).items() if repr(pattern) in text),
+            "text in the documented form",
+        )
     else:
         rule = text[0].lower() + text[1:] if text else "another form"
         rule = rule.replace("`", "")

@@ -58,7 +58,10 @@ class NodeQuery(Request, kw_only=True):
 
 
 class TaskHandle(Message, kw_only=True):
-    """Where the caller finds its worker, and the key that opens it."""
+    """Where the caller finds its worker, and the key that opens it.
+
+    Where `direct` is false only the queen reaches that address: ask for the same task with `relay`.
+    """
 
     request_id: str
     node: str
@@ -66,6 +69,7 @@ class TaskHandle(Message, kw_only=True):
     worker_url: str
     api_key: str
     state: WorkerState
+    direct: bool = True
 
 
 class SwarmWorker(Message, kw_only=True):

@@ -16,6 +16,7 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding=
 COMMANDS = [
     *(command.name for command in options.COMMANDS),
     *(f"workers {command.name}" for command in options.WORKERS),
+    *(f"setup {command.name}" for command in options.SETUP),
     "queen",
     "hive",
     "worker",

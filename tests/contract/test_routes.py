@@ -19,9 +19,11 @@ from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits
 from rbee.hive.workers import LocalMachine
 from rbee.queen.local_hive import LocalHive
-from rbee.queen.node import Node
+from rbee.queen.nodes import Nodes
+from rbee.queen.registry import MIGRATIONS, Registry
 from rbee.wire import hive as hive_wire
 from rbee.wire import queen as queen_wire
+from rbee.wire import registry as registry_wire
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -48,12 +50,16 @@ async def apps(
     machine = LocalMachine(settings, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
     hive = Hive(Limits(), machine, store.transact)
     nursery.start_soon(hive.run)
-    node = Node("local", LocalHive(settings, TOKEN, None, ephemeral=False))
+    nodes_store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
+    registry = Registry(nodes_store)
+    nodes = Nodes(settings, TOKEN, registry, LocalHive(settings, TOKEN, None, ephemeral=False))
+    await nursery.start(nodes.run)
     yield {
-        "queen": rbee.queen.routes.build({"local": node}, settings, TOKEN, nursery, Stopping()),
+        "queen": rbee.queen.routes.build(nodes, registry, settings, TOKEN, nursery, Stopping()),
         "hive": rbee.hive.routes.build(hive, TOKEN, tmp_path, nursery, lambda: None),
     }
     await store.close()
+    await nodes_store.close()
 
 
 def routes(app: QuartTrio) -> list[tuple[str, set[str]]]:
@@ -119,7 +125,8 @@ async def test_a_body_that_is_none_is_an_error_object(
     """Every call that reads a body; the others ignore it."""
     url = await serve_app(apps[role])
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    reading = {queen_wire.TASKS, hive_wire.WORKERS_SPAWN, hive_wire.WORKERS_READY}
+    registry = {registry_wire.ADD, registry_wire.UPDATE, registry_wire.REMOVE, registry_wire.INSTALL}
+    reading = {queen_wire.TASKS, hive_wire.WORKERS_SPAWN, hive_wire.WORKERS_READY} | registry
     async with httpx.AsyncClient(base_url=url, trust_env=False, headers=headers) as client:
         for path, methods in routes(apps[role]):
             if "POST" not in methods:

@@ -109,7 +109,9 @@ async def test_a_connection_from_there_is_opened(shared: Sshd, connect: partial[
             peer, _ = server.accept()
             peer.sendall(b"hello")
             peer.close()
-            assert await trio.to_thread.run_sync(channel.recv, 10) == b"hello"
+            assert await channel.receive(10) == b"hello"
+            assert await channel.receive(10) == b""
+            channel.close()
 
 
 async def test_a_port_that_is_closed_there_is_an_error(shared: Sshd, connect: partial[object]) -> None:

@@ -50,6 +50,7 @@ def test_without_anything_the_defaults_hold(home: Path) -> None:
 
 def test_the_documented_timeouts_are_the_defaults(home: Path) -> None:
     assert msgspec.structs.asdict(config.load().timeouts) == {
+        "ssh_connect": 10,
         "connect": 10,
         "connect_delays": (0, 0.2, 0.4),
         "call_delays": (0, 0.1, 0.2),

@@ -14,7 +14,6 @@ from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, InternalError, NodeNotFoundError, RbeeError, WorkerFailedError
 from rbee.keeper import interrupt, prompt, reasons, session
 from rbee.keeper.generation import Generation
-from rbee.keeper.progress import Progress
 from rbee.keeper.readiness import wait_ready
 from rbee.keeper.result import Result
 from rbee.keeper.start import Options
@@ -22,6 +21,7 @@ from rbee.keeper.text import Text
 from rbee.wire import model_ref
 from rbee.wire.common import Narration, Sampling
 from rbee.wire.decode import convert
+from rbee.wire.progress import Progress
 from rbee.wire.queen import TaskHandle, TaskRequest
 from rbee.wire.worker import InferenceRequest
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from rbee.wire.common import Message
+from rbee.wire.common import Message, Narration
 
 
 class Progress(Message, kw_only=True):
-    """An event of `/v1/loading/progress` or of a download: which fields are set depends on `stage`.
+    """How far a model's loading, a download or a copy is: which fields are set depends on `stage`.
 
     Sizes in bytes, but `vram_mb` in MB and `speed_mbps` in MB a second.
     """
@@ -18,3 +18,7 @@ class Progress(Message, kw_only=True):
     bytes_downloaded: int = 0
     bytes_total: int = 0
     speed_mbps: float = 0.0
+
+
+Told = Narration | Progress
+"""What is told while something is done."""

@@ -1,0 +1,26 @@
+# Ends the hive that a lock file names, if that very process still runs: SIGTERM, and past the limit SIGKILL.
+# Parameters: lock, tenths (of a second to wait).
+number() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" "$lock" 2>/dev/null; }
+pid=$(number pid)
+same() {
+    [ -n "$pid" ] && [ -r "/proc/$pid/stat" ] || return 1
+    # A name in parentheses stands before the fields and may hold spaces: proc(5), field 22 is the 20th after it.
+    [ "$(sed 's/.*) //' "/proc/$pid/stat" | cut -d ' ' -f 20)" = "$(number started_at)" ] || return 1
+    grep -q "$(cat /proc/sys/kernel/random/boot_id)" "$lock"
+}
+if ! same; then
+    say gone "$pid"
+    exit 0
+fi
+kill -TERM "$pid"
+count=0
+while [ "$count" -lt "$tenths" ] && same; do
+    sleep 0.1
+    count=$((count + 1))
+done
+if same; then
+    kill -KILL "$pid"
+    say killed "$pid"
+else
+    say ended "$pid"
+fi

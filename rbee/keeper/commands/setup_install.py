@@ -1,0 +1,55 @@
+"""Installs this program on a registered node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rbee.adapters import http
+from rbee.errors import InternalError
+from rbee.keeper import interrupt, session
+from rbee.keeper.result import Result
+from rbee.keeper.start import Options
+from rbee.wire.common import Narration
+from rbee.wire.progress import Progress
+from rbee.wire.registry import InstallRequest, Success
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import trio
+
+    from rbee.adapters.config import Settings
+    from rbee.clients.queen import QueenClient
+    from rbee.keeper.terminal import Terminal
+
+
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+    """Have the queen copy what it runs itself, or build the sources there, or take the version before back."""
+    request = InstallRequest(node_name=options.node, from_source=options.from_source, rollback=options.rollback)
+
+    async def command(hurry: trio.Event) -> Result:
+        async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+            done = await _follow(queen, request, terminal)
+        return Result(notes=(done.message[:1].upper() + done.message[1:] + ".",))
+
+    return interrupt.run(command)
+
+
+async def _follow(queen: QueenClient, request: InstallRequest, terminal: Terminal) -> Success:
+    try:
+        async with queen.install(request) as events:
+            async for event in events:
+                match event.name:
+                    case "narration":
+                        terminal.narrate(http.decode_event(event.data, Narration))
+                    case "progress":
+                        terminal.progress(http.decode_event(event.data, Progress))
+                    case "success":
+                        return http.decode_event(event.data, Success)
+                    case _:
+                        http.decode_event(event.data, dict)
+    except http.StreamLostError as exc:
+        raise InternalError("the queen ended before the installation did") from exc
+    finally:
+        terminal.end_progress()
+    raise InternalError("the queen ended the installation without a result")

@@ -1,0 +1,54 @@
+"""Lists the registered nodes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rbee.keeper import interrupt, render, session
+from rbee.keeper.result import Result
+from rbee.keeper.start import Options
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import trio
+
+    from rbee.adapters.config import Settings
+    from rbee.keeper.terminal import Terminal
+    from rbee.wire.registry import BeehiveRow
+
+
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+    """Return what the registry holds."""
+
+    async def command(hurry: trio.Event) -> Result:
+        async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+            nodes = await queen.nodes()
+        return Result(data={"nodes": msgspec.to_builtins(nodes)}, text=_text(nodes))
+
+    return interrupt.run(command)
+
+
+def _text(nodes: list[BeehiveRow]) -> str:
+    if not nodes:
+        return "No nodes are registered; `rbee setup add-node` registers one."
+    return "\n\n".join(["Registered nodes", *map(_block, nodes)])
+
+
+def _block(row: BeehiveRow) -> str:
+    port = "" if row.ssh_port == 22 else f":{row.ssh_port}"
+    lines = {
+        "status": row.status + (f" ({row.last_error.splitlines()[0]})" if row.last_error else ""),
+        "last connected": _time(row.last_connected_unix),
+        "install path": row.install_path,
+        "devices": ", ".join(f"{count} × {name}" for name, count in row.devices.items()) or "unknown",
+    }
+    head = f"{row.node_name} ({row.ssh_host}{port})"
+    return "\n".join([render.clean(head), *(f"  {name:<15} {render.clean(value)}" for name, value in lines.items())])
+
+
+def _time(unix: float | None) -> str:
+    return "never" if unix is None else datetime.fromtimestamp(unix).astimezone().strftime("%Y-%m-%d %H:%M:%S")

@@ -1,0 +1,185 @@
+"""Brings rbee to a node: the file that runs here, or one that is built there from its sources."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+import time
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import trio
+
+from rbee import __version__
+from rbee.adapters import zipapp
+from rbee.errors import InstallFailedError, InsufficientDiskError
+from rbee.queen import remote_script
+from rbee.queen.probe import probe
+from rbee.wire.common import Narration
+from rbee.wire.progress import Progress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from rbee.adapters.ssh import Connection
+    from rbee.wire.progress import Told
+    from rbee.wire.registry import BeehiveRow
+
+STEP_SECONDS: Final = 0.1
+"""Between two tellings of how much is copied."""
+UNPACKED: Final = 4
+"""The program and what its first start unpacks take about so many times the file's size."""
+
+CONFIG: Final = """\
+# Settings of this node, made by `rbee setup install`, which keeps what you change here.
+[paths]
+state_dir = {state}
+
+[auth]
+token_file = {token}
+"""
+
+
+class Installer:
+    """One installation on one node."""
+
+    def __init__(self, connection: Connection, row: BeehiveRow, told: Callable[[Told], None]) -> None:
+        self._connection = connection
+        self._row = row
+        self._told = told
+
+    def _tell(self, action: str, human: str) -> None:
+        self._told(Narration(actor="queen-rbee", action=action, target=self._row.node_name, human=human))
+
+    async def install(self, token: str, *, sources: str | None = None) -> str:
+        """Install; `sources` is the folder there to build in, None copies our own file. Returns the version.
+
+        Raises InstallFailedError or SshFailedError; cut at any point, the version before goes on working.
+        """
+        name, install = self._row.node_name, self._row.install_path
+        machine = await probe(self._connection)
+        if obstacles := machine.obstacles():
+            raise InstallFailedError(
+                f"rbee.pyz cannot run on {name}: {'; '.join(obstacles)}",
+                hint=None
+                if sources is not None or machine.python() is None
+                else f"`rbee setup install --node {name} --from-source` builds it there",
+                node=name,
+            )
+        python = machine.python()
+        assert python is not None
+        prepared = await remote_script.run(
+            self._connection, "prepare_install", {"install": install, "python": python.path}
+        )
+        part = f"{install}/bin/.rbee.{secrets.token_hex(8)}.part"
+        if sources is not None:
+            await self._build(sources, python.path, part)
+            version = await self._adopt(python.path, part, "", "")
+        else:
+            version = await self._copy(prepared, python.path, part)
+        self._tell("configure", f"Writing the swarm's token and settings on {name}")
+        await self._connection.write(token.encode() + b"\n", f"{install}/token", mode=0o600)
+        if "config" not in prepared:
+            config = CONFIG.format(state=_toml(f"{install}/state"), token=_toml(f"{install}/token"))
+            await self._connection.write(config.encode(), f"{install}/config.toml", mode=0o600)
+        return version
+
+    async def _copy(self, prepared: remote_script.Said, python: str, part: str) -> str:
+        name = self._row.node_name
+        said: list[str] = []
+        file = await trio.to_thread.run_sync(zipapp.locate, said.append)
+        size, digest = await trio.to_thread.run_sync(_measure, file)
+        if prepared.get("hash") == [digest]:
+            self._tell("copy", f"rbee {__version__} is on {name} already; nothing is sent")
+            return __version__
+        free = int(prepared.get("free", ["0"])[0] or 0) * 1024
+        if 0 < free < UNPACKED * size:
+            raise InsufficientDiskError(
+                f"rbee takes {UNPACKED * size // 1_000_000} MB on {name}, and {free // 1_000_000} MB are free there",
+                hint="free some space, or choose another folder: `rbee setup update-node --install-path DIR`",
+                required=UNPACKED * size // 1_000_000,
+                available=free // 1_000_000,
+                node=name,
+            )
+        self._tell("copy", f"Copying rbee {__version__} ({size / 1e6:.1f} MB) to {name}")
+        started = time.monotonic()
+        shown = started
+
+        def heard(sent: int) -> None:
+            nonlocal shown
+            now = time.monotonic()
+            if now - shown >= STEP_SECONDS or sent == size:
+                shown = now
+                speed = sent / 1e6 / max(now - started, 1e-9)
+                self._told(Progress(stage="copying", bytes_downloaded=sent, bytes_total=size, speed_mbps=speed))
+
+        await self._connection.upload(file, part, mode=0o755, heard=heard)
+        return await self._adopt(python, part, digest, __version__)
+
+    async def _build(self, sources: str, python: str, part: str) -> None:
+        row = self._row
+        if row.git_repo_url is None:
+            raise InstallFailedError(
+                f"node {row.node_name} has no repository to build from",
+                hint=f"`rbee setup update-node --name {row.node_name} --git-repo URL` names one",
+                node=row.node_name,
+            )
+        self._tell("build", f"Building branch {row.git_branch} on {row.node_name}; the first time takes minutes")
+        parameters = {
+            "sources": sources,
+            "repository": row.git_repo_url,
+            "branch": row.git_branch,
+            "python": python,
+            "part": part,
+        }
+        last: list[str] = []
+
+        def heard(key: str, value: str) -> None:
+            if key == "line" and value.strip():
+                last[:] = [*last[-19:], value]
+                self._tell("build", value)
+
+        said = await remote_script.run(self._connection, "build_source", parameters, heard)
+        if "lacks" in said:
+            raise InstallFailedError(f"{row.node_name} has no {said['lacks'][0]}", node=row.node_name)
+        if said.get("built") != ["0"]:
+            raise InstallFailedError(
+                f"rbee could not be built on {row.node_name}: {last[-1] if last else 'no reason was given'}",
+                node=row.node_name,
+                last_lines=last,
+            )
+
+    async def _adopt(self, python: str, part: str, digest: str, version: str) -> str:
+        name = self._row.node_name
+        self._tell("try", f"Checking the program on {name} and putting it in its place")
+        said = await remote_script.run(
+            self._connection,
+            "adopt_program",
+            {"install": self._row.install_path, "python": python, "part": part, "hash": digest, "version": version},
+        )
+        if "damaged" in said:
+            raise InstallFailedError(f"the copy on {name} is not what was sent", hint="try again", node=name)
+        if "broken" in said:
+            raise InstallFailedError(f"the program does not start on {name}: {said['broken'][0]}", node=name)
+        return said["installed"][0].removeprefix("rbee ")
+
+    async def roll_back(self) -> str:
+        """Take the version before back; returns it. Raises InstallFailedError when there is none."""
+        name = self._row.node_name
+        said = await remote_script.run(self._connection, "roll_back", {"install": self._row.install_path})
+        if "none" in said:
+            raise InstallFailedError(f"there is no version before on {name}", node=name)
+        if "broken" in said:
+            raise InstallFailedError(f"the version before does not start on {name}: {said['broken'][0]}", node=name)
+        return said["installed"][0].removeprefix("rbee ")
+
+
+def _measure(file: Path) -> tuple[int, str]:
+    with file.open("rb") as source:
+        return file.stat().st_size, hashlib.file_digest(source, "sha256").hexdigest()
+
+
+def _toml(text: str) -> str:
+    """Return a basic string of TOML; JSON's escapes are among its own."""
+    return msgspec.json.encode(text).decode()

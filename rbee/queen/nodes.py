@@ -1,0 +1,101 @@
+"""Owns the tasks of all nodes, which come and go while the queen runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from rbee.queen.node import Node
+from rbee.queen.registry import not_found
+from rbee.queen.remote_hive import RemoteHive
+from rbee.wire.queen import LOCAL_NODE
+
+if TYPE_CHECKING:
+    from rbee.adapters.config import Settings
+    from rbee.queen.link import HiveLink
+    from rbee.queen.registry import Registry
+    from rbee.wire.registry import BeehiveRow
+
+
+class _Entry(NamedTuple):
+    """A node with its way to its hive, and what cancels the tasks of both."""
+
+    node: Node
+    link: HiveLink
+    placing: trio.CancelScope
+    carrying: trio.CancelScope
+
+
+class Nodes:
+    """The nodes of the swarm: `local`, and those of the registry."""
+
+    def __init__(self, settings: Settings, token: str, registry: Registry, local: HiveLink) -> None:
+        self._settings = settings
+        self._token = token
+        self._registry = registry
+        self._entries: dict[str, _Entry] = {}
+        self._local = local
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Run the nodes until cancelled; started once each of them takes orders."""
+        async with trio.open_nursery() as self._nursery:
+            self._start(LOCAL_NODE, self._local)
+            for row in await self._registry.rows():
+                self.add(row)
+            task_status.started()
+            await trio.sleep_forever()
+
+    def all(self) -> list[Node]:
+        """Return the nodes, `local` first, then by name."""
+        names = sorted(self._entries, key=lambda name: (name != LOCAL_NODE, name))
+        return [self._entries[name].node for name in names]
+
+    def get(self, name: str) -> Node:
+        """Return a node. Raises NodeNotFoundError."""
+        if (entry := self._entries.get(name)) is None:
+            raise not_found(name)
+        return entry.node
+
+    def remote(self, name: str) -> RemoteHive:
+        """Return the way to a registered node. Raises NodeNotFoundError, for `local` too."""
+        entry = self._entries.get(name)
+        if entry is None or not isinstance(entry.link, RemoteHive):
+            raise not_found(name)
+        return entry.link
+
+    def add(self, row: BeehiveRow) -> None:
+        """Take in a node of the registry."""
+        self._start(row.node_name, RemoteHive(row, self._settings, self._token, self._registry))
+
+    def _start(self, name: str, link: HiveLink) -> None:
+        node = Node(name, link, max_waiting=self._settings.queen.max_waiting)
+        entry = self._entries[name] = _Entry(node, link, trio.CancelScope(), trio.CancelScope())
+        self._nursery.start_soon(self._place, entry)
+        self._nursery.start_soon(self._carry, entry)
+
+    async def _place(self, entry: _Entry) -> None:
+        with entry.placing:
+            await entry.node.run()
+
+    async def _carry(self, entry: _Entry) -> None:
+        with entry.carrying:
+            await entry.link.run()
+
+    async def drop(self, name: str) -> None:
+        """Forget a node, and end its hive if a queen started it; what waits there is told."""
+        self.remote(name)  # raises
+        entry = self._entries.pop(name)
+        entry.placing.cancel()
+        urgent = trio.Event()
+        urgent.set()
+        await entry.link.end(urgent)
+        entry.carrying.cancel()
+
+    async def end(self, urgent: trio.Event) -> None:
+        """Place nothing more, and end every hive that a queen started, all at once: none waits for another."""
+        for entry in self._entries.values():
+            entry.placing.cancel()
+        async with trio.open_nursery() as nursery:
+            for entry in self._entries.values():
+                nursery.start_soon(entry.link.end, urgent)

@@ -1,0 +1,145 @@
+"""The queen's table of nodes."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from rbee.errors import NodeExistsError, NodeNotFoundError
+from rbee.wire.registry import BeehiveRow
+
+if TYPE_CHECKING:
+    from rbee.adapters.store import Store
+
+MIGRATIONS: Final = (
+    """
+    CREATE TABLE beehives (
+        node_name TEXT PRIMARY KEY,
+        ssh_host TEXT NOT NULL,
+        ssh_port INTEGER NOT NULL DEFAULT 22,
+        ssh_user TEXT NOT NULL,
+        ssh_key_path TEXT,
+        git_repo_url TEXT,
+        git_branch TEXT NOT NULL DEFAULT 'main',
+        install_path TEXT NOT NULL,
+        tunnel TEXT NOT NULL DEFAULT 'auto',
+        host_key TEXT NOT NULL,
+        last_connected_unix REAL,
+        last_error TEXT,
+        status TEXT NOT NULL DEFAULT 'unknown',
+        backends TEXT NOT NULL DEFAULT '[]',
+        devices TEXT NOT NULL DEFAULT '{}',
+        spawned_by_queen INTEGER NOT NULL DEFAULT 0
+    );
+    """,
+)
+"""Scripts in order; a change appends one and never edits one."""
+
+_COLUMNS: Final = BeehiveRow.__struct_fields__
+_JSON: Final = ("backends", "devices")
+
+
+class Registry:
+    """The nodes that the user has registered; errors of the database are StorageErrors."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    async def add(self, row: BeehiveRow) -> None:
+        """Store a new node. Raises NodeExistsError."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            names, marks = ", ".join(_COLUMNS), ", ".join("?" * len(_COLUMNS))
+            try:
+                connection.execute(f"INSERT INTO beehives ({names}) VALUES ({marks})", _values(row))  # noqa: S608 (ours)
+            except sqlite3.IntegrityError:
+                raise _exists(row.node_name) from None
+
+        await self._store.transact(work)
+
+    async def check_free(self, node_name: str) -> None:
+        """Raise NodeExistsError when the name is taken."""
+
+        def work(connection: sqlite3.Connection) -> bool:
+            query = "SELECT 1 FROM beehives WHERE node_name = ?"
+            return connection.execute(query, (node_name,)).fetchone() is not None
+
+        if await self._store.transact(work):
+            raise _exists(node_name)
+
+    async def replace(self, row: BeehiveRow) -> None:
+        """Store a node anew that is there. Raises NodeNotFoundError."""
+        await self._change(row.node_name, dict(zip(_COLUMNS, _values(row), strict=True)))
+
+    async def connected(self, node_name: str) -> None:
+        """Note that the node was reached just now."""
+        await self._change(node_name, {"last_connected_unix": time.time(), "status": "reachable", "last_error": None})
+
+    async def failed(self, node_name: str, reason: str) -> None:
+        """Note why the node was not reached."""
+        await self._change(node_name, {"status": "unreachable", "last_error": reason})
+
+    async def owned(self, node_name: str, *, owned: bool) -> None:
+        """Note whether the hive that runs there is ours to end."""
+        await self._change(node_name, {"spawned_by_queen": int(owned)})
+
+    async def _change(self, node_name: str, values: dict[str, Any]) -> None:
+        def work(connection: sqlite3.Connection) -> int:
+            changes = ", ".join(f"{name} = ?" for name in values)
+            query = f"UPDATE beehives SET {changes} WHERE node_name = ?"  # noqa: S608 (our own columns)
+            return connection.execute(query, (*values.values(), node_name)).rowcount
+
+        if await self._store.transact(work) == 0:
+            raise not_found(node_name)
+
+    async def remove(self, node_name: str) -> None:
+        """Forget a node. Raises NodeNotFoundError."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            return connection.execute("DELETE FROM beehives WHERE node_name = ?", (node_name,)).rowcount
+
+        if await self._store.transact(work) == 0:
+            raise not_found(node_name)
+
+    async def rows(self) -> list[BeehiveRow]:
+        """Return all nodes, by name."""
+
+        def work(connection: sqlite3.Connection) -> list[BeehiveRow]:
+            query = f"SELECT {', '.join(_COLUMNS)} FROM beehives ORDER BY node_name"  # noqa: S608 (our own columns)
+            return [_row(values) for values in connection.execute(query)]
+
+        return await self._store.transact(work)
+
+
+def not_found(node_name: str) -> NodeNotFoundError:
+    """Return the error for a node that is not registered, with the command that registers it."""
+    return NodeNotFoundError(
+        f"node {node_name} is not in the registry",
+        hint=f"`rbee setup list-nodes` shows the nodes; to register it: "
+        f"rbee setup add-node --name {node_name} --ssh-host HOST --ssh-user USER",
+        node=node_name,
+    )
+
+
+def _exists(node_name: str) -> NodeExistsError:
+    return NodeExistsError(
+        f"node {node_name} is registered already",
+        hint=f"`rbee setup update-node --name {node_name} …` changes it, "
+        f"`rbee setup remove-node --name {node_name}` removes it",
+        node=node_name,
+    )
+
+
+def _values(row: BeehiveRow) -> list[Any]:
+    values = msgspec.structs.asdict(row)
+    return [json.dumps(values[name]) if name in _JSON else values[name] for name in _COLUMNS]
+
+
+def _row(values: tuple[Any, ...]) -> BeehiveRow:
+    found = dict(zip(_COLUMNS, values, strict=True))
+    found |= {name: json.loads(found[name]) for name in _JSON}
+    return msgspec.convert(found | {"spawned_by_queen": bool(found["spawned_by_queen"])}, BeehiveRow)

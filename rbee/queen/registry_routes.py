@@ -1,0 +1,148 @@
+"""The queen's HTTP interface to its registry of nodes."""
+
+from __future__ import annotations
+
+import os
+from functools import partial
+from typing import TYPE_CHECKING
+
+from rbee.adapters import sse, ssh
+from rbee.adapters.app import answer, body, streamed, wants_stream
+from rbee.errors import NodeExistsError
+from rbee.queen.probe import probe
+from rbee.wire import registry as wire
+from rbee.wire.common import Narration
+from rbee.wire.queen import LOCAL_NODE
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    import trio
+    from quart import Response
+    from quart_trio import QuartTrio
+
+    from rbee.adapters.config import Settings
+    from rbee.queen.nodes import Nodes
+    from rbee.queen.registry import Registry
+    from rbee.wire.progress import Told
+
+    Tell = Callable[[Told], None]
+
+
+def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nursery: trio.Nursery) -> None:
+    """Add the routes; streams are fed by tasks in `nursery`."""
+
+    async def told(work: Callable[[Tell], Awaitable[wire.Success]]) -> Response:
+        """Answer with the result, or with a stream that tells first."""
+        if not wants_stream():
+            return answer(await work(lambda _: None))
+
+        async def produce(send: sse.Send) -> None:
+            await sse.narrated(send, work, "success")
+
+        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
+
+    async def describe(asked: wire.Beehive, tell: Tell) -> wire.BeehiveRow:
+        return await _describe(asked, settings, tell)
+
+    @app.post(wire.ADD)
+    async def add_node() -> Response:
+        asked = await body(wire.Beehive)
+        if asked.node_name == LOCAL_NODE:
+            raise NodeExistsError(
+                f"node {LOCAL_NODE} is the queen's own host; it needs no registration", node=LOCAL_NODE
+            )
+        await registry.check_free(asked.node_name)
+
+        async def work(tell: Tell) -> wire.Success:
+            row = await describe(asked, tell)
+            await registry.add(row)
+            await registry.connected(row.node_name)
+            nodes.add(row)
+            return wire.Success(message=f"node {row.node_name} was saved", node_name=row.node_name)
+
+        return await told(work)
+
+    @app.post(wire.UPDATE)
+    async def update_node() -> Response:
+        asked = await body(wire.Beehive)
+        nodes.remote(asked.node_name)
+
+        async def work(tell: Tell) -> wire.Success:
+            row = await describe(asked, tell)
+            await nodes.drop(row.node_name)
+            await registry.replace(row)
+            await registry.connected(row.node_name)
+            nodes.add(row)
+            return wire.Success(message=f"node {row.node_name} was changed", node_name=row.node_name)
+
+        return await told(work)
+
+    @app.get(wire.LIST)
+    async def list_nodes() -> Response:
+        return answer(wire.BeehiveList(nodes=await registry.rows()))
+
+    @app.post(wire.REMOVE)
+    async def remove_node() -> Response:
+        name = (await body(wire.NodeName)).node_name
+        nodes.remote(name)
+
+        async def work(_: Tell) -> wire.Success:
+            await nodes.drop(name)
+            await registry.remove(name)
+            return wire.Success(message=f"node {name} was removed", node_name=name)
+
+        return await told(work)
+
+    @app.post(wire.INSTALL)
+    async def install() -> Response:
+        asked = await body(wire.InstallRequest)
+        link = nodes.remote(asked.node_name)
+
+        async def produce(send: sse.Send) -> None:
+            await sse.narrated(send, partial(link.install, asked), "success")
+
+        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
+
+
+async def _describe(asked: wire.Beehive, settings: Settings, tell: Tell) -> wire.BeehiveRow:
+    """Connect to the machine and find out what the user has not said. Raises SshFailedError; stores nothing."""
+
+    def say(action: str, human: str) -> None:
+        tell(Narration(actor="queen-rbee", action=action, target=asked.node_name, human=human))
+
+    key_path = None if asked.ssh_key_path is None else os.path.expanduser(asked.ssh_key_path)  # noqa: ASYNC240, PTH111
+    target = ssh.Target(asked.ssh_host, asked.ssh_port, asked.ssh_user, key_path)
+    say("ssh_test", f"Testing SSH connection to {asked.ssh_host}")
+    async with ssh.connect(
+        target,
+        own_known_hosts=settings.state_dir / "known_hosts",
+        accept=asked.accept_host_key,
+        seconds=settings.timeouts.ssh_connect,
+    ) as connection:
+        machine = await probe(connection)
+    python = machine.python()
+    runs = f"Python {'.'.join(map(str, python.version))}" if python else "no Python that fits"
+    devices = ", ".join(f"{count} × {name}" for name, count in machine.devices.items())
+    say(
+        "ssh_ready",
+        f"SSH connection to {asked.ssh_host} works: {machine.system} {machine.architecture}, {runs}, {devices}",
+    )
+    return wire.BeehiveRow(
+        node_name=asked.node_name,
+        ssh_host=asked.ssh_host,
+        ssh_port=asked.ssh_port,
+        ssh_user=asked.ssh_user,
+        ssh_key_path=key_path,
+        git_repo_url=asked.git_repo_url,
+        git_branch=asked.git_branch,
+        install_path=machine.absolute(asked.install_path),
+        tunnel=asked.tunnel,
+        host_key=connection.host_key,
+        last_connected_unix=None,
+        last_error=None,
+        status="reachable",
+        backends=machine.backends if asked.backends is None else list(asked.backends),
+        devices=machine.devices if asked.devices is None else dict(asked.devices),
+        spawned_by_queen=False,
+    )

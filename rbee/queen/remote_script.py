@@ -1,0 +1,52 @@
+"""Runs the scripts of `rbee/data/remote` on other machines, and reads what they say."""
+
+from __future__ import annotations
+
+import secrets
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import rbee.data
+from rbee.errors import SshFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from rbee.adapters.ssh import Connection
+
+Said = dict[str, list[str]]
+"""What a script said, by name, in order."""
+
+
+async def run(
+    connection: Connection,
+    name: str,
+    parameters: Mapping[str, str],
+    heard: Callable[[str, str], None] | None = None,
+) -> Said:
+    """Run a script; `heard` gets each name and value as it is said.
+
+    The script goes over stdin to `sh`, whatever the login shell is. What it says has a mark in front that nobody could
+    know before, so a banner or a profile that prints can neither disturb nor pretend. Raises SshFailedError
+    (`command`) when it fails.
+    """
+    mark = secrets.token_hex(8)
+    said: Said = {}
+
+    def hear(line: str) -> None:
+        found, _, rest = line.partition(" ")
+        if found == mark:
+            key, _, value = rest.partition(" ")
+            said.setdefault(key, []).append(value)
+            if heard is not None:
+                heard(key, value)
+
+    head = [f"mark={mark}", 'say() { printf \'%s %s %s\\n\' "$mark" "$1" "$2"; }']
+    head += [f"{key}={shlex.quote(value)}" for key, value in parameters.items()]
+    body = (Path(rbee.data.__path__[0]) / "remote" / f"{name}.sh").read_text(encoding="utf-8")
+    done = await connection.run("exec sh -s", "\n".join([*head, body]).encode(), hear)
+    if done.code != 0:
+        last = done.errors.strip().splitlines()[-1:] or [f"exit code {done.code}"]
+        raise SshFailedError(f"a command failed on the other side: {last[0]}", reason="command", exit_code=done.code)
+    return said
