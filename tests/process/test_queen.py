@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import socket
+import socketserver
 import sys
 import threading
 import uuid
@@ -463,20 +464,19 @@ def test_a_queen_that_is_told_to_end_while_its_hive_starts_leaves_nothing(
     "answer", [b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi", b"SSH-2.0-x\r\n", b""]
 )
 def test_another_program_at_the_hives_port_is_named_with_the_setting_that_helps(daemons: Any, answer: bytes) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        port = other.getsockname()[1]
+    class Answer(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.recv(4096)
+            self.request.sendall(answer)
 
-        def serve() -> None:
-            connection, _ = other.accept()
-            connection.recv(4096)
-            connection.sendall(answer)
-            connection.close()
-
-        thread = threading.Thread(target=serve)
+    with socketserver.TCPServer(("127.0.0.1", 0), Answer) as other:
+        port = other.server_address[1]
+        thread = threading.Thread(target=other.serve_forever)
         thread.start()
         queen = daemons.start("queen", RBEE_HIVE_PORT=str(port))
         with queen.client() as client:
             error = client.post(TASKS, json={"prompt": "x"}).json()["error"]
+        other.shutdown()
         thread.join()
     assert error["code"] == "PORT_IN_USE"
     assert error["details"]["port"] == port
