@@ -135,6 +135,19 @@ class LoadingTimeoutError(RbeeError):
     code = "LOADING_TIMEOUT"
     status = 504
 
+    @classmethod
+    def after(cls, seconds: float, state: str, layers: tuple[int, int] | None) -> LoadingTimeoutError:
+        """Return the error, in the same words whoever gave up: hive, queen or keeper; `layers` is how many of all."""
+        loaded, total = layers or (None, None)
+        return cls(
+            f"the model was not loaded within {seconds:g} s: state {state}"
+            + ("" if layers is None else f", {loaded} of {total} layers"),
+            elapsed_s=seconds,
+            state=state,
+            layers_loaded=loaded,
+            layers_total=total,
+        )
+
 
 class ModelLoadFailedError(RbeeError):
     code = "MODEL_LOAD_FAILED"

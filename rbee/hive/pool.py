@@ -284,14 +284,7 @@ class Pool:
                     f"the worker was not ready {self.limits.worker_ready:g} s after its start and was ended"
                 )
             case "loading":
-                loaded, total = worker.layers
-                worker.error = LoadingTimeoutError(
-                    f"the model was still loading after {self.limits.loading:g} s: layer {loaded} of {total}",
-                    elapsed=now - worker.since,
-                    state="loading",
-                    layers_loaded=loaded,
-                    layers_total=total,
-                )
+                worker.error = LoadingTimeoutError.after(self.limits.loading, "loading", worker.layers)
             case "failed":
                 return self._end(worker, now)
             case _:

@@ -46,6 +46,7 @@ def _ended(ended: Ended) -> wire.EndedWorker:
         device=worker.spec.device,
         pid=worker.pid or 0,
         reason=ended.reason,
+        code=ended.worker.error.code if ended.worker.error is not None else None,
         ended_at=ended.at,
         log=ended.log,
         last_lines=list(ended.last_lines),

@@ -35,10 +35,10 @@ class _Loading:
         self.ended = trio.Event()
         self.farewell: DrainingError | None = None
 
-    def __str__(self) -> str:
-        if self.progress is None:
-            return f"state {self.state}"
-        return f"state {self.state}, {self.progress.layers_loaded} of {self.progress.layers_total} layers"
+    @property
+    def layers(self) -> tuple[int, int] | None:
+        """Layers loaded, and all of them."""
+        return None if self.progress is None else (self.progress.layers_loaded, self.progress.layers_total)
 
 
 async def wait_ready(worker: WorkerClient, terminal: Terminal, limits: Timeouts, *, log: str) -> None:
@@ -69,14 +69,9 @@ async def wait_ready(worker: WorkerClient, terminal: Terminal, limits: Timeouts,
         failure.hint = f"{failure.hint}; {hint}" if failure.hint and failure.hint != hint else hint
         raise failure
     if patience.cancelled_caught:
-        raise LoadingTimeoutError(
-            f"the model was not loaded within {limits.loading:g} s: {heard}",
-            hint=hint,
-            elapsed_s=limits.loading,
-            state=heard.state,
-            layers_loaded=heard.progress.layers_loaded if heard.progress else None,
-            layers_total=heard.progress.layers_total if heard.progress else None,
-        )
+        error = LoadingTimeoutError.after(limits.loading, heard.state, heard.layers)
+        error.hint = hint
+        raise error
 
 
 async def _poll(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import RbeeError
+from rbee.errors import CATALOGUE, LoadingTimeoutError, ModelLoadFailedError, RbeeError
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -21,12 +21,20 @@ PATIENCE: Final = 2.0
 PAUSE: Final = 0.1
 
 
-async def explain(error: RbeeError, queen: QueenClient, worker_id: str) -> None:
-    """Add to an error why its worker ended, once the hive knows; a worker that has not ended adds nothing."""
+async def explained(error: RbeeError, queen: QueenClient, worker_id: str) -> RbeeError:
+    """Return an error with why its worker ended, once the hive knows; a worker that has not ended adds nothing.
+
+    Where the hive knows why the model was not loaded, that is the error.
+    """
     with trio.move_on_after(PATIENCE):
         while (ended := await _ended(queen, worker_id)) is None:  # noqa: ASYNC110 (another process changes)
             await trio.sleep(PAUSE)
-        error.message += f"\nthe worker (pid {ended.pid}) ended: {ended.reason}{end_of_log(ended.last_lines)}"
+        if ended.code in (LoadingTimeoutError.code, ModelLoadFailedError.code):
+            error = CATALOGUE[ended.code](ended.reason, hint=error.hint)
+        else:
+            error.message += f"\nthe worker (pid {ended.pid}) ended: {ended.reason}"
+        error.message += end_of_log(ended.last_lines)
+    return error
 
 
 async def _ended(queen: QueenClient, worker_id: str) -> EndedWorker | None:

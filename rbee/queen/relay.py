@@ -44,7 +44,8 @@ async def relay(send: sse.Send, task: TaskRequest, handle: TaskHandle, limits: T
 
 async def _wait_ready(client: http.Client, limits: Timeouts) -> None:
     pause = limits.ready_poll
-    with trio.move_on_after(limits.loading):
+    # The hive counts too, from an earlier moment on, knows the layers, and needs a moment to end the worker.
+    with trio.move_on_after(limits.loading + limits.unload):
         while True:
             try:
                 ready = await http.call(client, "GET", wire.READY, wire.Ready, delays=limits.call_delays)
@@ -58,4 +59,4 @@ async def _wait_ready(client: http.Client, limits: Timeouts) -> None:
                 raise from_body({"error": ready.error}) or WorkerFailedError("the model could not be loaded")
             await trio.sleep(pause)
             pause = min(pause * 2, limits.ready_poll_most)
-    raise LoadingTimeoutError(f"the model was still loading after {limits.loading:g} s", state="loading")
+    raise LoadingTimeoutError.after(limits.loading, "loading", None)

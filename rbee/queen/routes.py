@@ -13,8 +13,9 @@ from quart import Response, request
 from rbee import __version__
 from rbee.adapters import http, metrics, sse, tokens
 from rbee.adapters.app import answer, body, empty, new_app, streamed, wants_stream
-from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError
+from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError, WorkerFailedError
 from rbee.queen import registry_routes
+from rbee.queen.endings import explained
 from rbee.queen.placement import Wanted
 from rbee.queen.relay import relay
 from rbee.queen.swarm import workers_of
@@ -102,6 +103,8 @@ def build(
                     # Someone who did not ask the queen was faster.
                     if trio.current_time() >= patient_until:
                         raise
+                except WorkerFailedError as exc:
+                    raise await explained(exc, nodes.get(handle.node), handle.worker_id) from exc
                 else:
                     return
 

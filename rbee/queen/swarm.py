@@ -44,6 +44,7 @@ def _ended(node: str, ended: EndedWorker) -> wire.EndedWorker:
         device=ended.device,
         pid=ended.pid,
         reason=ended.reason or "",
+        code=ended.code,
         ended_at=ended.ended_at,
         log=ended.log,
         last_lines=ended.last_lines,

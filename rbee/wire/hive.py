@@ -80,6 +80,7 @@ class WorkerRow(Message, kw_only=True):
 class EndedWorker(Message, kw_only=True):
     """A worker that has ended: `reason` says how, in words, and is None where its end was asked for.
 
+    `code` is that of the error for which it was ended, or of which it told; None for a process that just ended.
     `ended_at` counts Unix seconds; `log` is a file's name in the node's folder of logs, `last_lines` its end.
     """
 
@@ -89,6 +90,7 @@ class EndedWorker(Message, kw_only=True):
     device: int
     pid: int
     reason: str | None
+    code: str | None = None
     ended_at: float
     log: str
     last_lines: list[str]

@@ -96,6 +96,7 @@ class EndedWorker(Message, kw_only=True):
     device: int
     pid: int
     reason: str
+    code: str | None = None
     ended_at: float
     log: str
     last_lines: list[str]

@@ -550,7 +550,7 @@ def test_a_loading_that_takes_too_long_ends_the_worker(daemons: Any, eventually:
     with hive.client() as client:
         assert client.post(SPAWN, json={"model_ref": MODEL}).json()["state"] == "loading"
         wait_for(client, "", eventually, 0)
-    assert any("still loading after 0.5 s: layer 3 of 8" in line["message"] for line in hive.log())
+    assert any("not loaded within 0.5 s: state loading, 3 of 8 layers" in line["message"] for line in hive.log())
     hive.signal()
     ends_well(hive)
 

@@ -98,3 +98,43 @@ def test_a_worker_that_cannot_start(daemons: Any, eventually: Callable[..., None
     assert f"its log is {queen.home / 'logs' / 'worker-'}" in err
     queen.signal()
     assert queen.wait(60)[0] == 0
+
+
+def standin(behaviour: str) -> str:
+    return shlex.join([sys.executable, str(STANDIN), behaviour])
+
+
+def relayed(queen: Any) -> dict[str, Any]:
+    """Return the error with which a task ends whose answer the queen passes on."""
+    with queen.client() as client:
+        text = client.post("/v2/tasks", json={"prompt": "A", "relay": True}).text
+    events = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    assert events[-1] == "[DONE]"
+    found: dict[str, Any] = json.loads(events[-2])["error"]
+    return found
+
+
+def test_a_model_that_its_hive_does_not_let_load_any_longer(daemons: Any) -> None:
+    """Keepers count for themselves, but one that came later has a later end."""
+    queen = daemons.start("queen", RBEE_WORKER_COMMAND=standin("loading"), RBEE_TIMEOUTS_LOADING="2")
+    running = keeper(queen, "infer", "--prompt", "A")
+    error = relayed(queen)
+    out, err = running.communicate(timeout=30)
+    words = "the model was not loaded within 2 s: state loading, 3 of 8 layers"
+    assert (running.returncode, out) == (1, "")
+    assert f"rbee: {words}\n" in err
+    assert f"hint: look at the worker's log: {queen.home / 'logs' / error['details']['log']}" in err
+    assert (error["code"], error["message"]) == ("LOADING_TIMEOUT", words)
+    queen.signal()
+    assert queen.wait(60)[0] == 0
+
+
+def test_a_worker_that_crashes_while_it_loads_is_told_to_who_has_its_answer_relayed(daemons: Any) -> None:
+    queen = daemons.start("queen", RBEE_WORKER_COMMAND=standin("fall"))
+    error = relayed(queen)
+    assert error["code"] == "WORKER_FAILED"
+    assert error["message"].startswith("the worker ended while it loaded its model: SIGSEGV (a memory fault in native")
+    assert error["details"]["pid"] > 0
+    assert error["details"]["log"].startswith("worker-")
+    queen.signal()
+    assert queen.wait(60)[0] == 0

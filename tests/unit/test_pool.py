@@ -162,8 +162,8 @@ def test_a_model_that_does_not_load_in_time_ends_its_worker() -> None:
     assert worker.deadline == 310
     assert pool.tick(310) == [Kill(worker)]
     assert isinstance(worker.error, LoadingTimeoutError)
-    assert worker.error.details == {"elapsed": 300, "state": "loading", "layers_loaded": 3, "layers_total": 8}
-    assert "layer 3 of 8" in worker.error.message
+    assert worker.error.details == {"elapsed_s": 300, "state": "loading", "layers_loaded": 3, "layers_total": 8}
+    assert worker.error.message == "the model was not loaded within 300 s: state loading, 3 of 8 layers"
     assert pool.exited("w", Ending("SIGKILL")) == [Forget(worker, worker.error.message)]
 
 

@@ -50,8 +50,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
                     try:
                         return await _generate(handle, task, settings, terminal, as_json=options.json)
                     except WorkerFailedError as exc:
-                        await reasons.explain(exc, queen, handle.worker_id)
-                        raise
+                        raise await reasons.explained(exc, queen, handle.worker_id) from exc
             except DrainingError:
                 # The worker was told to end, or the queen: it was another command's, which is over. Nothing was
                 # generated yet, so another one may do it.
