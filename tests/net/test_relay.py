@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from quart import Response
     from quart_trio import QuartTrio
 
-    from rbee.queen.node import Node
+    from rbee.queen.nodes import Nodes
+    from rbee.queen.registry import Registry
 
 TOKEN = "rbee_token"
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
@@ -37,6 +38,7 @@ class StandIn:
     """A node with one worker, whose state and answer the test chooses."""
 
     name = "local"
+    is_direct = True
 
     def __init__(self) -> None:
         self.state = IDLE
@@ -44,6 +46,9 @@ class StandIn:
         self.inferences: list[wire.InferenceRequest] = []
         self.cancelled: list[str] = []
         self.url = ""
+
+    def reach(self, url: str) -> str:
+        return url
 
     async def place(self, wanted: object, tell: object, wait: float) -> Placed:
         return Placed("w", self.url, "loading")
@@ -74,6 +79,16 @@ class StandIn:
         return app
 
 
+class OneNode:
+    """A swarm of this node alone."""
+
+    def __init__(self, node: StandIn) -> None:
+        self._node = node
+
+    def get(self, name: str) -> StandIn:
+        return self._node
+
+
 @pytest.fixture
 async def worker(nursery: trio.Nursery, serve_app: Callable[[QuartTrio], Awaitable[str]]) -> StandIn:
     found = StandIn()
@@ -85,8 +100,9 @@ async def worker(nursery: trio.Nursery, serve_app: Callable[[QuartTrio], Awaitab
 async def queen(
     worker: StandIn, nursery: trio.Nursery, serve_app: Callable[[QuartTrio], Awaitable[str]]
 ) -> AsyncIterator[httpx.AsyncClient]:
-    nodes = {"local": cast("Node", worker)}
-    url = await serve_app(routes.build(nodes, config.Settings(), TOKEN, nursery, Stopping()))
+    nodes = cast("Nodes", OneNode(worker))
+    registry = cast("Registry", None)  # no task asks it
+    url = await serve_app(routes.build(nodes, registry, config.Settings(), TOKEN, nursery, Stopping()))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
         yield client
