@@ -16,6 +16,7 @@ from rbee.adapters.tokens import worker_key
 from rbee.queen import routes
 from rbee.queen.node import Placed
 from rbee.wire import worker as wire
+from rbee.wire.hive import EndedWorker, WorkerList
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -45,10 +46,14 @@ class StandIn:
         self.asked = trio.Event()
         self.inferences: list[wire.InferenceRequest] = []
         self.cancelled: list[str] = []
+        self.ended: list[EndedWorker] = []
         self.url = ""
 
     def reach(self, url: str) -> str:
         return url
+
+    async def workers(self) -> WorkerList:
+        return WorkerList(workers=[], ended=self.ended)
 
     async def place(self, wanted: object, tell: object, wait: float) -> Placed:
         return Placed("w", self.url, "loading")
@@ -128,6 +133,35 @@ async def test_a_failed_load_is_the_end_of_the_stream(worker: StandIn, queen: ht
     events = events_of((await queen.post("/v2/tasks", json=TASK)).text)
     assert (events[-1]["error"]["code"], events[-1]["error"]["message"]) == ("MODEL_LOAD_FAILED", "no GGUF")
     assert worker.inferences == []
+
+
+@pytest.mark.parametrize(
+    ("code", "told", "message"),
+    [
+        (None, "WORKER_FAILED", "the worker ended while it loaded its model: SIGILL"),
+        ("LOADING_TIMEOUT", "LOADING_TIMEOUT", "SIGILL"),
+        ("UNLOAD_FAILED", "WORKER_FAILED", "the worker ended while it loaded its model: SIGILL"),
+    ],
+)
+async def test_why_a_worker_ended_that_loaded_is_told(
+    worker: StandIn, queen: httpx.AsyncClient, code: str | None, told: str, message: str
+) -> None:
+    worker.url = "http://127.0.0.1:9"
+    worker.ended = [
+        EndedWorker(
+            id="w", model_ref="m", backend="cpu", device=0, pid=7, reason="SIGILL", code=code, ended_at=1, log="w.log",
+            last_lines=["x"],
+        )
+    ]  # fmt: skip
+    error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
+    assert (error["code"], error["message"]) == (told, message)
+    assert error["details"] == {"pid": 7, "log": "w.log", "last_lines": ["x"]}
+
+
+async def test_a_worker_that_shuts_down_while_it_loads_is_no_failure(worker: StandIn, queen: httpx.AsyncClient) -> None:
+    worker.state = wire.Ready(ready=False, state="draining")
+    error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
+    assert error["code"] == "SHUTTING_DOWN"
 
 
 async def test_a_task_can_be_cancelled_while_its_worker_loads(worker: StandIn, queen: httpx.AsyncClient) -> None:
