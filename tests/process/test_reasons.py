@@ -59,13 +59,13 @@ def test_a_worker_that_crashes_in_mid_stream(daemons: Any, tmp_path: Path) -> No
     )
     assert running.stdout is not None
     # Not `read`, which may take more into its buffer than `communicate` gives back.
-    assert os.read(running.stdout.fileno(), 3) == b"BCD"
+    assert os.read(running.stdout.fileno(), 1) == b"B"
     (worker,) = workers(queen)["workers"]
     pid = pid_of(queen, worker["worker_id"])
     os.kill(pid, signal.SIGSEGV)
     out, err = running.communicate(timeout=30)
     assert running.returncode == 1
-    assert out.startswith("EFG")
+    assert out.startswith("CDE")
     log = queen.home / "logs" / f"worker-{worker['worker_id']}.log"
     assert "rbee: the stream closed unexpectedly" in err
     assert f"the worker (pid {pid}) ended: SIGSEGV (a memory fault in native code)" in err
