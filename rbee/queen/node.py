@@ -204,8 +204,10 @@ class Node:
         match event:
             case WorkerList(workers=rows):
                 self._is_seen = True
-                for gone in self._rows.keys() - {row.id for row in rows}:
-                    self._forget(gone)
+                ids = {row.id for row in rows}
+                self._rows = {worker_id: row for worker_id, row in self._rows.items() if worker_id in ids}
+                # Beside the rows, which a lost stream has cleared: workers may have gone unseen.
+                self._queue.promises.keep_only(ids)
                 for row in rows:
                     self._see(row)
             case WorkerRow():

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Generic, NamedTuple, Protocol, TypeVar
 from rbee.queen.placement import Wanted, fitting
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
 
     from rbee.wire.hive import WorkerRow
 
@@ -44,6 +44,11 @@ class Promises:
     def forget(self, worker_id: str) -> None:
         """The worker is gone."""
         self._until.pop(worker_id, None)
+
+    def keep_only(self, worker_ids: Container[str]) -> None:
+        """These are all workers there are; whatever was promised of others is void."""
+        for gone in [worker_id for worker_id in self._until if worker_id not in worker_ids]:
+            self.forget(gone)
 
     def free(self, row: WorkerRow, now: float) -> int:
         """Return how many slots of the worker may still be promised."""

@@ -56,6 +56,15 @@ def test_a_slot_is_not_given_twice_before_it_is_seen_to_be_taken() -> None:
     assert queue.turns([one], PROMISE_SECONDS / 2) == []
 
 
+def test_what_was_promised_of_a_worker_is_void_once_it_is_known_to_be_gone() -> None:
+    promises = Promises()
+    here, gone = row("loading"), row("loading", id="gone")
+    promises.make(here, 0)
+    promises.make(gone, 0)
+    promises.keep_only({"w"})
+    assert (promises.free(here, 0), promises.free(gone, 0)) == (1, 2)
+
+
 def test_a_slot_that_was_taken_is_promised_no_longer() -> None:
     queue = waiting("a", "b", "c")
     free, full = row("busy", 1), row("busy", 2)
