@@ -29,6 +29,7 @@ CHECKS = {
 }
 TESTS = {
     "unit": "tests/unit",
+    "simulation": "tests/simulation",
     "net": "tests/net",
     "process": "tests/process",
     "contract": "tests/contract",

@@ -1,0 +1,150 @@
+"""A simulated hive's process: the product's loop, pool, registry and reconciliation over a simulated machine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from rbee.errors import RbeeError, StorageError
+from rbee.hive import reconcile, view
+from rbee.hive.effects import Answer, Launch
+from rbee.hive.loop import Hive
+from tests.simulation.machine import Machine
+from tests.simulation.world import Process, Violation
+
+if TYPE_CHECKING:
+    import sqlite3
+
+    from rbee.adapters.process import Identity
+    from rbee.hive.effects import Effect
+    from rbee.hive.loop import Work
+    from rbee.hive.pool import Limits
+    from rbee.wire.hive import ReadyCallback, SpawnRequest, WorkerList
+    from tests.simulation.network import Network, Send
+    from tests.simulation.world import World
+
+HIVE_URL: Final = "http://node:9200"
+
+
+class WatchedHive(Hive):
+    """The product's hive, with its decisions written down and counted."""
+
+    def __init__(self, process: Process, limits: Limits, machine: Machine, transact: Any) -> None:
+        super().__init__(limits, machine, transact)
+        self._process = process
+        self._answered: set[str] = set()
+        self._launched: set[str] = set()
+
+    @property
+    def pool(self) -> Any:
+        return self._pool
+
+    def _perform(self, effects: list[Effect]) -> None:
+        if not self._process.is_running:
+            return  # killed in the middle of a step
+        trace = self._process.world.trace
+        for effect in effects:
+            worker, kind = effect.worker, type(effect).__name__
+            if kind not in ("Keep", "CheckHealth"):
+                trace.add(self._process.name, f"{kind} {trace.name(worker.id)} ({worker.phase})")
+            if isinstance(effect, Answer):
+                self._once(self._answered, worker.id, "is answered")
+            if isinstance(effect, Launch):
+                self._once(self._launched, worker.id, "is launched")
+        super()._perform(effects)
+
+    def _once(self, seen: set[str], worker_id: str, what: str) -> None:
+        if worker_id in seen:
+            raise Violation(f"the start of {self._process.world.trace.name(worker_id)} {what} twice")
+        seen.add(worker_id)
+
+
+class HiveProcess(Process):
+    """One hive, from its start to its end; the registry and the workers outlive it."""
+
+    def __init__(self, world: World, network: Network, registry: sqlite3.Connection, limits: Limits, number: int):
+        super().__init__(world, f"hive{number}")
+        self.limits = limits
+        self.answers = trio.Event()
+        self.hive: WatchedHive | None = None
+        self._network = network
+        self._registry = registry
+        self._chance = world.chance(self.name)
+
+    async def main(self) -> str:
+        try:
+            surviving = await reconcile.surviving_workers(self._transact, self._is_running)
+        except RbeeError as exc:
+            return f"exit code 1: {exc.message}"
+        await trio.sleep(self._chance.uniform(0, 1))
+        machine = Machine(self, self._network, f"machine of {self.name}")
+        self.hive = WatchedHive(self, self.limits, machine, self._transact)
+        for known in surviving:
+            self.hive.adopt(known)
+        self.listen(HIVE_URL)
+        self.answers.set()
+        self.world.trace.add(self.name, f"answers; adopts {', '.join(known.id for known in surviving) or 'nobody'}")
+        await self.hive.run()
+        return "exit code 0"
+
+    def _is_running(self, identity: Identity) -> bool:
+        return self.world.find(identity) is not None
+
+    async def _transact(self, work: Work) -> Any:
+        """Run `work` at once: threads and the mock clock do not mix."""
+        await trio.sleep(self._chance.choice((0, 0, 0.01)))
+        if not self.is_running:
+            await trio.sleep_forever()
+        if self._chance.random() < self.world.faults.registry_fails:
+            self.world.trace.add(self.name, "cannot use its registry")
+            raise StorageError("models.db: database or disk is full")
+        with self._registry:
+            self._registry.execute("BEGIN IMMEDIATE")
+            result = work(self._registry)
+        await trio.sleep(self._chance.choice((0, 0, 0.01)))
+        return result
+
+    def stop(self) -> None:
+        """Begin its end, as a signal does."""
+        if self.hive is None:
+            self.end("SIGTERM")
+        else:
+            self.hive.stop()
+
+    def hurry(self) -> None:
+        if self.hive is not None:
+            self.hive.hurry()
+
+    # What it answers.
+
+    def _serving(self) -> WatchedHive:
+        assert self.hive is not None
+        return self.hive
+
+    async def called_back(self, callback: ReadyCallback) -> None:
+        await self._serving().called_back(callback)
+
+    async def end_worker(self, worker_id: str) -> None:
+        await self._serving().end_worker(worker_id)
+
+    async def list_workers(self) -> WorkerList:
+        self.world.rules.asked_for_list()
+        return self._serving().view()
+
+    async def spawn(self, request: SpawnRequest, send: Send) -> None:
+        """Start a worker; what is told meanwhile is for nobody here."""
+        await send(await self._serving().spawn(request, lambda _: None))
+
+    async def follow(self, send: Send) -> None:
+        """Send what is, then every change that lasts until it is sent, as the hive's `/v1/events` does."""
+        hive, told = self._serving(), None
+        while True:
+            changed = hive.changed
+            now = hive.view()
+            for _, message in view.changes(told, now):
+                await send(message)
+            told = now
+            if hive.is_over:
+                return
+            await changed.wait()

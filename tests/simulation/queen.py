@@ -1,0 +1,117 @@
+"""A simulated queen's process: the product's node and task table; requests come in as they do at its HTTP interface."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from rbee.adapters.http import StreamLostError
+from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
+from rbee.queen import node as product
+from rbee.queen.node import Node, Placed
+from rbee.queen.tasks import Tasks
+from tests.simulation import reader
+from tests.simulation.worker import key_of
+from tests.simulation.world import Process, Violation
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rbee.queen.placement import Wanted
+    from tests.simulation.network import Network, Send
+    from tests.simulation.site import Site
+    from tests.simulation.world import World
+
+QUEEN_URL: Final = "http://queen:8080"
+FAREWELL_SECONDS: Final = 1.0
+
+
+class WatchedOrder(product._Order):
+    """An order of the product's node that is settled once."""
+
+    def settle(self, result: Placed | RbeeError) -> None:
+        if self.done.is_set():
+            raise Violation(f"an order for {self.wanted.model_ref} is settled twice")
+        super().settle(result)
+
+
+@contextmanager
+def watched() -> Iterator[None]:
+    """Have the product make orders that are watched."""
+    made = product._Order
+    product._Order = WatchedOrder
+    try:
+        yield
+    finally:
+        product._Order = made
+
+
+class QueenProcess(Process):
+    """One queen, from its start until it is killed."""
+
+    def __init__(self, world: World, network: Network, site: Site, max_waiting: int, number: int) -> None:
+        super().__init__(world, f"queen{number}")
+        self.node = Node("local", site, max_waiting=max_waiting)
+        self._network = network
+        self._tasks = Tasks()
+        self._serving = trio.CancelScope()
+
+    async def main(self) -> str:
+        self.listen(QUEEN_URL)
+        with self._serving:
+            await self.node.run()
+        await trio.sleep(FAREWELL_SECONDS)  # for the answers that this has brought about
+        return "exit code 0"
+
+    def stop(self) -> None:
+        """Begin the queen's end: whoever waits is told."""
+        self._serving.cancel()
+
+    # What it answers.
+
+    async def task(self, request_id: str, wanted: Wanted, wait: float, tokens: int, relay: bool, send: Send) -> None:
+        """Place a request, and with `relay` run it, as the queen's `/v2/tasks` does."""
+        with self._tasks.track(request_id) as tracked:
+            patient_until = trio.current_time() + wait
+            while True:
+                placed = await self.node.place(wanted, lambda _: None, wait)
+                tracked.worker = (placed.url, key_of(placed.worker_id))
+                await send(("worker", placed))
+                try:
+                    if relay:
+                        await self._relay(placed, request_id, tokens, send)
+                except AllSlotsBusyError:
+                    # Someone who did not ask the queen was faster.
+                    if trio.current_time() >= patient_until:
+                        raise
+                else:
+                    return
+
+    async def _relay(self, placed: Placed, request_id: str, tokens: int, send: Send) -> None:
+        """Pass a worker's answer on, as `relay` does."""
+        if placed.state not in ("idle", "busy"):
+            await reader.wait_ready(self._network, placed.url)
+        news, heard = trio.open_memory_channel[Any](1000)
+        failure: list[Exception] = []
+
+        async def read() -> None:
+            with news:
+                try:
+                    await reader.infer(self._network, placed, request_id, tokens, news.send_nowait)
+                except (StreamLostError, RbeeError) as exc:
+                    failure.append(exc)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(read)
+            async for item in heard:
+                await send(item)
+        if failure and isinstance(failure[0], StreamLostError):
+            raise WorkerFailedError(f"the worker's stream ended early: {failure[0]}")
+        if failure:
+            raise failure[0]
+
+    async def cancel_task(self, request_id: str) -> None:
+        if (worker := self._tasks.cancel(request_id)) is not None:
+            await reader.cancel(self._network, worker, request_id)

@@ -1,0 +1,49 @@
+"""How whoever has been given a worker uses it: wait until it is ready, read a generation, cancel one."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from rbee.errors import LoadingTimeoutError, RbeeError, WorkerFailedError, from_body
+from tests.simulation.worker import key_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.queen.node import Placed
+    from rbee.wire.worker import Ready
+    from tests.simulation.network import Network
+
+LOADING_SECONDS = 300.0
+
+
+async def wait_ready(network: Network, url: str) -> None:
+    """Return once the worker has loaded its model; raises why it will not."""
+    pause = 0.1
+    with trio.move_on_after(LOADING_SECONDS):
+        while True:
+            ready: Ready = await network.call(url, "a readiness check", lambda found: found.tell_ready(), repeats=True)
+            if ready.ready:
+                return
+            if ready.state == "failed":
+                raise from_body({"error": ready.error}) or WorkerFailedError("the model could not be loaded")
+            await trio.sleep(pause)
+            pause = min(pause * 2, 2)
+    raise LoadingTimeoutError(f"the model was still loading after {LOADING_SECONDS:g} s", state="loading")
+
+
+async def infer(network: Network, placed: Placed, request_id: str, tokens: int, heard: Callable[[Any], None]) -> None:
+    """Hold the stream of a generation."""
+    key = key_of(placed.worker_id)
+    await network.stream(
+        placed.url, f"the answer to {request_id}", lambda found, send: found.infer(key, request_id, tokens, send), heard
+    )
+
+
+async def cancel(network: Network, worker: tuple[str, str], request_id: str) -> None:
+    url, key = worker
+    with suppress(RbeeError):  # a worker that does not answer generates for nobody
+        await network.call(url, f"the end of {request_id}", lambda found: found.cancel(key, request_id))

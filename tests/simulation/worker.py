@@ -1,0 +1,324 @@
+"""A simulated worker: the product's own slots, status and orphan rule around a model that takes its time."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import trio
+
+from rbee.adapters.lifecycle import Stopping
+from rbee.errors import (
+    CancelledError,
+    DrainingError,
+    InferenceTimeoutError,
+    InvalidApiKeyError,
+    ModelLoadFailedError,
+    RbeeError,
+    SpawnFailedError,
+    to_body,
+)
+from rbee.wire.common import Narration
+from rbee.wire.hive import ReadyCallback
+from rbee.wire.worker import LoadingProgress, Ready
+from rbee.worker.engine import Ended, Piece
+from rbee.worker.generations import Generations
+from rbee.worker.orphan import end_when_orphaned
+from rbee.worker.status import Status
+from tests.simulation.world import Process, Violation
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from rbee.hive.record import Spec
+    from rbee.worker.engine import News, Work
+    from rbee.worker.generations import Generation
+    from tests.simulation.network import Network, Send
+    from tests.simulation.world import World
+
+ORPHAN_SECONDS: Final = 120.0
+DRAIN_SECONDS: Final = 30.0
+INFERENCE_SECONDS: Final = 300.0
+LAYERS: Final = 4
+TOKEN_SECONDS: Final = 0.8
+"""A decode step of the simulated engine."""
+
+
+def key_of(worker_id: str) -> str:
+    return f"key of {worker_id}"
+
+
+class Engine:
+    """Generates tokens at a steady pace, and stands where the thread around llama.cpp does."""
+
+    def __init__(self, nursery: trio.Nursery, deliver: Callable[[list[News]], None]) -> None:
+        self._nursery = nursery
+        self._deliver = deliver
+        self._cancelled: set[int] = set()
+        self.running: set[int] = set()
+
+    def start(self, work: Work) -> None:
+        if work.slot in self.running:
+            raise Violation(f"slot {work.slot} was given out twice")
+        self.running.add(work.slot)
+        self._nursery.start_soon(self._generate, work)
+
+    def cancel(self, number: int, slot: int) -> None:
+        self._cancelled.add(number)
+
+    async def _generate(self, work: Work) -> None:
+        for count in range(1, work.limit + 1):
+            await trio.sleep(TOKEN_SECONDS)
+            if work.number in self._cancelled:
+                self.running.remove(work.slot)
+                self._deliver([Ended(work.slot, "", count, None, CancelledError("the request was cancelled"))])
+                return
+            if count < work.limit:
+                self._deliver([Piece(work.slot, "x", count)])
+        self.running.remove(work.slot)
+        self._deliver([Ended(work.slot, "x", work.limit, "length")])
+
+
+class Worker(Process):
+    """One worker's process, from the fork to its exit."""
+
+    def __init__(self, world: World, network: Network, worker_id: str, spec: Spec, hive: Process) -> None:
+        super().__init__(world, world.trace.name(worker_id))
+        self.id = worker_id
+        self.spec = spec
+        self.status = Status(spec.slots)
+        self.generations = Generations(self.status)
+        self._announcements, self.announced = trio.open_memory_channel["Narration | RbeeError | None"](100)
+        self.requests: set[str] = set()
+        self._network = network
+        self._hive = hive
+        self._stopping = Stopping()
+        self._chance = chance = world.chance(f"worker {self.name}")
+        self._draw(chance)
+
+    def _draw(self, chance: random.Random) -> None:
+        faults = self.world.faults
+
+        def happens(share: float) -> bool:
+            return chance.random() < share
+
+        self.start_seconds = chance.uniform(25, 40) if happens(faults.slow_start) else chance.uniform(0, 2)
+        self.dies_at_start = chance.choice(("error", "silence")) if happens(faults.dies_at_start) else None
+        self.load_seconds = chance.uniform(200, 400) if happens(faults.slow_load) else chance.uniform(0, 20)
+        self.load_fails = happens(faults.load_fails)
+        self.load_hangs = happens(faults.load_hangs)
+        self.refuses_shutdown = happens(faults.refuses_shutdown)
+        self.ignores_sigterm = happens(faults.ignores_sigterm)
+        self.exit_seconds = chance.uniform(1, 20) if happens(faults.slow_exit) else chance.uniform(0, 0.5)
+        self.holds_pipe = happens(faults.holds_pipe)
+        self.crash_after = chance.expovariate(1 / faults.crash_every) if faults.crash_every else None
+
+    # What it does.
+
+    async def main(self) -> str:
+        if self.crash_after is not None:
+            self.nursery.start_soon(self._crash, self.crash_after)
+        if self.world.faults.deaf_every:
+            self.nursery.start_soon(self._grow_deaf)
+        if every := self.world.faults.told_to_end_every:
+            self.nursery.start_soon(self._be_told, self._chance.expovariate(1 / (5 * every)))
+        await trio.sleep(self.start_seconds)
+        if self.dies_at_start is not None:
+            if self.dies_at_start == "error":
+                self._announce(SpawnFailedError("no port is free"))
+            return "exit code 1"
+        self.listen(self._free_url())
+        self.world.trace.add(self.name, f"answers at {self.url}")
+        self._announce(Narration(actor="llm-worker-rbee", action="http_ready", target=self.id, human="answers"))
+        how: list[str] = []
+        async with trio.open_nursery() as work:
+            self._engine = Engine(work, self.generations.deliver)
+            work.start_soon(self._work, how)
+            work.start_soon(end_when_orphaned, self.status, ORPHAN_SECONDS, self._stopping.ask)
+            await self._stopping.asked.wait()
+            self.world.trace.add(self.name, f"drains {self.status.slots_busy} requests")
+            await self._drain()
+            work.cancel_scope.cancel()
+        self.status.close()
+        await trio.sleep(self.exit_seconds)
+        return how[0] if how else "exit code 0"
+
+    def _announce(self, item: Narration | RbeeError | None) -> None:
+        """Write a line to the hive's pipe; None says that it is ready."""
+        if self._hive.is_running:
+            self._announcements.send_nowait(item)
+
+    def _free_url(self) -> str:
+        port = 8001
+        while f"http://node:{port}" in self.world.listeners:
+            port += 1
+        return f"http://node:{port}"
+
+    async def _work(self, how: list[str]) -> None:
+        """Tell the hive, load, and serve."""
+        callback = ReadyCallback(
+            worker_id=self.id,
+            url=self.url,
+            model_ref=self.spec.model_ref,
+            backend=self.spec.backend,
+            device=self.spec.device,
+        )
+        try:
+            await self._network.call(
+                self._hive.url, f"the callback of {self.name}", lambda hive: hive.called_back(callback), repeats=True
+            )
+        except RbeeError as exc:
+            self.world.trace.add(self.name, f"cannot call back: {exc.message}")
+            self._announce(exc)
+            how.append("exit code 1")
+            self._stopping.ask()
+            return
+        self._announce(None)
+        await self._load()
+
+    async def _load(self) -> None:
+        place = (self.spec.resource, self.spec.device)
+        needed = self.world.needed[self.spec.model_ref]
+        for layer in range(1, LAYERS + 1):
+            self._take(place, needed * layer // LAYERS)
+            self.status.set_loading(LoadingProgress(layers_loaded=layer, layers_total=LAYERS, vram_mb=0))
+            await trio.sleep(self.load_seconds / LAYERS)
+            if layer == LAYERS // 2 and self.load_hangs:
+                self.world.trace.add(self.name, "hangs while it loads")
+                await trio.sleep_forever()
+            if layer == LAYERS // 2 and self.load_fails:
+                self.memory.clear()
+                self.world.trace.add(self.name, "cannot load its model")
+                self.status.set_failed(ModelLoadFailedError("the file is corrupt"))
+                return
+        self.world.trace.add(self.name, "has loaded its model")
+        self.status.set_loaded()
+
+    def _take(self, place: tuple[str, int], memory: int) -> None:
+        self.memory[place] = memory
+        if (over := -self.world.free(*place)) > 0 and not self.world.drawn.registry_fails:
+            # Where the registry cannot be written, a hive may not know of a worker that an earlier one started.
+            raise Violation(f"{self.name} takes {over / 1e6:.0f} MB of {place[0]} {place[1]} more than there are")
+
+    async def _drain(self) -> None:
+        """End as `Service.drain` does."""
+        self.status.set_draining()
+        with trio.move_on_after(DRAIN_SECONDS):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._hurry, nursery.cancel_scope)
+                await self.status.wait_idle()
+                nursery.cancel_scope.cancel()
+        if self.status.slots_busy:
+            self.generations.cancel_all(self._engine, DrainingError("the worker is shutting down"))  # type: ignore[arg-type]
+            with trio.move_on_after(2):
+                await self.status.wait_idle()
+
+    async def _hurry(self, scope: trio.CancelScope) -> None:
+        await self._stopping.urgent.wait()
+        scope.cancel()
+
+    async def _be_told(self, seconds: float) -> None:
+        """Somebody who is not the hive tells it to end."""
+        await trio.sleep(seconds)
+        self._stopping.ask()
+
+    async def _crash(self, seconds: float) -> None:
+        await trio.sleep(seconds)
+        self.end("SIGSEGV")
+
+    async def _grow_deaf(self) -> None:
+        """From time to time answer nobody for a while, as under SIGSTOP; what runs inside goes on."""
+        while self.world.faults.deaf_every:
+            await trio.sleep(self._chance.expovariate(1 / (5 * self.world.faults.deaf_every)))
+            if self.world.faults.deaf_every:
+                self.deaf_until = trio.current_time() + self._chance.choice((3, 20, 60, 200))
+                self.world.trace.add(self.name, f"is deaf until {self.deaf_until:.3f}")
+
+    def kill(self) -> None:
+        """SIGKILL has come; a process deep in the kernel ends a little later."""
+        self.world.nursery.start_soon(self._end_soon)
+
+    async def _end_soon(self) -> None:
+        await trio.sleep(self._chance.choice((0, 0.3)))
+        self.end("SIGKILL")
+
+    def end(self, how: str) -> None:
+        super().end(how)
+        if not self.holds_pipe:
+            self._announcements.close()
+
+    def terminate(self) -> None:
+        """SIGTERM has come."""
+        if self.ignores_sigterm:
+            self.world.trace.add(self.name, "ignores SIGTERM")
+        elif not self.url:
+            self.end("SIGTERM")
+        else:
+            self._stopping.wish()
+
+    # What it answers.
+
+    def check_key(self, key: str) -> None:
+        if key != key_of(self.id):
+            raise InvalidApiKeyError("the key is not that of this worker")
+
+    async def tell_id(self) -> str:
+        return self.id
+
+    async def tell_ready(self) -> Ready:
+        state, error = self.status.state, self.status.error
+        return Ready(
+            ready=state in ("idle", "busy"), state=state, error=None if error is None else to_body(error)["error"]
+        )
+
+    async def follow(self, key: str, send: Send) -> None:
+        """Send what is, then every change, as the worker's `/v1/events` does."""
+        self.check_key(key)
+        told = None
+        with self.status.followed():
+            while True:
+                changed = self.status.changed
+                if (now := self.status.snapshot()) != told:
+                    told = now
+                    await send(now)
+                if self.status.is_closed:
+                    return
+                await changed.wait()
+
+    async def shut_down(self, key: str) -> None:
+        self.check_key(key)
+        if self.refuses_shutdown:
+            self.world.trace.add(self.name, "does not accept its shutdown")
+            await trio.sleep_forever()
+        self._stopping.ask()
+
+    async def infer(self, key: str, request_id: str, tokens: int, send: Send) -> None:
+        """Generate, and send each token and the end."""
+        self.check_key(key)
+        self.status.check_ready()
+        options: Any = None
+        generation = self.generations.start(self._engine, request_id, [1], options, tokens)  # type: ignore[arg-type]
+        self.requests.add(request_id)
+        try:
+            with trio.fail_after(INFERENCE_SECONDS):
+                async with generation:
+                    await self._tell_news(generation, request_id, send)
+        except trio.TooSlowError:
+            raise InferenceTimeoutError("the inference did not end in time") from None
+        finally:
+            self.requests.remove(request_id)
+
+    async def _tell_news(self, generation: Generation, request_id: str, send: Send) -> None:
+        while True:
+            for news in await generation.next():
+                if isinstance(news, Ended) and news.error is not None:
+                    raise news.error
+                self.world.rules.generated(request_id, self.id)
+                await send(("done" if isinstance(news, Ended) else "token", news.tokens))
+                if isinstance(news, Ended):
+                    return
+
+    async def cancel(self, key: str, request_id: str) -> None:
+        self.check_key(key)
+        if (generation := self.generations.find(request_id)) is not None:
+            await generation.cancel()
