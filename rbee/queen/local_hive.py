@@ -62,8 +62,8 @@ class LocalHive:
         if running is not None and running.started_by == "queen":
             # An earlier queen started it and was killed; it is ours to end now.
             self._owned = running.identity
-        if running is not None:
-            await stopped.wait_to_go_on("hive", running.identity)
+        if running is not None and process.is_stopped(running.identity):
+            raise stopped.explain("hive", running.identity)
         if running is None and hive.port == 0:
             return None
         if running is not None and running == self._verified:
@@ -107,6 +107,8 @@ class LocalHive:
 
     async def ensure(self, tell: Callable[[Narration], None]) -> str:
         """Return the URL of the hive, started if need be; raises why it could not be."""
+        if (running := instance.find(self._settings.state_dir, "hive")) is not None:
+            await stopped.wait_to_go_on("hive", running.identity)
         if (found := await self.find()) is not None:
             return found
         tell(Narration(actor="queen-rbee", action="start_hive", target="local", human="Starting the hive on this host"))

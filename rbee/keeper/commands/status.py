@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rbee.adapters import instance
+from rbee.adapters import instance, process
 from rbee.keeper import interrupt, render, session
 from rbee.keeper.result import Result
 from rbee.keeper.swarm import to_json, workers_table
@@ -47,18 +47,32 @@ def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
         nodes = [{"node": LOCAL_NODE, "status": local.status, "workers": len(local.workers)}]
         return Result(
             data={"queen": queen, "nodes": nodes, "workers": to_json(workers)},
-            text=_text(queen, local, workers),
+            text=_text(queen, _hive(local, settings), workers),
         )
 
     return interrupt.run(command)
 
 
-def _text(queen: dict[str, object], local: NodeHealth, workers: list[SwarmWorker]) -> str:
+def _hive(local: NodeHealth, settings: Settings) -> str:
+    """Return how the hive of this machine is doing."""
+    if local.status == "alive":
+        return "hive alive"
+    if (hive := instance.find(settings.state_dir, "hive")) is None:
+        return "no hive is running; the first request starts it"
+    pid = hive.identity.pid
+    if process.is_stopped(hive.identity):
+        return f"the hive, pid {pid}, is stopped; `kill -CONT {pid}` lets it go on"
+    return f"the hive, pid {pid}, does not answer; its log is {settings.logs_dir / 'hive.log'}"
+
+
+def _text(queen: dict[str, object], hive: str, workers: list[SwarmWorker]) -> str:
     extra = [f"version {queen['version']}"]
     if queen["pid"] is not None:
         extra.append(f"pid {queen['pid']}")
     if queen["mode"] == "ephemeral":
         extra.append("for one command only")
-    hive = "hive alive" if local.status == "alive" else "no hive is running; the first request starts it"
-    lines = [render.clean(f"Queen  {queen['url']}  ({', '.join(extra)})"), f"Node   {LOCAL_NODE}  ({hive})"]
+    lines = [
+        render.clean(f"Queen  {queen['url']}  ({', '.join(extra)})"),
+        render.clean(f"Node   {LOCAL_NODE}  ({hive})"),
+    ]
     return "\n".join(lines) + "\n\n" + workers_table(workers)
