@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,7 +19,7 @@ import psutil
 import pytest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Iterator
 
     import trio
     from quart_trio import QuartTrio
@@ -194,3 +195,31 @@ def eventually() -> Callable[[Callable[[], bool]], None]:
             time.sleep(0.02)
 
     return wait
+
+
+Cell = Callable[[str, str, str, str], None]
+"""Puts a figure into a table that is printed after the tests: title, row, column, figure."""
+
+
+@pytest.fixture
+def cell(record_property: Callable[[str, object], None]) -> Cell:
+    """Give a function that puts a figure into a table; see `Cell`."""
+    return lambda title, row, column, figure: record_property("cell", (title, row, column, figure))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print the tables that tests have filled in."""
+    tables: dict[str, dict[str, dict[str, str]]] = {}
+    reports = [report for found in terminalreporter.stats.values() for report in found]
+    for name, value in [entry for report in reports for entry in getattr(report, "user_properties", ())]:
+        if name == "cell":
+            title, row, column, figure = value
+            tables.setdefault(title, {}).setdefault(row, {})[column] = figure
+    for title, rows in tables.items():
+        columns = list(dict.fromkeys(column for row in rows.values() for column in row))
+        width = max(len(row) for row in rows)
+        terminalreporter.section(title)
+        terminalreporter.write_line("  ".join([" " * width, *columns]))
+        for row, figures in rows.items():
+            cells = [figures.get(column, "-").rjust(len(column)) for column in columns]
+            terminalreporter.write_line("  ".join([row.ljust(width), *cells]))

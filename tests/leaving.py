@@ -16,11 +16,11 @@ _SO_ATTACH_FILTER: Final = 26
 _RETURN: Final = 0x06
 
 
-def connect(port: int, *, host: str = "127.0.0.1") -> socket.socket:
-    """Connect with the smallest receive buffer there is, so that a client that stops reading is soon felt."""
+def connect(port: int, *, buffer: int = 1) -> socket.socket:
+    """Connect with a receive buffer of about so many bytes; the kernel's least is 2304."""
     client = socket.socket()
-    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)  # the kernel makes 2304 of it
-    client.connect((host, port))
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
+    client.connect(("127.0.0.1", port))
     return client
 
 
@@ -35,7 +35,7 @@ def leave(client: socket.socket, way: Way) -> None:
         case "half-closed":
             client.shutdown(socket.SHUT_WR)
         case "stops reading":
-            pass
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
         case "vanishes":
             _vanish(client)
 

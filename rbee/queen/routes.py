@@ -149,6 +149,7 @@ def build(
         return Response(
             metrics.render(
                 metrics.Gauge("rbee_nodes", "Known nodes", None, {"": len(nodes.all())}),
+                metrics.Gauge("rbee_tasks", "Tasks that are placed, wait or are relayed", None, {"": tasks.running}),
                 metrics.Gauge("rbee_workers", "Workers by state", "state", metrics.count(row.state for row in workers)),
             ),
             content_type=metrics.CONTENT_TYPE,

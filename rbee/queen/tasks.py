@@ -33,6 +33,11 @@ class Tasks:
     def __init__(self) -> None:
         self._tasks: OrderedDict[str, Task] = OrderedDict()
 
+    @property
+    def running(self) -> int:
+        """How many have not ended."""
+        return sum(task.running for task in self._tasks.values())
+
     @contextmanager
     def track(self, request_id: str) -> Iterator[Task]:
         """Run a request's work in the block; `cancel` makes it raise CancelledError.
