@@ -61,6 +61,7 @@ def make(
     context: int = 2048,
     architecture: str = "llama",
     random: bool = False,
+    chat_template: str | None = None,
     quantised: bool = False,
 ) -> Path:
     """Write a model; `random` weights instead of the chain, for its speed rather than its text.
@@ -81,6 +82,8 @@ def make(
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_vocab_size(VOCABULARY)
     _add_vocabulary(writer)
+    if chat_template is not None:
+        writer.add_chat_template(chat_template)
     for name, values in _tensors(width, layers, feed_forward, random):
         if quantised and name.startswith("blk.") and values.ndim == 2:
             writer.add_tensor(name, _zero_blocks(values.shape), raw_dtype=gguf.GGMLQuantizationType.Q4_0)

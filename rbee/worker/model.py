@@ -80,17 +80,39 @@ class Model:
     def handle(self) -> Any:
         return self._handle
 
-    def tokenize(self, text: str) -> list[int]:
-        """Return the tokens of a prompt, with the begin token where the model wants one.
+    @property
+    def chat_template(self) -> str | None:
+        """The template in jinja's language that comes with the model, if one does."""
+        found = self._lib.llama_model_chat_template(self._handle, None)
+        return None if found is None else found.decode("utf-8", "replace")
 
-        Special tokens are never parsed from the text: whoever writes a prompt must not be able to write control
-        tokens too.
+    @property
+    def begin_text(self) -> str:
+        """How templates write the begin token; empty where there is none."""
+        return self._written(self._lib.llama_vocab_bos(self._vocab))
+
+    @property
+    def end_text(self) -> str:
+        """How templates write the end token; empty where there is none."""
+        return self._written(self._lib.llama_vocab_eos(self._vocab))
+
+    def _written(self, token: int) -> str:
+        if token < 0:
+            return ""
+        found = self._lib.llama_vocab_get_text(self._vocab, token)
+        return "" if found is None else found.decode("utf-8", "replace")
+
+    def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
+        """Return the tokens of a text, with `begin` after the begin token where the model wants one.
+
+        Without `control` what looks like a control token is text: whoever writes a prompt must not be able to write
+        control tokens too.
         """
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
         while True:
             tokens = (ctypes.c_int32 * room)()
-            count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, True, False)
+            count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, begin, control)
             if count >= 0:
                 return tokens[:count]
             room = -count

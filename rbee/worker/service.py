@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import CancelledError, DrainingError, InvalidRequestError
+from rbee.worker import chat
 from rbee.worker.engine import Engine
 from rbee.worker.generations import Generations
 
 if TYPE_CHECKING:
+    from rbee.wire.chat import ChatFrame
     from rbee.wire.worker import InferenceRequest
     from rbee.worker.generations import Generation
     from rbee.worker.loading import Loaded
@@ -38,10 +40,12 @@ class Service:
         self._limiter = trio.CapacityLimiter(TOKENIZERS)
         self._loaded: Loaded | None = None
         self._engine: Engine | None = None
+        self._frame: ChatFrame | None = None
 
     async def run(self, loaded: Loaded) -> None:
         """Serve requests until cancelled; raises EngineFailedError."""
         self._loaded = loaded
+        self._frame = await chat.frame_of(loaded.model)
         self._engine = Engine(loaded.model, loaded.context, self._generations.deliver)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._engine.run)
@@ -56,7 +60,7 @@ class Service:
         scope = self._preparing[request_id] = trio.CancelScope()
         try:
             with scope:
-                tokens = await self._tokenize(asked.prompt)
+                tokens = await self._tokenize(asked.prompt, raw=asked.raw)
         finally:
             del self._preparing[request_id]
         if scope.cancelled_caught:
@@ -89,15 +93,15 @@ class Service:
         self._generations.check_new(request_id)
         self._generations.check_slot()
 
-    async def _tokenize(self, prompt: str) -> list[int]:
+    async def _tokenize(self, prompt: str, *, raw: bool) -> list[int]:
         """Return the prompt's tokens; raises InvalidRequestError when the context cannot hold them and one more."""
         assert self._loaded is not None
         length = self._loaded.context.length
         sample = prompt[: length * SAMPLE]
-        tokens = await self._in_thread(sample)
+        tokens = await self._in_thread(sample, raw=raw)
         is_whole = len(sample) == len(prompt)
         if not is_whole and len(tokens) < length + MARGIN:
-            tokens = await self._in_thread(prompt)
+            tokens = await self._in_thread(prompt, raw=raw)
             is_whole = True
         if len(tokens) < length:
             return tokens
@@ -110,11 +114,14 @@ class Service:
             context=length,
         )
 
-    async def _in_thread(self, text: str) -> list[int]:
+    async def _in_thread(self, text: str, *, raw: bool) -> list[int]:
         assert self._loaded is not None
-        return await trio.to_thread.run_sync(
-            self._loaded.model.tokenize, text, limiter=self._limiter, abandon_on_cancel=True
-        )
+        model, frame = self._loaded.model, self._frame
+
+        def work() -> list[int]:
+            return model.tokenize(text) if raw or frame is None else chat.tokens(model, frame, text)
+
+        return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
 
     async def cancel(self, request_id: str) -> None:
         """End a request if it runs; returns when it has ended."""

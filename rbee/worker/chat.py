@@ -1,0 +1,63 @@
+"""Puts a prompt into the form of the conversation that its model was trained on."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import trio
+
+from rbee.adapters import process
+from rbee.wire.chat import ChatFrame, ChatTemplate
+
+if TYPE_CHECKING:
+    from rbee.worker.model import Model
+
+log = logging.getLogger(__name__)
+
+SECONDS: Final = 10.0
+
+
+async def frame_of(model: Model) -> ChatFrame | None:
+    """Return what the model's own template puts around a prompt, or None where it has none that can be used."""
+    if (template := model.chat_template) is None:
+        return None
+    request = ChatTemplate(template=template, begin=model.begin_text, end=model.end_text)
+    try:
+        with trio.fail_after(SECONDS):
+            done = await trio.run_process(
+                [*process.program(), "chat-template"],
+                stdin=msgspec.json.encode(request),
+                capture_stdout=True,
+                stderr=subprocess.DEVNULL,
+                check=False,
+                process_group=0,
+            )
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=ChatFrame)
+        reason = msgspec.json.decode(done.stdout, type=dict[str, str]).get("reason", "")
+    except trio.TooSlowError:
+        reason = f"it was not rendered in {SECONDS:g} s"
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        reason = process.describe_end(done.returncode)
+    # repr: what a template says may hold control characters.
+    log.warning("the model's chat template cannot be used, and prompts go to it as they are: %r", reason)
+    return None
+
+
+def tokens(model: Model, frame: ChatFrame, prompt: str) -> list[int]:
+    """Return the tokens of a prompt in its frame; what looks like a control token in the prompt is text."""
+    if frame.strips:
+        prompt = prompt.strip()
+    # A template may write the begin token itself.
+    begin = not (model.begin_text and frame.before.startswith(model.begin_text))
+    if model.tokenize(prompt, begin=False) == model.tokenize(prompt, begin=False, control=True):
+        return model.tokenize(f"{frame.before}{prompt}{frame.after}", begin=begin, control=True)
+    # In parts, although a tokenizer may see their edges otherwise than it would in one text.
+    return [
+        *model.tokenize(frame.before, begin=begin, control=True),
+        *model.tokenize(prompt, begin=False),
+        *model.tokenize(frame.after, begin=False, control=True),
+    ]
