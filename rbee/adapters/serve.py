@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
@@ -51,6 +52,14 @@ def _bind(host: str, port: int) -> socket.socket | None:
         raise InvalidConfigurationError(f"cannot listen on {host}:{port}: {exc.strerror}", key="host") from exc
     listener.setblocking(False)
     return listener
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether only this machine reaches what listens on `host`."""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def bind_first(host: str, first: int) -> socket.socket:

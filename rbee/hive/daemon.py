@@ -15,6 +15,7 @@ from rbee.adapters.announce import Announcer, Ready
 from rbee.adapters.instance import Place
 from rbee.adapters.notify import Notifier
 from rbee.adapters.store import Store
+from rbee.errors import InvalidConfigurationError
 from rbee.hive import reconcile, routes, state
 from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits
@@ -56,7 +57,7 @@ async def _serve(
 ) -> None:
     place = Place(settings.state_dir, "hive")
     logs.to_file("rbee-hive", settings.logs_dir / "hive.log", settings.logs.max_bytes)
-    token = tokens.load_or_create(settings.token_file)
+    token = _token(settings, started_by=options.started_by)
     store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
     surviving = await reconcile.surviving_workers(store.transact, process.is_running)
     listener = serve.bind(
@@ -73,7 +74,13 @@ async def _serve(
     try:
         async with trio.open_nursery() as nursery:
             app = routes.build(
-                hive, token, settings.paths.models, nursery, stopping.ask, heartbeat=settings.timeouts.heartbeat
+                hive,
+                token,
+                settings.paths.models,
+                nursery,
+                stopping.ask,
+                started_by=options.started_by,
+                heartbeat=settings.timeouts.heartbeat,
             )
             server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
             await nursery.start(server.run)
@@ -90,6 +97,22 @@ async def _serve(
         with trio.CancelScope(shield=True):
             await store.close()
         log.info("the hive has ended")
+
+
+def _token(settings: Settings, *, started_by: str) -> str:
+    """Return the swarm's token. Only a user's own hive that no other machine reaches makes one; others are given it.
+
+    Raises InvalidConfigurationError where it is missing.
+    """
+    if started_by == "user" and serve.is_loopback(settings.hive.host):
+        return tokens.load_or_create(settings.token_file)
+    if (token := tokens.read(settings.token_file)) is None:
+        raise InvalidConfigurationError(
+            f"the swarm's token is missing: there is no file {settings.token_file.name} where `token_file` says",
+            hint="`rbee setup install --node NAME`, on the queen's machine, brings it here",
+            key="auth.token_file",
+        )
+    return token
 
 
 async def _pass_on(stopping: Stopping, hive: Hive, notifier: Notifier, seconds: float) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import trio
 from quart import Request, Response, request
@@ -31,6 +31,7 @@ def build(
     nursery: trio.Nursery,
     stop: Callable[[], None],
     *,
+    started_by: Literal["user", "queen"] = "user",
     heartbeat: float = 10.0,
 ) -> QuartTrio:
     """Return the application; streams are fed by tasks in `nursery`, `stop` begins the hive's end."""
@@ -43,7 +44,7 @@ def build(
 
     @app.get(wire.HEALTH)
     async def health() -> Response:
-        return answer(Health(status="alive", version=__version__, api_version=API_VERSION))
+        return answer(Health(status="alive", version=__version__, api_version=API_VERSION, started_by=started_by))
 
     @app.post(wire.WORKERS_SPAWN)
     async def spawn() -> Response:

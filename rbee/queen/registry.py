@@ -36,11 +36,16 @@ MIGRATIONS: Final = (
         spawned_by_queen INTEGER NOT NULL DEFAULT 0
     );
     """,
+    """
+    ALTER TABLE beehives ADD COLUMN hive_url TEXT;
+    ALTER TABLE beehives ADD COLUMN is_tunnelled INTEGER NOT NULL DEFAULT 0;
+    """,
 )
 """Scripts in order; a change appends one and never edits one."""
 
 _COLUMNS: Final = BeehiveRow.__struct_fields__
 _JSON: Final = ("backends", "devices")
+_TRUTHS: Final = ("spawned_by_queen", "is_tunnelled")
 
 
 class Registry:
@@ -86,6 +91,10 @@ class Registry:
     async def owned(self, node_name: str, *, owned: bool) -> None:
         """Note whether the hive that runs there is ours to end."""
         await self._change(node_name, {"spawned_by_queen": int(owned)})
+
+    async def located(self, node_name: str, hive_url: str, *, is_tunnelled: bool) -> None:
+        """Note where the node's hive listens, as the node knows it, and whether only SSH leads there."""
+        await self._change(node_name, {"hive_url": hive_url, "is_tunnelled": int(is_tunnelled)})
 
     async def _change(self, node_name: str, values: dict[str, Any]) -> None:
         def work(connection: sqlite3.Connection) -> int:
@@ -142,4 +151,4 @@ def _values(row: BeehiveRow) -> list[Any]:
 def _row(values: tuple[Any, ...]) -> BeehiveRow:
     found = dict(zip(_COLUMNS, values, strict=True))
     found |= {name: json.loads(found[name]) for name in _JSON}
-    return msgspec.convert(found | {"spawned_by_queen": bool(found["spawned_by_queen"])}, BeehiveRow)
+    return msgspec.convert(found | {name: bool(found[name]) for name in _TRUTHS}, BeehiveRow)

@@ -8,15 +8,31 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters import serve, ssh
-from rbee.errors import RbeeError
+from rbee.errors import RbeeError, SshFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
 log = logging.getLogger(__name__)
 
 CHUNK: Final = 65536
+MAX_CONNECTIONS: Final = 400
+"""That are carried at once. Each takes two threads, for paramiko blocks; more wait for their turn."""
+
+
+class _Attempt:
+    """One opening of the SSH connection; `done` is set when it has led to a connection or to an error."""
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.connection: ssh.Connection | None = None
+        self.error: RbeeError | None = None
+
+    @property
+    def is_of_use(self) -> bool:
+        """Whether it goes on, or has led to a connection that is open."""
+        return not self.done.is_set() or (self.connection is not None and self.connection.is_open)
 
 
 class Tunnel:
@@ -28,29 +44,14 @@ class Tunnel:
     def __init__(self, dial: Callable[[], AbstractAsyncContextManager[ssh.Connection]]) -> None:
         self._dial = dial
         self._urls: dict[tuple[str, int], str] = {}
-        self._connection: ssh.Connection | None = None
-        self._wanted = trio.Event()
-        self._ready = trio.Event()
-        self._failure: RbeeError | None = None
+        self._attempt: _Attempt | None = None
         self._nursery: trio.Nursery | None = None
+        self._places = trio.CapacityLimiter(MAX_CONNECTIONS)
 
     async def run(self) -> None:
         """Carry connections until cancelled."""
         async with trio.open_nursery() as self._nursery:
-            while True:
-                await self._wanted.wait()
-                self._wanted = trio.Event()
-                try:
-                    async with self._dial() as self._connection:
-                        self._failure = None
-                        self._ready.set()
-                        await self._connection.wait_closed()
-                except RbeeError as exc:
-                    self._failure = exc
-                    self._ready.set()
-                finally:
-                    self._connection = None
-                self._ready = trio.Event()
+            await trio.sleep_forever()
 
     def url(self, host: str, port: int) -> str:
         """Return a URL on this host that leads to `port` of `host`, as the node knows it."""
@@ -62,53 +63,60 @@ class Tunnel:
             self._nursery.start_soon(self._accept, listening, host, port)
         return found
 
+    async def connect(self) -> ssh.Connection:
+        """Return the SSH connection, opened if need be. Raises SshFailedError."""
+        assert self._nursery is not None
+        if (attempt := self._attempt) is None or not attempt.is_of_use:
+            attempt = self._attempt = _Attempt()
+            self._nursery.start_soon(self._hold, attempt)
+        await attempt.done.wait()
+        if attempt.connection is None:
+            raise attempt.error or SshFailedError("the SSH connection was lost", reason="command")
+        return attempt.connection
+
+    async def _hold(self, attempt: _Attempt) -> None:
+        """Open the connection for all who wait, and hold it until it is lost."""
+        try:
+            async with self._dial() as attempt.connection:
+                attempt.done.set()
+                await attempt.connection.wait_closed()
+        except RbeeError as exc:
+            attempt.error = exc
+        finally:
+            attempt.done.set()
+
     async def _accept(self, listener: trio.SocketListener, host: str, port: int) -> None:
         async with listener:
             while True:
-                self._start(await listener.accept(), host, port)
-
-    def _start(self, stream: trio.SocketStream, host: str, port: int) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(self._carry, stream, host, port)
+                stream = await listener.accept()
+                assert self._nursery is not None
+                self._nursery.start_soon(self._carry, stream, host, port)
 
     async def _carry(self, stream: trio.SocketStream, host: str, port: int) -> None:
-        async with stream:
+        async with self._places, stream:
             try:
-                connection = await self._connected()
-                channel = await connection.open(host, port)
+                channel = await (await self.connect()).open(host, port)
             except RbeeError as exc:
                 log.info("no connection to port %d through SSH: %s", port, exc)
                 return  # closed at once: who connected learns that nobody answers there
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_send_on, stream, channel)
-                    await _receive(stream, channel)
-                    nursery.cancel_scope.cancel()
+                    # Either side's end is the end: none of us closes only its own direction.
+                    nursery.start_soon(_pass_on, stream.receive_some, channel.send_all, nursery.cancel_scope)
+                    nursery.start_soon(_pass_on, channel.receive, stream.send_all, nursery.cancel_scope)
             finally:
                 channel.close()
 
-    async def _connected(self) -> ssh.Connection:
-        if self._connection is not None and self._connection.is_open:
-            return self._connection
-        self._wanted.set()
-        await self._ready.wait()
-        if self._connection is None:
-            raise self._failure or RbeeError("the SSH connection was lost")
-        return self._connection
 
-
-async def _send_on(stream: trio.SocketStream, channel: ssh.Channel) -> None:
+async def _pass_on(
+    receive: Callable[[int], Awaitable[bytes | bytearray]],
+    send: Callable[[bytes], Awaitable[None]],
+    scope: trio.CancelScope,
+) -> None:
+    """Pass bytes on until either side has ended, one piece at a time: who does not read holds up who writes."""
     try:
-        async for data in stream:
-            await channel.send_all(bytes(data))
-        await channel.send_eof()
-    except (trio.BrokenResourceError, OSError):
-        channel.close()
-
-
-async def _receive(stream: trio.SocketStream, channel: ssh.Channel) -> None:
-    try:
-        while data := await channel.receive(CHUNK):
-            await stream.send_all(data)
+        while data := await receive(CHUNK):
+            await send(bytes(data))
     except (trio.BrokenResourceError, OSError):
         pass
+    scope.cancel()

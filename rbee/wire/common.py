@@ -93,9 +93,10 @@ class Narration(Message, kw_only=True):
 
 
 class Health(Message, kw_only=True):
-    """The answer of a hive's and a worker's `/v1/health`."""
+    """The answer of a hive's and a worker's `/v1/health`; a hive says who started it, who alone may end it."""
 
     status: Literal["alive"]
     version: str
     api_version: str
     worker_id: str | None = None
+    started_by: Literal["user", "queen"] | None = None

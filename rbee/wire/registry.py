@@ -69,7 +69,11 @@ class Beehive(Request, kw_only=True):
 
 
 class BeehiveRow(Message, kw_only=True):
-    """A node as the registry holds it; paths are absolute, times are Unix seconds, `host_key` is the pinned key."""
+    """A node as the registry holds it; paths are absolute, times are Unix seconds, `host_key` is the pinned key.
+
+    `hive_url` is where its hive was last seen to listen, as the node itself knows it; `is_tunnelled` tells whether only
+    SSH leads there.
+    """
 
     node_name: str
     ssh_host: str
@@ -87,6 +91,8 @@ class BeehiveRow(Message, kw_only=True):
     backends: list[str]
     devices: dict[str, int]
     spawned_by_queen: bool
+    hive_url: str | None = None
+    is_tunnelled: bool = False
 
 
 class BeehiveList(Message, kw_only=True):

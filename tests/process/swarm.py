@@ -287,12 +287,21 @@ class Swarm:
         self.clients.append(keeper)
         return keeper
 
+    def workers(self) -> list[dict[str, Any]]:
+        """Return the workers of all nodes."""
+        with self.client() as queen:
+            found: list[dict[str, Any]] = queen.get("/v2/workers/list").json()["workers"]
+        return found
+
     def relay(self, model: str, tokens: int) -> Relayed:
         """Begin a request whose answer comes through the queen."""
-        queen = self._client(f"http://127.0.0.1:{self.env['RBEE_QUEEN_PORT']}")
-        relayed = Relayed(queen, model, tokens, "A")
+        relayed = Relayed(self.client(), model, tokens, "A")
         self.clients.append(relayed)
         return relayed
+
+    def client(self) -> httpx.Client:
+        """Return a client of the queen."""
+        return self._client(f"http://127.0.0.1:{self.env['RBEE_QUEEN_PORT']}")
 
     def _client(self, url: str) -> httpx.Client:
         headers = {"Authorization": f"Bearer {(self.home / 'token').read_text().strip()}"}
