@@ -6,7 +6,7 @@ import json
 import os
 import re
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +32,22 @@ def last_lines(path: Path, count: int = LAST_LINES) -> list[str]:
         if len(found) < count:
             found[:0] = [line for raw in _without_stacks(_read(file)) for line in _said(raw)]
     return found[-count:]
+
+
+class Farewell(NamedTuple):
+    """The error with which a daemon ended, and what to do about it."""
+
+    message: str
+    hint: str | None
+
+
+def farewell(path: Path) -> Farewell | None:
+    """Return the error that a daemon said last in its log `path`; None for one that ended well, or was killed."""
+    lines = [line for line in _read(path) if line]
+    hint = _clean(lines.pop().removeprefix("hint: ")) if lines and lines[-1].startswith("hint: ") else None
+    if not lines or not lines[-1].startswith("rbee: "):
+        return None
+    return Farewell(_clean(lines[-1].removeprefix("rbee: ")), hint)
 
 
 def _read(path: Path) -> list[str]:

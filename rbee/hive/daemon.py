@@ -15,7 +15,7 @@ from rbee.adapters.announce import Announcer, Ready
 from rbee.adapters.instance import Place
 from rbee.adapters.notify import Notifier
 from rbee.adapters.store import Store
-from rbee.errors import InvalidConfigurationError
+from rbee.errors import InvalidConfigurationError, UnloadFailedError
 from rbee.hive import reconcile, routes, state
 from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits
@@ -93,6 +93,11 @@ async def _serve(
             await hive.run()
             await server.stop()
             nursery.cancel_scope.cancel()
+        if stuck := hive.stuck():
+            raise UnloadFailedError(
+                "; ".join(ended.reason for ended in stuck if ended.reason),
+                hint="their logs: " + ", ".join(str(settings.logs_dir / ended.log) for ended in stuck),
+            )
     finally:
         with trio.CancelScope(shield=True):
             await store.close()

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from rbee.adapters.rows import Work
     from rbee.hive.effects import Effect
     from rbee.hive.machine import Child, Machine
-    from rbee.hive.record import Worker
+    from rbee.hive.record import Ended, Worker
     from rbee.hive.state import LastKnown
     from rbee.wire.worker import WorkerStatus
 
@@ -146,6 +146,10 @@ class Hive:
             return found
 
         self._decide(decide)
+
+    def stuck(self) -> list[Ended]:
+        """Return the workers that had to be killed for the hive to end."""
+        return self._pool.stuck
 
     def stop(self) -> None:
         """Begin to end every worker; `run` returns once they are gone."""

@@ -77,6 +77,8 @@ class Pool:
     workers: dict[str, Worker] = field(default_factory=dict)
     ended: deque[Ended] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
     stopping: bool = False
+    stuck: list[Ended] = field(default_factory=list)
+    """Workers that had to be killed when the node shut down."""
 
     def reserved(self, resource: str, device: int) -> int:
         """Bytes that workers may still take; one that was told to end while it loads goes on until it has ended."""
@@ -210,7 +212,10 @@ class Pool:
         worker.error = worker.error or announced
         wanted = worker.phase == "ending" and worker.error is None
         reason = None if wanted else worker.error.message if worker.error else ending.how
-        self.ended.append(Ended(worker, reason, ending.unix, ending.log, ending.last_lines))
+        ended = Ended(worker, reason, ending.unix, ending.log, ending.last_lines)
+        self.ended.append(ended)
+        if self.stopping and isinstance(worker.error, UnloadFailedError):
+            self.stuck.append(ended)
         forget = Forget(worker, reason)
         if worker.url is not None:
             return [forget]

@@ -105,6 +105,8 @@ def _show(result: Result, options: Namespace, terminal: Terminal) -> None:
         terminal.data(msgspec.json.encode(result.data).decode())
     elif result.text:
         terminal.data(result.text)
+    if result.failure is not None:
+        raise result.failure
 
 
 def _where_to_look(error: RbeeError, settings: Settings) -> str:

@@ -144,7 +144,8 @@ async def use(
 ) -> AsyncIterator[QueenClient]:
     """Give the queen that runs, and leave it running; or start one, and end it with everything it started.
 
-    The end is waited for, also after an error or a cancellation; `hurry` makes it urgent.
+    The end is waited for, also after an error or a cancellation; `hurry` makes it urgent. Raises UnloadFailedError when
+    everything else went well.
     """
     queen = await _find_or_start(settings, terminal, hurry, options)
     if isinstance(queen, Found):
@@ -155,8 +156,11 @@ async def use(
         health = QueenHealth(status="ok", version=queen.ready.version)
         async with attach(settings, Found(queen.ready.url, health)) as client:
             yield client
-    finally:
+    except BaseException:
         await queen.end(settings, terminal, hurry)
+        raise
+    if (failure := await queen.end(settings, terminal, hurry)) is not None:
+        raise failure
 
 
 async def wait_until_gone(settings: Settings, terminal: Terminal) -> bool:

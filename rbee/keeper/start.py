@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.adapters import announce, instance, process, tail
-from rbee.errors import SpawnFailedError, StorageError
+from rbee.errors import SpawnFailedError, StorageError, UnloadFailedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -36,9 +36,14 @@ class OwnQueen(NamedTuple):
     ready: announce.Ready
     child: trio.Process
 
-    async def end(self, settings: Settings, terminal: Terminal, hurry: trio.Event) -> None:
-        """End the queen with everything it started, and wait until it is gone."""
+    async def end(self, settings: Settings, terminal: Terminal, hurry: trio.Event) -> UnloadFailedError | None:
+        """End the queen with everything it started, and wait until it is gone.
+
+        Returns what did not end as it should, and had to be killed.
+        """
         await _end(self.child, settings, terminal, hurry)
+        said = tail.farewell(_log(settings)) if self.child.returncode else None
+        return None if said is None else UnloadFailedError(said.message, hint=said.hint)
 
 
 async def ephemeral(settings: Settings, terminal: Terminal, options: Options, hurry: trio.Event) -> OwnQueen:

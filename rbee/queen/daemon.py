@@ -78,7 +78,9 @@ async def _serve(
         await stopping.asked.wait()
         log.info("shutting down")
         notifier.stopping("Ending what the queen has started", settings.timeouts.ending)
-        await nodes.end(stopping.urgent)
+        failure = await nodes.end(stopping.urgent)
         await server.stop()
         nursery.cancel_scope.cancel()
     log.info("the queen has ended")
+    if failure is not None:
+        raise failure

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import trio
 
     from rbee.clients.hive import HiveClient
+    from rbee.errors import UnloadFailedError
     from rbee.wire.common import Narration
 
 
@@ -30,8 +31,11 @@ class HiveLink(Protocol):
         """Do what the link needs while it is used, until cancelled."""
         ...
 
-    async def end(self, urgent: trio.Event) -> None:
-        """End the hive if a queen started it, in a bounded time; `urgent` ends the wait for its requests."""
+    async def end(self, urgent: trio.Event) -> UnloadFailedError | None:
+        """End the hive if a queen started it, in a bounded time; `urgent` ends the wait for its requests.
+
+        Returns what did not end as it should, as far as the queen can learn of it.
+        """
         ...
 
     async def find(self) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee import __version__
-from rbee.adapters import announce, http, instance, process, serve, stopped
+from rbee.adapters import announce, http, instance, process, serve, stopped, tail
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,
@@ -19,12 +19,14 @@ from rbee.errors import (
     RbeeError,
     SpawnFailedError,
     SpawnTimeoutError,
+    UnloadFailedError,
     VersionMismatchError,
 )
 from rbee.wire.common import API_VERSION, Narration, base_url
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
     from rbee.adapters.config import Settings
     from rbee.wire.common import Health
@@ -118,7 +120,7 @@ class LocalHive:
         try:
             child = await process.start(
                 [*process.program(), "hive", "--announce", "--started-by", "queen", *options],
-                log=self._settings.logs_dir / "hive.log",
+                log=self._log,
                 hold_stdin=self._ephemeral,
             )
         except OSError as exc:
@@ -158,13 +160,13 @@ class LocalHive:
         async for child in self._ended_soon:
             log.info("the hive (pid %d) ended: %s", child.pid, process.describe_end(await child.wait()))
 
-    async def end(self, urgent: trio.Event) -> None:
+    async def end(self, urgent: trio.Event) -> UnloadFailedError | None:
         """End the hive if a queen started it, and wait until it is gone; `urgent` ends the wait for requests.
 
-        SIGTERM begins the hive's own cascade. Past every bound it is killed.
+        SIGTERM begins the hive's own cascade. Past every bound it is killed. Returns what did not end as it should.
         """
         if (owned := self._find_owned()) is None:
-            return
+            return None
         limits = self._settings.timeouts
         log.info("ending the hive (pid %d)", owned.pid)
         process.send_signal(owned, signal.SIGTERM)
@@ -177,6 +179,17 @@ class LocalHive:
             log.error("the hive (pid %d) did not end in time and is killed", owned.pid)
             process.send_signal(owned, signal.SIGKILL)
             await process.wait_gone(owned)
+            return UnloadFailedError(
+                f"the hive (pid {owned.pid}) had not ended {limits.drain + limits.cascade:g} s after it was told to,"
+                " and was killed",
+                hint=f"its log is {self._log}",
+            )
+        said = tail.farewell(self._log)
+        return None if said is None else UnloadFailedError(said.message, hint=said.hint)
+
+    @property
+    def _log(self) -> Path:
+        return self._settings.logs_dir / "hive.log"
 
     def _find_owned(self) -> process.Identity | None:
         """Return the hive that still runs and that a queen started: this one, or one that was killed before."""

@@ -13,6 +13,7 @@ from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
+    from rbee.errors import UnloadFailedError
     from rbee.queen.link import HiveLink
     from rbee.queen.registry import Registry
     from rbee.wire.registry import BeehiveRow
@@ -92,10 +93,20 @@ class Nodes:
         await entry.link.end(urgent)
         entry.carrying.cancel()
 
-    async def end(self, urgent: trio.Event) -> None:
-        """Place nothing more, and end every hive that a queen started, all at once: none waits for another."""
+    async def end(self, urgent: trio.Event) -> UnloadFailedError | None:
+        """Place nothing more, and end every hive that a queen started, all at once: none waits for another.
+
+        Returns what did not end as it should.
+        """
+        failures: list[UnloadFailedError] = []
+
+        async def end(link: HiveLink) -> None:
+            if (failure := await link.end(urgent)) is not None:
+                failures.append(failure)
+
         for entry in self._entries.values():
             entry.placing.cancel()
         async with trio.open_nursery() as nursery:
             for entry in self._entries.values():
-                nursery.start_soon(entry.link.end, urgent)
+                nursery.start_soon(end, entry.link)
+        return failures[0] if failures else None

@@ -539,7 +539,11 @@ def test_a_worker_that_will_not_end_is_killed(daemons: Any, eventually: Callable
         client.post(SPAWN, json={"model_ref": MODEL})
         (row,) = wait_for(client, "idle", eventually)
     hive.signal()
-    ends_well(hive)
+    code, errors = hive.wait()
+    assert code == 1
+    said, hint = errors.splitlines()
+    assert said == f"rbee: the worker (pid {row['pid']}) had not ended 0.5 s after it was told to, and was killed"
+    assert hint == f"hint: their logs: {hive.home / 'logs' / 'worker-'}{row['id']}.log"
     assert gone(row["pid"])
     assert any("is killed" in line["message"] for line in hive.log())
 

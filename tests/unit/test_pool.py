@@ -513,6 +513,27 @@ def test_stopping_asks_all_at_once() -> None:
     assert pool.stop(2) == []
 
 
+def test_workers_that_had_to_be_killed_at_the_end_are_kept() -> None:
+    pool, _ = at("serving", worker_id="a")
+    at("serving", pool=pool, worker_id="b")
+    pool.end("b", 0)
+    pool.tick(10)
+    pool.exited("b", Ending("SIGKILL"))
+    assert pool.stuck == [], "before the end that is nobody's failure but the worker's"
+    pool.stop(20)
+    at_once = pool.tick(30)
+    assert kinds(at_once) == [Kill]
+    pool.exited("a", Ending("SIGKILL"))
+    assert [ended.worker.id for ended in pool.stuck] == ["a"]
+
+
+def test_a_worker_that_ends_when_told_is_not_stuck() -> None:
+    pool, _ = at("serving")
+    pool.stop(0)
+    pool.exited("w", Ending("exit code 0"))
+    assert pool.stuck == []
+
+
 def test_hurry_ends_the_wait_for_requests() -> None:
     pool, worker = at("busy")
     pool.stop(0)

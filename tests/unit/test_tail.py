@@ -115,3 +115,27 @@ def test_any_content_can_be_shown(tmp_path_factory: pytest.TempPathFactory, raw:
 def test_a_log_that_is_not_there_has_no_lines(tmp_path: Path) -> None:
     assert tail.last_lines(tmp_path / "log") == []
     assert tail.last_lines(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", None),
+        ('{"message": "the hive has ended"}\n', None),
+        ("rbee: it is stuck\n", ("it is stuck", None)),
+        ("rbee: it is stuck\nhint: look there\n", ("it is stuck", "look there")),
+        ("rbee: it is stuck\nhint: look there\n\n", ("it is stuck", "look there")),
+        ('rbee: it was stuck\nhint: look there\n{"message": "the hive has ended"}\n', None),
+        ("hint: look there\n", None),
+        ("rbee: \x1b[2J\n", ("\\x1b[2J", None)),
+    ],
+)
+def test_a_farewell_is_what_a_daemon_said_last(
+    tmp_path: Path, text: str, expected: tuple[str, str | None] | None
+) -> None:
+    (tmp_path / "log").write_text(text)
+    assert tail.farewell(tmp_path / "log") == expected
+
+
+def test_without_a_log_there_is_no_farewell(tmp_path: Path) -> None:
+    assert tail.farewell(tmp_path / "log") is None

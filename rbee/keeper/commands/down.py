@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.adapters import instance, process
+from rbee.adapters import instance, process, tail
 from rbee.errors import UnloadFailedError
 from rbee.keeper import interrupt, session
 from rbee.keeper.result import Result
@@ -47,6 +47,8 @@ async def _end(role: str, identity: process.Identity, settings: Settings, termin
     limit = limits.drain + limits.cascade + MARGIN
     with trio.move_on_after(limit):
         await process.wait_gone(identity)
+        if (said := tail.farewell(settings.logs_dir / f"{role}.log")) is not None:
+            raise UnloadFailedError(said.message, hint=said.hint)
         return
     raise UnloadFailedError(
         f"the {role} (pid {identity.pid}) has not ended within {limit:g} s",

@@ -11,7 +11,7 @@ import trio
 from rbee.adapters import http, instance, stopped
 from rbee.adapters.logs import correlate
 from rbee.clients.worker import WorkerClient
-from rbee.errors import DrainingError, InternalError, NodeNotFoundError, RbeeError, WorkerFailedError
+from rbee.errors import DrainingError, InternalError, NodeNotFoundError, RbeeError, UnloadFailedError, WorkerFailedError
 from rbee.keeper import interrupt, prompt, reasons, session
 from rbee.keeper.generation import Generation
 from rbee.keeper.readiness import wait_ready
@@ -43,19 +43,26 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
         own = Options(options.config, options.debug)
         for is_last in (False, False, True):
             is_placed = False
+            result: Result | None = None
             try:
                 async with session.use(settings, terminal, hurry, options=own) as queen:
                     handle = await _place(queen, task, settings, terminal)
                     is_placed = True
                     try:
-                        return await _generate(handle, task, settings, terminal, as_json=options.json)
+                        result = await _generate(handle, task, settings, terminal, as_json=options.json)
                     except WorkerFailedError as exc:
                         raise await reasons.explained(exc, queen, handle.worker_id) from exc
+            except UnloadFailedError as exc:
+                if result is None:
+                    raise
+                return result._replace(failure=exc)
             except DrainingError:
                 # The worker was told to end, or the queen: it was another command's, which is over. Nothing was
                 # generated yet, so another one may do it.
                 if is_last or not (is_placed or await session.wait_until_gone(settings, terminal)):
                     raise
+            else:
+                return result
         raise AssertionError
 
     return interrupt.run(command)
