@@ -69,3 +69,37 @@ Feature: Workers that die or never start
     And stderr says "SIGKILL (killed, perhaps because memory ran out)"
     And stderr names the worker's log
     And no process of rbee is left
+
+  @h7
+  Scenario: A worker that will not unload, in a command of its own
+    Given a worker that heeds neither a shutdown nor SIGTERM
+    And workers have 1 second to unload
+    When the user runs infer with the prompt "Hello"
+    Then it exits with 1
+    And stdout holds the text and one newline
+    And stderr says "had not ended 1 s after it was told to, and was killed"
+    And stderr names the worker's log
+    And no process of rbee is left
+
+  @h7
+  Scenario: A worker that will not unload, when the user ends everything
+    Given a worker that heeds neither a shutdown nor SIGTERM
+    And workers have 1 second to unload
+    And the user has run up
+    When the user runs infer with the prompt "Hello"
+    Then it exits with 0
+    When the user runs down
+    Then it exits with 1
+    And stderr says "had not ended 1 s after it was told to, and was killed"
+    And stderr names the worker's log
+    And no process of rbee is left
+
+  @h7
+  Scenario: A worker that will not unload when its time is over
+    Given a worker that heeds neither a shutdown nor SIGTERM
+    And workers have 1 second to unload
+    And workers may be idle for 1 second
+    And a queen runs
+    When the user runs infer with the prompt "Hello"
+    Then it exits with 0
+    And within seconds the worker is killed, and workers list says why

@@ -23,6 +23,7 @@ BEHAVIOURS = {
     "never calls back": ("silent",),
     "ends at once": ("exit",),
     "takes all memory while it loads": ("hungry",),
+    "heeds neither a shutdown nor SIGTERM": ("stubborn",),
 }
 
 
@@ -112,3 +113,27 @@ def _listed(machine: Machine, seen: dict[str, Any]) -> None:
 @then(parsers.parse('stdout is exactly "{text}"'))
 def _exactly(seen: dict[str, Any], text: str) -> None:
     assert seen["done"].stdout.decode() == text
+
+
+@given("workers have 1 second to unload")
+def _unload_limit(machine: Machine) -> None:
+    machine.env |= {"RBEE_TIMEOUTS_UNLOAD": "1", "RBEE_TIMEOUTS_ACKNOWLEDGE": "0.3"}
+
+
+@given("the user has run up")
+def _up(machine: Machine) -> None:
+    done = machine.run("up")
+    assert done.returncode == 0, done.stderr
+
+
+@when("the user runs down")
+def _down(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["done"] = machine.run("down")
+
+
+@then("within seconds the worker is killed, and workers list says why")
+def _killed(machine: Machine) -> None:
+    wait_until(lambda: not machine.workers())
+    assert machine.worker_processes() == {}
+    told = machine.run("workers", "list").stdout.decode()
+    assert "had not ended 1 s after it was told to, and was killed" in told
