@@ -1,0 +1,127 @@
+"""Chooses which files of a repository make up the model that was asked for (PURE)."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rbee.errors import InvalidRequestError, ModelNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rbee.wire.model_ref import ModelRef
+
+DEFAULT_VARIANT: Final = "Q4_K_M"
+"""The quantisation that most publishers name as the best trade between size and quality."""
+MAX_PARTS: Final = 999
+
+_PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+"""llama.cpp's name of one file of a split model (tools/gguf-split)."""
+_NAME: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9\-_./ ]*", re.ASCII)
+"""Names that can be a path below a folder of ours; others are left out."""
+_AUXILIARY: Final = re.compile(r"(^|/)(mmproj|imatrix)[^/]*\.gguf$", re.IGNORECASE)
+"""Files beside a model that are none themselves: image projectors and calibration data."""
+
+
+class RepositoryFile(NamedTuple):
+    """A file of a repository; `sha256` is known for large ones."""
+
+    name: str
+    size: int
+    sha256: str | None
+
+
+class Choice(NamedTuple):
+    """The files of one model, the one to load first, and the quantisation they were chosen by."""
+
+    files: list[RepositoryFile]
+    variant: str
+
+    @property
+    def size(self) -> int:
+        return sum(file.size for file in self.files)
+
+
+def choose(ref: ModelRef, files: Sequence[RepositoryFile]) -> Choice:
+    """Return the files of `ref`: the file named, the variant asked for, else Q4_K_M, else the only one there is.
+
+    Raises ModelNotFoundError or InvalidRequestError (an ambiguous reference), both listing what there is.
+    """
+    models = _models(files)
+    if not models:
+        raise ModelNotFoundError(f"{ref.reference} holds no GGUF file", model=str(ref))
+    wanted = ref.variant
+    if wanted is not None and wanted.lower().endswith(".gguf"):
+        if (found := models.get(_stem(wanted))) is None:
+            raise _missing(ref, wanted, models)
+        return Choice(found, wanted)
+    if wanted is not None:
+        matching = [stem for stem in models if _has_variant(stem, wanted)]
+        if not matching:
+            raise _missing(ref, wanted, models)
+        return _only(ref, matching, models, wanted)
+    preferred = [stem for stem in models if _has_variant(stem, DEFAULT_VARIANT)]
+    if len(preferred) == 1:
+        return Choice(models[preferred[0]], DEFAULT_VARIANT)
+    return _only(ref, preferred or list(models), models, None)
+
+
+def _models(files: Sequence[RepositoryFile]) -> dict[str, list[RepositoryFile]]:
+    """Group the files by model: split ones belong together, in order, and only where all parts are there."""
+    models: dict[str, list[RepositoryFile]] = {}
+    for file in sorted(files, key=lambda file: file.name):
+        is_model = file.name.lower().endswith(".gguf") and not _AUXILIARY.search(file.name)
+        if is_model and _NAME.fullmatch(file.name):
+            models.setdefault(_stem(file.name), []).append(file)
+    return {stem: found for stem, found in models.items() if _is_whole(found)}
+
+
+def _stem(name: str) -> str:
+    found = _PART.fullmatch(name)
+    return found["stem"] if found else name[: -len(".gguf")]
+
+
+def _is_whole(files: Sequence[RepositoryFile]) -> bool:
+    found = [_PART.fullmatch(file.name) for file in files]
+    if len(files) == 1 and found[0] is None:
+        return True
+    numbers = [int(part["number"]) for part in found if part]
+    counts = {int(part["count"]) for part in found if part}
+    return len(counts) == 1 and numbers == list(range(1, max(counts) + 1)) and len(files) <= MAX_PARTS
+
+
+def _has_variant(stem: str, variant: str) -> bool:
+    """Whether a quantisation stands in a file's name, as a word of its own: Q4_K is not in Q4_K_M."""
+    pattern = rf"(^|[^A-Za-z0-9]){re.escape(variant)}($|[^A-Za-z0-9_])"
+    return re.search(pattern, stem, re.IGNORECASE) is not None
+
+
+def _only(ref: ModelRef, stems: list[str], models: dict[str, list[RepositoryFile]], variant: str | None) -> Choice:
+    if len(stems) == 1:
+        return Choice(models[stems[0]], variant or stems[0])
+    listed = _listed(ref, {stem: models[stem] for stem in stems})
+    raise InvalidRequestError(
+        f"{ref} is ambiguous: it may be {len(stems)} models",
+        hint=f"name one of them: {listed}",
+        field="model",
+        rule="one model",
+        candidates=sorted(stems),
+    )
+
+
+def _missing(ref: ModelRef, wanted: str, models: dict[str, list[RepositoryFile]]) -> ModelNotFoundError:
+    return ModelNotFoundError(
+        f"{ref.reference} has no {wanted}",
+        hint=f"it has {_listed(ref, models)}",
+        model=str(ref),
+        available=sorted(models),
+    )
+
+
+def _listed(ref: ModelRef, models: dict[str, list[RepositoryFile]]) -> str:
+    shown = [
+        f"hf:{ref.reference}/{found[0].name} ({sum(file.size for file in found) / 1e6:.0f} MB)"
+        for found in models.values()
+    ]
+    return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")
