@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
-import errno
-import hashlib
-import os
 import re
+import threading
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rbee.adapters import disk
+from rbee.adapters.part import Part
 from rbee.adapters.web import BrokenError
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, InsufficientDiskError, StorageError
 
 if TYPE_CHECKING:
-    import threading
     from collections.abc import Callable
     from pathlib import Path
-    from typing import BinaryIO
 
     import httpx
 
     from rbee.adapters.web import Web
 
-CHUNK: Final = 1024 * 1024
 TELL_SECONDS: Final = 0.1
+LOCK_SECONDS: Final = 0.2
+"""Between two looks whether another one who fetches this file has ended."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -67,158 +66,164 @@ class Fetch:
         self._web = web
         self._resource = resource
         self._to = to
-        self._part = to.with_name(f"{to.name}.part")
-        self._etag = to.with_name(f"{to.name}.part.etag")
         self._patience = patience
-        self._tell = tell
+        self._say = tell
         self._told_at = 0.0
+        self._stopped = threading.Event()
 
-    def run(self, stopped: threading.Event) -> None:
+    def stop(self) -> None:
+        """End it soon, with what is there kept; nothing more is told."""
+        self._stopped.set()
+        self._web.abandon()
+
+    def run(self) -> None:
         """Fetch, verify, and rename into place.
 
         What is there of an earlier attempt is used; what this one leaves, the next one uses. Raises
-        DownloadFailedError, ChecksumMismatchError, InsufficientDiskError, or what the site refuses with.
+        DownloadFailedError, ChecksumMismatchError, InsufficientDiskError, StorageError, or what the site refuses with.
         """
         try:
-            self._to.parent.mkdir(parents=True, exist_ok=True)
-            for is_last in (False, True):
-                digest = self._complete(stopped)
-                if self._resource.sha256 in (None, digest):
-                    self._place()
-                    return
-                self._discard()
-                if is_last:
-                    raise ChecksumMismatchError(
-                        f"{self._to.name} is not what the hub says it is, twice; it was removed",
-                        expected=self._resource.sha256,
-                        found=digest,
-                    )
+            with Part(self._to) as part:
+                while not part.lock():
+                    if self._stopped.wait(LOCK_SECONDS):
+                        raise _given_up()
+                if not self._is_there():
+                    self._fetch(part)
         except OSError as exc:
             raise self._refused(exc) from exc
 
-    def _complete(self, stopped: threading.Event) -> str:
-        """Bring the part to its full size, in several attempts; returns its SHA-256."""
-        delay = self._patience.delay
-        for attempt in range(1, self._patience.attempts + 1):
+    def _is_there(self) -> bool:
+        """Whether someone else, whom we waited for, has put the file in its place."""
+        try:
+            return self._to.stat().st_size == self._resource.size
+        except FileNotFoundError:
+            return False
+
+    def _fetch(self, part: Part) -> None:
+        wanted = self._resource.sha256
+        for is_last in (False, True):
+            self._complete(part)
+            self._tell(Step(part.size, is_verifying=True))
+            if wanted in (None, found := part.digest.hexdigest()):
+                part.place()
+                return
+            part.clear()
+            if not is_last:
+                reason = f"{self._to.name} is not what the hub says it is; it was removed"
+                self._tell(Retry(2, 2, 0, reason))
+        part.discard()
+        raise ChecksumMismatchError(
+            f"{self._to.name} is not what the hub says it is, twice; it was removed",
+            hint="the hub, or what stands before it, sends another file than it announces; try again later",
+            expected=wanted,
+            found=found,
+        )
+
+    def _complete(self, part: Part) -> None:
+        """Bring the part to its full size, in several attempts."""
+        attempts, delay = self._patience
+        for attempt in range(1, attempts + 1):
             try:
-                return self._attempt()
+                self._attempt(part)
             except BrokenError as exc:
-                if stopped.is_set():
-                    raise DownloadFailedError("the download was given up") from exc
-                if attempt == self._patience.attempts:
-                    percent = 100 * self._size_of_part() // max(1, self._resource.size)
-                    raise DownloadFailedError(
-                        f"{self._to.name} could not be fetched: {exc}, after {attempt} attempts, at {percent} %",
-                        hint="look at the network; the next try goes on where this one ended",
-                        attempts=attempt,
-                        percent=percent,
-                        reason=str(exc),
-                    ) from exc
-                self._tell(Retry(attempt + 1, self._patience.attempts, delay, str(exc)))
-                if stopped.wait(delay):
-                    raise DownloadFailedError("the download was given up") from exc
+                if self._stopped.is_set():
+                    raise _given_up() from exc
+                if attempt == attempts:
+                    raise self._failed(part, attempt, exc) from exc
+                self._tell(Retry(attempt + 1, attempts, delay, str(exc)))
+                if self._stopped.wait(delay):
+                    raise _given_up() from exc
                 delay *= 2
-        raise AssertionError
+            else:
+                return
 
-    def _attempt(self) -> str:
-        size, have = self._resource.size, self._size_of_part()
-        if have > size:
-            self._discard()
-            have = 0
-        digest = hashlib.sha256()
-        with self._part.open("ab") as file:
-            if have:
-                self._tell(Step(have, is_verifying=have == size))
-                _hash(self._part, digest)
-            if have < size:
-                digest = self._receive(file, have, digest)
-            file.flush()
-            os.fsync(file.fileno())
-        return digest.hexdigest()
+    def _failed(self, part: Part, attempts: int, exc: BrokenError) -> DownloadFailedError:
+        percent = 100 * part.size // max(1, self._resource.size)
+        return DownloadFailedError(
+            f"{self._to.name} could not be fetched: {exc}, after {attempts} attempts, at {percent} %",
+            hint="look at the network; the next try goes on where this one ended",
+            attempts=attempts,
+            percent=percent,
+            reason=str(exc),
+        )
 
-    def _receive(self, file: BinaryIO, have: int, digest: hashlib._Hash) -> hashlib._Hash:
-        """Append what is missing; returns the digest of the whole."""
-        headers = {}
-        if have:
-            headers["Range"] = f"bytes={have}-"
-            if (etag := self._known_etag()) is not None:
-                headers["If-Range"] = etag  # RFC 9110, section 13.1.5: a changed file comes whole
+    def _attempt(self, part: Part) -> None:
+        """Append what is missing. Raises BrokenError, with what came kept."""
+        size = self._resource.size
+        if part.size > size or (part.etag is None and self._resource.sha256 is None):
+            part.clear()  # nothing would vouch for what the next bytes are appended to
+        if part.size:
+            self._tell(Step(part.size))
+            part.read(self._stopped.is_set)
+        if self._stopped.is_set():
+            raise _given_up()
+        if part.size == size:
+            return
+        headers = {"Range": f"bytes={part.size}-"} if part.size else {}
+        if headers and (etag := part.etag) is not None:
+            headers["If-Range"] = etag  # RFC 9110, section 13.1.5: a changed file comes whole
         with self._web.get(self._resource.url, headers) as response:
-            if have and not self._continues(response, have):
-                # What is there is of another file, or the site does not resume.
-                file.truncate(0)
-                have, digest = 0, hashlib.sha256()
-                if response.status_code != 200:
-                    raise BrokenError("the site does not go on where the last attempt ended")
-            self._remember_etag(response)
-            for part in self._web.parts(response):
-                have += len(part)
-                if have > self._resource.size:
-                    raise BrokenError("the site sends more than the file's size")
-                file.write(part)
-                digest.update(part)
-                if (now := time.monotonic()) - self._told_at >= TELL_SECONDS:
-                    self._told_at = now
-                    self._tell(Step(have))
-        if have < self._resource.size:
-            raise BrokenError(f"the connection ended at {have} of {self._resource.size} bytes")
-        self._tell(Step(have))
-        return digest
+            self._receive(part, response)
+        if part.size < size:
+            raise BrokenError(f"the connection ended at {part.size} of {size} bytes")
+        self._tell(Step(part.size))
+
+    def _receive(self, part: Part, response: httpx.Response) -> None:
+        if not self._continues(response, part.size):
+            # What is there is of another file, or the site does not resume.
+            part.clear()
+            if response.status_code != 200:
+                raise BrokenError("the site does not go on where the last attempt ended")
+        part.remember(response.headers.get("ETag", ""))
+        size = part.size
+        for data in self._web.parts(response):
+            if self._stopped.is_set():
+                raise _given_up()
+            size += len(data)
+            if size > self._resource.size:
+                part.clear()
+                raise BrokenError("the site sends more than the file's size")
+            part.append(data)
+            if (now := time.monotonic()) - self._told_at >= TELL_SECONDS:
+                self._told_at = now
+                self._tell(Step(size))
 
     def _continues(self, response: httpx.Response, have: int) -> bool:
+        if not have:
+            return response.status_code == 200
         if response.status_code != 206:
             return False
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
         return found is not None and (int(found[1]), int(found[3])) == (have, self._resource.size)
 
-    def _size_of_part(self) -> int:
-        try:
-            return self._part.stat().st_size
-        except FileNotFoundError:
-            return 0
+    def _tell(self, what: Step | Retry) -> None:
+        if not self._stopped.is_set():
+            self._say(what)
 
-    def _known_etag(self) -> str | None:
-        try:
-            return self._etag.read_text(encoding="ascii").strip() or None
-        except (OSError, UnicodeDecodeError):
-            return None
-
-    def _remember_etag(self, response: httpx.Response) -> None:
-        """Keep a strong validator beside the part; a weak one does not vouch for bytes."""
-        etag = response.headers.get("ETag", "")
-        if etag.startswith('"') and etag.isascii():
-            self._etag.write_text(etag, encoding="ascii")
-        else:
-            self._etag.unlink(missing_ok=True)
-
-    def _place(self) -> None:
-        self._part.replace(self._to)
-        self._etag.unlink(missing_ok=True)
-        folder = os.open(self._to.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def _discard(self) -> None:
-        self._part.unlink(missing_ok=True)
-        self._etag.unlink(missing_ok=True)
-
-    def _refused(self, exc: OSError) -> Exception:
+    def _refused(self, exc: OSError) -> InsufficientDiskError | StorageError:
         """Say in words what the disk refuses; what is there stays for the next try."""
-        if exc.errno in (errno.ENOSPC, errno.EDQUOT):
-            missing = self._resource.size - self._size_of_part()
-            return InsufficientDiskError(
-                f"the disk is full: {missing / 1e6:.0f} MB of {self._to.name} are missing",
-                hint="free some space, and the next try goes on where this one ended",
-                required=-(-missing // 1_000_000),
-                available=0,
-            )
-        return StorageError(f"{self._to.name} cannot be written: {exc.strerror}")
+        name = self._to.name
+        if disk.is_full(exc):
+            try:
+                there = self._to.with_name(f"{name}.part").stat().st_size
+            except OSError:
+                there = 0
+            return too_little(self._resource.size - there, 0, name)
+        return StorageError(f"{name} cannot be written: {exc.strerror}")
 
 
-def _hash(path: Path, digest: hashlib._Hash) -> None:
-    with path.open("rb", buffering=0) as file:
-        buffer = memoryview(bytearray(CHUNK))
-        while count := file.readinto(buffer):
-            digest.update(buffer[:count])
+def too_little(needed: int, available: int, name: str) -> InsufficientDiskError:
+    """Return the error for a disk with `available` bytes where `needed` are to be written."""
+    megabytes = [-(-count // 1_000_000) for count in (needed, available, needed - available)]
+    return InsufficientDiskError(
+        f"{name} needs {megabytes[0]} MB on the disk of the models, {megabytes[1]} MB are available: "
+        f"{megabytes[2]} MB too little",
+        hint="free some space there, or move `models_dir` under [paths]; what came is kept, and the next try goes on",
+        needed=megabytes[0],
+        available=megabytes[1],
+        difference=megabytes[2],
+    )
+
+
+def _given_up() -> DownloadFailedError:
+    return DownloadFailedError("the download was given up")

@@ -9,50 +9,21 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import msgspec
 
-from rbee.errors import DownloadFailedError
+from rbee.errors import DownloadFailedError, ModelAccessDeniedError
+from rbee.wire import hub as wire
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rbee.adapters.web import Web
+    from rbee.wire.hub import HubFile, Repository
 
 ENDPOINT: Final = "https://huggingface.co"
-_SHA256: Final = re.compile(r"[0-9a-f]{64}")
-
-
-class HubFile(NamedTuple):
-    """A file of a repository: its size in bytes; `sha256` is known of those in large file storage (LFS)."""
-
-    name: str
-    size: int
-    sha256: str | None
-
-
-class _Lfs(msgspec.Struct):
-    sha256: str = ""
-    size: int = 0
-
-
-class _Sibling(msgspec.Struct):
-    rfilename: str
-    size: int | None = None
-    lfs: _Lfs | None = None
-
-
-class _Repository(msgspec.Struct):
-    siblings: list[_Sibling] = msgspec.field(default_factory=list)
-    sha: str = "main"
-
-
-class Repository(NamedTuple):
-    """What the hub says of a repository; `revision` names this state of it, so that later files are of it too."""
-
-    name: str
-    revision: str
-    files: list[HubFile]
 
 
 def endpoint() -> str:
@@ -61,14 +32,19 @@ def endpoint() -> str:
 
 
 def token() -> str | None:
-    """Return the user's token: `HF_TOKEN`, or what the hub's own tools have stored."""
-    if given := os.environ.get("HF_TOKEN", "").strip():
-        return given
-    path = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
-    try:
-        return path.read_text(encoding="ascii").strip() or None
-    except (OSError, UnicodeDecodeError):
-        return None
+    """Return the user's token: `HF_TOKEN`, or what the hub's own tools have stored.
+
+    Raises ModelAccessDeniedError for what can be no token.
+    """
+    if not (found := os.environ.get("HF_TOKEN", "").strip()):
+        path = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
+        try:
+            found = path.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError):
+            return None
+    if not re.fullmatch(r"[!-~]*", found):
+        raise ModelAccessDeniedError("the Hugging Face token of this node holds characters that no token has")
+    return found or None
 
 
 def _home() -> Path:
@@ -78,19 +54,11 @@ def _home() -> Path:
 
 def files(web: Web, repository: str) -> Repository:
     """Return the repository's files. Raises BrokenError, or what the hub refuses with."""
-    body = web.json(f"{endpoint()}/api/models/{quote(repository)}?blobs=true")
+    body = web.read(f"{endpoint()}/api/models/{quote(repository)}?blobs=true")
     try:
-        found = msgspec.json.decode(body, type=_Repository)
+        return wire.decode(repository, body)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as exc:
         raise DownloadFailedError("the hub's answer is not what this version of rbee expects") from exc
-    return Repository(repository, found.sha, [_file(sibling) for sibling in found.siblings])
-
-
-def _file(sibling: _Sibling) -> HubFile:
-    lfs = sibling.lfs
-    size = lfs.size if lfs is not None and lfs.size else sibling.size or 0
-    sha256 = lfs.sha256 if lfs is not None and _SHA256.fullmatch(lfs.sha256) else None
-    return HubFile(sibling.rfilename, size, sha256)
 
 
 def address(repository: Repository, file: str) -> str:
@@ -98,19 +66,23 @@ def address(repository: Repository, file: str) -> str:
     return f"{endpoint()}/{quote(repository.name)}/resolve/{quote(repository.revision, safe='')}/{quote(file)}"
 
 
-def cached(repository: Repository, file: HubFile) -> Path | None:
-    """Return the file in the user's own cache of the hub, whole, or None."""
+def cached(repository: Repository, wanted: Sequence[HubFile]) -> list[Path] | None:
+    """Return the files in the user's own cache of the hub, all of them from one snapshot, or None."""
     hub = Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub").expanduser()
     folder = hub / f"models--{repository.name.replace('/', '--')}" / "snapshots"
     for snapshot in (folder / repository.revision, *_folders(folder)):
-        path = snapshot / file.name
-        try:
-            # The cache names its blobs by the hash, which vouches for the content without reading it.
-            if path.stat().st_size == file.size and (file.sha256 is None or path.resolve().name == file.sha256):
-                return path.resolve()
-        except OSError:
-            continue
+        if all(_is_in(snapshot, file) for file in wanted):
+            return [snapshot / file.name for file in wanted]
     return None
+
+
+def _is_in(snapshot: Path, file: HubFile) -> bool:
+    path = snapshot / file.name
+    try:
+        # The cache names its blobs by the hash, which vouches for the content without reading it.
+        return path.stat().st_size == file.size and file.sha256 in (None, path.resolve().name)
+    except OSError:
+        return False
 
 
 def _folders(folder: Path) -> list[Path]:

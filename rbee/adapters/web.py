@@ -1,15 +1,16 @@
-"""Fetches from the open internet: redirects only where they are safe, files resumed where a connection broke.
+"""Fetches from the open internet: redirects only where they are safe, and a token for the first host alone.
 
-Everything here blocks, and is called from a thread: files are written and hashed where they are read.
+Everything here blocks, and is called from a thread: files are written and hashed where they are read. It has a client
+of its own beside `adapters.http` for that reason: one that blocks can be left half-way at any point.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-import ssl
+import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import SplitResult, urljoin, urlsplit
 
 import httpx
@@ -34,20 +35,25 @@ class Web:
     """Reads from one site, `home`, and from those that it redirects to; the token goes to that site alone.
 
     `may_be_private` lets redirects lead to private, loopback and link-local addresses: a stranger's site could
-    otherwise have us ask our own network. `stall` is how many seconds without a byte end a request.
+    otherwise have us ask our own network. `stall` is how many seconds without a byte end a request. Raises
+    DownloadFailedError when `home` is no web address.
     """
 
     def __init__(self, home: str, token: str | None, *, may_be_private: bool = False, stall: float = 60.0) -> None:
-        self._home = urlsplit(home)
+        self._home = _split(home)
         self._token = token
         self._may_be_private = may_be_private
-        certificates = self._home.scheme == "https" or not may_be_private
+        certificates = httpx.create_ssl_context()
+        certificates.load_default_certs()  # those of this system too: a company's proxy may have its own
         self._http = httpx.Client(
-            verify=ssl.create_default_context() if certificates else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            verify=certificates,
             headers={"User-Agent": "rbee", "Accept-Encoding": "identity"},
             timeout=httpx.Timeout(stall, connect=CONNECT_SECONDS),
+            # Each request opens a connection, and the check of where that leads is never skipped.
+            limits=httpx.Limits(max_keepalive_connections=0),
         )
-        self._open: httpx.Response | None = None
+        self._lock = threading.Lock()
+        self._connected: socket.socket | None = None
         self._is_abandoned = False
 
     def __enter__(self) -> Self:
@@ -55,18 +61,24 @@ class Web:
 
     def __exit__(self, *failure: object) -> None:
         self._http.close()
+        self._forget()
 
     def abandon(self) -> None:
-        """End the request that runs, from another thread: it raises BrokenError."""
-        self._is_abandoned = True
-        if (response := self._open) is not None and (stream := response.extensions.get("network_stream")) is not None:
-            connection = stream.get_extra_info("socket")
-            with suppress(OSError):  # it may have ended by itself
-                connection.shutdown(socket.SHUT_RDWR)
+        """End what runs, from another thread: it raises BrokenError, and so does whatever would follow.
 
-    def json(self, url: str) -> bytes:
+        While a connection is being made, that is only once it is made.
+        """
+        with self._lock:
+            self._is_abandoned = True
+            if self._connected is not None:
+                with suppress(OSError):  # it may have ended by itself
+                    self._connected.shutdown(socket.SHUT_RDWR)
+
+    def read(self, url: str) -> bytes:
         """Return the body of a small answer. Raises BrokenError, or an error of the catalogue that no retry mends."""
         with self.get(url) as response:
+            if response.status_code != 200:
+                raise BrokenError(f"{self._home.netloc} answered HTTP {response.status_code}")
             body = bytearray()
             for part in self.parts(response):
                 body += part
@@ -81,24 +93,19 @@ class Web:
         Raises BrokenError, ModelAccessDeniedError, ModelNotFoundError or DownloadFailedError.
         """
         for _ in range(MAX_REDIRECTS + 1):
-            place = urlsplit(url)
+            place = _split(url)
             self._check(place)
-            request = self._http.build_request("GET", url, headers=(headers or {}) | self._authorization(place))
-            try:
-                response = self._http.send(request, stream=True)
-            except (httpx.TransportError, httpx.InvalidURL) as exc:
-                raise BrokenError(_words(exc, place)) from exc
-            self._open = response
+            response = self._send(url, place, (headers or {}) | self._authorization(place))
             try:
                 if response.status_code in _REDIRECTS:
-                    url = urljoin(url, response.headers.get("Location", ""))
+                    url = _join(url, response.headers.get("Location", ""))
                     continue
                 self._heed(response, place)
                 yield response
                 return
             finally:
-                self._open = None
                 response.close()
+                self._forget()
         raise DownloadFailedError(f"{self._home.netloc} redirects in circles")
 
     def parts(self, response: httpx.Response) -> Iterator[bytes]:
@@ -106,62 +113,140 @@ class Web:
         try:
             yield from response.iter_raw()
         except httpx.TransportError as exc:
-            raise BrokenError("given up" if self._is_abandoned else _words(exc, urlsplit(str(response.url)))) from exc
+            raise self._broken(exc, urlsplit(str(response.url))) from exc
+
+    def _send(self, url: str, place: SplitResult, headers: dict[str, str]) -> httpx.Response:
+        is_direct = True
+
+        def trace(event: str, info: dict[str, Any]) -> None:
+            nonlocal is_direct
+            if event == "connection.connect_tcp.started":
+                # Else a proxy of the environment makes the connection, whose own address may be private.
+                is_direct = info["host"] == request.url.raw_host.decode("ascii")
+            elif event == "connection.connect_tcp.complete":
+                # Before anything is asked; the name may mean another address than it did a moment ago.
+                self._take(info["return_value"], place, is_direct=is_direct)
+
+        try:
+            request = self._http.build_request("GET", url, headers=headers, extensions={"trace": trace})
+            return self._http.send(request, stream=True)
+        except httpx.TransportError as exc:
+            self._forget()
+            raise self._broken(exc, place) from exc
+        except (httpx.InvalidURL, UnicodeError) as exc:
+            raise DownloadFailedError(f"{self._home.netloc} leads to what is no web address") from exc
+        except BaseException:
+            self._forget()
+            raise
+
+    def _take(self, stream: Any, place: SplitResult, *, is_direct: bool) -> None:
+        """Keep hold of a new connection, unless it leads where it should not."""
+        connection = stream.get_extra_info("socket")
+        peer = str(connection.getpeername()[0])
+        with self._lock:
+            if self._is_abandoned:
+                stream.close()
+                raise BrokenError("given up")
+            self._connected = connection.dup()  # TLS takes the descriptor over
+        if is_direct and not self._is_home(place) and not self._may_be_private and _is_private(peer):
+            stream.close()
+            raise self._private(place)
+
+    def _forget(self) -> None:
+        with self._lock:
+            if self._connected is not None:
+                self._connected.close()
+                self._connected = None
+
+    def _broken(self, exc: Exception, place: SplitResult) -> BrokenError:
+        return BrokenError("given up" if self._is_abandoned else _words(exc, place.netloc))
+
+    def _is_home(self, place: SplitResult) -> bool:
+        return (place.scheme, place.netloc) == (self._home.scheme, self._home.netloc)
 
     def _authorization(self, place: SplitResult) -> dict[str, str]:
-        is_home = (place.scheme, place.netloc) == (self._home.scheme, self._home.netloc)
-        return {"Authorization": f"Bearer {self._token}"} if self._token is not None and is_home else {}
+        return {"Authorization": f"Bearer {self._token}"} if self._token is not None and self._is_home(place) else {}
 
     def _check(self, place: SplitResult) -> None:
         """Raise DownloadFailedError for an address that we should not ask."""
-        if place.netloc == self._home.netloc and place.scheme == self._home.scheme:
+        if self._is_home(place):
             return
-        if place.scheme not in ("http", "https") or not place.hostname:
-            raise DownloadFailedError(f"{self._home.netloc} redirects to what is no web address")
         if self._home.scheme == "https" and place.scheme != "https":
             raise DownloadFailedError(f"{self._home.netloc} redirects to {place.hostname} without encryption")
-        if self._may_be_private:
-            return
-        try:
-            found = socket.getaddrinfo(place.hostname, place.port or place.scheme, type=socket.SOCK_STREAM)
-        except OSError as exc:
-            raise BrokenError(f"the name {place.hostname} is not known") from exc
-        if not all(ipaddress.ip_address(str(address[0]).partition("%")[0]).is_global for *_, address in found):
-            raise DownloadFailedError(
-                f"{self._home.netloc} redirects to {place.hostname}, which is in a private network",
-                hint="where that is meant: `private_redirects = true` under [hub] in the configuration of the node",
-            )
+        if not self._may_be_private and _is_private(place.hostname or ""):
+            raise self._private(place)
+
+    def _private(self, place: SplitResult) -> DownloadFailedError:
+        return DownloadFailedError(
+            f"{self._home.netloc} redirects to {place.hostname}, which is in a private network",
+            hint="where that is meant: `private_redirects = true` under [hub] in the configuration of the node",
+        )
 
     def _heed(self, response: httpx.Response, place: SplitResult) -> None:
-        status, said = response.status_code, response.headers.get("X-Error-Code", "")
+        status, said, host = response.status_code, response.headers.get("X-Error-Code", ""), place.netloc
         if status in (200, 206, 416):
             return
-        host = place.netloc
-        if status in (401, 403):
-            why = "it is gated: its terms must be accepted first" if said == "GatedRepo" else "it is private or unknown"
-            raise ModelAccessDeniedError(
-                f"{host} does not give us this model (HTTP {status}): {why}",
-                hint="make a token at https://huggingface.co/settings/tokens and give it to the node: HF_TOKEN in the "
-                "environment of its hive, or the file ~/.cache/huggingface/token",
-                status=status,
-            )
-        if status == 404:
-            raise ModelNotFoundError(f"{host} has no such model or file", status=status)
-        if status == 429 or status >= 500:
+        if status == 429 or status >= 500 or not self._is_home(place):
+            # Where the site redirects to, an address holds for minutes; the next attempt gets a new one.
             raise BrokenError(f"{host} answered HTTP {status}")
+        if status in (401, 403):
+            raise self._denied(status, said)
+        if status in (404, 410):
+            raise ModelNotFoundError(f"{host} has no such model or file", status=status)
         raise DownloadFailedError(f"{host} answered HTTP {status}", status=status)
 
+    def _denied(self, status: int, said: str) -> ModelAccessDeniedError:
+        host = self._home.netloc
+        if said == "GatedRepo":
+            why = "it is gated: its terms must be accepted on its page first"
+        elif self._token is not None:
+            why = "the token that this node has does not open it"
+        else:
+            why = "it is private, or there is none of this name"
+        return ModelAccessDeniedError(
+            f"{host} does not give us this model (HTTP {status}): {why}",
+            hint="make a token at https://huggingface.co/settings/tokens and give it to the node: HF_TOKEN in the "
+            "environment of its hive, or the file ~/.cache/huggingface/token",
+            status=status,
+        )
 
-def _words(exc: Exception, place: SplitResult) -> str:
-    host = place.netloc
+
+def _split(url: str) -> SplitResult:
+    """Take an address apart. Raises DownloadFailedError for what is none."""
+    try:
+        place = urlsplit(url)
+        is_web = place.scheme in ("http", "https") and bool(place.hostname) and place.port != 0
+    except ValueError:
+        is_web = False
+    if not is_web:
+        raise DownloadFailedError("the hub's address, or where it redirects to, is no web address")
+    return place
+
+
+def _join(url: str, location: str) -> str:
+    try:
+        return urljoin(url, location)
+    except ValueError:
+        return ""  # which is refused as no address
+
+
+def _is_private(host: str) -> bool:
+    """Whether an address is in no public network; a name is none."""
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return not (mapped or address).is_global
+
+
+def _words(exc: Exception, host: str) -> str:
     match exc:
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return f"{host} did not answer in time"
         case httpx.TimeoutException():
             return f"{host} sent nothing for too long"
-        case httpx.ConnectError():
+        case httpx.ConnectError() | httpx.ProxyError():
             return f"{host} cannot be reached"
-        case httpx.InvalidURL():
-            return f"{host} is no address"
         case _:
             return f"the connection to {host} was lost"

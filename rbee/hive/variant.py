@@ -10,6 +10,7 @@ from rbee.errors import InvalidRequestError, ModelNotFoundError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rbee.wire.hub import HubFile
     from rbee.wire.model_ref import ModelRef
 
 DEFAULT_VARIANT: Final = "Q4_K_M"
@@ -20,22 +21,14 @@ _PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.
 """llama.cpp's name of one file of a split model (tools/gguf-split)."""
 _NAME: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9\-_./ ]*", re.ASCII)
 """Names that can be a path below a folder of ours; others are left out."""
-_AUXILIARY: Final = re.compile(r"(^|/)(mmproj|imatrix)[^/]*\.gguf$", re.IGNORECASE)
+_AUXILIARY: Final = re.compile(r"(^|[/._-])(mmproj|imatrix)[^/]*\.gguf$", re.IGNORECASE)
 """Files beside a model that are none themselves: image projectors and calibration data."""
-
-
-class RepositoryFile(NamedTuple):
-    """A file of a repository; `sha256` is known for large ones."""
-
-    name: str
-    size: int
-    sha256: str | None
 
 
 class Choice(NamedTuple):
     """The files of one model, the one to load first, and the quantisation they were chosen by."""
 
-    files: list[RepositoryFile]
+    files: list[HubFile]
     variant: str
 
     @property
@@ -43,7 +36,7 @@ class Choice(NamedTuple):
         return sum(file.size for file in self.files)
 
 
-def choose(ref: ModelRef, files: Sequence[RepositoryFile]) -> Choice:
+def choose(ref: ModelRef, files: Sequence[HubFile]) -> Choice:
     """Return the files of `ref`: the file named, the variant asked for, else Q4_K_M, else the only one there is.
 
     Raises ModelNotFoundError or InvalidRequestError (an ambiguous reference), both listing what there is.
@@ -67,9 +60,9 @@ def choose(ref: ModelRef, files: Sequence[RepositoryFile]) -> Choice:
     return _only(ref, preferred or list(models), models, None)
 
 
-def _models(files: Sequence[RepositoryFile]) -> dict[str, list[RepositoryFile]]:
+def _models(files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
     """Group the files by model: split ones belong together, in order, and only where all parts are there."""
-    models: dict[str, list[RepositoryFile]] = {}
+    models: dict[str, list[HubFile]] = {}
     for file in sorted(files, key=lambda file: file.name):
         is_model = file.name.lower().endswith(".gguf") and not _AUXILIARY.search(file.name)
         if is_model and _NAME.fullmatch(file.name):
@@ -82,7 +75,7 @@ def _stem(name: str) -> str:
     return found["stem"] if found else name[: -len(".gguf")]
 
 
-def _is_whole(files: Sequence[RepositoryFile]) -> bool:
+def _is_whole(files: Sequence[HubFile]) -> bool:
     found = [_PART.fullmatch(file.name) for file in files]
     if len(files) == 1 and found[0] is None:
         return True
@@ -97,7 +90,7 @@ def _has_variant(stem: str, variant: str) -> bool:
     return re.search(pattern, stem, re.IGNORECASE) is not None
 
 
-def _only(ref: ModelRef, stems: list[str], models: dict[str, list[RepositoryFile]], variant: str | None) -> Choice:
+def _only(ref: ModelRef, stems: list[str], models: dict[str, list[HubFile]], variant: str | None) -> Choice:
     if len(stems) == 1:
         return Choice(models[stems[0]], variant or stems[0])
     listed = _listed(ref, {stem: models[stem] for stem in stems})
@@ -110,7 +103,7 @@ def _only(ref: ModelRef, stems: list[str], models: dict[str, list[RepositoryFile
     )
 
 
-def _missing(ref: ModelRef, wanted: str, models: dict[str, list[RepositoryFile]]) -> ModelNotFoundError:
+def _missing(ref: ModelRef, wanted: str, models: dict[str, list[HubFile]]) -> ModelNotFoundError:
     return ModelNotFoundError(
         f"{ref.reference} has no {wanted}",
         hint=f"it has {_listed(ref, models)}",
@@ -119,7 +112,7 @@ def _missing(ref: ModelRef, wanted: str, models: dict[str, list[RepositoryFile]]
     )
 
 
-def _listed(ref: ModelRef, models: dict[str, list[RepositoryFile]]) -> str:
+def _listed(ref: ModelRef, models: dict[str, list[HubFile]]) -> str:
     shown = [
         f"hf:{ref.reference}/{found[0].name} ({sum(file.size for file in found) / 1e6:.0f} MB)"
         for found in models.values()

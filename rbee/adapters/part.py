@@ -1,0 +1,123 @@
+"""Holds what has come of a file so far, beside where the file will be: one process at a time, whatever ends it."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+from typing import TYPE_CHECKING, Final, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from typing import BinaryIO
+
+CHUNK: Final = 1024 * 1024
+
+
+class Part:
+    """The file `NAME.part`, open and locked, with `NAME.part.etag` beside it: the validator of what it holds.
+
+    `digest` is the SHA-256 of its bytes, once `read` has been through what an earlier process left.
+    """
+
+    def __init__(self, to: Path) -> None:
+        self._to = to
+        self._path = to.with_name(f"{to.name}.part")
+        self._etag = to.with_name(f"{to.name}.part.etag")
+        self._file: BinaryIO
+        self._hashed = 0
+        self.digest = hashlib.sha256()
+
+    def __enter__(self) -> Self:
+        self._to.parent.mkdir(parents=True, exist_ok=True)
+        self._file = self._path.open("ab", buffering=0)
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._file.close()
+
+    def lock(self) -> bool:
+        """Become the only one who writes; returns False while someone else is.
+
+        Two hives may share a folder of models, and a thread that was abandoned may still have a last word to write.
+        """
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        if not self._is_current():
+            # Whoever had it has renamed or removed it meanwhile.
+            self._file.close()
+            self._file = self._path.open("ab", buffering=0)
+            return self.lock()
+        return True
+
+    def _is_current(self) -> bool:
+        ours = os.fstat(self._file.fileno())
+        try:
+            there = self._path.stat()
+        except FileNotFoundError:
+            return False
+        return (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino)
+
+    @property
+    def size(self) -> int:
+        return os.fstat(self._file.fileno()).st_size
+
+    def read(self, is_over: Callable[[], bool]) -> None:
+        """Bring `digest` up to what is there; stops early when `is_over`."""
+        if self._hashed == self.size:
+            return
+        self._hashed, self.digest = 0, hashlib.sha256()
+        with self._path.open("rb", buffering=0) as file:
+            buffer = memoryview(bytearray(CHUNK))
+            while (count := file.readinto(buffer)) and not is_over():
+                self.digest.update(buffer[:count])
+                self._hashed += count
+
+    def append(self, data: bytes | memoryview) -> None:
+        """Write at the end. Raises OSError, with what fitted written and counted."""
+        view = memoryview(data)
+        while view:
+            count = self._file.write(view)
+            self.digest.update(view[:count])
+            self._hashed += count
+            view = view[count:]
+
+    def clear(self) -> None:
+        """Begin anew."""
+        self._file.truncate(0)
+        self._etag.unlink(missing_ok=True)
+        self._hashed, self.digest = 0, hashlib.sha256()
+
+    @property
+    def etag(self) -> str | None:
+        """The validator of what is there, where the site gave a strong one."""
+        try:
+            return self._etag.read_text(encoding="ascii").strip() or None
+        except (OSError, UnicodeDecodeError):
+            return None
+
+    def remember(self, etag: str) -> None:
+        """Keep a strong validator; a weak one does not vouch for bytes (RFC 9110, section 8.8.1)."""
+        if etag.startswith('"') and etag.isascii() and etag.isprintable():
+            self._etag.write_text(etag, encoding="ascii")
+        else:
+            self._etag.unlink(missing_ok=True)
+
+    def discard(self) -> None:
+        """Remove it."""
+        self.clear()
+        self._path.unlink(missing_ok=True)
+
+    def place(self) -> None:
+        """Make it the file: on the disk first, then under its name."""
+        os.fsync(self._file.fileno())
+        self._path.replace(self._to)
+        self._etag.unlink(missing_ok=True)
+        folder = os.open(self._to.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)

@@ -1,0 +1,116 @@
+"""What the hub says of repositories, the user's token, and the user's own cache."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rbee.adapters import hub as adapter
+from rbee.adapters.web import Web
+from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
+from rbee.wire.hub import HubFile, Repository
+from tests.hub import REVISION, Hub
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url + "/")
+        (tmp_path / "m.gguf").write_bytes(b"GGUF" * 100)
+        (tmp_path / "README.md").write_text("small")
+        hub.add("bees/model", tmp_path / "m.gguf")
+        hub.add("bees/model", tmp_path / "README.md", is_large=False)
+        yield hub
+
+
+def ask(hub: Hub, repository: str, token: str | None = None) -> Repository:
+    with Web(adapter.endpoint(), token) as web:
+        return adapter.files(web, repository)
+
+
+def test_the_files_come_with_size_and_hash(hub: Hub) -> None:
+    found = ask(hub, "bees/model")
+    sha256 = hub.repositories["bees/model"].files["m.gguf"].sha256
+    assert found == Repository("bees/model", REVISION, [HubFile("m.gguf", 400, sha256), HubFile("README.md", 5, None)])
+    assert adapter.address(found, "a b/m.gguf") == f"{hub.url}/bees/model/resolve/{REVISION}/a%20b/m.gguf"
+
+
+def test_what_is_not_there_or_not_for_us_says_so(hub: Hub) -> None:
+    with pytest.raises(ModelNotFoundError):
+        ask(hub, "bees/none")
+    hub.protect("bees/model", "hf_x")
+    with pytest.raises(ModelAccessDeniedError, match="private"):
+        ask(hub, "bees/model")
+    with pytest.raises(ModelAccessDeniedError, match="does not open it"):
+        ask(hub, "bees/model", "hf_other")
+    assert ask(hub, "bees/model", "hf_x").files
+
+
+@pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example", "http://", "http://x:bad"])
+def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
+    with pytest.raises(DownloadFailedError, match="no web address"):
+        Web(endpoint, None)
+
+
+def test_the_token_is_the_variables_else_the_files(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert adapter.token() is None
+    file = tmp_path / ".cache" / "huggingface" / "token"
+    file.parent.mkdir(parents=True)
+    file.write_text("hf_file\n")
+    assert adapter.token() == "hf_file"
+    monkeypatch.setenv("HF_TOKEN", " hf_variable ")
+    assert adapter.token() == "hf_variable"
+
+
+@pytest.mark.parametrize("token", ["hf_ä", "hf_a\nX-Other: 1", "hf_a b"])
+def test_a_token_that_is_none_is_refused_and_not_shown(hub: Hub, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(ModelAccessDeniedError) as caught:
+        adapter.token()
+    assert "hf_" not in str(caught.value.message)
+
+
+def store(home: Path, name: str, content: bytes, sha256: str, snapshot: str = REVISION) -> Path:
+    """Put a file into the cache as huggingface_hub does: a blob named by its hash, and a link to it."""
+    folder = home / ".cache" / "huggingface" / "hub" / "models--bees--model"
+    blob, link = folder / "blobs" / sha256, folder / "snapshots" / snapshot / name
+    blob.parent.mkdir(parents=True, exist_ok=True)
+    link.parent.mkdir(parents=True, exist_ok=True)
+    blob.write_bytes(content)
+    link.symlink_to(os.path.relpath(blob, link.parent))
+    return link
+
+
+@pytest.mark.parametrize("snapshot", [REVISION, "f" * 40])
+def test_a_file_in_the_users_cache_is_found_under_its_name(hub: Hub, tmp_path: Path, snapshot: str) -> None:
+    found = ask(hub, "bees/model")
+    model = found.files[0]
+    assert adapter.cached(found, [model]) is None
+    link = store(tmp_path, "m.gguf", b"GGUF" * 100, str(model.sha256), snapshot)
+    assert adapter.cached(found, [model]) == [link]
+
+
+def test_another_file_of_that_name_is_not_taken(hub: Hub, tmp_path: Path) -> None:
+    found = ask(hub, "bees/model")
+    store(tmp_path, "m.gguf", b"GGUF" * 100, "0" * 64)
+    assert adapter.cached(found, found.files[:1]) is None
+    store(tmp_path, "short.gguf", b"GGUF", "1" * 64)
+    assert adapter.cached(found, [HubFile("short.gguf", 5, None)]) is None
+
+
+def test_a_split_model_is_taken_only_whole(hub: Hub, tmp_path: Path) -> None:
+    found = ask(hub, "bees/model")
+    parts = [HubFile(f"p-0000{number}-of-00002.gguf", 4, str(number) * 64) for number in (1, 2)]
+    first = store(tmp_path, parts[0].name, b"GGUF", str(parts[0].sha256))
+    assert adapter.cached(found, parts) is None
+    second = store(tmp_path, parts[1].name, b"GGUF", str(parts[1].sha256))
+    assert adapter.cached(found, parts) == [first, second]

@@ -1,0 +1,99 @@
+"""Which files of a repository are the model that was asked for."""
+
+from __future__ import annotations
+
+import pytest
+
+from rbee.errors import InvalidRequestError, ModelNotFoundError
+from rbee.hive.variant import Choice, choose
+from rbee.wire import model_ref
+from rbee.wire.hub import HubFile
+
+REPO = "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF"
+STEM = "tinyllama-1.1b-chat-v1.0"
+
+
+def files(*names: str) -> list[HubFile]:
+    return [HubFile(name, 1_000_000 * (number + 1), None) for number, name in enumerate(names)]
+
+
+def chosen(reference: str, *names: str) -> Choice:
+    return choose(model_ref.parse(f"hf:{reference}"), files(*names))
+
+
+def names(choice: Choice) -> list[str]:
+    return [file.name for file in choice.files]
+
+
+QUANTISED = [f"{STEM}.{kind}.gguf" for kind in ("Q2_K", "Q3_K_S", "Q4_0", "Q4_K_M", "Q4_K_S", "Q5_K_M", "Q8_0")]
+
+
+def test_the_default_is_q4_k_m() -> None:
+    found = chosen(REPO, "README.md", *QUANTISED)
+    assert names(found) == [f"{STEM}.Q4_K_M.gguf"]
+    assert found.variant == "Q4_K_M"
+    assert found.size == 5_000_000
+
+
+@pytest.mark.parametrize("variant", ["Q5_K_M", "q5_k_m", "Q2_K", "Q4_0"])
+def test_a_variant_is_a_word_of_its_own_in_any_case(variant: str) -> None:
+    assert names(chosen(f"{REPO}:{variant}", *QUANTISED)) == [f"{STEM}.{variant.upper()}.gguf"]
+
+
+def test_a_part_of_a_variants_name_is_none() -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        chosen(f"{REPO}:Q4_K", *QUANTISED)
+    assert f"hf:{REPO}/{STEM}.Q4_K_M.gguf (4 MB)" in str(caught.value.hint)
+
+
+def test_the_only_one_needs_no_name() -> None:
+    assert names(chosen("a/b", "README.md", "some-F16.gguf")) == ["some-F16.gguf"]
+
+
+def test_several_without_the_default_are_listed() -> None:
+    with pytest.raises(InvalidRequestError, match="ambiguous") as caught:
+        chosen("a/b", "x-Q5_K_M.gguf", "x-Q8_0.gguf")
+    assert caught.value.details["candidates"] == ["x-Q5_K_M", "x-Q8_0"]
+    assert "hf:a/b/x-Q5_K_M.gguf" in str(caught.value.hint)
+
+
+def test_two_of_the_default_are_ambiguous_too() -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        chosen("a/b", "x-Q4_K_M.gguf", "y-Q4_K_M.gguf", "x-Q8_0.gguf")
+    assert caught.value.details["candidates"] == ["x-Q4_K_M", "y-Q4_K_M"]
+
+
+def test_a_file_is_taken_by_its_name_in_folders_too() -> None:
+    assert names(chosen("a/b/Q8_0/x.gguf", "Q8_0/x.gguf", "x.gguf")) == ["Q8_0/x.gguf"]
+
+
+def test_a_file_that_is_not_there_lists_those_that_are() -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        chosen("a/b/z.gguf", "x.gguf")
+    assert caught.value.details["available"] == ["x"]
+
+
+def test_a_repository_without_a_model_says_so() -> None:
+    with pytest.raises(ModelNotFoundError, match="no GGUF"):
+        chosen("a/b", "model.safetensors", "mmproj-x-f16.gguf", "x.imatrix.gguf", "sub/imatrix.gguf")
+
+
+PARTS = [f"big-Q4_K_M-0000{number}-of-00003.gguf" for number in (1, 2, 3)]
+
+
+@pytest.mark.parametrize("reference", ["a/b", "a/b:Q4_K_M", f"a/b/{PARTS[0]}", f"a/b/{PARTS[1]}"])
+def test_a_split_model_is_all_its_parts_in_order(reference: str) -> None:
+    assert names(chosen(reference, PARTS[2], PARTS[0], PARTS[1], "big-Q8_0.gguf")) == PARTS
+
+
+def test_a_split_model_with_a_part_missing_is_none() -> None:
+    with pytest.raises(ModelNotFoundError):
+        chosen("a/b", PARTS[0], PARTS[2])
+
+
+@pytest.mark.parametrize(
+    "name", ["../x.gguf", "/etc/x.gguf", ".hidden.gguf", "a/../../x.gguf", "x\n.gguf", "x\x00.gguf"]
+)
+def test_a_name_that_leaves_the_folder_is_no_file(name: str) -> None:
+    with pytest.raises(ModelNotFoundError):
+        choose(model_ref.parse("hf:a/b"), files(name))
