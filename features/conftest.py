@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from features.lab.machine import PROGRAM, Machine
+from features.lab.node import Nodes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,7 +22,9 @@ STEPS = (
     "installing",
     "launching",
     "lifetimes",
+    "nodes",
     "preflight",
+    "remote_install",
     "streams",
     "workers",
 )
@@ -47,8 +50,19 @@ def program_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def machine(tmp_path: Path, program_cache: Path) -> Iterator[Machine]:
-    """A machine with an empty home."""
+def nodes(tmp_path: Path) -> Iterator[Nodes]:
+    """The other machines, none at first; at the end nothing may run there."""
+    nodes = Nodes(tmp_path / "nodes")
+    try:
+        yield nodes
+        nodes.end()
+    finally:
+        nodes.kill()
+
+
+@pytest.fixture
+def machine(tmp_path: Path, program_cache: Path, nodes: Nodes) -> Iterator[Machine]:
+    """A machine with an empty home; it ends before the nodes that it uses."""
     home = tmp_path / "home"
     home.mkdir()
     machine = Machine(home)

@@ -80,11 +80,22 @@ class Sshd:
             self._process.wait(10)
             self._process = None
 
+    def restart(self, **options: str) -> None:
+        """Start it anew with other settings."""
+        self.stop()
+        self._options |= options
+        self.start()
+
     def new_host_key(self) -> None:
         """Give the server another host key at its next start."""
         for file in (self.host_key, self.host_key.with_suffix(".pub")):
             file.unlink()
         _make_key(self.host_key)
+
+    @property
+    def public_key(self) -> str:
+        """Its host key in the one-line form without a comment."""
+        return " ".join(self.host_key.with_suffix(".pub").read_text().split()[:2])
 
     @property
     def fingerprint(self) -> str:

@@ -57,6 +57,21 @@ def wait_until(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     return value
 
 
+def processes_of(home: Path) -> dict[int, list[str]]:
+    """Return pid → command line of every process with this home folder, ended ones that nobody reaped too."""
+    mark = f"HOME={home}".encode()
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                if mark in (folder / "environ").read_bytes().split(b"\0"):
+                    words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
+                    found[int(folder.name)] = words[:-1]
+            except (FileNotFoundError, ProcessLookupError, PermissionError):
+                continue
+    return found
+
+
 class Machine:
     """Runs the program with a home folder of its own, and finds every process that descends from that."""
 
@@ -177,17 +192,7 @@ class Machine:
 
     def processes(self) -> dict[int, list[str]]:
         """Return pid → command line of every process that runs with this home, ended ones that nobody reaped too."""
-        mark = f"HOME={self.home}".encode()
-        found = {}
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                try:
-                    if mark in (folder / "environ").read_bytes().split(b"\0"):
-                        words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-                        found[int(folder.name)] = words[:-1]
-                except (FileNotFoundError, ProcessLookupError, PermissionError):
-                    continue
-        return found
+        return processes_of(self.home)
 
     def worker_processes(self) -> dict[int, list[str]]:
         """Return pid → command line of the workers, stand-ins too."""

@@ -20,13 +20,16 @@ class Shown(NamedTuple):
     text: str
 
 
-def run_on_terminal(machine: Machine, *arguments: str) -> Shown:
-    """Run a command of the program with a terminal as its stdout and stderr."""
+def run_on_terminal(machine: Machine, *arguments: str, answers: dict[str, str] | None = None) -> Shown:
+    """Run a command of the program with a terminal as its stdout and stderr, and as its stdin if there are `answers`.
+
+    Those are what the user types, by the end of what is then on the screen.
+    """
     ours, theirs = os.openpty()
     child = subprocess.Popen(
         machine.command(*arguments),
         env={**machine.env, "TERM": "xterm-256color", "COLUMNS": "100"},
-        stdin=subprocess.DEVNULL,
+        stdin=theirs if answers else subprocess.DEVNULL,
         stdout=theirs,
         stderr=theirs,
     )
@@ -38,5 +41,8 @@ def run_on_terminal(machine: Machine, *arguments: str) -> Shown:
         except OSError:  # the other side of a terminal closed
             break
         shown += chunk
+        for question, answer in (answers or {}).items():
+            if shown.endswith(question.encode()):
+                os.write(ours, answer.encode())
     os.close(ours)
     return Shown(child.wait(PATIENCE), shown.decode("utf-8", "replace"))

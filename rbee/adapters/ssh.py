@@ -9,7 +9,7 @@ import threading
 from contextlib import asynccontextmanager, closing, suppress
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeVar
 
 import paramiko
 import trio
@@ -26,7 +26,8 @@ CONNECT_SECONDS: Final = 10.0
 DEAD_PEER_SECONDS: Final = 6
 KEEPALIVE_SECONDS: Final = 3
 """A question at this pace has to be acknowledged within the time above, so that a partition is seen within 10 s."""
-MAX_OUTPUT: Final = 4 * 1024 * 1024
+MAX_OUTPUT: Final = 16 * 1024 * 1024
+"""What a command may write: far more than any of ours does, also a build with all its warnings."""
 CHUNK: Final = 255 * 1024
 """What OpenSSH takes as one SFTP packet: 256 KiB with its head (sftp-server.c, SFTP_MAX_MSG_LENGTH)."""
 KEY_FILES: Final = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
@@ -77,7 +78,8 @@ class Connection:
     async def run(self, command: str, stdin: bytes = b"", heard: Callable[[str], None] | None = None) -> Completed:
         """Run a command and return what it wrote; `heard` gets each line of its output as it comes.
 
-        The login shell reads `command`, and may not be POSIX: scripts go over stdin, to `sh -s`.
+        Raises SshFailedError for one that writes more than MAX_OUTPUT. The login shell reads `command`, and may not be
+        POSIX: scripts go over stdin, to `sh -s`.
         """
         return await self._in_thread(partial(self._run, command, stdin, heard))
 
@@ -85,45 +87,43 @@ class Connection:
         channel = self._transport.open_session(timeout=CONNECT_SECONDS)
         try:
             channel.exec_command(command)
-            errors: list[bytes] = []
+            errors = bytearray()
             # Both must be read, or the other side blocks when the window of one is full.
-            reader = threading.Thread(target=_drain, args=(channel.recv_stderr, errors.append), daemon=True)
+            reader = threading.Thread(target=_read_errors, args=(channel, errors), daemon=True)
             reader.start()
             channel.sendall(stdin)
             channel.shutdown_write()
             output = bytearray()
             told = 0
 
-            def take(data: bytes) -> None:
-                nonlocal told
+            while data := channel.recv(65536):
                 output.extend(data)
+                if len(output) > MAX_OUTPUT:
+                    most = f"{MAX_OUTPUT >> 20} MiB"
+                    raise SshFailedError(f"{self._target} wrote more than {most} of output", reason="command")
                 while heard is not None and (end := output.find(b"\n", told)) >= 0:
                     text = output[told:end].decode("utf-8", "replace")
                     told = end + 1
                     trio.from_thread.run_sync(heard, text)
-
-            _drain(channel.recv, take)
             reader.join()
             code = channel.recv_exit_status()
         finally:
             channel.close()
         if code == -1:
             raise SshFailedError(f"the connection to {self._target} was lost", reason="command")
-        return Completed(code, output.decode("utf-8", "replace"), b"".join(errors).decode("utf-8", "replace"))
+        return Completed(code, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace"))
 
     async def upload(self, file: Path, to: str, *, mode: int, heard: Callable[[int], None] | None = None) -> None:
-        """Copy a file to the absolute path `to`; `heard` gets the bytes sent so far."""
+        """Copy a file to the absolute path `to`; `heard` gets the bytes sent so far. A failure leaves nothing."""
 
         def work() -> None:
-            with self._sftp() as sftp, file.open("rb") as source, sftp.open(to, "wb") as target:
-                target.set_pipelined(True)
-                target.chmod(mode)
-                sent = 0
-                while chunk := source.read(CHUNK):
-                    target.write(chunk)
-                    sent += len(chunk)
-                    if heard is not None:
-                        trio.from_thread.run_sync(heard, sent)
+            with self._sftp() as sftp, file.open("rb") as source:
+                try:
+                    _copy(source, sftp, to, mode, heard)
+                except OSError:
+                    with suppress(OSError):
+                        sftp.remove(to)  # on a full disk it would be in everybody's way
+                    raise
 
         await self._in_thread(work)
 
@@ -172,12 +172,23 @@ class Connection:
             raise SshFailedError(f"{self._target}: {reason}", reason="command") from exc
 
 
-def _drain(receive: Callable[[int], bytes], take: Callable[[bytes], Any]) -> None:
-    size = 0
-    while data := receive(65536):
-        size += len(data)
-        if size <= MAX_OUTPUT:
-            take(data)
+def _read_errors(channel: paramiko.Channel, into: bytearray) -> None:
+    """Read the second stream to its end, and keep the beginning."""
+    while data := channel.recv_stderr(65536):
+        if len(into) < MAX_OUTPUT:
+            into.extend(data)
+
+
+def _copy(source: BinaryIO, sftp: paramiko.SFTPClient, to: str, mode: int, heard: Callable[[int], None] | None) -> None:
+    with sftp.open(to, "wb") as target:
+        target.set_pipelined(True)
+        target.chmod(mode)
+        sent = 0
+        while chunk := source.read(CHUNK):
+            target.write(chunk)
+            sent += len(chunk)
+            if heard is not None:
+                trio.from_thread.run_sync(heard, sent)
 
 
 class Channel:
@@ -260,14 +271,14 @@ def _open(
         transport.set_keepalive(KEEPALIVE_SECONDS)
     except RbeeError:
         raise
-    except (OSError, paramiko.SSHException, EOFError) as exc:
+    except (OSError, UnicodeError, paramiko.SSHException, EOFError) as exc:
         raise _translated(target, exc) from exc
     return Connection(transport, target, host_key), not is_known
 
 
 def _translated(target: Target, exc: Exception) -> SshFailedError:
     match exc:
-        case socket.gaierror():
+        case socket.gaierror() | UnicodeError():  # the latter for what no name can be
             return _failed(target, "dns", f"the name {target.host} is not known")
         case TimeoutError():
             return _failed(target, "timeout", "timeout")

@@ -8,7 +8,7 @@ from rbee.adapters import http
 from rbee.clients.connected import Connected
 from rbee.errors import InternalError
 from rbee.wire import queen, registry
-from rbee.wire.common import Narration
+from rbee.wire.common import Narration, Request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -58,24 +58,22 @@ class QueenClient(Connected):
         """Change a registered node. Raises SshFailedError or NodeNotFoundError."""
         return await self._told(registry.UPDATE, node, tell)
 
-    async def remove_node(self, name: str) -> None:
+    async def remove_node(self, name: str, tell: Callable[[Narration], None]) -> registry.Success:
         """Forget a node, whose hive may have to end first. Raises NodeNotFoundError."""
-        async with http.events(self._http, "POST", registry.REMOVE, body=registry.NodeName(node_name=name)) as events:
-            async for event in events:
-                http.decode_event(event.data, dict)
+        return await self._told(registry.REMOVE, registry.NodeName(node_name=name), tell)
 
     def install(self, request: registry.InstallRequest) -> AbstractAsyncContextManager[http.EventStream]:
         """Open the stream of `narration`, `progress` and, last, `success` events."""
         return http.events(self._http, "POST", registry.INSTALL, body=request)
 
-    async def _told(self, path: str, node: registry.Beehive, tell: Callable[[Narration], None]) -> registry.Success:
+    async def _told(self, path: str, asked: Request, tell: Callable[[Narration], None]) -> registry.Success:
         try:
-            async with http.events(self._http, "POST", path, body=node) as events:
+            async with http.events(self._http, "POST", path, body=asked) as events:
                 async for event in events:
                     if event.name == "narration":
                         tell(http.decode_event(event.data, Narration))
                     else:
                         return http.decode_event(event.data, registry.Success)
         except http.StreamLostError as exc:
-            raise InternalError("the queen ended before the node was saved") from exc
+            raise InternalError("the queen ended before the registry was changed") from exc
         raise InternalError("the queen ended without a result")

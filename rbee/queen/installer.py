@@ -12,7 +12,7 @@ import trio
 
 from rbee import __version__
 from rbee.adapters import zipapp
-from rbee.errors import InstallFailedError, InsufficientDiskError
+from rbee.errors import InstallFailedError, InsufficientDiskError, SshFailedError
 from rbee.queen import remote_script
 from rbee.queen.probe import probe
 from rbee.wire.common import Narration
@@ -23,11 +23,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.ssh import Connection
+    from rbee.queen.probe import Machine
     from rbee.wire.progress import Told
     from rbee.wire.registry import BeehiveRow
 
 STEP_SECONDS: Final = 0.1
 """Between two tellings of how much is copied."""
+PYTHON: Final = "rbee-python"
+"""The link beside the program to the Python that runs it."""
 UNPACKED: Final = 4
 """The program and what its first start unpacks take about so many times the file's size."""
 
@@ -58,26 +61,14 @@ class Installer:
         Raises InstallFailedError or SshFailedError; cut at any point, the version before goes on working.
         """
         name, install = self._row.node_name, self._row.install_path
-        machine = await probe(self._connection)
-        if obstacles := machine.obstacles():
-            raise InstallFailedError(
-                f"rbee.pyz cannot run on {name}: {'; '.join(obstacles)}",
-                hint=None
-                if sources is not None or machine.python() is None
-                else f"`rbee setup install --node {name} --from-source` builds it there",
-                node=name,
-            )
-        python = machine.python()
-        assert python is not None
-        prepared = await remote_script.run(
-            self._connection, "prepare_install", {"install": install, "python": python.path}
-        )
+        python = self._choose_python(await probe(self._connection), from_source=sources is not None)
+        prepared = await self._prepare(python)
         part = f"{install}/bin/.rbee.{secrets.token_hex(8)}.part"
         if sources is not None:
-            await self._build(sources, python.path, part)
-            version = await self._adopt(python.path, part, "", "")
+            await self._build(sources, python, part)
+            version = await self._adopt(python, part, "", "")
         else:
-            version = await self._copy(prepared, python.path, part)
+            version = await self._copy(prepared, python, part)
         self._tell("configure", f"Writing the swarm's token and settings on {name}")
         await self._connection.write(token.encode() + b"\n", f"{install}/token", mode=0o600)
         if "config" not in prepared:
@@ -85,23 +76,38 @@ class Installer:
             await self._connection.write(config.encode(), f"{install}/config.toml", mode=0o600)
         return version
 
+    def _choose_python(self, machine: Machine, *, from_source: bool) -> str:
+        """Return the Python that will run it. Raises InstallFailedError when it cannot run there."""
+        name, python = self._row.node_name, machine.python()
+        if (obstacles := machine.obstacles(from_source=from_source)) or python is None:
+            helps = not from_source and not machine.obstacles(from_source=True)
+            hint = f"`rbee setup install --node {name} --from-source` builds one that can" if helps else None
+            raise InstallFailedError(f"rbee.pyz cannot run on {name}: {'; '.join(obstacles)}", hint=hint, node=name)
+        return python.path
+
+    async def _prepare(self, python: str) -> remote_script.Said:
+        parameters = {"install": self._row.install_path, "python": python}
+        return await remote_script.run(self._connection, "prepare_install", parameters)
+
     async def _copy(self, prepared: remote_script.Said, python: str, part: str) -> str:
         name = self._row.node_name
-        said: list[str] = []
-        file = await trio.to_thread.run_sync(zipapp.locate, said.append)
+
+        def tell(line: str) -> None:
+            trio.from_thread.run_sync(self._tell, "build", line)
+
+        # In a checkout it is built first, which may take minutes; given up, it goes on for whoever asks next.
+        file = await trio.to_thread.run_sync(zipapp.locate, tell, abandon_on_cancel=True)
         size, digest = await trio.to_thread.run_sync(_measure, file)
         if prepared.get("hash") == [digest]:
             self._tell("copy", f"rbee {__version__} is on {name} already; nothing is sent")
-            return __version__
-        free = int(prepared.get("free", ["0"])[0] or 0) * 1024
-        if 0 < free < UNPACKED * size:
-            raise InsufficientDiskError(
-                f"rbee takes {UNPACKED * size // 1_000_000} MB on {name}, and {free // 1_000_000} MB are free there",
-                hint="free some space, or choose another folder: `rbee setup update-node --install-path DIR`",
-                required=UNPACKED * size // 1_000_000,
-                available=free // 1_000_000,
+            return await self._adopt(python, "", "", __version__)
+        if (found := zipapp.version_of(file)) != __version__:
+            raise InstallFailedError(
+                f"this queen is rbee {__version__}, and the file that it was started from has become rbee {found}",
+                hint="`rbee down` ends the queen; the next command starts the new one",
                 node=name,
             )
+        self._check_room(prepared, UNPACKED * size)
         self._tell("copy", f"Copying rbee {__version__} ({size / 1e6:.1f} MB) to {name}")
         started = time.monotonic()
         shown = started
@@ -114,8 +120,27 @@ class Installer:
                 speed = sent / 1e6 / max(now - started, 1e-9)
                 self._told(Progress(stage="copying", bytes_downloaded=sent, bytes_total=size, speed_mbps=speed))
 
-        await self._connection.upload(file, part, mode=0o755, heard=heard)
+        try:
+            await self._connection.upload(file, part, mode=0o755, heard=heard)
+        except SshFailedError:
+            if self._connection.is_open:  # SFTP has no word for a full disk
+                self._check_room(await self._prepare(python), size)
+            raise
         return await self._adopt(python, part, digest, __version__)
+
+    def _check_room(self, prepared: remote_script.Said, size: int) -> None:
+        """Raise InsufficientDiskError where fewer bytes than `size` are free, as far as is known."""
+        name, free = self._row.node_name, prepared.get("free", [""])[0]
+        if not free.isdecimal() or int(free) * 1024 >= size:
+            return
+        required, available = size // 1_000_000, int(free) * 1024 // 1_000_000
+        raise InsufficientDiskError(
+            f"rbee takes {required} MB on {name}, and {available} MB are free there",
+            hint=f"free some space, or name another folder: `rbee setup update-node --name {name} --install-path DIR`",
+            required=required,
+            available=available,
+            node=name,
+        )
 
     async def _build(self, sources: str, python: str, part: str) -> None:
         row = self._row

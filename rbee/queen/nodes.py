@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from rbee.errors import NodeNotFoundError
 from rbee.queen.node import Node
 from rbee.queen.registry import not_found
 from rbee.queen.remote_hive import RemoteHive
@@ -60,6 +61,12 @@ class Nodes:
 
     def remote(self, name: str) -> RemoteHive:
         """Return the way to a registered node. Raises NodeNotFoundError, for `local` too."""
+        if name == LOCAL_NODE:
+            raise NodeNotFoundError(
+                f"{LOCAL_NODE} is the queen's own host: it is always there, and not in the registry",
+                hint="`rbee install` installs rbee on it",
+                node=name,
+            )
         entry = self._entries.get(name)
         if entry is None or not isinstance(entry.link, RemoteHive):
             raise not_found(name)

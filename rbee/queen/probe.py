@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+import trio
+
 from rbee.errors import SshFailedError
 from rbee.queen import remote_script
 
@@ -14,6 +16,11 @@ if TYPE_CHECKING:
 OLDEST_PYTHON: Final = (3, 11)
 NEWEST_PYTHON: Final = (3, 14)
 OLDEST_GLIBC: Final = (2, 34)
+OLDEST_GLIBC_OF_SOURCES: Final = (2, 28)
+"""The wheels that are packed with what is built there run with this one, as shiv.toml says."""
+ANSWER_SECONDS: Final = 30.0
+MAX_HOME: Final = 512
+"""Characters of a home folder's path; an install path below it is at most twice that."""
 
 
 class Python(NamedTuple):
@@ -22,14 +29,18 @@ class Python(NamedTuple):
     implementation: str
     version: tuple[int, ...]
     path: str
+    lacks: tuple[str, ...] = ()
 
     @property
     def fits(self) -> bool:
         """Whether the executable runs under it."""
-        return self.implementation == "cpython" and OLDEST_PYTHON <= self.version[:2] <= NEWEST_PYTHON
+        return (
+            not self.lacks and self.implementation == "cpython" and OLDEST_PYTHON <= self.version[:2] <= NEWEST_PYTHON
+        )
 
     def __str__(self) -> str:
-        return f"{self.implementation} {'.'.join(map(str, self.version))} ({self.path})"
+        missing = f" without {' and '.join(self.lacks)}" if self.lacks else ""
+        return f"{self.implementation} {'.'.join(map(str, self.version))}{missing}"
 
 
 class Machine(NamedTuple):
@@ -60,41 +71,53 @@ class Machine(NamedTuple):
         """Return the newest Python that the executable runs under."""
         return max((python for python in self.pythons if python.fits), key=lambda found: found.version, default=None)
 
-    def obstacles(self) -> list[str]:
-        """Say what keeps the executable from running there; empty where nothing does."""
+    def obstacles(self, *, from_source: bool = False) -> list[str]:
+        """Say what keeps our executable, or one that is built there, from running; empty where nothing does."""
         found = []
         if (self.system, self.architecture) != ("Linux", "x86_64"):
             found.append(f"it is {self.system} on {self.architecture}, and rbee.pyz is for Linux on x86_64")
-        version = re.fullmatch(r"glibc (\d+)\.(\d+).*", self.libc)
-        if version is None or (int(version[1]), int(version[2])) < OLDEST_GLIBC:
-            oldest = ".".join(map(str, OLDEST_GLIBC))
+        version = re.fullmatch(r"glibc (\d{1,4})\.(\d{1,4}).*", self.libc)
+        needed = OLDEST_GLIBC_OF_SOURCES if from_source else OLDEST_GLIBC
+        if version is None or (int(version[1]), int(version[2])) < needed:
+            oldest = ".".join(map(str, needed))
             found.append(f"its C library is {self.libc or 'unknown'}, and rbee.pyz needs glibc {oldest} or newer")
         if self.python() is None:
-            there = ", ".join(map(str, self.pythons)) or "none"
+            there = ", ".join(dict.fromkeys(map(str, self.pythons))) or "none"
             found.append(f"it has no CPython from 3.11 to 3.14; found: {there}")
         return found
 
 
 async def probe(connection: Connection) -> Machine:
-    """Ask; raises SshFailedError when the machine does not answer in the expected form."""
-    said = await remote_script.run(connection, "probe", {})
+    """Ask; raises SshFailedError when the machine does not answer soon, or not in the expected form."""
+    said: remote_script.Said = {}
+    with trio.move_on_after(ANSWER_SECONDS) as patience:
+        said = await remote_script.run(connection, "probe", {})
+    if patience.cancelled_caught:
+        raise SshFailedError(
+            f"the login shell there did not run a command within {ANSWER_SECONDS:g} s", reason="timeout"
+        )
 
     def one(name: str) -> str:
-        return said.get(name, [""])[0]
+        return said.get(name, [""])[0][:MAX_HOME]
 
     home = one("home")
-    if not home.startswith("/") or "\n" in home:
-        raise SshFailedError("the machine does not say where the user's home folder is", reason="command")
+    if not home.startswith("/") or not home.isprintable() or len(home) >= MAX_HOME:
+        raise SshFailedError(
+            "the machine does not say where the user's home folder is",
+            hint="see that `ssh` there gives a shell that runs commands: try `ssh … echo hello`",
+            reason="command",
+        )
     return Machine(
         home,
         one("system"),
         one("machine"),
         one("libc"),
         [_python(text) for text in said.get("python", [])],
-        said.get("gpu", []),
+        [name[:MAX_HOME] for name in said.get("gpu", [])[:1024]],
     )
 
 
 def _python(text: str) -> Python:
-    implementation, version, path = [*text.split(" ", 2), "", ""][:3]
-    return Python(implementation, tuple(int(part) for part in version.split(".") if part.isdigit()), path)
+    implementation, version, lacks, path = [*text.split(" ", 3), "", "", ""][:4]
+    numbers = tuple(int(part) for part in version.split(".") if re.fullmatch("[0-9]{1,4}", part))
+    return Python(implementation, numbers, path, () if lacks == "-" else tuple(lacks.split(",")))

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
+import time
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
+
+import trio
 
 from rbee.adapters import sse, ssh
 from rbee.adapters.app import answer, body, streamed, wants_stream
@@ -15,9 +19,8 @@ from rbee.wire.common import Narration
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
-    import trio
     from quart import Response
     from quart_trio import QuartTrio
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 
 def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nursery: trio.Nursery) -> None:
     """Add the routes; streams are fed by tasks in `nursery`."""
+    changing = trio.Lock()
 
     async def told(work: Callable[[Tell], Awaitable[wire.Success]]) -> Response:
         """Answer with the result, or with a stream that tells first."""
@@ -42,8 +46,12 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
 
-    async def describe(asked: wire.Beehive, tell: Tell) -> wire.BeehiveRow:
-        return await _describe(asked, settings, tell)
+    async def end_hive(name: str, tell: Tell) -> None:
+        """Forget the tasks of a node, and end its hive if a queen started it."""
+        if nodes.remote(name).is_owned:
+            human = f"Ending the hive on {name}; its running requests may finish first"
+            tell(Narration(actor="queen-rbee", action="stop_hive", target=name, human=human))
+        await nodes.drop(name)
 
     @app.post(wire.ADD)
     async def add_node() -> Response:
@@ -55,10 +63,10 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
         await registry.check_free(asked.node_name)
 
         async def work(tell: Tell) -> wire.Success:
-            row = await describe(asked, tell)
-            await registry.add(row)
-            await registry.connected(row.node_name)
-            nodes.add(row)
+            row = await _describe(asked, settings, tell)
+            async with _whole(changing):
+                await registry.add(row)
+                nodes.add(row)
             return wire.Success(message=f"node {row.node_name} was saved", node_name=row.node_name)
 
         return await told(work)
@@ -69,11 +77,12 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
         nodes.remote(asked.node_name)
 
         async def work(tell: Tell) -> wire.Success:
-            row = await describe(asked, tell)
-            await nodes.drop(row.node_name)
-            await registry.replace(row)
-            await registry.connected(row.node_name)
-            nodes.add(row)
+            known = next((row for row in await registry.rows() if row.node_name == asked.node_name), None)
+            row = await _describe(asked, settings, tell, known)
+            async with _whole(changing):
+                await end_hive(row.node_name, tell)
+                await registry.replace(row)
+                nodes.add(row)
             return wire.Success(message=f"node {row.node_name} was changed", node_name=row.node_name)
 
         return await told(work)
@@ -87,9 +96,10 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
         name = (await body(wire.NodeName)).node_name
         nodes.remote(name)
 
-        async def work(_: Tell) -> wire.Success:
-            await nodes.drop(name)
-            await registry.remove(name)
+        async def work(tell: Tell) -> wire.Success:
+            async with _whole(changing):
+                await end_hive(name, tell)
+                await registry.remove(name)
             return wire.Success(message=f"node {name} was removed", node_name=name)
 
         return await told(work)
@@ -105,14 +115,29 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
 
 
-async def _describe(asked: wire.Beehive, settings: Settings, tell: Tell) -> wire.BeehiveRow:
-    """Connect to the machine and find out what the user has not said. Raises SshFailedError; stores nothing."""
+@asynccontextmanager
+async def _whole(changing: trio.Lock) -> AsyncIterator[None]:
+    """Make a change that concerns table and tasks whole, also when who asked for it goes away."""
+    async with changing:
+        with trio.CancelScope(shield=True):
+            yield
+
+
+async def _describe(
+    asked: wire.Beehive, settings: Settings, tell: Tell, known: wire.BeehiveRow | None = None
+) -> wire.BeehiveRow:
+    """Connect to the machine and find out what the user has not said. Raises SshFailedError; stores nothing.
+
+    Where `known` is the same machine, its key must be the one that is pinned.
+    """
 
     def say(action: str, human: str) -> None:
         tell(Narration(actor="queen-rbee", action=action, target=asked.node_name, human=human))
 
     key_path = None if asked.ssh_key_path is None else os.path.expanduser(asked.ssh_key_path)  # noqa: ASYNC240, PTH111
-    target = ssh.Target(asked.ssh_host, asked.ssh_port, asked.ssh_user, key_path)
+    is_same = known is not None and (known.ssh_host, known.ssh_port) == (asked.ssh_host, asked.ssh_port)
+    pinned = known.host_key if known is not None and is_same else None
+    target = ssh.Target(asked.ssh_host, asked.ssh_port, asked.ssh_user, key_path, pinned)
     say("ssh_test", f"Testing SSH connection to {asked.ssh_host}")
     async with ssh.connect(
         target,
@@ -139,7 +164,7 @@ async def _describe(asked: wire.Beehive, settings: Settings, tell: Tell) -> wire
         install_path=machine.absolute(asked.install_path),
         tunnel=asked.tunnel,
         host_key=connection.host_key,
-        last_connected_unix=None,
+        last_connected_unix=time.time(),
         last_error=None,
         status="reachable",
         backends=machine.backends if asked.backends is None else list(asked.backends),

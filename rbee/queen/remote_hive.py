@@ -250,6 +250,8 @@ class RemoteHive:
         """Bring rbee to the node, or take the version before back; a hive of another version is ended then."""
         row, name = self.row, self.row.node_name
         sources = self.settings.remote.git_repo_dir or f"{row.install_path}/src"
+        if self._installing.locked():
+            self._tell(tell, "wait", f"Waiting for another installation on {name} to end")
         async with self._installing, self.dial() as connection:
             installer = Installer(connection, row, tell)
             if asked.rollback:

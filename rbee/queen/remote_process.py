@@ -9,6 +9,7 @@ import trio
 from rbee.adapters import announce
 from rbee.errors import AlreadyRunningError, RbeeError, SpawnFailedError, SpawnTimeoutError
 from rbee.queen import remote_script
+from rbee.queen.installer import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +52,7 @@ async def start(connection: Connection, row: BeehiveRow, settings: Settings, tel
 async def _start_once(connection: Connection, row: BeehiveRow, settings: Settings, tell: Tell) -> Running | None:
     limits, binary = settings.timeouts, settings.remote.binary_path
     parameters = {
-        "python": "" if binary else f"{row.install_path}/bin/python",
+        "python": "" if binary else f"{row.install_path}/bin/{PYTHON}",
         "program": binary or f"{row.install_path}/bin/rbee",
         "config": f"{row.install_path}/config.toml",
         "lock": lock_of(row),

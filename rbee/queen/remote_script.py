@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import rbee.data
 from rbee.errors import SshFailedError
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     from rbee.adapters.ssh import Connection
 
+SHOWN: Final = 200
+"""Characters of what a failed command said last."""
 Said = dict[str, list[str]]
 """What a script said, by name, in order."""
 
@@ -44,9 +46,11 @@ async def run(
 
     head = [f"mark={mark}", 'say() { printf \'%s %s %s\\n\' "$mark" "$1" "$2"; }']
     head += [f"{key}={shlex.quote(value)}" for key, value in parameters.items()]
-    body = (Path(rbee.data.__path__[0]) / "remote" / f"{name}.sh").read_text(encoding="utf-8")
-    done = await connection.run("exec sh -s", "\n".join([*head, body]).encode(), hear)
+    text = (Path(rbee.data.__path__[0]) / "remote" / f"{name}.sh").read_text(encoding="utf-8")
+    # In braces the shell reads all of it before it does any of it, so a lost connection cuts no command short.
+    done = await connection.run("exec sh -s", "\n".join([*head, "{", text, "}"]).encode(), hear)
     if done.code != 0:
-        last = done.errors.strip().splitlines()[-1:] or [f"exit code {done.code}"]
-        raise SshFailedError(f"a command failed on the other side: {last[0]}", reason="command", exit_code=done.code)
+        last = [line.strip() for line in (done.output + done.errors).splitlines() if line.strip()][-1:]
+        words = last[0][:SHOWN] if last else f"exit code {done.code}"
+        raise SshFailedError(f"a command failed on the other side: {words}", reason="command", exit_code=done.code)
     return said

@@ -16,7 +16,7 @@ INSTALL: Final = "/v2/registry/beehives/install"
 
 DEFAULT_INSTALL_PATH: Final = "~/.local/share/rbee/node"
 
-_HOST: Final = r"^[A-Za-z0-9:_\[]([A-Za-z0-9._:%\[\]-]{0,253})\Z"
+_HOST: Final = r"^[A-Za-z0-9:_][A-Za-z0-9._:%-]{0,253}\Z"
 _USER: Final = r"^[A-Za-z_][A-Za-z0-9._-]{0,62}\$?\Z"
 _PATH: Final = r"^(/|~/)[^\x00-\x1f\x7f]*\Z"
 _BRANCH: Final = r"^(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9._/-]{0,200}\Z"

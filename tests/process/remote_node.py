@@ -52,7 +52,7 @@ class RemoteNode:
         self.install = folder / "rbee"
         (self.install / "bin").mkdir(parents=True)
         (self.install / "state").mkdir(mode=0o700)
-        self._script("python", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
+        self._script("rbee-python", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')
         self.install_program()
         self.settings: dict[str, dict[str, Any]] = {
             "paths": {"state_dir": str(self.install / "state")},
@@ -98,7 +98,7 @@ class RemoteNode:
 
     def command(self, *arguments: str) -> list[str]:
         """Return the command line with which a user there runs the program of this installation."""
-        return [str(self.install / "bin/python"), str(self.install / "bin/rbee"), *arguments]
+        return [str(self.install / "bin/rbee-python"), str(self.install / "bin/rbee"), *arguments]
 
     @property
     def env(self) -> dict[str, str]:

@@ -128,7 +128,7 @@ def test_a_users_hive_that_only_its_machine_reaches(swarm: Swarm, node: RemoteNo
             lambda node: (node.install / "bin/rbee").unlink(),
             ["rbee is not installed there", "rbee setup install --node"],
         ),
-        (lambda node: (node.install / "bin/python").unlink(), ["python is missing in its install path"]),
+        (lambda node: (node.install / "bin/rbee-python").unlink(), ["rbee-python is missing in its install path"]),
         (lambda node: (node.install / "token").unlink(), ["the swarm's token is missing", "rbee setup install --node"]),
         (lambda node: node.configure(worker={"slots": 0}), ["worker.slots", "config.toml"]),
         (

@@ -5,7 +5,7 @@ cd "$install/bin" 2>/dev/null && [ -f rbee.previous ] || {
 }
 RBEE_CACHE="$install/cache"
 export RBEE_CACHE
-if ! said=$(./python ./rbee.previous --version 2>&1 </dev/null); then
+if ! said=$(./rbee-python ./rbee.previous --version 2>&1 </dev/null); then
     say broken "$(printf '%s' "$said" | tail -n 1)"
     exit 0
 fi

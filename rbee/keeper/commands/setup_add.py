@@ -41,13 +41,14 @@ GIVEN: Final = {
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen connect to the machine, and store the node if that works."""
     fields = _fields(options)
-    if not options.is_update:
-        convert(fields, Beehive, strict=True)  # what is wrong is refused before anything starts
+    # What is wrong is refused before anything starts; an update's other fields are in the registry.
+    standing = {"ssh_host": "unknown", "ssh_user": "unknown"} if options.is_update else {}
+    asked = convert(standing | fields, Beehive, strict=True)
 
     async def command(hurry: trio.Event) -> Result:
         own = Options(options.config, options.debug)
         async with session.use(settings, terminal, hurry, options=own) as queen:
-            node = await _merged(queen, fields) if options.is_update else convert(fields, Beehive, strict=True)
+            node = await _merged(queen, fields, asked) if options.is_update else asked
             return Result(notes=(await _store(queen, node, terminal, is_update=options.is_update),))
 
     return interrupt.run(command)
@@ -62,16 +63,15 @@ def _fields(options: Namespace) -> dict[str, Any]:
     return fields
 
 
-async def _merged(queen: QueenClient, fields: dict[str, Any]) -> Beehive:
+async def _merged(queen: QueenClient, fields: dict[str, Any], asked: Beehive) -> Beehive:
     """Return the registered node with what is to change; an unknown name is the queen's to refuse."""
     for row in await queen.nodes():
-        if row.node_name == fields["node_name"]:
+        if row.node_name == asked.node_name:
             known = msgspec.structs.asdict(row)
             kept = {name: known[name] for name in Beehive.__struct_fields__ if name in known}
             # What the machine has is looked up anew.
-            kept |= {"backends": None, "devices": None}
-            return convert(kept | fields, Beehive, strict=True)
-    return convert({"ssh_host": "unknown", "ssh_user": "unknown"} | fields, Beehive, strict=True)
+            return convert(kept | {"backends": None, "devices": None} | fields, Beehive, strict=True)
+    return asked
 
 
 async def _store(queen: QueenClient, node: Beehive, terminal: Terminal, *, is_update: bool) -> str:

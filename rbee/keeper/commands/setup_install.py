@@ -30,7 +30,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     async def command(hurry: trio.Event) -> Result:
         async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
             done = await _follow(queen, request, terminal)
-        return Result(notes=(done.message[:1].upper() + done.message[1:] + ".",))
+        return Result(notes=(f"{done.message}.",))
 
     return interrupt.run(command)
 

@@ -22,7 +22,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
 
     async def command(hurry: trio.Event) -> Result:
         async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
-            await queen.remove_node(options.name)
+            await queen.remove_node(options.name, terminal.narrate)
         note = f"Node {options.name} was removed from the registry. What is installed there stays."
         return Result(notes=(note,))
 
