@@ -19,6 +19,7 @@ from rbee.queen import routes
 from rbee.queen.local_hive import LocalHive
 from rbee.queen.nodes import Nodes
 from rbee.queen.registry import MIGRATIONS, Registry
+from rbee.queen.tasks import Tasks
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -66,7 +67,8 @@ async def _serve(
     hive = LocalHive(settings, token, options.config, ephemeral=options.ephemeral)
     nodes = Nodes(settings, token, registry, hive)
     async with trio.open_nursery() as nursery:
-        app = routes.build(nodes, registry, settings, token, nursery, stopping)
+        tasks = Tasks()
+        app = routes.build(nodes, registry, tasks, settings, token, nursery, stopping)
         server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         await nursery.start(nodes.run)
@@ -79,6 +81,7 @@ async def _serve(
         log.info("shutting down")
         notifier.stopping("Ending what the queen has started", settings.timeouts.ending)
         failure = await nodes.end(stopping.urgent)
+        tasks.end()
         await server.stop()
         nursery.cancel_scope.cancel()
     log.info("the queen has ended")

@@ -19,7 +19,6 @@ from rbee.queen.endings import explained
 from rbee.queen.placement import Wanted
 from rbee.queen.relay import relay
 from rbee.queen.swarm import workers_of
-from rbee.queen.tasks import Task, Tasks
 from rbee.wire import model_ref
 from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
@@ -35,17 +34,23 @@ if TYPE_CHECKING:
     from rbee.queen.node import Node
     from rbee.queen.nodes import Nodes
     from rbee.queen.registry import Registry
+    from rbee.queen.tasks import Task, Tasks
     from rbee.wire.common import Narration
 
     Tell = Callable[[Narration], None]
 
 
 def build(
-    nodes: Nodes, registry: Registry, settings: Settings, token: str, nursery: trio.Nursery, stopping: Stopping
+    nodes: Nodes,
+    registry: Registry,
+    tasks: Tasks,
+    settings: Settings,
+    token: str,
+    nursery: trio.Nursery,
+    stopping: Stopping,
 ) -> QuartTrio:
     """Return the application; streams are fed by tasks in `nursery`."""
     app = new_app("queen-rbee", lambda _: [token], {wire.HEALTH})
-    tasks = Tasks()
 
     def node_named(name: str) -> Node:
         convert({"node": name}, wire.NodeQuery)

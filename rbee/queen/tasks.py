@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import CancelledError, InvalidRequestError
+from rbee.errors import CancelledError, DrainingError, InvalidRequestError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from rbee.errors import RbeeError
 
 REMEMBERED: Final = 1000
 """Ended requests that are still known by name; their worker may be generating for them."""
@@ -23,6 +25,7 @@ class Task:
     """One request; `worker` is (URL, key) once it is placed."""
 
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
+    cause: RbeeError = field(default_factory=lambda: CancelledError("the request was cancelled"))
     running: bool = True
     worker: tuple[str, str] | None = None
 
@@ -40,7 +43,7 @@ class Tasks:
 
     @contextmanager
     def track(self, request_id: str) -> Iterator[Task]:
-        """Run a request's work in the block; `cancel` makes it raise CancelledError.
+        """Run a request's work in the block; `cancel` makes it raise CancelledError, and `end` DrainingError.
 
         Raises InvalidRequestError when a request of this id runs already.
         """
@@ -57,7 +60,7 @@ class Tasks:
         finally:
             task.running = False
         if task.scope.cancelled_caught:
-            raise CancelledError("the request was cancelled")
+            raise task.cause
 
     def cancel(self, request_id: str) -> tuple[str, str] | None:
         """Stop placing the request; returns the worker that has it, if one has."""
@@ -65,6 +68,13 @@ class Tasks:
             return None
         task.scope.cancel()
         return task.worker
+
+    def end(self) -> None:
+        """Stop every request that still runs: what it waits for has ended, and the queen does too."""
+        for task in self._tasks.values():
+            if task.running:
+                task.cause = DrainingError("the queen is shutting down")
+                task.scope.cancel()
 
     def _trim(self) -> None:
         for request_id in list(self._tasks)[:-REMEMBERED]:

@@ -21,6 +21,7 @@ from rbee.hive.workers import LocalMachine
 from rbee.queen.local_hive import LocalHive
 from rbee.queen.nodes import Nodes
 from rbee.queen.registry import MIGRATIONS, Registry
+from rbee.queen.tasks import Tasks
 from rbee.wire import hive as hive_wire
 from rbee.wire import queen as queen_wire
 from rbee.wire import registry as registry_wire
@@ -55,7 +56,7 @@ async def apps(
     nodes = Nodes(settings, TOKEN, registry, LocalHive(settings, TOKEN, None, ephemeral=False))
     await nursery.start(nodes.run)
     yield {
-        "queen": rbee.queen.routes.build(nodes, registry, settings, TOKEN, nursery, Stopping()),
+        "queen": rbee.queen.routes.build(nodes, registry, Tasks(), settings, TOKEN, nursery, Stopping()),
         "hive": rbee.hive.routes.build(hive, TOKEN, tmp_path, nursery, lambda: None),
     }
     await store.close()

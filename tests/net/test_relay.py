@@ -15,6 +15,7 @@ from rbee.adapters.lifecycle import Stopping
 from rbee.adapters.tokens import worker_key
 from rbee.queen import routes
 from rbee.queen.node import Placed
+from rbee.queen.tasks import Tasks
 from rbee.wire import worker as wire
 from rbee.wire.hive import EndedWorker, WorkerList
 
@@ -107,7 +108,7 @@ async def queen(
 ) -> AsyncIterator[httpx.AsyncClient]:
     nodes = cast("Nodes", OneNode(worker))
     registry = cast("Registry", None)  # no task asks it
-    url = await serve_app(routes.build(nodes, registry, config.Settings(), TOKEN, nursery, Stopping()))
+    url = await serve_app(routes.build(nodes, registry, Tasks(), config.Settings(), TOKEN, nursery, Stopping()))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
         yield client

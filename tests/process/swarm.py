@@ -109,7 +109,8 @@ def said_by(row: dict[str, Any]) -> str:
 class Client:
     """Somebody who asked for text: what has come of it, and how it ended.
 
-    `outcome` is `complete`, or `error` with the words in `said`; anything else is a fault of ours.
+    `outcome` is `complete`, `error` with the words in `said`, or `broken` where the connection ended in a way that
+    clients take for an error; anything else is a fault of ours.
     """
 
     def __init__(self, name: str) -> None:
@@ -201,7 +202,7 @@ class Relayed(Client):
         try:
             self._read()
         except httpx.TransportError as exc:
-            self.outcome, self.said = "error", f"{type(exc).__name__}: {exc}"
+            self.outcome, self.said = "broken", f"{type(exc).__name__}: {exc}"
         finally:
             self._queen.close()
             self.ended.set()

@@ -60,7 +60,9 @@ def expected(case: Case, client: Client) -> str:
         # Running requests are waited for. A model that is not loaded yet is given up, and a keeper then asks anew.
         return "error" if case.state == "loading" and is_relayed else "complete"
     # Workers outlive queen and hive, and only what the queen relays goes through her.
-    return "error" if case.victim == "worker" or (case.victim == "queen" and is_relayed) else "complete"
+    if case.victim == "queen" and is_relayed:
+        return "broken"
+    return "error" if case.victim == "worker" else "complete"
 
 
 class Models(NamedTuple):

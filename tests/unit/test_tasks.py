@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.errors import CancelledError, InvalidRequestError
+from rbee.errors import CancelledError, DrainingError, InvalidRequestError
 from rbee.queen import tasks as module
 from rbee.queen.tasks import Tasks
 
@@ -32,6 +32,25 @@ async def test_a_request_that_is_being_placed_is_cancelled() -> None:
         await trio.testing.wait_all_tasks_blocked()
         assert tasks.cancel("x") is None
         await ended.wait()
+
+
+async def test_at_the_end_every_request_that_still_runs_is_told_so() -> None:
+    tasks = Tasks()
+    ended = []
+
+    async def run(name: str) -> None:
+        with pytest.raises(DrainingError), tasks.track(name):
+            await trio.sleep_forever()
+        ended.append(name)
+
+    with tasks.track("over"):
+        pass
+    async with trio.open_nursery() as nursery:
+        for name in ("x", "y"):
+            nursery.start_soon(run, name)
+        await trio.testing.wait_all_tasks_blocked()
+        tasks.end()
+    assert sorted(ended) == ["x", "y"]
 
 
 async def test_others_are_left_alone() -> None:
