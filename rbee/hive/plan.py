@@ -37,8 +37,19 @@ async def plan(request: SpawnRequest, settings: Settings, tell: Callable[[Narrat
     size = path.stat().st_size
     slots = request.slots or settings.worker.slots
     context = request.context or settings.worker.context or _default_context(header)
-    needed = preflight.memory_needed(size, header.kv_bytes_per_token() or 0, slots * context)
-    spec = Spec(str(ref), str(path), placement.backend, placement.device, placement.resource, slots, context, needed)
+    cache_per_token = (header.kv_bytes_per_token() or 0) * slots
+    needed = preflight.memory_needed(size, cache_per_token, context)
+    spec = Spec(
+        str(ref),
+        str(path),
+        placement.backend,
+        placement.device,
+        placement.resource,
+        slots,
+        context,
+        needed,
+        cache_per_token,
+    )
     megabytes = f"{needed / preflight.MEGABYTE:.0f} of {available_memory(spec) / preflight.MEGABYTE:.0f} MB"
     tell(
         Narration(

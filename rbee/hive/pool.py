@@ -108,7 +108,13 @@ class Pool:
         """
         if self.stopping:
             raise DrainingError("the hive is shutting down and starts no workers")
-        preflight.check_memory(spec.memory, available - self.reserved(spec.resource, spec.device), spec.resource)
+        preflight.check_memory(
+            spec.memory,
+            available - self.reserved(spec.resource, spec.device),
+            spec.resource,
+            context=spec.context,
+            cache_per_token=spec.cache_per_token,
+        )
         worker = Worker(worker_id, spec, "starting", now, deadline=now + self.limits.worker_ready)
         self.workers[worker_id] = worker
         return [Launch(worker)]

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 OVERHEAD: Final = 1.2
 """Weights take their file's size, and compute buffers about a fifth of it more."""
 MEGABYTE: Final = 1_000_000
+SHORTEST_CONTEXT: Final = 256
+"""Tokens; below that hardly any prompt and answer find room."""
+CONTEXT_STEP: Final = 64
 PREFERRED: Final = ("cuda", "metal", "vulkan", "cpu")
 
 
@@ -53,15 +56,37 @@ def choose_device(backends: Sequence[Backend], backend: str | None, device: int 
     return Placement(name, index, "ram" if name == "cpu" else "vram")
 
 
-def check_memory(needed: int, available: int, resource: str) -> None:
-    """Raise OutOfMemoryError, with both numbers in MB, when `needed` bytes do not fit."""
+def check_memory(
+    needed: int, available: int, resource: str, *, context: int | None = None, cache_per_token: int = 0
+) -> None:
+    """Raise OutOfMemoryError, with both numbers in MB, when `needed` bytes do not fit.
+
+    Where the model fits with a shorter context than `context`, of which each token takes `cache_per_token` bytes, the
+    advice names the longest.
+    """
     if needed <= available:
         return
     # Below zero where workers that are starting will take more than is left.
     required_mb, available_mb = -(-needed // MEGABYTE), max(0, available // MEGABYTE)
+    longest = _longest_context(needed, available, context, cache_per_token)
+    details = {} if longest is None else {"longest_context": longest}
     raise OutOfMemoryError(
         f"the model needs {required_mb} MB of {resource.upper()}, and {available_mb} MB are available",
+        hint=None
+        if longest is None
+        else f"it fits with a context of {longest} tokens instead of {context} (`context` under [worker]), "
+        "with fewer slots, or in a smaller quantisation",
         required=required_mb,
         available=available_mb,
         resource=resource,
+        **details,
     )
+
+
+def _longest_context(needed: int, available: int, context: int | None, cache_per_token: int) -> int | None:
+    """Return the longest context with which the model fits, or None where that is too short to be of use."""
+    if context is None or cache_per_token <= 0:
+        return None
+    without = needed - context * cache_per_token
+    longest = (available - without) // cache_per_token
+    return longest // CONTEXT_STEP * CONTEXT_STEP if longest >= SHORTEST_CONTEXT else None

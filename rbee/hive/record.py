@@ -14,7 +14,10 @@ Phase = Literal["starting", "loading", "serving", "failed", "ending"]
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What a worker is to be; `memory` is what it will take (bytes of `resource`)."""
+    """What a worker is to be; `memory` is what it will take (bytes of `resource`).
+
+    `cache_per_token` is how much of that goes with each token of the context, over all slots.
+    """
 
     model_ref: str
     path: str
@@ -24,6 +27,7 @@ class Spec:
     slots: int
     context: int | None
     memory: int
+    cache_per_token: int = 0
 
 
 @dataclass(slots=True)

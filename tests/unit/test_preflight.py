@@ -108,3 +108,23 @@ def test_a_backend_without_devices_has_no_first_one() -> None:
 
 def test_the_processor_comes_last() -> None:
     assert preflight.PREFERRED[-1] == "cpu"
+
+
+def test_the_longest_context_that_fits_is_offered() -> None:
+    """1000 MB of weights and 100 MB for each 1000 tokens: with 1350 MB there is room for 3500."""
+    per_token = MEGABYTE // 10
+    needed = 1000 * MEGABYTE + 4096 * per_token
+    with pytest.raises(OutOfMemoryError) as caught:
+        check_memory(needed, 1350 * MEGABYTE, "ram", context=4096, cache_per_token=per_token)
+    assert caught.value.details["longest_context"] == 3456  # in steps of 64
+    assert "a context of 3456 tokens instead of 4096" in (caught.value.hint or "")
+    check_memory(1000 * MEGABYTE + 3456 * per_token, 1350 * MEGABYTE, "ram")
+
+
+@pytest.mark.parametrize(("context", "per_token"), [(None, 100), (4096, 0), (4096, MEGABYTE)])
+def test_where_no_context_would_do_none_is_offered(context: int | None, per_token: int) -> None:
+    needed = 1000 * MEGABYTE + 4096 * per_token + 1
+    with pytest.raises(OutOfMemoryError) as caught:
+        check_memory(needed, 1000 * MEGABYTE + 255 * per_token, "ram", context=context, cache_per_token=per_token)
+    assert "longest_context" not in caught.value.details
+    assert "smaller quantisation" in (caught.value.hint or "")
