@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import os
-import re
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rbee.adapters.log_lines import Stacks
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
 LAST_LINES: Final = 20
@@ -17,8 +17,6 @@ MAX_BYTES: Final = 65536
 """How much of a log is read; what is older is not news."""
 MAX_WIDTH: Final = 500
 """Characters of one line; a longer one is cut."""
-_STACK: Final = re.compile(r"Traceback \(most recent call last\):|.*\(most recent call first\):|Extension modules: ")
-"""How the interpreter begins the stack of a failure (traceback, faulthandler): what follows indented is the stack."""
 
 
 def last_lines(path: Path, count: int = LAST_LINES) -> list[str]:
@@ -30,7 +28,7 @@ def last_lines(path: Path, count: int = LAST_LINES) -> list[str]:
     found: list[str] = []
     for file in (path, path.with_name(f"{path.name}.1")):
         if len(found) < count:
-            found[:0] = [line for raw in _without_stacks(_read(file)) for line in _said(raw)]
+            found[:0] = [line for raw in filter(Stacks().keeps, _read(file)) for line in _said(raw)]
     return found[-count:]
 
 
@@ -60,16 +58,6 @@ def _read(path: Path) -> list[str]:
         return []
     # Where reading began is seldom where a line begins, and half a JSON object tells nobody anything.
     return lines[1:] if start and len(lines) > 1 else lines
-
-
-def _without_stacks(lines: list[str]) -> Iterator[str]:
-    inside = False
-    for line in lines:
-        if _STACK.match(line):
-            inside = True
-        elif not (inside and line.startswith(" ")):
-            inside = False
-            yield line
 
 
 def _said(line: str) -> list[str]:

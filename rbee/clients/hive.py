@@ -9,9 +9,13 @@ from rbee.clients.connected import Connected
 from rbee.errors import InternalError, SpawnFailedError
 from rbee.wire import hive as wire
 from rbee.wire.common import Health, Narration
+from rbee.wire.logs import HIVE_LOGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from rbee.wire.logs import LogQuery
 
 
 _EVENTS: Final[dict[str, type[wire.HiveEvent]]] = {
@@ -42,6 +46,10 @@ class HiveClient(Connected):
             async for event in events:
                 if (kind := _EVENTS.get(event.name)) is not None:
                     heard(http.decode_event(event.data, kind))
+
+    def logs(self, query: LogQuery) -> AbstractAsyncContextManager[http.EventStream]:
+        """Open the stream of the node's logs; each event is a LogLine."""
+        return http.events(self._http, "GET", f"{HIVE_LOGS}?lines={query.lines}&follow={query.follow}".lower())
 
     async def spawn(self, request: wire.SpawnRequest, tell: Callable[[Narration], None]) -> wire.SpawnReply:
         """Start a worker, passing on what the hive narrates; returns once the worker answers HTTP."""

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlencode
 
 from rbee.adapters import http
 from rbee.clients.connected import Connected
 from rbee.errors import InternalError
 from rbee.wire import queen, registry
 from rbee.wire.common import Narration, Request
+from rbee.wire.logs import QUEEN_LOGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
+
+    from rbee.wire.logs import NodeLogQuery
 
 
 class QueenClient(Connected):
@@ -44,6 +48,11 @@ class QueenClient(Connected):
             params={"node": node},
             delays=self._delays,
         )
+
+    def logs(self, query: NodeLogQuery) -> AbstractAsyncContextManager[http.EventStream]:
+        """Open the stream of a node's logs; each event is a LogLine. Raises NodeNotFoundError."""
+        asked = urlencode({"node": query.node, "lines": query.lines, "follow": str(query.follow).lower()})
+        return http.events(self._http, "GET", f"{QUEEN_LOGS}?{asked}")
 
     async def nodes(self) -> list[registry.BeehiveRow]:
         """List the registered nodes, by name."""

@@ -77,6 +77,7 @@ async def _serve(
                 hive,
                 token,
                 settings.paths.models,
+                settings.logs_dir,
                 nursery,
                 stopping.ask,
                 started_by=options.started_by,

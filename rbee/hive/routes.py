@@ -11,7 +11,7 @@ from quart import Request, Response, request
 from rbee import __version__
 from rbee.adapters import host, metrics, sse
 from rbee.adapters.app import answer, body, check_key, empty, new_app, streamed, wants_stream
-from rbee.hive import view
+from rbee.hive import log_routes, view
 from rbee.wire import hive as wire
 from rbee.wire.common import API_VERSION, Health
 
@@ -28,6 +28,7 @@ def build(
     hive: Hive,
     token: str,
     models_dir: Path,
+    logs_dir: Path,
     nursery: trio.Nursery,
     stop: Callable[[], None],
     *,
@@ -104,6 +105,7 @@ def build(
             content_type=metrics.CONTENT_TYPE,
         )
 
+    log_routes.add(app, logs_dir, nursery, heartbeat=heartbeat)
     return app
 
 

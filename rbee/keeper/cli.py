@@ -102,7 +102,8 @@ def _show(result: Result, options: Namespace, terminal: Terminal) -> None:
     if options.json:
         import msgspec
 
-        terminal.data(msgspec.json.encode(result.data).decode())
+        if result.data is not None:
+            terminal.data(msgspec.json.encode(result.data).decode())
     elif result.text:
         terminal.data(result.text)
     if result.failure is not None:

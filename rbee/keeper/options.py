@@ -21,6 +21,7 @@ add a machine
 see what there is
   status           what runs where
   workers          list the workers that hold a model, or ask for their health
+  logs             what the hive and the workers of a node write, also live
   detect           backends and devices of this machine
 
 keep it running (otherwise everything ends with the command)
@@ -80,6 +81,19 @@ INSTALL_EXAMPLES: Final = """\
 Beside the program: rbee-keeper, queen-rbee, rbee-hive and llm-worker-rbee, the same program under other names.
 """
 
+LOGS: Final = """\
+Show the logs of a node's hive and its workers, the newest lines last.
+
+The logs of this host can be read without any daemon. Times are local.
+"""
+
+LOGS_EXAMPLES: Final = """\
+examples
+  rbee logs
+  rbee logs --node attic --follow
+  rbee logs --lines 10000 --json
+"""
+
 WORKERS_USAGE: Final = "rbee workers {list,health} [options]"
 WORKERS_HELP: Final = """\
   list     the workers of all nodes
@@ -115,6 +129,7 @@ class Command(NamedTuple):
 COMMANDS: Final = (
     Command("infer", "rbee.keeper.commands.infer", INFER, INFER_EXAMPLES),
     Command("status", "rbee.keeper.commands.status", "Show the queen, the nodes and the workers.\n"),
+    Command("logs", "rbee.keeper.commands.logs", LOGS, LOGS_EXAMPLES),
     Command(
         "detect",
         "rbee.keeper.commands.detect",
@@ -213,7 +228,11 @@ def _parser() -> Parser:
     made["workers health"].add_argument(
         "--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)"
     )
-    for name in ("status", "detect", "workers list", "workers health", "setup list-nodes"):
+    add = made["logs"].add_argument
+    add("--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)")
+    add("-f", "--follow", action="store_true", default=False, help="go on with what is written, until Ctrl+C")
+    add("--lines", metavar="N", default=200, type=whole(0, 10_000), help="how many lines to begin with (default 200)")
+    for name in ("status", "logs", "detect", "workers list", "workers health", "setup list-nodes"):
         made[name].add_argument("--json", action="store_true", help="print JSON")
     for parser in made.values():
         _general_options(parser)

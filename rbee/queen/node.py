@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
@@ -26,7 +26,7 @@ from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from rbee.clients.hive import HiveClient
     from rbee.queen.link import HiveLink
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 100
+LOOK_SECONDS: Final = 2.0
+"""For a hive to say that it is there, where a command asks what there is."""
 SUCCESSION_SECONDS: Final = 60.0
 """For a hive that shuts down to be gone: it lets running requests end first."""
 SUCCESSION_PAUSE: Final = 0.5
@@ -139,6 +141,25 @@ class Node:
     def reach(self, url: str) -> str:
         """Return the URL at which the queen reaches a worker of this node."""
         return self._hive.reach(url)
+
+    @asynccontextmanager
+    async def reached(self) -> AsyncIterator[HiveClient]:
+        """Open a connection to the node's hive; starts nothing.
+
+        Raises ConnectionTimeoutError when it does not answer within LOOK_SECONDS, or why it cannot be used.
+        """
+        url = None
+        with trio.move_on_after(LOOK_SECONDS):
+            url = await self._hive.find()
+        if url is None:
+            raise ConnectionTimeoutError(
+                f"no hive answers on node {self.name}",
+                hint=f'`rbee infer --node {self.name} --prompt "…"` starts it where it does not run, '
+                "and says why where it cannot",
+                node=self.name,
+            )
+        async with self._hive.connect(url) as client:
+            yield client
 
     async def workers(self) -> WorkerList | None:
         """Return the node's workers, or None when its hive does not answer; starts nothing."""

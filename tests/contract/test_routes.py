@@ -57,7 +57,7 @@ async def apps(
     await nursery.start(nodes.run)
     yield {
         "queen": rbee.queen.routes.build(nodes, registry, Tasks(), settings, TOKEN, nursery, Stopping()),
-        "hive": rbee.hive.routes.build(hive, TOKEN, tmp_path, nursery, lambda: None),
+        "hive": rbee.hive.routes.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None),
     }
     await store.close()
     await nodes_store.close()

@@ -1,0 +1,88 @@
+"""Shows the logs of a node's hive and workers."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from rbee.adapters import http, instance, node_logs
+from rbee.errors import ConnectionTimeoutError
+from rbee.keeper import interrupt, render, session
+from rbee.keeper.result import Result
+from rbee.keeper.start import Options
+from rbee.keeper.text import Text
+from rbee.wire.decode import convert
+from rbee.wire.logs import LogLine, NodeLogQuery
+from rbee.wire.queen import LOCAL_NODE
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import trio
+
+    from rbee.adapters.config import Settings
+    from rbee.keeper.terminal import Terminal
+
+SOURCE_WIDTH: Final = len("worker-01234567")
+"""A worker is told by the first eight digits of its id."""
+
+
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+    """Write the lines as they come, until the last one or Ctrl+C."""
+    node = options.node or settings.defaults.node or LOCAL_NODE
+    query = convert({"node": node, "lines": options.lines, "follow": options.follow}, NodeLogQuery)
+    show = _as_json if options.json else _as_text
+    text = Text(terminal)
+
+    async def tell(lines: list[LogLine]) -> None:
+        if lines:
+            await text.write("".join(f"{show(query.node, line)}\n" for line in lines))
+
+    async def command(hurry: trio.Event) -> Result:
+        try:
+            if query.node == LOCAL_NODE and await _are_here(settings):
+                await node_logs.read(settings.logs_dir, query, tell)
+            else:
+                own = Options(options.config, options.debug)
+                async with session.use(settings, terminal, hurry, options=own) as queen, queen.logs(query) as events:
+                    async for event in events:
+                        await tell([http.decode_event(event.data, LogLine)])
+        except http.StreamLostError as exc:
+            raise ConnectionTimeoutError(
+                "the queen was lost while the logs were read", hint=f"its log is {settings.logs_dir / 'queen.log'}"
+            ) from exc
+        finally:
+            await text.cut()
+        return Result()
+
+    return interrupt.run(command)
+
+
+async def _are_here(settings: Settings) -> bool:
+    """Tell whether `local` is this host with our own state folder: then no daemon needs to run."""
+    return instance.find(settings.state_dir, "queen") is not None or await session.find(settings) is None
+
+
+def _as_json(node: str, line: LogLine) -> str:
+    keys = {"time": line.time, "level": line.level, "message": line.message, "correlation_id": line.correlation_id}
+    return msgspec.json.encode({"node": node, "source": line.source, **keys}).decode()
+
+
+def _as_text(_node: str, line: LogLine) -> str:
+    level = f"{line.level}: " if line.level not in (None, "info", "debug") else ""
+    head = f"{_time(line.time):<23}  {render.clean(line.source)[:SOURCE_WIDTH]:<{SOURCE_WIDTH}}  "
+    first, *others = [render.clean(part) for part in (level + line.message).splitlines()] or [""]
+    # No line may look as if another source had written it.
+    return "\n".join([head + first, *(" " * len(head) + other for other in others)])
+
+
+def _time(text: str | None) -> str:
+    if text is None:
+        return ""
+    try:
+        when = datetime.fromisoformat(text).astimezone()
+    except (ValueError, OverflowError):
+        return render.clean(text)[:23]
+    return when.strftime("%Y-%m-%d %H:%M:%S.") + f"{when.microsecond // 1000:03d}"

@@ -1,0 +1,78 @@
+"""The queen's HTTP interface to the logs of its nodes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quart import request
+
+from rbee.adapters import http, instance, node_logs, sse
+from rbee.adapters.app import streamed
+from rbee.errors import ConnectionTimeoutError, RbeeError
+from rbee.wire import logs as wire
+from rbee.wire.decode import convert
+from rbee.wire.queen import LOCAL_NODE
+
+if TYPE_CHECKING:
+    import trio
+    from quart import Response
+    from quart_trio import QuartTrio
+
+    from rbee.adapters.config import Settings
+    from rbee.queen.node import Node
+    from rbee.queen.nodes import Nodes
+
+
+def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery) -> None:
+    """Add the route; streams are fed by tasks in `nursery`."""
+
+    @app.get(wire.QUEEN_LOGS)
+    async def logs() -> Response:
+        query = convert(request.args.to_dict(), wire.NodeLogQuery)
+        node = nodes.get(query.node)
+
+        async def produce(send: sse.Send) -> None:
+            if await _are_here(node, settings):
+                await _read(query, settings, send)
+            else:
+                await _pass_on(node, query, send)
+
+        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
+
+
+async def _are_here(node: Node, settings: Settings) -> bool:
+    """Tell whether the node's logs are in our own folder: those of `local`, also when its hive does not run.
+
+    But for a hive of this host that another state folder belongs to.
+    """
+    if node.name != LOCAL_NODE:
+        return False
+    if instance.find(settings.state_dir, "hive") is not None:
+        return True
+    try:
+        async with node.reached():
+            return False
+    except RbeeError:
+        return True
+
+
+async def _read(query: wire.LogQuery, settings: Settings, send: sse.Send) -> None:
+    async def tell(lines: list[wire.LogLine]) -> None:
+        if lines:
+            await send.send(b"".join(map(sse.event, lines)))
+
+    await node_logs.read(settings.logs_dir, query, tell)
+
+
+async def _pass_on(node: Node, query: wire.LogQuery, send: sse.Send) -> None:
+    try:
+        async with node.reached() as hive, hive.logs(query) as events:
+            async for event in events:
+                # Taken apart and put together again: another machine may send anything, and only lines are passed on.
+                await send.send(sse.event(http.decode_event(event.data, wire.LogLine)))
+    except http.StreamLostError as exc:
+        raise ConnectionTimeoutError(
+            f"the hive on {node.name} was lost while its logs were read",
+            hint=f"`rbee workers health --node {node.name}` shows whether it answers again",
+            node=node.name,
+        ) from exc
