@@ -18,6 +18,7 @@ STEPS = (
     "crashing",
     "daemons",
     "failing",
+    "health",
     "inference",
     "installing",
     "launching",

@@ -76,7 +76,7 @@ Feature: What the user sees when something fails
 
   @h6
   Scenario: An inference that takes too long
-    Given inferences may take 1 second
+    Given inferences may take 3 seconds
     And a model that writes without end
     When the user runs infer with that model
     Then it exits with 1

@@ -38,9 +38,9 @@ def _loading_limit(machine: Machine) -> None:
     machine.env["RBEE_TIMEOUTS_LOADING"] = "1"
 
 
-@given("inferences may take 1 second")
+@given("inferences may take 3 seconds")
 def _inference_limit(machine: Machine) -> None:
-    machine.env["RBEE_TIMEOUTS_INFERENCE"] = "1"
+    machine.env["RBEE_TIMEOUTS_INFERENCE"] = "3"
 
 
 @given("a model that writes without end")
@@ -195,7 +195,7 @@ def _names_host(machine: Machine, seen: dict[str, Any]) -> None:
 @then("stderr says after how many seconds and tokens it was given up")
 def _given_up(seen: dict[str, Any]) -> None:
     text = seen["done"].stderr.decode()
-    found = re.search(r"^rbee: .*\b1 s\b.*?(\d+)(?: of 16000)? tokens", text, re.MULTILINE)
+    found = re.search(r"^rbee: .*\b3 s\b.*?(\d+)(?: of 16000)? tokens", text, re.MULTILINE)
     assert found, text
     assert int(found[1]) > 0
 

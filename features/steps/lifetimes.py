@@ -37,15 +37,6 @@ def _idle_limit(machine: Machine, idle: str, every: str | None) -> None:
         machine.env["RBEE_TIMEOUTS_HEALTH_INTERVAL"] = every
 
 
-@given("workers are asked for their health every 0.3 seconds, and have 0.5 to answer")
-def _health_limits(machine: Machine) -> None:
-    machine.env |= {
-        "RBEE_TIMEOUTS_HEALTH_INTERVAL": "0.3",
-        "RBEE_TIMEOUTS_HEALTH": "0.5",
-        "RBEE_TIMEOUTS_UNLOAD": "1",
-    }
-
-
 def _spawn(machine: Machine, model: str = BUNDLED) -> dict[str, Any]:
     with machine.hive() as hive:
         answer = hive.post("/v1/workers/spawn", json={"model_ref": model})
@@ -159,20 +150,6 @@ def _idle_end(machine: Machine, seen: dict[str, Any]) -> None:
     _ended_by_itself(machine, row)
 
 
-@then("the worker's health is polled")
-def _polled(machine: Machine, seen: dict[str, Any]) -> None:
-    def last() -> float:
-        (row,) = machine.workers()
-        seen["row"] = row
-        assert row["state"] == "idle"
-        return float(row["last_health_at"])
-
-    first = last()
-    wait_until(lambda: last() > first, 5)
-    second = last()
-    wait_until(lambda: last() > second, 5)
-
-
 @then("a second worker can be started")
 def _second(machine: Machine, seen: dict[str, Any]) -> None:
     spawned = _spawn(machine)
@@ -191,32 +168,6 @@ def _same_hive(machine: Machine, seen: dict[str, Any]) -> None:
     assert health.json()["status"] == "alive"
     assert set(machine.processes()) == {seen["hive"].pid}
     assert seen["hive"].poll() is None
-
-
-@when("the worker hangs")
-def _hang(seen: dict[str, Any]) -> None:
-    os.kill(seen["row"]["pid"], signal.SIGSTOP)
-
-
-@then("it is listed as unhealthy")
-def _unhealthy(machine: Machine, seen: dict[str, Any]) -> None:
-    row = machine.wait_for_worker("unhealthy")
-    assert (row["id"], row["slots_available"]) == (seen["row"]["id"], 0)
-
-
-@then("after 3 checks it is removed, and its process is gone")
-def _removed(machine: Machine, seen: dict[str, Any]) -> None:
-    wait_until(lambda: not machine.workers())
-    assert seen["row"]["pid"] not in machine.processes()
-
-
-@then("the hive's log says that it did not answer 3 health checks")
-def _three_checks(machine: Machine, seen: dict[str, Any]) -> None:
-    failed = [line for line in machine.hive_log() if "did not answer its health check" in line["message"]]
-    assert len(failed) == 3
-    (error,) = [line["message"] for line in machine.hive_log() if line["level"] == "error"]
-    assert "did not answer 3 health checks" in error
-    assert str(seen["row"]["pid"]) in error
 
 
 @then("queen and hive live on")
