@@ -268,6 +268,12 @@ class Swarm:
             assert b'"ready"' in announced.read()
         return psutil.Process(child.pid)
 
+    def kill_queen(self) -> None:
+        """Kill the queen that runs, and forget it."""
+        queen = self._queens.pop()
+        queen.kill()
+        queen.wait()
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         command = [sys.executable, "-m", "rbee", *arguments]
@@ -280,6 +286,18 @@ class Swarm:
             text=True,
             timeout=PATIENCE,
             check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a command."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "rbee", *arguments],
+            cwd=ROOT,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def ask(self, model: str, tokens: int, *, prompt: str | None = "A") -> Keeper:
