@@ -21,6 +21,7 @@ from rbee.errors import (
 )
 from rbee.queen import placement
 from rbee.queen.hive_view import HiveView
+from rbee.queen.ranking import Candidate, devices_of
 from rbee.queen.waiting import Queue
 from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerGone, WorkerList, WorkerRow
@@ -160,6 +161,21 @@ class Node:
             )
         async with self._hive.connect(url) as client:
             yield client
+
+    async def candidate(self) -> Candidate:
+        """Say what the node could do for a request, in at most LOOK_SECONDS; starts nothing.
+
+        One whose hive did not answer when it was last looked for costs no time.
+        """
+        with trio.move_on_after(LOOK_SECONDS):
+            try:
+                if await self._view.is_followed():
+                    async with self.reached() as client:
+                        rows, backends = (await client.workers()).workers, await client.backends()
+                        return Candidate(self.name, True, rows, devices_of(backends))
+            except RbeeError as exc:
+                log.info("the hive of %s says nothing of itself: %s", self.name, exc.message)
+        return Candidate(self.name, False, [], await self._hive.devices())
 
     async def workers(self) -> WorkerList | None:
         """Return the node's workers, or None when its hive does not answer; starts nothing."""

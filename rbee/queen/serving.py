@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
 from rbee.adapters import sse, tokens
-from rbee.errors import AllSlotsBusyError, WorkerFailedError
+from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
+from rbee.queen import ranking
 from rbee.queen.endings import explained
 from rbee.queen.node import Placed
 from rbee.queen.placement import Wanted
 from rbee.queen.relay import Reached
 from rbee.wire import model_ref
 from rbee.wire import queen as wire
+from rbee.wire.common import Narration
 from rbee.wire.decode import convert
 
 if TYPE_CHECKING:
@@ -83,7 +86,26 @@ class Request:
         return Reached(handle.worker_id, handle.node, url, handle.api_key, self._settings.timeouts)
 
     async def _choose(self, tell: Tell) -> wire.TaskHandle:
-        node = self._nodes.get(_node_name(self._asked, self._settings))
+        if (name := _node_name(self._asked, self._settings)) is not None:
+            return await self._place_at(name, tell)
+        if len(nodes := self._nodes.all()) == 1:
+            return await self._place_at(nodes[0].name, tell)
+        choices = ranking.rank(await _candidates(nodes), self._wanted)
+        for choice, after in zip_longest(choices, choices[1:]):
+            human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
+            tell(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
+            try:
+                return await self._place_at(choice.node, tell)
+            except RbeeError as exc:
+                # Of one whose hive runs, all else is for the user to know.
+                if after is None or (choice.is_running and not isinstance(exc, ConnectionTimeoutError)):
+                    raise
+                human = f"{choice.node} cannot take the request: {exc.message.splitlines()[0]}"
+                tell(Narration(actor="queen-rbee", action="skip_node", target=choice.node, human=human))
+        raise AssertionError
+
+    async def _place_at(self, name: str, tell: Tell) -> wire.TaskHandle:
+        node = self._nodes.get(name)
         if self._asked.worker_id is not None:
             placed = await _known(node, self._asked.worker_id)
         else:
@@ -99,10 +121,24 @@ class Request:
         )
 
 
+async def _candidates(nodes: list[Node]) -> list[ranking.Candidate]:
+    """Ask all nodes at once what they could do; each answers within a bounded time."""
+    found: list[ranking.Candidate] = []
+
+    async def ask(node: Node) -> None:
+        found.append(await node.candidate())
+
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            nursery.start_soon(ask, node)
+    return found
+
+
 def check(asked: wire.TaskRequest, nodes: Nodes, settings: Settings) -> None:
     """Refuse what is wrong with a request before anything is started. Raises InvalidRequestError, NodeNotFoundError."""
     _wanted(asked, settings)
-    nodes.get(_node_name(asked, settings))
+    if (name := _node_name(asked, settings)) is not None:
+        nodes.get(name)
 
 
 def _wanted(asked: wire.TaskRequest, settings: Settings) -> Wanted:
@@ -110,9 +146,10 @@ def _wanted(asked: wire.TaskRequest, settings: Settings) -> Wanted:
     return Wanted(str(ref), asked.backend, asked.device)
 
 
-def _node_name(asked: wire.TaskRequest, settings: Settings) -> str:
-    name = asked.node or settings.defaults.node or wire.LOCAL_NODE
-    return convert({"node": name}, wire.NodeQuery).node
+def _node_name(asked: wire.TaskRequest, settings: Settings) -> str | None:
+    """Return the node that the user has named, with the request or in the configuration."""
+    name = asked.node or settings.defaults.node
+    return None if name is None else convert({"node": name}, wire.NodeQuery).node
 
 
 async def _known(node: Node, worker_id: str) -> Placed:

@@ -94,6 +94,9 @@ class OneNode:
     def get(self, name: str) -> StandIn:
         return self._node
 
+    def all(self) -> list[StandIn]:
+        return [self._node]
+
 
 @pytest.fixture
 async def worker(nursery: trio.Nursery, serve_app: Callable[[QuartTrio], Awaitable[str]]) -> StandIn:
