@@ -21,7 +21,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="real workers need the engine")
+pytestmark = [
+    pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="real workers need the engine"),
+    # Seconds where the processors are free; each wait has a bound of its own.
+    pytest.mark.timeout(120),
+]
 
 STOPPED_SECONDS = 3.0
 """Less than the limits within which daemons and clients answer each other: nobody need notice."""
