@@ -86,6 +86,14 @@ class ModelAccessDeniedError(RbeeError):
     status = 403
 
 
+class ModelInUseError(RbeeError):
+    """`details`: workers, the ids of those that have it."""
+
+    code = "MODEL_IN_USE"
+    status = 409
+    advice = "`rbee workers list` shows the workers; one that is idle for some minutes ends by itself"
+
+
 class DownloadFailedError(RbeeError):
     code = "DOWNLOAD_FAILED"
     status = 502

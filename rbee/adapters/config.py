@@ -80,6 +80,15 @@ class Remote(_Section, kw_only=True):
     git_repo_dir: AbsolutePath | None = None
 
 
+class Hub(_Section, kw_only=True):
+    """Of the Hugging Face hub, whose address is that of its own tools: the environment's `HF_ENDPOINT`.
+
+    `private_redirects` lets it send us to addresses of private networks, as a mirror within one may.
+    """
+
+    private_redirects: bool = False
+
+
 class Logs(_Section, kw_only=True):
     """`max_bytes` bounds each log file, and the older one beside it; `kept_workers` counts logs of ended workers."""
 
@@ -96,6 +105,8 @@ class Timeouts(_Section, kw_only=True):
     call: Seconds = 5  # one short call between daemons
     call_delays: Attempts = (0, 0.1, 0.2)  # of a call that is safe to repeat
     busy_delays: Retries = (1, 2, 4)  # of a request for which all slots were busy
+    download_delays: Retries = (0.1, 0.2, 0.4, 0.8, 1.6)  # of a file, which goes on at its last byte
+    download_stall: Seconds = 60  # without a byte of a download, before that counts as a failure
     ready_poll: Seconds = 0.1  # between two questions whether a worker is ready, at first
     ready_poll_most: Seconds = 2  # and at last
     start: Seconds = 30  # a queen or hive, until it answers
@@ -136,6 +147,7 @@ class Settings(_Section, kw_only=True):
     paths: Paths = msgspec.field(default_factory=Paths)
     defaults: Defaults = msgspec.field(default_factory=Defaults)
     remote: Remote = msgspec.field(default_factory=Remote)
+    hub: Hub = msgspec.field(default_factory=Hub)
     logs: Logs = msgspec.field(default_factory=Logs)
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
     auth: Auth = msgspec.field(default_factory=Auth)
@@ -162,6 +174,7 @@ _SECTIONS: Final[dict[str, type[_Section]]] = {
     "paths": Paths,
     "defaults": Defaults,
     "remote": Remote,
+    "hub": Hub,
     "logs": Logs,
     "timeouts": Timeouts,
     "auth": Auth,

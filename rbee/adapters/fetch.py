@@ -13,7 +13,7 @@ from rbee.adapters.web import BrokenError
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, InsufficientDiskError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     import httpx
@@ -34,13 +34,6 @@ class Resource(NamedTuple):
     sha256: str | None
 
 
-class Patience(NamedTuple):
-    """Attempts in all, and the seconds before the second one; each further one waits twice as long."""
-
-    attempts: int = 6
-    delay: float = 0.1
-
-
 class Step(NamedTuple):
     """What is told while a file is fetched: `bytes_done` of it are there."""
 
@@ -58,15 +51,18 @@ class Retry(NamedTuple):
 
 
 class Fetch:
-    """One file on its way; `run` blocks, and `stop` ends it from another thread."""
+    """One file on its way; `run` blocks, and `stop` ends it from another thread.
+
+    `delays` are the seconds before each attempt after the first.
+    """
 
     def __init__(
-        self, web: Web, resource: Resource, to: Path, patience: Patience, tell: Callable[[Step | Retry], None]
+        self, web: Web, resource: Resource, to: Path, delays: Sequence[float], tell: Callable[[Step | Retry], None]
     ) -> None:
         self._web = web
         self._resource = resource
         self._to = to
-        self._patience = patience
+        self._delays = delays
         self._say = tell
         self._told_at = 0.0
         self._stopped = threading.Event()
@@ -121,19 +117,18 @@ class Fetch:
 
     def _complete(self, part: Part) -> None:
         """Bring the part to its full size, in several attempts."""
-        attempts, delay = self._patience
-        for attempt in range(1, attempts + 1):
+        attempts = len(self._delays) + 1
+        for attempt, delay in enumerate((*self._delays, None), 1):
             try:
                 self._attempt(part)
             except BrokenError as exc:
                 if self._stopped.is_set():
                     raise _given_up() from exc
-                if attempt == attempts:
+                if delay is None:
                     raise self._failed(part, attempt, exc) from exc
                 self._tell(Retry(attempt + 1, attempts, delay, str(exc)))
                 if self._stopped.wait(delay):
                     raise _given_up() from exc
-                delay *= 2
             else:
                 return
 

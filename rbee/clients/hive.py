@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 from rbee.adapters import http
 from rbee.clients.connected import Connected
-from rbee.errors import InternalError, SpawnFailedError
+from rbee.clients.told import told
+from rbee.errors import DownloadFailedError, InternalError, SpawnFailedError
 from rbee.wire import hive as wire
-from rbee.wire.common import Health, Narration
+from rbee.wire import models as model_wire
+from rbee.wire.common import Health
 from rbee.wire.logs import HIVE_LOGS
 
 if TYPE_CHECKING:
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from rbee.wire.logs import LogQuery
+    from rbee.wire.progress import Told
 
 
 _EVENTS: Final[dict[str, type[wire.HiveEvent]]] = {
@@ -37,11 +41,6 @@ class HiveClient(Connected):
         """Return the hive's workers, and those that ended without being asked to."""
         return await http.call(self._http, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=self._delays)
 
-    async def backends(self) -> list[wire.Backend]:
-        """Return what workers there can run on, with the memory that is free now."""
-        found = await http.call(self._http, "GET", wire.BACKENDS, wire.BackendList, delays=self._delays)
-        return found.backends
-
     async def follow(self, heard: Callable[[wire.HiveEvent], None]) -> None:
         """Hold the hive's event stream and pass on what it tells, first the whole state, then each change.
 
@@ -56,18 +55,48 @@ class HiveClient(Connected):
         """Open the stream of the node's logs; each event is a LogLine."""
         return http.events(self._http, "GET", f"{HIVE_LOGS}?lines={query.lines}&follow={query.follow}".lower())
 
-    async def spawn(self, request: wire.SpawnRequest, tell: Callable[[Narration], None]) -> wire.SpawnReply:
-        """Start a worker, passing on what the hive narrates; returns once the worker answers HTTP."""
+    async def spawn(self, request: wire.SpawnRequest, tell: Callable[[Told], None]) -> wire.SpawnReply:
+        """Start a worker, passing on what the hive tells; returns once the worker answers HTTP."""
         try:
             async with http.events(self._http, "POST", wire.WORKERS_SPAWN, body=request) as events:
                 async for event in events:
-                    if event.name == "narration":
-                        tell(http.decode_event(event.data, Narration))
-                    else:
+                    if (message := told(event)) is None:
                         return http.decode_event(event.data, wire.SpawnReply)
+                    tell(message)
         except http.StreamLostError as exc:
             raise SpawnFailedError(f"the hive was lost while it started the worker: {exc}") from exc
         raise InternalError("the hive ended the start of a worker without a result")
+
+    async def models(self) -> list[model_wire.ModelRow]:
+        """Return the hive's catalogue."""
+        found = await http.call(self._http, "GET", model_wire.LIST, model_wire.ModelList, delays=self._delays)
+        return found.models
+
+    async def pull(self, reference: str, tell: Callable[[Told], None]) -> model_wire.ModelRow:
+        """Have a model fetched where it is not there; whoever is cancelled here no longer keeps it going."""
+        request = model_wire.ModelRequest(model_ref=reference)
+        try:
+            async with http.events(self._http, "POST", model_wire.DOWNLOAD, body=request) as events:
+                async for event in events:
+                    if (message := told(event)) is None:
+                        return http.decode_event(event.data, model_wire.ModelRow)
+                    tell(message)
+        except http.StreamLostError as exc:
+            raise DownloadFailedError(
+                f"the hive was lost while it fetched the model: {exc}", hint="the next try goes on where this one ended"
+            ) from exc
+        raise InternalError("the hive ended a download without a result")
+
+    async def show_model(self, reference: str) -> model_wire.ModelDetails:
+        """Describe a model that is there, by its reference or id. Raises ModelNotFoundError."""
+        params = {"model_ref": reference}
+        return await http.call(
+            self._http, "GET", model_wire.SHOW, model_wire.ModelDetails, params=params, delays=self._delays
+        )
+
+    async def remove_model(self, model_id: str) -> None:
+        """Remove a model from the node's disk. Raises ModelNotFoundError or ModelInUseError."""
+        await http.call(self._http, "DELETE", model_wire.MODEL.format(id=quote(model_id, safe="")), bytes)
 
     async def shutdown(self) -> None:
         """Ask the hive to end; it answers before it does."""

@@ -16,7 +16,9 @@ from rbee.adapters.instance import Place
 from rbee.adapters.notify import Notifier
 from rbee.adapters.store import Store
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
-from rbee.hive import reconcile, routes, state
+from rbee.hive import model_routes, reconcile, routes, state
+from rbee.hive.catalogue import Catalogue
+from rbee.hive.library import Library
 from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits
 from rbee.hive.workers import LocalMachine
@@ -64,8 +66,11 @@ async def _serve(
         settings.hive.host, settings.hive.port, setting="--port, `port` under [hive], or RBEE_HIVE_PORT"
     )
     url = serve.base_url(listener)
+    catalogue = Catalogue(settings.paths.models, store.transact)
+    await catalogue.reconcile()
+    library = Library(settings, catalogue)
     machine = LocalMachine(
-        settings, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral
+        settings, library, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral
     )
     await machine.remove_old_logs({known.id for known in surviving})
     hive = Hive(_limits(settings.timeouts), machine, store.transact)
@@ -83,6 +88,8 @@ async def _serve(
                 started_by=options.started_by,
                 heartbeat=settings.timeouts.heartbeat,
             )
+            model_routes.add(app, hive, library, nursery, settings.timeouts.heartbeat)
+            await nursery.start(library.downloads.run)
             server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
             await nursery.start(server.run)
             place.publish(url, __version__, ephemeral=options.ephemeral, started_by=options.started_by)
@@ -90,7 +97,7 @@ async def _serve(
             announcer.ready(Ready(url, os.getpid(), __version__))
             notifier.ready(f"The hive answers at {url}")
             nursery.start_soon(notifier.keep_alive)
-            nursery.start_soon(_pass_on, stopping, hive, notifier, settings.timeouts.ending)
+            nursery.start_soon(_pass_on, stopping, hive, library, notifier, settings.timeouts.ending)
             await hive.run()
             await server.stop()
             nursery.cancel_scope.cancel()
@@ -121,10 +128,11 @@ def _token(settings: Settings, *, started_by: str) -> str:
     return token
 
 
-async def _pass_on(stopping: Stopping, hive: Hive, notifier: Notifier, seconds: float) -> None:
+async def _pass_on(stopping: Stopping, hive: Hive, library: Library, notifier: Notifier, seconds: float) -> None:
     await stopping.asked.wait()
     log.info("shutting down")
     notifier.stopping("Ending the workers", seconds)
+    library.downloads.stop()
     hive.stop()
     await stopping.urgent.wait()
     hive.hurry()

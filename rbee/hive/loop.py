@@ -26,6 +26,7 @@ from rbee.hive.effects import Answer, AskToEnd, CheckHealth, Follow, Forget, Kee
 from rbee.hive.pool import Ending, Limits, Pool
 from rbee.hive.record import Spec
 from rbee.wire import hive as wire
+from rbee.wire import model_ref
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
@@ -36,9 +37,11 @@ if TYPE_CHECKING:
     from rbee.hive.machine import Child, Machine
     from rbee.hive.record import Ended, Worker
     from rbee.hive.state import LastKnown
+    from rbee.wire.models import ModelRow
+    from rbee.wire.progress import Told
     from rbee.wire.worker import WorkerStatus
 
-    Tell = Callable[[Narration], None]
+    Tell = Callable[[Told], None]
     Decision = Callable[[], list[Effect]]
     Transact = Callable[[Work], Awaitable[Any]]
 
@@ -132,6 +135,22 @@ class Hive:
     async def end_worker(self, worker_id: str) -> None:
         """Begin to end a worker. Raises WorkerNotFoundError."""
         await self._ask(lambda: self._pool.end(worker_id, trio.current_time()))
+
+    async def users_of(self, row: ModelRow) -> list[str]:
+        """Return the ids of the workers that have a model, those that still start too."""
+        found: list[str] = []
+
+        def look() -> list[Effect]:
+            for worker in self._pool.workers.values():
+                # Of a worker that an earlier hive started the reference alone is known, and it may be another name.
+                ref = model_ref.parse(worker.spec.model_ref)
+                adopted = not worker.spec.path and (ref.provider, ref.reference) == (row.provider, row.reference)
+                if adopted or worker.spec.path == row.local_path:
+                    found.append(worker.id)
+            return []
+
+        await self._ask(look)
+        return found
 
     def adopt(self, known: LastKnown) -> None:
         """Take over a worker that an earlier hive left running."""
@@ -273,7 +292,7 @@ class Hive:
         log.info("worker %s ended: %s", worker.id, ending.how)
         self._decide(lambda: self._pool.exited(worker.id, ending, announced))
 
-    async def _listen(self, child: Child, tell: Tell, announced: list[RbeeError]) -> None:
+    async def _listen(self, child: Child, tell: Callable[[Narration], None], announced: list[RbeeError]) -> None:
         try:
             await child.listen(tell)
         except announce.SilentEndError:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rbee.hive.record import Spec, Worker
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest
+    from rbee.wire.progress import Told
     from rbee.wire.worker import WorkerStatus
 
 
@@ -39,7 +40,7 @@ class Child(Protocol):
 class Machine(Protocol):
     """Starts, asks and ends workers."""
 
-    async def plan(self, request: SpawnRequest, tell: Callable[[Narration], None]) -> Spec:
+    async def plan(self, request: SpawnRequest, tell: Callable[[Told], None]) -> Spec:
         """Check a request and return what exactly is to be started; raises why it cannot be."""
         ...
 

@@ -16,32 +16,35 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.config import Settings
+    from rbee.hive.library import Library
     from rbee.wire.gguf import ModelHeader
     from rbee.wire.hive import SpawnRequest
+    from rbee.wire.progress import Told
 
 DEFAULT_CONTEXT: Final = 4096
 """Tokens of one request where nothing else is configured, or the model's own context where that is less."""
 
 
-async def plan(request: SpawnRequest, settings: Settings, tell: Callable[[Narration], None]) -> Spec:
+async def plan(request: SpawnRequest, settings: Settings, library: Library, tell: Callable[[Told], None]) -> Spec:
     """Check everything that can be known before a process is started, and tell the sizes.
 
-    Raises InvalidRequestError, ModelNotFoundError, ModelLoadFailedError, BackendUnavailableError or
-    DeviceOutOfRangeError. Whether the memory is there is decided by the pool, which knows what else is starting.
+    A model of the hub is fetched where it is not here. Raises InvalidRequestError, ModelNotFoundError,
+    ModelLoadFailedError, BackendUnavailableError, DeviceOutOfRangeError, or why a model could not be fetched. Whether
+    the memory is there is decided by the pool, which knows what else is starting.
     """
     ref = model_ref.parse(request.reference())
     backends = await trio.to_thread.run_sync(host.backends)
     placement = preflight.choose_device(backends, request.backend, request.device)
-    path = models.locate(ref)
-    header = await models.read_header(path)
-    size = path.stat().st_size
+    located = await library.provide(ref, tell)
+    with library.planned(located):
+        header = await models.read_header(located.path)
     slots = request.slots or settings.worker.slots
     context = request.context or settings.worker.context or _default_context(header)
     cache_per_token = (header.kv_bytes_per_token() or 0) * slots
-    needed = preflight.memory_needed(size, cache_per_token, context)
+    needed = preflight.memory_needed(located.size, cache_per_token, context)
     spec = Spec(
         str(ref),
-        str(path),
+        str(located.path),
         placement.backend,
         placement.device,
         placement.resource,

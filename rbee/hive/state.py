@@ -46,6 +46,12 @@ MIGRATIONS: Final = (
     ALTER TABLE workers ADD COLUMN resource TEXT NOT NULL DEFAULT 'ram';
     ALTER TABLE workers ADD COLUMN memory INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    CREATE TABLE model_names (
+        name TEXT PRIMARY KEY,
+        model_id TEXT NOT NULL
+    );
+    """,
 )
 """Scripts in order; a change appends one and never edits one."""
 

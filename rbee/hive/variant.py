@@ -41,7 +41,7 @@ def choose(ref: ModelRef, files: Sequence[HubFile]) -> Choice:
 
     Raises ModelNotFoundError or InvalidRequestError (an ambiguous reference), both listing what there is.
     """
-    models = _models(files)
+    models = group(files)
     if not models:
         raise ModelNotFoundError(f"{ref.reference} holds no GGUF file", model=str(ref))
     wanted = ref.variant
@@ -60,8 +60,11 @@ def choose(ref: ModelRef, files: Sequence[HubFile]) -> Choice:
     return _only(ref, preferred or list(models), models, None)
 
 
-def _models(files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
-    """Group the files by model: split ones belong together, in order, and only where all parts are there."""
+def group(files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
+    """Return the models among the files, by the stem of their names.
+
+    The files of a split one belong together, in order, and only where all of them are there.
+    """
     models: dict[str, list[HubFile]] = {}
     for file in sorted(files, key=lambda file: file.name):
         is_model = file.name.lower().endswith(".gguf") and not _AUXILIARY.search(file.name)

@@ -20,9 +20,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
+    from rbee.hive.library import Library
     from rbee.hive.record import Spec, Worker
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest
+    from rbee.wire.progress import Told
     from rbee.wire.worker import WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -84,6 +86,7 @@ class LocalMachine:
     def __init__(
         self,
         settings: Settings,
+        library: Library,
         token: str,
         url: str,
         worker_host: str,
@@ -92,14 +95,15 @@ class LocalMachine:
         ephemeral: bool = False,
     ) -> None:
         self._settings = settings
+        self._library = library
         self._token = token
         self._url = url
         self._worker_host = worker_host
         self._advertise = advertise
         self._ephemeral = ephemeral
 
-    async def plan(self, request: SpawnRequest, tell: Callable[[Narration], None]) -> Spec:
-        return await plan(request, self._settings, tell)
+    async def plan(self, request: SpawnRequest, tell: Callable[[Told], None]) -> Spec:
+        return await plan(request, self._settings, self._library, tell)
 
     def available_memory(self, spec: Spec) -> int:
         return available_memory(spec)

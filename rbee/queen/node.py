@@ -12,6 +12,7 @@ import trio
 from rbee.adapters.logs import correlation
 from rbee.errors import (
     AllSlotsBusyError,
+    CancelledError,
     ConnectionTimeoutError,
     DrainingError,
     InternalError,
@@ -21,7 +22,7 @@ from rbee.errors import (
 )
 from rbee.queen import placement
 from rbee.queen.hive_view import HiveView
-from rbee.queen.ranking import Candidate, devices_of
+from rbee.queen.starting import Starting
 from rbee.queen.waiting import Queue
 from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerGone, WorkerList, WorkerRow
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
     from rbee.queen.placement import Wanted
     from rbee.wire.common import WorkerState
     from rbee.wire.hive import HiveEvent
+    from rbee.wire.progress import Told
 
-    Tell = Callable[[Narration], None]
+    Tell = Callable[[Told], None]
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +79,20 @@ class _Order:
         self.done.set()
 
 
+class _Visit:
+    """Someone wants to ask the node's hive something, and have it started if need be."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+        self.correlation_id = correlation.get()
+        self.done = trio.Event()
+        self.result: str | RbeeError = InternalError("the queen ended")
+
+    def settle(self, result: str | RbeeError) -> None:
+        self.result = result
+        self.done.set()
+
+
 class _GivenUp(NamedTuple):
     """Nobody waits for this order any longer."""
 
@@ -90,7 +106,7 @@ class _Started(NamedTuple):
     result: SpawnReply | RbeeError
 
 
-_Message = _Order | _GivenUp | _Started | WorkerList | WorkerRow | WorkerGone | None
+_Message = _Order | _Visit | _GivenUp | _Started | WorkerList | WorkerRow | WorkerGone | None
 """What a node's inbox holds; None stands for a hive whose event stream was lost."""
 
 
@@ -102,12 +118,12 @@ class Node:
         self._hive = hive
         self._view = HiveView(hive)
         self._send, self._inbox = trio.open_memory_channel["_Message"](math.inf)
-        self._starting: dict[Wanted, list[_Order]] = {}
+        self._starting: dict[Wanted, Starting[_Order]] = {}
         self._queue: Queue[_Order] = Queue(max_waiting)
         # What the event stream has told; an answer to a call of ours may be older.
         self._rows: dict[str, WorkerRow] = {}
         self._is_seen = False
-        self._current: _Order | None = None
+        self._current: _Order | _Visit | None = None
 
     async def place(self, wanted: Wanted, tell: Tell, wait: float = 0) -> Placed:
         """Return a worker for `wanted`, started if need be; what happens is told meanwhile.
@@ -162,20 +178,19 @@ class Node:
         async with self._hive.connect(url) as client:
             yield client
 
-    async def candidate(self) -> Candidate:
-        """Say what the node could do for a request, in at most LOOK_SECONDS; starts nothing.
-
-        One whose hive did not answer when it was last looked for costs no time.
-        """
-        with trio.move_on_after(LOOK_SECONDS):
-            try:
-                if await self._view.is_followed():
-                    async with self.reached() as client:
-                        rows, backends = (await client.workers()).workers, await client.backends()
-                        return Candidate(self.name, True, rows, devices_of(backends))
-            except RbeeError as exc:
-                log.info("the hive of %s says nothing of itself: %s", self.name, exc.message)
-        return Candidate(self.name, False, [], await self._hive.devices())
+    @asynccontextmanager
+    async def visit(self, tell: Tell) -> AsyncIterator[HiveClient]:
+        """Open a connection to the node's hive, which is started if need be. Raises why it could not be."""
+        visit = _Visit(tell)
+        try:
+            self._send.send_nowait(visit)
+        except trio.BrokenResourceError:
+            raise DrainingError("the queen is shutting down") from None
+        await visit.done.wait()
+        if isinstance(visit.result, RbeeError):
+            raise visit.result
+        async with self._hive.connect(visit.result) as client:
+            yield client
 
     async def workers(self) -> WorkerList | None:
         """Return the node's workers, or None when its hive does not answer; starts nothing."""
@@ -203,18 +218,18 @@ class Node:
                         await self._take(message, nursery)
                     self._dispatch()
         finally:
-            waiting = [order for orders in self._starting.values() for order in orders]
-            for order in [*waiting, *self._queue.waiters, self._current, *self._unread()]:
-                if order is not None and not order.done.is_set():
-                    order.settle(DrainingError("the queen is shutting down"))
+            waiting = [order for start in self._starting.values() for order in start.waiting]
+            for asked in [*waiting, *self._queue.waiters, self._current, *self._unread()]:
+                if asked is not None and not asked.done.is_set():
+                    asked.settle(DrainingError("the queen is shutting down"))
             self._inbox.close()
 
-    def _unread(self) -> Iterator[_Order]:
-        """Yield the orders that came while another one was handled."""
+    def _unread(self) -> Iterator[_Order | _Visit]:
+        """Yield what was asked while something else was handled."""
         with suppress(trio.WouldBlock):
             while True:
                 message = self._inbox.receive_nowait()
-                if isinstance(message, _Order):
+                if isinstance(message, _Order | _Visit):
                     yield message
 
     async def _take(self, message: _Message, nursery: trio.Nursery) -> None:
@@ -227,6 +242,12 @@ class Node:
                 self._current = None
             case _GivenUp(order=order):
                 self._queue.remove(order)
+                if (start := self._starting.get(order.wanted)) is not None:
+                    start.leave(order)
+            case _Visit():
+                self._current = message
+                await self._welcome(message)
+                self._current = None
             case _Started():
                 self._settle_start(message)
             case None:
@@ -258,8 +279,8 @@ class Node:
         self._queue.promises.forget(worker_id)
 
     async def _handle(self, order: _Order, nursery: trio.Nursery) -> None:
-        if (waiting := self._starting.get(order.wanted)) is not None:
-            waiting.append(order)
+        if (start := self._starting.get(order.wanted)) is not None:
+            start.join(order)
             return
         correlation.set(order.correlation_id)  # what is asked and logged for this order, by the tasks it starts too
         try:
@@ -279,8 +300,9 @@ class Node:
         now = trio.current_time()
         found = placement.choose_worker(rows, order.wanted)
         if found is None:
-            self._starting[order.wanted] = [order]
-            nursery.start_soon(self._start, url, order.wanted)
+            scope = trio.CancelScope()
+            start = self._starting[order.wanted] = Starting(order, scope.cancel)
+            nursery.start_soon(self._start, url, order.wanted, start, scope)
         elif (free := self._queue.choose(rows, order.wanted, now)) is not None:
             self._queue.promises.make(free, now)
             self._settle_at(order, free)
@@ -288,6 +310,15 @@ class Node:
             self._let_wait(order)
         else:
             self._settle_at(order, found)
+
+    async def _welcome(self, visit: _Visit) -> None:
+        correlation.set(visit.correlation_id)
+        try:
+            visit.settle(await self._hive.ensure(visit.tell))
+            self._view.look()
+        except RbeeError as exc:
+            exc.details.setdefault("node", self.name)
+            visit.settle(exc)
 
     def _refuse(self, order: _Order, error: RbeeError) -> None:
         """Answer an order with an error; one that only the end of this hive stands in the way of waits for the next."""
@@ -341,24 +372,25 @@ class Node:
             order.patience.deadline = math.inf
             self._send.send_nowait(order)
 
-    async def _start(self, url: str, wanted: Wanted) -> None:
-        def tell(narration: Narration) -> None:
-            for order in self._starting[wanted]:
-                order.tell(narration)
-
+    async def _start(self, url: str, wanted: Wanted, start: Starting[_Order], scope: trio.CancelScope) -> None:
         request = SpawnRequest(model_ref=wanted.model_ref, backend=wanted.backend, device=wanted.device, reuse=True)
-        result: SpawnReply | RbeeError
-        try:
-            async with self._hive.connect(url) as client:
-                result = await client.spawn(request, tell)
-        except RbeeError as exc:
-            result = exc
-            if isinstance(exc, DrainingError):
-                await trio.sleep(SUCCESSION_PAUSE)
+        result: SpawnReply | RbeeError = CancelledError("nobody waits for the download any longer")
+        with scope:
+            try:
+                async with self._hive.connect(url) as client:
+                    result = await client.spawn(request, start.tell)
+            except RbeeError as exc:
+                result = exc
+                if isinstance(exc, DrainingError):
+                    await trio.sleep(SUCCESSION_PAUSE)
         self._send.send_nowait(_Started(wanted, result))
 
     def _settle_start(self, started: _Started) -> None:
-        orders = self._starting.pop(started.wanted)
+        orders = self._starting.pop(started.wanted).waiting
+        if isinstance(started.result, CancelledError):
+            for order in orders:
+                self._send.send_nowait(order)  # they came when it was ending already
+            return
         if isinstance(started.result, RbeeError):
             started.result.details.setdefault("node", self.name)
             for order in orders:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from rbee.wire.common import Message, Narration
+from rbee.wire.download import DownloadEvent
 
 
 class Progress(Message, kw_only=True):
-    """How far a model's loading, a download or a copy is: which fields are set depends on `stage`.
+    """How far a model's loading or a copy is: which fields are set depends on `stage`.
 
     Sizes in bytes, but `vram_mb` in MB and `speed_mbps` in MB a second.
     """
@@ -20,5 +21,5 @@ class Progress(Message, kw_only=True):
     speed_mbps: float = 0.0
 
 
-Told = Narration | Progress
+Told = Narration | Progress | DownloadEvent
 """What is told while something is done."""

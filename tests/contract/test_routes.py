@@ -14,7 +14,9 @@ import rbee.queen.routes
 from rbee.adapters import config
 from rbee.adapters.lifecycle import Stopping
 from rbee.adapters.store import Store
-from rbee.hive import state
+from rbee.hive import model_routes, state
+from rbee.hive.catalogue import Catalogue
+from rbee.hive.library import Library
 from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits
 from rbee.hive.workers import LocalMachine
@@ -23,6 +25,7 @@ from rbee.queen.nodes import Nodes
 from rbee.queen.registry import MIGRATIONS, Registry
 from rbee.queen.tasks import Tasks
 from rbee.wire import hive as hive_wire
+from rbee.wire import models as models_wire
 from rbee.wire import queen as queen_wire
 from rbee.wire import registry as registry_wire
 
@@ -48,16 +51,19 @@ async def apps(
     monkeypatch.setenv("RBEE_HIVE_PORT", "0")
     settings = config.load()
     store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
-    machine = LocalMachine(settings, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
+    library = Library(settings, Catalogue(settings.paths.models, store.transact))
+    machine = LocalMachine(settings, library, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
     hive = Hive(Limits(), machine, store.transact)
     nursery.start_soon(hive.run)
     nodes_store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
     registry = Registry(nodes_store)
     nodes = Nodes(settings, TOKEN, registry, LocalHive(settings, TOKEN, None, ephemeral=False))
     await nursery.start(nodes.run)
+    hive_app = rbee.hive.routes.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None)
+    model_routes.add(hive_app, hive, library, nursery, 10)
     yield {
         "queen": rbee.queen.routes.build(nodes, registry, Tasks(), settings, TOKEN, nursery, Stopping()),
-        "hive": rbee.hive.routes.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None),
+        "hive": hive_app,
     }
     await store.close()
     await nodes_store.close()
@@ -113,8 +119,8 @@ async def test_a_method_that_a_path_does_not_take_is_an_error_object(
         for path, methods in routes(apps[role]):
             for method in METHODS - methods:
                 error = check(await client.request(method, path), 404, 405)
-                if method == "DELETE" and error["code"] == "WORKER_NOT_FOUND":
-                    continue  # the path stands where a worker's id may stand
+                if method == "DELETE" and error["code"] in ("WORKER_NOT_FOUND", "MODEL_NOT_FOUND"):
+                    continue  # the path stands where an id may stand
                 assert error["code"] == "METHOD_NOT_ALLOWED"
                 assert all(allowed in error["details"]["rule"] for allowed in methods)
 
@@ -127,7 +133,8 @@ async def test_a_body_that_is_none_is_an_error_object(
     url = await serve_app(apps[role])
     headers = {"Authorization": f"Bearer {TOKEN}"}
     registry = {registry_wire.ADD, registry_wire.UPDATE, registry_wire.REMOVE, registry_wire.INSTALL}
-    reading = {queen_wire.TASKS, hive_wire.WORKERS_SPAWN, hive_wire.WORKERS_READY} | registry
+    models = {models_wire.DOWNLOAD, models_wire.SWARM_PULL, models_wire.SWARM_REMOVE}
+    reading = {queen_wire.TASKS, hive_wire.WORKERS_SPAWN, hive_wire.WORKERS_READY} | registry | models
     async with httpx.AsyncClient(base_url=url, trust_env=False, headers=headers) as client:
         for path, methods in routes(apps[role]):
             if "POST" not in methods:

@@ -15,7 +15,7 @@ from rbee.wire import common, hive, queen, worker
 from rbee.wire.common import Message, Request
 
 GOLDEN = Path(__file__).parent / "golden"
-MODULES = ("chat", "common", "gguf", "hive", "logs", "progress", "queen", "registry", "worker")
+MODULES = ("chat", "common", "download", "gguf", "hive", "logs", "models", "progress", "queen", "registry", "worker")
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
 
 
@@ -80,7 +80,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 def test_what_a_task_may_say_an_inference_may_say() -> None:
     """The relay passes a task's sampling on; a field that one of them lacks would be lost on the way."""
-    only_task = {"node", "worker_id", "model", "backend", "device", "relay", "wait_s"}
+    only_task = {"node", "model", "backend", "device", "relay", "wait_s"}
     assert set(queen.TaskRequest.__struct_fields__) - only_task == (
         set(worker.InferenceRequest.__struct_fields__) - {"stream"}
     )

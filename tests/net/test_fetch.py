@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters.fetch import Fetch, Patience, Resource, Retry, Step
+from rbee.adapters.fetch import Fetch, Resource, Retry, Step
 from rbee.adapters.web import BrokenError, Web
 from rbee.errors import (
     ChecksumMismatchError,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 SIZE = 3_000_017
-PATIENCE = Patience(6, 0.01)
+DELAYS = (0.01,) * 5
 
 
 @pytest.fixture
@@ -64,10 +64,10 @@ class Try:
         self.web = Web(hub.url, token, may_be_private=private, stall=stall)
         self.url = f"{hub.url}/bees/model/resolve/{REVISION}/model.gguf"
         self.resource = Resource(self.url, file.size, file.sha256)
-        self.patience = PATIENCE
+        self.delays = DELAYS
 
     def start(self) -> Fetch:
-        return Fetch(self.web, self.resource, self.to, self.patience, self.told.append)
+        return Fetch(self.web, self.resource, self.to, self.delays, self.told.append)
 
     def run(self) -> bytes:
         with self.web:
@@ -107,10 +107,10 @@ def test_a_reset_is_resumed_at_the_last_byte(hub: Hub, tmp_path: Path, content: 
     assert attempt.steps == sorted(attempt.steps), "the bar never goes back"
 
 
-def test_six_attempts_with_delays_that_double(hub: Hub, tmp_path: Path) -> None:
+def test_an_attempt_after_each_delay(hub: Hub, tmp_path: Path) -> None:
     hub.fault = Fault(reset=0.4)
     attempt = Try(hub, tmp_path)
-    attempt.patience = Patience(6, 0.005)
+    attempt.delays = (0.005, 0.01, 0.02, 0.04, 0.08)
     with pytest.raises(DownloadFailedError) as caught, attempt.web:
         attempt.start().run()
     assert [retry.delay for retry in attempt.retries] == [0.005, 0.01, 0.02, 0.04, 0.08]
@@ -119,10 +119,6 @@ def test_six_attempts_with_delays_that_double(hub: Hub, tmp_path: Path) -> None:
     assert {"attempts": 6, "percent": 39}.items() <= caught.value.details.items()
     assert "lost" in caught.value.message
     assert attempt.part.stat().st_size == int(SIZE * 0.4), "it is kept for the next try"
-
-
-def test_the_numbers_of_the_specification() -> None:
-    assert Patience() == (6, 0.1)
 
 
 def test_a_file_that_changed_meanwhile_comes_whole(hub: Hub, tmp_path: Path) -> None:
@@ -362,13 +358,13 @@ def test_a_folder_that_cannot_be_is_said(hub: Hub, tmp_path: Path) -> None:
 PROGRAM = """
 import sys
 from pathlib import Path
-from rbee.adapters.fetch import Fetch, Patience, Resource
+from rbee.adapters.fetch import Fetch, Resource
 from rbee.adapters.web import Web
 url, size, sha256, to = sys.argv[1:]
 home = url[:url.index("/bees")]
 with Web(home, None, may_be_private=True) as web:
     tell = lambda step: print(step.bytes_done if hasattr(step, "bytes_done") else step, flush=True)
-    Fetch(web, Resource(url, int(size), sha256), Path(to), Patience(), tell).run()
+    Fetch(web, Resource(url, int(size), sha256), Path(to), (0.1,), tell).run()
 """
 
 

@@ -55,6 +55,8 @@ def test_the_documented_timeouts_are_the_defaults(home: Path) -> None:
         "connect_delays": (0, 0.2, 0.4),
         "call_delays": (0, 0.1, 0.2),
         "busy_delays": (1, 2, 4),
+        "download_delays": (0.1, 0.2, 0.4, 0.8, 1.6),
+        "download_stall": 60,
         "ready_poll": 0.1,
         "ready_poll_most": 2,
         "call": 5,
@@ -260,7 +262,7 @@ def test_a_path_that_can_be_none_is_refused(home: Path) -> None:
 
 
 def test_every_setting_has_a_variable(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    values = {"list": "a b", "float": "17.5", "int": "17", "str": "/x"}
+    values = {"bool": "true", "list": "a b", "float": "17.5", "int": "17", "str": "/x"}
     for section in set(config.Settings.__struct_fields__) - {"source", "file"}:
         kind = type(getattr(config.Settings(), section))
         for field in msgspec.structs.fields(kind):

@@ -12,6 +12,8 @@ from rbee.adapters.config import Settings
 from rbee.adapters.store import Store
 from rbee.errors import BackendUnavailableError
 from rbee.hive import loop, state
+from rbee.hive.catalogue import Catalogue
+from rbee.hive.library import Library
 from rbee.hive.loop import Hive
 from rbee.hive.plan import available_memory
 from rbee.hive.pool import Answer, Follow, Forget, Limits, Spec, Worker
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
+    from rbee.adapters.rows import Work
     from rbee.wire.common import Narration
 
 SPEC = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
@@ -30,7 +33,11 @@ WORKER = Worker("w", SPEC, "loading", 0.0, url="http://127.0.0.1:9")
 
 
 def machine(settings: Settings) -> LocalMachine:
-    return LocalMachine(settings, "token", "http://127.0.0.1:9200", "127.0.0.1")
+    async def transact(work: Work) -> None:
+        raise AssertionError("no model is asked for here")
+
+    library = Library(settings, Catalogue(settings.paths.models, transact))
+    return LocalMachine(settings, library, "token", "http://127.0.0.1:9200", "127.0.0.1")
 
 
 async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(

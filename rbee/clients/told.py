@@ -1,0 +1,30 @@
+"""Reads what a daemon tells in a stream while it works."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rbee.adapters import http
+from rbee.wire.common import Narration
+from rbee.wire.download import STAGES
+from rbee.wire.progress import Progress
+
+if TYPE_CHECKING:
+    from rbee.wire.download import DownloadEvent
+    from rbee.wire.progress import Told
+
+
+class _Staged(msgspec.Struct):
+    stage: str
+
+
+def told(event: http.Event) -> Told | None:
+    """Return the narration or progress that an event is; None for another one, which is a result."""
+    if event.name == "narration":
+        return http.decode_event(event.data, Narration)
+    if event.name != "progress":
+        return None
+    kind: type[Progress | DownloadEvent] = STAGES.get(http.decode_event(event.data, _Staged).stage, Progress)
+    return http.decode_event(event.data, kind)

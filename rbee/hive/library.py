@@ -1,0 +1,157 @@
+"""Gives the models that are asked for: those that ship, files of this node, and those of the hub."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError, StorageError
+from rbee.hive import catalogue, models
+from rbee.hive.downloads import Downloads
+from rbee.hive.provision import Provision
+from rbee.wire import model_ref
+from rbee.wire.models import ModelDetails
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from rbee.adapters.config import Settings
+    from rbee.hive.catalogue import Catalogue
+    from rbee.wire.model_ref import ModelRef
+    from rbee.wire.models import ModelRow
+    from rbee.wire.progress import Told
+
+    Tell = Callable[[Told], None]
+
+log = logging.getLogger(__name__)
+
+
+class Located(NamedTuple):
+    """A model on the disk: its first file, and the size of all of them."""
+
+    path: Path
+    size: int
+
+
+class Library:
+    """The models of one node."""
+
+    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+        self._settings = settings
+        self.catalogue = catalogue
+        self.downloads = Downloads(self._download)
+        self._limiter = trio.CapacityLimiter(8)
+        self._planned: Counter[str] = Counter()
+
+    async def provide(self, ref: ModelRef, tell: Tell) -> Located:
+        """Return a model's file; one of the hub is fetched where it is not here, and told about meanwhile.
+
+        Raises ModelNotFoundError, or why it could not be fetched.
+        """
+        if ref.provider != "hf":
+            return await trio.to_thread.run_sync(_measured, models.locate(ref))
+        row = await self.obtain(ref, tell)
+        await self.catalogue.used(row)
+        return Located(Path(row.local_path), row.size_bytes)
+
+    async def obtain(self, ref: ModelRef, tell: Tell) -> ModelRow:
+        """Return a model of the hub, fetched where it is not here; what it comes to is told meanwhile."""
+        return await self.catalogue.find(ref) or await self.downloads.get(ref, tell)
+
+    @contextmanager
+    def planned(self, located: Located) -> Iterator[None]:
+        """Within the block, the file is about to be used by a worker: it is not removed."""
+        key = str(located.path)
+        self._planned[key] += 1
+        try:
+            yield
+        finally:
+            self._planned[key] -= 1
+
+    async def show(self, text: str) -> ModelDetails:
+        """Describe a model that is here, by its reference or its id. Raises ModelNotFoundError; fetches nothing."""
+        row: ModelRow | None = None
+        try:
+            ref = model_ref.parse(text)
+        except InvalidRequestError:
+            with suppress(ModelNotFoundError):
+                row = await self.catalogue.by_id(text)
+            if row is None:
+                raise
+            located = Located(Path(row.local_path), row.size_bytes)
+        else:
+            if ref.provider == "hf":
+                if (row := await self.catalogue.find(ref)) is None:
+                    raise ModelNotFoundError(
+                        f"{ref} is not on this node", hint=f"`rbee models pull {ref}` fetches it", model=str(ref)
+                    )
+                located = Located(Path(row.local_path), row.size_bytes)
+            else:
+                located = await trio.to_thread.run_sync(_measured, models.locate(ref))
+            text = str(ref)
+        header = await models.read_header(located.path)
+        return ModelDetails(
+            model_ref=row.model_ref if row is not None else text,
+            local_path=str(located.path),
+            size_bytes=located.size,
+            model=row,
+            header=header,
+        )
+
+    async def remove(self, model_id: str, used_by: Callable[[ModelRow], Awaitable[list[str]]]) -> ModelRow:
+        """Remove a model's row, and its files where they are ours.
+
+        `used_by` names the workers that have it. Raises ModelNotFoundError or ModelInUseError.
+        """
+        row = await self.catalogue.by_id(model_id)
+        # Before as well: a start that is planned now may have become a worker's while the workers were asked for.
+        is_planned = bool(self._planned[row.local_path])
+        workers = await used_by(row)
+        if workers or is_planned or self._planned[row.local_path]:
+            raise ModelInUseError(
+                f"model {model_id} is in use" + (f" by worker {', '.join(workers)}" if workers else ""),
+                workers=workers,
+            )
+        await self.catalogue.forget(row)
+        if self.catalogue.owns(row):
+            await trio.to_thread.run_sync(_unlink, Path(row.local_path))
+        log.info("model %s was removed", model_id)
+        return row
+
+    async def _download(self, ref: ModelRef, tell: Tell) -> ModelRow:
+        """Fetch a model and take it into the catalogue; when cancelled, its thread ends by itself soon after."""
+        token = trio.lowlevel.current_trio_token()
+
+        def tell_here(event: Told) -> None:
+            with suppress(trio.RunFinishedError):
+                token.run_sync_soon(tell, event)
+
+        job = Provision(ref, self._settings, tell_here)
+        try:
+            provided = await trio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._limiter)
+        finally:
+            job.stop()
+        log.info("%s is here: %s, %d bytes", ref, provided.path.name, provided.size)
+        if (row := await self.catalogue.of_file(ref, provided.path)) is not None:
+            return row
+        return await self.catalogue.add(ref, provided.variant, provided.path, provided.size, provided.sha256)
+
+
+def _measured(path: Path) -> Located:
+    return Located(path, sum(part.stat().st_size for part in catalogue.paths_of(path)))
+
+
+def _unlink(first: Path) -> None:
+    try:
+        for path in catalogue.paths_of(first):
+            path.unlink(missing_ok=True)
+        for folder in list(first.parents)[:3]:
+            folder.rmdir()  # only where nothing else is in it
+    except OSError as exc:
+        if any(path.exists() for path in catalogue.paths_of(first)):
+            raise StorageError(f"{first.name} cannot be removed: {exc.strerror}") from exc

@@ -1,0 +1,93 @@
+"""The hive's HTTP interface to its models."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import trio
+from quart import Response, request
+
+from rbee.adapters import sse
+from rbee.adapters.app import answer, body, empty, streamed, wants_stream
+from rbee.errors import InvalidRequestError
+from rbee.wire import model_ref
+from rbee.wire import models as wire
+from rbee.wire.common import Narration
+from rbee.wire.decode import convert
+
+if TYPE_CHECKING:
+    from quart_trio import QuartTrio
+
+    from rbee.hive.downloads import Download
+    from rbee.hive.library import Library
+    from rbee.hive.loop import Hive
+    from rbee.wire.progress import Told
+
+
+def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, heartbeat: float) -> None:
+    """Add the routes; streams are fed by tasks in `nursery`."""
+
+    @app.get(wire.LIST)
+    async def list_models() -> Response:
+        return answer(wire.ModelList(models=await library.catalogue.all()))
+
+    @app.get(wire.SHOW)
+    async def show_model() -> Response:
+        asked = convert(dict(request.args), wire.ModelRequest)
+        return answer(await library.show(asked.model_ref))
+
+    @app.post(wire.DOWNLOAD)
+    async def download() -> Response:
+        ref = model_ref.parse((await body(wire.ModelRequest)).model_ref)
+        if ref.provider != "hf":
+            raise InvalidRequestError(
+                f"{ref} is not fetched: it is on the node or is not", field="model_ref", rule="hf:ORG/REPO"
+            )
+        if wants_stream():
+            # As long as the stream is held, so is the claim to the download.
+            async def produce(send: sse.Send) -> None:
+                await sse.narrated(send, lambda tell: library.obtain(ref, tell), "model")
+
+            return streamed(nursery, produce, heartbeat=heartbeat)
+        if (row := await library.catalogue.find(ref)) is not None:
+            return answer(wire.Download(local_path=row.local_path))
+        return answer(wire.Download(download_id=library.downloads.begin(ref).id))
+
+    @app.delete("/v1/models/download/<download_id>")
+    async def give_up(download_id: str) -> Response:
+        library.downloads.give_up(download_id)
+        return empty(204)
+
+    @app.get(wire.PROGRESS)
+    async def progress() -> Response:
+        asked = convert(dict(request.args), wire.DownloadQuery)
+        found = library.downloads.known(asked.id)
+
+        async def produce(send: sse.Send) -> None:
+            await _follow(found, send)
+
+        return streamed(nursery, produce, heartbeat=heartbeat)
+
+    @app.delete("/v1/models/<model_id>")
+    async def remove_model(model_id: str) -> Response:
+        await library.remove(model_id, hive.users_of)
+        return empty(204)
+
+
+async def _follow(download: Download, send: sse.Send) -> None:
+    """Send the last event, and each that follows, until the download has ended; what is for people is left out."""
+    tell, told = trio.open_memory_channel["Told"](math.inf)
+
+    def pass_on(event: Told) -> None:
+        if not isinstance(event, Narration):
+            with suppress(trio.BrokenResourceError):
+                tell.send_nowait(event)
+
+    download.watch(pass_on)
+    try:
+        while not download.done.is_set() or told.statistics().current_buffer_used:
+            await send.send(sse.event(await told.receive()))
+    finally:
+        download.unwatch(pass_on)

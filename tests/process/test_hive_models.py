@@ -1,0 +1,331 @@
+"""A hive that fetches models from the hub: real processes, real HTTP, the stand-in for the hub."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests import models
+from tests.hub import Fault, Hub
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import httpx
+
+    from tests.conftest import Daemon, Daemons
+
+REF = "hf:bees/model"
+FILE = "model.Q4_K_M.gguf"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = models.make(tmp_path_factory.mktemp("model") / FILE, width=512)
+    with path.open("ab") as file:
+        file.write(os.urandom(3_000_000))  # what follows the last tensor is nobody's
+    return path
+
+
+@pytest.fixture
+def hub(model: Path) -> Iterator[Hub]:
+    with Hub() as hub:
+        hub.add("bees/model", model)
+        yield hub
+
+
+@pytest.fixture
+def start(hub: Hub, daemons: Daemons, tmp_path: Path) -> Callable[..., Daemon]:
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "RBEE_HUB_PRIVATE_REDIRECTS": "true",
+        "RBEE_PATHS_MODELS_DIR": str(tmp_path / "models"),
+        "RBEE_TIMEOUTS_DOWNLOAD_DELAYS": "0.01 0.01 0.01 0.01 0.01",
+        "RBEE_WORKER_CONTEXT": "64",
+    }
+    return lambda **more: daemons.start("hive", **(environment | more))
+
+
+def told(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = "message"
+    for line in answer.iter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: ") and line != "data: [DONE]":
+            yield name, json.loads(line.removeprefix("data: "))
+            name = "message"
+
+
+def stream(client: httpx.Client, path: str, reference: str = REF) -> Any:
+    return client.stream("POST", path, json={"model_ref": reference}, headers={"Accept": "text/event-stream"})
+
+
+def pulled(client: httpx.Client, reference: str = REF) -> list[tuple[str, dict[str, Any]]]:
+    with stream(client, "/v1/models/download", reference) as answer:
+        return list(told(answer))
+
+
+def test_a_worker_of_a_model_that_is_not_here_is_fetched_for_it(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
+) -> None:
+    daemon = start()
+    hub.then(Fault(reset=0.4, rate=20e6))
+    with daemon.client() as client:
+        with stream(client, "/v1/workers/spawn") as answer:
+            seen = list(told(answer))
+        progress = [event for name, event in seen if name == "progress"]
+        steps = [event for event in progress if event["stage"] == "downloading"]
+        assert all(set(event) == {"stage", "bytes_downloaded", "bytes_total", "speed_mbps"} for event in steps)
+        assert [event["bytes_downloaded"] for event in steps] == sorted(event["bytes_downloaded"] for event in steps)
+        assert steps[-1]["bytes_downloaded"] == steps[-1]["bytes_total"] == model.stat().st_size
+        (retry,) = [event for event in progress if event["stage"] == "retrying"]
+        assert (retry["attempt"], retry["attempts"], retry["delay_ms"]) == (2, 6, 10)
+        path = tmp_path / "models/hf/bees/model" / FILE
+        assert progress[-2:] == [{"stage": "verifying"}, {"stage": "complete", "local_path": str(path)}]
+        assert seen[-1][0] == "worker"
+        assert path.read_bytes() == model.read_bytes()
+        (row,) = client.get("/v1/models/list").json()["models"]
+        assert row["downloaded_at_unix"] <= row["last_used_unix"] <= time.time()
+        assert (row["id"], row["provider"], row["reference"], row["variant"], row["local_path"], row["size_bytes"]) == (
+            ("model.Q4_K_M", "hf", "bees/model", "Q4_K_M", str(path), model.stat().st_size)
+        )
+        assert hub.sent == row["size_bytes"]
+
+
+def test_what_is_in_the_catalogue_asks_nobody(start: Callable[..., Daemon], hub: Hub) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        pulled(client)
+        asked = len(hub.asked)
+        again = client.post("/v1/models/download", json={"model_ref": REF}).json()
+        assert again == {"local_path": client.get("/v1/models/list").json()["models"][0]["local_path"]}
+        assert pulled(client, f"{REF}:Q4_K_M")[-1][0] == "model"
+        assert len(hub.asked) == asked, "the variant that was chosen is known by its name too"
+        pulled(client, f"{REF}/{FILE}")
+        assert len(client.get("/v1/models/list").json()["models"]) == 1
+        assert hub.sent == client.get("/v1/models/list").json()["models"][0]["size_bytes"]
+
+
+def test_progress_is_there_for_who_comes_late_and_after_the_end(start: Callable[..., Daemon], hub: Hub) -> None:
+    daemon = start()
+    hub.fault = Fault(rate=5e6)
+    with daemon.client() as client:
+        download_id = client.post("/v1/models/download", json={"model_ref": REF}).json()["download_id"]
+        for _ in range(2):
+            with client.stream("GET", "/v1/models/download/progress", params={"id": download_id}) as answer:
+                lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
+            assert lines[-1] == "data: [DONE]"
+            assert json.loads(lines[-2].removeprefix("data: "))["stage"] == "complete"
+        assert len(lines) == 2, "of one that has ended only the last event is told"
+        unknown = client.get("/v1/models/download/progress", params={"id": "none"})
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
+
+
+def test_two_share_a_download_and_one_of_them_may_go(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    daemon = start()
+    hub.fault = Fault(rate=4e6)
+    ends: list[tuple[str, dict[str, Any]]] = []
+    with daemon.client() as client, daemon.client() as other:
+        with stream(client, "/v1/models/download") as first:
+            events = told(first)
+            next(event for _, event in events if event.get("stage") == "downloading")
+            stays = threading.Thread(target=lambda: ends.extend(pulled(other)[-1:]))
+            stays.start()
+            while len(daemon_streams(daemon)) < 2:
+                time.sleep(0.01)
+        stays.join(20)
+        assert ends[0][0] == "model"
+        assert hub.sent == model.stat().st_size
+
+
+def daemon_streams(daemon: Daemon) -> list[Any]:
+    """Return the connections that the hive's clients hold."""
+    import psutil
+
+    port = int(daemon.url.rpartition(":")[2])
+    found = psutil.Process(daemon.process.pid).net_connections("tcp")
+    return [one for one in found if one.laddr.port == port and one.status == "ESTABLISHED"]
+
+
+def test_the_last_who_goes_ends_it_and_the_next_goes_on(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path, eventually: Callable[..., None]
+) -> None:
+    daemon = start()
+    hub.fault = Fault(stall=0.5)
+    part = tmp_path / "models/hf/bees/model" / f"{FILE}.part"
+    with daemon.client() as client:
+        with stream(client, "/v1/models/download") as answer:
+            events = told(answer)
+            next(event for _, event in events if event.get("stage") == "downloading")
+            eventually(lambda: part.stat().st_size == model.stat().st_size // 2)
+        hub.fault = Fault()
+        assert pulled(client)[-1][0] == "model"
+    assert hub.sent == model.stat().st_size
+
+
+def test_a_download_without_a_stream_ends_when_it_is_given_up(start: Callable[..., Daemon], hub: Hub) -> None:
+    daemon = start()
+    hub.fault = Fault(stall=0.5)
+    with daemon.client() as client:
+        download_id = client.post("/v1/models/download", json={"model_ref": REF}).json()["download_id"]
+        assert client.post("/v1/models/download", json={"model_ref": REF}).json()["download_id"] == download_id
+        assert client.delete(f"/v1/models/download/{download_id}").status_code == 204
+        answer = client.get("/v1/models/download/progress", params={"id": download_id})
+        assert json.loads(answer.text.splitlines()[0].removeprefix("data: "))["code"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_hive_that_ends_leaves_what_the_next_one_goes_on_with(
+    number: signal.Signals, start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
+) -> None:
+    daemon = start()
+    hub.fault = Fault(rate=3e6)
+    part = tmp_path / "models/hf/bees/model" / f"{FILE}.part"
+    with daemon.client() as client:
+        client.post("/v1/models/download", json={"model_ref": REF})
+    while not part.exists() or part.stat().st_size < model.stat().st_size * 0.3:
+        time.sleep(0.01)
+    started = time.monotonic()
+    daemon.signal(number)
+    code, _ = daemon.wait()
+    assert time.monotonic() - started < 5
+    assert code == (0 if number is signal.SIGTERM else -9)
+    there = part.stat().st_size
+    assert 0 < there < model.stat().st_size
+    hub.fault = Fault()
+    with start().client() as client:
+        assert pulled(client)[-1][0] == "model"
+    assert hub.content()[-1].sent == model.stat().st_size - there
+
+
+def test_a_model_is_removed_with_its_file_but_not_while_a_worker_has_it(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        worker = client.post("/v1/workers/spawn", json={"model_ref": REF}).json()
+        refused = client.delete("/v1/models/model.Q4_K_M")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "MODEL_IN_USE")
+        assert refused.json()["error"]["details"]["workers"] == [worker["worker_id"]]
+        client.delete(f"/v1/workers/{worker['worker_id']}")
+        eventually(lambda: client.get("/v1/workers/list").json()["workers"] == [])
+        assert client.delete("/v1/models/model.Q4_K_M").status_code == 204
+        assert client.get("/v1/models/list").json() == {"models": []}
+        assert not (tmp_path / "models/hf").exists()
+        assert client.delete("/v1/models/model.Q4_K_M").status_code == 404
+
+
+def test_a_damaged_catalogue_is_rebuilt_from_the_files(start: Callable[..., Daemon], hub: Hub) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        pulled(client)
+    daemon.signal()
+    daemon.wait()
+    database = daemon.home / "models.db"
+    database.write_bytes(b"no database" * 1000)
+    daemon = start()
+    sent = hub.sent
+    with daemon.client() as client:
+        (row,) = client.get("/v1/models/list").json()["models"]
+        assert (row["id"], row["reference"]) == ("model.Q4_K_M", "bees/model")
+        assert client.post("/v1/models/download", json={"model_ref": f"{REF}/{FILE}"}).json()["local_path"]
+        assert pulled(client)[-1][1]["id"] == row["id"], "the hub is asked what the reference means, and no more"
+    assert hub.sent == sent
+    said = [line["message"] for line in daemon.log()]
+    assert any("models.db is damaged" in line for line in said)
+    assert any("rebuilt from the files on disk: model.Q4_K_M" in line for line in said)
+
+
+def test_a_file_that_somebody_removed_is_fetched_again(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        pulled(client)
+        (tmp_path / "models/hf/bees/model" / FILE).unlink()
+        assert pulled(client)[-1][0] == "model"
+    assert hub.sent == 2 * hub.repositories["bees/model"].files[FILE].size
+
+
+def test_a_file_in_the_users_own_cache_is_used_where_it_is(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
+) -> None:
+    cache = tmp_path / "hf-cache" / "models--bees--model"
+    file = hub.repositories["bees/model"].files[FILE]
+    blob, link = cache / "blobs" / file.sha256, cache / "snapshots" / ("a" * 40) / FILE
+    blob.parent.mkdir(parents=True)
+    link.parent.mkdir(parents=True)
+    shutil.copy(model, blob)
+    link.symlink_to(Path("../..") / "blobs" / file.sha256)
+    daemon = start(HF_HUB_CACHE=str(cache.parent))
+    with daemon.client() as client:
+        assert pulled(client)[-1][1]["local_path"] == str(link)
+        assert client.delete("/v1/models/model.Q4_K_M").status_code == 204
+    assert hub.sent == 0
+    assert link.exists(), "it is the user's"
+
+
+def test_a_disk_that_is_too_small_is_said_before_a_byte_is_fetched(start: Callable[..., Daemon], hub: Hub) -> None:
+    hub.repositories["bees/model"].files[FILE].size = 10**15
+    daemon = start()
+    with daemon.client() as client:
+        answer = client.post("/v1/workers/spawn", json={"model_ref": REF})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (507, "INSUFFICIENT_DISK")
+    details = error["details"]
+    assert details["needed"] == 10**9
+    assert abs(details["needed"] - details["available"] - details["difference"]) <= 1
+    assert hub.sent == 0
+
+
+@pytest.mark.parametrize(
+    ("reference", "status", "code"),
+    [
+        ("hf:bees/none", 404, "MODEL_NOT_FOUND"),
+        ("hf:bees/model:Q2_K", 404, "MODEL_NOT_FOUND"),
+        ("hf:bees/secret", 403, "MODEL_ACCESS_DENIED"),
+    ],
+)
+def test_what_the_hub_has_not_for_us_is_an_error_of_its_own(
+    reference: str, status: int, code: str, start: Callable[..., Daemon], hub: Hub, model: Path
+) -> None:
+    hub.add("bees/secret", model)
+    hub.protect("bees/secret", "hf_x")
+    with start().client() as client:
+        answer = client.post("/v1/workers/spawn", json={"model_ref": reference})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        told_so = client.post("/v1/models/download", json={"model_ref": reference}).json()
+        events = client.get("/v1/models/download/progress", params={"id": told_so["download_id"]}).text
+        assert code in events
+
+
+def test_a_split_model_is_fetched_whole(start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path) -> None:
+    parts = [tmp_path / f"big-0000{number}-of-00002.gguf" for number in (1, 2)]
+    for part in parts:
+        shutil.copy(model, part)
+    hub.add("bees/big", *parts)
+    with start().client() as client:
+        row = pulled(client, "hf:bees/big")[-1][1]
+        assert row["size_bytes"] == 2 * model.stat().st_size
+        assert row["id"] == "big-00001-of-00002"
+        assert client.delete(f"/v1/models/{row['id']}").status_code == 204
+    assert not (tmp_path / "models/hf").exists()
+
+
+def test_show_describes_what_is_here_and_fetches_nothing(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    with start().client() as client:
+        missing = client.get("/v1/models/show", params={"model_ref": REF})
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
+        assert hub.asked == []
+        pulled(client)
+        for asked in (REF, "model.Q4_K_M", f"file:{model}"):
+            found = client.get("/v1/models/show", params={"model_ref": asked}).json()
+            assert found["size_bytes"] == model.stat().st_size
+            assert found["header"]["architecture"] == "llama"
+        assert client.get("/v1/models/show", params={"model_ref": "builtin:bee-stories"}).json()["model"] is None
