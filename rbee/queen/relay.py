@@ -40,6 +40,8 @@ async def relay(send: sse.Send, task: TaskRequest, handle: TaskHandle, limits: T
                     await send.send(sse.encoded(event.data, event.name))
         except http.StreamLostError as exc:
             raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
+        except ConnectionTimeoutError as exc:
+            raise WorkerFailedError("the worker was lost before it answered") from exc
 
 
 async def _wait_ready(client: http.Client, limits: Timeouts) -> None:
