@@ -41,6 +41,14 @@ class HiveClient(Connected):
         """Return the hive's workers, and those that ended without being asked to."""
         return await http.call(self._http, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=self._delays)
 
+    async def resources(self) -> wire.Resources:
+        """Return the memory and disk of the hive's machine."""
+        return await http.call(self._http, "GET", wire.RESOURCES, wire.Resources, delays=self._delays)
+
+    async def end_worker(self, worker_id: str) -> None:
+        """Have a worker end; returns once it has accepted that. Raises WorkerNotFoundError."""
+        await http.call(self._http, "DELETE", f"{wire.WORKERS}/{quote(worker_id, safe='')}", bytes)
+
     async def follow(self, heard: Callable[[wire.HiveEvent], None]) -> None:
         """Hold the hive's event stream and pass on what it tells, first the whole state, then each change.
 

@@ -20,7 +20,7 @@ add a machine
 
 see what there is
   status           what runs where
-  workers          list the workers that hold a model, or ask for their health
+  workers          list the workers that hold a model, ask for their health, or end one
   logs             what the hive and the workers of a node write, also live
   detect           backends and devices of this machine
 
@@ -94,10 +94,11 @@ examples
   rbee logs --lines 10000 --json
 """
 
-WORKERS_USAGE: Final = "rbee workers {list,health} [options]"
+WORKERS_USAGE: Final = "rbee workers {list,health,shutdown} [options]"
 WORKERS_HELP: Final = """\
-  list     the workers of all nodes
-  health   whether a node's hive and workers are well
+  list       the workers of all nodes
+  health     whether the hives and workers are well
+  shutdown   end a worker
 """
 
 
@@ -158,7 +159,12 @@ COMMANDS: Final = (
 
 WORKERS: Final = (
     Command("list", "rbee.keeper.commands.workers_list", "List the workers of all nodes.\n"),
-    Command("health", "rbee.keeper.commands.workers_health", "Show whether a node's hive and workers are well.\n"),
+    Command("health", "rbee.keeper.commands.workers_health", "Show whether the hives and workers are well.\n"),
+    Command(
+        "shutdown",
+        "rbee.keeper.commands.workers_shutdown",
+        "End a worker: its requests may finish first, then its model is unloaded. Returns once it has ended.\n",
+    ),
 )
 
 SETUP: Final = (
@@ -226,13 +232,16 @@ def _parser() -> Parser:
     _setup_options(made)
     _install_options(made["install"])
     made["workers health"].add_argument(
-        "--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)"
+        "--node", metavar="NAME", default=None, help="this node only (default: all of them)"
+    )
+    made["workers shutdown"].add_argument(
+        "--id", metavar="ID", required=True, help="the worker's id, or the first eight characters of it or more"
     )
     add = made["logs"].add_argument
     add("--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)")
     add("-f", "--follow", action="store_true", default=False, help="go on with what is written, until Ctrl+C")
     add("--lines", metavar="N", default=200, type=whole(0, 10_000), help="how many lines to begin with (default 200)")
-    for name in ("status", "logs", "detect", "workers list", "workers health", "setup list-nodes"):
+    for name in ("status", "logs", "detect", "workers list", "workers health", "workers shutdown", "setup list-nodes"):
         made[name].add_argument("--json", action="store_true", help="print JSON")
     for parser in made.values():
         _general_options(parser)

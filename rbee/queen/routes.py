@@ -14,7 +14,7 @@ from rbee import __version__
 from rbee.adapters import http, metrics, sse, tokens
 from rbee.adapters.app import answer, body, empty, new_app, streamed, wants_stream
 from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError, WorkerFailedError
-from rbee.queen import log_routes, model_routes, registry_routes
+from rbee.queen import log_routes, model_routes, registry_routes, swarm_routes
 from rbee.queen.endings import explained
 from rbee.queen.placement import Wanted
 from rbee.queen.relay import relay
@@ -162,5 +162,6 @@ def build(
 
     log_routes.add(app, nodes, settings, nursery)
     model_routes.add(app, nodes, settings, nursery)
+    swarm_routes.add(app, nodes, settings, nursery)
     registry_routes.add(app, nodes, registry, settings, nursery)
     return app

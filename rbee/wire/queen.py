@@ -23,6 +23,8 @@ TASKS: Final = "/v2/tasks"
 TASK: Final = "/v2/tasks/{request_id}"
 WORKERS_LIST: Final = "/v2/workers/list"
 WORKERS_HEALTH: Final = "/v2/workers/health"
+WORKERS_SHUTDOWN: Final = "/v2/workers/shutdown"
+STATUS: Final = "/v2/status"
 LOCAL_NODE: Final = "local"
 """The queen's own host: always there, never registered."""
 
@@ -102,11 +104,35 @@ class EndedWorker(Message, kw_only=True):
     last_lines: list[str]
 
 
+class UnreachableNode(Message, kw_only=True):
+    """A node of whose workers nothing is known, and why."""
+
+    node: str
+    status: Literal["unreachable"] = "unreachable"
+    reason: str
+
+
 class SwarmWorkers(Message, kw_only=True, omit_defaults=True):
-    """The workers that are, and the last ones that ended without being asked to."""
+    """The workers that are, the last ones that ended without being asked to, and the nodes that did not say."""
 
     workers: list[SwarmWorker]
     ended: list[EndedWorker] = msgspec.field(default_factory=list)
+    unreachable: list[UnreachableNode] = msgspec.field(default_factory=list)
+
+
+class WorkerShutdown(Request, kw_only=True):
+    """The worker to end: its id, or the first eight or more characters of it."""
+
+    worker_id: ShortText
+
+
+class WorkerEnding(Message, kw_only=True):
+    """A worker has accepted to end."""
+
+    success: Literal[True] = True
+    message: str
+    worker_id: str
+    node: str
 
 
 class WorkerHealth(Message, kw_only=True):
@@ -120,3 +146,24 @@ class NodeHealth(Message, kw_only=True):
 
     status: Literal["alive", "unreachable"]
     workers: list[WorkerHealth]
+
+
+class NodeStatus(Message, kw_only=True):
+    """A node and its hive; memory is the machine's, in bytes. `reason` says why nothing is known of it."""
+
+    node: str
+    status: Literal["alive", "unreachable"]
+    reason: str | None = None
+    version: str | None = None
+    workers: int = 0
+    slots_total: int = 0
+    slots_available: int = 0
+    memory_total: int | None = None
+    memory_available: int | None = None
+
+
+class SwarmStatus(Message, kw_only=True):
+    """The whole swarm as it is now."""
+
+    nodes: list[NodeStatus]
+    workers: list[SwarmWorker]
