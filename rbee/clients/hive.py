@@ -49,6 +49,11 @@ class HiveClient(Connected):
         """Have a worker end; returns once it has accepted that. Raises WorkerNotFoundError."""
         await http.call(self._http, "DELETE", f"{wire.WORKERS}/{quote(worker_id, safe='')}", bytes)
 
+    async def backends(self) -> list[wire.Backend]:
+        """Return what workers there can run on, with the memory that is free now."""
+        found = await http.call(self._http, "GET", wire.BACKENDS, wire.BackendList, delays=self._delays)
+        return found.backends
+
     async def follow(self, heard: Callable[[wire.HiveEvent], None]) -> None:
         """Hold the hive's event stream and pass on what it tells, first the whole state, then each change.
 

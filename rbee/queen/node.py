@@ -22,6 +22,7 @@ from rbee.errors import (
 )
 from rbee.queen import placement
 from rbee.queen.hive_view import HiveView
+from rbee.queen.ranking import Candidate, devices_of
 from rbee.queen.starting import Starting
 from rbee.queen.waiting import Queue
 from rbee.wire.common import Narration
@@ -181,6 +182,21 @@ class Node:
             raise _unreached(self.name, f"no hive answers on node {self.name}")
         async with self._hive.connect(url) as client:
             yield client
+
+    async def candidate(self) -> Candidate:
+        """Say what the node could do for a request, in at most LOOK_SECONDS; starts nothing.
+
+        One whose hive did not answer when it was last looked for costs no time.
+        """
+        with trio.move_on_after(LOOK_SECONDS):
+            try:
+                if await self._view.is_followed():
+                    async with self.reached() as client:
+                        rows, backends = (await client.workers()).workers, await client.backends()
+                        return Candidate(self.name, True, rows, devices_of(backends))
+            except RbeeError as exc:
+                log.info("the hive of %s says nothing of itself: %s", self.name, exc.message)
+        return Candidate(self.name, False, [], await self._hive.devices())
 
     @asynccontextmanager
     async def visit(self, tell: Tell) -> AsyncIterator[HiveClient]:

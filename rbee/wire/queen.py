@@ -37,12 +37,14 @@ class QueenHealth(Message, kw_only=True):
 class TaskRequest(Sampling, kw_only=True):
     """An inference to place. `relay` streams the worker's answer through the queen.
 
+    `worker_id` is the worker that an earlier answer named, on this very node; then nothing is placed.
     `wait_s` is how many seconds it may wait at the queen for a slot where all are taken; 0 goes to the worker at once,
     which then answers that it is busy.
     """
 
     prompt: Prompt
     node: Name | None = None
+    worker_id: Uuid | None = None
     model: ShortText | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 20
     backend: Name | None = None
@@ -62,7 +64,8 @@ class NodeQuery(Request, kw_only=True):
 class TaskHandle(Message, kw_only=True):
     """Where the caller finds its worker, and the key that opens it.
 
-    Where `direct` is false only the queen reaches that address: ask for the same task with `relay`.
+    Where `direct` is false only the queen reaches that address, and the worker has loaded its model: ask for the same
+    task with `relay`, and this node and worker.
     """
 
     request_id: str

@@ -96,6 +96,9 @@ class OneNode:
     def get(self, name: str) -> StandIn:
         return self._node
 
+    def all(self) -> list[StandIn]:
+        return [self._node]
+
 
 @pytest.fixture
 async def worker(nursery: trio.Nursery, serve_app: Callable[[QuartTrio], Awaitable[str]]) -> StandIn:
@@ -167,7 +170,7 @@ async def test_why_a_worker_ended_that_loaded_is_told(
     worker.ended = [ended("SIGILL", code)]
     error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
     assert (error["code"], error["message"]) == (told, message)
-    assert error["details"] == {"pid": 7, "log": "w.log", "last_lines": ["x"]}
+    assert error["details"] == {"node": "local", "pid": 7, "log": "w.log", "last_lines": ["x"]}
 
 
 async def test_a_worker_that_shuts_down_while_it_loads_is_no_failure(worker: StandIn, queen: httpx.AsyncClient) -> None:
