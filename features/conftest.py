@@ -23,6 +23,7 @@ STEPS = (
     "installing",
     "launching",
     "lifetimes",
+    "models",
     "nodes",
     "preflight",
     "remote_install",

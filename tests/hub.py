@@ -51,12 +51,13 @@ class Fault:
 
 @dataclass
 class Asked:
-    """A request as it came, and how many bytes of a file were sent for it."""
+    """A request as it came, when (by the monotonic clock), and how many bytes of a file were sent for it."""
 
     host: str
     path: str
     headers: Mapping[str, str]
     sent: int = 0
+    at: float = field(default_factory=time.monotonic)
 
 
 @dataclass

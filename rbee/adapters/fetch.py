@@ -126,6 +126,7 @@ class Fetch:
                     raise _given_up() from exc
                 if delay is None:
                     raise self._failed(part, attempt, exc) from exc
+                self._tell(Step(part.size))
                 self._tell(Retry(attempt + 1, attempts, delay, str(exc)))
                 if self._stopped.wait(delay):
                     raise _given_up() from exc

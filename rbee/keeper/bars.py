@@ -9,11 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rbee.keeper import render
+from rbee.wire.download import Downloading
+from rbee.wire.progress import Progress as Loading
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from rbee.wire.progress import Progress as Event
+    from rbee.wire.download import DownloadEvent
 
 INTERVAL: Final = 0.05
 """Seconds between two drawings."""
@@ -28,14 +30,14 @@ class Bars:
         self._task: TaskID | None = None
         self._drawn_at = 0.0
 
-    def show(self, event: Event) -> None:
+    def show(self, event: Loading | DownloadEvent) -> None:
         """Draw the state that `event` tells; a stage without an amount takes the bar away."""
-        match event.stage:
-            case "loading_to_vram":
+        match event:
+            case Loading(stage="loading_to_vram"):
                 layers = f"{event.layers_loaded}/{render.plural(event.layers_total, 'layer')}"
                 amount = f"{layers}  {event.vram_mb:.0f} MB"
                 self._draw("Loading model", event.layers_loaded, event.layers_total, amount)
-            case "downloading" | "copying" if event.bytes_total > 0:
+            case Downloading() | Loading(stage="downloading" | "copying") if event.bytes_total > 0:
                 percent = 100 * event.bytes_downloaded // event.bytes_total
                 sizes = f"{render.size(event.bytes_downloaded)} of {render.size(event.bytes_total)}"
                 amount = f"{percent:3d} %  {sizes}  {event.speed_mbps:.1f} MB/s"

@@ -15,12 +15,14 @@ Runs language models on the machines you own.
 use a model
   infer            continue a prompt; the text streams to standard output
 
+  models           the models on the machines: list, show, pull, rm
+
 add a machine
   setup            register machines that are reached by SSH, and bring rbee there
 
 see what there is
   status           what runs where
-  workers          list the workers that hold a model, ask for their health, or end one
+  workers          list the workers that hold a model, or ask for their health
   logs             what the hive and the workers of a node write, also live
   detect           backends and devices of this machine
 
@@ -94,11 +96,18 @@ examples
   rbee logs --lines 10000 --json
 """
 
-WORKERS_USAGE: Final = "rbee workers {list,health,shutdown} [options]"
+MODELS_USAGE: Final = "rbee models {list,show,pull,rm} [options]"
+MODELS_HELP: Final = """\
+  list       what is on the machines, with sizes and last use
+  show REF   what a model is, from its file's header
+  pull REF   fetch one from the Hugging Face hub
+  rm ID      remove one from the disk
+"""
+
+WORKERS_USAGE: Final = "rbee workers {list,health} [options]"
 WORKERS_HELP: Final = """\
-  list       the workers of all nodes
-  health     whether the hives and workers are well
-  shutdown   end a worker
+  list     the workers of all nodes
+  health   whether a node's hive and workers are well
 """
 
 
@@ -159,12 +168,24 @@ COMMANDS: Final = (
 
 WORKERS: Final = (
     Command("list", "rbee.keeper.commands.workers_list", "List the workers of all nodes.\n"),
-    Command("health", "rbee.keeper.commands.workers_health", "Show whether the hives and workers are well.\n"),
+    Command("health", "rbee.keeper.commands.workers_health", "Show whether a node's hive and workers are well.\n"),
+)
+
+MODELS: Final = (
+    Command("list", "rbee.keeper.commands.models_list", "List the models that were fetched, on all nodes or one.\n"),
     Command(
-        "shutdown",
-        "rbee.keeper.commands.workers_shutdown",
-        "End a worker: its requests may finish first, then its model is unloaded. Returns once it has ended.\n",
+        "show",
+        "rbee.keeper.commands.models_show",
+        "Show what a model on a node is: architecture, size, quantisation, context, vocabulary.\n",
     ),
+    Command(
+        "pull",
+        "rbee.keeper.commands.models_pull",
+        "Fetch a model from the Hugging Face hub, and verify it.\n\n"
+        "What an interrupted one left is used. Private models: HF_TOKEN, or the token file of the hub's own tools.\n",
+        "example\n  rbee models pull hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:Q4_K_M\n",
+    ),
+    Command("rm", "rbee.keeper.commands.models_rm", "Remove a fetched model from a node's disk.\n"),
 )
 
 SETUP: Final = (
@@ -223,6 +244,11 @@ def _parser() -> Parser:
     actions = workers.add_subparsers(metavar="command", help=argparse.SUPPRESS, parser_class=Parser)
     made |= {f"workers {command.name}": _add(actions, command, "workers ") for command in WORKERS}
 
+    models = commands.add_parser("models", prog="rbee models", usage=MODELS_USAGE, description=MODELS_HELP)
+    _general_options(models)
+    actions = models.add_subparsers(metavar="command", help=argparse.SUPPRESS, parser_class=Parser)
+    made |= {f"models {command.name}": _add(actions, command, "models ") for command in MODELS}
+
     setup = commands.add_parser("setup", prog="rbee setup", usage=SETUP_USAGE, description=SETUP_HELP)
     _general_options(setup)
     actions = setup.add_subparsers(metavar="command", help=argparse.SUPPRESS, parser_class=Parser)
@@ -232,16 +258,21 @@ def _parser() -> Parser:
     _setup_options(made)
     _install_options(made["install"])
     made["workers health"].add_argument(
-        "--node", metavar="NAME", default=None, help="this node only (default: all of them)"
-    )
-    made["workers shutdown"].add_argument(
-        "--id", metavar="ID", required=True, help="the worker's id, or the first eight characters of it or more"
+        "--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)"
     )
     add = made["logs"].add_argument
     add("--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)")
     add("-f", "--follow", action="store_true", default=False, help="go on with what is written, until Ctrl+C")
     add("--lines", metavar="N", default=200, type=whole(0, 10_000), help="how many lines to begin with (default 200)")
-    for name in ("status", "logs", "detect", "workers list", "workers health", "workers shutdown", "setup list-nodes"):
+    for name in ("models show", "models pull"):
+        made[name].add_argument("model", metavar="REF", help="hf:ORG/REPO[:VARIANT], hf:ORG/REPO/FILE.gguf, …")
+    made["models rm"].add_argument("id", metavar="ID", help="as `rbee models list` shows it")
+    for command in MODELS:
+        where = "all that answer" if command.name == "list" else "from the configuration, else `local`"
+        name = f"models {command.name}"
+        made[name].add_argument("--node", metavar="NAME", default=None, help=f"the node (default: {where})")
+        made[name].add_argument("--json", action="store_true", help="print JSON")
+    for name in ("status", "logs", "detect", "workers list", "workers health", "setup list-nodes"):
         made[name].add_argument("--json", action="store_true", help="print JSON")
     for parser in made.values():
         _general_options(parser)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import CATALOGUE, LoadingTimeoutError, ModelLoadFailedError, RbeeError
+from rbee.errors import CATALOGUE, LoadingTimeoutError, ModelLoadFailedError, NodeNotFoundError, RbeeError
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 PATIENCE: Final = 2.0
 """Seconds until a hive has surely noticed that a worker's process is gone."""
 PAUSE: Final = 0.1
+
+
+def name_node(error: RbeeError) -> None:
+    """Say on which node it happened, where the queen knows: a daemon's own words are about "here"."""
+    if (node := error.details.get("node")) is not None and not isinstance(error, NodeNotFoundError):
+        error.message = f"node {node}: {error.message}"
 
 
 async def explained(error: RbeeError, queen: QueenClient, worker_id: str) -> RbeeError:

@@ -19,7 +19,8 @@ from rbee.keeper import render
 if TYPE_CHECKING:
     from rbee.keeper.bars import Bars
     from rbee.wire.common import Narration
-    from rbee.wire.progress import Progress
+    from rbee.wire.download import DownloadEvent
+    from rbee.wire.progress import Progress, Told
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -76,7 +77,21 @@ class Terminal:
         """Say something that is neither data nor an error."""
         self._line(render.clean(text, lines=True))
 
-    def progress(self, progress: Progress) -> None:
+    def tell(self, message: Told) -> None:
+        """Show what a daemon tells: a sentence, how far something is, or that it is tried again."""
+        from rbee.wire.common import Narration
+        from rbee.wire.download import Retrying
+
+        match message:
+            case Narration():
+                self.narrate(message)
+            case Retrying():
+                delay = f" in {message.delay_ms} ms" if message.delay_ms else ""
+                self.note(f"{message.message}; attempt {message.attempt}/{message.attempts}{delay}")
+            case _:
+                self.progress(message)
+
+    def progress(self, progress: Progress | DownloadEvent) -> None:
         """Draw how far something is, where there is a terminal to draw on."""
         if self.quiet or not self._draws or self._in_text:
             return

@@ -17,7 +17,7 @@ from rbee.wire.decode import convert
 from rbee.wire.queen import LOCAL_NODE, NodeQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from quart_trio import QuartTrio
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rbee.queen.nodes import Nodes
     from rbee.wire.progress import Told
 
+    Tell = Callable[[Told], None]
+
 
 def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery) -> None:
     """Add the routes; streams are fed by tasks in `nursery`."""
@@ -33,48 +35,61 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
     def chosen(name: str | None) -> Node:
         return nodes.get(name or settings.defaults.node or LOCAL_NODE)
 
+    async def told(work: Callable[[Tell], Awaitable[object]]) -> Response:
+        """Answer with the result, or with a stream that tells first."""
+        if not wants_stream():
+            return answer(await work(lambda _: None))
+
+        async def produce(send: sse.Send) -> None:
+            await sse.narrated(send, work, "result")
+
+        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
+
     @app.get(wire.SWARM_LIST)
     async def list_models() -> Response:
-        if (name := request.args.get("node")) is not None:
-            convert({"node": name}, NodeQuery)
-            async with nodes.get(name).visit(_unheard) as hive:
-                return answer(wire.SwarmModels(nodes=[wire.NodeModels(node=name, models=await hive.models())]))
-        found: dict[str, wire.NodeModels] = {}
-        async with trio.open_nursery() as asking:
-            for node in nodes.all():
-                asking.start_soon(_ask, node, found)
-        return answer(wire.SwarmModels(nodes=[found[node.name] for node in nodes.all() if node.name in found]))
+        name = request.args.get("node")
+        if name is None:
+            return await told(partial(_all, nodes))
+        convert({"node": name}, NodeQuery)
+        node = nodes.get(name)
+
+        async def work(tell: Tell) -> wire.SwarmModels:
+            async with node.visit(tell) as hive:
+                return wire.SwarmModels(nodes=[wire.NodeModels(node=node.name, models=await hive.models())])
+
+        return await told(work)
 
     @app.get(wire.SWARM_SHOW)
     async def show_model() -> Response:
         asked = convert(dict(request.args), wire.NodeModel)
-        async with chosen(asked.node).visit(_unheard) as hive:
-            return answer(await hive.show_model(asked.model_ref))
+        node = chosen(asked.node)
+
+        async def work(tell: Tell) -> wire.ModelDetails:
+            async with node.visit(tell) as hive:
+                return await hive.show_model(asked.model_ref)
+
+        return await told(work)
 
     @app.post(wire.SWARM_PULL)
     async def pull_model() -> Response:
         asked = await body(wire.NodeModel)
-        ref = model_ref.parse(asked.model_ref)
-        node = chosen(asked.node)
-        if not wants_stream():
-            return answer(await _pull(node, str(ref), _unheard))
-
-        async def produce(send: sse.Send) -> None:
-            await sse.narrated(send, partial(_pull, node, str(ref)), "model")
-
-        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
+        return await told(partial(_pull, chosen(asked.node), str(model_ref.parse(asked.model_ref))))
 
     @app.post(wire.SWARM_REMOVE)
     async def remove_model() -> Response:
         asked = await body(wire.NodeModelId)
         node = chosen(asked.node)
-        async with node.visit(_unheard) as hive:
-            row = next((row for row in await hive.models() if row.id == asked.id), None)
-            await hive.remove_model(asked.id)
-        return answer(wire.Removed(id=asked.id, node=node.name, freed_bytes=row.size_bytes if row else 0))
+
+        async def work(tell: Tell) -> wire.Removed:
+            async with node.visit(tell) as hive:
+                sizes = {row.id: row.size_bytes for row in await hive.models()}
+                await hive.remove_model(asked.id)
+            return wire.Removed(id=asked.id, node=node.name, freed_bytes=sizes.get(asked.id, 0))
+
+        return await told(work)
 
 
-async def _pull(node: Node, reference: str, tell: Callable[[Told], None]) -> wire.ModelRow:
+async def _pull(node: Node, reference: str, tell: Tell) -> wire.ModelRow:
     try:
         async with node.visit(tell) as hive:
             return await hive.pull(reference, tell)
@@ -83,17 +98,22 @@ async def _pull(node: Node, reference: str, tell: Callable[[Told], None]) -> wir
         raise
 
 
-async def _ask(node: Node, found: dict[str, wire.NodeModels]) -> None:
-    """Ask one node for its models; the queen's own host is woken for that, the others are not."""
+async def _all(nodes: Nodes, tell: Tell) -> wire.SwarmModels:
+    """Ask all nodes at once; hives of other machines are not started for it."""
+    found: dict[str, wire.NodeModels] = {}
+    everyone = nodes.all()
+    async with trio.open_nursery() as asking:
+        for node in everyone:
+            asking.start_soon(_ask, node, tell, found)
+    return wire.SwarmModels(nodes=[found[node.name] for node in everyone])
+
+
+async def _ask(node: Node, tell: Tell, found: dict[str, wire.NodeModels]) -> None:
     rows: list[wire.ModelRow] = []
     said: str | None = None
     try:
-        async with node.visit(_unheard) if node.name == LOCAL_NODE else node.reached() as hive:
+        async with node.visit(tell) if node.name == LOCAL_NODE else node.reached() as hive:
             rows = await hive.models()
     except RbeeError as exc:
         said = exc.message
     found[node.name] = wire.NodeModels(node=node.name, models=rows, error=said)
-
-
-def _unheard(_: Told) -> None:
-    pass

@@ -1,4 +1,4 @@
-"""Decides which worker of a node serves a request (PURE); which node, rbee.queen.ranking does."""
+"""Decides which worker serves a request (PURE)."""
 
 from __future__ import annotations
 

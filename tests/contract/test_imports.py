@@ -100,5 +100,5 @@ def test_every_command_names_a_module_that_exists() -> None:
 
     from rbee.keeper import options
 
-    for command in (*options.COMMANDS, *options.WORKERS):
+    for command in (*options.COMMANDS, *options.WORKERS, *options.MODELS, *options.SETUP):
         assert callable(importlib.import_module(command.module).run)

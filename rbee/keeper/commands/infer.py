@@ -10,19 +10,18 @@ import trio
 
 from rbee.adapters import http, instance, stopped
 from rbee.adapters.logs import correlate
-from rbee.clients.readiness import wait_ready
+from rbee.clients.told import told
 from rbee.clients.worker import WorkerClient
-from rbee.errors import DrainingError, InternalError, NodeNotFoundError, RbeeError, UnloadFailedError, WorkerFailedError
+from rbee.errors import DrainingError, InternalError, RbeeError, UnloadFailedError, WorkerFailedError
 from rbee.keeper import interrupt, prompt, reasons, session
 from rbee.keeper.generation import Generation
-from rbee.keeper.relayed import RelayedWorker
+from rbee.keeper.readiness import wait_ready
 from rbee.keeper.result import Result
 from rbee.keeper.start import Options
 from rbee.keeper.text import Text
 from rbee.wire import model_ref
-from rbee.wire.common import Narration, Sampling
+from rbee.wire.common import Sampling
 from rbee.wire.decode import convert
-from rbee.wire.progress import Progress
 from rbee.wire.queen import TaskHandle, TaskRequest
 from rbee.wire.worker import InferenceRequest
 
@@ -50,7 +49,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
                     handle = await _place(queen, task, settings, terminal)
                     is_placed = True
                     try:
-                        result = await _generate(queen, handle, task, settings, terminal, as_json=options.json)
+                        result = await _generate(handle, task, settings, terminal, as_json=options.json)
                     except WorkerFailedError as exc:
                         raise await reasons.explained(exc, queen, handle.worker_id) from exc
             except UnloadFailedError as exc:
@@ -90,25 +89,19 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
     assert task.request_id is not None
     holder = instance.find(settings.state_dir, "queen")
     identity = holder.identity if holder is not None and holder.url == queen.url else None
-    handle: TaskHandle | None = None
     try:
         async with stopped.unless_stopped("queen", identity), queen.place(task) as events:
             async for event in events:
-                match event.name:
-                    case "narration":
-                        terminal.narrate(http.decode_event(event.data, Narration))
-                    case "progress":
-                        terminal.progress(http.decode_event(event.data, Progress))
-                    case "worker":
-                        # Read on to the end: only then the queen takes another request of this name.
-                        handle = http.decode_event(event.data, TaskHandle)
-                    case _:
-                        http.decode_event(event.data, dict)
+                if (message := told(event)) is not None:
+                    terminal.tell(message)
+                elif event.name == "worker":
+                    return http.decode_event(event.data, TaskHandle)
+                else:
+                    http.decode_event(event.data, dict)
     except http.StreamLostError as exc:
-        if handle is None:
-            raise _unplaced(settings) from exc
+        raise _unplaced(settings) from exc
     except RbeeError as exc:
-        _name_node(exc)
+        reasons.name_node(exc)
         reasons.add_log(exc, settings)
         raise
     except BaseException:
@@ -119,15 +112,7 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
         raise
     finally:
         terminal.end_progress()
-    if handle is None:
-        raise _unplaced(settings)
-    return handle
-
-
-def _name_node(error: RbeeError) -> None:
-    """Say on which node it happened, where the queen knows: a daemon's own words are about "here"."""
-    if (node := error.details.get("node")) is not None and not isinstance(error, NodeNotFoundError):
-        error.message = f"node {node}: {error.message}"
+    raise _unplaced(settings)
 
 
 def _unplaced(settings: Settings) -> RbeeError:
@@ -137,13 +122,7 @@ def _unplaced(settings: Settings) -> RbeeError:
 
 
 async def _generate(
-    queen: QueenClient,
-    handle: TaskHandle,
-    task: TaskRequest,
-    settings: Settings,
-    terminal: Terminal,
-    *,
-    as_json: bool,
+    handle: TaskHandle, task: TaskRequest, settings: Settings, terminal: Terminal, *, as_json: bool
 ) -> Result:
     log = reasons.place_of(settings, f"worker-{handle.worker_id}.log", handle.node)
     request = InferenceRequest(
@@ -154,14 +133,10 @@ async def _generate(
         narrate=True,
     )
     limits = settings.timeouts
-    async with contextlib.AsyncExitStack() as stack:
-        worker: WorkerClient | RelayedWorker
-        if handle.direct:
-            client = WorkerClient(handle.worker_url, handle.api_key, timeout=limits.call, delays=limits.call_delays)
-            worker = await stack.enter_async_context(client)
-            await wait_ready(worker, terminal, limits, log=log)
-        else:
-            worker = RelayedWorker(queen, task, handle)  # the queen has waited until it was ready
+    async with WorkerClient(
+        handle.worker_url, handle.api_key, timeout=limits.call, delays=limits.call_delays
+    ) as worker:
+        await wait_ready(worker, terminal, limits, log=log)
         generation = Generation(worker, request, settings, log=log)
         if as_json:
             done = await generation.run(terminal, _nowhere)

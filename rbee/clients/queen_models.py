@@ -1,0 +1,65 @@
+"""What the keeper asks of a queen about the models of the swarm."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+from urllib.parse import urlencode
+
+from rbee.adapters import http
+from rbee.clients.told import told
+from rbee.errors import InternalError
+from rbee.wire import models as wire
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.clients.queen import QueenClient
+    from rbee.wire.common import Request
+    from rbee.wire.progress import Told
+
+    Tell = Callable[[Told], None]
+
+T = TypeVar("T")
+
+
+async def all_models(queen: QueenClient, node: str | None, tell: Tell) -> wire.SwarmModels:
+    """List the catalogues: of one node, whose hive is started if need be, or of all that answer."""
+    return await _asked(queen, "GET", wire.SWARM_LIST, wire.SwarmModels, tell, params={"node": node})
+
+
+async def show(queen: QueenClient, reference: str, node: str | None, tell: Tell) -> wire.ModelDetails:
+    """Describe a model that is on a node. Raises ModelNotFoundError."""
+    params = {"model_ref": reference, "node": node}
+    return await _asked(queen, "GET", wire.SWARM_SHOW, wire.ModelDetails, tell, params=params)
+
+
+async def pull(queen: QueenClient, request: wire.NodeModel, tell: Tell) -> wire.ModelRow:
+    """Have a model fetched; who is cancelled here no longer keeps the download going."""
+    return await _asked(queen, "POST", wire.SWARM_PULL, wire.ModelRow, tell, body=request)
+
+
+async def remove(queen: QueenClient, request: wire.NodeModelId, tell: Tell) -> wire.Removed:
+    """Remove a model from a node. Raises ModelNotFoundError or ModelInUseError."""
+    return await _asked(queen, "POST", wire.SWARM_REMOVE, wire.Removed, tell, body=request)
+
+
+async def _asked(
+    queen: QueenClient,
+    method: str,
+    path: str,
+    kind: type[T],
+    tell: Tell,
+    *,
+    params: dict[str, str | None] | None = None,
+    body: Request | None = None,
+) -> T:
+    given = {name: value for name, value in (params or {}).items() if value is not None}
+    try:
+        async with queen.stream(method, f"{path}?{urlencode(given)}" if given else path, body) as events:
+            async for event in events:
+                if (message := told(event)) is None:
+                    return http.decode_event(event.data, kind)
+                tell(message)
+    except http.StreamLostError as exc:
+        raise InternalError("the queen ended before she had answered") from exc
+    raise InternalError("the queen ended without a result")

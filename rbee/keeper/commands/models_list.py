@@ -1,0 +1,49 @@
+"""Lists the models of all nodes."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rbee.clients import queen_models
+from rbee.keeper import interrupt, render, session
+from rbee.keeper.result import Result
+from rbee.keeper.start import Options
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import trio
+
+    from rbee.adapters.config import Settings
+    from rbee.keeper.terminal import Terminal
+    from rbee.wire.models import SwarmModels
+
+
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+    """Return what the catalogues hold; a hive is started for it on this host, and on the node that is named."""
+
+    async def command(hurry: trio.Event) -> Result:
+        async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+            swarm = await queen_models.all_models(queen, options.node, terminal.tell)
+        notes = tuple(f"{node.node}: {node.error}" for node in swarm.nodes if node.error is not None)
+        return Result(data=msgspec.to_builtins(swarm), text=_text(swarm), notes=notes)
+
+    return interrupt.run(command)
+
+
+def _text(swarm: SwarmModels) -> str:
+    rows = [
+        (row.id, node.node, row.model_ref, render.size(row.size_bytes), _time(row.last_used_unix))
+        for node in swarm.nodes
+        for row in node.models
+    ]
+    if not rows:
+        return "No models were fetched yet; `rbee models pull REF` fetches one, and so does `rbee infer --model REF`."
+    return render.table(("id", "node", "model", "size", "last used"), rows)
+
+
+def _time(unix: float | None) -> str:
+    return "never" if unix is None else datetime.fromtimestamp(unix).astimezone().strftime("%Y-%m-%d %H:%M:%S")

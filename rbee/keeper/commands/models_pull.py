@@ -1,0 +1,44 @@
+"""Fetches a model onto a node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rbee.clients import queen_models
+from rbee.errors import RbeeError
+from rbee.keeper import interrupt, reasons, render, session
+from rbee.keeper.result import Result
+from rbee.keeper.start import Options
+from rbee.wire import model_ref
+from rbee.wire.decode import convert
+from rbee.wire.models import NodeModel
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import trio
+
+    from rbee.adapters.config import Settings
+    from rbee.keeper.terminal import Terminal
+
+
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+    """Have the queen fetch it, and show how far it is; Ctrl+C ends it, unless somebody else waits for it too."""
+    node = options.node or settings.defaults.node
+    asked = convert({"model_ref": str(model_ref.parse(options.model)), "node": node}, NodeModel)
+
+    async def command(hurry: trio.Event) -> Result:
+        try:
+            async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+                row = await queen_models.pull(queen, asked, terminal.tell)
+        except RbeeError as exc:
+            reasons.name_node(exc)
+            raise
+        finally:
+            terminal.end_progress()
+        note = f"{row.model_ref} is on {asked.node or 'local'}: {row.id}, {render.size(row.size_bytes)}."
+        return Result(data=msgspec.to_builtins(row), notes=(note,))
+
+    return interrupt.run(command)

@@ -1,0 +1,35 @@
+"""Removes a model from a node."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rbee.clients import queen_models
+from rbee.keeper import interrupt, render, session
+from rbee.keeper.result import Result
+from rbee.keeper.start import Options
+from rbee.wire.decode import convert
+from rbee.wire.models import NodeModelId
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import trio
+
+    from rbee.adapters.config import Settings
+    from rbee.keeper.terminal import Terminal
+
+
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+    """Have the queen remove it; a model that a worker has is kept."""
+    asked = convert({"id": options.id, "node": options.node or settings.defaults.node}, NodeModelId)
+
+    async def command(hurry: trio.Event) -> Result:
+        async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+            done = await queen_models.remove(queen, asked, terminal.tell)
+        note = f"{done.id} was removed from {done.node}: {render.size(done.freed_bytes)}."
+        return Result(data=msgspec.to_builtins(done), notes=(note,))
+
+    return interrupt.run(command)

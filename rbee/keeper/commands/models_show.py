@@ -1,0 +1,62 @@
+"""Shows what a model is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from rbee.clients import queen_models
+from rbee.errors import RbeeError
+from rbee.keeper import interrupt, reasons, render, session
+from rbee.keeper.result import Result
+from rbee.keeper.start import Options
+from rbee.wire.decode import convert
+from rbee.wire.models import NodeModel
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    import trio
+
+    from rbee.adapters.config import Settings
+    from rbee.keeper.terminal import Terminal
+    from rbee.wire.models import ModelDetails
+
+
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+    """Return what the header of its file says; a model that is not on the node is not fetched for it."""
+    node = options.node or settings.defaults.node
+    asked = convert({"model_ref": options.model, "node": node}, NodeModel)
+
+    async def command(hurry: trio.Event) -> Result:
+        try:
+            async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+                found = await queen_models.show(queen, asked.model_ref, asked.node, terminal.tell)
+        except RbeeError as exc:
+            reasons.name_node(exc)
+            raise
+        return Result(data=msgspec.to_builtins(found), text=_text(found))
+
+    return interrupt.run(command)
+
+
+def _text(found: ModelDetails) -> str:
+    header = found.header
+    lines = {
+        "file": found.local_path,
+        "size": render.size(found.size_bytes),
+        "name": header.name,
+        "architecture": header.architecture,
+        "parameters": f"{header.parameters / 1e6:.1f} million",
+        "quantisation": header.quantisation,
+        "layers": header.block_count,
+        "context": None if header.context_length is None else f"{header.context_length} tokens",
+        "vocabulary": None if header.vocabulary is None else f"{header.vocabulary} tokens",
+        "end token": header.end_token,
+        "chat template": "yes" if header.has_chat_template else "no",
+    }
+    shown = [
+        f"  {name:<14} {'unknown' if value is None else render.clean(str(value))}" for name, value in lines.items()
+    ]
+    return "\n".join([render.clean(found.model_ref), *shown])
