@@ -166,6 +166,8 @@ def _row(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
         "backends": ["cpu"],
         "devices": {"cpu": 1},
         "spawned_by_queen": False,
+        "hive_url": None,
+        "is_tunnelled": False,
     }
 
 

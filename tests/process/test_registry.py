@@ -1,0 +1,129 @@
+"""The queen's table of nodes, in a real database."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import pytest
+import trio
+
+from rbee.adapters.store import Store
+from rbee.errors import NodeExistsError, NodeNotFoundError
+from rbee.queen.registry import MIGRATIONS, Registry
+from rbee.wire.registry import BeehiveRow
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+
+def row(**changes: Any) -> BeehiveRow:
+    values: dict[str, Any] = {
+        "node_name": "attic",
+        "ssh_host": "fd00::7",
+        "ssh_port": 2222,
+        "ssh_user": "bee",
+        "ssh_key_path": '/home/bee/it\'s "a" key',
+        "git_repo_url": "https://example.com/rbee.git",
+        "git_branch": "next",
+        "install_path": "/home/bee/$(touch canary); `id`",
+        "tunnel": "always",
+        "host_key": "ssh-ed25519 AAAA",
+        "last_connected_unix": 1.5,
+        "last_error": "'; DROP TABLE beehives; --",
+        "status": "unreachable",
+        "backends": ["cpu", "cuda"],
+        "devices": {"cpu": 1, "cuda": 2},
+        "spawned_by_queen": True,
+    }
+    return msgspec.convert(values | changes, BeehiveRow)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[Store]:
+    found = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
+    yield found
+    await found.close()
+
+
+@pytest.fixture
+def registry(store: Store) -> Registry:
+    return Registry(store)
+
+
+async def test_a_row_comes_back_as_it_was_stored_also_after_a_restart(tmp_path: Path) -> None:
+    store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
+    bare = row(node_name="bare", ssh_key_path=None, git_repo_url=None, last_connected_unix=None, last_error=None)
+    for one in (row(), bare):
+        await Registry(store).add(one)
+    await store.close()
+    store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
+    assert await Registry(store).rows() == [row(), bare]
+    await store.close()
+
+
+async def test_rows_come_by_name(registry: Registry) -> None:
+    for name in ("b", "c", "a"):
+        await registry.add(row(node_name=name))
+    assert [found.node_name for found in await registry.rows()] == ["a", "b", "c"]
+
+
+async def test_a_name_is_taken_once(registry: Registry) -> None:
+    await registry.check_free("attic")
+    await registry.add(row())
+    for refused in (registry.check_free("attic"), registry.add(row(ssh_host="other"))):
+        with pytest.raises(NodeExistsError, match="attic is registered already") as caught:
+            await refused
+        assert "update-node --name attic" in (caught.value.hint or "")
+    assert await registry.rows() == [row()]
+
+
+async def test_of_many_that_add_one_name_at_once_one_does(registry: Registry) -> None:
+    taken: list[str] = []
+
+    async def add(host: str) -> None:
+        try:
+            await registry.add(row(ssh_host=host))
+        except NodeExistsError:
+            taken.append(host)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(add, f"host{number}")
+    (stored,) = await registry.rows()
+    assert sorted([*taken, stored.ssh_host]) == [f"host{number}" for number in range(8)]
+
+
+async def test_a_change_of_every_field_is_stored(registry: Registry) -> None:
+    await registry.add(row())
+    await registry.add(row(node_name="other"))
+    changed = row(ssh_host="new", ssh_port=22, backends=[], devices={}, spawned_by_queen=False, last_error=None)
+    await registry.replace(changed)
+    assert await registry.rows() == [changed, row(node_name="other")]
+
+
+async def test_what_becomes_of_a_node_is_noted(registry: Registry) -> None:
+    await registry.add(row(status="unknown", spawned_by_queen=False))
+    await registry.failed("attic", "timeout")
+    (found,) = await registry.rows()
+    assert (found.status, found.last_error, found.last_connected_unix) == ("unreachable", "timeout", 1.5)
+    before = time.time()
+    await registry.connected("attic")
+    await registry.owned("attic", owned=True)
+    (found,) = await registry.rows()
+    assert (found.status, found.last_error, found.spawned_by_queen) == ("reachable", None, True)
+    assert before <= (found.last_connected_unix or 0) <= time.time()
+    await registry.owned("attic", owned=False)
+    assert not (await registry.rows())[0].spawned_by_queen
+
+
+async def test_a_node_that_is_not_there_is_said_with_the_command_that_adds_it(registry: Registry) -> None:
+    await registry.add(row())
+    await registry.remove("attic")
+    for refused in (registry.remove("attic"), registry.replace(row()), registry.connected("attic")):
+        with pytest.raises(NodeNotFoundError, match="attic is not in the registry") as caught:
+            await refused
+        assert "rbee setup add-node --name attic" in (caught.value.hint or "")
+    assert await registry.rows() == []
