@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import socket
 import threading
-from contextlib import asynccontextmanager, closing, suppress
+from contextlib import asynccontextmanager
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 import paramiko
 import trio
 
-from rbee.adapters import known_hosts
+from rbee.adapters import known_hosts, sftp, ssh_auth
+from rbee.adapters.ssh_target import Target, failed, translated
 from rbee.errors import RbeeError, SshFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
 
 T = TypeVar("T")
 
@@ -28,28 +27,9 @@ KEEPALIVE_SECONDS: Final = 3
 """A question at this pace has to be acknowledged within the time above, so that a partition is seen within 10 s."""
 MAX_OUTPUT: Final = 16 * 1024 * 1024
 """What a command may write: far more than any of ours does, also a build with all its warnings."""
-CHUNK: Final = 255 * 1024
-"""What OpenSSH takes as one SFTP packet: 256 KiB with its head (sftp-server.c, SFTP_MAX_MSG_LENGTH)."""
-KEY_FILES: Final = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 _LIMITER: Final = trio.CapacityLimiter(64)
 _STREAMS: Final = trio.CapacityLimiter(1024)
 """paramiko blocks: each call takes a thread, and each stream one or two for as long as it lasts."""
-
-
-class Target(NamedTuple):
-    """Where to connect, and as whom; without `key_path` the agent's and the usual keys are tried.
-
-    `host_key` is the public key that the server must have, in its one-line form.
-    """
-
-    host: str
-    port: int
-    user: str
-    key_path: str | None = None
-    host_key: str | None = None
-
-    def __str__(self) -> str:
-        return f"{self.user}@{self.host}" + ("" if self.port == 22 else f":{self.port}")
 
 
 class Completed(NamedTuple):
@@ -116,35 +96,12 @@ class Connection:
     async def upload(self, file: Path, to: str, *, mode: int, heard: Callable[[int], None] | None = None) -> None:
         """Copy a file to the absolute path `to`; `heard` gets the bytes sent so far. A failure leaves nothing."""
 
-        def work() -> None:
-            with self._sftp() as sftp, file.open("rb") as source:
-                try:
-                    _copy(source, sftp, to, mode, heard)
-                except OSError:
-                    with suppress(OSError):
-                        sftp.remove(to)  # on a full disk it would be in everybody's way
-                    raise
-
-        await self._in_thread(work)
+        await self._in_thread(lambda: sftp.upload(self._transport, file, to, mode, heard))
 
     async def write(self, content: bytes, to: str, *, mode: int) -> None:
         """Write a small file at the absolute path `to`, whole or not at all."""
 
-        def work() -> None:
-            with self._sftp() as sftp:
-                beside = f"{to}.new"
-                with sftp.open(beside, "wb") as target:
-                    target.chmod(mode)
-                    target.write(content)
-                sftp.posix_rename(beside, to)
-
-        await self._in_thread(work)
-
-    def _sftp(self) -> paramiko.SFTPClient:
-        sftp = paramiko.SFTPClient.from_transport(self._transport)
-        if sftp is None:
-            raise SshFailedError(f"{self._target} does not offer SFTP", reason="command")
-        return sftp
+        await self._in_thread(lambda: sftp.write(self._transport, content, to, mode))
 
     async def open(self, host: str, port: int) -> Channel:
         """Open a connection from there to `host`, as it is named there; close it."""
@@ -166,9 +123,9 @@ class Connection:
             self._transport.close()
             raise
         except (paramiko.SSHException, OSError, EOFError) as exc:
-            reason = (
-                exc.strerror if isinstance(exc, OSError) and exc.strerror else str(exc) or "the connection was lost"
-            )
+            reason = "it stopped answering" if isinstance(exc, TimeoutError) else str(exc) or "the connection was lost"
+            if isinstance(exc, OSError) and exc.strerror:
+                reason = exc.strerror
             raise SshFailedError(f"{self._target}: {reason}", reason="command") from exc
 
 
@@ -177,18 +134,6 @@ def _read_errors(channel: paramiko.Channel, into: bytearray) -> None:
     while data := channel.recv_stderr(65536):
         if len(into) < MAX_OUTPUT:
             into.extend(data)
-
-
-def _copy(source: BinaryIO, sftp: paramiko.SFTPClient, to: str, mode: int, heard: Callable[[int], None] | None) -> None:
-    with sftp.open(to, "wb") as target:
-        target.set_pipelined(True)
-        target.chmod(mode)
-        sent = 0
-        while chunk := source.read(CHUNK):
-            target.write(chunk)
-            sent += len(chunk)
-            if heard is not None:
-                trio.from_thread.run_sync(heard, sent)
 
 
 class Channel:
@@ -238,7 +183,7 @@ async def connect(
         for resource in reversed(opened):
             resource.close()
         if isinstance(exc, trio.TooSlowError):
-            raise _failed(target, "timeout", f"no answer within {seconds:g} s") from None
+            raise failed(target, "timeout", f"no answer within {seconds:g} s") from None
         raise
     try:
         if is_new:
@@ -267,77 +212,10 @@ def _open(
         transport.start_client(timeout=seconds)
         host_key = known_hosts.line(transport.get_remote_server_key())
         is_known = trust.check(host_key, accept)
-        _authenticate(transport, target)
+        ssh_auth.authenticate(transport, target)
         transport.set_keepalive(KEEPALIVE_SECONDS)
     except RbeeError:
         raise
     except (OSError, UnicodeError, paramiko.SSHException, EOFError) as exc:
-        raise _translated(target, exc) from exc
+        raise translated(target, exc) from exc
     return Connection(transport, target, host_key), not is_known
-
-
-def _translated(target: Target, exc: Exception) -> SshFailedError:
-    match exc:
-        case socket.gaierror() | UnicodeError():  # the latter for what no name can be
-            return _failed(target, "dns", f"the name {target.host} is not known")
-        case TimeoutError():
-            return _failed(target, "timeout", "timeout")
-        case OSError(errno=errno.ECONNREFUSED):
-            return _failed(target, "refused", f"connection refused at port {target.port}")
-        case OSError():
-            return _failed(target, "refused", (exc.strerror or str(exc)).lower())
-        case paramiko.SSHException() if "banner" in str(exc) or "protocol version" in str(exc):
-            return _failed(target, "refused", f"what listens at port {target.port} does not speak SSH")
-        case _:
-            return _failed(target, "refused", str(exc) or "the connection was closed")
-
-
-def _failed(target: Target, reason: str, words: str) -> SshFailedError:
-    hints = {
-        "dns": "look at the spelling of the host, or give its address",
-        "timeout": "see that the machine is on and reachable, and that no firewall is in between",
-        "refused": "see that sshd runs there, and at which port",
-        "auth": f"`ssh-copy-id {target.user}@{target.host}` puts your key there; --ssh-key names another one",
-    }
-    return SshFailedError(f"SSH to {target} failed: {words}", hint=hints.get(reason), reason=reason)
-
-
-def _authenticate(transport: paramiko.Transport, target: Target) -> None:
-    """Offer keys until one is taken."""
-    tried = 0
-    with closing(paramiko.Agent()) as agent:  # without one it has no keys
-        for key in _keys(target, agent):
-            tried += 1
-            with suppress(paramiko.AuthenticationException):
-                transport.auth_publickey(target.user, key)
-                if transport.is_authenticated():
-                    return
-            if not transport.is_active():
-                break
-    if tried == 0:
-        raise _failed(target, "auth", "there is no key to offer: neither an agent nor a key file")
-    raise _failed(target, "auth", f"{target.user} was not let in with {'the key' if tried == 1 else 'any of the keys'}")
-
-
-def _keys(target: Target, agent: paramiko.Agent) -> Iterator[paramiko.PKey]:
-    if target.key_path is not None:
-        yield _load(target, target.key_path)
-        return
-    yield from agent.get_keys()
-    for file in KEY_FILES:
-        if os.path.exists(path := os.path.expanduser(file)):  # noqa: PTH110, PTH111
-            with suppress(SshFailedError):  # one with a passphrase; there may be others
-                yield _load(target, path)
-
-
-def _load(target: Target, path: str) -> paramiko.PKey:
-    try:
-        return paramiko.PKey.from_path(Path(path).expanduser())
-    except (paramiko.PasswordRequiredException, TypeError) as exc:  # the latter for OpenSSH's own format
-        error = _failed(target, "auth", f"the key {Path(path).name} needs its passphrase")
-        error.hint = f"`ssh-add {path}` gives it to the agent, before the queen is started"
-        raise error from exc
-    except FileNotFoundError as exc:
-        raise _failed(target, "auth", f"there is no key file {Path(path).name}") from exc
-    except (paramiko.SSHException, OSError, ValueError) as exc:
-        raise _failed(target, "auth", f"the key file {Path(path).name} cannot be read: {exc}") from exc

@@ -12,6 +12,7 @@ import trio
 
 from rbee.adapters import sse, ssh
 from rbee.adapters.app import answer, body, streamed, wants_stream
+from rbee.adapters.ssh_target import Target
 from rbee.errors import NodeExistsError
 from rbee.queen.probe import probe
 from rbee.wire import registry as wire
@@ -137,7 +138,7 @@ async def _describe(
     key_path = None if asked.ssh_key_path is None else os.path.expanduser(asked.ssh_key_path)  # noqa: ASYNC240, PTH111
     is_same = known is not None and (known.ssh_host, known.ssh_port) == (asked.ssh_host, asked.ssh_port)
     pinned = known.host_key if known is not None and is_same else None
-    target = ssh.Target(asked.ssh_host, asked.ssh_port, asked.ssh_user, key_path, pinned)
+    target = Target(asked.ssh_host, asked.ssh_port, asked.ssh_user, key_path, pinned)
     say("ssh_test", f"Testing SSH connection to {asked.ssh_host}")
     async with ssh.connect(
         target,

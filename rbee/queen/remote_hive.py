@@ -11,6 +11,7 @@ import trio
 
 from rbee import __version__
 from rbee.adapters import ssh
+from rbee.adapters.ssh_target import Target
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,
@@ -99,7 +100,7 @@ class RemoteHive:
     async def dial(self) -> AsyncIterator[Connection]:
         """Open an SSH connection to the node, and note in the registry whether that went well."""
         row = self.row
-        target = ssh.Target(row.ssh_host, row.ssh_port, row.ssh_user, row.ssh_key_path, row.host_key)
+        target = Target(row.ssh_host, row.ssh_port, row.ssh_user, row.ssh_key_path, row.host_key)
         known_hosts = self.settings.state_dir / "known_hosts"
         seconds = self.settings.timeouts.ssh_connect
         async with AsyncExitStack() as stack:

@@ -44,7 +44,8 @@ async def run(
             if heard is not None:
                 heard(key, value)
 
-    head = [f"mark={mark}", 'say() { printf \'%s %s %s\\n\' "$mark" "$1" "$2"; }']
+    # A line of its own for the first mark, after a banner that ends without one.
+    head = ["echo", f"mark={mark}", 'say() { printf \'%s %s %s\\n\' "$mark" "$1" "$2"; }']
     head += [f"{key}={shlex.quote(value)}" for key, value in parameters.items()]
     text = (Path(rbee.data.__path__[0]) / "remote" / f"{name}.sh").read_text(encoding="utf-8")
     # In braces the shell reads all of it before it does any of it, so a lost connection cuts no command short.

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from rbee.adapters import ssh
-from rbee.adapters.ssh import Target
+from rbee.adapters.ssh_target import Target
 from rbee.errors import SshFailedError
 from tests.sshd import Sshd
 

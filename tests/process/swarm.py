@@ -236,6 +236,8 @@ class Swarm:
 
     def __init__(self, home: Path, **environment: str) -> None:
         self.home = home
+        self.program = [sys.executable, "-m", "rbee"]
+        self.cwd = ROOT
         self.env = os.environ | {
             "RBEE_HOME": str(home),
             "RBEE_QUEEN_PORT": str(free_port()),
@@ -254,8 +256,8 @@ class Swarm:
     def start_queen(self) -> psutil.Process:
         """Start `rbee queen` as in another terminal, and wait until it answers."""
         child = subprocess.Popen(
-            [sys.executable, "-m", "rbee", "queen", "--announce"],
-            cwd=ROOT,
+            [*self.program, "queen", "--announce"],
+            cwd=self.cwd,
             env=self.env,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -270,10 +272,9 @@ class Swarm:
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
-        command = [sys.executable, "-m", "rbee", *arguments]
         return subprocess.run(
-            command,
-            cwd=ROOT,
+            [*self.program, *arguments],
+            cwd=self.cwd,
             env=self.env,
             stdin=subprocess.DEVNULL,
             capture_output=True,

@@ -143,7 +143,7 @@ def test_what_no_name_can_be_is_a_name_that_is_not_known(queen: httpx.Client, no
     ],
 )
 def test_a_machine_that_runs_something_else_is_an_error(
-    queen: httpx.Client, tmp_path: Path, program: str, words: str
+    swarm: Swarm, queen: httpx.Client, tmp_path: Path, program: str, words: str
 ) -> None:
     """The stand-in gets what the queen would run, and does what it likes; what it says is passed on only as text."""
     node = BareNode(tmp_path / "sshd", ForceCommand=program)
@@ -152,6 +152,11 @@ def test_a_machine_that_runs_something_else_is_an_error(
         assert found["details"]["reason"] == "command"
         assert words in found["message"]
         assert len(found["message"]) < 1000
+        described = ("--ssh-host", node.sshd.address, "--ssh-port", str(node.port), "--ssh-user", node.sshd.user)
+        known = ("--ssh-key", str(node.sshd.key), "--accept-host-key", node.sshd.fingerprint)
+        done = swarm.run("setup", "add-node", "--name", "workstation", *described, *known)
+        assert done.returncode == 1
+        assert "\x1b" not in done.stderr, "nobody else draws on the user's terminal"
         assert rows(queen) == []
     finally:
         node.close()

@@ -1,0 +1,97 @@
+"""Copies files to another machine over an SSH connection; blocks, and raises what paramiko raises."""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, BinaryIO, Final
+
+import paramiko
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+CHUNK: Final = 255 * 1024
+"""What OpenSSH takes as one SFTP packet: 256 KiB with its head (sftp-server.c, SFTP_MAX_MSG_LENGTH)."""
+STALLED_SECONDS: Final = 60.0
+"""Without a byte taken or an answer given."""
+MAX_BANNER: Final = 64 * 1024
+VERSION: Final = re.compile(rb"\x00\x00..\x02\x00\x00\x00[\x03-\x06]", re.DOTALL)
+"""The head of the server's first packet: a length, SSH_FXP_VERSION, the version (draft-ietf-secsh-filexfer, 4)."""
+
+
+def upload(transport: paramiko.Transport, file: Path, to: str, mode: int, heard: Callable[[int], None] | None) -> None:
+    """Copy a file to the absolute path `to`; `heard` gets the bytes sent so far. A failure leaves nothing."""
+    with _open(transport) as sftp, file.open("rb") as source:
+        try:
+            _copy(source, sftp, to, mode, heard)
+        except OSError:
+            with suppress(OSError):
+                sftp.remove(to)  # on a full disk it would be in everybody's way
+            raise
+
+
+def _copy(source: BinaryIO, sftp: paramiko.SFTPClient, to: str, mode: int, heard: Callable[[int], None] | None) -> None:
+    with sftp.open(to, "wb") as target:
+        target.set_pipelined(True)
+        target.chmod(mode)
+        sent = 0
+        while chunk := source.read(CHUNK):
+            target.write(chunk)
+            sent += len(chunk)
+            if heard is not None:
+                trio.from_thread.run_sync(heard, sent)
+
+
+def write(transport: paramiko.Transport, content: bytes, to: str, mode: int) -> None:
+    """Write a small file at the absolute path `to`, whole or not at all."""
+    with _open(transport) as sftp:
+        beside = f"{to}.new"
+        try:
+            with sftp.open(beside, "wb") as target:
+                target.chmod(mode)
+                target.write(content)
+            sftp.posix_rename(beside, to)
+        except OSError:
+            with suppress(OSError):
+                sftp.remove(beside)
+            raise
+
+
+@contextmanager
+def _open(transport: paramiko.Transport) -> Iterator[paramiko.SFTPClient]:
+    channel = transport.open_session()
+    channel.settimeout(STALLED_SECONDS)
+    try:
+        channel.invoke_subsystem("sftp")
+        yield paramiko.SFTPClient(_AfterBanner(channel))  # type: ignore[arg-type]
+    finally:
+        channel.close()
+
+
+class _AfterBanner:
+    """A channel without what a login shell prints before SFTP begins: many sshd start its server through that shell."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        self._begun = False
+        self._pending = b""
+
+    def recv(self, most: int) -> bytes:
+        while not self._begun:
+            data = self._channel.recv(65536)
+            self._pending += data
+            if (found := VERSION.search(self._pending)) is not None:
+                self._begun = True
+                self._pending = self._pending[found.start() :]
+            elif not data or len(self._pending) > MAX_BANNER:
+                raise paramiko.SSHException("what answers there as SFTP is none")
+        if self._pending:
+            data, self._pending = self._pending[:most], self._pending[most:]
+            return data
+        return self._channel.recv(most)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._channel, name)
