@@ -13,7 +13,7 @@ from rbee.queen.node import Placed
 from rbee.queen.placement import Wanted
 from tests.simulation import reader
 from tests.simulation.queen import QUEEN_URL
-from tests.simulation.world import Violation
+from tests.simulation.world import NEEDED, Violation
 
 if TYPE_CHECKING:
     from tests.simulation.network import Network
@@ -32,7 +32,7 @@ class Request:
         self._world = world
         self._network = network
         chance = world.chance(self.id)
-        model = chance.choices(("small", "medium", "large", "unknown"), (5, 5, 2, 0.3))[0]
+        model = chance.choices((*NEEDED, "unknown"), (5, 5, 2, 2, 0.3))[0]
         backend, device = chance.choices(
             ((None, None), ("cpu", None), ("cpu", 0), ("cuda", None), ("cuda", 1), ("metal", None)),
             (9, 2, 1, 2, 2, 0.3),

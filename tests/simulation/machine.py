@@ -13,7 +13,7 @@ from rbee.errors import BackendUnavailableError, ModelNotFoundError, RbeeError, 
 from rbee.hive.record import Spec
 from rbee.hive.workers import STREAM_PAUSE
 from tests.simulation.worker import Worker, key_of
-from tests.simulation.world import Violation
+from tests.simulation.world import NEEDED, Violation
 
 if TYPE_CHECKING:
     import signal
@@ -94,11 +94,11 @@ class Machine:
         await self._pause(1)
         model = request.reference()
         backend, device = request.backend or "cpu", request.device or 0
-        if model not in self._world.needed:
+        if model not in NEEDED:
             raise ModelNotFoundError("there is no such model")
         if (backend, device) not in PLACES:
             raise BackendUnavailableError("there is no such backend")
-        memory = self._world.needed[model]
+        memory = NEEDED[model]
         return Spec(model, f"/{model}.gguf", backend, device, PLACES[backend, device], self._world.slots, 512, memory)
 
     def available_memory(self, spec: Spec) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import trio
 
@@ -29,7 +29,13 @@ FAREWELL_SECONDS: Final = 1.0
 
 
 class WatchedOrder(product._Order):
-    """An order of the product's node that is settled once."""
+    """An order of the product's node that is settled once; `made` has those of the queen that runs."""
+
+    made: ClassVar[list[WatchedOrder]] = []
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.made.append(self)
 
     def settle(self, result: Placed | RbeeError) -> None:
         if self.done.is_set():
@@ -53,6 +59,7 @@ class QueenProcess(Process):
 
     def __init__(self, world: World, network: Network, site: Site, max_waiting: int, number: int) -> None:
         super().__init__(world, f"queen{number}")
+        WatchedOrder.made.clear()
         self.node = Node("local", site, max_waiting=max_waiting)
         self._network = network
         self._tasks = Tasks()
@@ -62,6 +69,9 @@ class QueenProcess(Process):
         self.listen(QUEEN_URL)
         with self._serving:
             await self.node.run()
+        for order in WatchedOrder.made:
+            if not order.done.is_set() and not order.is_given_up:
+                raise Violation(f"the queen has ended, and an order for {order.wanted.model_ref} is not told")
         await trio.sleep(FAREWELL_SECONDS)  # for the answers that this has brought about
         return "exit code 0"
 

@@ -126,7 +126,10 @@ class Rules(trio.abc.Instrument):
             status = process.status
             if not 0 <= status.slots_busy <= status.slots_total:
                 raise Violation(f"{process.name} has {status.slots_busy} of {status.slots_total} slots busy")
-            for request_id in process.requests:
+            free = len(process.generations._free)
+            if (busy := len(process.requests)) + free != status.slots_total or busy != status.slots_busy:
+                raise Violation(f"{process.name} has {busy} busy and {free} free slots, and shows {status}")
+            for request_id in process.requests.values():
                 at, outcome = self._ended.get(request_id, (now, ""))
                 if now > at + SLOT_SECONDS:
                     raise Violation(

@@ -24,7 +24,7 @@ from rbee.worker.engine import Ended, Piece
 from rbee.worker.generations import Generations
 from rbee.worker.orphan import end_when_orphaned
 from rbee.worker.status import Status
-from tests.simulation.world import Process, Violation
+from tests.simulation.world import NEEDED, Process, Violation
 
 if TYPE_CHECKING:
     import random
@@ -55,12 +55,13 @@ class Engine:
         self._nursery = nursery
         self._deliver = deliver
         self._cancelled: set[int] = set()
-        self.running: set[int] = set()
+        self.running: dict[int, str] = {}
+        """Who has which slot."""
 
     def start(self, work: Work) -> None:
         if work.slot in self.running:
-            raise Violation(f"slot {work.slot} was given out twice")
-        self.running.add(work.slot)
+            raise Violation(f"slot {work.slot} is given out twice")
+        self.running[work.slot] = "somebody"
         self._nursery.start_soon(self._generate, work)
 
     def cancel(self, number: int, slot: int) -> None:
@@ -70,12 +71,12 @@ class Engine:
         for count in range(1, work.limit + 1):
             await trio.sleep(TOKEN_SECONDS)
             if work.number in self._cancelled:
-                self.running.remove(work.slot)
+                del self.running[work.slot]
                 self._deliver([Ended(work.slot, "", count, None, CancelledError("the request was cancelled"))])
                 return
             if count < work.limit:
                 self._deliver([Piece(work.slot, "x", count)])
-        self.running.remove(work.slot)
+        del self.running[work.slot]
         self._deliver([Ended(work.slot, "x", work.limit, "length")])
 
 
@@ -89,7 +90,7 @@ class Worker(Process):
         self.status = Status(spec.slots)
         self.generations = Generations(self.status)
         self._announcements, self.announced = trio.open_memory_channel["Narration | RbeeError | None"](100)
-        self.requests: set[str] = set()
+        self._engine: Engine | None = None
         self._network = network
         self._hive = hive
         self._stopping = Stopping()
@@ -104,7 +105,7 @@ class Worker(Process):
 
         self.start_seconds = chance.uniform(25, 40) if happens(faults.slow_start) else chance.uniform(0, 2)
         self.dies_at_start = chance.choice(("error", "silence")) if happens(faults.dies_at_start) else None
-        self.load_seconds = chance.uniform(200, 400) if happens(faults.slow_load) else chance.uniform(0, 20)
+        self.load_seconds = chance.uniform(200, 400) if happens(faults.slow_load) else chance.uniform(0, 30)
         self.load_fails = happens(faults.load_fails)
         self.load_hangs = happens(faults.load_hangs)
         self.refuses_shutdown = happens(faults.refuses_shutdown)
@@ -178,9 +179,9 @@ class Worker(Process):
 
     async def _load(self) -> None:
         place = (self.spec.resource, self.spec.device)
-        needed = self.world.needed[self.spec.model_ref]
+        needed = NEEDED[self.spec.model_ref]
         for layer in range(1, LAYERS + 1):
-            self._take(place, needed * layer // LAYERS)
+            self._take(place, needed * layer**2 // LAYERS**2)
             self.status.set_loading(LoadingProgress(layers_loaded=layer, layers_total=LAYERS, vram_mb=0))
             await trio.sleep(self.load_seconds / LAYERS)
             if layer == LAYERS // 2 and self.load_hangs:
@@ -256,6 +257,11 @@ class Worker(Process):
         else:
             self._stopping.wish()
 
+    @property
+    def requests(self) -> dict[int, str]:
+        """Who has which slot of the engine."""
+        return self._engine.running if self._engine is not None else {}
+
     # What it answers.
 
     def check_key(self, key: str) -> None:
@@ -298,15 +304,13 @@ class Worker(Process):
         self.status.check_ready()
         options: Any = None
         generation = self.generations.start(self._engine, request_id, [1], options, tokens)  # type: ignore[arg-type]
-        self.requests.add(request_id)
+        self._engine.running[generation._running.work.slot] = request_id
         try:
             with trio.fail_after(INFERENCE_SECONDS):
                 async with generation:
                     await self._tell_news(generation, request_id, send)
         except trio.TooSlowError:
             raise InferenceTimeoutError("the inference did not end in time") from None
-        finally:
-            self.requests.remove(request_id)
 
     async def _tell_news(self, generation: Generation, request_id: str, send: Send) -> None:
         while True:

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 PIDS: Final = range(100, 160)
 """So few that they are used again within one simulation."""
 GB: Final = 1_000_000_000
+NEEDED: Final = {"small": 2 * GB, "medium": 3 * GB, "other": 4 * GB, "large": 5 * GB}
+"""The models there are, and the memory they take."""
 BOOT: Final = "00000000-boot"
 
 
@@ -54,9 +56,10 @@ class Faults:
         """Return what goes wrong in one simulation: nothing, or a few of these, or many at once."""
         found, most = cls(), chance.choice((0, 0.1, 0.2, 0.3, 0.5))
         for field in fields(cls):
-            if chance.random() < most:
-                often = chance.choice((0.02, 0.1, 0.3))
-                setattr(found, field.name, 6 / often if field.name.endswith("_every") else often)
+            is_kill = most > 0 and field.name.endswith("_killed_every")
+            if chance.random() < (0.4 if is_kill else most):
+                choices = (10.0, 40.0, 200.0) if field.name.endswith("_every") else (0.02, 0.1, 0.3)
+                setattr(found, field.name, chance.choice(choices))
         return found
 
     def __str__(self) -> str:
@@ -149,9 +152,10 @@ class World:
         self.trace = trace
         self.rules = rules
         self.faults = self.drawn = Faults.draw(self.chance("faults"))
-        self.slots = self.chance("slots").randint(1, 4)
-        self.needed = {"small": 1 * GB, "medium": 3 * GB, "large": 6 * GB}
-        self.total = {("ram", 0): 8 * GB, ("vram", 0): 7 * GB, ("vram", 1): 4 * GB}
+        chance = self.chance("machine")
+        self.slots = chance.randint(1, 4)
+        room = chance.choice((1, 1, 3))
+        self.total = {("ram", 0): 5 * room * GB, ("vram", 0): 6 * room * GB, ("vram", 1): 4 * room * GB}
         self.processes: dict[int, Process] = {}
         self.listeners: dict[str, Process] = {}
         self.queen: Any = None
