@@ -61,7 +61,7 @@ async def _serve(
     logs.to_file("rbee-hive", settings.logs_dir / "hive.log", settings.logs.max_bytes)
     token = _token(settings, started_by=options.started_by)
     store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
-    surviving = await reconcile.surviving_workers(store.transact, process.is_running)
+    known = reconcile.compare(await store.transact(state.last_known_workers), process.is_running)
     listener = serve.bind(
         settings.hive.host, settings.hive.port, setting="--port, `port` under [hive], or RBEE_HIVE_PORT"
     )
@@ -72,10 +72,12 @@ async def _serve(
     machine = LocalMachine(
         settings, library, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral
     )
-    await machine.remove_old_logs({known.id for known in surviving})
+    await machine.remove_old_logs({worker.id for worker in known.surviving})
     hive = Hive(_limits(settings.timeouts), machine, store.transact)
-    for known in surviving:
-        hive.adopt(known)
+    for worker in known.surviving:
+        hive.adopt(worker)
+    for worker_id in known.gone:
+        hive.forget(worker_id)
     try:
         async with trio.open_nursery() as nursery:
             app = routes.build(

@@ -166,6 +166,10 @@ class Hive:
 
         self._decide(decide)
 
+    def forget(self, worker_id: str) -> None:
+        """Drop what is stored of a worker that has ended since an earlier hive stored it."""
+        self._rows.put(worker_id, partial(state.delete_worker, worker_id=worker_id))
+
     def stuck(self) -> list[Ended]:
         """Return the workers that had to be killed for the hive to end."""
         return self._pool.stuck

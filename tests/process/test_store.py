@@ -15,7 +15,7 @@ from rbee.adapters import process
 from rbee.adapters.store import Store
 from rbee.errors import StorageError
 from rbee.hive import state
-from rbee.hive.reconcile import surviving_workers
+from rbee.hive.reconcile import compare
 from rbee.hive.record import Spec, Worker
 
 if TYPE_CHECKING:
@@ -297,11 +297,11 @@ async def test_only_workers_that_still_run_survive(tmp_path: Path) -> None:
             await store.transact(lambda c: state.save_worker(c, worker("a", url="http://x"), mine))
             await store.transact(lambda c: state.save_worker(c, worker("b", url="http://x"), recycled))
             await store.transact(lambda c: state.save_worker(c, worker("c"), process.Identity(2**22 + 1, 1, "boot")))
-            survivors = await surviving_workers(store.transact, process.is_running)
-            assert [(row.id, row.identity) for row in survivors] == [("a", mine)]
+            found = compare(await store.transact(state.last_known_workers), process.is_running)
+            assert [(row.id, row.identity) for row in found.surviving] == [("a", mine)]
+            assert found.gone == ["b", "c"]
             assert process.is_running(mine)
             assert process.is_running(other)
-            assert await store.transact(state.last_known_workers) == survivors
         finally:
             left_over.kill()
             bystander.kill()
