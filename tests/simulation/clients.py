@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from rbee.adapters.http import StreamLostError
-from rbee.errors import AllSlotsBusyError, RbeeError
+from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError
 from rbee.queen.node import Placed
 from rbee.queen.placement import Wanted
 from tests.simulation import reader
@@ -16,6 +16,7 @@ from tests.simulation.queen import QUEEN_URL
 from tests.simulation.world import NEEDED, Violation
 
 if TYPE_CHECKING:
+    from rbee.hive.pool import Limits
     from tests.simulation.network import Network
     from tests.simulation.world import World
 
@@ -27,10 +28,11 @@ ACKNOWLEDGE_SECONDS: Final = 5.0
 class Request:
     """One request of one client; everything about it is drawn from its own chance."""
 
-    def __init__(self, world: World, network: Network, number: int, *, is_last: bool = False) -> None:
+    def __init__(self, world: World, network: Network, number: int, limits: Limits, *, is_last: bool = False) -> None:
         self.id = f"r{number}"
         self._world = world
         self._network = network
+        self._loading_seconds = limits.loading
         chance = world.chance(self.id)
         model = chance.choices((*NEEDED, "unknown"), (5, 5, 2, 2, 0.3))[0]
         backend, device = chance.choices(
@@ -67,6 +69,20 @@ class Request:
 
     async def _send(self) -> str:
         """Ask the queen, and the worker that it names; returns how it went."""
+        for is_last in (False, False, True):
+            placed = await self._ask()
+            if isinstance(placed, str):
+                return placed
+            try:
+                return await self._use(placed)
+            except DrainingError:
+                # The worker was told to end. Nothing was generated yet, so another one may do it.
+                if is_last:
+                    raise
+        raise AssertionError
+
+    async def _ask(self) -> Placed | str:
+        """Ask the queen; returns the worker that it names, or how the relayed answer ended."""
         heard: list[Any] = []
         with trio.move_on_after(START_SECONDS):
             while QUEEN_URL not in self._world.listeners:  # noqa: ASYNC110 (so does who has started a queen)
@@ -86,11 +102,11 @@ class Request:
             return self._read([item for item in heard if item[0] != "worker"])
         if len(placed) != 1:
             raise Violation(f"{self.id} is given {len(placed)} workers")
-        return await self._use(placed[0])
+        return placed[0]
 
     async def _use(self, placed: Placed) -> str:
         """Wait for the worker and read its answer; a busy one is asked again."""
-        await reader.wait_ready(self._network, placed.url)
+        await reader.wait_ready(self._network, placed.url, self._loading_seconds)
         for delay in (*BUSY_DELAYS, None):
             heard: list[Any] = []
             try:
@@ -99,6 +115,10 @@ class Request:
                 if delay is None:
                     raise
                 await trio.sleep(delay)
+            except DrainingError:
+                if not heard:
+                    raise
+                return "stream lost: the worker was told to end"
             except trio.Cancelled:
                 await self._cancel(placed.url, placed)
                 raise

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from rbee.errors import RbeeError, StorageError
-from rbee.hive import reconcile, view
+from rbee.hive import reconcile, state, view
 from rbee.hive.effects import Answer, Launch
 from rbee.hive.loop import Hive
 from tests.simulation.machine import Machine
@@ -74,17 +74,21 @@ class HiveProcess(Process):
 
     async def main(self) -> str:
         try:
-            surviving = await reconcile.surviving_workers(self._transact, self._is_running)
+            known = reconcile.compare(await self._transact(state.last_known_workers), self._is_running)
         except RbeeError as exc:
             return f"exit code 1: {exc.message}"
         await trio.sleep(self._chance.uniform(0, 1))
         machine = Machine(self, self._network, f"machine of {self.name}")
         self.hive = WatchedHive(self, self.limits, machine, self._transact)
-        for known in surviving:
-            self.hive.adopt(known)
+        for worker in known.surviving:
+            self.hive.adopt(worker)
+        for worker_id in known.gone:
+            self.hive.forget(worker_id)
         self.listen(HIVE_URL)
         self.answers.set()
-        self.world.trace.add(self.name, f"answers; adopts {', '.join(known.id for known in surviving) or 'nobody'}")
+        self.world.trace.add(
+            self.name, f"answers; adopts {', '.join(worker.id for worker in known.surviving) or 'nobody'}"
+        )
         await self.hive.run()
         return "exit code 0"
 

@@ -10,6 +10,7 @@ import trio
 from rbee.adapters.http import StreamLostError
 from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.queen import node as product
+from rbee.queen.endings import explained
 from rbee.queen.node import Node, Placed
 from rbee.queen.tasks import Tasks
 from tests.simulation import reader
@@ -62,7 +63,9 @@ class QueenProcess(Process):
         WatchedOrder.made.clear()
         self.node = Node("local", site, max_waiting=max_waiting)
         self._network = network
+        self._loading_seconds = site.limits.loading + site.limits.unload
         self._tasks = Tasks()
+        self._hive_has_ended = trio.Event()
         self._serving = trio.CancelScope()
 
     async def main(self) -> str:
@@ -72,12 +75,18 @@ class QueenProcess(Process):
         for order in WatchedOrder.made:
             if not order.done.is_set() and not order.is_given_up:
                 raise Violation(f"the queen has ended, and an order for {order.wanted.model_ref} is not told")
+        await self._hive_has_ended.wait()
+        self._tasks.end()
         await trio.sleep(FAREWELL_SECONDS)  # for the answers that this has brought about
         return "exit code 0"
 
     def stop(self) -> None:
-        """Begin the queen's end: whoever waits is told."""
+        """Begin the queen's end: she places nothing more."""
         self._serving.cancel()
+
+    def finish(self) -> None:
+        """Her hive has ended, and she does too."""
+        self._hive_has_ended.set()
 
     # What it answers.
 
@@ -96,13 +105,15 @@ class QueenProcess(Process):
                     # Someone who did not ask the queen was faster.
                     if trio.current_time() >= patient_until:
                         raise
+                except WorkerFailedError as exc:
+                    raise await explained(exc, self.node, placed.worker_id) from exc
                 else:
                     return
 
     async def _relay(self, placed: Placed, request_id: str, tokens: int, send: Send) -> None:
         """Pass a worker's answer on, as `relay` does."""
         if placed.state not in ("idle", "busy"):
-            await reader.wait_ready(self._network, placed.url)
+            await reader.wait_ready(self._network, placed.url, self._loading_seconds)
         news, heard = trio.open_memory_channel[Any](1000)
         failure: list[Exception] = []
 

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from rbee.errors import LoadingTimeoutError, RbeeError, WorkerFailedError, from_body
+from rbee.errors import (
+    ConnectionTimeoutError,
+    DrainingError,
+    LoadingTimeoutError,
+    RbeeError,
+    WorkerFailedError,
+    from_body,
+)
 from tests.simulation.worker import key_of
 
 if TYPE_CHECKING:
@@ -17,22 +24,27 @@ if TYPE_CHECKING:
     from rbee.wire.worker import Ready
     from tests.simulation.network import Network
 
-LOADING_SECONDS = 300.0
 
-
-async def wait_ready(network: Network, url: str) -> None:
+async def wait_ready(network: Network, url: str, seconds: float) -> None:
     """Return once the worker has loaded its model; raises why it will not."""
     pause = 0.1
-    with trio.move_on_after(LOADING_SECONDS):
+    with trio.move_on_after(seconds):
         while True:
-            ready: Ready = await network.call(url, "a readiness check", lambda found: found.tell_ready(), repeats=True)
+            try:
+                ready: Ready = await network.call(
+                    url, "a readiness check", lambda found: found.tell_ready(), repeats=True
+                )
+            except ConnectionTimeoutError as exc:
+                raise WorkerFailedError("the worker ended while it loaded its model") from exc
             if ready.ready:
                 return
+            if ready.state == "draining":
+                raise DrainingError("the worker is shutting down")
             if ready.state == "failed":
                 raise from_body({"error": ready.error}) or WorkerFailedError("the model could not be loaded")
             await trio.sleep(pause)
             pause = min(pause * 2, 2)
-    raise LoadingTimeoutError(f"the model was still loading after {LOADING_SECONDS:g} s", state="loading")
+    raise LoadingTimeoutError.after(seconds, "loading", None)
 
 
 async def infer(network: Network, placed: Placed, request_id: str, tokens: int, heard: Callable[[Any], None]) -> None:

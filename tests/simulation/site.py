@@ -64,7 +64,7 @@ class Site:
         self.hive: HiveProcess | None = None
         self._world = world
         self._network = network
-        self._limits = limits
+        self.limits = limits
         self._started = 0
 
     async def find(self) -> str | None:
@@ -77,7 +77,7 @@ class Site:
         if self.hive is not None and self.hive.is_running:
             raise AlreadyRunningError("a hive starts or ends here right now")
         self._started += 1
-        self.hive = hive = HiveProcess(self._world, self._network, self.registry, self._limits, self._started)
+        self.hive = hive = HiveProcess(self._world, self._network, self.registry, self.limits, self._started)
         self._world.nursery.start_soon(hive.run)
         with trio.move_on_after(START_SECONDS):
             async with trio.open_nursery() as nursery:

@@ -101,7 +101,7 @@ class Story:
                 killers.start_soon(self._end_workers, every)
             pace = chance.choice((1, 5, 20))
             for number in range(1, chance.randint(10, 40)):
-                clients.start_soon(Request(world, self._network, number).run)
+                clients.start_soon(Request(world, self._network, number, self._limits).run)
                 await trio.sleep(chance.expovariate(1 / pace))
             killers.cancel_scope.cancel()
 
@@ -150,19 +150,25 @@ class Story:
         self.rules.check_quiet()
         await trio.sleep(self._limits.idle + SETTLE_SECONDS)
         self.rules.check_empty()
-        outcome = await Request(self._world, self._network, 1000, is_last=True).run()
+        outcome = await Request(self._world, self._network, 1000, self._limits, is_last=True).run()
         if not outcome.endswith("tokens"):
             raise Violation(f"all is well again, and yet a request ends so: {outcome}")
 
     async def _stop(self) -> None:
         """End the queen and the hive, as a queen that is told to end does."""
-        chance, hive = self._chance, self._site.hive
+        hive = self._site.hive
         self._keeping.cancel()
-        if self._world.queen is not None and self._world.queen.is_running:
-            self._world.queen.stop()
+        queen = self._world.queen if self._world.queen is not None and self._world.queen.is_running else None
+        if queen is not None:
+            queen.stop()
+        if hive is not None and hive.is_running:
+            await self._end(hive)
+        if queen is not None:
+            queen.finish()
+
+    async def _end(self, hive: HiveProcess) -> None:
+        chance = self._chance
         limit = self._limits.drain + self._limits.unload + ENDING_SLACK
-        if hive is None or not hive.is_running:
-            return
         self.trace.add("story", f"{hive.name} is told to end")
         hive.stop()
         if chance.random() < 0.3:

@@ -154,7 +154,7 @@ class World:
         self.faults = self.drawn = Faults.draw(self.chance("faults"))
         chance = self.chance("machine")
         self.slots = chance.randint(1, 4)
-        room = chance.choice((1, 1, 3))
+        room = chance.choice((1, 2, 4))
         self.total = {("ram", 0): 5 * room * GB, ("vram", 0): 6 * room * GB, ("vram", 1): 4 * room * GB}
         self.processes: dict[int, Process] = {}
         self.listeners: dict[str, Process] = {}
