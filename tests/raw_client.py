@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 _EVENT: Final = re.compile(rb"data: (.*)\n\n")
 
 
+class FailedError(Exception):
+    """The answer is an error object, or ends with one."""
+
+
 class Client:
     """Posts one request on a connection of its own, `socket`, and reads its events one by one."""
 
@@ -30,13 +34,17 @@ class Client:
         self.socket.close()
 
     def until(self, is_it: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-        """Read events up to one for which `is_it` holds, and return its data."""
+        """Read events up to one for which `is_it` holds, and return its data.
+
+        Raises FailedError, or EOFError where the connection ends without a word.
+        """
         while True:
             while (found := _EVENT.search(self._unread)) is None:
-                more = self.socket.recv(4096)
-                assert more, self._unread
+                if not (more := self.socket.recv(4096)):
+                    raise EOFError("the connection ended early")
                 self._unread += more
-                assert b'{"error"' not in self._unread, self._unread
+                if b'{"error"' in self._unread:
+                    raise FailedError(self._unread.decode(errors="replace"))
             self._unread = self._unread[found.end() :]
             data: dict[str, Any] = json.loads(found[1])
             if is_it(data):

@@ -73,6 +73,12 @@ class Sshd:
             else:
                 return
 
+    @property
+    def pid(self) -> int:
+        """The server's own process; each connection has one of its own below it."""
+        assert self._process is not None
+        return self._process.pid
+
     def stop(self, number: signal.Signals = signal.SIGTERM) -> None:
         """End the server; connections that are open go on, as they do when sshd is stopped."""
         if self._process is not None:

@@ -36,6 +36,16 @@ MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 """A daemon's answer is a few kilobytes; a stranger at its port may send without end."""
 STREAM_SILENCE: Final = 30.0
 """Seconds without a byte after which a stream is lost: the other side sends a comment every 10."""
+DEAD_PEER_SECONDS: Final = 8
+"""Without an acknowledgement after which a connection is lost, so that a partition is noticed within 10 seconds."""
+_PROBES: Final = (
+    (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2),
+    (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
+    # Of what we send, and of the probes too: it takes the place of their own count (tcp(7)).
+    (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000),
+)
+_LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
 TAKEN: Final = ("timeout", "the connection was closed")
 """How the attempts of a ConnectionTimeoutError end where a program listens that is none of ours; else nobody does."""
 _UNREACHED: Final = (httpx.TransportError, httpx.InvalidURL, UnicodeError)
@@ -90,7 +100,9 @@ def connect(base_url: str, key: str | None, *, timeout: float = 5.0) -> httpx.As
             headers=headers,
             timeout=httpx.Timeout(timeout),
             trust_env=False,
-            verify=_no_certificates(),
+            transport=httpx.AsyncHTTPTransport(
+                verify=_no_certificates(), trust_env=False, limits=_LIMITS, socket_options=_PROBES
+            ),
         )
     except httpx.InvalidURL as exc:
         raise ConnectionTimeoutError("the daemon's address is not a valid URL", attempts=[describe(exc)]) from exc

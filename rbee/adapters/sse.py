@@ -79,15 +79,19 @@ async def _send_last(send: Send, error: RbeeError) -> None:
 
 
 async def narrated(send: Send, work: Callable[[Callable[[Told], None]], Awaitable[T]], name: str) -> T:
-    """Run `work` and send what it tells while it runs, then its result as an event called `name`; returns that.
+    """Run `work` and send what it tells while it runs, then its result as an event called `name`; returns that."""
+    outcome = await told(send, work)
+    await send.send(event(outcome, name))
+    return outcome
 
-    What it tells becomes events called `narration` and `progress`.
-    """
-    tell, told = trio.open_memory_channel["Told"](math.inf)
+
+async def told(send: Send, work: Callable[[Callable[[Told], None]], Awaitable[T]]) -> T:
+    """Run `work` and send what it tells while it runs, as events called `narration` and `progress`."""
+    tell, messages = trio.open_memory_channel["Told"](math.inf)
 
     async def pass_on() -> None:
         with contextlib.suppress(trio.BrokenResourceError):
-            async for message in told:
+            async for message in messages:
                 await send.send(event(message, "narration" if isinstance(message, Narration) else "progress"))
 
     correlation_id = correlation.get()  # here, because who works may call from a task that serves many requests
@@ -109,7 +113,6 @@ async def narrated(send: Send, work: Callable[[Callable[[Told], None]], Awaitabl
                 outcome = exc  # raised outside: a nursery would wrap it in a group
     if isinstance(outcome, RbeeError):
         raise outcome
-    await send.send(event(outcome, name))
     return outcome
 
 

@@ -41,6 +41,19 @@ class HiveClient(Connected):
         """Return the hive's workers, and those that ended without being asked to."""
         return await http.call(self._http, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=self._delays)
 
+    async def resources(self) -> wire.Resources:
+        """Return the memory and disk of the hive's machine."""
+        return await http.call(self._http, "GET", wire.RESOURCES, wire.Resources, delays=self._delays)
+
+    async def end_worker(self, worker_id: str) -> None:
+        """Have a worker end; returns once it has accepted that. Raises WorkerNotFoundError."""
+        await http.call(self._http, "DELETE", f"{wire.WORKERS}/{quote(worker_id, safe='')}", bytes)
+
+    async def backends(self) -> list[wire.Backend]:
+        """Return what workers there can run on, with the memory that is free now."""
+        found = await http.call(self._http, "GET", wire.BACKENDS, wire.BackendList, delays=self._delays)
+        return found.backends
+
     async def follow(self, heard: Callable[[wire.HiveEvent], None]) -> None:
         """Hold the hive's event stream and pass on what it tells, first the whole state, then each change.
 

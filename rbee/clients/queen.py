@@ -34,20 +34,28 @@ class QueenClient(Connected):
         """Give a request up, whether or not it is placed yet."""
         await http.call(self._http, "DELETE", queen.TASK.format(request_id=request_id), bytes)
 
-    async def workers(self) -> queen.SwarmWorkers:
-        """List the workers of all nodes, and the last ones that ended without being asked to."""
-        return await http.call(self._http, "GET", queen.WORKERS_LIST, queen.SwarmWorkers, delays=self._delays)
-
-    async def node_health(self, node: str) -> queen.NodeHealth:
-        """Ask for a node's hive and workers. Raises NodeNotFoundError."""
+    async def workers(self, node: str | None = None) -> queen.SwarmWorkers:
+        """List the workers of all nodes, or of one, and the last ones that ended without being asked to."""
+        params = {} if node is None else {"node": node}
         return await http.call(
-            self._http,
-            "GET",
-            queen.WORKERS_HEALTH,
-            queen.NodeHealth,
-            params={"node": node},
-            delays=self._delays,
+            self._http, "GET", queen.WORKERS_LIST, queen.SwarmWorkers, params=params, delays=self._delays
         )
+
+    async def end_worker(self, worker_id: str) -> queen.WorkerEnding:
+        """Have a worker end; returns once it has accepted that. Raises WorkerNotFoundError."""
+        asked = queen.WorkerShutdown(worker_id=worker_id)
+        try:
+            async with http.events(self._http, "POST", queen.WORKERS_SHUTDOWN, body=asked) as events:
+                async for event in events:
+                    return http.decode_event(event.data, queen.WorkerEnding)
+        except http.StreamLostError as exc:
+            raise InternalError("the queen ended before the worker had accepted to end") from exc
+        raise InternalError("the queen ended without a result")
+
+    async def status(self, node: str | None = None) -> queen.SwarmStatus:
+        """Ask how all nodes are, or one, and what runs there."""
+        params = {} if node is None else {"node": node}
+        return await http.call(self._http, "GET", queen.STATUS, queen.SwarmStatus, params=params, delays=self._delays)
 
     def logs(self, query: NodeLogQuery) -> AbstractAsyncContextManager[http.EventStream]:
         """Open the stream of a node's logs; each event is a LogLine. Raises NodeNotFoundError."""

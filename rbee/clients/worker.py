@@ -33,9 +33,9 @@ class WorkerClient(Connected):
         """Ask whether the model is loaded."""
         return await http.call(self._http, "GET", worker.READY, worker.Ready, delays=self._delays)
 
-    def loading(self, progress_url: str) -> AbstractAsyncContextManager[http.EventStream]:
+    def loading(self, path: str) -> AbstractAsyncContextManager[http.EventStream]:
         """Open the stream of loading events."""
-        return http.events(self._http, "GET", progress_url)
+        return http.events(self._http, "GET", path)
 
     def inference(self, request: worker.InferenceRequest) -> AbstractAsyncContextManager[http.EventStream]:
         """Open the stream of a generation; `decode` reads its events. Leaving the block ends the generation."""

@@ -14,7 +14,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -47,6 +47,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ACCEPT_SECONDS: Final = 3.0
+"""For a worker to accept its end, where somebody waits for that; less than a short call may take."""
+
 
 class _Start:
     """Someone waits for a worker to answer HTTP; several may wait for the same one."""
@@ -72,6 +75,7 @@ class Hive:
         self._starts: dict[str, list[_Start]] = {}
         self._children: dict[str, Child] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
+        self._answered: dict[str, trio.Event] = {}
         self.is_over = False
         self.changed = trio.Event()
         """Set and replaced with each change; who takes it before looking misses nothing that lasts."""
@@ -133,8 +137,14 @@ class Hive:
         await self._ask(lambda: self._pool.called_back(callback.worker_id, callback.url, trio.current_time()))
 
     async def end_worker(self, worker_id: str) -> None:
-        """Begin to end a worker. Raises WorkerNotFoundError."""
+        """Begin to end a worker; returns once it has accepted that. Raises WorkerNotFoundError.
+
+        One that does not accept it is ended all the same: nobody waits for it longer than a short call may take.
+        """
         await self._ask(lambda: self._pool.end(worker_id, trio.current_time()))
+        if (answered := self._answered.get(worker_id)) is not None:
+            with trio.move_on_after(ACCEPT_SECONDS):
+                await answered.wait()
 
     async def users_of(self, row: ModelRow) -> list[str]:
         """Return the ids of the workers that have a model, those that still start too."""
@@ -237,7 +247,8 @@ class Hive:
                 case CheckHealth():
                     self._nursery.start_soon(self._check_health, worker)
                 case AskToEnd():
-                    self._nursery.start_soon(self._ask_to_end, worker)
+                    answered = self._answered[worker.id] = trio.Event()
+                    self._nursery.start_soon(self._ask_to_end, worker, answered)
                 case Terminate():
                     self._signal(worker, signal.SIGTERM)
                 case Kill():
@@ -253,6 +264,7 @@ class Hive:
                     if (followed := self._scopes.pop(worker.id, None)) is not None:
                         followed.cancel()
                     self._children.pop(worker.id, None)
+                    self._answered.pop(worker.id, None)
                     self._rows.put(worker.id, partial(state.delete_worker, worker_id=worker.id))
                     self._nursery.start_soon(self._machine.remove_old_logs, set(self._pool.workers))
         self._tell()
@@ -326,8 +338,12 @@ class Hive:
         alive = await self._machine.is_alive(worker)
         self._decide(lambda: self._pool.checked(worker.id, is_alive=alive, now=trio.current_time(), unix=time.time()))
 
-    async def _ask_to_end(self, worker: Worker) -> None:
-        if not await self._machine.ask_to_end(worker):
+    async def _ask_to_end(self, worker: Worker, answered: trio.Event) -> None:
+        try:
+            has_accepted = await self._machine.ask_to_end(worker)
+        finally:
+            answered.set()
+        if not has_accepted:
             self._decide(lambda: self._pool.refused_to_end(worker.id))
 
     def _signal(self, worker: Worker, number: signal.Signals) -> None:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.clients.worker import WorkerClient
+    from rbee.keeper.relayed import RelayedWorker
     from rbee.keeper.terminal import Terminal
     from rbee.wire.worker import InferenceRequest
 
@@ -36,7 +37,9 @@ if TYPE_CHECKING:
 class Generation:
     """One request at one worker: what has come of it so far."""
 
-    def __init__(self, worker: WorkerClient, request: InferenceRequest, settings: Settings, *, log: str) -> None:
+    def __init__(
+        self, worker: WorkerClient | RelayedWorker, request: InferenceRequest, settings: Settings, *, log: str
+    ) -> None:
         assert request.request_id is not None
         self._worker = worker
         self._request = request

@@ -22,7 +22,7 @@ add a machine
 
 see what there is
   status           what runs where
-  workers          list the workers that hold a model, or ask for their health
+  workers          list the workers that hold a model, ask for their health, or end one
   logs             what the hive and the workers of a node write, also live
   detect           backends and devices of this machine
 
@@ -104,10 +104,11 @@ MODELS_HELP: Final = """\
   rm ID      remove one from the disk
 """
 
-WORKERS_USAGE: Final = "rbee workers {list,health} [options]"
+WORKERS_USAGE: Final = "rbee workers {list,health,shutdown} [options]"
 WORKERS_HELP: Final = """\
-  list     the workers of all nodes
-  health   whether a node's hive and workers are well
+  list       the workers of all nodes
+  health     whether the hives and workers are well
+  shutdown   end a worker
 """
 
 
@@ -168,7 +169,12 @@ COMMANDS: Final = (
 
 WORKERS: Final = (
     Command("list", "rbee.keeper.commands.workers_list", "List the workers of all nodes.\n"),
-    Command("health", "rbee.keeper.commands.workers_health", "Show whether a node's hive and workers are well.\n"),
+    Command("health", "rbee.keeper.commands.workers_health", "Show whether the hives and workers are well.\n"),
+    Command(
+        "shutdown",
+        "rbee.keeper.commands.workers_shutdown",
+        "End a worker: its requests may finish first, then its model is unloaded. Returns once it has ended.\n",
+    ),
 )
 
 MODELS: Final = (
@@ -258,7 +264,10 @@ def _parser() -> Parser:
     _setup_options(made)
     _install_options(made["install"])
     made["workers health"].add_argument(
-        "--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)"
+        "--node", metavar="NAME", default=None, help="this node only (default: all of them)"
+    )
+    made["workers shutdown"].add_argument(
+        "--id", metavar="ID", required=True, help="the worker's id, or the first eight characters of it or more"
     )
     add = made["logs"].add_argument
     add("--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)")
@@ -272,7 +281,7 @@ def _parser() -> Parser:
         name = f"models {command.name}"
         made[name].add_argument("--node", metavar="NAME", default=None, help=f"the node (default: {where})")
         made[name].add_argument("--json", action="store_true", help="print JSON")
-    for name in ("status", "logs", "detect", "workers list", "workers health", "setup list-nodes"):
+    for name in ("status", "logs", "detect", "workers list", "workers health", "workers shutdown", "setup list-nodes"):
         made[name].add_argument("--json", action="store_true", help="print JSON")
     for parser in made.values():
         _general_options(parser)

@@ -11,7 +11,7 @@ from rbee.keeper import render
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbee.wire.queen import EndedWorker, SwarmWorker
+    from rbee.wire.queen import EndedWorker, NodeStatus, SwarmWorker, UnreachableNode
 
 NO_QUEEN: Final = "No queen is running, so no workers are known."
 
@@ -35,6 +35,13 @@ def workers_table(workers: Sequence[SwarmWorker]) -> str:
     return render.table(("worker", "node", "state", "model", "device", "free slots", "url"), rows)
 
 
-def to_json(workers: Sequence[SwarmWorker | EndedWorker]) -> Any:
-    """Return the workers as JSON values, with the keys of the queen's own answer."""
+def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:
+    """Return a line for each node of which nothing is known."""
+    return [
+        render.clean(f"{node.node} is unreachable: {node.reason}") for node in nodes if node.status == "unreachable"
+    ]
+
+
+def to_json(workers: Sequence[SwarmWorker | EndedWorker | UnreachableNode | NodeStatus]) -> Any:
+    """Return workers or nodes as JSON values, with the keys of the queen's own answer."""
     return msgspec.to_builtins(list(workers))

@@ -30,6 +30,13 @@ class HiveView:
     def __init__(self, hive: HiveLink) -> None:
         self._hive = hive
         self._reason_to_look = trio.Event()
+        self._has_looked = trio.Event()
+        self._is_followed = False
+
+    async def is_followed(self) -> bool:
+        """Tell whether the hive answers, as far as is known; waits for the first look only."""
+        await self._has_looked.wait()
+        return self._is_followed
 
     def look(self) -> None:
         """A hive answers now."""
@@ -42,6 +49,8 @@ class HiveView:
             self._reason_to_look = trio.Event()
             if await self._follow(heard):
                 pause = AGAIN_SECONDS
+            self._is_followed = False
+            self._has_looked.set()
             with trio.move_on_after(pause):
                 await self._reason_to_look.wait()
             pause = min(2 * pause, LOOK_SECONDS)
@@ -52,7 +61,8 @@ class HiveView:
 
         def pass_on(event: HiveEvent) -> None:
             nonlocal was_heard
-            was_heard = True
+            was_heard = self._is_followed = True
+            self._has_looked.set()
             heard(event)
 
         try:

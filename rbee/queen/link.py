@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from rbee.clients.hive import HiveClient
     from rbee.errors import UnloadFailedError
+    from rbee.queen.ranking import Devices
     from rbee.wire.common import Narration
 
 
@@ -44,6 +45,10 @@ class HiveLink(Protocol):
 
     async def ensure(self, tell: Callable[[Narration], None]) -> str:
         """Return the URL of the hive, started if need be; raises why it could not be."""
+        ...
+
+    async def devices(self) -> Devices:
+        """Return what is known of the node's devices without asking its hive."""
         ...
 
     def connect(self, url: str) -> AbstractAsyncContextManager[HiveClient]:

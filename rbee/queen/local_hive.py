@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee import __version__
-from rbee.adapters import announce, http, instance, process, serve, stopped, tail
+from rbee.adapters import announce, host, http, instance, process, serve, stopped, tail
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,
@@ -22,6 +22,7 @@ from rbee.errors import (
     UnloadFailedError,
     VersionMismatchError,
 )
+from rbee.queen.ranking import devices_of
 from rbee.wire.common import API_VERSION, Narration, base_url
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
+    from rbee.queen.ranking import Devices
     from rbee.wire.common import Health
 
 log = logging.getLogger(__name__)
@@ -142,6 +144,10 @@ class LocalHive:
             Narration(actor="queen-rbee", action="hive_ready", target="local", human=f"The hive answers at {ready.url}")
         )
         return ready.url
+
+    async def devices(self) -> Devices:
+        """Look at this host."""
+        return devices_of(await trio.to_thread.run_sync(host.backends))
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncIterator[HiveClient]:

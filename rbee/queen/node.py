@@ -22,10 +22,12 @@ from rbee.errors import (
 )
 from rbee.queen import placement
 from rbee.queen.hive_view import HiveView
+from rbee.queen.ranking import Candidate, devices_of
 from rbee.queen.starting import Starting
 from rbee.queen.waiting import Queue
 from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerGone, WorkerList, WorkerRow
+from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -49,6 +51,10 @@ SUCCESSION_SECONDS: Final = 60.0
 SUCCESSION_PAUSE: Final = 0.5
 LOST_SECONDS: Final = 1.0
 """For a hive to be gone that was there when it was looked for, and does not answer: it may be about to end."""
+
+
+class HiveNotRunningError(ConnectionTimeoutError):
+    """No hive runs on this host, where that is known for sure; whoever needs one starts it."""
 
 
 class Placed(NamedTuple):
@@ -166,17 +172,31 @@ class Node:
         Raises ConnectionTimeoutError when it does not answer within LOOK_SECONDS, or why it cannot be used.
         """
         url = None
-        with trio.move_on_after(LOOK_SECONDS):
+        with trio.move_on_after(LOOK_SECONDS) as patience:
             url = await self._hive.find()
+        if patience.cancelled_caught:
+            raise _unreached(self.name, f"the hive on {self.name} did not answer within {LOOK_SECONDS:g} s")
+        if url is None and self.name == LOCAL_NODE:
+            raise HiveNotRunningError("no hive is running on this host", hint="the first request starts it")
         if url is None:
-            raise ConnectionTimeoutError(
-                f"no hive answers on node {self.name}",
-                hint=f'`rbee infer --node {self.name} --prompt "…"` starts it where it does not run, '
-                "and says why where it cannot",
-                node=self.name,
-            )
+            raise _unreached(self.name, f"no hive answers on node {self.name}")
         async with self._hive.connect(url) as client:
             yield client
+
+    async def candidate(self) -> Candidate:
+        """Say what the node could do for a request, in at most LOOK_SECONDS; starts nothing.
+
+        One whose hive did not answer when it was last looked for costs no time.
+        """
+        with trio.move_on_after(LOOK_SECONDS):
+            try:
+                if await self._view.is_followed():
+                    async with self.reached() as client:
+                        rows, backends = (await client.workers()).workers, await client.backends()
+                        return Candidate(self.name, True, rows, devices_of(backends))
+            except RbeeError as exc:
+                log.info("the hive of %s says nothing of itself: %s", self.name, exc.message)
+        return Candidate(self.name, False, [], await self._hive.devices())
 
     @asynccontextmanager
     async def visit(self, tell: Tell) -> AsyncIterator[HiveClient]:
@@ -195,13 +215,13 @@ class Node:
     async def workers(self) -> WorkerList | None:
         """Return the node's workers, or None when its hive does not answer; starts nothing."""
         try:
-            if (url := await self._hive.find()) is None:
-                return None
-            async with self._hive.connect(url) as client:
+            async with self.reached() as client:
                 return await client.workers()
+        except ConnectionTimeoutError as exc:
+            log.debug("the hive of %s: %s", self.name, exc)
         except RbeeError as exc:
             log.warning("the hive of %s: %s", self.name, exc)
-            return None
+        return None
 
     async def run(self) -> None:
         """Place orders until cancelled; whoever waits then is told that the queen shuts down."""
@@ -402,6 +422,14 @@ class Node:
                 self._send.send_nowait(order)  # it may not be the first there
             else:
                 order.settle(Placed(reply.worker_id, reply.url, reply.state))
+
+
+def _unreached(name: str, message: str) -> ConnectionTimeoutError:
+    return ConnectionTimeoutError(
+        message,
+        hint=f'`rbee infer --node {name} --prompt "…"` starts it where it does not run, and says why where it cannot',
+        node=name,
+    )
 
 
 async def _workers(client: HiveClient, url: str) -> WorkerList:

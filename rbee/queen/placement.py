@@ -1,4 +1,4 @@
-"""Decides which worker serves a request (PURE)."""
+"""Decides which worker of a node serves a request (PURE); which node, rbee.queen.ranking does."""
 
 from __future__ import annotations
 

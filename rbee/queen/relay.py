@@ -4,59 +4,69 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import trio
-
 from rbee.adapters import http, sse
-from rbee.errors import ConnectionTimeoutError, DrainingError, LoadingTimeoutError, WorkerFailedError, from_body
-from rbee.wire import worker as wire
+from rbee.clients.readiness import wait_ready
+from rbee.clients.worker import WorkerClient
+from rbee.errors import ConnectionTimeoutError, RbeeError, WorkerFailedError
+from rbee.wire.common import Narration, Sampling
+from rbee.wire.worker import InferenceRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rbee.adapters.config import Timeouts
-    from rbee.wire.queen import TaskHandle, TaskRequest
+    from rbee.wire.progress import Progress, Told
+    from rbee.wire.queen import TaskRequest
 
 
-async def relay(send: sse.Send, task: TaskRequest, handle: TaskHandle, limits: Timeouts) -> None:
-    """Wait until the worker is ready, run the request there, and send its events as they come."""
-    async with http.connect(handle.worker_url, handle.api_key) as client:
-        if handle.state not in ("idle", "busy"):
-            await _wait_ready(client, limits)
-        request = wire.InferenceRequest(
+class _Listener:
+    """Hears how a model loads, and tells it on."""
+
+    def __init__(self, tell: Callable[[Told], None]) -> None:
+        self._tell = tell
+
+    def narrate(self, narration: Narration) -> None:
+        self._tell(narration)
+
+    def progress(self, progress: Progress) -> None:
+        self._tell(progress)
+
+    def end_progress(self) -> None:
+        pass
+
+
+class Reached(WorkerClient):
+    """A worker of some node at the URL at which the queen reaches it."""
+
+    def __init__(self, worker_id: str, node: str, url: str, key: str, limits: Timeouts) -> None:
+        super().__init__(url, key, timeout=limits.call, delays=limits.call_delays)
+        self.worker_id = worker_id
+        self._node = node
+        self._limits = limits
+
+    async def wait_ready(self, tell: Callable[[Told], None]) -> None:
+        """Return once the worker has loaded its model; what it tells meanwhile is told on."""
+        try:
+            # The hive counts too, from an earlier moment on, knows the layers, and needs a moment to end the worker.
+            await wait_ready(self, _Listener(tell), self._limits, grace=self._limits.unload)
+        except RbeeError as exc:
+            exc.details = {"node": self._node, "log": f"worker-{self.worker_id}.log"} | exc.details
+            raise
+
+    async def relay(self, send: sse.Send, task: TaskRequest) -> None:
+        """Run the request at the worker, and send its events as they come."""
+        request = InferenceRequest(
+            **{name: getattr(task, name) for name in Sampling.__struct_fields__},
             prompt=task.prompt,
             max_tokens=task.max_tokens,
-            temperature=task.temperature,
-            top_p=task.top_p,
-            top_k=task.top_k,
-            min_p=task.min_p,
-            repeat_penalty=task.repeat_penalty,
-            seed=task.seed,
-            stop=task.stop,
-            raw=task.raw,
             narrate=task.narrate,
-            request_id=handle.request_id,
+            request_id=task.request_id,
         )
         try:
-            async with http.events(client, "POST", wire.INFERENCE, body=request) as events:
+            async with self.inference(request) as events:
                 async for event in events:
                     await send.send(sse.encoded(event.data, event.name))
         except http.StreamLostError as exc:
             raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
-
-
-async def _wait_ready(client: http.Client, limits: Timeouts) -> None:
-    pause = limits.ready_poll
-    # The hive counts too, from an earlier moment on, knows the layers, and needs a moment to end the worker.
-    with trio.move_on_after(limits.loading + limits.unload):
-        while True:
-            try:
-                ready = await http.call(client, "GET", wire.READY, wire.Ready, delays=limits.call_delays)
-            except ConnectionTimeoutError as exc:
-                raise WorkerFailedError("the worker ended while it loaded its model") from exc
-            if ready.ready:
-                return
-            if ready.state == "draining":
-                raise DrainingError("the worker is shutting down")
-            if ready.state == "failed":
-                raise from_body({"error": ready.error}) or WorkerFailedError("the model could not be loaded")
-            await trio.sleep(pause)
-            pause = min(pause * 2, limits.ready_poll_most)
-    raise LoadingTimeoutError.after(limits.loading, "loading", None)
+        except ConnectionTimeoutError as exc:
+            raise WorkerFailedError("the worker was lost before it answered") from exc

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.ssh import Connection
+    from rbee.queen.ranking import Devices
     from rbee.queen.registry import Registry
     from rbee.wire.progress import Told
     from rbee.wire.registry import BeehiveRow, InstallRequest
@@ -95,6 +96,11 @@ class RemoteHive:
         """Return a connection to the hive at `url`."""
         limits = self.settings.timeouts
         return HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays)
+
+    async def devices(self) -> Devices:
+        """Return what was found when the node was registered; how much memory is free, nobody knows."""
+        await trio.lowlevel.checkpoint()
+        return {name: [None] * self.row.devices.get(name, 1) for name in self.row.backends}
 
     @asynccontextmanager
     async def dial(self) -> AsyncIterator[Connection]:

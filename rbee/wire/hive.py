@@ -10,6 +10,7 @@ from rbee.errors import InvalidRequestError
 from rbee.wire.common import DeviceIndex, Message, Name, Request, ShortText, Uuid, WorkerState
 
 HEALTH: Final = "/v1/health"
+WORKERS: Final = "/v1/workers"
 WORKERS_SPAWN: Final = "/v1/workers/spawn"
 WORKERS_READY: Final = "/v1/workers/ready"
 WORKERS_LIST: Final = "/v1/workers/list"

@@ -23,6 +23,8 @@ TASKS: Final = "/v2/tasks"
 TASK: Final = "/v2/tasks/{request_id}"
 WORKERS_LIST: Final = "/v2/workers/list"
 WORKERS_HEALTH: Final = "/v2/workers/health"
+WORKERS_SHUTDOWN: Final = "/v2/workers/shutdown"
+STATUS: Final = "/v2/status"
 LOCAL_NODE: Final = "local"
 """The queen's own host: always there, never registered."""
 
@@ -35,12 +37,14 @@ class QueenHealth(Message, kw_only=True):
 class TaskRequest(Sampling, kw_only=True):
     """An inference to place. `relay` streams the worker's answer through the queen.
 
+    `worker_id` is the worker that an earlier answer named, on this very node; then nothing is placed.
     `wait_s` is how many seconds it may wait at the queen for a slot where all are taken; 0 goes to the worker at once,
     which then answers that it is busy.
     """
 
     prompt: Prompt
     node: Name | None = None
+    worker_id: Uuid | None = None
     model: ShortText | None = None
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 20
     backend: Name | None = None
@@ -60,7 +64,8 @@ class NodeQuery(Request, kw_only=True):
 class TaskHandle(Message, kw_only=True):
     """Where the caller finds its worker, and the key that opens it.
 
-    Where `direct` is false only the queen reaches that address: ask for the same task with `relay`.
+    Where `direct` is false only the queen reaches that address, and the worker has loaded its model: ask for the same
+    task with `relay`, and this node and worker.
     """
 
     request_id: str
@@ -102,11 +107,35 @@ class EndedWorker(Message, kw_only=True):
     last_lines: list[str]
 
 
+class UnreachableNode(Message, kw_only=True):
+    """A node of whose workers nothing is known, and why."""
+
+    node: str
+    status: Literal["unreachable"] = "unreachable"
+    reason: str
+
+
 class SwarmWorkers(Message, kw_only=True, omit_defaults=True):
-    """The workers that are, and the last ones that ended without being asked to."""
+    """The workers that are, the last ones that ended without being asked to, and the nodes that did not say."""
 
     workers: list[SwarmWorker]
     ended: list[EndedWorker] = msgspec.field(default_factory=list)
+    unreachable: list[UnreachableNode] = msgspec.field(default_factory=list)
+
+
+class WorkerShutdown(Request, kw_only=True):
+    """The worker to end: its id, or the first eight or more characters of it."""
+
+    worker_id: ShortText
+
+
+class WorkerEnding(Message, kw_only=True):
+    """A worker has accepted to end."""
+
+    success: Literal[True] = True
+    message: str
+    worker_id: str
+    node: str
 
 
 class WorkerHealth(Message, kw_only=True):
@@ -120,3 +149,24 @@ class NodeHealth(Message, kw_only=True):
 
     status: Literal["alive", "unreachable"]
     workers: list[WorkerHealth]
+
+
+class NodeStatus(Message, kw_only=True):
+    """A node and its hive; memory is the machine's, in bytes. `reason` says why nothing is known of it."""
+
+    node: str
+    status: Literal["alive", "unreachable"]
+    reason: str | None = None
+    version: str | None = None
+    workers: int = 0
+    slots_total: int = 0
+    slots_available: int = 0
+    memory_total: int | None = None
+    memory_available: int | None = None
+
+
+class SwarmStatus(Message, kw_only=True):
+    """The whole swarm as it is now."""
+
+    nodes: list[NodeStatus]
+    workers: list[SwarmWorker]

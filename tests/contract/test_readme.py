@@ -1,4 +1,4 @@
-"""The README names every command, and every setting with its default."""
+"""The README names every command, and the page of settings every setting with its default."""
 
 from __future__ import annotations
 
@@ -12,7 +12,9 @@ import pytest
 from rbee.adapters import config
 from rbee.keeper import options
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 COMMANDS = [
     *(command.name for command in options.COMMANDS),
     *(f"workers {command.name}" for command in options.WORKERS),
@@ -30,7 +32,7 @@ def test_every_command_is_there(name: str) -> None:
 
 
 def settings_block() -> str:
-    (block,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+    (block,) = re.findall(r"```toml\n(.*?)```", SETTINGS, re.DOTALL)
     assert isinstance(block, str)
     return block
 

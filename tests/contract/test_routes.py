@@ -134,7 +134,14 @@ async def test_a_body_that_is_none_is_an_error_object(
     headers = {"Authorization": f"Bearer {TOKEN}"}
     registry = {registry_wire.ADD, registry_wire.UPDATE, registry_wire.REMOVE, registry_wire.INSTALL}
     models = {models_wire.DOWNLOAD, models_wire.SWARM_PULL, models_wire.SWARM_REMOVE}
-    reading = {queen_wire.TASKS, hive_wire.WORKERS_SPAWN, hive_wire.WORKERS_READY} | registry | models
+    reading = {
+        queen_wire.TASKS,
+        queen_wire.WORKERS_SHUTDOWN,
+        hive_wire.WORKERS_SPAWN,
+        hive_wire.WORKERS_READY,
+        *registry,
+        *models,
+    }
     async with httpx.AsyncClient(base_url=url, trust_env=False, headers=headers) as client:
         for path, methods in routes(apps[role]):
             if "POST" not in methods:

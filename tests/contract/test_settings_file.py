@@ -1,4 +1,4 @@
-"""The settings file that `rbee install` writes: the built-in defaults, and what the README shows."""
+"""The settings file that `rbee install` writes: the built-in defaults, and what docs/settings.md shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 from rbee.adapters import config
 from rbee.keeper import settings_file
 
-README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+SETTINGS = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 
 
 def as_in_a_file(settings: config.Settings) -> dict[str, dict[str, Any]]:
@@ -57,8 +57,8 @@ def test_its_examples_are_valid(tmp_path: Path) -> None:
     assert settings.hive.advertise == "192.0.2.7"
 
 
-def test_it_says_what_the_readme_says() -> None:
-    (shown,) = re.findall(r"```toml\n(.*?)```", README, re.DOTALL)
+def test_it_says_what_the_page_of_settings_says() -> None:
+    (shown,) = re.findall(r"```toml\n(.*?)```", SETTINGS, re.DOTALL)
     written = settings_file.text().partition("[queen]")
     lines = [
         [" ".join(line.split()) for line in with_everything_set(text).splitlines()]

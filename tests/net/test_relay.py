@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from rbee.queen.nodes import Nodes
     from rbee.queen.registry import Registry
+    from rbee.wire.common import WorkerState
 
 TOKEN = "rbee_token"
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
@@ -44,6 +45,7 @@ class StandIn:
 
     def __init__(self) -> None:
         self.state = IDLE
+        self.placed: WorkerState = "loading"
         self.asked = trio.Event()
         self.inferences: list[wire.InferenceRequest] = []
         self.cancelled: list[str] = []
@@ -57,7 +59,7 @@ class StandIn:
         return WorkerList(workers=[], ended=self.ended)
 
     async def place(self, wanted: object, tell: object, wait: float) -> Placed:
-        return Placed("w", self.url, "loading")
+        return Placed("w", self.url, self.placed)
 
     def app(self, nursery: trio.Nursery) -> QuartTrio:
         app = new_app("worker", lambda _: (worker_key(TOKEN, "w"),), {wire.READY})
@@ -94,6 +96,9 @@ class OneNode:
     def get(self, name: str) -> StandIn:
         return self._node
 
+    def all(self) -> list[StandIn]:
+        return [self._node]
+
 
 @pytest.fixture
 async def worker(nursery: trio.Nursery, serve_app: Callable[[QuartTrio], Awaitable[str]]) -> StandIn:
@@ -120,6 +125,13 @@ def events_of(text: str) -> list[dict[str, Any]]:
     return [json.loads(item) for item in data]
 
 
+def ended(reason: str, code: str | None = None) -> EndedWorker:
+    return EndedWorker(
+        id="w", model_ref="m", backend="cpu", device=0, pid=7, reason=reason, code=code, ended_at=1, log="w.log",
+        last_lines=["x"],
+    )  # fmt: skip
+
+
 async def test_the_workers_events_follow_the_worker(worker: StandIn, queen: httpx.AsyncClient) -> None:
     response = await queen.post("/v2/tasks", json=TASK)
     handle, token, done = events_of(response.text)
@@ -136,6 +148,13 @@ async def test_a_failed_load_is_the_end_of_the_stream(worker: StandIn, queen: ht
     assert worker.inferences == []
 
 
+async def test_a_worker_that_is_gone_before_it_answers_has_failed(worker: StandIn, queen: httpx.AsyncClient) -> None:
+    worker.placed, worker.url = "idle", "http://127.0.0.1:1"
+    worker.ended = [ended("SIGKILL")]
+    error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
+    assert (error["code"], error["message"]) == ("WORKER_FAILED", "the worker was lost before it answered: SIGKILL")
+
+
 @pytest.mark.parametrize(
     ("code", "told", "message"),
     [
@@ -148,15 +167,10 @@ async def test_why_a_worker_ended_that_loaded_is_told(
     worker: StandIn, queen: httpx.AsyncClient, code: str | None, told: str, message: str
 ) -> None:
     worker.url = "http://127.0.0.1:9"
-    worker.ended = [
-        EndedWorker(
-            id="w", model_ref="m", backend="cpu", device=0, pid=7, reason="SIGILL", code=code, ended_at=1, log="w.log",
-            last_lines=["x"],
-        )
-    ]  # fmt: skip
+    worker.ended = [ended("SIGILL", code)]
     error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
     assert (error["code"], error["message"]) == (told, message)
-    assert error["details"] == {"pid": 7, "log": "w.log", "last_lines": ["x"]}
+    assert error["details"] == {"node": "local", "pid": 7, "log": "w.log", "last_lines": ["x"]}
 
 
 async def test_a_worker_that_shuts_down_while_it_loads_is_no_failure(worker: StandIn, queen: httpx.AsyncClient) -> None:

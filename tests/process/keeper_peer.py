@@ -81,8 +81,12 @@ class Peer:
             await self.place(stream)
         elif path == "/v2/workers/list":
             await reply(stream, 200, {"workers": PLAN.get("workers", [])})
-        elif path.startswith("/v2/workers/health"):
-            await reply(stream, 200, {"status": "alive", "workers": []})
+        elif path.startswith("/v2/status"):
+            memory = {"memory_total": 16_000_000_000, "memory_available": 5_100_000_000}
+            workers = PLAN.get("workers", [])
+            local = {"node": "local", "status": "alive", "version": __version__, "workers": len(workers)} | memory
+            slots = {"slots_total": 4 * len(workers), "slots_available": 4 * len(workers)}
+            await reply(stream, 200, {"nodes": [local | slots], "workers": workers})
         elif path == "/v1/ready":
             await self.ready(stream)
         elif path == "/v1/loading/progress":

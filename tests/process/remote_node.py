@@ -21,8 +21,13 @@ from tests.process.swarm import free_port, wait_until
 from tests.sshd import Sshd
 
 if TYPE_CHECKING:
-    from rbee.wire.registry import Tunnel
+    import subprocess
 
+    from rbee.wire.registry import Tunnel
+    from tests.process.swarm import Swarm
+
+STANDIN = Path(__file__).with_name("standin_worker.py")
+TEXT = ("--prompt", "Once upon a time", "--max-tokens", "4", "--temperature", "0")
 PROGRAM = """\
 import sys
 sys.path.insert(0, {root!r})
@@ -44,9 +49,9 @@ def free_address() -> str:
 class RemoteNode:
     """A node called `name`; its hive listens at the usual port of its address."""
 
-    def __init__(self, folder: Path, name: str = "workstation", **sshd: str) -> None:
+    def __init__(self, folder: Path, name: str = "workstation", address: str | None = None, **sshd: str) -> None:
         self.name = name
-        self.address = free_address()
+        self.address = address or free_address()
         self.sshd = Sshd(folder, self.address, **sshd)
         self.home = self.sshd.home
         self.install = folder / "rbee"
@@ -78,6 +83,10 @@ class RemoteNode:
         for section, values in self.settings.items():
             lines += [f"[{section}]", *(f"{key} = {json.dumps(value)}" for key, value in values.items())]
         Path(self.config).write_text("\n".join(lines) + "\n")
+
+    def stand_in(self, *behaviour: str) -> None:
+        """Have its hive start the stand-in for a worker, which behaves as it is told."""
+        self.configure(worker={"command": [sys.executable, str(STANDIN), *behaviour]})
 
     def give_token(self, home: Path) -> None:
         """Bring the swarm's token there, as an installation does."""
@@ -157,3 +166,29 @@ class RemoteNode:
             process.send_signal(running, signal.SIGCONT)
             process.send_signal(running, signal.SIGKILL)
         self.sshd.stop(signal.SIGKILL)
+
+
+def register(swarm: Swarm, node: RemoteNode, **changes: Any) -> None:
+    """Register the node with a queen that runs, as after an installation."""
+    with swarm.client() as queen:
+        answer = queen.post("/v2/registry/beehives/add", json=node.description(**changes))
+    assert answer.status_code == 200, answer.text
+    node.give_token(swarm.home)
+
+
+def infer(swarm: Swarm, node: RemoteNode, *more: str) -> subprocess.CompletedProcess[str]:
+    """Run `rbee infer` on the node to its end."""
+    return swarm.run("infer", "--node", node.name, *TEXT, *more)
+
+
+def rows(swarm: Swarm) -> list[dict[str, Any]]:
+    """Return the registry's rows."""
+    with swarm.client() as queen:
+        found: list[dict[str, Any]] = queen.get("/v2/registry/beehives/list").json()["nodes"]
+    return found
+
+
+def row(swarm: Swarm) -> dict[str, Any]:
+    """Return the registry's only row."""
+    (found,) = rows(swarm)
+    return found

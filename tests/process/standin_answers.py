@@ -173,9 +173,9 @@ def handler(worker: Worker) -> type[BaseHTTPRequestHandler]:
                 if "hang" in behaves:
                     self.keep_waiting(stopped)
                 else:
-                    self.generate(request["max_tokens"])
+                    self.generate(request["max_tokens"], stopped)
 
-        def generate(self, count: int) -> None:
+        def generate(self, count: int, stopped: threading.Event) -> None:
             for index in range(count):
                 if index == worker.after:
                     if "crash" in behaves:
@@ -183,6 +183,9 @@ def handler(worker: Worker) -> type[BaseHTTPRequestHandler]:
                     if "segfault" in behaves:
                         fault()
                     if "cut" in behaves:
+                        return
+                    if "pause" in behaves:
+                        self.keep_waiting(stopped)
                         return
                 self.send({"token": WORDS[index % len(WORDS)], "index": index})
             self.send({"done": True, "total_tokens": count, "duration_ms": 1.0, "stop_reason": "length"})

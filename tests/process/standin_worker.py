@@ -17,6 +17,7 @@ hungry     takes memory while it loads until there is none, and is killed
 Serving:
 busy       has no free slot
 hang       takes a prompt and never sends a token
+pause      sends some tokens (--after), and then only signs of life
 mute       never answers who wants to stop a request
 crash      ends after some tokens (--after)
 segfault   ends with a memory fault after some tokens

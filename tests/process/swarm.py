@@ -270,6 +270,26 @@ class Swarm:
             assert b'"ready"' in announced.read()
         return psutil.Process(child.pid)
 
+    def stop_queen(self) -> None:
+        """End the queen that runs, and forget it."""
+        queen = self._queens.pop()
+        queen.terminate()
+        assert queen.wait(PATIENCE) == 0
+
+    def end_worker(self, worker_id: str) -> None:
+        """Have the hive of this host end a worker; returns once it is gone."""
+        hive = self.hive()
+        assert hive is not None
+        with self._client(hive.url) as client:
+            assert client.delete(f"/v1/workers/{worker_id}").status_code == 202
+        wait_until(lambda: all(row["id"] != worker_id for row in self.listed() or ()), "the worker is gone")
+
+    def kill_queen(self) -> None:
+        """Kill the queen that runs, and forget it."""
+        queen = self._queens.pop()
+        queen.kill()
+        queen.wait()
+
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
@@ -281,6 +301,18 @@ class Swarm:
             text=True,
             timeout=PATIENCE,
             check=False,
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Begin a command."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "rbee", *arguments],
+            cwd=ROOT,
+            env=self.env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
 
     def ask(self, model: str, tokens: int, *, prompt: str | None = "A") -> Keeper:

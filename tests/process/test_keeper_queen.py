@@ -148,10 +148,12 @@ def test_status_and_workers_without_a_queen_start_nothing(keeper: Keeper) -> Non
     assert code == 0
     queen = {"running": False, "url": None, "version": None, "pid": None, "mode": None}
     assert json.loads(out) == {"queen": queen, "nodes": [], "workers": []}
-    assert keeper.run("workers", "list", "--json")[:2] == (0, '{"workers":[],"ended":[]}\n')
+    assert keeper.run("workers", "list", "--json")[:2] == (0, '{"workers":[],"ended":[],"unreachable":[]}\n')
     assert keeper.run("workers", "list") == (0, "", "No queen is running, so no workers are known.\n")
-    code, out, _ = keeper.run("workers", "health", "--node", "local", "--json")
-    assert json.loads(out) == {"node": "local", "status": "unreachable", "workers": []}
+    assert keeper.run("workers", "health", "--node", "local", "--json")[:2] == (0, '{"nodes":[]}\n')
+    code, out, err = keeper.run("workers", "shutdown", "--id", "w-1")
+    assert (code, out) == (1, "")
+    assert err == "rbee: No queen is running, so no workers are known.\nhint: `rbee up` starts one\n"
     assert keeper.run("status")[1].startswith("No queen is running.")
 
 
@@ -159,14 +161,29 @@ def test_status_and_workers_show_what_runs(keeper: Keeper) -> None:
     assert keeper.run("up", workers=[WORKER])[0] == 0
     found = json.loads(keeper.run("status", "--json")[1])
     assert found["queen"]["mode"] == "persistent"
-    assert found["nodes"] == [{"node": "local", "status": "alive", "workers": 0}]
+    (node,) = found["nodes"]
+    assert list(node) == [
+        "node", "status", "reason", "version", "workers", "slots_total", "slots_available", "memory_total",
+        "memory_available",
+    ]  # fmt: skip
+    assert (node["node"], node["status"], node["version"], node["slots_total"]) == ("local", "alive", __version__, 4)
     assert found["workers"] == [WORKER]
-    assert json.loads(keeper.run("workers", "list", "--json")[1]) == {"workers": [WORKER], "ended": []}
+    assert json.loads(keeper.run("workers", "list", "--json")[1]) == {
+        "workers": [WORKER],
+        "ended": [],
+        "unreachable": [],
+    }
     lines = keeper.run("workers", "list")[1].splitlines()
     assert lines[0].split() == ["WORKER", "NODE", "STATE", "MODEL", "DEVICE", "FREE", "SLOTS", "URL"]
     assert lines[1].split() == ["w-1", "local", "idle", "builtin:bee-stories", "cpu:0", "4/4", "http://x:8001"]
-    assert keeper.run("workers", "health")[1] == "local: hive alive, 0 workers\n"
-    assert "Queen  http://127.0.0.1" in keeper.run("status")[1]
+    head, _, heading, row = keeper.run("workers", "health")[1].splitlines()
+    assert head == "local: hive alive, 1 worker"
+    assert (heading.split(), row.split()) == (["WORKER", "STATE", "READY"], ["w-1", "idle", "yes"])
+    queen, _, heading, node, _, _, worker = keeper.run("status")[1].splitlines()
+    assert queen.startswith("Queen  http://127.0.0.1")
+    assert heading.split() == ["NODE", "HIVE", "WORKERS", "FREE", "SLOTS", "FREE", "MEMORY"]
+    assert node.split() == ["local", __version__, "1", "4", "of", "4", "5.1", "GB", "of", "16.0", "GB"]
+    assert worker.split() == ["w-1", "local", "idle", "4", "of", "4", "cpu:0", "builtin:bee-stories"]
 
 
 def test_up_and_down_leave_another_commands_queen_alone(keeper: Keeper) -> None:

@@ -32,7 +32,7 @@ STOPPED_SECONDS = 3.0
 CLIENT_SECONDS = 30.0
 """Streams take a few seconds where nothing else wants the processors."""
 REGISTRY_SECONDS = 15.0
-TOKENS = 400
+TOKENS = 300
 FEW = 3
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.process.remote_node import RemoteNode, free_address
+from tests.process.remote_node import RemoteNode, free_address, infer, register, row, rows
 from tests.process.swarm import Swarm, wait_until
 
 if TYPE_CHECKING:
@@ -18,8 +18,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     import httpx
-
-TEXT = ("--prompt", "Once upon a time", "--max-tokens", "4", "--temperature", "0")
 
 
 @pytest.fixture
@@ -34,29 +32,6 @@ def swarm(tmp_path: Path) -> Iterator[Swarm]:
     found = Swarm(tmp_path / "home", RBEE_TIMEOUTS_DRAIN="2", RBEE_TIMEOUTS_CASCADE="8")
     yield found
     found.kill()
-
-
-def register(swarm: Swarm, node: RemoteNode, **changes: Any) -> None:
-    """Register the node with a queen that runs, as after an installation."""
-    with swarm.client() as queen:
-        answer = queen.post("/v2/registry/beehives/add", json=node.description(**changes))
-    assert answer.status_code == 200, answer.text
-    node.give_token(swarm.home)
-
-
-def infer(swarm: Swarm, node: RemoteNode) -> subprocess.CompletedProcess[str]:
-    return swarm.run("infer", "--node", node.name, *TEXT)
-
-
-def rows(swarm: Swarm) -> list[dict[str, Any]]:
-    with swarm.client() as queen:
-        found: list[dict[str, Any]] = queen.get("/v2/registry/beehives/list").json()["nodes"]
-    return found
-
-
-def row(swarm: Swarm) -> dict[str, Any]:
-    (found,) = rows(swarm)
-    return found
 
 
 def test_a_cold_start_a_warm_one_and_the_end(swarm: Swarm, node: RemoteNode) -> None:

@@ -143,7 +143,7 @@ def test_a_stopped_hive_is_named_and_can_be_ended(swarm: Swarm) -> None:
     assert time.monotonic() - begun < TOLD_SECONDS
     begun = time.monotonic()
     status = swarm.run("status")
-    assert f"(the hive, pid {hive.identity.pid}, is stopped; `kill -CONT " in status.stdout
+    assert f"local: the hive, pid {hive.identity.pid}, is stopped; `kill -CONT " in status.stdout
     assert time.monotonic() - begun < 5
     assert swarm.run("down").returncode == 0
     swarm.end()

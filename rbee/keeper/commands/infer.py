@@ -10,12 +10,13 @@ import trio
 
 from rbee.adapters import http, instance, stopped
 from rbee.adapters.logs import correlate
+from rbee.clients.readiness import wait_ready
 from rbee.clients.told import told
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, InternalError, RbeeError, UnloadFailedError, WorkerFailedError
 from rbee.keeper import interrupt, prompt, reasons, session
 from rbee.keeper.generation import Generation
-from rbee.keeper.readiness import wait_ready
+from rbee.keeper.relayed import RelayedWorker
 from rbee.keeper.result import Result
 from rbee.keeper.start import Options
 from rbee.keeper.text import Text
@@ -49,7 +50,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
                     handle = await _place(queen, task, settings, terminal)
                     is_placed = True
                     try:
-                        result = await _generate(handle, task, settings, terminal, as_json=options.json)
+                        result = await _generate(queen, handle, task, settings, terminal, as_json=options.json)
                     except WorkerFailedError as exc:
                         raise await reasons.explained(exc, queen, handle.worker_id) from exc
             except UnloadFailedError as exc:
@@ -89,17 +90,20 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
     assert task.request_id is not None
     holder = instance.find(settings.state_dir, "queen")
     identity = holder.identity if holder is not None and holder.url == queen.url else None
+    handle: TaskHandle | None = None
     try:
         async with stopped.unless_stopped("queen", identity), queen.place(task) as events:
             async for event in events:
                 if (message := told(event)) is not None:
                     terminal.tell(message)
                 elif event.name == "worker":
-                    return http.decode_event(event.data, TaskHandle)
+                    # Read on to the end: only then the queen takes another request of this name.
+                    handle = http.decode_event(event.data, TaskHandle)
                 else:
                     http.decode_event(event.data, dict)
     except http.StreamLostError as exc:
-        raise _unplaced(settings) from exc
+        if handle is None:
+            raise _unplaced(settings) from exc
     except RbeeError as exc:
         reasons.name_node(exc)
         reasons.add_log(exc, settings)
@@ -112,7 +116,9 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
         raise
     finally:
         terminal.end_progress()
-    raise _unplaced(settings)
+    if handle is None:
+        raise _unplaced(settings)
+    return handle
 
 
 def _unplaced(settings: Settings) -> RbeeError:
@@ -122,7 +128,13 @@ def _unplaced(settings: Settings) -> RbeeError:
 
 
 async def _generate(
-    handle: TaskHandle, task: TaskRequest, settings: Settings, terminal: Terminal, *, as_json: bool
+    queen: QueenClient,
+    handle: TaskHandle,
+    task: TaskRequest,
+    settings: Settings,
+    terminal: Terminal,
+    *,
+    as_json: bool,
 ) -> Result:
     log = reasons.place_of(settings, f"worker-{handle.worker_id}.log", handle.node)
     request = InferenceRequest(
@@ -133,10 +145,14 @@ async def _generate(
         narrate=True,
     )
     limits = settings.timeouts
-    async with WorkerClient(
-        handle.worker_url, handle.api_key, timeout=limits.call, delays=limits.call_delays
-    ) as worker:
-        await wait_ready(worker, terminal, limits, log=log)
+    async with contextlib.AsyncExitStack() as stack:
+        worker: WorkerClient | RelayedWorker
+        if handle.direct:
+            client = WorkerClient(handle.worker_url, handle.api_key, timeout=limits.call, delays=limits.call_delays)
+            worker = await stack.enter_async_context(client)
+            await wait_ready(worker, terminal, limits, log=log)
+        else:
+            worker = RelayedWorker(queen, task, handle)  # the queen has waited until it was ready
         generation = Generation(worker, request, settings, log=log)
         if as_json:
             done = await generation.run(terminal, _nowhere)

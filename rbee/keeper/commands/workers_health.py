@@ -1,15 +1,14 @@
-"""Shows whether a node's hive and workers are well."""
+"""Shows whether the hives and workers of all nodes are well, or those of one."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import msgspec
-
 from rbee.keeper import interrupt, render, session
 from rbee.keeper.result import Result
 from rbee.keeper.swarm import NO_QUEEN
-from rbee.wire.queen import LOCAL_NODE, NodeHealth
+from rbee.wire.decode import convert
+from rbee.wire.queen import NodeQuery
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -18,30 +17,53 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.keeper.terminal import Terminal
+    from rbee.wire.queen import NodeStatus, SwarmStatus, SwarmWorker
 
 
 def run(options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
-    """Return the health of one node; starts nothing."""
-    node = options.node or settings.defaults.node or LOCAL_NODE
+    """Return the health of the nodes; starts nothing."""
+    if options.node is not None:
+        convert({"node": options.node}, NodeQuery)
 
     async def command(_hurry: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
-            health = NodeHealth(status="unreachable", workers=[])
-            return Result(data=_data(node, health), notes=(NO_QUEEN,))
+            return Result(data={"nodes": []}, notes=(NO_QUEEN,))
         async with session.attach(settings, found) as client:
-            health = await client.node_health(node)
-        return Result(data=_data(node, health), text=_text(node, health))
+            status = await client.status(options.node)
+        return Result(data=_data(status), text="\n\n".join(_text(node, status) for node in status.nodes))
 
     return interrupt.run(command)
 
 
-def _data(node: str, health: NodeHealth) -> dict[str, object]:
-    return {"node": node, "status": health.status, "workers": msgspec.to_builtins(health.workers)}
+def _workers(node: NodeStatus, status: SwarmStatus) -> list[SwarmWorker]:
+    return [worker for worker in status.workers if worker.node == node.node]
 
 
-def _text(node: str, health: NodeHealth) -> str:
-    if health.status == "unreachable":
-        return f"{node}: no hive answers"
-    rows = [(worker.worker_id, worker.state, "yes" if worker.ready else "no") for worker in health.workers]
-    count = render.plural(len(rows), "worker")
-    return f"{node}: hive alive, {count}" + ("\n\n" + render.table(("worker", "state", "ready"), rows) if rows else "")
+def _is_ready(worker: SwarmWorker) -> bool:
+    return worker.state in ("idle", "busy")
+
+
+def _data(status: SwarmStatus) -> dict[str, object]:
+    return {
+        "nodes": [
+            {
+                "node": node.node,
+                "status": node.status,
+                "reason": node.reason,
+                "workers": [
+                    {"worker_id": worker.worker_id, "state": worker.state, "ready": _is_ready(worker)}
+                    for worker in _workers(node, status)
+                ],
+            }
+            for node in status.nodes
+        ]
+    }
+
+
+def _text(node: NodeStatus, status: SwarmStatus) -> str:
+    if node.status == "unreachable":
+        return render.clean(f"{node.node}: {node.reason}")
+    workers = _workers(node, status)
+    rows = [(worker.worker_id, worker.state, "yes" if _is_ready(worker) else "no") for worker in workers]
+    head = render.clean(f"{node.node}: hive alive, {render.plural(len(rows), 'worker')}")
+    return head + ("\n\n" + render.table(("worker", "state", "ready"), rows) if rows else "")

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from rbee.keeper import interrupt, reasons, render, session
 from rbee.keeper.result import Result
-from rbee.keeper.swarm import NO_QUEEN, to_json, workers_table
+from rbee.keeper.swarm import NO_QUEEN, to_json, unreachable, workers_table
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -24,11 +24,17 @@ def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
 
     async def command(_hurry: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
-            return Result(data={"workers": [], "ended": []}, notes=(NO_QUEEN,))
+            return Result(data={"workers": [], "ended": [], "unreachable": []}, notes=(NO_QUEEN,))
         async with session.attach(settings, found) as client:
             swarm = await client.workers()
-        text = "\n\n".join([workers_table(swarm.workers), *_endings(swarm.ended, settings)])
-        return Result(data={"workers": to_json(swarm.workers), "ended": to_json(swarm.ended)}, text=text)
+        lost = unreachable(swarm.unreachable)
+        parts = [workers_table(swarm.workers), *(["\n".join(lost)] if lost else []), *_endings(swarm.ended, settings)]
+        data = {
+            "workers": to_json(swarm.workers),
+            "ended": to_json(swarm.ended),
+            "unreachable": to_json(swarm.unreachable),
+        }
+        return Result(data=data, text="\n\n".join(parts))
 
     return interrupt.run(command)
 

@@ -1,8 +1,9 @@
-"""Waits until a worker has loaded its model, and shows how far it is."""
+"""Waits until a worker has loaded its model, and tells how far it is."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
 
 import trio
 
@@ -22,7 +23,22 @@ from rbee.wire.progress import Progress
 if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts
     from rbee.clients.worker import WorkerClient
-    from rbee.keeper.terminal import Terminal
+
+
+class Audience(Protocol):
+    """Who is told; a keeper's terminal is one."""
+
+    def narrate(self, narration: Narration) -> None:
+        """Take a sentence."""
+        ...
+
+    def progress(self, progress: Progress) -> None:
+        """Take how far the model is."""
+        ...
+
+    def end_progress(self) -> None:
+        """Nothing more of that comes for now."""
+        ...
 
 
 class _Loading:
@@ -41,20 +57,22 @@ class _Loading:
         return None if self.progress is None else (self.progress.layers_loaded, self.progress.layers_total)
 
 
-async def wait_ready(worker: WorkerClient, terminal: Terminal, limits: Timeouts, *, log: str) -> None:
+async def wait_ready(
+    worker: WorkerClient, audience: Audience, limits: Timeouts, *, log: str | None = None, grace: float = 0.0
+) -> None:
     """Return once the worker can take a request.
 
-    Raises the error with which loading failed, LoadingTimeoutError after the limit of loading, DrainingError when the
-    worker was told to end, or WorkerFailedError when it has gone; `log` says where to look then.
+    Raises the error with which loading failed, LoadingTimeoutError after the limit of loading and `grace` more seconds,
+    DrainingError when the worker was told to end, or WorkerFailedError when it has gone; `log` says where to look then.
     """
     heard = _Loading()
-    hint = f"look at the worker's log: {log}"
+    hint = None if log is None else f"look at the worker's log: {log}"
     failure: RbeeError | None = None
     try:
-        with trio.move_on_after(limits.loading) as patience:
+        with trio.move_on_after(limits.loading + grace) as patience:
             async with trio.open_nursery() as nursery:
                 try:
-                    await _poll(worker, terminal, limits, heard, nursery)
+                    await _poll(worker, audience, limits, heard, nursery)
                 except ConnectionTimeoutError:
                     failure = heard.farewell or WorkerFailedError(
                         "the worker ended while it loaded its model", hint=hint
@@ -64,9 +82,10 @@ async def wait_ready(worker: WorkerClient, terminal: Terminal, limits: Timeouts,
                     failure = exc
                 nursery.cancel_scope.cancel()
     finally:
-        terminal.end_progress()
+        audience.end_progress()
     if failure is not None:
-        failure.hint = f"{failure.hint}; {hint}" if failure.hint and failure.hint != hint else hint
+        if hint is not None:
+            failure.hint = f"{failure.hint}; {hint}" if failure.hint and failure.hint != hint else hint
         raise failure
     if patience.cancelled_caught:
         error = LoadingTimeoutError.after(limits.loading, heard.state, heard.layers)
@@ -75,16 +94,16 @@ async def wait_ready(worker: WorkerClient, terminal: Terminal, limits: Timeouts,
 
 
 async def _poll(
-    worker: WorkerClient, terminal: Terminal, limits: Timeouts, heard: _Loading, nursery: trio.Nursery
+    worker: WorkerClient, audience: Audience, limits: Timeouts, heard: _Loading, nursery: trio.Nursery
 ) -> None:
     """Ask until the worker is ready; its progress stream is followed beside."""
     pause, follows = limits.ready_poll, False
     while True:
         answer = await worker.ready()
         if answer.ready:
-            terminal.end_progress()
+            audience.end_progress()
             if heard.since is not None:
-                terminal.narrate(_loaded(heard, trio.current_time() - heard.since))
+                audience.narrate(_loaded(heard, trio.current_time() - heard.since))
             return
         heard.since = heard.since or trio.current_time()
         if answer.state == "failed":
@@ -93,10 +112,10 @@ async def _poll(
         if answer.state == "draining":
             raise DrainingError("the worker is shutting down")
         heard.state = answer.state
-        # A worker names an address of its own; another one would get the key that the client sends along.
-        if not follows and answer.progress_url is not None and answer.progress_url.startswith(worker.url + "/"):
+        if not follows and answer.progress_url is not None:
             follows = True
-            nursery.start_soon(_follow, worker, answer.progress_url, terminal, heard)
+            # The path alone: a worker may be reached by another way than it knows, and another host would get the key.
+            nursery.start_soon(_follow, worker, urlsplit(answer.progress_url).path, audience, heard)
         if heard.ended.is_set():
             await trio.sleep(pause)
         else:
@@ -105,7 +124,7 @@ async def _poll(
                 await heard.ended.wait()
             if heard.progress is not None and not heard.ended.is_set():
                 # Once more, in case it came too early for a bar and nothing has moved since.
-                terminal.progress(heard.progress)
+                audience.progress(heard.progress)
         pause = min(pause * 2, limits.ready_poll_most)
 
 
@@ -118,22 +137,22 @@ def _loaded(heard: _Loading, seconds: float) -> Narration:
     )
 
 
-async def _follow(worker: WorkerClient, progress_url: str, terminal: Terminal, heard: _Loading) -> None:
+async def _follow(worker: WorkerClient, path: str, audience: Audience, heard: _Loading) -> None:
     """Show how the loading goes on. That this stream is lost means nothing: the polling decides.
 
     A worker that is told to end says so here, and may be gone before it is asked again.
     """
     try:
-        async with worker.loading(progress_url) as events:
+        async with worker.loading(path) as events:
             async for event in events:
                 progress = http.decode_event(event.data, Progress)
                 if progress.stage == "ready":
                     break
                 heard.progress = progress
-                terminal.progress(progress)
+                audience.progress(progress)
     except DrainingError as exc:
         heard.farewell = exc
     except (RbeeError, http.StreamLostError):
         pass
-    terminal.end_progress()
+    audience.end_progress()
     heard.ended.set()

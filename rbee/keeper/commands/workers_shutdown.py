@@ -1,0 +1,64 @@
+"""Ends a worker, wherever it is."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.errors import ConnectionTimeoutError, UnloadFailedError, WorkerNotFoundError
+from rbee.keeper import interrupt, session
+from rbee.keeper.result import Result
+from rbee.keeper.swarm import NO_QUEEN
+from rbee.wire.common import Narration
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from rbee.adapters.config import Settings
+    from rbee.clients.queen import QueenClient
+    from rbee.keeper.terminal import Terminal
+    from rbee.wire.queen import WorkerEnding
+
+PAUSE: Final = 0.1
+"""Seconds between two looks whether the worker is still there."""
+
+
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+    """Have the worker end, and wait until it has."""
+
+    async def command(_hurry: trio.Event) -> Result:
+        if (found := await session.find(settings)) is None:
+            raise WorkerNotFoundError(NO_QUEEN, hint="`rbee up` starts one")
+        async with session.attach(settings, found) as client:
+            ending = await client.end_worker(options.id)
+            told = Narration(actor="queen-rbee", action="shutdown", target=ending.worker_id, human=_sentence(ending))
+            terminal.narrate(told)
+            await _wait_until_gone(client, ending)
+        ended = f"worker {ending.worker_id} on {ending.node} has ended"
+        data = {"success": True, "message": ended, "worker_id": ending.worker_id, "node": ending.node}
+        return Result(data=data, text=f"{ended[0].upper()}{ended[1:]}.")
+
+    return interrupt.run(command)
+
+
+def _sentence(ending: WorkerEnding) -> str:
+    return ending.message[:1].upper() + ending.message[1:]
+
+
+async def _wait_until_gone(client: QueenClient, ending: WorkerEnding) -> None:
+    """Return once the worker has ended. Raises UnloadFailedError where it had to be killed.
+
+    Its hive sees to it that this comes: the wait needs no limit of its own.
+    """
+    while True:
+        swarm = await client.workers(ending.node)
+        if ended := next((ended for ended in swarm.ended if ended.worker_id == ending.worker_id), None):
+            raise UnloadFailedError(f"worker {ending.worker_id} on {ending.node} has ended: {ended.reason}")
+        if swarm.unreachable:
+            raise ConnectionTimeoutError(
+                f"{ending.message}, but its node does not answer: {swarm.unreachable[0].reason}"
+            )
+        if all(worker.worker_id != ending.worker_id for worker in swarm.workers):
+            return
+        await trio.sleep(PAUSE)

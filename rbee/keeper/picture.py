@@ -1,0 +1,102 @@
+"""Shows the whole swarm: its queen, its nodes side by side, its workers."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from rbee.adapters import instance, process
+from rbee.keeper import render
+from rbee.keeper.swarm import to_json
+from rbee.wire.queen import LOCAL_NODE
+
+if TYPE_CHECKING:
+    from rbee.adapters.config import Settings
+    from rbee.keeper.session import Found
+    from rbee.wire.queen import NodeStatus, SwarmStatus, SwarmWorker
+
+SHORT: Final = 8
+"""Characters of a worker's id that are shown; they are enough to name it."""
+NO_QUEEN: Final = "No queen is running. `rbee infer` starts one for itself; `rbee up` starts one that stays."
+NOTHING: Final[dict[str, Any]] = {
+    "queen": {"running": False, "url": None, "version": None, "pid": None, "mode": None},
+    "nodes": [],
+    "workers": [],
+}
+"""What is known where no queen runs."""
+
+
+class Picture(NamedTuple):
+    """The swarm as it is at one moment, as JSON values and for people."""
+
+    data: dict[str, Any]
+    text: str
+
+
+def draw(found: Found, status: SwarmStatus, settings: Settings) -> Picture:
+    """Return what a queen has told."""
+    holder = instance.find(settings.state_dir, "queen")
+    own = holder if holder is not None and holder.url == found.url else None
+    queen: dict[str, Any] = {
+        "running": True,
+        "url": found.url,
+        "version": found.health.version,
+        "pid": own.identity.pid if own is not None else None,
+        "mode": None if own is None else "ephemeral" if own.ephemeral else "persistent",
+    }
+    data = {"queen": queen, "nodes": to_json(status.nodes), "workers": to_json(status.workers)}
+    lost = [_why(node, settings) for node in status.nodes if node.status == "unreachable"]
+    parts = [_queen(queen), _nodes(status.nodes), "\n".join(lost), _workers(status.workers)]
+    return Picture(data, "\n\n".join(filter(None, parts)))
+
+
+def _queen(queen: dict[str, Any]) -> str:
+    extra = [f"version {queen['version']}"]
+    if queen["pid"] is not None:
+        extra.append(f"pid {queen['pid']}")
+    if queen["mode"] == "ephemeral":
+        extra.append("for one command only")
+    return render.clean(f"Queen  {queen['url']}  ({', '.join(extra)})")
+
+
+def _nodes(nodes: list[NodeStatus]) -> str:
+    rows = []
+    for node in nodes:
+        if node.status == "unreachable" or node.memory_total is None:
+            rows.append((node.node, "none answers", "–", "–", "–"))
+            continue
+        memory = f"{render.size(node.memory_available or 0)} of {render.size(node.memory_total)}"
+        slots = f"{node.slots_available} of {node.slots_total}" if node.workers else "–"
+        rows.append((node.node, node.version or "?", str(node.workers), slots, memory))
+    return render.table(("node", "hive", "workers", "free slots", "free memory"), rows)
+
+
+def _why(node: NodeStatus, settings: Settings) -> str:
+    """Return why nothing is known of a node; of this host more can be said than the queen knows."""
+    hive = instance.find(settings.state_dir, "hive") if node.node == LOCAL_NODE else None
+    if node.node == LOCAL_NODE and hive is None and node.version is None:
+        why = "no hive is running; the first request starts it"
+    elif hive is None:
+        why = f"{node.status}: {node.reason}"
+    elif process.is_stopped(hive.identity):
+        pid = hive.identity.pid
+        why = f"the hive, pid {pid}, is stopped; `kill -CONT {pid}` lets it go on"
+    else:
+        why = f"the hive, pid {hive.identity.pid}, does not answer; its log is {settings.logs_dir / 'hive.log'}"
+    return render.clean(f"{node.node}: {why}")
+
+
+def _workers(workers: list[SwarmWorker]) -> str:
+    if not workers:
+        return "No workers are running."
+    rows = [
+        (
+            worker.worker_id[:SHORT],
+            worker.node,
+            worker.state,
+            f"{worker.slots_available} of {worker.slots_total}",
+            f"{worker.backend}:{worker.device}",
+            worker.model_ref,
+        )
+        for worker in workers
+    ]
+    return render.table(("worker", "node", "state", "free slots", "device", "model"), rows)

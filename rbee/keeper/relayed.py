@@ -1,0 +1,34 @@
+"""Talks through the queen to a worker that only the queen reaches."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from rbee.adapters import http
+    from rbee.clients.queen import QueenClient
+    from rbee.wire.queen import TaskHandle, TaskRequest
+    from rbee.wire.worker import InferenceRequest
+
+
+class RelayedWorker:
+    """The worker of a task that was placed, with the calls of a WorkerClient that a generation needs."""
+
+    def __init__(self, queen: QueenClient, task: TaskRequest, handle: TaskHandle) -> None:
+        self._queen = queen
+        self._task = msgspec.structs.replace(
+            task, relay=True, narrate=True, wait_s=0.0, node=handle.node, worker_id=handle.worker_id
+        )
+        self.url = handle.worker_url
+
+    def inference(self, _: InferenceRequest) -> AbstractAsyncContextManager[http.EventStream]:
+        """Open the stream of the generation; the queen's own events in it are none of the worker's."""
+        return self._queen.place(self._task)
+
+    async def cancel(self, request_id: str) -> None:
+        """Stop the generation; it has stopped when this returns."""
+        await self._queen.cancel(request_id)

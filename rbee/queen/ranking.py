@@ -1,0 +1,132 @@
+"""Decides which node takes a request whose user has named none (PURE)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rbee.queen.placement import fitting
+from rbee.wire.queen import LOCAL_NODE
+
+if TYPE_CHECKING:
+    from rbee.queen.placement import Wanted
+    from rbee.wire.hive import Backend, WorkerRow
+
+Devices = Mapping[str, Sequence[int | None]]
+"""Backend → free bytes of each of its devices; None where that is not known."""
+
+CPU: Final = "cpu"
+ALIKE: Final = 0.8
+"""Nodes with so much of the most free memory are alike in this: it changes from moment to moment."""
+
+
+class Candidate(NamedTuple):
+    """A node and what is known of it; one whose hive does not run has no workers."""
+
+    node: str
+    is_running: bool
+    workers: Sequence[WorkerRow]
+    devices: Devices
+
+
+class Choice(NamedTuple):
+    """A node, and in words why it."""
+
+    node: str
+    is_running: bool
+    reason: str
+
+
+def devices_of(backends: Sequence[Backend]) -> Devices:
+    """Return the devices that a hive tells of."""
+    return {backend.name: [device.memory_available for device in backend.devices] for backend in backends}
+
+
+def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
+    """Return the nodes that may take the request, the best first; always at least one of them.
+
+    A worker with a free slot comes first, an idle one before others, then one that loads; then free memory, where nodes
+    are alike an accelerator, and `local`. A worker without a free slot comes last: another node serves at once. A file
+    is one of the queen's own host, unless a worker elsewhere has loaded it.
+    """
+    warm = sorted((rank, candidate) for candidate in candidates if (rank := _warmth(candidate, wanted)) is not None)
+    ready = [Choice(one.node, one.is_running, reason) for (rank, *_, reason), one in warm if rank <= _LOADING]
+    full = [Choice(one.node, one.is_running, reason) for (rank, *_, reason), one in warm if rank > _LOADING]
+    taken = {choice.node for choice in (*ready, *full)}
+    cold = [one for one in candidates if one.node not in taken and _can_start(one, wanted)]
+    found = [*ready, *_by_memory(cold, wanted), *full]
+    if found:
+        return found
+    # None can: the queen's own host says best what there is, for that is where its user is.
+    own = next((one for one in candidates if one.node == LOCAL_NODE), candidates[0])
+    return [Choice(own.node, own.is_running, "no node has what was asked for")]
+
+
+_IDLE: Final = 0
+_FREE: Final = 1
+_LOADING: Final = 2
+_FULL: Final = 3
+
+
+def _warmth(candidate: Candidate, wanted: Wanted) -> tuple[int, bool, int, str, str] | None:
+    """Return how good the best worker is that runs there, the lower the better, and last in words."""
+    if not (workers := fitting(candidate.workers, wanted)):
+        return None
+    free = max(worker.slots_available for worker in workers)
+    states = {worker.state for worker in workers}
+    if "idle" in states:
+        rank, reason = _IDLE, f"a worker with {wanted.model_ref} is idle there"
+    elif free > 0:
+        rank, reason = _FREE, f"a worker with {wanted.model_ref} has a free slot there"
+    elif "loading" in states:
+        rank, reason = _LOADING, f"a worker there loads {wanted.model_ref} already"
+    else:
+        rank, reason = _FULL, "no other node can take it, and its workers are busy"
+    return rank, candidate.node != LOCAL_NODE, -free, candidate.node, reason
+
+
+def _can_start(candidate: Candidate, wanted: Wanted) -> bool:
+    if wanted.model_ref.startswith("file:") and candidate.node != LOCAL_NODE:
+        return False
+    devices = _suitable(candidate, wanted)
+    return any(len(free) > (wanted.device or 0) for free in devices.values())
+
+
+def _suitable(candidate: Candidate, wanted: Wanted) -> Devices:
+    return {name: free for name, free in candidate.devices.items() if wanted.backend in (None, name)}
+
+
+def _free_memory(candidate: Candidate, wanted: Wanted) -> int | None:
+    """Return the free memory of the best suitable device, if that is known."""
+    known = [
+        free
+        for devices in _suitable(candidate, wanted).values()
+        for index, free in enumerate(devices)
+        if free is not None and wanted.device in (None, index)
+    ]
+    return max(known, default=None)
+
+
+def _by_memory(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
+    memory = {one.node: _free_memory(one, wanted) for one in candidates}
+    most = max((free for free in memory.values() if free is not None), default=0)
+
+    def order(one: Candidate) -> tuple[object, ...]:
+        free = memory[one.node]
+        is_alike = free is not None and free >= ALIKE * most
+        has_accelerator = any(name != CPU and devices for name, devices in _suitable(one, wanted).items())
+        return (
+            free is None,
+            not is_alike,
+            0 if is_alike or free is None else -free,
+            not has_accelerator,
+            one.node != LOCAL_NODE,
+            not one.is_running,
+            one.node,
+        )
+
+    return [Choice(one.node, one.is_running, _why(memory[one.node])) for one in sorted(candidates, key=order)]
+
+
+def _why(free: int | None) -> str:
+    return "its hive can be started" if free is None else f"{free / 1e9:.1f} GB of memory are free there"

@@ -1,0 +1,161 @@
+"""Carries a request from its arrival to its worker, and where the caller cannot go there, through its answer."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from typing import TYPE_CHECKING
+
+import msgspec
+import trio
+
+from rbee.adapters import sse, tokens
+from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
+from rbee.queen import ranking
+from rbee.queen.endings import explained
+from rbee.queen.node import Placed
+from rbee.queen.placement import Wanted
+from rbee.queen.relay import Reached
+from rbee.wire import model_ref
+from rbee.wire import queen as wire
+from rbee.wire.common import Narration
+from rbee.wire.decode import convert
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.adapters.config import Settings
+    from rbee.queen.node import Node
+    from rbee.queen.nodes import Nodes
+    from rbee.queen.tasks import Task
+    from rbee.wire.progress import Told
+
+    Tell = Callable[[Told], None]
+
+
+class Request:
+    """One request, tracked as `task`."""
+
+    def __init__(self, asked: wire.TaskRequest, task: Task, nodes: Nodes, settings: Settings, token: str) -> None:
+        self._asked = asked
+        self._task = task
+        self._nodes = nodes
+        self._settings = settings
+        self._token = token
+        self._wanted = _wanted(asked, settings)
+
+    async def place(self, tell: Tell) -> wire.TaskHandle:
+        """Return a worker for the request; where the caller cannot reach it, once it has loaded its model."""
+        handle = await self._choose(tell)
+        # While the model loads, the worker does not know yet that there is anything to cancel.
+        self._task.worker = (self._node(handle).reach(handle.worker_url), handle.api_key)
+        if handle.direct or self._asked.relay:
+            return handle
+        try:
+            async with self._reached(handle) as worker:
+                await worker.wait_ready(tell)
+        except WorkerFailedError as exc:
+            raise await explained(exc, self._node(handle), handle.worker_id) from exc
+        return msgspec.structs.replace(handle, state="idle")
+
+    async def serve(self, send: sse.Send) -> None:
+        """Send what is told, then the worker, and with `relay` its own events as they come."""
+        patient_until = trio.current_time() + self._asked.wait_s
+        while True:
+            handle = await sse.narrated(send, self.place, "worker")
+            if not self._asked.relay:
+                return
+            try:
+                async with self._reached(handle) as worker:
+                    if handle.state not in ("idle", "busy"):
+                        await sse.told(send, worker.wait_ready)
+                    await worker.relay(send, self._asked)
+            except AllSlotsBusyError:
+                # Someone who did not ask the queen was faster.
+                if trio.current_time() >= patient_until:
+                    raise
+            except WorkerFailedError as exc:
+                raise await explained(exc, self._node(handle), handle.worker_id) from exc
+            else:
+                return
+
+    def _node(self, handle: wire.TaskHandle) -> Node:
+        return self._nodes.get(handle.node)
+
+    def _reached(self, handle: wire.TaskHandle) -> Reached:
+        url = self._node(handle).reach(handle.worker_url)
+        return Reached(handle.worker_id, handle.node, url, handle.api_key, self._settings.timeouts)
+
+    async def _choose(self, tell: Tell) -> wire.TaskHandle:
+        if (name := _node_name(self._asked, self._settings)) is not None:
+            return await self._place_at(name, tell)
+        if len(nodes := self._nodes.all()) == 1:
+            return await self._place_at(nodes[0].name, tell)
+        choices = ranking.rank(await _candidates(nodes), self._wanted)
+        for choice, after in zip_longest(choices, choices[1:]):
+            human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
+            tell(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
+            try:
+                return await self._place_at(choice.node, tell)
+            except RbeeError as exc:
+                # Of one whose hive runs, all else is for the user to know.
+                if after is None or (choice.is_running and not isinstance(exc, ConnectionTimeoutError)):
+                    raise
+                human = f"{choice.node} cannot take the request: {exc.message.splitlines()[0]}"
+                tell(Narration(actor="queen-rbee", action="skip_node", target=choice.node, human=human))
+        raise AssertionError
+
+    async def _place_at(self, name: str, tell: Tell) -> wire.TaskHandle:
+        node = self._nodes.get(name)
+        if self._asked.worker_id is not None:
+            placed = await _known(node, self._asked.worker_id)
+        else:
+            placed = await node.place(self._wanted, tell, self._asked.wait_s)
+        return wire.TaskHandle(
+            request_id=self._asked.request_id or "",
+            node=node.name,
+            worker_id=placed.worker_id,
+            worker_url=placed.url,
+            api_key=tokens.worker_key(self._token, placed.worker_id),
+            state=placed.state,
+            direct=node.is_direct,
+        )
+
+
+async def _candidates(nodes: list[Node]) -> list[ranking.Candidate]:
+    """Ask all nodes at once what they could do; each answers within a bounded time."""
+    found: list[ranking.Candidate] = []
+
+    async def ask(node: Node) -> None:
+        found.append(await node.candidate())
+
+    async with trio.open_nursery() as nursery:
+        for node in nodes:
+            nursery.start_soon(ask, node)
+    return found
+
+
+def check(asked: wire.TaskRequest, nodes: Nodes, settings: Settings) -> None:
+    """Refuse what is wrong with a request before anything is started. Raises InvalidRequestError, NodeNotFoundError."""
+    _wanted(asked, settings)
+    if (name := _node_name(asked, settings)) is not None:
+        nodes.get(name)
+
+
+def _wanted(asked: wire.TaskRequest, settings: Settings) -> Wanted:
+    ref = model_ref.parse(asked.model or settings.defaults.model or model_ref.BUILTIN)
+    return Wanted(str(ref), asked.backend, asked.device)
+
+
+def _node_name(asked: wire.TaskRequest, settings: Settings) -> str | None:
+    """Return the node that the user has named, with the request or in the configuration."""
+    name = asked.node or settings.defaults.node
+    return None if name is None else convert({"node": name}, wire.NodeQuery).node
+
+
+async def _known(node: Node, worker_id: str) -> Placed:
+    """Return a worker that was placed before. Raises WorkerFailedError when it has gone meanwhile."""
+    workers = await node.workers()
+    for row in workers.workers if workers is not None else ():
+        if row.id == worker_id:
+            return Placed(row.id, row.url, row.state)
+    raise WorkerFailedError("the worker has ended, or its node is out of reach", node=node.name)

@@ -1,0 +1,46 @@
+"""The queen's HTTP interface to the swarm as a whole."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quart import request
+
+from rbee.adapters import sse
+from rbee.adapters.app import answer, body, streamed, wants_stream
+from rbee.queen.swarm import end_worker, status_of
+from rbee.wire import queen as wire
+from rbee.wire.decode import convert
+
+if TYPE_CHECKING:
+    import trio
+    from quart import Response
+    from quart_trio import QuartTrio
+
+    from rbee.adapters.config import Settings
+    from rbee.queen.nodes import Nodes
+
+
+def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery) -> None:
+    """Add the routes; streams are fed by tasks in `nursery`."""
+
+    @app.get(wire.STATUS)
+    async def status() -> Response:
+        name = request.args.get("node")
+        chosen = nodes.all() if name is None else [nodes.get(convert({"node": name}, wire.NodeQuery).node)]
+        return answer(await status_of(chosen))
+
+    @app.post(wire.WORKERS_SHUTDOWN)
+    async def shut_down() -> Response:
+        asked = await body(wire.WorkerShutdown)
+
+        async def work(_: object = None) -> wire.WorkerEnding:
+            return await end_worker(nodes.all(), asked.worker_id)
+
+        if not wants_stream():
+            return answer(await work())
+
+        async def produce(send: sse.Send) -> None:
+            await sse.narrated(send, work, "success")
+
+        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)

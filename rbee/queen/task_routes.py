@@ -1,0 +1,68 @@
+"""The queen's HTTP interface to requests: placing them, relaying their answers, cancelling them."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING
+
+from rbee.adapters import http, sse
+from rbee.adapters.app import answer, body, empty, streamed, wants_stream
+from rbee.errors import DrainingError, RbeeError
+from rbee.queen import serving
+from rbee.wire import queen as wire
+from rbee.wire import worker as worker_wire
+
+if TYPE_CHECKING:
+    import trio
+    from quart import Response
+    from quart_trio import QuartTrio
+
+    from rbee.adapters.config import Settings
+    from rbee.adapters.lifecycle import Stopping
+    from rbee.queen.nodes import Nodes
+    from rbee.queen.tasks import Tasks
+
+
+def add(
+    app: QuartTrio,
+    nodes: Nodes,
+    tasks: Tasks,
+    settings: Settings,
+    token: str,
+    nursery: trio.Nursery,
+    stopping: Stopping,
+) -> None:
+    """Add the routes; streams are fed by tasks in `nursery`."""
+
+    @app.post(wire.TASKS)
+    async def start_task() -> Response:
+        asked = await body(wire.TaskRequest)
+        if stopping.asked.is_set():
+            raise DrainingError("the queen is shutting down and takes no new tasks")
+        asked.request_id = request_id = asked.request_id or str(uuid.uuid4())
+        serving.check(asked, nodes, settings)
+        headers = {worker_wire.REQUEST_ID_HEADER: request_id}
+        if not wants_stream() and not asked.relay:
+            with tasks.track(request_id) as task:
+                handle = await serving.Request(asked, task, nodes, settings, token).place(lambda _: None)
+            response = answer(handle)
+            response.headers.update(headers)
+            return response
+
+        async def produce(send: sse.Send) -> None:
+            with tasks.track(request_id) as task:
+                await serving.Request(asked, task, nodes, settings, token).serve(send)
+
+        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat, headers=headers)
+
+    @app.delete("/v2/tasks/<request_id>")
+    async def cancel_task(request_id: str) -> Response:
+        worker = tasks.cancel(request_id)
+        if worker is not None:
+            url, key = worker
+            try:
+                async with http.connect(url, key) as client:
+                    await http.call(client, "DELETE", f"{worker_wire.INFERENCE}/{request_id}", bytes)
+            except RbeeError:
+                pass  # a worker that does not answer generates for nobody
+        return empty(204)

@@ -1,0 +1,132 @@
+"""Which node takes a request whose user has named none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee.queen.placement import Wanted
+from rbee.queen.ranking import Candidate, rank
+from rbee.wire.hive import WorkerRow
+
+if TYPE_CHECKING:
+    from rbee.queen.ranking import Devices
+
+REF = "hf:org/repo"
+GB = 10**9
+ANY = Wanted(REF, None, None)
+
+
+def worker(state: str, free: int = 0, **changed: Any) -> WorkerRow:
+    values: dict[str, Any] = {
+        "id": state,
+        "url": "http://127.0.0.1:8001",
+        "model_ref": REF,
+        "backend": "cpu",
+        "device": 0,
+        "state": state,
+        "slots_total": 4,
+        "slots_available": free,
+        "pid": 1,
+    }
+    return WorkerRow(**(values | changed))
+
+
+def runs(node: str, *workers: WorkerRow, free: int = 8, **devices: list[int]) -> Candidate:
+    known = {"cpu": [free * GB]} | {name: [each * GB for each in more] for name, more in devices.items()}
+    return Candidate(node, True, workers, known)
+
+
+def sleeps(node: str, devices: Devices | None = None) -> Candidate:
+    return Candidate(node, False, [], {"cpu": [None]} if devices is None else devices)
+
+
+def order(*candidates: Candidate, wanted: Wanted = ANY) -> list[str]:
+    return [choice.node for choice in rank(candidates, wanted)]
+
+
+def test_a_warm_idle_worker_comes_before_free_memory() -> None:
+    assert order(runs("local", free=64), runs("a", worker("idle", 4), free=1)) == ["a", "local"]
+
+
+@pytest.mark.parametrize(
+    ("better", "worse"),
+    [
+        (worker("idle", 4), worker("idle", 2)),
+        (worker("idle", 1), worker("busy", 3)),
+        (worker("busy", 1), worker("loading")),
+    ],
+)
+def test_of_two_warm_nodes_the_one_with_the_freer_worker(better: WorkerRow, worse: WorkerRow) -> None:
+    assert order(runs("a", worse), runs("b", better)) == ["b", "a"]
+
+
+def test_of_two_equal_workers_the_one_on_the_queens_own_host() -> None:
+    assert order(runs("a", worker("idle", 4)), runs("local", worker("idle", 2))) == ["local", "a"]
+
+
+def test_another_node_comes_before_one_whose_slots_are_taken() -> None:
+    assert order(runs("local", worker("busy")), runs("a", free=1)) == ["a", "local"]
+
+
+def test_a_worker_with_another_model_warms_nothing() -> None:
+    assert order(runs("local"), runs("a", worker("idle", 4, model_ref="hf:org/other"))) == ["local", "a"]
+
+
+def test_more_free_memory_comes_first_and_little_more_is_none() -> None:
+    assert order(runs("local", free=10), runs("a", free=12), runs("b", free=30)) == ["b", "a", "local"]
+    assert order(runs("local", free=10), runs("a", free=12)) == ["local", "a"]
+
+
+def test_an_accelerator_decides_between_nodes_with_like_memory() -> None:
+    assert order(runs("local", free=16), runs("a", free=16, cuda=[12])) == ["a", "local"]
+    assert order(runs("local", free=64), runs("a", free=16, cuda=[12])) == ["local", "a"]
+
+
+def test_only_nodes_with_the_backend_and_device_asked_for() -> None:
+    nodes = (runs("local", free=64), runs("a", cuda=[12]), runs("b", cuda=[12, 24]))
+    assert order(*nodes, wanted=Wanted(REF, "cuda", None)) == ["b", "a"]
+    assert order(*nodes, wanted=Wanted(REF, "cuda", 1)) == ["b"]
+    assert order(*nodes, wanted=Wanted(REF, "metal", None)) == ["local"]
+
+
+def test_a_hive_that_does_not_run_is_started_where_others_cannot_serve() -> None:
+    assert order(runs("local"), sleeps("a")) == ["local", "a"]
+    assert order(runs("local", worker("busy")), sleeps("a")) == ["a", "local"]
+    assert order(runs("local"), sleeps("a", {"cuda": [None]}), wanted=Wanted(REF, "cuda", None)) == ["a"]
+
+
+def test_a_file_is_one_of_the_queens_own_host() -> None:
+    file = Wanted("file:/models/a.gguf", None, None)
+    assert order(runs("local", free=1), runs("a", free=64), wanted=file) == ["local"]
+    warm = runs("a", worker("idle", 4, model_ref=file.model_ref))
+    assert order(runs("local"), warm, wanted=file) == ["a", "local"]
+
+
+def test_the_reason_is_told_in_words() -> None:
+    choices = rank([runs("local", free=8), runs("a", worker("idle", 4)), sleeps("b")], ANY)
+    assert [(choice.node, choice.is_running, choice.reason) for choice in choices] == [
+        ("a", True, f"a worker with {REF} is idle there"),
+        ("local", True, "8.0 GB of memory are free there"),
+        ("b", False, "its hive can be started"),
+    ]
+
+
+STATES = st.sampled_from(["idle", "busy", "loading", "draining", "unhealthy"])
+NODES = st.builds(
+    lambda is_running, states, free: (is_running, [worker(state, 1) for state in states], {"cpu": [free]}),
+    st.booleans(),
+    st.lists(STATES, max_size=3),
+    st.none() | st.integers(0, 10**12),
+)
+
+
+@given(st.lists(NODES, min_size=1, max_size=5))
+def test_each_node_is_named_once_whatever_the_order_of_the_answers(found: list[Any]) -> None:
+    candidates = [Candidate(f"n{number}", *one) for number, one in enumerate(found)]
+    chosen = order(*candidates)
+    assert sorted(chosen) == sorted(one.node for one in candidates)
+    assert order(*reversed(candidates)) == chosen
