@@ -99,12 +99,6 @@ class Sshd:
         _make_key(self.host_key)
 
     @property
-    def pid(self) -> int:
-        """The process that listens; each session is a child of it."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
     def public_key(self) -> str:
         """Its host key in the one-line form without a comment."""
         return " ".join(self.host_key.with_suffix(".pub").read_text().split()[:2])
