@@ -9,7 +9,7 @@ from quart import Response
 from rbee import __version__
 from rbee.adapters import metrics
 from rbee.adapters.app import answer, new_app
-from rbee.queen import log_routes, model_routes, registry_routes, swarm_routes, task_routes
+from rbee.queen import log_routes, model_routes, registry_routes, swarm_routes, task_routes, worker_routes
 from rbee.queen.swarm import workers_of
 from rbee.wire import queen as wire
 
@@ -53,6 +53,7 @@ def build(
         )
 
     task_routes.add(app, nodes, tasks, settings, token, nursery, stopping)
+    worker_routes.add(app, nodes)
     log_routes.add(app, nodes, settings, nursery)
     model_routes.add(app, nodes, settings, nursery)
     swarm_routes.add(app, nodes, settings, nursery)
