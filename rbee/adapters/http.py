@@ -36,7 +36,7 @@ MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 """A daemon's answer is a few kilobytes; a stranger at its port may send without end."""
 STREAM_SILENCE: Final = 30.0
 """Seconds without a byte after which a stream is lost: the other side sends a comment every 10."""
-DEAD_PEER_SECONDS: Final = 8
+DEAD_PEER_SECONDS: Final = 6
 """Without an acknowledgement after which a connection is lost, so that a partition is noticed within 10 seconds."""
 _PROBES: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 10.0
-DEAD_PEER_SECONDS: Final = 6
-KEEPALIVE_SECONDS: Final = 3
+DEAD_PEER_SECONDS: Final = 5
+KEEPALIVE_SECONDS: Final = 2
 """A question at this pace has to be acknowledged within the time above, so that a partition is seen within 10 s."""
 MAX_OUTPUT: Final = 16 * 1024 * 1024
 """What a command may write: far more than any of ours does, also a build with all its warnings."""

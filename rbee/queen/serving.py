@@ -74,6 +74,8 @@ class Request:
                 if trio.current_time() >= patient_until:
                     raise
             except WorkerFailedError as exc:
+                if self._asked.worker_id is not None:
+                    raise  # who knows the worker finds out by itself, as with a worker that it reaches
                 raise await explained(exc, self._node(handle), handle.worker_id) from exc
             else:
                 return
