@@ -12,6 +12,7 @@ import signal
 import time
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
@@ -204,13 +205,23 @@ class Hive:
                 with trio.move_on_at(math.inf if due is None else due):
                     (await self._inbox.receive())()
                 self._perform(self._pool.tick(trio.current_time()))
+            with suppress(trio.WouldBlock):
+                while True:
+                    self._inbox.receive_nowait()()  # whoever still asks is told that the hive is shutting down
             self.is_over = True
             self._tell()
             self._rows.close()
 
     def _decide(self, decision: Decision) -> None:
         """Have the owner make a decision and carry it out."""
-        self._send.send_nowait(lambda: self._perform(decision()))
+        self._have_done(lambda: self._perform(decision()))
+
+    def _have_done(self, work: Callable[[], None]) -> None:
+        """Give the owner something to do. Once its loop is over nobody else decides, and nobody would take it."""
+        if self.is_over:
+            work()
+        else:
+            self._send.send_nowait(work)
 
     async def _ask(self, decision: Decision) -> None:
         """Have the owner make a decision, and wait for it; its error is raised here."""
@@ -225,7 +236,7 @@ class Hive:
             finally:
                 done.set()
 
-        self._send.send_nowait(attempt)
+        self._have_done(attempt)
         await done.wait()
         if failures:
             raise failures[0]

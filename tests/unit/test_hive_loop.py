@@ -10,7 +10,7 @@ import trio
 from rbee.adapters import config
 from rbee.adapters.config import Settings
 from rbee.adapters.store import Store
-from rbee.errors import BackendUnavailableError
+from rbee.errors import BackendUnavailableError, DrainingError, RbeeError, WorkerNotFoundError
 from rbee.hive import loop, state
 from rbee.hive.catalogue import Catalogue
 from rbee.hive.library import Library
@@ -18,26 +18,28 @@ from rbee.hive.loop import Hive
 from rbee.hive.plan import available_memory
 from rbee.hive.pool import Answer, Follow, Forget, Limits, Spec, Worker
 from rbee.hive.workers import LocalMachine
-from rbee.wire.hive import SpawnReply
+from rbee.wire.hive import SpawnReply, SpawnRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from trio.testing import MockClock
 
     from rbee.adapters.rows import Work
     from rbee.wire.common import Narration
+    from rbee.wire.progress import Told
 
 SPEC = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
 WORKER = Worker("w", SPEC, "loading", 0.0, url="http://127.0.0.1:9")
 
 
-def machine(settings: Settings) -> LocalMachine:
+def machine(settings: Settings, kind: type[LocalMachine] = LocalMachine) -> LocalMachine:
     async def transact(work: Work) -> None:
         raise AssertionError("no model is asked for here")
 
     library = Library(settings, Catalogue(settings.paths.models, transact))
-    return LocalMachine(settings, library, "token", "http://127.0.0.1:9200", "127.0.0.1")
+    return kind(settings, library, "token", "http://127.0.0.1:9200", "127.0.0.1")
 
 
 async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
@@ -75,3 +77,42 @@ def test_a_worker_reads_the_file_that_its_hive_was_given(tmp_path: Path, monkeyp
 def test_a_device_that_has_gone_since_is_an_error_of_ours() -> None:
     with pytest.raises(BackendUnavailableError):
         available_memory(Spec("builtin:bee-stories", "/m.gguf", "vanished", 0, "vram", 4, 512, 1))
+
+
+class _SlowPlan(LocalMachine):
+    """A machine on which it takes a while to look at a model."""
+
+    looking: trio.Event
+    looked: trio.Event
+
+    async def plan(self, request: SpawnRequest, tell: Callable[[Told], None]) -> Spec:
+        self.looking.set()
+        await self.looked.wait()
+        return SPEC
+
+
+async def test_whoever_asks_a_hive_that_ends_or_has_ended_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
+    store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
+    slow = machine(Settings(), _SlowPlan)
+    assert isinstance(slow, _SlowPlan)
+    slow.looking, slow.looked = trio.Event(), trio.Event()
+    hive = Hive(Limits(), slow, store.transact)
+    refused: list[RbeeError] = []
+
+    async def spawn() -> None:
+        with pytest.raises(DrainingError) as caught:
+            await hive.spawn(SpawnRequest(model_ref="builtin:bee-stories"), lambda _: None)
+        refused.append(caught.value)
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(spawn)
+            await slow.looking.wait()
+            hive.stop()
+            await hive.run()
+            slow.looked.set()
+        await spawn()
+        with pytest.raises(WorkerNotFoundError):
+            await hive.end_worker("w")
+    assert len(refused) == 2
+    await store.close()
