@@ -313,9 +313,7 @@ class Node:
             async with self._hive.connect(url) as client:
                 rows = (await _workers(client, url)).workers
         except RbeeError as exc:
-            if isinstance(exc, ConnectionTimeoutError) and order.successor_by is None:
-                order.successor_by = trio.current_time() + LOST_SECONDS
-            self._refuse(order, exc)
+            self._refuse(order, exc, is_lost=isinstance(exc, ConnectionTimeoutError))
             return
         now = trio.current_time()
         found = placement.choose_worker(rows, order.wanted)
@@ -340,9 +338,14 @@ class Node:
             exc.details.setdefault("node", self.name)
             visit.settle(exc)
 
-    def _refuse(self, order: _Order, error: RbeeError) -> None:
-        """Answer an order with an error; one that only the end of this hive stands in the way of waits for the next."""
+    def _refuse(self, order: _Order, error: RbeeError, *, is_lost: bool = False) -> None:
+        """Answer an order with an error; one that only the end of this hive stands in the way of waits for the next.
+
+        `is_lost` says that the hive, which was there a moment ago, could not be reached.
+        """
         now = trio.current_time()
+        if is_lost and order.successor_by is None:
+            order.successor_by = now + LOST_SECONDS
         if isinstance(error, DrainingError) and order.successor_by is None:
             order.successor_by = now + SUCCESSION_SECONDS
             human = "The hive is shutting down; the next one takes the request once it has ended"
@@ -414,7 +417,7 @@ class Node:
         if isinstance(started.result, RbeeError):
             started.result.details.setdefault("node", self.name)
             for order in orders:
-                self._refuse(order, started.result)
+                self._refuse(order, started.result, is_lost=isinstance(started.result, ConnectionTimeoutError))
             return
         reply = started.result
         for order in orders:

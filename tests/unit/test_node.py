@@ -75,16 +75,18 @@ class Ends:
         return WorkerList(workers=[])
 
     async def spawn(self, request: object, tell: object) -> SpawnReply:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(0.1)
         if trio.current_time() < self.over:
             raise DrainingError("the hive is shutting down and starts no workers")
+        if trio.current_time() - self.over < 0.5:
+            raise ConnectionTimeoutError("127.0.0.1:9200 does not answer")
         return SpawnReply(worker_id="w", url="http://127.0.0.1:8001", state="loading", api_key="k")
 
 
 SHUTS_DOWN = "The hive is shutting down; the next one takes the request once it has ended"
 
 
-@pytest.mark.parametrize(("seconds", "words"), [(0.1, []), (40.0, [SHUTS_DOWN])])
+@pytest.mark.parametrize(("seconds", "words"), [(0.1, []), (0.35, []), (40.0, [SHUTS_DOWN])])
 async def test_a_request_that_meets_a_hive_which_ends_is_taken_by_the_next(
     autojump_clock: trio.testing.MockClock, nursery: trio.Nursery, seconds: float, words: list[str]
 ) -> None:
