@@ -124,8 +124,9 @@ def _earlier(machine: Machine) -> None:
     """Only what tells its version is of that earlier file: releases are no part of this repository."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
-        archive.comment = b"rbee.pyz 0.0.1"
-        archive.writestr("__main__.py", "")
+        member = zipfile.ZipInfo("__main__.py")
+        member.comment = b"rbee.pyz 0.0.1"
+        archive.writestr(member, "")
     for path, content in ((f"{PROGRAMS}/rbee", buffer.getvalue()), (CONFIG, OWN_SETTINGS.encode())):
         (machine.home / path).parent.mkdir(parents=True)
         (machine.home / path).write_bytes(content)
