@@ -18,6 +18,9 @@ Feature: Other machines of the user
     Then it exits with 1
     And stderr shows the fingerprint of its host key, and the option that accepts it
     And no node is registered
+    When the user registers it on a terminal, and says no when asked about the fingerprint
+    Then it exits with 1
+    And no node is registered
     When the user registers it on a terminal, and says yes when asked about the fingerprint
     Then it exits with 0
     And the registry holds its host key

@@ -83,7 +83,7 @@ def _kill_keeper(machine: Machine) -> None:
 @then(parsers.parse("it exits with {code:d}"))
 def _exits(seen: dict[str, Any], code: int) -> None:
     done = seen["done"]
-    assert done.returncode == code, (done.stdout, done.stderr.decode())
+    assert done.returncode == code, done
 
 
 @then("stdout holds the text and one newline")

@@ -58,8 +58,9 @@ class Trust:
             known = sorted({fingerprint(key) for key in self._keys})
             raise SshFailedError(
                 f"the host key of {self._name} has changed\n  known {', '.join(known)}\n  shown {found}",
-                hint="someone may be listening in; if the machine was set up anew, remove its old key from known_hosts "
-                "and register the node again",
+                hint="someone may be listening in. If the machine was set up anew, forget its old key: "
+                f"`ssh-keygen -R '{self._name}'`, the same with `-f ~/.rbee/known_hosts`, and "
+                "`rbee setup remove-node`; then add the node again",
                 reason="host_key",
                 fingerprint=found,
                 known=known,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import zipfile
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,10 +32,32 @@ def version_of(path: Path) -> str | None:
     return found[1].decode() if found else None
 
 
-def locate(tell: Callable[[str], None]) -> Path:
+class Builder:
+    """The build that may be needed first; whoever waits no longer ends it, from another thread."""
+
+    def __init__(self) -> None:
+        self.is_given_up = False
+        self._group: int | None = None
+
+    def started(self, group: int) -> None:
+        """Take note of the build's process group."""
+        self._group = group
+        if self.is_given_up:
+            self.give_up()
+
+    def give_up(self) -> None:
+        """End the build with all that it has started."""
+        self.is_given_up = True
+        if self._group is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self._group, signal.SIGKILL)
+
+
+def locate(tell: Callable[[str], None], builder: Builder | None = None) -> Path:
     """Return the file that runs, or in a checkout dist/rbee.pyz, built first where it is missing or out of date.
 
-    Blocks while it builds; `tell` is given the lines that this prints. Raises StorageError where there is no such file.
+    Blocks while it builds; `tell` is given the lines that this prints. A `builder` can end it; without, it gets the
+    terminal's signals. Raises StorageError where there is no such file.
     """
     running = Path(sys.argv[0]).resolve()
     if version_of(running) is not None:
@@ -46,7 +71,7 @@ def locate(tell: Callable[[str], None]) -> Path:
     file = root / "dist" / "rbee.pyz"
     if is_outdated(file, root):
         tell(f"Building {file}")
-        _build(root, tell)
+        _build(root, tell, builder)
     return file
 
 
@@ -74,7 +99,7 @@ def is_outdated(file: Path, root: Path) -> bool:
     )
 
 
-def _build(root: Path, tell: Callable[[str], None]) -> None:
+def _build(root: Path, tell: Callable[[str], None], builder: Builder | None) -> None:
     # Not by .venv's Python: the script makes .venv complete, and goes on in it.
     command = [interpreter(), str(root / "build" / "zipapp.py")]
     lines = []
@@ -85,7 +110,10 @@ def _build(root: Path, tell: Callable[[str], None]) -> None:
         stderr=subprocess.PIPE,
         text=True,
         errors="replace",
+        process_group=None if builder is None else 0,
     ) as build:
+        if builder is not None:
+            builder.started(build.pid)
         assert build.stderr is not None
         for line in map(str.rstrip, build.stderr):
             lines.append(line)

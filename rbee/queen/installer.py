@@ -95,8 +95,13 @@ class Installer:
         def tell(line: str) -> None:
             trio.from_thread.run_sync(self._tell, "build", line)
 
-        # In a checkout it is built first, which may take minutes; given up, it goes on for whoever asks next.
-        file = await trio.to_thread.run_sync(zipapp.locate, tell, abandon_on_cancel=True)
+        # In a checkout it is built first, which may take minutes.
+        builder = zipapp.Builder()
+        try:
+            file = await trio.to_thread.run_sync(zipapp.locate, tell, builder, abandon_on_cancel=True)
+        except trio.Cancelled:
+            builder.give_up()
+            raise
         size, digest = await trio.to_thread.run_sync(_measure, file)
         if prepared.get("hash") == [digest]:
             self._tell("copy", f"rbee {__version__} is on {name} already; nothing is sent")

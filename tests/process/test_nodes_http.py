@@ -242,7 +242,10 @@ def test_a_changed_host_key_stops_everything(queen: httpx.Client, swarm: Swarm, 
             assert done.returncode == 1
             assert f"known {known}" in done.stderr
             assert f"shown {shown}" in done.stderr
-        assert "Accepted" not in node.sshd.log.read_text().split(" port ")[-1]
+        # What the hint advises: to forget it, and to add it again.
+        assert "rbee setup remove-node" in found["hint"]
+        assert queen.post(REMOVE, json={"node_name": "workstation"}).status_code == 200
+        assert queen.post(ADD, json=node.description()).status_code == 200
     finally:
         node.close()
 

@@ -93,20 +93,39 @@ def check_installed(swarm: Swarm, node: BareNode) -> None:
     assert parts(node) == []
 
 
+def run_from_checkout(swarm: Swarm, root: Path, build: str) -> None:
+    """Have the user run a checkout of its own, whose build is this script."""
+    shutil.copytree(ROOT / "rbee", root / "rbee", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "shiv.toml", root)
+    (root / "build").mkdir()
+    (root / "build" / "zipapp.py").write_text(f"import os, shutil, subprocess, sys\n{build}")
+    swarm.program, swarm.cwd = [sys.executable, "-m", "rbee"], root
+
+
+def test_a_build_ends_with_the_command_that_needs_it(swarm: Swarm, node: BareNode, tmp_path: Path) -> None:
+    build = "print('step 1 of 2', file=sys.stderr, flush=True)\nsubprocess.run(['sleep', '600'])\n"
+    run_from_checkout(swarm, tmp_path / "checkout", build)
+    register(swarm, node)
+    keeper = begin_install(swarm)
+    assert keeper.stderr is not None
+    while b"step 1 of 2" not in keeper.stderr.readline():
+        pass
+    queen = instance.find(swarm.home, "queen")
+    assert queen is not None
+    started = psutil.Process(queen.identity.pid)
+    wait_until(lambda: len(started.children(recursive=True)) == 2, "the build has started a program")
+    builds = started.children(recursive=True)
+    keeper.send_signal(signal.SIGINT)
+    assert end(keeper)[0] == 130
+    assert psutil.wait_procs(builds, 10)[1] == []
+
+
 def test_a_queen_of_a_checkout_builds_the_file_first_and_says_so(
     swarm: Swarm, node: BareNode, file: Path, tmp_path: Path
 ) -> None:
     root = tmp_path / "checkout"
-    shutil.copytree(ROOT / "rbee", root / "rbee", ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "shiv.toml", root)
-    (root / "build").mkdir()
-    (root / "build" / "zipapp.py").write_text(
-        "import os, shutil, sys\n"
-        "print('step 1 of 1', file=sys.stderr)\n"
-        f"os.makedirs({str(root / 'dist')!r})\n"
-        f"shutil.copy({str(file)!r}, {str(root / 'dist')!r})\n"
-    )
-    swarm.program, swarm.cwd = [sys.executable, "-m", "rbee"], root
+    build = f"print('step 1 of 1', file=sys.stderr)\nos.makedirs({str(root / 'dist')!r})\n"
+    run_from_checkout(swarm, root, f"{build}shutil.copy({str(file)!r}, {str(root / 'dist')!r})\n")
     register(swarm, node)
     done = install(swarm)
     assert done.returncode == 0, done.stderr
@@ -173,18 +192,24 @@ def test_a_connection_that_is_cut_leaves_the_version_before(
     assert version(node, "rbee.previous") == "rbee 0.0.1"
 
 
-def in_the_middle(swarm: Swarm, node: BareNode) -> subprocess.Popen[bytes]:
-    """Begin an installation over an earlier one; returns once a part of the file is there."""
-    node.behind_proxy().delay = SLOW
-    register(swarm, node)
-    put_earlier(node)
-    keeper = subprocess.Popen(
-        [*swarm.program, "setup", "install", "--node", "workstation"],
+def begin_install(swarm: Swarm) -> subprocess.Popen[bytes]:
+    command = [*swarm.program, "setup", "install", "--node", "workstation"]
+    return subprocess.Popen(
+        command,
+        cwd=swarm.cwd,
         env=swarm.env,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
     )
+
+
+def in_the_middle(swarm: Swarm, node: BareNode) -> subprocess.Popen[bytes]:
+    """Begin an installation over an earlier one; returns once a part of the file is there."""
+    node.behind_proxy().delay = SLOW
+    register(swarm, node)
+    put_earlier(node)
+    keeper = begin_install(swarm)
     wait_until(lambda: any(part.stat().st_size > 1_000_000 for part in parts(node)), "a part of the file is there")
     return keeper
 
