@@ -10,6 +10,7 @@ from rbee.clients.connected import Connected
 from rbee.errors import InternalError
 from rbee.wire import queen, registry
 from rbee.wire.common import Narration, Request
+from rbee.wire.events import EVENTS
 from rbee.wire.logs import QUEEN_LOGS
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ class QueenClient(Connected):
         """Ask how all nodes are, or one, and what runs there."""
         params = {} if node is None else {"node": node}
         return await http.call(self._http, "GET", queen.STATUS, queen.SwarmStatus, params=params, delays=self._delays)
+
+    def events(self) -> AbstractAsyncContextManager[http.EventStream]:
+        """Open the stream of what happens in the swarm: the event `state`, then each change."""
+        return http.events(self._http, "GET", EVENTS)
 
     def logs(self, query: NodeLogQuery) -> AbstractAsyncContextManager[http.EventStream]:
         """Open the stream of a node's logs; each event is a LogLine. Raises NodeNotFoundError."""

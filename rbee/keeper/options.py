@@ -83,6 +83,12 @@ INSTALL_EXAMPLES: Final = """\
 Beside the program: rbee-keeper, queen-rbee, rbee-hive and llm-worker-rbee, the same program under other names.
 """
 
+STATUS: Final = """\
+Show the queen, the nodes and the workers.
+
+With --watch the picture is kept up to date until Ctrl+C; with --json too, each change is one line.
+"""
+
 LOGS: Final = """\
 Show the logs of a node's hive and its workers, the newest lines last.
 
@@ -139,7 +145,7 @@ class Command(NamedTuple):
 
 COMMANDS: Final = (
     Command("infer", "rbee.keeper.commands.infer", INFER, INFER_EXAMPLES),
-    Command("status", "rbee.keeper.commands.status", "Show the queen, the nodes and the workers.\n"),
+    Command("status", "rbee.keeper.commands.status", STATUS),
     Command("logs", "rbee.keeper.commands.logs", LOGS, LOGS_EXAMPLES),
     Command(
         "detect",
@@ -269,6 +275,7 @@ def _parser() -> Parser:
     made["workers shutdown"].add_argument(
         "--id", metavar="ID", required=True, help="the worker's id, or the first eight characters of it or more"
     )
+    made["status"].add_argument("-w", "--watch", action="store_true", default=False, help="show what changes, live")
     add = made["logs"].add_argument
     add("--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)")
     add("-f", "--follow", action="store_true", default=False, help="go on with what is written, until Ctrl+C")

@@ -76,7 +76,7 @@ def _why(node: NodeStatus, settings: Settings) -> str:
     if node.node == LOCAL_NODE and hive is None and node.version is None:
         why = "no hive is running; the first request starts it"
     elif hive is None:
-        why = f"{node.status}: {node.reason}"
+        why = node.reason or node.status
     elif process.is_stopped(hive.identity):
         pid = hive.identity.pid
         why = f"the hive, pid {pid}, is stopped; `kill -CONT {pid}` lets it go on"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Final
 
 import trio
 
+from rbee.errors import StorageError
 from rbee.keeper import render
-from rbee.keeper.terminal import STDOUT, is_waitable, write_stdout
+from rbee.keeper.terminal import STDOUT, OutputClosedError, is_waitable, write_stdout
 
 if TYPE_CHECKING:
     from rbee.keeper.terminal import Terminal
@@ -16,12 +18,36 @@ CHUNK: Final = 4096
 """A pipe that is ready takes this much at once (PIPE_BUF on Linux, pipe(7))."""
 
 
+class Stdout:
+    """Takes bytes, and waits while nobody reads them: a reader that has stopped (`| less`) does not stop Ctrl+C."""
+
+    def __init__(self) -> None:
+        self._waits = is_waitable(STDOUT)
+
+    async def send(self, data: bytes) -> None:
+        """Write all of it. Raises OutputClosedError when nobody reads any more."""
+        view = memoryview(data)
+        while view:
+            if self._waits:
+                await trio.lowlevel.wait_writable(STDOUT)
+            try:
+                view = view[write_stdout(view[:CHUNK]) :]
+            except BlockingIOError:
+                self._waits = True
+
+    @staticmethod
+    def send_now(data: bytes) -> None:
+        """Write what can be written at once, as the last thing, whatever became of the reader."""
+        with contextlib.suppress(BlockingIOError, OutputClosedError, StorageError):
+            write_stdout(data)
+
+
 class Text:
     """The text of one command; `end` or `cut` must follow the last piece."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
-        self._waits = is_waitable(STDOUT)
+        self._out = Stdout()
         self._on_screen = terminal.is_shown
         self._last = ""
 
@@ -33,11 +59,11 @@ class Text:
             self._terminal.begin_text()
         self._last = piece[-1]
         shown = render.clean_generated(piece) if self._on_screen else piece
-        await self._send(shown.encode("utf-8", "replace"))
+        await self._out.send(shown.encode("utf-8", "replace"))
 
     async def end(self) -> None:
         """Write the newline that ends the text, whatever the text itself ended with."""
-        await self._send(b"\n")
+        await self._out.send(b"\n")
         self._terminal.end_text()
 
     async def cut(self) -> None:
@@ -45,16 +71,5 @@ class Text:
         if not self._last:
             return
         if self._last != "\n" and self._terminal.needs_fresh_line:
-            await self._send(b"\n")
+            await self._out.send(b"\n")
         self._terminal.end_text()
-
-    async def _send(self, data: bytes) -> None:
-        """Wait until stdout takes the data, so that a reader that has stopped (`| less`) does not stop Ctrl+C."""
-        view = memoryview(data)
-        while view:
-            if self._waits:
-                await trio.lowlevel.wait_writable(STDOUT)
-            try:
-                view = view[write_stdout(view[:CHUNK]) :]
-            except BlockingIOError:
-                self._waits = True

@@ -67,7 +67,7 @@ async def _serve(
     hive = LocalHive(settings, token, options.config, ephemeral=options.ephemeral)
     nodes = Nodes(settings, token, registry, hive)
     async with trio.open_nursery() as nursery:
-        tasks = Tasks()
+        tasks = Tasks(nodes.board.task)
         app = routes.build(nodes, registry, tasks, settings, token, nursery, stopping)
         server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)

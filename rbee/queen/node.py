@@ -117,12 +117,23 @@ _Message = _Order | _Visit | _GivenUp | _Started | WorkerList | WorkerRow | Work
 
 
 class Node:
-    """One node. `run` owns its state; orders come in over a channel and are answered when they are placed."""
+    """One node. `run` owns its state; orders come in over a channel and are answered when they are placed.
 
-    def __init__(self, name: str, hive: HiveLink, *, max_waiting: int = MAX_WAITING) -> None:
+    `heard` is told what its hive tells, and None when that was lost.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        hive: HiveLink,
+        *,
+        max_waiting: int = MAX_WAITING,
+        heard: Callable[[HiveEvent | None], None] = lambda _: None,
+    ) -> None:
         self.name = name
         self._hive = hive
         self._view = HiveView(hive)
+        self._heard = heard
         self._send, self._inbox = trio.open_memory_channel["_Message"](math.inf)
         self._starting: dict[Wanted, Starting[_Order]] = {}
         self._queue: Queue[_Order] = Queue(max_waiting)
@@ -227,7 +238,7 @@ class Node:
         """Place orders until cancelled; whoever waits then is told that the queen shuts down."""
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._view.run, self._send.send_nowait)
+                nursery.start_soon(self._view.run, self._hear)
                 while True:
                     now = trio.current_time()
                     lapse = self._queue.promises.due(now) if self._queue.waiters else None
@@ -243,6 +254,10 @@ class Node:
                 if asked is not None and not asked.done.is_set():
                     asked.settle(DrainingError("the queen is shutting down"))
             self._inbox.close()
+
+    def _hear(self, event: HiveEvent | None) -> None:
+        self._heard(event)
+        self._send.send_nowait(event)
 
     def _unread(self) -> Iterator[_Order | _Visit]:
         """Yield what was asked while something else was handled."""

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
 from rbee.errors import NodeNotFoundError
+from rbee.queen.board import Board
 from rbee.queen.node import Node
 from rbee.queen.registry import not_found
 from rbee.queen.remote_hive import RemoteHive
+from rbee.wire.events import NodeSeen
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -38,6 +41,7 @@ class Nodes:
         self._registry = registry
         self._entries: dict[str, _Entry] = {}
         self._local = local
+        self.board = Board()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the nodes until cancelled; started once each of them takes orders."""
@@ -77,7 +81,9 @@ class Nodes:
         self._start(row.node_name, RemoteHive(row, self._settings, self._token, self._registry))
 
     def _start(self, name: str, link: HiveLink) -> None:
-        node = Node(name, link, max_waiting=self._settings.queen.max_waiting)
+        self.board.node(NodeSeen(node=name, status="unreachable"))
+        heard = partial(self.board.heard, name)
+        node = Node(name, link, max_waiting=self._settings.queen.max_waiting, heard=heard)
         entry = self._entries[name] = _Entry(node, link, trio.CancelScope(), trio.CancelScope())
         self._nursery.start_soon(self._place, entry)
         self._nursery.start_soon(self._carry, entry)
@@ -99,6 +105,7 @@ class Nodes:
         urgent.set()
         await entry.link.end(urgent)
         entry.carrying.cancel()
+        self.board.node(NodeSeen(node=name, status="removed"))
 
     async def end(self, urgent: trio.Event) -> UnloadFailedError | None:
         """Place nothing more, and end every hive that a queen started, all at once: none waits for another.

@@ -47,7 +47,7 @@ class Request:
         """Return a worker for the request; where the caller cannot reach it, once it has loaded its model."""
         handle = await self._choose(tell)
         # While the model loads, the worker does not know yet that there is anything to cancel.
-        self._task.worker = (self._node(handle).reach(handle.worker_url), handle.api_key)
+        self._task.placed(handle, self._node(handle).reach(handle.worker_url))
         if handle.direct or self._asked.relay:
             return handle
         try:

@@ -11,6 +11,7 @@ from rbee.adapters.app import answer, body, streamed, wants_stream
 from rbee.queen.swarm import end_worker, status_of
 from rbee.wire import queen as wire
 from rbee.wire.decode import convert
+from rbee.wire.events import EVENTS
 
 if TYPE_CHECKING:
     import trio
@@ -29,6 +30,10 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
         name = request.args.get("node")
         chosen = nodes.all() if name is None else [nodes.get(convert({"node": name}, wire.NodeQuery).node)]
         return answer(await status_of(chosen))
+
+    @app.get(EVENTS)
+    async def events() -> Response:
+        return streamed(nursery, nodes.board.follow, heartbeat=settings.timeouts.heartbeat)
 
     @app.post(wire.WORKERS_SHUTDOWN)
     async def shut_down() -> Response:

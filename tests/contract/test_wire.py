@@ -15,7 +15,20 @@ from rbee.wire import common, hive, queen, worker
 from rbee.wire.common import Message, Request
 
 GOLDEN = Path(__file__).parent / "golden"
-MODULES = ("chat", "common", "download", "gguf", "hive", "logs", "models", "progress", "queen", "registry", "worker")
+MODULES = (
+    "chat",
+    "common",
+    "download",
+    "events",
+    "gguf",
+    "hive",
+    "logs",
+    "models",
+    "progress",
+    "queen",
+    "registry",
+    "worker",
+)
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
 
 

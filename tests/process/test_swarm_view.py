@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shlex
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import termios
 import time
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import httpx_sse
 import pytest
 
 from rbee import __version__
@@ -68,13 +72,23 @@ class Swarm:
             worker: str = client.post(f"{hive.url}/v1/workers/spawn", json=SPAWN).json()["worker_id"]
         return worker
 
-    def run(self, *arguments: str) -> tuple[int, str, str]:
-        environment = os.environ | {"RBEE_HOME": str(self.queen.home), "RBEE_QUEEN_PORT": "0"}
-        command = [sys.executable, "-m", "rbee", *arguments]
-        done = subprocess.run(
-            command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, capture_output=True, check=False, timeout=50
+    def start(
+        self, *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE, **environment: str
+    ) -> subprocess.Popen[bytes]:
+        own = {"RBEE_HOME": str(self.queen.home), "RBEE_QUEEN_PORT": "0"}
+        return subprocess.Popen(
+            [sys.executable, "-m", "rbee", *arguments],
+            cwd=ROOT,
+            env=os.environ | own | environment,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
         )
-        return done.returncode, done.stdout.decode(), done.stderr.decode()
+
+    def run(self, *arguments: str) -> tuple[int, str, str]:
+        with self.start(*arguments) as process:
+            out, err = process.communicate(timeout=50)
+        return process.returncode, out.decode(), err.decode()
 
 
 @pytest.fixture
@@ -141,7 +155,7 @@ def test_the_status_has_the_nodes_side_by_side(swarm: Swarm) -> None:
             ["cellar", "none", "answers"],
         ]
         assert worker[:8] in out
-        assert "\ncellar: unreachable: " in out
+        assert "\ncellar: " in out
 
 
 def test_a_worker_is_ended_wherever_it_is(swarm: Swarm) -> None:
@@ -201,3 +215,109 @@ def test_a_hive_that_is_stopped_is_named_in_time(swarm: Swarm) -> None:
     reasons = {node["node"]: node["reason"] for node in json.loads(out)["unreachable"]}
     assert set(reasons) == {"local", "attic", "cellar"}
     assert f"the hive (pid {swarm.local.process.pid}) is stopped" in reasons["local"]
+
+
+def events_of(source: Any) -> Iterator[tuple[str, dict[str, Any]]]:
+    for event in source.iter_sse():
+        yield event.event, json.loads(event.data)
+
+
+def until(told: Iterator[tuple[str, dict[str, Any]]], name: str, **wanted: Any) -> dict[str, Any]:
+    """Read events up to the first of this name with these values."""
+    for event, data in told:
+        if event == name and wanted.items() <= data.items():
+            return data
+    raise AssertionError(f"the stream ended without {name} {wanted}")
+
+
+def test_what_happens_in_the_swarm_is_one_stream(swarm: Swarm) -> None:
+    with swarm.queen.client() as client, httpx_sse.connect_sse(client, "GET", "/v2/events") as source:
+        told = events_of(source)
+        name, state = next(told)
+        assert name == "state"
+        assert [node["node"] for node in state["nodes"]] == ["local", "attic", "cellar"]
+        for node in ("local", "attic"):
+            if {"node": node, "status": "alive"} not in state["nodes"]:
+                until(told, "node", node=node, status="alive")
+        with swarm.queen.client() as other:
+            body = {"prompt": "a", "node": "attic"}
+            handle = other.post("/v2/tasks", json=body).json()
+        request, worker = {"request_id": handle["request_id"]}, {"worker_id": handle["worker_id"], "node": "attic"}
+        assert until(told, "task", **request)["state"] == "waiting"
+        seen = until(told, "worker", **worker)
+        assert set(seen) == set(swarm_worker(swarm))
+        until(told, "task", **request, **worker, state="placed")
+        until(told, "task", **request, state="ended")
+        with swarm.queen.client() as other:
+            other.post("/v2/workers/shutdown", json={"worker_id": handle["worker_id"]})
+        until(told, "gone", **worker, reason=None)
+        swarm.attic.signal(signal.SIGKILL)
+        until(told, "node", node="attic", status="unreachable")
+        start = time.monotonic()
+        swarm.queen.signal()
+        assert swarm.queen.wait() == (0, "")
+        assert time.monotonic() - start < 5
+
+
+def swarm_worker(swarm: Swarm) -> dict[str, Any]:
+    with swarm.queen.client() as client:
+        (row,) = client.get("/v2/workers/list").json()["workers"]
+    found: dict[str, Any] = row
+    return found
+
+
+def test_changes_are_printed_as_one_object_a_line(swarm: Swarm) -> None:
+    with swarm.start("status", "--watch", "--json") as process:
+        assert process.stdout is not None
+        lines = map(json.loads, process.stdout)
+        assert next(lines)["event"] == "state"
+        worker = swarm.spawn(swarm.local)
+        assert any(line["event"] == "worker" and line["worker_id"] == worker for line in lines)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (130, b"Cancelled.\n")
+
+
+def test_watching_ends_with_the_queen(swarm: Swarm) -> None:
+    with swarm.start("status", "--watch") as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith(b"Queen  ")
+        swarm.queen.signal()
+        assert swarm.queen.wait() == (0, "")
+        _, err = process.communicate(timeout=20)
+    assert (process.returncode, err) == (0, b"The queen has ended.\n")
+    code, out, err_text = swarm.run("status", "--watch")
+    assert (code, out) == (1, "")
+    assert err_text == "rbee: no queen is running\nhint: `rbee up` starts one that stays\n"
+
+
+def test_a_terminal_shows_what_changes_and_is_given_back(swarm: Swarm) -> None:
+    ours, theirs = os.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 60, 0, 0))
+    shown = b""
+
+    def read_until(words: bytes) -> None:
+        nonlocal shown
+        deadline = time.monotonic() + 20
+        while words not in shown:
+            assert time.monotonic() < deadline, shown
+            shown += os.read(ours, 65536)
+
+    with swarm.start("status", "--watch", stdout=theirs, stderr=theirs, TERM="xterm") as process:
+        read_until(b"No workers are running.")
+        assert shown.startswith(b"\x1b[?1049h\x1b[?25l\x1b[HQueen  ")
+        shown = b""
+        worker = swarm.spawn(swarm.attic)
+        read_until(worker[:8].encode())
+        frame = shown.rpartition(b"\x1b[H")[2].partition(b"\x1b[J")[0].decode()
+        lines = [line.removesuffix("\x1b[K") for line in frame.split("\r\n")]
+        assert max(map(len, lines)) == 60
+        shown = b""
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 5, 60, 0, 0))
+        read_until("…\x1b[K\x1b[J".encode())  # cut where the terminal ends
+        process.send_signal(signal.SIGINT)
+        read_until(b"\x1b[?25h\x1b[?1049l")
+        process.wait(20)
+    os.close(theirs)
+    os.close(ours)
+    assert process.returncode == 130

@@ -2,28 +2,81 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+import trio
+
+from rbee.adapters import http
+from rbee.errors import ConnectionTimeoutError
 from rbee.keeper import interrupt, picture, session
 from rbee.keeper.result import Result
+from rbee.keeper.screen import Screen
+from rbee.keeper.text import Text
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
-    import trio
-
     from rbee.adapters.config import Settings
+    from rbee.clients.queen import QueenClient
+    from rbee.keeper.session import Found
     from rbee.keeper.terminal import Terminal
 
+REFRESH_SECONDS: Final = 2.0
+"""Between two pictures where nothing is told: memory changes by itself."""
+SETTLE_SECONDS: Final = 0.3
+"""What happens within that time is shown in one picture."""
+ENDED: Final = "The queen has ended."
 
-def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
-    """Return the state of the queen, the nodes and the workers; starts nothing."""
+
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+    """Return the state of the queen, the nodes and the workers, or keep it shown; starts nothing."""
 
     async def command(_hurry: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
+            if options.watch:
+                raise ConnectionTimeoutError("no queen is running", hint="`rbee up` starts one that stays")
             return Result(data=picture.NOTHING, text=picture.NO_QUEEN)
         async with session.attach(settings, found) as client:
-            shown = picture.draw(found, await client.status(), settings)
-        return Result(data=shown.data, text=shown.text)
+            if not options.watch:
+                shown = picture.draw(found, await client.status(), settings)
+                return Result(data=shown.data, text=shown.text)
+            if options.json:
+                await _print_changes(client, Text(terminal))
+            else:
+                await _watch(client, found, settings, Screen(terminal))
+        return Result(notes=(ENDED,))
 
     return interrupt.run(command)
+
+
+async def _print_changes(client: QueenClient, text: Text) -> None:
+    """Print each event as one line, until the queen ends."""
+    try:
+        async with client.events() as events:
+            async for event in events:
+                values = http.decode_event(event.data, dict[str, Any])
+                await text.write(msgspec.json.encode({"event": event.name, **values}).decode() + "\n")
+    except http.StreamLostError:
+        pass
+    finally:
+        await text.cut()
+
+
+async def _watch(client: QueenClient, found: Found, settings: Settings, screen: Screen) -> None:
+    """Draw the swarm anew whenever something happens in it, until the queen ends."""
+    try:
+        async with client.events() as events, screen:
+            is_over = False
+            while not is_over:
+                await screen.show(picture.draw(found, await client.status(), settings).text)
+                with trio.move_on_after(REFRESH_SECONDS):
+                    is_over = await anext(events, None) is None
+                with trio.move_on_after(SETTLE_SECONDS):
+                    while not is_over:
+                        is_over = await anext(events, None) is None
+    except http.StreamLostError:
+        pass
+    except ConnectionTimeoutError:
+        if await session.find(settings) is not None:
+            raise

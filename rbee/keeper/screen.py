@@ -1,0 +1,55 @@
+"""Shows a picture that changes, on the whole of a terminal, or one after the other where stdout is none."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Final, Self
+
+from rbee.keeper import render
+from rbee.keeper.text import Stdout
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rbee.keeper.terminal import Terminal
+
+_ENTER: Final = b"\x1b[?1049h\x1b[?25l"
+"""The other screen, and no cursor (xterm's control sequences); what was on the terminal is there again afterwards."""
+_LEAVE: Final = b"\x1b[?25h\x1b[?1049l"
+
+
+class Screen:
+    """Shows pictures; `async with` gives the terminal back as it was."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._out = Stdout()
+        self._draws = terminal.is_shown and os.environ.get("TERM", "dumb") not in ("", "dumb")
+        self._last: str | None = None
+
+    async def __aenter__(self) -> Self:
+        if self._draws:
+            await self._out.send(_ENTER)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._draws:
+            self._out.send_now(_LEAVE)
+
+    async def show(self, text: str) -> None:
+        """Show a picture, unless it is the one that is shown."""
+        if not self._draws:
+            if text != self._last:
+                await self._out.send(f"{text}\n\n".encode())
+        else:
+            await self._out.send(_frame(text, *os.get_terminal_size(1)))
+        self._last = text
+
+
+def _frame(text: str, columns: int, rows: int) -> bytes:
+    """Return what draws `text` from the top, over what was there: a line that wrapped would move all others."""
+    lines = [render.clean(line)[:columns] for line in text.split("\n")]
+    if len(lines) > rows:
+        lines[rows - 1 :] = ["…"]
+    return ("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J").encode("utf-8", "replace")

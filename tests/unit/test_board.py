@@ -1,0 +1,124 @@
+"""What the queen tells of the swarm: the whole first, then each change; who falls behind is told the whole anew."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+import trio
+import trio.testing
+
+from rbee.queen import board
+from rbee.queen.board import Board
+from rbee.wire.events import NodeSeen, SwarmTask
+from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
+
+if TYPE_CHECKING:
+    from rbee.wire.common import WorkerState
+
+
+def row(name: str, state: WorkerState = "idle") -> WorkerRow:
+    return WorkerRow(
+        id=name, url="http://x:1", model_ref="m", backend="cpu", device=0, state=state, slots_total=4,
+        slots_available=4, pid=1,
+    )  # fmt: skip
+
+
+class Follower:
+    """Reads what a board tells."""
+
+    def __init__(self, board: Board, nursery: trio.Nursery, size: int = 16) -> None:
+        send, self._receive = trio.open_memory_channel[bytes](size)
+        nursery.start_soon(board.follow, send)
+
+    async def next(self) -> tuple[str, dict[str, Any]]:
+        with trio.fail_after(5):
+            data = (await self._receive.receive()).decode()
+        name, _, event = data.removeprefix("event: ").partition("\ndata: ")
+        return name, json.loads(event)
+
+    async def all(self) -> list[tuple[str, dict[str, Any]]]:
+        """Read what has been told so far."""
+        await trio.testing.wait_all_tasks_blocked()
+        return [await self.next() for _ in range(self._receive.statistics().current_buffer_used)]
+
+
+async def test_the_whole_comes_first_and_then_each_change(nursery: trio.Nursery) -> None:
+    told = Board()
+    told.node(NodeSeen(node="attic", status="unreachable"))
+    follower = Follower(told, nursery)
+    whole = {"nodes": [{"node": "attic", "status": "unreachable"}], "workers": [], "tasks": []}
+    assert await follower.all() == [("state", whole)]
+    told.heard("attic", WorkerList(workers=[row("a")]))
+    told.heard("attic", row("a"))
+    told.heard("attic", row("a", "busy"))
+    (first, alive), (second, idle), (third, busy) = await follower.all()
+    assert (first, alive) == ("node", {"node": "attic", "status": "alive"})
+    assert (second, idle["worker_id"], idle["node"], idle["state"]) == ("worker", "a", "attic", "idle")
+    assert (third, busy["state"]) == ("worker", "busy")
+    task = {"request_id": "r", "state": "placed", "node": "attic", "worker_id": "a"}
+    told.task(SwarmTask(request_id="r", state="placed", node="attic", worker_id="a"))
+    assert await follower.all() == [("task", task)]
+    late = Follower(told, nursery)
+    ((_, state),) = await late.all()
+    assert (state["nodes"], state["workers"], state["tasks"]) == ([alive], [busy], [task])
+    told.task(SwarmTask(request_id="r", state="ended"))
+    ((_, ended),) = await late.all()
+    assert ended["state"] == "ended"
+    assert told.state().tasks == []
+
+
+async def test_why_a_worker_has_gone_is_told(nursery: trio.Nursery) -> None:
+    told = Board()
+    told.heard("attic", WorkerList(workers=[row("crashed"), row("ended"), row("lost"), row("removed")]))
+    told.heard("cellar", WorkerList(workers=[row("lost")]))
+    follower = Follower(told, nursery)
+    await follower.all()
+    reason = EndedWorker(
+        id="crashed", model_ref="m", backend="cpu", device=0, pid=1, reason="SIGSEGV", ended_at=0.0, log="l",
+        last_lines=[],
+    )  # fmt: skip
+    told.heard("attic", WorkerGone(id="crashed", ended=reason))
+    told.heard("attic", WorkerGone(id="ended"))
+    told.heard("attic", WorkerGone(id="never there"))
+    told.heard("attic", WorkerList(workers=[row("removed")]))
+    told.heard("cellar", None)
+    told.node(NodeSeen(node="attic", status="removed"))
+    assert await follower.all() == [
+        ("gone", {"worker_id": "crashed", "node": "attic", "reason": "SIGSEGV"}),
+        ("gone", {"worker_id": "ended", "node": "attic", "reason": None}),
+        ("gone", {"worker_id": "lost", "node": "attic", "reason": None}),
+        ("gone", {"worker_id": "lost", "node": "cellar", "reason": "its node was lost"}),
+        ("node", {"node": "cellar", "status": "unreachable"}),
+        ("gone", {"worker_id": "removed", "node": "attic", "reason": "its node was removed"}),
+        ("node", {"node": "attic", "status": "removed"}),
+    ]
+    assert told.state().workers == []
+
+
+async def test_who_falls_behind_is_told_the_whole_anew(nursery: trio.Nursery) -> None:
+    told = Board()
+    follower = Follower(told, nursery, size=0)
+    await follower.next()
+    await trio.testing.wait_all_tasks_blocked()
+    told.heard("attic", row("a", "busy"))
+    await trio.testing.wait_all_tasks_blocked()  # the follower is told that now, and does not listen
+    for _ in range(board.KEPT):
+        told.heard("attic", row("a", "idle"))
+        told.heard("attic", row("a", "busy"))
+    assert (await follower.next())[0] == "worker"
+    name, state = await follower.next()
+    assert (name, [worker["state"] for worker in state["workers"]]) == ("state", ["busy"])
+    told.heard("attic", row("a", "idle"))
+    name, worker = await follower.next()
+    assert (name, worker["state"]) == ("worker", "idle")
+
+
+async def test_the_last_change_that_is_kept_is_enough(nursery: trio.Nursery) -> None:
+    told = Board()
+    follower = Follower(told, nursery, size=2 * board.KEPT)
+    await follower.all()
+    for number in range(board.KEPT):
+        told.heard("attic", row(str(number)))
+    events = await follower.all()
+    assert [event["worker_id"] for _, event in events] == [str(number) for number in range(board.KEPT)]
