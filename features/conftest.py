@@ -26,6 +26,7 @@ STEPS = (
     "models",
     "nodes",
     "preflight",
+    "remote",
     "remote_install",
     "streams",
     "workers",
