@@ -29,6 +29,7 @@ STEPS = (
     "remote",
     "remote_install",
     "streams",
+    "swarm",
     "workers",
 )
 
