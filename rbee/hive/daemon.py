@@ -59,12 +59,13 @@ async def _serve(
 ) -> None:
     place = Place(settings.state_dir, "hive")
     logs.to_file("rbee-hive", settings.logs_dir / "hive.log", settings.logs.max_bytes)
-    token = _token(settings, started_by=options.started_by)
-    store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
-    known = reconcile.compare(await store.transact(state.last_known_workers), process.is_running)
+    # First, because whether a token may be made depends on an address that can be listened on.
     listener = serve.bind(
         settings.hive.host, settings.hive.port, setting="--port, `port` under [hive], or RBEE_HIVE_PORT"
     )
+    token = _token(settings, started_by=options.started_by)
+    store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
+    known = reconcile.compare(await store.transact(state.last_known_workers), process.is_running)
     url = serve.base_url(listener)
     catalogue = Catalogue(settings.paths.models, store.transact)
     await catalogue.reconcile()
