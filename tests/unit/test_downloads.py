@@ -1,0 +1,170 @@
+"""Downloads that are shared: who holds them, who watches them, how they end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from rbee.errors import CancelledError, DownloadFailedError, DrainingError, ModelNotFoundError
+from rbee.hive.downloads import REMEMBERED, Downloads
+from rbee.wire import model_ref
+from rbee.wire.download import Complete, Downloading, Failed
+from rbee.wire.models import ModelRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from trio.testing import MockClock
+
+    from rbee.wire.model_ref import ModelRef
+    from rbee.wire.progress import Told
+
+M = model_ref.parse("hf:bees/model")
+STEP = Downloading(bytes_downloaded=4, bytes_total=10, speed_mbps=1)
+ROW = ModelRow(
+    id="m",
+    model_ref=str(M),
+    provider="hf",
+    reference="bees/model",
+    variant="Q4_K_M",
+    local_path="/m.gguf",
+    size_bytes=10,
+    sha256=None,
+    downloaded_at_unix=1,
+    last_used_unix=None,
+)
+
+
+class Hub:
+    """What downloads are made of here: each tells one step, then waits to be let go, or fails."""
+
+    def __init__(self) -> None:
+        self.begun = self.cancelled = 0
+        self.let_go = trio.Event()
+        self.failure: Exception | None = None
+
+    async def fetch(self, ref: ModelRef, tell: Callable[[Told], None]) -> ModelRow:
+        self.begun += 1
+        tell(STEP)
+        try:
+            await self.let_go.wait()
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        if self.failure is not None:
+            raise self.failure
+        return ROW
+
+
+@pytest.fixture
+def hub() -> Hub:
+    return Hub()
+
+
+@pytest.fixture
+async def downloads(hub: Hub, nursery: trio.Nursery) -> Downloads:
+    found = Downloads(hub.fetch)
+    await nursery.start(found.run)
+    return found
+
+
+async def test_all_who_ask_share_one_and_late_ones_learn_how_far_it_is(downloads: Downloads, hub: Hub) -> None:
+    early: list[Told] = []
+    late: list[Told] = []
+    got: list[ModelRow] = []
+
+    async def ask(told: list[Told]) -> None:
+        got.append(await downloads.get(M, told.append))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask, early)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(ask, late)
+        await trio.testing.wait_all_tasks_blocked()
+        hub.let_go.set()
+    assert got == [ROW, ROW]
+    assert early == late == [STEP, Complete(local_path="/m.gguf")]
+    assert hub.begun == 1
+
+
+async def test_it_goes_on_for_the_one_who_stays_and_ends_with_the_last(downloads: Downloads, hub: Hub) -> None:
+    scopes = [trio.CancelScope(), trio.CancelScope()]
+
+    async def ask(scope: trio.CancelScope) -> None:
+        with scope:
+            await downloads.get(M, lambda _: None)
+
+    async with trio.open_nursery() as nursery:
+        for scope in scopes:
+            nursery.start_soon(ask, scope)
+        await trio.testing.wait_all_tasks_blocked()
+        scopes[0].cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert hub.cancelled == 0
+        scopes[1].cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        assert hub.cancelled == 1
+        hub.let_go.set()
+        assert await downloads.get(M, lambda _: None) == ROW
+        assert hub.begun == 2, "after its end the next one begins anew"
+
+
+async def test_an_error_is_each_ones_own(downloads: Downloads, hub: Hub) -> None:
+    hub.failure = DownloadFailedError("lost", attempts=6)
+    hub.let_go.set()
+    caught: list[DownloadFailedError] = []
+
+    async def ask() -> None:
+        with pytest.raises(DownloadFailedError) as failure:
+            await downloads.get(M, lambda _: None)
+        caught.append(failure.value)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(ask)
+        nursery.start_soon(ask)
+    assert caught[0] is not caught[1]
+    assert [error.details for error in caught] == [{"attempts": 6}] * 2
+
+
+async def test_one_that_was_begun_goes_on_for_nobody_until_it_is_given_up(downloads: Downloads, hub: Hub) -> None:
+    begun = downloads.begin(M)
+    assert downloads.begin(M) is begun
+    await trio.testing.wait_all_tasks_blocked()
+    with trio.move_on_after(0):
+        await downloads.get(M, lambda _: None)
+    await trio.testing.wait_all_tasks_blocked()
+    assert hub.cancelled == 0
+    downloads.give_up(begun.id)
+    downloads.give_up(begun.id)
+    await begun.done.wait()
+    assert hub.cancelled == 1
+    assert isinstance(begun.result, CancelledError)
+    assert isinstance(begun.last, Failed)
+    assert begun.last.code == "CANCELLED"
+
+
+async def test_an_ended_one_is_known_for_ten_minutes(downloads: Downloads, hub: Hub, autojump_clock: MockClock) -> None:
+    hub.let_go.set()
+    begun = downloads.begin(M)
+    await begun.done.wait()
+    await trio.sleep(REMEMBERED - 1)
+    told: list[Told] = []
+    downloads.known(begun.id).watch(told.append)
+    assert told == [Complete(local_path="/m.gguf")]
+    await trio.sleep(2)
+    with pytest.raises(ModelNotFoundError):
+        downloads.known(begun.id)
+    assert REMEMBERED == 600
+
+
+async def test_a_hive_that_ends_says_so_and_begins_none(downloads: Downloads, hub: Hub) -> None:
+    begun = downloads.begin(M)
+    await trio.testing.wait_all_tasks_blocked()
+    downloads.stop()
+    await begun.done.wait()
+    assert isinstance(begun.result, DrainingError)
+    with pytest.raises(DrainingError):
+        await downloads.get(M, lambda _: None)
