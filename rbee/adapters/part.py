@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import os
 from typing import TYPE_CHECKING, Final, Self
+
+from rbee.adapters.hashing import Hashing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,15 +27,16 @@ class Part:
         self._path = to.with_name(f"{to.name}.part")
         self._etag = to.with_name(f"{to.name}.part.etag")
         self._file: BinaryIO
-        self._hashed = 0
-        self.digest = hashlib.sha256()
+        self.digest: Hashing
 
     def __enter__(self) -> Self:
         self._to.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("ab", buffering=0)
+        self.digest = Hashing()
         return self
 
     def __exit__(self, *failure: object) -> None:
+        self.digest.close()
         self._file.close()
 
     def lock(self) -> bool:
@@ -67,29 +69,26 @@ class Part:
 
     def read(self, is_over: Callable[[], bool]) -> None:
         """Bring `digest` up to what is there; stops early when `is_over`."""
-        if self._hashed == self.size:
+        if self.digest.count == self.size:
             return
-        self._hashed, self.digest = 0, hashlib.sha256()
+        self.digest.clear()
         with self._path.open("rb", buffering=0) as file:
-            buffer = memoryview(bytearray(CHUNK))
-            while (count := file.readinto(buffer)) and not is_over():
-                self.digest.update(buffer[:count])
-                self._hashed += count
+            while (piece := file.read(CHUNK)) and not is_over():
+                self.digest.update(piece)
 
-    def append(self, data: bytes | memoryview) -> None:
+    def append(self, data: bytes) -> None:
         """Write at the end. Raises OSError, with what fitted written and counted."""
         view = memoryview(data)
         while view:
             count = self._file.write(view)
-            self.digest.update(view[:count])
-            self._hashed += count
+            self.digest.update(data if count == len(data) else bytes(view[:count]))
             view = view[count:]
 
     def clear(self) -> None:
         """Begin anew."""
         self._file.truncate(0)
         self._etag.unlink(missing_ok=True)
-        self._hashed, self.digest = 0, hashlib.sha256()
+        self.digest.clear()
 
     @property
     def etag(self) -> str | None:

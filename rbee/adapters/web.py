@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import SplitResult, urljoin, urlsplit
 
+import httpcore
 import httpx
 
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_REDIRECTS: Final = 5
+PIECE: Final = 1024 * 1024
+LARGE: Final = 4 * PIECE
 MAX_ANSWER: Final = 64 * 1024 * 1024
 """A repository's list of files; some have ten thousands."""
 CONNECT_SECONDS: Final = 10.0
@@ -111,9 +114,30 @@ class Web:
     def parts(self, response: httpx.Response) -> Iterator[bytes]:
         """Yield the body as it comes. Raises BrokenError when it breaks off."""
         try:
-            yield from response.iter_raw()
-        except httpx.TransportError as exc:
+            yield from self._large_parts(response)
+        except (httpx.TransportError, httpcore.NetworkError, httpcore.TimeoutException) as exc:
             raise self._broken(exc, urlsplit(str(response.url))) from exc
+
+    def _large_parts(self, response: httpx.Response) -> Iterator[bytes]:
+        """Yield the body, of a plain and long one in large pieces, from the connection itself.
+
+        httpx reads 64 kB at a time, and copies each twice: for a file of gigabytes that is half of the work. After its
+        first piece nothing of the body is left with h11, which gives out all that it has.
+        """
+        length = response.headers.get("Content-Length", "")
+        pieces = response.iter_raw()
+        if response.headers.get("Transfer-Encoding") or not length.isdecimal() or int(length) < LARGE:
+            yield from pieces
+            return
+        left = int(length)
+        for piece in pieces:
+            left -= len(piece)
+            yield piece
+            break
+        stream = response.extensions["network_stream"]
+        while left > 0 and (piece := stream.read(min(PIECE, left), self._http.timeout.read)):
+            left -= len(piece)
+            yield piece
 
     def _send(self, url: str, place: SplitResult, headers: dict[str, str]) -> httpx.Response:
         is_direct = True
@@ -244,7 +268,7 @@ def _words(exc: Exception, host: str) -> str:
     match exc:
         case httpx.ConnectTimeout() | httpx.PoolTimeout():
             return f"{host} did not answer in time"
-        case httpx.TimeoutException():
+        case httpx.TimeoutException() | httpcore.TimeoutException():
             return f"{host} sent nothing for too long"
         case httpx.ConnectError() | httpx.ProxyError():
             return f"{host} cannot be reached"

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).parents[2]
-SIZE = 3_000_017
+SIZE = 6_000_017
 DELAYS = (0.01,) * 5
 
 
@@ -332,16 +332,16 @@ def test_a_gated_model_says_so(hub: Hub, tmp_path: Path) -> None:
 def test_a_full_disk_says_what_is_missing_and_is_resumed(hub: Hub, tmp_path: Path, content: bytes) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", folder], check=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
     try:
         attempt = Try(hub, folder)
         with pytest.raises(InsufficientDiskError) as caught, attempt.web:
             attempt.start().run()
-        assert caught.value.details["needed"] == 1, "what is still to come"
+        assert caught.value.details["needed"] == 2, "what is still to come"
         assert caught.value.details["available"] == 0
         there = attempt.part.stat().st_size
         assert there > SIZE / 2
-        subprocess.run(["mount", "-o", "remount,size=8m", folder], check=True)
+        subprocess.run(["mount", "-o", "remount,size=16m", folder], check=True)
         assert Try(hub, folder).run() == content
         assert hub.content()[-1].sent == SIZE - there
     finally:
