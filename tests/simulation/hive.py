@@ -33,7 +33,7 @@ class WatchedHive(Hive):
     def __init__(self, process: Process, limits: Limits, machine: Machine, transact: Any) -> None:
         super().__init__(limits, machine, transact)
         self._process = process
-        self._answered: set[str] = set()
+        self._answers_given: set[str] = set()
         self._launched: set[str] = set()
 
     @property
@@ -49,7 +49,7 @@ class WatchedHive(Hive):
             if kind not in ("Keep", "CheckHealth"):
                 trace.add(self._process.name, f"{kind} {trace.name(worker.id)} ({worker.phase})")
             if isinstance(effect, Answer):
-                self._once(self._answered, worker.id, "is answered")
+                self._once(self._answers_given, worker.id, "is answered")
             if isinstance(effect, Launch):
                 self._once(self._launched, worker.id, "is launched")
         super()._perform(effects)
