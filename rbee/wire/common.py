@@ -92,7 +92,7 @@ class Narration(Message, kw_only=True):
     correlation_id: str | None = None
 
 
-class Health(Message, kw_only=True):
+class Health(Message, kw_only=True, omit_defaults=True):
     """The answer of a hive's and a worker's `/v1/health`; a hive says who started it, who alone may end it."""
 
     status: Literal["alive"]

@@ -140,7 +140,6 @@ def test_health_needs_no_key(hive: Any) -> None:
             "status": "alive",
             "version": __version__,
             "api_version": "v1",
-            "worker_id": None,
             "started_by": "user",
         }
         for path in ("/v1/workers/list", "/v1/backends", "/v1/resources", "/metrics"):
