@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import given, then, when
@@ -38,6 +39,29 @@ def _swarm(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
     assert set(seen["workers"]) == {"local", *REMOTE}
 
 
+@when("the user lists the workers")
+def _list(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["done"] = machine.run("workers", "list")
+
+
+@then("each of them is listed with its node and its state")
+def _listed(seen: dict[str, Any]) -> None:
+    rows = [line.split()[:3] for line in seen["done"].stdout.decode().splitlines()[1:]]
+    assert rows == [[row["worker_id"], node, "idle"] for node, row in seen["workers"].items()]
+
+
+@when("the user asks for the health of the workers on attic")
+def _health(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["done"] = machine.run("workers", "health", "--node", "attic")
+
+
+@then("stdout names the worker on attic alone, which is ready")
+def _healthy(seen: dict[str, Any]) -> None:
+    head, _, _, *rows = seen["done"].stdout.decode().splitlines()
+    assert head == "attic: hive alive, 1 worker"
+    assert [row.split() for row in rows] == [[seen["workers"]["attic"]["worker_id"], "idle", "yes"]]
+
+
 @when("the user shuts the worker on attic down")
 def _shut_down(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
     assert len(nodes["attic"].daemons("worker")) == 1
@@ -52,3 +76,36 @@ def _gone(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
     said = machine.run("logs", "--node", "attic").stdout.decode()
     assert "draining" in said
     assert "the worker has ended" in said
+
+
+@when("the user follows the logs of cellar")
+def _follow(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["following"] = machine.start("logs", "--node", "cellar", "--follow", "--json")
+
+
+def _until(seen: dict[str, Any], source: str, words: str) -> None:
+    for line in map(json.loads, seen["following"].stdout):
+        if line["source"] == source and words in line["message"]:
+            return
+    raise AssertionError(f"{source} has not said {words}")
+
+
+@then("lines of its hive and of its worker are shown")
+def _lines(seen: dict[str, Any]) -> None:
+    worker = seen["workers"]["cellar"]["worker_id"]
+    _until(seen, "hive", f"worker {worker} started")
+    _until(seen, f"worker-{worker}", "loaded")
+
+
+@then("what happens there meanwhile is shown as it happens")
+def _live(machine: Machine, seen: dict[str, Any]) -> None:
+    worker = seen["workers"]["cellar"]["worker_id"]
+    assert machine.run("workers", "shutdown", "--id", worker).returncode == 0
+    _until(seen, "hive", f"worker {worker} ended")
+
+
+@then("Ctrl+C ends it with 130")
+def _interrupt(seen: dict[str, Any]) -> None:
+    seen["following"].send_signal(signal.SIGINT)
+    _, said = seen["following"].communicate(timeout=20)
+    assert (seen["following"].returncode, said) == (130, b"Cancelled.\n")
