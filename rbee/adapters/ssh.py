@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
@@ -71,8 +71,9 @@ class Connection:
             # Both must be read, or the other side blocks when the window of one is full.
             reader = threading.Thread(target=_read_errors, args=(channel, errors), daemon=True)
             reader.start()
-            channel.sendall(stdin)
-            channel.shutdown_write()
+            with suppress(OSError):  # a command that has ended already says more by its exit
+                channel.sendall(stdin)
+                channel.shutdown_write()
             output = bytearray()
             told = 0
 
