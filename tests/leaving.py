@@ -20,7 +20,11 @@ def connect(port: int, *, buffer: int = 1) -> socket.socket:
     """Connect with a receive buffer of about so many bytes; the kernel's least is 2304."""
     client = socket.socket()
     client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, buffer)
-    client.connect(("127.0.0.1", port))
+    try:
+        client.connect(("127.0.0.1", port))
+    except OSError:
+        client.close()
+        raise
     return client
 
 

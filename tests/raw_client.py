@@ -27,8 +27,12 @@ class Client:
         self.socket.settimeout(30)
         content = json.dumps(body).encode()
         head = f"POST /{path} HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {key}\r\nContent-Length: {len(content)}"
-        self.socket.sendall(head.encode() + b"\r\n\r\n" + content)
         self._unread = b""
+        try:
+            self.socket.sendall(head.encode() + b"\r\n\r\n" + content)
+        except OSError:
+            self.close()
+            raise
 
     def close(self) -> None:
         self.socket.close()
