@@ -38,6 +38,7 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
         for name in [name for name in os.environ if name.startswith("RBEE_") and name != "RBEE_PYZ"]:
             patch.delenv(name)
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # nobody answers there: no test asks the real hub
         yield
 
 

@@ -84,6 +84,7 @@ class Machine:
             "HOME": str(home),
             "PATH": os.environ["PATH"],
             "LANG": "C.UTF-8",
+            "HF_ENDPOINT": "http://127.0.0.1:9",  # nobody answers there: no test asks the real hub
             "RBEE_QUEEN_PORT": str(self.queen_port),
             "RBEE_HIVE_PORT": str(self.hive_port),
             "RBEE_WORKER_PORT_FROM": str(free_port()),
@@ -105,14 +106,16 @@ class Machine:
         """Have hives start the stand-in for a worker, which behaves as it is told."""
         self.env["RBEE_WORKER_COMMAND"] = " ".join([self.python, str(STANDIN), *behaviour])
 
-    def run(self, *arguments: str | bytes, stdin: bytes | None = None) -> subprocess.CompletedProcess[bytes]:
-        """Run a command of the program to its end."""
+    def run(
+        self, *arguments: str | bytes, stdin: bytes | None = None, patience: float = PATIENCE
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run a command of the program to its end, which has to come within `patience` seconds."""
         return subprocess.run(
             self.command(*arguments),
             env=self.env,
             cwd=self.home,
             capture_output=True,
-            timeout=PATIENCE,
+            timeout=patience,
             check=False,
             **({"stdin": subprocess.DEVNULL} if stdin is None else {"input": stdin}),
         )

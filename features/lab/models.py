@@ -25,7 +25,10 @@ def byte_alphabet() -> list[str]:
 
 
 def make_model(path: Path, *, layers: int, width: int, heads: int = 8, context: int = 2048, seed: int = 1) -> Path:
-    """Write a model in Q4_0; its size on disk is about `layers` × `width`² × 7 bytes."""
+    """Write a model in Q4_0; its size on disk is about `layers` × `width`² × 7 bytes.
+
+    Its text is random and, at temperature 0, never ends: the end token's score is always 0, and some other's is higher.
+    """
     rng = np.random.default_rng(seed)
     shape = _Shape(layers=layers, width=width, feed_forward=width * 3, heads=heads, kv_heads=heads, context=context)
     writer = _begin(path, shape, gguf.LlamaFileType.MOSTLY_Q4_0)
@@ -43,6 +46,9 @@ def make_model(path: Path, *, layers: int, width: int, heads: int = 8, context: 
         else:
             # Making the numbers takes longest, so layers share them.
             data = made[extents] = made[extents] if extents in made else matrix(*extents)
+            if name == "output.weight":
+                data = data.copy()
+                data[BYTES] = 0
             writer.add_tensor(name, data, raw_dtype=gguf.GGMLQuantizationType.Q4_0)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()

@@ -9,6 +9,10 @@ from pathlib import Path
 from features.lab.machine import PROGRAM
 
 ROOT = Path(__file__).resolve().parents[2]
+CACHES = {"XDG_CACHE_HOME": str(Path.home() / ".cache")} | {
+    name: os.environ[name] for name in ("RBEE_CACHE", "XDG_CACHE_HOME") if name in os.environ
+}
+"""Where the build keeps its things; read before other tests' fixtures give this process an empty home."""
 _HOOK = """\
 #!/bin/sh
 # What the build would install anew, as it is in the checkout that is tested: links, because it is large.
@@ -40,8 +44,7 @@ def quick_build(folder: Path) -> dict[str, str]:
     hook.parent.mkdir(parents=True)
     hook.write_text(_HOOK.format(venv=ROOT / ".venv"))
     hook.chmod(0o755)
-    cache = {name: os.environ[name] for name in ("RBEE_CACHE", "XDG_CACHE_HOME") if name in os.environ}
-    return {"GIT_TEMPLATE_DIR": str(folder), "XDG_CACHE_HOME": str(Path.home() / ".cache")} | cache
+    return {"GIT_TEMPLATE_DIR": str(folder)} | CACHES
 
 
 def _commit(files: Path, repository: Path, branch: str) -> None:

@@ -25,8 +25,8 @@ MOMENTS = {
 @given(parsers.parse("infer runs with it and is {moment}"))
 def _running(machine: Machine, seen: dict[str, Any], moment: str) -> None:
     words, length = MOMENTS[moment]
-    prompt = "word " * length
-    child = machine.start("infer", "--model", seen["model"], "--prompt", prompt, "--max-tokens", "500")
+    options = ["--prompt", "word " * length, "--max-tokens", "500", "--temperature", "0"]
+    child = machine.start("infer", "--model", seen["model"], *options)
     seen["infer"], seen["stderr"] = child, b""
     assert child.stderr is not None
     while words not in seen["stderr"]:

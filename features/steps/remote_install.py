@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 LINKS = ("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")
 BRANCH = "as-it-is"
+BUILD_SECONDS = 400.0
+"""For a build on a machine that has nothing yet: it fetches the libraries of every Python, and may have a slow line."""
 OWN_SETTING = "\n[worker]\nslots = 2\n"
 EARLIER = "#!/usr/bin/env python3\nprint('rbee 0.0.1')\n"
 
@@ -34,7 +36,7 @@ def _install(machine: Machine, seen: dict[str, Any]) -> None:
 
 @when("the user installs rbee there from source")
 def _build(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("setup", "install", "--node", NAME, "--from-source")
+    seen["done"] = machine.run("setup", "install", "--node", NAME, "--from-source", patience=BUILD_SECONDS)
 
 
 @when("the user installs rbee there from a terminal")
@@ -52,7 +54,7 @@ def _bar(seen: dict[str, Any]) -> None:
     text = seen["done"].text
     assert "Copying" in text
     assert " % " in text
-    assert "of 26" in text or "of 27" in text, "megabytes of the whole file"
+    assert f"of {PROGRAM.stat().st_size / 1e6:.1f} MB" in text
     assert "MB/s" in text
 
 

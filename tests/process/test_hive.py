@@ -228,7 +228,7 @@ def test_a_stranger_cannot_call_back(hive: Any) -> None:
 @pytest.mark.parametrize(
     ("body", "code"),
     [
-        ({"model_ref": "hf:org/repo"}, "MODEL_NOT_FOUND"),
+        ({"model_ref": "hf:org/repo"}, "DOWNLOAD_FAILED"),
         ({"model_ref": "file:/nowhere/hunter2.gguf"}, "MODEL_NOT_FOUND"),
         ({"model_ref": MODEL, "backend": "metal"}, "BACKEND_UNAVAILABLE"),
         ({"model_ref": MODEL, "device": 9}, "DEVICE_OUT_OF_RANGE"),
