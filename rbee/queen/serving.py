@@ -12,7 +12,7 @@ from rbee.adapters import sse, tokens
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
 from rbee.queen import ranking
 from rbee.queen.endings import explained
-from rbee.queen.node import Placed
+from rbee.queen.orders import Placed
 from rbee.queen.placement import Wanted
 from rbee.queen.relay import Reached
 from rbee.wire import model_ref

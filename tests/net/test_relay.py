@@ -14,7 +14,7 @@ from rbee.adapters.app import answer, body, empty, new_app, streamed
 from rbee.adapters.lifecycle import Stopping
 from rbee.adapters.tokens import worker_key
 from rbee.queen import routes
-from rbee.queen.node import Placed
+from rbee.queen.orders import Placed
 from rbee.queen.tasks import Tasks
 from rbee.wire import worker as wire
 from rbee.wire.hive import EndedWorker, WorkerList

@@ -9,7 +9,7 @@ import trio
 
 from rbee.adapters.http import StreamLostError
 from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError
-from rbee.queen.node import Placed
+from rbee.queen.orders import Placed
 from rbee.queen.placement import Wanted
 from tests.simulation import reader
 from tests.simulation.queen import QUEEN_URL

@@ -11,7 +11,8 @@ from rbee.adapters.http import StreamLostError
 from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.queen import node as product
 from rbee.queen.endings import explained
-from rbee.queen.node import Node, Placed
+from rbee.queen.node import Node
+from rbee.queen.orders import Order, Placed
 from rbee.queen.tasks import Tasks
 from tests.simulation import reader
 from tests.simulation.worker import key_of
@@ -29,7 +30,7 @@ QUEEN_URL: Final = "http://queen:8080"
 FAREWELL_SECONDS: Final = 1.0
 
 
-class WatchedOrder(product._Order):
+class WatchedOrder(Order):
     """An order of the product's node that is settled once; `made` has those of the queen that runs."""
 
     made: ClassVar[list[WatchedOrder]] = []
@@ -47,12 +48,12 @@ class WatchedOrder(product._Order):
 @contextmanager
 def watched() -> Iterator[None]:
     """Have the product make orders that are watched."""
-    made = product._Order
-    product._Order = WatchedOrder
+    made = product.Order
+    product.Order = WatchedOrder
     try:
         yield
     finally:
-        product._Order = made
+        product.Order = made
 
 
 class QueenProcess(Process):

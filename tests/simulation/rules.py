@@ -169,7 +169,7 @@ class Rules(trio.abc.Instrument):
         queen = self._world.queen
         if queen is None or not queen.is_running or self._world.drawn.reach_the_network:
             return
-        waiting = queen.node._queue.waiters
+        waiting = queen.node._placing._queue.waiters
         for order in waiting:
             if any(_serves(worker, order.wanted) for worker in pool.workers.values()):
                 since = self._free_since.setdefault(order, now)
@@ -213,13 +213,13 @@ class Rules(trio.abc.Instrument):
         """Compare what the queen has in mind with the hive's own books."""
         if (queen := self._world.queen) is None or not queen.is_running:
             return
-        node = queen.node
+        node = queen.node._placing
         for name, held in (("starts", node._starting), ("line", node._queue.waiters)):
             if held:
                 raise Violation(f"the queen's {name} still holds {held}")
         if left := node._queue.promises._until.keys() - pool.workers.keys():
             raise Violation(f"the queen still promises slots of {self._names(left)}")
-        seen = {worker_id: (row.state, row.slots_available) for worker_id, row in node._rows.items()}
+        seen = {worker_id: (row.state, row.slots_available) for worker_id, row in node._queue.rows.items()}
         real = {worker.id: (worker.state, worker.slots_available) for worker in pool.workers.values()}
         if seen != real:
             raise Violation(f"the queen takes the workers to be {seen}, and they are {real}")

@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from rbee.errors import AllSlotsBusyError, DrainingError
-from rbee.queen.node import Node, Placed
+from rbee.queen.node import Node
+from rbee.queen.orders import Placed
 from rbee.queen.placement import Wanted
 from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList, WorkerRow
 

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.queen.placement import Wanted
-from rbee.queen.waiting import PROMISE_SECONDS, Promises, Queue, Turn
-from rbee.wire.hive import WorkerRow
+from rbee.queen.promises import PROMISE_SECONDS, Promises
+from rbee.queen.waiting import Queue, Turn
+from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
 
 REF = "builtin:bee-stories"
 ANY = Wanted(REF, None, None)
@@ -41,19 +42,25 @@ def waiting(*names: str, limit: int = 10) -> Queue[Waiter]:
     return queue
 
 
+def turns(queue: Queue[Waiter], now: float, *rows: WorkerRow) -> list[Turn[Waiter]]:
+    """Show the queue that these are the workers there are, and return whose turn it is."""
+    queue.see(WorkerList(workers=list(rows)), now)
+    return queue.turns(now)
+
+
 def test_a_slot_goes_to_who_waits_longest() -> None:
     queue = waiting("a", "b", "c")
-    assert queue.turns([row("busy", 2)], 0) == []
+    assert turns(queue, 0, row("busy", 2)) == []
     one = row("busy", 1)
-    assert queue.turns([one], 0) == [Turn(Waiter("a"), one)]
+    assert turns(queue, 0, one) == [Turn(Waiter("a"), one)]
     assert [waiter.name for waiter in queue.waiters] == ["b", "c"]
 
 
 def test_a_slot_is_not_given_twice_before_it_is_seen_to_be_taken() -> None:
     queue = waiting("a", "b")
     one = row("busy", 1)
-    assert len(queue.turns([one], 0)) == 1
-    assert queue.turns([one], PROMISE_SECONDS / 2) == []
+    assert len(turns(queue, 0, one)) == 1
+    assert turns(queue, PROMISE_SECONDS / 2, one) == []
 
 
 def test_what_was_promised_of_a_worker_is_void_once_it_is_known_to_be_gone() -> None:
@@ -68,35 +75,33 @@ def test_what_was_promised_of_a_worker_is_void_once_it_is_known_to_be_gone() -> 
 def test_a_slot_that_was_taken_is_promised_no_longer() -> None:
     queue = waiting("a", "b", "c")
     free, full = row("busy", 1), row("busy", 2)
-    queue.turns([free], 0)
-    queue.promises.see(free, full, 0.1)
-    queue.promises.see(full, free, 0.2)
-    assert [turn.waiter.name for turn in queue.turns([free], 0.2)] == ["b"]
+    turns(queue, 0, free)
+    queue.see(full, 0.1)
+    assert [turn.waiter.name for turn in turns(queue, 0.2, free)] == ["b"]
 
 
 def test_a_promise_that_is_not_taken_up_lapses() -> None:
     queue = waiting("a", "b")
     one = row("busy", 1)
-    queue.turns([one], 0)
+    turns(queue, 0, one)
     assert queue.promises.due(0) == PROMISE_SECONDS
-    assert [turn.waiter.name for turn in queue.turns([one], PROMISE_SECONDS)] == ["b"]
+    assert [turn.waiter.name for turn in turns(queue, PROMISE_SECONDS, one)] == ["b"]
 
 
 def test_the_slots_of_a_worker_that_loads_are_promised_until_it_has_loaded() -> None:
     queue = waiting("a", "b", "c")
     loading = row("loading")
-    assert [turn.waiter.name for turn in queue.turns([loading], 0)] == ["a", "b"]
-    assert queue.turns([loading], 1000) == []
+    assert [turn.waiter.name for turn in turns(queue, 0, loading)] == ["a", "b"]
+    assert turns(queue, 1000, loading) == []
     assert queue.promises.due(1000) is None
     idle = row("idle")
-    queue.promises.see(loading, idle, 1000)
-    assert queue.turns([idle], 1000) == []
+    assert turns(queue, 1000, idle) == []
     assert queue.promises.due(1000) == 1000 + PROMISE_SECONDS
 
 
 def test_who_waits_for_a_worker_that_has_gone_is_placed_anew() -> None:
     queue = waiting("a")
-    assert queue.turns([row("draining")], 0) == [Turn(Waiter("a"), None)]
+    assert turns(queue, 0, row("draining")) == [Turn(Waiter("a"), None)]
     assert queue.waiters == []
 
 
@@ -104,7 +109,23 @@ def test_nobody_waits_behind_a_request_for_another_model() -> None:
     queue = waiting()
     queue.waiters += [Waiter("other", Wanted("file:/other.gguf", None, None)), Waiter("a")]
     rows = [row("busy", 2, id="x", model_ref="file:/other.gguf"), row("idle")]
-    assert [turn.waiter.name for turn in queue.turns(rows, 0)] == ["a"]
+    assert [turn.waiter.name for turn in turns(queue, 0, *rows)] == ["a"]
+
+
+def test_nobody_is_placed_while_nothing_is_known_of_the_workers() -> None:
+    queue = waiting("a")
+    assert queue.turns(0) == []
+    queue.see(WorkerList(workers=[row()]), 0)
+    queue.lose_sight()
+    assert queue.turns(0) == []
+    assert turns(queue, 0, row()) == [Turn(Waiter("a"), row())]
+
+
+def test_a_worker_that_has_gone_gets_no_turn() -> None:
+    queue = waiting("a")
+    queue.see(WorkerList(workers=[row()]), 0)
+    queue.see(WorkerGone(id="w"), 0)
+    assert queue.turns(0) == [Turn(Waiter("a"), None)]
 
 
 def test_the_queue_is_bounded() -> None:
@@ -135,13 +156,10 @@ def test_no_more_requests_are_sent_than_there_are_slots(steps: list[tuple[str, f
     """Each request that was sent arrives within the time of a promise, and is seen at once."""
     queue = waiting(*map(str, range(50)))
     now, on_the_way, busy = 0.0, [], 0
-    shown = row("idle", total=3)
+    queue.see(WorkerList(workers=[row("idle", total=3)]), now)
 
     def show() -> None:
-        nonlocal shown
-        new = row("busy" if busy else "idle", busy, total=3)
-        queue.promises.see(shown, new, now)
-        shown = new
+        queue.see(row("busy" if busy else "idle", busy, total=3), now)
 
     for step, passes in steps:
         now += passes
@@ -154,5 +172,5 @@ def test_no_more_requests_are_sent_than_there_are_slots(steps: list[tuple[str, f
         if step == "end" and busy:
             busy -= 1
             show()
-        on_the_way += [now for _ in queue.turns([shown], now)]
+        on_the_way += [now for _ in queue.turns(now)]
         assert busy + len(on_the_way) <= 3

@@ -1,0 +1,39 @@
+"""Asks a node's hive what an order needs: which workers there are, and for a new one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rbee.errors import InvalidApiKeyError, MissingApiKeyError
+from rbee.wire.hive import SpawnRequest
+
+if TYPE_CHECKING:
+    from rbee.queen.link import HiveLink
+    from rbee.queen.orders import Tell
+    from rbee.queen.placement import Wanted
+    from rbee.wire.hive import SpawnReply, WorkerRow
+
+
+async def list_workers(hive: HiveLink, url: str) -> list[WorkerRow]:
+    """Return the workers of the hive at `url`.
+
+    A refusal names the hive, or who sent the order would take it for one of the own token.
+    """
+    try:
+        async with hive.connect(url) as client:
+            return (await client.workers()).workers
+    except (InvalidApiKeyError, MissingApiKeyError) as exc:
+        host = url.removeprefix("http://")
+        raise InvalidApiKeyError(
+            f"authentication failed: the hive at {host} does not accept the queen's token",
+            hint="it may belong to another user or state folder: end it, or give this hive another port "
+            "(`port` under [hive])",
+            host=host,
+        ) from exc
+
+
+async def start_worker(hive: HiveLink, url: str, wanted: Wanted, tell: Tell) -> SpawnReply:
+    """Have the hive at `url` start a worker, or name one that it starts or has started already."""
+    request = SpawnRequest(model_ref=wanted.model_ref, backend=wanted.backend, device=wanted.device, reuse=True)
+    async with hive.connect(url) as client:
+        return await client.spawn(request, tell)

@@ -1,0 +1,79 @@
+"""What a node's loop is asked for and told, and how those who ask get their answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import trio
+
+from rbee.adapters.logs import correlation
+from rbee.errors import InternalError, RbeeError
+from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList, WorkerRow
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.queen.placement import Wanted
+    from rbee.wire.common import WorkerState
+    from rbee.wire.progress import Told
+
+    Tell = Callable[[Told], None]
+
+
+class Placed(NamedTuple):
+    """A worker that serves a request."""
+
+    worker_id: str
+    url: str
+    state: WorkerState
+
+
+class Order:
+    """A request that is to be placed; `wait` is how many seconds it would wait for a slot."""
+
+    def __init__(self, wanted: Wanted, tell: Tell, wait: float) -> None:
+        self.wanted = wanted
+        self.tell = tell
+        self.wait = wait
+        self.correlation_id = correlation.get()
+        self.done = trio.Event()
+        self.patience = trio.CancelScope()
+        self.waits_until: float | None = None
+        self.is_given_up = False
+        self.successor_by: float | None = None
+        self.result: Placed | RbeeError = InternalError("the queen ended")
+
+    def settle(self, result: Placed | RbeeError) -> None:
+        self.result = result
+        self.done.set()
+
+
+class Visit:
+    """Someone wants to ask the node's hive something, and have it started if need be."""
+
+    def __init__(self, tell: Tell) -> None:
+        self.tell = tell
+        self.correlation_id = correlation.get()
+        self.done = trio.Event()
+        self.result: str | RbeeError = InternalError("the queen ended")
+
+    def settle(self, result: str | RbeeError) -> None:
+        self.result = result
+        self.done.set()
+
+
+class GivenUp(NamedTuple):
+    """Nobody waits for this order any longer."""
+
+    order: Order
+
+
+class Started(NamedTuple):
+    """A start of a worker has ended, well or not."""
+
+    wanted: Wanted
+    result: SpawnReply | RbeeError
+
+
+Message = Order | Visit | GivenUp | Started | WorkerList | WorkerRow | WorkerGone | None
+"""What a node's inbox holds; None stands for a hive whose event stream was lost."""

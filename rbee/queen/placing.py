@@ -1,0 +1,244 @@
+"""Places requests on one node: at most one start of its hive, at most one start of each worker."""
+
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.adapters.logs import correlation
+from rbee.errors import AllSlotsBusyError, CancelledError, ConnectionTimeoutError, DrainingError, RbeeError
+from rbee.queen import asking, placement
+from rbee.queen.orders import GivenUp, Order, Placed, Started, Visit
+from rbee.queen.starting import Starting
+from rbee.queen.waiting import Queue
+from rbee.wire.common import Narration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rbee.queen.hive_view import HiveView
+    from rbee.queen.link import HiveLink
+    from rbee.queen.orders import Message
+    from rbee.queen.placement import Wanted
+    from rbee.wire.hive import HiveEvent, SpawnReply, WorkerRow
+
+SUCCESSION_SECONDS: Final = 60.0
+"""For a hive that shuts down to be gone: it lets running requests end first."""
+SUCCESSION_PAUSE: Final = 0.5
+LOST_SECONDS: Final = 1.0
+"""For a hive to be gone that was there when it was looked for, and does not answer: it may be about to end."""
+
+
+class Placing:
+    """The loop of one node: `run` owns its state; what is asked comes in over a channel.
+
+    `heard` is told what the node's hive tells, and None when that was lost.
+    """
+
+    def __init__(
+        self, name: str, hive: HiveLink, view: HiveView, max_waiting: int, heard: Callable[[HiveEvent | None], None]
+    ) -> None:
+        self.name = name
+        self._hive = hive
+        self._view = view
+        self._heard = heard
+        self._send, self._inbox = trio.open_memory_channel["Message"](math.inf)
+        self._starting: dict[Wanted, Starting[Order]] = {}
+        self._queue: Queue[Order] = Queue(max_waiting)
+        self._current: Order | Visit | None = None
+
+    def take(self, asked: Order | Visit) -> None:
+        """Take in what is asked. Raises DrainingError once the loop has ended."""
+        try:
+            self._send.send_nowait(asked)
+        except trio.BrokenResourceError:
+            raise DrainingError("the queen is shutting down") from None
+
+    def leave(self, order: Order) -> None:
+        """Nobody waits for an order any longer."""
+        order.is_given_up = True
+        with suppress(trio.BrokenResourceError):
+            self._send.send_nowait(GivenUp(order))
+
+    async def run(self) -> None:
+        """Place orders until cancelled; whoever waits then is told that the queen shuts down."""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._view.run, self._hear)
+                while True:
+                    now = trio.current_time()
+                    lapse = self._queue.promises.due(now) if self._queue.waiters else None
+                    messages: list[Message] = []
+                    with trio.move_on_at(math.inf if lapse is None else lapse):
+                        messages.append(await self._inbox.receive())
+                    for message in messages:
+                        await self._take(message, nursery)
+                    self._dispatch()
+        finally:
+            waiting = [order for start in self._starting.values() for order in start.waiting]
+            for asked in [*waiting, *self._queue.waiters, self._current, *self._unread()]:
+                if asked is not None and not asked.done.is_set():
+                    asked.settle(DrainingError("the queen is shutting down"))
+            self._inbox.close()
+
+    def _hear(self, event: HiveEvent | None) -> None:
+        self._heard(event)
+        self._send.send_nowait(event)
+
+    def _unread(self) -> Iterator[Order | Visit]:
+        """Yield what was asked while something else was handled."""
+        with suppress(trio.WouldBlock):
+            while True:
+                message = self._inbox.receive_nowait()
+                if isinstance(message, Order | Visit):
+                    yield message
+
+    async def _take(self, message: Message, nursery: trio.Nursery) -> None:
+        match message:
+            case Order(is_given_up=True):
+                pass
+            case Order():
+                self._current = message
+                await self._handle(message, nursery)
+                self._current = None
+            case GivenUp(order=order):
+                self._queue.remove(order)
+                if (start := self._starting.get(order.wanted)) is not None:
+                    start.leave(order)
+            case Visit():
+                self._current = message
+                await self._welcome(message)
+                self._current = None
+            case Started():
+                self._settle_start(message)
+            case None:
+                self._queue.lose_sight()
+                self._again(self._queue.waiters)
+            case _:
+                self._queue.see(message, trio.current_time())
+
+    async def _handle(self, order: Order, nursery: trio.Nursery) -> None:
+        if (start := self._starting.get(order.wanted)) is not None:
+            start.join(order)
+            return
+        correlation.set(order.correlation_id)  # what is asked and logged for this order, by the tasks it starts too
+        try:
+            url = await self._hive.ensure(order.tell)
+            self._view.look()
+        except RbeeError as exc:
+            self._refuse(order, exc)
+            return
+        try:
+            rows = await asking.list_workers(self._hive, url)
+        except RbeeError as exc:
+            self._refuse(order, exc, is_lost=isinstance(exc, ConnectionTimeoutError))
+            return
+        now = trio.current_time()
+        found = placement.choose_worker(rows, order.wanted)
+        if found is None:
+            scope = trio.CancelScope()
+            start = self._starting[order.wanted] = Starting(order, scope.cancel)
+            nursery.start_soon(self._start, url, order.wanted, start, scope)
+        elif (free := self._queue.choose(rows, order.wanted, now)) is not None:
+            self._queue.promises.make(free, now)
+            self._settle_at(order, free)
+        elif order.wait:
+            self._let_wait(order)
+        else:
+            self._settle_at(order, found)
+
+    async def _welcome(self, visit: Visit) -> None:
+        correlation.set(visit.correlation_id)
+        try:
+            visit.settle(await self._hive.ensure(visit.tell))
+            self._view.look()
+        except RbeeError as exc:
+            exc.details.setdefault("node", self.name)
+            visit.settle(exc)
+
+    def _refuse(self, order: Order, error: RbeeError, *, is_lost: bool = False) -> None:
+        """Answer an order with an error; one that only the end of this hive stands in the way of waits for the next.
+
+        `is_lost` says that the hive, which was there a moment ago, could not be reached.
+        """
+        now = trio.current_time()
+        if is_lost and order.successor_by is None:
+            order.successor_by = now + LOST_SECONDS
+        if isinstance(error, DrainingError) and order.successor_by is None:
+            order.successor_by = now + SUCCESSION_SECONDS
+            human = "The hive is shutting down; the next one takes the request once it has ended"
+            order.tell(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
+        is_between = isinstance(error, DrainingError | ConnectionTimeoutError)
+        if is_between and order.successor_by is not None and now < order.successor_by:
+            self._send.send_nowait(order)
+        else:
+            order.settle(error)
+
+    def _let_wait(self, order: Order) -> None:
+        if self._queue.is_full:
+            order.settle(
+                AllSlotsBusyError(
+                    f"all slots are busy, and {self._queue.limit} requests wait for one already",
+                    waiting=self._queue.limit,
+                )
+            )
+            return
+        self._queue.waiters.append(order)
+        if order.waits_until is None:
+            order.waits_until = trio.current_time() + order.wait
+        order.patience.deadline = order.waits_until
+        before = len(self._queue.waiters) - 1
+        human = f"All slots are busy; waiting up to {order.wait:g} s for one" + (f", after {before}" if before else "")
+        order.tell(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
+
+    def _settle_at(self, order: Order, row: WorkerRow) -> None:
+        human = f"A worker with {row.model_ref} runs on {self.name} already ({row.state})"
+        order.tell(Narration(actor="queen-rbee", action="choose_worker", target=self.name, human=human))
+        order.settle(Placed(row.id, row.url, row.state))
+
+    def _dispatch(self) -> None:
+        """Give free slots to the requests that wait for them."""
+        turns = self._queue.turns(trio.current_time())
+        for order, row in turns:
+            if row is not None:
+                self._settle_at(order, row)
+        self._again([order for order, row in turns if row is None])
+
+    def _again(self, orders: list[Order]) -> None:
+        """Place orders anew, whose workers or hive have gone."""
+        for order in list(orders):
+            self._queue.remove(order)
+            order.patience.deadline = math.inf
+            self._send.send_nowait(order)
+
+    async def _start(self, url: str, wanted: Wanted, start: Starting[Order], scope: trio.CancelScope) -> None:
+        result: SpawnReply | RbeeError = CancelledError("nobody waits for the download any longer")
+        with scope:
+            try:
+                result = await asking.start_worker(self._hive, url, wanted, start.tell)
+            except RbeeError as exc:
+                result = exc
+                if isinstance(exc, DrainingError):
+                    await trio.sleep(SUCCESSION_PAUSE)
+        self._send.send_nowait(Started(wanted, result))
+
+    def _settle_start(self, started: Started) -> None:
+        orders = self._starting.pop(started.wanted).waiting
+        if isinstance(started.result, CancelledError):
+            for order in orders:
+                self._send.send_nowait(order)  # they came when it was ending already
+            return
+        if isinstance(started.result, RbeeError):
+            started.result.details.setdefault("node", self.name)
+            for order in orders:
+                self._refuse(order, started.result, is_lost=isinstance(started.result, ConnectionTimeoutError))
+            return
+        reply = started.result
+        for order in orders:
+            if order.wait:
+                self._send.send_nowait(order)  # it may not be the first there
+            else:
+                order.settle(Placed(reply.worker_id, reply.url, reply.state))
