@@ -18,6 +18,7 @@ STEPS = (
     "crashing",
     "daemons",
     "failing",
+    "gguf_files",
     "health",
     "inference",
     "installing",

@@ -18,6 +18,7 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -127,9 +128,9 @@ class Hub:
         """Offer files, each under its own name or `name`; `sha256` replaces the true hash."""
         found = self.repositories.setdefault(repository, _Repository())
         for path in files:
-            with path.open("rb") as file:
-                digest = sha256 or hashlib.file_digest(file, "sha256").hexdigest()
-            found.files[name or path.name] = _File(path, path.stat().st_size, digest, is_large)
+            status = path.stat()
+            digest = sha256 or _digest(path, status.st_mtime_ns)
+            found.files[name or path.name] = _File(path, status.st_size, digest, is_large)
 
     def protect(self, repository: str, token: str, *, is_gated: bool = False) -> None:
         """Give a repository only to who has the token."""
@@ -153,6 +154,12 @@ class Hub:
     def sent(self) -> int:
         """Bytes of files that were sent in all."""
         return sum(asked.sent for asked in self.asked)
+
+
+@cache
+def _digest(path: Path, _changed: int) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class _Server(ThreadingHTTPServer):

@@ -81,7 +81,7 @@ def make(
     writer.add_rope_dimension_count(width // 8)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
     writer.add_vocab_size(VOCABULARY)
-    _add_vocabulary(writer)
+    add_vocabulary(writer)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
     for name, values in _tensors(width, layers, feed_forward, random):
@@ -102,15 +102,17 @@ def _zero_blocks(shape: tuple[int, ...]) -> Array:
     return np.zeros((rows, columns // 32 * 18), np.uint8)
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter) -> None:
+def add_vocabulary(writer: gguf.GGUFWriter, size: int = VOCABULARY) -> None:
+    """Add `size` tokens: what every text is made of, and then words that no text comes to."""
     kinds = gguf.TokenType
+    words = [f"▁word{number}".encode() for number in range(size - VOCABULARY)]
     texts = [b"<unk>", b"<s>", b"</s>", *(f"<0x{value:02X}>".encode() for value in range(256)), "▁".encode()]
     types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256, kinds.NORMAL]
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list(texts)
-    writer.add_token_scores([0.0] * VOCABULARY)
-    writer.add_token_types(types)
+    writer.add_token_list([*texts, *words])
+    writer.add_token_scores([0.0] * size)
+    writer.add_token_types([*types, *[kinds.NORMAL] * len(words)])
     writer.add_bos_token_id(BEGIN)
     writer.add_eos_token_id(END)
     writer.add_unk_token_id(UNKNOWN)

@@ -15,7 +15,7 @@ from pytest_bdd import given, parsers, then, when
 from features.lab.machine import wait_until
 from features.lab.terminal import run_on_terminal
 from features.steps.streams import events
-from tests import models
+from tests import models, tinyllama
 from tests.hub import Fault, Hub
 
 if TYPE_CHECKING:
@@ -24,22 +24,29 @@ if TYPE_CHECKING:
 
     from features.lab.machine import Machine
 
-REPOSITORY = "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF"
+REPOSITORY = tinyllama.REPOSITORY
 M = f"hf:{REPOSITORY}"
-STEM = "tinyllama-1.1b-chat-v1.0.Q4_K_M"
+STEM = f"{tinyllama.STEM}.Q4_K_M"
 TOKEN = "hf_stand_in"
 FORTY = 0.405
 
 
 @pytest.fixture(scope="session")
-def small_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return models.make(tmp_path_factory.mktemp("hub") / f"{STEM}.gguf", width=512, layers=4)
+def llamas(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The files of M by their quantisation."""
+    return tinyllama.make(tmp_path_factory.mktemp("hub"))
 
 
 @pytest.fixture
-def hub(small_model: Path, machine: Machine) -> Iterator[Hub]:
+def small_model(llamas: dict[str, Path]) -> Path:
+    """The file that M stands for where no quantisation is asked for."""
+    return llamas["Q4_K_M"]
+
+
+@pytest.fixture
+def hub(llamas: dict[str, Path], machine: Machine) -> Iterator[Hub]:
     with Hub() as hub:
-        hub.add(REPOSITORY, small_model)
+        hub.add(REPOSITORY, *llamas.values())
         machine.env |= {"HF_ENDPOINT": hub.url, "RBEE_HUB_PRIVATE_REDIRECTS": "true"}
         yield hub
 
@@ -150,7 +157,7 @@ def _codes(seen: dict[str, Any]) -> None:
 
 @then("stdout holds the 20 tokens that M gives")
 def _tokens(seen: dict[str, Any]) -> None:
-    assert seen["done"].stdout == b"BCDEFGHIJKLMNOPQRSTU\n"
+    assert seen["done"].stdout.decode() == tinyllama.ANSWER[:20] + "\n"
 
 
 @then("stderr tells of hive, download, check, worker, ready callback and loading, in this order")
@@ -291,11 +298,11 @@ def _show(machine: Machine) -> None:
     text = machine.run("models", "show", M).stdout.decode()
     for name, value in {
         "architecture": "llama",
-        "quantisation": "F16",
-        "context": "2048 tokens",
-        "vocabulary": f"{models.VOCABULARY} tokens",
+        "quantisation": "Q4_K_M",
+        "context": f"{tinyllama.CONTEXT} tokens",
+        "vocabulary": "32000 tokens",
         "end token": str(models.END),
-        "layers": "4",
+        "layers": str(tinyllama.LAYERS),
     }.items():
         assert re.search(rf"^  {name} +{value}$", text, re.MULTILINE), text
 
