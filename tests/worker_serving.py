@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import trio
 
-from rbee.adapters import http, serve
+from rbee.adapters import event_stream, http, serve
 from rbee.adapters.config import Timeouts
 from rbee.adapters.lifecycle import Stopping
 from rbee.errors import ModelLoadFailedError
@@ -48,9 +48,9 @@ class Serving(NamedTuple):
         assert response.status_code == 200, response.text
         return str(response.json()["text"])
 
-    def stream(self, prompt: str, **fields: Any) -> AbstractAsyncContextManager[http.EventStream]:
+    def stream(self, prompt: str, **fields: Any) -> AbstractAsyncContextManager[event_stream.EventStream]:
         asked = msgspec.convert(request(prompt, **fields), InferenceRequest)
-        return http.events(self.client, "POST", "/v1/inference", body=asked)
+        return event_stream.events(self.client, "POST", "/v1/inference", body=asked)
 
     async def wait_state(self, *states: str, seconds: float = 20) -> None:
         with trio.fail_after(seconds):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from rbee.adapters import http
+from rbee.adapters import event_stream, http
 from rbee.clients.connected import Connected
 from rbee.clients.told import told
 from rbee.errors import DownloadFailedError, InternalError, SpawnFailedError
@@ -57,26 +57,26 @@ class HiveClient(Connected):
     async def follow(self, heard: Callable[[wire.HiveEvent], None]) -> None:
         """Hold the hive's event stream and pass on what it tells, first the whole state, then each change.
 
-        Returns when the hive ends the stream; raises http.StreamLostError or an RbeeError when it is lost.
+        Returns when the hive ends the stream; raises event_stream.StreamLostError or an RbeeError when it is lost.
         """
-        async with http.events(self._http, "GET", wire.EVENTS) as events:
+        async with event_stream.events(self._http, "GET", wire.EVENTS) as events:
             async for event in events:
                 if (kind := _EVENTS.get(event.name)) is not None:
-                    heard(http.decode_event(event.data, kind))
+                    heard(event_stream.decode_event(event.data, kind))
 
-    def logs(self, query: LogQuery) -> AbstractAsyncContextManager[http.EventStream]:
+    def logs(self, query: LogQuery) -> AbstractAsyncContextManager[event_stream.EventStream]:
         """Open the stream of the node's logs; each event is a LogLine."""
-        return http.events(self._http, "GET", f"{HIVE_LOGS}?lines={query.lines}&follow={query.follow}".lower())
+        return event_stream.events(self._http, "GET", f"{HIVE_LOGS}?lines={query.lines}&follow={query.follow}".lower())
 
     async def spawn(self, request: wire.SpawnRequest, tell: Callable[[Told], None]) -> wire.SpawnReply:
         """Start a worker, passing on what the hive tells; returns once the worker answers HTTP."""
         try:
-            async with http.events(self._http, "POST", wire.WORKERS_SPAWN, body=request) as events:
+            async with event_stream.events(self._http, "POST", wire.WORKERS_SPAWN, body=request) as events:
                 async for event in events:
                     if (message := told(event)) is None:
-                        return http.decode_event(event.data, wire.SpawnReply)
+                        return event_stream.decode_event(event.data, wire.SpawnReply)
                     tell(message)
-        except http.StreamLostError as exc:
+        except event_stream.StreamLostError as exc:
             raise SpawnFailedError(f"the hive was lost while it started the worker: {exc}") from exc
         raise InternalError("the hive ended the start of a worker without a result")
 
@@ -89,12 +89,12 @@ class HiveClient(Connected):
         """Have a model fetched where it is not there; whoever is cancelled here no longer keeps it going."""
         request = model_wire.ModelRequest(model_ref=reference)
         try:
-            async with http.events(self._http, "POST", model_wire.DOWNLOAD, body=request) as events:
+            async with event_stream.events(self._http, "POST", model_wire.DOWNLOAD, body=request) as events:
                 async for event in events:
                     if (message := told(event)) is None:
-                        return http.decode_event(event.data, model_wire.ModelRow)
+                        return event_stream.decode_event(event.data, model_wire.ModelRow)
                     tell(message)
-        except http.StreamLostError as exc:
+        except event_stream.StreamLostError as exc:
             raise DownloadFailedError(
                 f"the hive was lost while it fetched the model: {exc}", hint="the next try goes on where this one ended"
             ) from exc

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from rbee.adapters import http
+from rbee.adapters import event_stream, http
 from rbee.clients.connected import Connected
 from rbee.errors import InternalError
 from rbee.wire import queen, registry
@@ -27,9 +27,9 @@ class QueenClient(Connected):
         """Ask once; the errors are those of `http.call`."""
         return await http.call(self._http, "GET", queen.HEALTH, queen.QueenHealth)
 
-    def place(self, request: queen.TaskRequest) -> AbstractAsyncContextManager[http.EventStream]:
+    def place(self, request: queen.TaskRequest) -> AbstractAsyncContextManager[event_stream.EventStream]:
         """Open the stream of `narration`, `progress` and, last, `worker` events."""
-        return http.events(self._http, "POST", queen.TASKS, body=request)
+        return event_stream.events(self._http, "POST", queen.TASKS, body=request)
 
     async def cancel(self, request_id: str) -> None:
         """Give a request up, whether or not it is placed yet."""
@@ -46,10 +46,10 @@ class QueenClient(Connected):
         """Have a worker end; returns once it has accepted that. Raises WorkerNotFoundError."""
         asked = queen.WorkerShutdown(worker_id=worker_id)
         try:
-            async with http.events(self._http, "POST", queen.WORKERS_SHUTDOWN, body=asked) as events:
+            async with event_stream.events(self._http, "POST", queen.WORKERS_SHUTDOWN, body=asked) as events:
                 async for event in events:
-                    return http.decode_event(event.data, queen.WorkerEnding)
-        except http.StreamLostError as exc:
+                    return event_stream.decode_event(event.data, queen.WorkerEnding)
+        except event_stream.StreamLostError as exc:
             raise InternalError("the queen ended before the worker had accepted to end") from exc
         raise InternalError("the queen ended without a result")
 
@@ -58,14 +58,14 @@ class QueenClient(Connected):
         params = {} if node is None else {"node": node}
         return await http.call(self._http, "GET", queen.STATUS, queen.SwarmStatus, params=params, delays=self._delays)
 
-    def events(self) -> AbstractAsyncContextManager[http.EventStream]:
+    def events(self) -> AbstractAsyncContextManager[event_stream.EventStream]:
         """Open the stream of what happens in the swarm: the event `state`, then each change."""
-        return http.events(self._http, "GET", EVENTS)
+        return event_stream.events(self._http, "GET", EVENTS)
 
-    def logs(self, query: NodeLogQuery) -> AbstractAsyncContextManager[http.EventStream]:
+    def logs(self, query: NodeLogQuery) -> AbstractAsyncContextManager[event_stream.EventStream]:
         """Open the stream of a node's logs; each event is a LogLine. Raises NodeNotFoundError."""
         asked = urlencode({"node": query.node, "lines": query.lines, "follow": str(query.follow).lower()})
-        return http.events(self._http, "GET", f"{QUEEN_LOGS}?{asked}")
+        return event_stream.events(self._http, "GET", f"{QUEEN_LOGS}?{asked}")
 
     async def nodes(self) -> list[registry.BeehiveRow]:
         """List the registered nodes, by name."""
@@ -84,22 +84,24 @@ class QueenClient(Connected):
         """Forget a node, whose hive may have to end first. Raises NodeNotFoundError."""
         return await self._told(registry.REMOVE, registry.NodeName(node_name=name), tell)
 
-    def install(self, request: registry.InstallRequest) -> AbstractAsyncContextManager[http.EventStream]:
+    def install(self, request: registry.InstallRequest) -> AbstractAsyncContextManager[event_stream.EventStream]:
         """Open the stream of `narration`, `progress` and, last, `success` events."""
-        return http.events(self._http, "POST", registry.INSTALL, body=request)
+        return event_stream.events(self._http, "POST", registry.INSTALL, body=request)
 
-    def stream(self, method: str, path: str, body: Request | None) -> AbstractAsyncContextManager[http.EventStream]:
+    def stream(
+        self, method: str, path: str, body: Request | None
+    ) -> AbstractAsyncContextManager[event_stream.EventStream]:
         """Open the stream of what is told and, last, a result."""
-        return http.events(self._http, method, path, body=body)
+        return event_stream.events(self._http, method, path, body=body)
 
     async def _told(self, path: str, asked: Request, tell: Callable[[Narration], None]) -> registry.Success:
         try:
-            async with http.events(self._http, "POST", path, body=asked) as events:
+            async with event_stream.events(self._http, "POST", path, body=asked) as events:
                 async for event in events:
                     if event.name == "narration":
-                        tell(http.decode_event(event.data, Narration))
+                        tell(event_stream.decode_event(event.data, Narration))
                     else:
-                        return http.decode_event(event.data, registry.Success)
-        except http.StreamLostError as exc:
+                        return event_stream.decode_event(event.data, registry.Success)
+        except event_stream.StreamLostError as exc:
             raise InternalError("the queen ended before the registry was changed") from exc
         raise InternalError("the queen ended without a result")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rbee.adapters import http
+from rbee.adapters import event_stream, http
 from rbee.clients.connected import Connected
 from rbee.wire import worker
 from rbee.wire.common import Narration
@@ -33,13 +33,13 @@ class WorkerClient(Connected):
         """Ask whether the model is loaded."""
         return await http.call(self._http, "GET", worker.READY, worker.Ready, delays=self._delays)
 
-    def loading(self, path: str) -> AbstractAsyncContextManager[http.EventStream]:
+    def loading(self, path: str) -> AbstractAsyncContextManager[event_stream.EventStream]:
         """Open the stream of loading events."""
-        return http.events(self._http, "GET", path)
+        return event_stream.events(self._http, "GET", path)
 
-    def inference(self, request: worker.InferenceRequest) -> AbstractAsyncContextManager[http.EventStream]:
+    def inference(self, request: worker.InferenceRequest) -> AbstractAsyncContextManager[event_stream.EventStream]:
         """Open the stream of a generation; `decode` reads its events. Leaving the block ends the generation."""
-        return http.events(
+        return event_stream.events(
             self._http,
             "POST",
             worker.INFERENCE,
@@ -52,11 +52,11 @@ class WorkerClient(Connected):
         await http.call(self._http, "DELETE", f"{worker.INFERENCE}/{request_id}", bytes)
 
 
-def decode(event: http.Event) -> worker.Token | worker.Done | Narration | None:
+def decode(event: event_stream.Event) -> worker.Token | worker.Done | Narration | None:
     """Decode an event of a generation; raises the error it carries. None stands for an event of a newer version."""
     if event.name == "narration":
-        return http.decode_event(event.data, Narration)
-    found = http.decode_event(event.data, _Event)
+        return event_stream.decode_event(event.data, Narration)
+    found = event_stream.decode_event(event.data, _Event)
     if found.token is not None:
         return worker.Token(token=found.token, index=found.index)
     if found.done:

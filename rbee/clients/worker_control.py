@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rbee.adapters import http
+from rbee.adapters import event_stream, http
 from rbee.wire import worker as wire
 from rbee.wire.common import Health
 
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 async def follow(url: str, key: str, changed: Callable[[wire.WorkerStatus], None]) -> None:
     """Hold the worker's event stream and pass on its state, first what is, then each change.
 
-    Returns when the worker ends the stream; raises http.StreamLostError or ConnectionTimeoutError when it is lost.
+    Returns when the worker ends the stream; raises StreamLostError or ConnectionTimeoutError when it is lost.
     """
-    async with http.connect(url, key) as client, http.events(client, "GET", wire.EVENTS) as events:
+    async with http.connect(url, key) as client, event_stream.events(client, "GET", wire.EVENTS) as events:
         async for event in events:
-            changed(http.decode_event(event.data, wire.WorkerStatus))
+            changed(event_stream.decode_event(event.data, wire.WorkerStatus))
 
 
 async def health(url: str) -> str | None:

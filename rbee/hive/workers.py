@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from rbee.adapters import announce, http, process, tail, tokens, worker_logs
+from rbee.adapters import announce, event_stream, process, tail, tokens, worker_logs
 from rbee.clients import worker_control
 from rbee.errors import RbeeError, SpawnFailedError
 from rbee.hive.plan import available_memory, plan
@@ -153,7 +153,7 @@ class LocalMachine:
         assert worker.url is not None
         key = self.key_of(worker.id)
         while True:
-            with suppress(http.StreamLostError, RbeeError):
+            with suppress(event_stream.StreamLostError, RbeeError):
                 await worker_control.follow(worker.url, key, changed)
             await trio.sleep(STREAM_PAUSE)
 

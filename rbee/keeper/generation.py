@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.adapters.http import StreamLostError
+from rbee.adapters.event_stream import StreamLostError
 from rbee.clients import worker as client
 from rbee.errors import (
     AllSlotsBusyError,

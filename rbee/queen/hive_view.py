@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters.http import StreamLostError
+from rbee.adapters.event_stream import StreamLostError
 from rbee.errors import RbeeError
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from quart import request
 
-from rbee.adapters import http, instance, node_logs, sse
+from rbee.adapters import event_stream, instance, node_logs, sse
 from rbee.adapters.app import streamed
 from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.wire import logs as wire
@@ -69,8 +69,8 @@ async def _pass_on(node: Node, query: wire.LogQuery, send: sse.Send) -> None:
         async with node.reached() as hive, hive.logs(query) as events:
             async for event in events:
                 # Taken apart and put together again: another machine may send anything, and only lines are passed on.
-                await send.send(sse.event(http.decode_event(event.data, wire.LogLine)))
-    except http.StreamLostError as exc:
+                await send.send(sse.event(event_stream.decode_event(event.data, wire.LogLine)))
+    except event_stream.StreamLostError as exc:
         raise ConnectionTimeoutError(
             f"the hive on {node.name} was lost while its logs were read",
             hint=f"`rbee workers health --node {node.name}` shows whether it answers again",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rbee.adapters import http, sse
+from rbee.adapters import event_stream, sse
 from rbee.clients.readiness import wait_ready
 from rbee.clients.worker import WorkerClient
 from rbee.errors import ConnectionTimeoutError, RbeeError, WorkerFailedError
@@ -66,7 +66,7 @@ class Reached(WorkerClient):
             async with self.inference(request) as events:
                 async for event in events:
                     await send.send(sse.encoded(event.data, event.name))
-        except http.StreamLostError as exc:
+        except event_stream.StreamLostError as exc:
             raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
         except ConnectionTimeoutError as exc:
             raise WorkerFailedError("the worker was lost before it answered") from exc

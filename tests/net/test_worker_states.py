@@ -8,7 +8,7 @@ import msgspec
 import pytest
 import trio
 
-from rbee.adapters import http
+from rbee.adapters import event_stream, http
 from tests.models import make
 from tests.worker_child import events
 from tests.worker_serving import WORKER_ID, Serving, serving
@@ -144,7 +144,7 @@ async def test_a_context_that_does_not_fit_is_explained(tiny: Path) -> None:
 async def test_events_tell_what_is_and_then_each_change(tiny: Path) -> None:
     async with (
         serving(tiny, loaded=False, slots=2) as worker,
-        http.events(worker.client, "GET", "/v1/events") as stream,
+        event_stream.events(worker.client, "GET", "/v1/events") as stream,
     ):
 
         async def until(state: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 import trio
 
-from rbee.adapters import announce, http
+from rbee.adapters import announce, event_stream
 from rbee.errors import ConnectionTimeoutError, InvalidConfigurationError, RbeeError, WorkerNotFoundError
 from rbee.wire.worker import InferenceRequest
 from tests.models import make
@@ -110,7 +110,7 @@ async def test_an_idle_worker_ends_at_once(tiny: Path, tmp_path: Path, way: str)
 async def test_a_running_request_is_finished_first(slow: Path, tmp_path: Path) -> None:
     async with running(slow, tmp_path, *ONE_THREAD) as worker:
         body = msgspec.convert(request("A", max_tokens=12), InferenceRequest)
-        async with http.events(worker.client, "POST", "/v1/inference", body=body) as stream:
+        async with event_stream.events(worker.client, "POST", "/v1/inference", body=body) as stream:
             await anext(stream)
             worker.process.terminate()
             data = [msgspec.json.decode(event.data) async for event in stream]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from rbee.adapters import http, instance, stopped
+from rbee.adapters import event_stream, instance, stopped
 from rbee.adapters.logs import correlate
 from rbee.clients.readiness import wait_ready
 from rbee.clients.told import told
@@ -98,10 +98,10 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
                     terminal.tell(message)
                 elif event.name == "worker":
                     # Read on to the end: only then the queen takes another request of this name.
-                    handle = http.decode_event(event.data, TaskHandle)
+                    handle = event_stream.decode_event(event.data, TaskHandle)
                 else:
-                    http.decode_event(event.data, dict)
-    except http.StreamLostError as exc:
+                    event_stream.decode_event(event.data, dict)
+    except event_stream.StreamLostError as exc:
         if handle is None:
             raise _unplaced(settings) from exc
     except RbeeError as exc:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from rbee.adapters import http, instance, node_logs
+from rbee.adapters import event_stream, instance, node_logs
 from rbee.errors import ConnectionTimeoutError
 from rbee.keeper import interrupt, render, session
 from rbee.keeper.result import Result
@@ -48,8 +48,8 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
                 own = Options(options.config, options.debug)
                 async with session.use(settings, terminal, hurry, options=own) as queen, queen.logs(query) as events:
                     async for event in events:
-                        await tell([http.decode_event(event.data, LogLine)])
-        except http.StreamLostError as exc:
+                        await tell([event_stream.decode_event(event.data, LogLine)])
+        except event_stream.StreamLostError as exc:
             raise ConnectionTimeoutError(
                 "the queen was lost while the logs were read", hint=f"its log is {settings.logs_dir / 'queen.log'}"
             ) from exc

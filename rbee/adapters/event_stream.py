@@ -1,0 +1,215 @@
+"""The client's side of event streams (server-sent events, HTML standard, section 9.2)."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+from rbee.adapters.http import (
+    MAX_ANSWER_BYTES,
+    UNREACHED,
+    decode_answer,
+    decode_error,
+    describe,
+    headers_of_call,
+    read_body,
+)
+from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError
+from rbee.wire.common import DONE, EVENT_STREAM
+
+# isort: split
+# After adapters.http, which has httpx leave its own command line alone.
+import httpx
+import httpx_sse
+import msgspec
+import trio
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+
+T = TypeVar("T")
+
+STREAM_SILENCE: Final = 30.0
+"""Seconds without a byte after which a stream is lost: the other side sends a comment every 10."""
+
+
+class Event(NamedTuple):
+    """One server-sent event (HTML standard, section 9.2); `name` is `message` unless the stream says otherwise."""
+
+    name: str
+    data: str
+
+
+class StreamLostError(Exception):
+    """A stream ended before its last event."""
+
+
+class EventStream:
+    """The events of an open stream, in order, without the last one; its end may be a StreamLostError."""
+
+    def __init__(self, channel: trio.MemoryReceiveChannel[Event], failure: list[StreamLostError]) -> None:
+        self._channel = channel
+        self._failure = failure
+
+    def __aiter__(self) -> EventStream:
+        return self
+
+    async def __anext__(self) -> Event:
+        try:
+            return await self._channel.receive()
+        except trio.EndOfChannel:
+            if self._failure:
+                raise self._failure[0] from None
+            raise StopAsyncIteration from None
+
+
+def decode_event(data: str, kind: type[T]) -> T:
+    """Decode an event's data; raises the error it carries, or InternalError."""
+    if data.startswith('{"error"'):
+        raise decode_error(500, data.encode())
+    return decode_answer(200, data.encode(), kind)
+
+
+@asynccontextmanager
+async def events(
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    *,
+    body: msgspec.Struct | None = None,
+    headers: dict[str, str] | None = None,
+) -> AsyncIterator[EventStream]:
+    """Open a stream and give its events in order, without the last one (`[DONE]`).
+
+    An answer that is no stream raises before the block is entered, as `call` does. Iterating raises StreamLostError
+    when the connection ends early. Leaving the block closes the connection, which tells the other side to stop.
+
+    A task of its own reads the connection and awaits nothing else, because leaving httpx's generators half-way is not
+    safe under trio.
+    """
+    opened = client.stream(
+        method,
+        path,
+        content=None if body is None else msgspec.json.encode(body),
+        headers={"Accept": EVENT_STREAM, **headers_of_call(), **(headers or {})},
+        timeout=httpx.Timeout(client.timeout.connect, read=STREAM_SILENCE),
+    )
+    reader = _Reader(opened, f"{client.base_url.host}:{client.base_url.port}", client.timeout.read or STREAM_SILENCE)
+    async with trio.open_nursery() as nursery:
+        error: Exception | None = await nursery.start(reader.run)
+        if error is None:
+            try:
+                async with reader.channel:
+                    yield EventStream(reader.channel, reader.failure)
+            except Exception as exc:  # noqa: BLE001 (raised again below: the nursery would wrap it in a group)
+                error = exc
+        nursery.cancel_scope.cancel()
+    if error is not None:
+        raise error
+
+
+class _Reader:
+    """Reads one answer, in a task of its own: events go to `channel`, why there are no more of them to `failure`."""
+
+    def __init__(self, opened: AbstractAsyncContextManager[httpx.Response], host: str, patience: float) -> None:
+        self._opened = opened
+        self._host = host
+        self._patience = patience
+        self._send, self.channel = trio.open_memory_channel[Event](1024)
+        self.failure: list[StreamLostError] = []
+
+    async def run(self, task_status: trio.TaskStatus[RbeeError | None]) -> None:
+        """Read to the end; `started` is given why the answer is no stream, or None when it is one."""
+        is_open = False
+        error: RbeeError
+        async with self._send:
+            try:
+                async with self._opened as response:
+                    if response.status_code >= 400:
+                        error = await self._refusal(response)
+                    else:
+                        is_open = True
+                        task_status.started(None)
+                        await self._read(response)
+                        return
+            except trio.BrokenResourceError:
+                return  # the block was left
+            except httpx.DecodingError:
+                error, lost = InternalError("the answer cannot be unpacked"), "the stream cannot be unpacked"
+            except UNREACHED as exc:
+                lost = describe(exc)
+                error = ConnectionTimeoutError(f"{self._host} does not answer ({lost})", attempts=[lost])
+            except StreamLostError as exc:
+                self.failure.append(exc)
+                return
+            if is_open:
+                self.failure.append(StreamLostError(lost))
+            else:
+                task_status.started(error)
+
+    async def _refusal(self, response: httpx.Response) -> RbeeError:
+        """Return the error that an answer carries which is no stream."""
+        try:
+            with trio.fail_after(self._patience):
+                return decode_error(response.status_code, await read_body(response))
+        except InternalError as exc:
+            return exc
+        except trio.TooSlowError:
+            return decode_error(response.status_code, b"")
+
+    async def _read(self, response: httpx.Response) -> None:
+        """Pass the body's events on up to `[DONE]`; raises StreamLostError when that does not come.
+
+        The loop goes on to the body's end and awaits nothing of its own: whatever makes it leave must come from inside
+        httpx's generators, or they stay behind half-way, to be finalised by the garbage collector.
+        """
+        assert isinstance(response.stream, httpx.AsyncByteStream)
+        is_over = False
+        with trio.CancelScope() as scope:
+            response.stream = body = _BoundedBody(response.stream, scope)
+            async for event in httpx_sse.EventSource(response).aiter_sse():
+                body.unfinished = 0
+                if is_over:
+                    continue
+                if event.data == DONE:
+                    is_over = True
+                    self._send.close()
+                    continue
+                try:
+                    self._send.send_nowait(Event(event.event, event.data))
+                except trio.WouldBlock:
+                    await self._send.send(Event(event.event, event.data))  # the exception: memory stays bounded
+                except trio.BrokenResourceError:
+                    is_over = True  # the block was left, and cancels us next
+        if scope.cancelled_caught:
+            raise StreamLostError("an event is too large to be one of this version of rbee")
+        if not is_over:
+            raise StreamLostError("the stream closed unexpectedly")
+
+
+class _BoundedBody(httpx.AsyncByteStream):
+    """A body that is read no further, by way of `scope`, where over MAX_ANSWER_BYTES come and no event among them.
+
+    Whoever takes an event sets `unfinished`, in bytes, back to 0.
+    """
+
+    def __init__(self, body: httpx.AsyncByteStream, scope: trio.CancelScope) -> None:
+        self._body = body
+        self._parts = body.__aiter__()
+        self._scope = scope
+        self.unfinished = 0
+
+    def __aiter__(self) -> _BoundedBody:
+        return self
+
+    async def __anext__(self) -> bytes:
+        part = await self._parts.__anext__()
+        self.unfinished += len(part)
+        if self.unfinished > MAX_ANSWER_BYTES:
+            self._scope.cancel()  # what ends the loop comes from inside httpx's generators, at their next read
+            return b""
+        return part
+
+    async def aclose(self) -> None:
+        await self._body.aclose()
