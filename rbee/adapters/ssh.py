@@ -12,7 +12,8 @@ import paramiko
 import trio
 
 from rbee.adapters import known_hosts, sftp, ssh_auth
-from rbee.adapters.ssh_target import Target, failed, translated
+from rbee.adapters.ssh_failure import translated
+from rbee.adapters.ssh_target import Target, failed
 from rbee.errors import RbeeError, SshFailedError
 
 if TYPE_CHECKING:

@@ -1,12 +1,8 @@
-"""Says where an SSH connection leads, and why one could not be made."""
+"""Says where an SSH connection leads, and what helps where none could be made."""
 
 from __future__ import annotations
 
-import errno
-import socket
 from typing import NamedTuple
-
-import paramiko
 
 from rbee.errors import SshFailedError
 
@@ -25,22 +21,6 @@ class Target(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.user}@{self.host}" + ("" if self.port == 22 else f":{self.port}")
-
-
-def translated(target: Target, exc: Exception) -> SshFailedError:
-    match exc:
-        case socket.gaierror() | UnicodeError():  # the latter for what no name can be
-            return failed(target, "dns", f"the name {target.host} is not known")
-        case TimeoutError():
-            return failed(target, "timeout", "timeout")
-        case OSError(errno=errno.ECONNREFUSED):
-            return failed(target, "refused", f"connection refused at port {target.port}")
-        case OSError():
-            return failed(target, "refused", (exc.strerror or str(exc)).lower())
-        case paramiko.SSHException() if "banner" in str(exc) or "protocol version" in str(exc):
-            return failed(target, "refused", f"what listens at port {target.port} does not speak SSH")
-        case _:
-            return failed(target, "refused", str(exc) or "the connection was closed")
 
 
 def failed(target: Target, reason: str, words: str) -> SshFailedError:

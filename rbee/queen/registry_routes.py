@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.adapters import sse, ssh
+from rbee.adapters import sse, ssh_dial
 from rbee.adapters.app import answer, body, streamed, wants_stream
 from rbee.adapters.ssh_target import Target
 from rbee.errors import NodeExistsError
@@ -140,7 +140,7 @@ async def _describe(
     pinned = known.host_key if known is not None and is_same else None
     target = Target(asked.ssh_host, asked.ssh_port, asked.ssh_user, key_path, pinned)
     say("ssh_test", f"Testing SSH connection to {asked.ssh_host}")
-    async with ssh.connect(
+    async with ssh_dial.connect(
         target,
         own_known_hosts=settings.state_dir / "known_hosts",
         accept=asked.accept_host_key,

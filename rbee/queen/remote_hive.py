@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import trio
 
 from rbee import __version__
-from rbee.adapters import ssh
+from rbee.adapters import ssh_dial
 from rbee.adapters.ssh_target import Target
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
@@ -111,7 +111,7 @@ class RemoteHive:
         seconds = self.settings.timeouts.ssh_connect
         async with AsyncExitStack() as stack:
             try:
-                opened = ssh.connect(target, own_known_hosts=known_hosts, seconds=seconds)
+                opened = ssh_dial.connect(target, own_known_hosts=known_hosts, seconds=seconds)
                 connection = await stack.enter_async_context(opened)
             except SshFailedError as exc:
                 exc.details.setdefault("node", row.node_name)

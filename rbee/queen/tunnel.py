@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters import serve, ssh
+from rbee.adapters import serve
 from rbee.errors import RbeeError, SshFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
+
+    from rbee.adapters.ssh import Connection
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ class _Attempt:
 
     def __init__(self) -> None:
         self.done = trio.Event()
-        self.connection: ssh.Connection | None = None
+        self.connection: Connection | None = None
         self.error: RbeeError | None = None
 
     @property
@@ -41,7 +43,7 @@ class Tunnel:
     `dial` opens an SSH connection; it is opened with the first use, and again after it was lost.
     """
 
-    def __init__(self, dial: Callable[[], AbstractAsyncContextManager[ssh.Connection]]) -> None:
+    def __init__(self, dial: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
         self._dial = dial
         self._urls: dict[tuple[str, int], str] = {}
         self._attempt: _Attempt | None = None
@@ -63,7 +65,7 @@ class Tunnel:
             self._nursery.start_soon(self._accept, listening, host, port)
         return found
 
-    async def connect(self) -> ssh.Connection:
+    async def connect(self) -> Connection:
         """Return the SSH connection, opened if need be. Raises SshFailedError."""
         assert self._nursery is not None
         if (attempt := self._attempt) is None or not attempt.is_of_use:

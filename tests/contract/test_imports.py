@@ -95,6 +95,17 @@ def test_infer_draws_nothing_where_there_is_no_terminal(tmp_path: Path) -> None:
     assert names & HEAVY == {"msgspec", "trio", "httpx"}
 
 
+def test_a_queen_without_other_machines_has_no_ssh() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", "import rbee.queen.daemon, sys; print('paramiko' in sys.modules)"],
+        cwd=ROOT,
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+    assert done.stdout == "False\n"
+
+
 def test_every_command_names_a_module_that_exists() -> None:
     import importlib
 

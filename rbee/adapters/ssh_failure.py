@@ -1,0 +1,32 @@
+"""Says why an SSH connection could not be made."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from typing import TYPE_CHECKING
+
+import paramiko
+
+from rbee.adapters.ssh_target import failed
+
+if TYPE_CHECKING:
+    from rbee.adapters.ssh_target import Target
+    from rbee.errors import SshFailedError
+
+
+def translated(target: Target, exc: Exception) -> SshFailedError:
+    """Return what the system or paramiko raised as an error in words."""
+    match exc:
+        case socket.gaierror() | UnicodeError():  # the latter for what no name can be
+            return failed(target, "dns", f"the name {target.host} is not known")
+        case TimeoutError():
+            return failed(target, "timeout", "timeout")
+        case OSError(errno=errno.ECONNREFUSED):
+            return failed(target, "refused", f"connection refused at port {target.port}")
+        case OSError():
+            return failed(target, "refused", (exc.strerror or str(exc)).lower())
+        case paramiko.SSHException() if "banner" in str(exc) or "protocol version" in str(exc):
+            return failed(target, "refused", f"what listens at port {target.port} does not speak SSH")
+        case _:
+            return failed(target, "refused", str(exc) or "the connection was closed")
