@@ -63,13 +63,15 @@ def make(
     random: bool = False,
     chat_template: str | None = None,
     quantised: bool = False,
+    tensors_per_file: int = 0,
 ) -> Path:
     """Write a model; `random` weights instead of the chain, for its speed rather than its text.
 
     With `quantised` the layers are in Q4_0, which llama.cpp packs anew for the processor while it loads: a model of
     some hundred megabytes then takes seconds to load, and not the blink of an eye that mapping a file takes.
+    `tensors_per_file` splits it into files named after `path` as llama.cpp names them.
     """
-    writer = gguf.GGUFWriter(path, architecture)
+    writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)
     writer.add_name("test chain")
     writer.add_context_length(context)
     writer.add_embedding_length(width)

@@ -130,6 +130,7 @@ def describe_end(returncode: int) -> str:
         "SIGKILL": "killed, perhaps because memory ran out",
         "SIGBUS": "a file that was cut while in use, or a failing disk",
         "SIGTERM": "asked to end",
+        "SIGXCPU": "it computed for longer than it may",
     }
     return f"{name} ({words[name]})" if name in words else name
 

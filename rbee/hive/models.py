@@ -61,7 +61,10 @@ async def read_header(path: Path) -> ModelHeader:
         with trio.fail_after(HEADER_SECONDS):
             done = await run()
     except trio.TooSlowError:
-        raise ModelLoadFailedError(f"the model file's header was not read in {HEADER_SECONDS} s") from None
+        raise ModelLoadFailedError(
+            f"the header of {path.name} was not read within {HEADER_SECONDS} s",
+            hint="is the disk that it is on all right?",
+        ) from None
     try:
         if done.returncode == 0:
             return msgspec.json.decode(done.stdout, type=ModelHeader)
@@ -69,4 +72,7 @@ async def read_header(path: Path) -> ModelHeader:
     except (msgspec.MsgspecError, UnicodeDecodeError):
         error = None
     reason = process.describe_end(done.returncode)
-    raise error or ModelLoadFailedError(f"the model file cannot be read: its header ended the reader ({reason})")
+    raise error or ModelLoadFailedError(
+        f"the header of {path.name} ended the process that read it ({reason}): the file is damaged, or made to do harm",
+        reason="corrupt",
+    )

@@ -305,15 +305,20 @@ def test_what_the_hub_has_not_for_us_is_an_error_of_its_own(
         assert code in events
 
 
-def test_a_split_model_is_fetched_whole(start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path) -> None:
-    parts = [tmp_path / f"big-0000{number}-of-00002.gguf" for number in (1, 2)]
-    for part in parts:
-        shutil.copy(model, part)
+def test_a_split_model_is_fetched_whole_and_loaded(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    models.make(tmp_path / "big.gguf", tensors_per_file=8)
+    parts = sorted(tmp_path.glob("big-*.gguf"))
     hub.add("bees/big", *parts)
     with start().client() as client:
         row = pulled(client, "hf:bees/big")[-1][1]
-        assert row["size_bytes"] == 2 * model.stat().st_size
-        assert row["id"] == "big-00001-of-00002"
+        assert row["size_bytes"] == sum(part.stat().st_size for part in parts)
+        assert row["id"] == "big-00001-of-00003"
+        worker = client.post("/v1/workers/spawn", json={"model_ref": "hf:bees/big"}).json()
+        eventually(lambda: [one["state"] for one in client.get("/v1/workers/list").json()["workers"]] == ["idle"])
+        client.delete(f"/v1/workers/{worker['worker_id']}")
+        eventually(lambda: client.get("/v1/workers/list").json()["workers"] == [])
         assert client.delete(f"/v1/models/{row['id']}").status_code == 204
     assert not (tmp_path / "models/hf").exists()
 

@@ -58,6 +58,49 @@ def test_what_is_no_model_is_an_error_object(tmp_path: Path, spoil: Callable[[by
     assert str(tmp_path) not in error["message"]
 
 
+def split(folder: Path) -> list[Path]:
+    """Make a model in several files, and return them in order."""
+    make(folder / "bees.gguf", tensors_per_file=8)
+    return sorted(folder.glob("bees-0*.gguf"))
+
+
+def test_a_split_model_is_described_as_one(tmp_path: Path) -> None:
+    first, *others = split(tmp_path)
+    assert first.name == "bees-00001-of-00003.gguf"
+    assert len(others) == 2
+    header, of_one = (
+        msgspec.json.decode(read(path).stdout, type=ModelHeader) for path in (first, make(tmp_path / "one.gguf"))
+    )
+    assert header == of_one
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason", "words"),
+    [
+        (lambda parts: parts[2].unlink(), "missing", "bees-00003-of-00003.gguf is not beside it"),
+        (lambda parts: parts[1].write_bytes(b"GGUF"), "corrupt", "bees-00002-of-00003.gguf is corrupt"),
+        (lambda parts: parts[1].write_bytes(parts[1].read_bytes()[:-99]), "corrupt", "00002-of-00003.gguf is cut off"),
+        (lambda parts: parts[0].rename(parts[0].with_name("bees.gguf")), "corrupt", "end in -00001-of-00003.gguf"),
+    ],
+)
+def test_a_split_model_that_is_not_whole_says_where(
+    tmp_path: Path, spoil: Callable[[list[Path]], None], reason: str, words: str
+) -> None:
+    parts = split(tmp_path)
+    spoil(parts)
+    done = read(parts[0] if parts[0].exists() else tmp_path / "bees.gguf")
+    error = msgspec.json.decode(done.stdout)["error"]
+    assert (done.returncode, error["details"]["reason"]) == (1, reason)
+    assert words in error["message"]
+
+
+def test_of_a_split_model_the_first_file_is_to_be_named(tmp_path: Path) -> None:
+    done = read(split(tmp_path)[1])
+    message = msgspec.json.decode(done.stdout)["error"]["message"]
+    assert done.returncode == 1
+    assert "is file 2 of 3 of a split model: name the first one, bees-00001-of-00003.gguf" in message
+
+
 def test_a_missing_file_is_an_error_object(tmp_path: Path) -> None:
     done = read(tmp_path / "none.gguf")
     assert done.returncode == 1

@@ -1,0 +1,145 @@
+"""Gives typed access to what stands in a GGUF file's header, by llama.cpp's own reader."""
+
+from __future__ import annotations
+
+import ctypes
+import importlib.util
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+
+from rbee.errors import ModelLoadFailedError
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+_NUMBERS: Final = {
+    0: ("u8", ctypes.c_uint8), 1: ("i8", ctypes.c_int8), 2: ("u16", ctypes.c_uint16), 3: ("i16", ctypes.c_int16),
+    4: ("u32", ctypes.c_uint32), 5: ("i32", ctypes.c_int32), 10: ("u64", ctypes.c_uint64), 11: ("i64", ctypes.c_int64),
+}  # fmt: skip
+"""`enum gguf_type` → getter's suffix and C type, for whole numbers."""
+_STRING: Final = 8
+_ARRAY: Final = 9
+_MAX_TEXT: Final = 200
+_MAX_LAYERS: Final = 4096
+"""Elements of an array of numbers that are looked at; what has one for each layer has hundreds at most."""
+
+
+class _InitParams(ctypes.Structure):
+    _fields_ = (("no_alloc", ctypes.c_bool), ("ctx", ctypes.c_void_p))
+
+
+class Tensors(NamedTuple):
+    """The number of weights, their bytes, and the least size of a file that holds them."""
+
+    parameters: int
+    size: int
+    end: int
+
+
+def libraries() -> Path:
+    """Return the folder that holds the engine's shared libraries."""
+    found = importlib.util.find_spec("llama_cpp")
+    if found is None or not found.submodule_search_locations:
+        raise ModelLoadFailedError("the engine (llama-cpp-python) is not installed", reason="engine")
+    return Path(found.submodule_search_locations[0]) / "lib"
+
+
+class GgufFile:
+    """An open header; `with` frees its memory. A hostile file may end the process.
+
+    Raises ModelLoadFailedError whose `reason` is `missing`, `not_gguf` or `corrupt`.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            with path.open("rb") as file:
+                magic = file.read(4)
+            self.size = path.stat().st_size
+        except OSError as exc:
+            raise ModelLoadFailedError(
+                f"the model file {path.name} could not be read: {exc.strerror}", reason="missing"
+            ) from exc
+        if magic != b"GGUF":
+            raise ModelLoadFailedError(f"{path.name} is not a GGUF file", reason="not_gguf")
+        self._base = library()
+        # The reader aborts when it is asked for a value of another type than the file has: `find` comes first.
+        context = self._base.gguf_init_from_file(bytes(path), _InitParams(True, None))
+        if not context:
+            raise ModelLoadFailedError(f"the header of {path.name} is corrupt or cut off", reason="corrupt")
+        self._context = ctypes.c_void_p(context)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._call("gguf_free", None)
+
+    def _call(self, name: str, result: Any, *arguments: Any) -> Any:
+        function = getattr(self._base, name)
+        function.restype = result
+        return function(self._context, *arguments)
+
+    def find(self, key: str) -> tuple[ctypes.c_int64, int] | None:
+        """Return where a key stands, and the type of its value."""
+        found = self._call("gguf_find_key", ctypes.c_int64, key.encode())
+        if found < 0:
+            return None
+        place = ctypes.c_int64(found)
+        return place, self._call("gguf_get_kv_type", ctypes.c_int, place)
+
+    def number(self, key: str) -> int | None:
+        """Return a whole number; of an array the largest, since some models give one for each layer."""
+        if (found := self.find(key)) is None:
+            return None
+        place, kind = found
+        if kind in _NUMBERS:
+            suffix, result = _NUMBERS[kind]
+            return int(self._call(f"gguf_get_val_{suffix}", result, place))
+        if kind == _ARRAY and (element := _NUMBERS.get(self._call("gguf_get_arr_type", ctypes.c_int, place))):
+            data = self._call("gguf_get_arr_data", ctypes.POINTER(element[1]), place)
+            return max(data[: min(self.length(key) or 0, _MAX_LAYERS)], default=None)
+        return None
+
+    def length(self, key: str) -> int | None:
+        """Return the number of elements of an array."""
+        if (found := self.find(key)) is None or found[1] != _ARRAY:
+            return None
+        return int(self._call("gguf_get_arr_n", ctypes.c_size_t, found[0]))
+
+    def text(self, key: str) -> str | None:
+        """Return a short text without control characters: it may be shown on a terminal."""
+        if (found := self.find(key)) is None or found[1] != _STRING:
+            return None
+        raw = self._call("gguf_get_val_str", ctypes.c_char_p, found[0])[: 4 * _MAX_TEXT].decode("utf-8", "replace")
+        return "".join(letter if letter.isprintable() else "�" for letter in raw[:_MAX_TEXT])
+
+    def tensors(self) -> Tensors:
+        """Add up the weights that the header tells of."""
+        parameters = total = 0
+        end = start = int(self._call("gguf_get_data_offset", ctypes.c_size_t))
+        for number in range(self._call("gguf_get_n_tensors", ctypes.c_int64)):
+            place = ctypes.c_int64(number)
+            extents = self._call("gguf_get_tensor_ne", ctypes.POINTER(ctypes.c_int64), place)
+            parameters += extents[0] * extents[1] * extents[2] * extents[3]
+            size = self._call("gguf_get_tensor_size", ctypes.c_size_t, place)
+            total += size
+            end = max(end, start + self._call("gguf_get_tensor_offset", ctypes.c_size_t, place) + size)
+        return Tensors(parameters, total, end)
+
+
+def library() -> ctypes.CDLL:
+    """Load what knows the format; a small part of the engine."""
+    # Else ggml, in an uncaught exception, starts a debugger on this process: seconds, and its memory in a log.
+    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
+    base = ctypes.CDLL(str(libraries() / "libggml-base.so.0"))
+    # Without this the reader's complaints go to stderr; the reason it gives is a line of C++ for nobody.
+    base.ggml_log_set(_silence, None)
+    base.gguf_init_from_file.restype = ctypes.c_void_p
+    base.gguf_init_from_file.argtypes = (ctypes.c_char_p, _InitParams)
+    return base
+
+
+_silence: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
