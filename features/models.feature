@@ -27,6 +27,24 @@ Feature: Models of the Hugging Face hub
     And the hub was not asked again
     And the worker is idle, and runs the file that the row names
 
+  @s15
+  Scenario: What is in the catalogue needs no hub
+    Given the hub holds M
+    And the user has run infer with M
+    And the hub cannot be reached
+    When the user runs infer with M and 20 tokens
+    Then it exits with 0
+    And stdout holds the 20 tokens that M gives
+
+  Scenario: What is in the user's Hugging Face cache needs no hub
+    Given the hub cannot be reached
+    And the user's Hugging Face cache has M
+    When the user runs infer with M and 20 tokens
+    Then it exits with 0
+    And stdout holds the 20 tokens that M gives
+    And stderr says "The hub is out of reach"
+    And stderr says "tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf is in the Hugging Face cache of this node"
+
   @s16
   Scenario: A download tells its progress
     Given the hub holds M, and sends it in a second

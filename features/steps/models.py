@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import wait_until
+from features.lab.machine import free_port, wait_until
 from features.lab.terminal import run_on_terminal
 from features.steps.streams import events
 from tests import models, tinyllama
 from tests.hub import Fault, Hub
+from tests.hub_cache import store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -86,6 +87,16 @@ def _resets_later(hub: Hub, small_model: Path) -> None:
     rate = small_model.stat().st_size * FORTY
     hub.then(Fault(reset=FORTY, rate=rate))
     hub.fault = Fault(rate=rate)
+
+
+@given("the hub cannot be reached")
+def _no_hub(machine: Machine) -> None:
+    machine.env["HF_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
+
+
+@given("the user's Hugging Face cache has M")
+def _cached(machine: Machine, small_model: Path) -> None:
+    store(machine.home / ".cache/huggingface/hub", REPOSITORY, small_model.name, small_model.read_bytes())
 
 
 @given("the user has run infer with M")

@@ -1,7 +1,6 @@
-"""Asks the Hugging Face hub which files a repository holds, and looks for them in the user's own cache of it.
+"""Asks the Hugging Face hub which files a repository holds.
 
-The interface is that of huggingface_hub: `/api/models/REPO?blobs=true` and `/REPO/resolve/REVISION/FILE`; the layout of
-the cache is documented at https://huggingface.co/docs/huggingface_hub/guides/manage-cache.
+The interface is that of huggingface_hub: `/api/models/REPO?blobs=true` and `/REPO/resolve/REVISION/FILE`.
 """
 
 from __future__ import annotations
@@ -18,10 +17,8 @@ from rbee.errors import DownloadFailedError, ModelAccessDeniedError
 from rbee.wire import hub as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from rbee.adapters.web import Web
-    from rbee.wire.hub import HubFile, Repository
+    from rbee.wire.hub import Repository
 
 ENDPOINT: Final = "https://huggingface.co"
 
@@ -37,7 +34,7 @@ def token() -> str | None:
     Raises ModelAccessDeniedError for what can be no token.
     """
     if not (found := os.environ.get("HF_TOKEN", "").strip()):
-        path = Path(os.environ.get("HF_TOKEN_PATH") or _home() / "token").expanduser()
+        path = Path(os.environ.get("HF_TOKEN_PATH") or home() / "token").expanduser()
         try:
             found = path.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError):
@@ -47,7 +44,8 @@ def token() -> str | None:
     return found or None
 
 
-def _home() -> Path:
+def home() -> Path:
+    """Return the folder of the hub's own tools."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
     return Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser()
 
@@ -64,29 +62,3 @@ def files(web: Web, repository: str) -> Repository:
 def address(repository: Repository, file: str) -> str:
     """Return where a file is fetched."""
     return f"{endpoint()}/{quote(repository.name)}/resolve/{quote(repository.revision, safe='')}/{quote(file)}"
-
-
-def cached(repository: Repository, wanted: Sequence[HubFile]) -> list[Path] | None:
-    """Return the files in the user's own cache of the hub, all of them from one snapshot, or None."""
-    hub = Path(os.environ.get("HF_HUB_CACHE") or _home() / "hub").expanduser()
-    folder = hub / f"models--{repository.name.replace('/', '--')}" / "snapshots"
-    for snapshot in (folder / repository.revision, *_folders(folder)):
-        if all(_is_in(snapshot, file) for file in wanted):
-            return [snapshot / file.name for file in wanted]
-    return None
-
-
-def _is_in(snapshot: Path, file: HubFile) -> bool:
-    path = snapshot / file.name
-    try:
-        # The cache names its blobs by the hash, which vouches for the content without reading it.
-        return path.stat().st_size == file.size and file.sha256 in (None, path.resolve().name)
-    except OSError:
-        return False
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder.iterdir())
-    except OSError:
-        return []

@@ -137,9 +137,9 @@ class Library:
         finally:
             job.stop()
         log.info("%s is here: %s, %d bytes", ref, provided.path.name, provided.size)
-        if (row := await self.catalogue.of_file(ref, provided.path)) is not None:
+        if (row := await self.catalogue.of_file(provided.ref, provided.path)) is not None:
             return row
-        return await self.catalogue.add(ref, provided.variant, provided.path, provided.size, provided.sha256)
+        return await self.catalogue.add(provided.ref, provided.variant, provided.path, provided.size, provided.sha256)
 
 
 def _measured(path: Path) -> Located:

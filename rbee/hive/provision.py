@@ -11,9 +11,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
-from rbee.adapters import fetch, host, hub
+from rbee.adapters import fetch, host, hub, hub_cache
 from rbee.adapters.web import BrokenError, Web
-from rbee.errors import DownloadFailedError
+from rbee.errors import DownloadFailedError, InvalidRequestError, ModelNotFoundError
 from rbee.hive import catalogue, variant
 from rbee.wire.common import Narration
 from rbee.wire.download import Downloading, Retrying, Verifying
@@ -36,8 +36,12 @@ MEGABYTE: Final = 1_000_000
 
 
 class Provided(NamedTuple):
-    """A model on the disk: its first file, the size of all of them, the first one's hash, what it was chosen by."""
+    """A model on the disk: its first file, the size of all of them, the first one's hash, what it was chosen by.
 
+    `ref` is the reference that means this model for good.
+    """
+
+    ref: ModelRef
     path: Path
     size: int
     sha256: str | None
@@ -88,24 +92,28 @@ class Provision:
             with self._lock:
                 self._web = web
                 self._check()
-            repository = self._ask(web)
-            choice = variant.choose(self._ref, repository.files)
-            if (cached := hub.cached(repository, choice.files)) is not None:
-                human = f"{self._ref} is in the Hugging Face cache of this node"
-                self._say("cache", human)
-                return Provided(cached[0], choice.size, choice.files[0].sha256, choice.variant)
-            return self._download(web, repository, choice)
+            found = self._ask(web)
+            if isinstance(found, Provided):
+                return found
+            choice = variant.choose(self._ref, found.files)
+            if (cached := hub_cache.find(found, choice.files)) is not None:
+                self._say("cache", f"{self._ref} is in the Hugging Face cache of this node")
+                return _provided(self._ref, cached[0], choice)
+            return self._download(web, found, choice)
 
-    def _ask(self, web: Web) -> Repository:
+    def _ask(self, web: Web) -> Repository | Provided:
+        """Return what the hub has; where it is out of reach, the model from the user's own cache of it."""
         delays = self._settings.timeouts.download_delays
         for attempt, delay in enumerate((*delays, None), 1):
             try:
                 return hub.files(web, self._ref.reference)
             except BrokenError as exc:
+                if attempt == 1 and not self._stopped.is_set() and (kept := self._from_cache(exc)) is not None:
+                    return kept
                 if self._stopped.is_set() or delay is None:
                     raise DownloadFailedError(
                         f"the hub could not be asked for {self._ref}: {exc}, after {attempt} attempts",
-                        hint="look at the network of the node; models that are on it already need no hub",
+                        hint=f"look at the network of the node; {self._needing_no_hub()}",
                         attempts=attempt,
                         reason=str(exc),
                     ) from exc
@@ -113,6 +121,34 @@ class Provision:
                 self._stopped.wait(delay)
                 self._check()
         raise AssertionError
+
+    def _from_cache(self, reason: BrokenError) -> Provided | None:
+        """Return the model as the user's own cache of the hub has it, by the rules that choose among the hub's files.
+
+        Not what the hub would give where it means the only one there is: then its own name is what it is known by.
+        """
+        for repository in hub_cache.repositories(self._ref.reference):
+            try:
+                choice = variant.choose(self._ref, repository.files)
+            except (ModelNotFoundError, InvalidRequestError):
+                continue
+            if (paths := hub_cache.find(repository, choice.files)) is not None:
+                name = choice.files[0].name
+                human = f"The hub is out of reach ({reason}); {name} is in the Hugging Face cache of this node"
+                self._say("cache", human)
+                is_sure = self._ref.variant is not None or choice.variant == variant.DEFAULT_VARIANT
+                return _provided(self._ref if is_sure else self._ref._replace(variant=name), paths[0], choice)
+        return None
+
+    def _needing_no_hub(self) -> str:
+        kept = {
+            f"{self._ref.provider}:{self._ref.reference}/{files[0].name}"
+            for repository in hub_cache.repositories(self._ref.reference)
+            for files in variant.group(repository.files).values()
+        }
+        if kept:
+            return f"its Hugging Face cache has {', '.join(sorted(kept))}, which needs no hub"
+        return "models that are on it already need no hub"
 
     def _download(self, web: Web, repository: Repository, choice: Choice) -> Provided:
         folder = catalogue.folder_of(self._models_dir, repository.name)
@@ -130,8 +166,7 @@ class Provision:
         if missing:
             seconds = time.monotonic() - started
             self._say("download_complete", f"Downloaded {self._ref} in {seconds:.1f} s")
-        first = choice.files[0]
-        return Provided(folder / first.name, choice.size, first.sha256, choice.variant)
+        return _provided(self._ref, folder / choice.files[0].name, choice)
 
     def _fetch_one(self, web: Web, url: str, to: Path, file: HubFile) -> None:
         resource = fetch.Resource(url, file.size, file.sha256)
@@ -187,6 +222,10 @@ class Provision:
 
     def _say(self, action: str, human: str) -> None:
         self._tell(Narration(actor="model-provisioner", action=action, target=str(self._ref), human=human))
+
+
+def _provided(ref: ModelRef, path: Path, choice: Choice) -> Provided:
+    return Provided(ref, path, choice.size, choice.files[0].sha256, choice.variant)
 
 
 def _is_there(path: Path, file: HubFile) -> bool:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rbee.adapters import hub as adapter
+from rbee.adapters import hub_cache
 from rbee.adapters.web import Web
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 from rbee.wire.hub import HubFile, Repository
 from tests.hub import REVISION, Hub
+from tests.hub_cache import store as cached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -80,37 +81,47 @@ def test_a_token_that_is_none_is_refused_and_not_shown(hub: Hub, token: str, mon
 
 
 def store(home: Path, name: str, content: bytes, sha256: str, snapshot: str = REVISION) -> Path:
-    """Put a file into the cache as huggingface_hub does: a blob named by its hash, and a link to it."""
-    folder = home / ".cache" / "huggingface" / "hub" / "models--bees--model"
-    blob, link = folder / "blobs" / sha256, folder / "snapshots" / snapshot / name
-    blob.parent.mkdir(parents=True, exist_ok=True)
-    link.parent.mkdir(parents=True, exist_ok=True)
-    blob.write_bytes(content)
-    link.symlink_to(os.path.relpath(blob, link.parent))
-    return link
+    cache = home / ".cache" / "huggingface" / "hub"
+    return cached(cache, "bees/model", name, content, sha256=sha256, revision=snapshot)
 
 
 @pytest.mark.parametrize("snapshot", [REVISION, "f" * 40])
 def test_a_file_in_the_users_cache_is_found_under_its_name(hub: Hub, tmp_path: Path, snapshot: str) -> None:
     found = ask(hub, "bees/model")
     model = found.files[0]
-    assert adapter.cached(found, [model]) is None
+    assert hub_cache.find(found, [model]) is None
     link = store(tmp_path, "m.gguf", b"GGUF" * 100, str(model.sha256), snapshot)
-    assert adapter.cached(found, [model]) == [link]
+    assert hub_cache.find(found, [model]) == [link]
 
 
 def test_another_file_of_that_name_is_not_taken(hub: Hub, tmp_path: Path) -> None:
     found = ask(hub, "bees/model")
     store(tmp_path, "m.gguf", b"GGUF" * 100, "0" * 64)
-    assert adapter.cached(found, found.files[:1]) is None
+    assert hub_cache.find(found, found.files[:1]) is None
     store(tmp_path, "short.gguf", b"GGUF", "1" * 64)
-    assert adapter.cached(found, [HubFile("short.gguf", 5, None)]) is None
+    assert hub_cache.find(found, [HubFile("short.gguf", 5, None)]) is None
 
 
 def test_a_split_model_is_taken_only_whole(hub: Hub, tmp_path: Path) -> None:
     found = ask(hub, "bees/model")
     parts = [HubFile(f"p-0000{number}-of-00002.gguf", 4, str(number) * 64) for number in (1, 2)]
     first = store(tmp_path, parts[0].name, b"GGUF", str(parts[0].sha256))
-    assert adapter.cached(found, parts) is None
+    assert hub_cache.find(found, parts) is None
     second = store(tmp_path, parts[1].name, b"GGUF", str(parts[1].sha256))
-    assert adapter.cached(found, parts) == [first, second]
+    assert hub_cache.find(found, parts) == [first, second]
+
+
+def test_without_the_hub_the_cache_is_listed_its_main_branch_first(hub: Hub, tmp_path: Path) -> None:
+    assert list(hub_cache.repositories("bees/model")) == []
+    store(tmp_path, "m.gguf", b"GGUF" * 100, "1" * 64, "c" * 40)
+    store(tmp_path, "deep/m.gguf", b"GGUF", "2" * 64, "a" * 40)
+    store(tmp_path, "m.gguf", b"GGUF" * 2, "no-hash", "b" * 40)  # the last one is what `main` means
+    store(tmp_path, "README.md", b"bees", "3" * 64, "b" * 40)
+    gone = store(tmp_path, "gone.gguf", b"bees", "4" * 64, "b" * 40)
+    gone.resolve().unlink()
+    assert list(hub_cache.repositories("bees/model")) == [
+        Repository("bees/model", "b" * 40, [HubFile("m.gguf", 8, None)]),
+        Repository("bees/model", "a" * 40, [HubFile("deep/m.gguf", 4, "2" * 64)]),
+        Repository("bees/model", "c" * 40, [HubFile("m.gguf", 400, "1" * 64)]),
+    ]
+    assert hub.asked == []

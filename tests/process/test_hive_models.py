@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import threading
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests import models
 from tests.hub import Fault, Hub
+from tests.hub_cache import store
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     import httpx
 
@@ -256,14 +256,8 @@ def test_a_file_that_somebody_removed_is_fetched_again(start: Callable[..., Daem
 def test_a_file_in_the_users_own_cache_is_used_where_it_is(
     start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
 ) -> None:
-    cache = tmp_path / "hf-cache" / "models--bees--model"
-    file = hub.repositories["bees/model"].files[FILE]
-    blob, link = cache / "blobs" / file.sha256, cache / "snapshots" / ("a" * 40) / FILE
-    blob.parent.mkdir(parents=True)
-    link.parent.mkdir(parents=True)
-    shutil.copy(model, blob)
-    link.symlink_to(Path("../..") / "blobs" / file.sha256)
-    daemon = start(HF_HUB_CACHE=str(cache.parent))
+    link = store(tmp_path / "hf-cache", "bees/model", FILE, model.read_bytes(), revision="a" * 40)
+    daemon = start(HF_HUB_CACHE=str(tmp_path / "hf-cache"))
     with daemon.client() as client:
         assert pulled(client)[-1][1]["local_path"] == str(link)
         assert client.delete("/v1/models/model.Q4_K_M").status_code == 204
