@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
@@ -18,6 +18,13 @@ if TYPE_CHECKING:
     from rbee.wire.progress import Told
 
     Tell = Callable[[Told], None]
+
+PAUSES: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.0)
+"""Seconds before an order is placed once more: the first time at once, then with more and more patience.
+
+What its hive answers and what the event stream shows may differ for a while, and a hive that ends takes its time: who
+asks without a pause asks thousands of times.
+"""
 
 
 class Placed(NamedTuple):
@@ -42,10 +49,15 @@ class Order:
         self.is_given_up = False
         self.successor_by: float | None = None
         self.result: Placed | RbeeError = InternalError("the queen ended")
+        self._pauses = iter(PAUSES)
 
     def settle(self, result: Placed | RbeeError) -> None:
         self.result = result
         self.done.set()
+
+    def next_pause(self) -> float:
+        """Return how long to wait before it is placed once more."""
+        return next(self._pauses, PAUSES[-1])
 
 
 class Visit:

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 SUCCESSION_SECONDS: Final = 60.0
 """For a hive that shuts down to be gone: it lets running requests end first."""
-SUCCESSION_PAUSE: Final = 0.5
 LOST_SECONDS: Final = 1.0
 """For a hive to be gone that was there when it was looked for, and does not answer: it may be about to end."""
 
@@ -66,16 +65,15 @@ class Placing:
     async def run(self) -> None:
         """Place orders until cancelled; whoever waits then is told that the queen shuts down."""
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._view.run, self._hear)
+            async with trio.open_nursery() as self._nursery:
+                self._nursery.start_soon(self._view.run, self._hear)
                 while True:
-                    now = trio.current_time()
-                    lapse = self._queue.promises.due(now) if self._queue.waiters else None
+                    lapse = self._queue.promises.due()
                     messages: list[Message] = []
                     with trio.move_on_at(math.inf if lapse is None else lapse):
                         messages.append(await self._inbox.receive())
                     for message in messages:
-                        await self._take(message, nursery)
+                        await self._take(message)
                     self._dispatch()
         finally:
             waiting = [order for start in self._starting.values() for order in start.waiting]
@@ -96,13 +94,13 @@ class Placing:
                 if isinstance(message, Order | Visit):
                     yield message
 
-    async def _take(self, message: Message, nursery: trio.Nursery) -> None:
+    async def _take(self, message: Message) -> None:
         match message:
             case Order(is_given_up=True):
                 pass
             case Order():
                 self._current = message
-                await self._handle(message, nursery)
+                await self._handle(message)
                 self._current = None
             case GivenUp(order=order):
                 self._queue.remove(order)
@@ -120,7 +118,7 @@ class Placing:
             case _:
                 self._queue.see(message, trio.current_time())
 
-    async def _handle(self, order: Order, nursery: trio.Nursery) -> None:
+    async def _handle(self, order: Order) -> None:
         if (start := self._starting.get(order.wanted)) is not None:
             start.join(order)
             return
@@ -141,9 +139,9 @@ class Placing:
         if found is None:
             scope = trio.CancelScope()
             start = self._starting[order.wanted] = Starting(order, scope.cancel)
-            nursery.start_soon(self._start, url, order.wanted, start, scope)
+            self._nursery.start_soon(self._start, url, order.wanted, start, scope)
         elif (free := self._queue.choose(rows, order.wanted, now)) is not None:
-            self._queue.promises.make(free, now)
+            self._queue.promise(free, now)
             self._settle_at(order, free)
         elif order.wait:
             self._let_wait(order)
@@ -173,7 +171,7 @@ class Placing:
             order.tell(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
         is_between = isinstance(error, DrainingError | ConnectionTimeoutError)
         if is_between and order.successor_by is not None and now < order.successor_by:
-            self._send.send_nowait(order)
+            self._put_back(order)
         else:
             order.settle(error)
 
@@ -211,6 +209,16 @@ class Placing:
         """Place orders anew, whose workers or hive have gone."""
         for order in list(orders):
             self._queue.remove(order)
+            self._put_back(order)
+
+    def _put_back(self, order: Order) -> None:
+        self._nursery.start_soon(self._return, order, order.next_pause())
+
+    async def _return(self, order: Order, pause: float) -> None:
+        try:
+            await trio.sleep(pause)
+        finally:
+            # When the queen ends, too: it is told with the others then.
             order.patience.deadline = math.inf
             self._send.send_nowait(order)
 
@@ -221,8 +229,6 @@ class Placing:
                 result = await asking.start_worker(self._hive, url, wanted, start.tell)
             except RbeeError as exc:
                 result = exc
-                if isinstance(exc, DrainingError):
-                    await trio.sleep(SUCCESSION_PAUSE)
         self._send.send_nowait(Started(wanted, result))
 
     def _settle_start(self, started: Started) -> None:

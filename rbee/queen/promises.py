@@ -23,17 +23,23 @@ class Promises:
     def __init__(self) -> None:
         self._until: dict[str, list[float | None]] = {}
 
-    def make(self, row: WorkerRow, now: float) -> None:
-        """Promise one slot of a worker; while it loads, nobody can take it, and the promise stays."""
-        promised = self._until.setdefault(row.id, [])
-        promised[:] = [until for until in promised if until is None or until > now]
-        promised.append(None if row.state == "loading" else now + PROMISE_SECONDS)
+    def make(self, row: WorkerRow, now: float, *, is_shown: bool = True) -> None:
+        """Promise one slot of a worker; while it loads, nobody can take it, and the promise stays.
+
+        That is so only where the hive's event stream has shown the worker, and so will tell its end (`is_shown`). Of
+        one that an answer alone has named nothing more may ever be heard, as when it starts and ends between two
+        events: until it is shown, the promise lapses like any other.
+        """
+        stays = row.state == "loading" and is_shown
+        self._until.setdefault(row.id, []).append(None if stays else now + PROMISE_SECONDS)
 
     def see(self, before: WorkerRow | None, row: WorkerRow, now: float) -> None:
         """Take note of a worker's new state: a slot that was taken is promised no longer."""
         if (promised := self._until.get(row.id)) is None:
             return
-        if row.state != "loading":
+        if row.state == "loading":
+            promised[:] = [None] * len(promised)
+        else:
             promised[:] = [now + PROMISE_SECONDS if until is None else until for until in promised]
         taken = _busy(row) - (_busy(before) if before is not None else 0)
         del promised[: max(0, taken)]
@@ -47,15 +53,23 @@ class Promises:
         for gone in [worker_id for worker_id in self._until if worker_id not in worker_ids]:
             self.forget(gone)
 
+    def lapse(self, now: float) -> None:
+        """Drop what has not been taken up in time."""
+        for worker_id, promised in list(self._until.items()):
+            promised[:] = [until for until in promised if until is None or until > now]
+            if not promised:
+                del self._until[worker_id]
+
     def free(self, row: WorkerRow, now: float) -> int:
         """Return how many slots of the worker may still be promised."""
         shown = row.slots_total if row.state == "loading" else row.slots_available
         return shown - sum(until is None or until > now for until in self._until.get(row.id, ()))
 
-    def due(self, now: float) -> float | None:
+    def due(self) -> float | None:
         """Return when the next promise lapses."""
-        lapses = [until for promised in self._until.values() for until in promised if until is not None and until > now]
-        return min(lapses, default=None)
+        return min(
+            (until for promised in self._until.values() for until in promised if until is not None), default=None
+        )
 
 
 def _busy(row: WorkerRow) -> int:

@@ -81,8 +81,13 @@ class Queue(Generic[W]):
         """Return the best worker that has a slot left for `wanted`."""
         return next((row for row in fitting(rows, wanted) if self.promises.free(row, now) > 0), None)
 
+    def promise(self, row: WorkerRow, now: float) -> None:
+        """Promise a slot of a worker that an answer of the hive has named."""
+        self.promises.make(row, now, is_shown=row.id in self.rows)
+
     def turns(self, now: float) -> list[Turn[W]]:
         """Take out the requests whose turn it is now, and promise them their slots."""
+        self.promises.lapse(now)
         if not self.is_seen:
             return []
         rows, turns = list(self.rows.values()), list[Turn[W]]()

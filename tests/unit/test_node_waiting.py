@@ -47,6 +47,8 @@ class Hive:
         self.rows = list(rows)
         self.heard: Callable[[Any], None] | None = None
         self.started = 0
+        self.asked = 0
+        self.shown: list[WorkerRow] | None = None
         self.is_cut = trio.Event()
 
     async def find(self) -> str:
@@ -61,11 +63,12 @@ class Hive:
 
     async def workers(self) -> WorkerList:
         await trio.lowlevel.checkpoint()
+        self.asked += 1
         return WorkerList(workers=list(self.rows))
 
     async def follow(self, heard: Callable[[Any], None]) -> None:
         self.heard = heard
-        heard(await self.workers())
+        heard(WorkerList(workers=self.rows if self.shown is None else self.shown))
         await self.is_cut.wait()
 
     async def spawn(self, request: object, tell: object) -> SpawnReply:
@@ -211,14 +214,48 @@ async def test_a_cut_stream_is_taken_up_again_and_nobody_is_forgotten(autojump_c
             assert lab.placed == [("a", "w")]
 
 
-async def test_who_waits_is_told_when_the_queen_ends() -> None:
+async def test_who_waits_for_what_the_stream_does_not_show_asks_with_pauses(autojump_clock: MockClock) -> None:
+    """The stream may be late: the hive names a busy worker, and its events know of none."""
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            hive = Hive(row(1))
+            hive.shown = []
+            lab = Lab(hive, nursery)
+            await lab.ask("a", 60)
+            await trio.sleep(10)
+            assert lab.placed == []
+            assert 5 <= hive.asked <= 20
+            hive.show(row(0))
+            await trio.sleep(1.5)
+            assert lab.placed == [("a", "w")]
+
+
+async def test_who_waits_for_what_the_stream_does_not_show_is_told_when_the_time_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            hive = Hive(row(1))
+            hive.shown = []
+            lab = Lab(hive, nursery)
+            await lab.ask("a", 3.3)
+            await trio.sleep(3.2)
+            assert lab.errors == {}
+            await trio.sleep(0.2)
+            assert "3.3 s" in str(lab.errors["a"])
+
+
+@pytest.mark.parametrize("shown", [None, []], ids=["in line", "before another try"])
+async def test_who_waits_is_told_when_the_queen_ends(shown: list[WorkerRow] | None, autojump_clock: MockClock) -> None:
     async with trio.open_nursery() as callers, trio.open_nursery() as nursery:
-        lab = Lab(Hive(row(1)), nursery)
+        hive = Hive(row(1))
+        hive.shown = shown
+        lab = Lab(hive, nursery)
 
         async def order() -> None:
             with pytest.raises(DrainingError):
                 await lab.node.place(WANTED, lambda _: None, 60)
 
         callers.start_soon(order)
-        await trio.testing.wait_all_tasks_blocked()
+        await trio.sleep(5)
         nursery.cancel_scope.cancel()

@@ -84,7 +84,7 @@ def test_a_promise_that_is_not_taken_up_lapses() -> None:
     queue = waiting("a", "b")
     one = row("busy", 1)
     turns(queue, 0, one)
-    assert queue.promises.due(0) == PROMISE_SECONDS
+    assert queue.promises.due() == PROMISE_SECONDS
     assert [turn.waiter.name for turn in turns(queue, PROMISE_SECONDS, one)] == ["b"]
 
 
@@ -93,10 +93,28 @@ def test_the_slots_of_a_worker_that_loads_are_promised_until_it_has_loaded() -> 
     loading = row("loading")
     assert [turn.waiter.name for turn in turns(queue, 0, loading)] == ["a", "b"]
     assert turns(queue, 1000, loading) == []
-    assert queue.promises.due(1000) is None
+    assert queue.promises.due() is None
     idle = row("idle")
     assert turns(queue, 1000, idle) == []
-    assert queue.promises.due(1000) == 1000 + PROMISE_SECONDS
+    assert queue.promises.due() == 1000 + PROMISE_SECONDS
+
+
+def test_a_slot_of_a_worker_that_is_named_but_never_shown_is_not_promised_for_ever() -> None:
+    """It may start and end between two events of a stream that is late."""
+    queue = waiting()
+    queue.see(WorkerList(workers=[]), 0)
+    queue.promise(row("loading", id="never shown"), 0)
+    assert queue.promises.due() == PROMISE_SECONDS
+    queue.turns(PROMISE_SECONDS)
+    assert queue.promises.due() is None
+
+
+def test_a_slot_that_was_promised_before_its_worker_was_shown_stays_promised_while_that_loads() -> None:
+    queue = waiting("a")
+    queue.see(WorkerList(workers=[]), 0)
+    queue.promise(row("loading", total=1), 0)
+    assert turns(queue, PROMISE_SECONDS / 2, row("loading", total=1)) == []
+    assert turns(queue, 1000, row("loading", total=1)) == []
 
 
 def test_who_waits_for_a_worker_that_has_gone_is_placed_anew() -> None:
@@ -139,7 +157,7 @@ def test_what_is_gone_is_forgotten() -> None:
     promises.make(row(), 0)
     promises.forget("w")
     assert promises.free(row(), 0) == 2
-    assert promises.due(0) is None
+    assert promises.due() is None
 
 
 @given(
