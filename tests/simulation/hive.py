@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rbee.adapters.process import Identity
     from rbee.hive.effects import Effect
     from rbee.hive.loop import Work
-    from rbee.hive.pool import Limits
+    from rbee.hive.pool import Limits, Pool
     from rbee.wire.hive import ReadyCallback, SpawnRequest, WorkerList
     from tests.simulation.network import Network, Send
     from tests.simulation.world import World
@@ -30,14 +30,12 @@ HIVE_URL: Final = "http://node:9200"
 class WatchedHive(Hive):
     """The product's hive, with its decisions written down and counted."""
 
-    def __init__(self, process: Process, limits: Limits, machine: Machine, transact: Any) -> None:
+    def __init__(self, process: HiveProcess, limits: Limits, machine: Machine, transact: Any) -> None:
         super().__init__(limits, machine, transact)
         self._process = process
-        self._answers_given: set[str] = set()
-        self._launched: set[str] = set()
 
     @property
-    def pool(self) -> Any:
+    def pool(self) -> Pool:
         return self._pool
 
     def _perform(self, effects: list[Effect]) -> None:
@@ -49,15 +47,10 @@ class WatchedHive(Hive):
             if kind not in ("Keep", "CheckHealth"):
                 trace.add(self._process.name, f"{kind} {trace.name(worker.id)} ({worker.phase})")
             if isinstance(effect, Answer):
-                self._once(self._answers_given, worker.id, "is answered")
+                self._process.once("answered", worker.id)
             if isinstance(effect, Launch):
-                self._once(self._launched, worker.id, "is launched")
+                self._process.once("launched", worker.id)
         super()._perform(effects)
-
-    def _once(self, seen: set[str], worker_id: str, what: str) -> None:
-        if worker_id in seen:
-            raise Violation(f"the start of {self._process.world.trace.name(worker_id)} {what} twice")
-        seen.add(worker_id)
 
 
 class HiveProcess(Process):
@@ -68,6 +61,7 @@ class HiveProcess(Process):
         self.limits = limits
         self.answers = trio.Event()
         self.hive: WatchedHive | None = None
+        self._done: set[tuple[str, str]] = set()
         self._network = network
         self._registry = registry
         self._chance = world.chance(self.name)
@@ -86,10 +80,14 @@ class HiveProcess(Process):
             self.hive.forget(worker_id)
         self.listen(HIVE_URL)
         self.answers.set()
+        if every := self.world.faults.hive_deaf_every:
+            self.nursery.start_soon(self.grow_deaf, self._chance, every)
         self.world.trace.add(
             self.name, f"answers; adopts {', '.join(worker.id for worker in known.surviving) or 'nobody'}"
         )
         await self.hive.run()
+        self.stop_listening()
+        await trio.sleep(self._chance.uniform(0, 0.5))
         return "exit code 0"
 
     def _is_running(self, identity: Identity) -> bool:
@@ -108,6 +106,12 @@ class HiveProcess(Process):
             result = work(self._registry)
         await trio.sleep(self._chance.choice((0, 0, 0.01)))
         return result
+
+    def once(self, what: str, worker_id: str) -> None:
+        """Note what may happen to a worker's start only once."""
+        if (what, worker_id) in self._done:
+            raise Violation(f"the start of {self.world.trace.name(worker_id)} is {what} twice")
+        self._done.add((what, worker_id))
 
     def stop(self) -> None:
         """Begin its end, as a signal does."""

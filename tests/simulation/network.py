@@ -12,6 +12,7 @@ from rbee.adapters.http import SHORT_CALL_DELAYS
 from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError, from_body, to_body
 
 if TYPE_CHECKING:
+    import random
     from collections.abc import Awaitable, Callable
 
     from tests.simulation.world import Process, World
@@ -49,6 +50,33 @@ class _Handling:
                 self.is_whole = True
         finally:
             self.answered.set()
+
+
+class _Stalls:
+    """When a stream carries nothing for a while, as where its packets are lost; calls, on connections of their own, do.
+
+    What was sent meanwhile comes afterwards, in order.
+    """
+
+    def __init__(self, world: World, chance: random.Random) -> None:
+        self._world = world
+        self._chance = chance
+        self._begin, self._end = self._draw()
+
+    def _draw(self) -> tuple[float, float]:
+        if not (every := self._world.faults.stalled_every):
+            return math.inf, math.inf
+        begin = trio.current_time() + self._chance.expovariate(1 / every)
+        return begin, begin + self._chance.choice((1, 5, 20, 60))
+
+    async def wait(self, heard_at: float) -> None:
+        """Return once what has been sent comes through. Raises StreamLostError where that takes too long."""
+        while trio.current_time() >= self._begin:
+            with trio.move_on_at(min(self._end, heard_at + STREAM_SILENCE)):
+                await self._world.calmed.wait()
+            if trio.current_time() >= heard_at + STREAM_SILENCE:
+                raise StreamLostError("timeout")
+            self._begin, self._end = self._draw()
 
 
 class Network:
@@ -170,14 +198,15 @@ class Network:
     async def _read(
         self, server: Process, receiving: trio.MemoryReceiveChannel[Any], receive: Callable[[Any], None]
     ) -> None:
-        heard_at = trio.current_time()
+        heard_at, stalls = trio.current_time(), _Stalls(self._world, self._chance)
         while True:
             item = None
-            with trio.move_on_after(HEARTBEAT if self._world.faults.deaf_every else math.inf):
+            with trio.move_on_after(HEARTBEAT if self._world.drawn.reach_the_network else math.inf):
                 try:
                     item = await receiving.receive()
                 except trio.EndOfChannel:
                     return
+            await stalls.wait(heard_at)
             if item is not None:
                 await self._travel(0)
                 receive(item)

@@ -69,7 +69,8 @@ class Site:
 
     async def find(self) -> str | None:
         await trio.lowlevel.checkpoint()
-        return HIVE_URL if self.hive is not None and self.hive.is_listening else None
+        # One that has said where it is is taken to be there until its process has ended.
+        return HIVE_URL if self.hive is not None and self.hive.is_running and self.hive.answers.is_set() else None
 
     async def ensure(self, tell: Callable[[Narration], None]) -> str:
         if (url := await self.find()) is not None:

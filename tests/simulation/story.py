@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import RbeeError
+from rbee.errors import AlreadyRunningError, RbeeError
 from rbee.hive.pool import Limits
 from tests.simulation import clock, queen
 from tests.simulation.clients import Request
@@ -86,9 +86,17 @@ class Story:
             await self._stop()
         await trio.sleep(SETTLE_SECONDS)
         # However the last hive ended, the next one finds nothing to do.
-        await self._site.ensure(lambda _: None)
+        await self._ensure_hive()
         await trio.sleep(1)
         self.rules.check_empty()
+
+    async def _ensure_hive(self) -> None:
+        """See to it that a hive answers; one that just starts or ends, on the queen's account, is waited for."""
+        while True:
+            with suppress(AlreadyRunningError):
+                await self._site.ensure(lambda _: None)
+                return
+            await trio.sleep(1)
 
     async def _storm(self, clients: trio.Nursery) -> None:
         world, chance = self._world, self._chance
@@ -97,6 +105,8 @@ class Story:
                 killers.start_soon(self._kill, lambda: self._site.hive, every)
             if every := world.faults.queen_killed_every:
                 killers.start_soon(self._kill, lambda: world.queen, every)
+            if every := world.faults.hive_stopped_every:
+                killers.start_soon(self._stop_hives, every)
             if every := world.faults.user_ends_every:
                 killers.start_soon(self._end_workers, every)
             pace = chance.choice((1, 5, 20))
@@ -104,6 +114,14 @@ class Story:
                 clients.start_soon(Request(world, self._network, number, self._limits).run)
                 await trio.sleep(chance.expovariate(1 / pace))
             killers.cancel_scope.cancel()
+
+    async def _stop_hives(self, every: float) -> None:
+        """A user ends the hive now and then; the queen goes on, and starts another when there is a reason."""
+        while True:
+            await trio.sleep(self._chance.expovariate(1 / every))
+            if (hive := self._site.hive) is not None and hive.is_running:
+                self.trace.add("user", f"ends {hive.name}")
+                hive.stop()
 
     async def _end_workers(self, every: float) -> None:
         """A user ends a worker of his now and then, whatever it does."""
@@ -144,8 +162,7 @@ class Story:
 
     async def _recover(self) -> None:
         """Nothing goes wrong any more: everything is put in order, ends when it is idle, and can start again."""
-        ensured = await self._site.ensure(lambda _: None)
-        assert ensured
+        await self._ensure_hive()
         await trio.sleep(SETTLE_SECONDS)
         self.rules.check_quiet()
         await trio.sleep(self._limits.idle + SETTLE_SECONDS)

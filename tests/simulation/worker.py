@@ -119,8 +119,8 @@ class Worker(Process):
     async def main(self) -> str:
         if self.crash_after is not None:
             self.nursery.start_soon(self._crash, self.crash_after)
-        if self.world.faults.deaf_every:
-            self.nursery.start_soon(self._grow_deaf)
+        if every := self.world.faults.deaf_every:
+            self.nursery.start_soon(self.grow_deaf, self._chance, 5 * every)
         if every := self.world.faults.told_to_end_every:
             self.nursery.start_soon(self._be_told, self._chance.expovariate(1 / (5 * every)))
         await trio.sleep(self.start_seconds)
@@ -226,14 +226,6 @@ class Worker(Process):
     async def _crash(self, seconds: float) -> None:
         await trio.sleep(seconds)
         self.end("SIGSEGV")
-
-    async def _grow_deaf(self) -> None:
-        """From time to time answer nobody for a while, as under SIGSTOP; what runs inside goes on."""
-        while self.world.faults.deaf_every:
-            await trio.sleep(self._chance.expovariate(1 / (5 * self.world.faults.deaf_every)))
-            if self.world.faults.deaf_every:
-                self.deaf_until = trio.current_time() + self._chance.choice((3, 20, 60, 200))
-                self.world.trace.add(self.name, f"is deaf until {self.deaf_until:.3f}")
 
     def kill(self) -> None:
         """SIGKILL has come; a process deep in the kernel ends a little later."""

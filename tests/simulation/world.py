@@ -11,6 +11,8 @@ import trio
 from rbee.adapters.process import Identity
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from tests.simulation.rules import Rules
     from tests.simulation.trace import Trace
 
@@ -48,14 +50,21 @@ class Faults:
     user_ends_every: float = 0
     deaf_every: float = 0
     cut_every: float = 0
+    stalled_every: float = 0
+    hive_deaf_every: float = 0
+    hive_stopped_every: float = 0
     hive_killed_every: float = 0
     queen_killed_every: float = 0
 
     @classmethod
-    def draw(cls, chance: random.Random) -> Faults:
-        """Return what goes wrong in one simulation: nothing, or a few of these, or many at once."""
-        found, most = cls(), chance.choice((0, 0.1, 0.2, 0.3, 0.5))
+    def draw(cls, source: Callable[[str], random.Random]) -> Faults:
+        """Return what goes wrong in one simulation: nothing, or a few of these, or many at once.
+
+        Each has a chance of its own, so that a new one leaves the others of a kept seed as they were.
+        """
+        found, most = cls(), source("faults").choice((0, 0.1, 0.2, 0.3, 0.5))
         for field in fields(cls):
+            chance = source(field.name)
             is_kill = most > 0 and field.name.endswith("_killed_every")
             if chance.random() < (0.4 if is_kill else most):
                 choices = (10.0, 40.0, 200.0) if field.name.endswith("_every") else (0.02, 0.1, 0.3)
@@ -69,7 +78,14 @@ class Faults:
     @property
     def reach_the_network(self) -> bool:
         """Whether news may be late or lost."""
-        return bool(self.call_lost or self.slow_call or self.deaf_every or self.cut_every)
+        return bool(
+            self.call_lost
+            or self.slow_call
+            or self.deaf_every
+            or self.hive_deaf_every
+            or self.cut_every
+            or self.stalled_every
+        )
 
 
 class Process:
@@ -104,6 +120,10 @@ class Process:
         self.url = url
         self.world.listeners[url] = self
 
+    def stop_listening(self) -> None:
+        if self.world.listeners.get(self.url) is self:
+            del self.world.listeners[self.url]
+
     async def main(self) -> str:
         """Do what this process does; returns how it ended."""
         raise NotImplementedError
@@ -125,8 +145,7 @@ class Process:
             return
         self.how, self.ended_at = how, trio.current_time()
         self.memory.clear()
-        if self.world.listeners.get(self.url) is self:
-            del self.world.listeners[self.url]
+        self.stop_listening()
         del self.world.processes[self.identity.pid]
         self.world.trace.add(self.name, f"has ended: {how}")
         self._scope.cancel()
@@ -136,10 +155,19 @@ class Process:
         """SIGKILL has come."""
         self.end("SIGKILL")
 
+    async def grow_deaf(self, chance: random.Random, every: float) -> None:
+        """From time to time answer nobody for a while, as under SIGSTOP; what runs inside goes on."""
+        while self.world.faults == self.world.drawn:
+            await trio.sleep(chance.expovariate(1 / every))
+            if self.world.faults == self.world.drawn:
+                self.deaf_until = max(self.deaf_until, trio.current_time() + chance.choice((3, 20, 60, 200)))
+                self.world.trace.add(self.name, f"is deaf until {self.deaf_until:.3f}")
+
     async def hear(self) -> None:
         """Return once the process is not deaf."""
-        if trio.current_time() < self.deaf_until:
-            await trio.sleep_until(self.deaf_until)
+        while trio.current_time() < self.deaf_until:
+            with trio.move_on_at(self.deaf_until):
+                await self.world.calmed.wait()
 
 
 class World:
@@ -151,7 +179,7 @@ class World:
         self._seed = seed
         self.trace = trace
         self.rules = rules
-        self.faults = self.drawn = Faults.draw(self.chance("faults"))
+        self.faults = self.drawn = Faults.draw(self.chance)
         chance = self.chance("machine")
         self.slots = chance.randint(1, 4)
         room = chance.choice((1, 2, 4))
@@ -159,6 +187,7 @@ class World:
         self.processes: dict[int, Process] = {}
         self.listeners: dict[str, Process] = {}
         self.queen: Any = None
+        self.calmed = trio.Event()
         self._pid = PIDS[0]
         self._started = 0
 
@@ -190,6 +219,7 @@ class World:
     def calm(self) -> None:
         """From now on nothing goes wrong that has not begun to."""
         self.faults = Faults()
+        self.calmed.set()
         for process in self.processes.values():
             process.deaf_until = -1.0
         self.trace.add("world", "from here on nothing new goes wrong")
