@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from rbee.adapters import disk, process
+from rbee.adapters import disk, folders, process
 from rbee.errors import AlreadyRunningError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Place:
         """Take the place. Raises AlreadyRunningError when another process has it."""
         path = state_dir / f"{role}.lock"
         try:
-            state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folders.make_private(state_dir)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as exc:
             raise disk.refused(f"the state folder {state_dir} cannot be written", exc) from exc

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from paramiko import HostKeys
 from paramiko.ssh_exception import SSHException
 
+from rbee.adapters import folders
 from rbee.errors import SshFailedError, StorageError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Trust:
     def remember(self, file: Path, key: str) -> None:
         """Append the server's key to our own known hosts."""
         try:
-            file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folders.make_private(file.parent)
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as known:
                 known.write(f"{self._name} {key}\n")
         except OSError as exc:

@@ -11,7 +11,7 @@ import uuid
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters import disk
+from rbee.adapters import disk, folders
 from rbee.adapters.log_file import LogFile
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def to_file(role: str, path: Path, max_bytes: int, level: int = logging.INFO) ->
     Raises StorageError where the folder cannot be made.
     """
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make_private(path.parent)
     except OSError as exc:
         raise disk.refused(f"the log folder {path.parent} cannot be made", exc) from exc
     _install(LogFile(path, max_bytes), role, level)

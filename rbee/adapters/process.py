@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 import trio
 
-from rbee.adapters import disk
+from rbee.adapters import disk, folders
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -184,7 +184,7 @@ async def start(
 
 def _open_log(path: Path) -> IO[bytes]:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make_private(path.parent)
         return os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
     except OSError as exc:
         if not disk.is_full(exc):

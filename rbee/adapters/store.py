@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from rbee.adapters import disk
+from rbee.adapters import disk, folders
 from rbee.adapters.ballast import SMALLEST, Ballast
 from rbee.errors import StorageError
 
@@ -116,7 +116,7 @@ def _is_full(exc: sqlite3.Error, folder: Path) -> bool:
 
 def _open(path: Path, migrations: Sequence[str], ballast: Ballast) -> sqlite3.Connection:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make_private(path.parent)
         try:
             connection = _connect(path, migrations)
         except sqlite3.Error as exc:

@@ -10,7 +10,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters import disk
+from rbee.adapters import disk, folders
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def load_or_create(path: Path) -> str:
     # A name that no other creator has, nor one that was killed here: in a container pids come again soon.
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make_private(path.parent)
         token = "rbee_" + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
         try:
             with os.fdopen(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:

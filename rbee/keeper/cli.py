@@ -124,10 +124,10 @@ def _traceback() -> str:
 def _keep(trace: str) -> str:
     """Append a bug's traceback to the keeper's log; returns what to tell the user."""
     try:
-        from rbee.adapters import config
+        from rbee.adapters import config, folders
 
         folder = config.load().logs_dir
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folders.make_private(folder)
         log = folder / "keeper.log"
         with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8") as file:
             file.write(trace)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from rbee.adapters import folders
 from rbee.adapters.event_stream import StreamLostError
 from rbee.clients import worker as client
 from rbee.errors import (
@@ -154,7 +155,7 @@ class Generation:
         folder = self._settings.state_dir / "partial"
         path = folder / f"{self._request_id}.txt"
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            folders.make_private(folder)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(self.text.encode("utf-8", "replace"))
         except OSError as exc:

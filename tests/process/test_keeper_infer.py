@@ -26,6 +26,12 @@ def test_stdout_is_exactly_the_text_and_one_newline(keeper: Keeper) -> None:
     assert keeper.running() == []
 
 
+def test_the_first_command_makes_everything_private(keeper: Keeper) -> None:
+    assert keeper.run("infer", "--prompt", "Once")[0] == 0
+    folders = [keeper.state, *(path for path in keeper.state.rglob("*") if path.is_dir())]
+    assert [path for path in folders if path.stat().st_mode & 0o077] == []
+
+
 def test_quiet_silences_what_is_no_error(keeper: Keeper) -> None:
     assert keeper.run("infer", "--prompt", "Once", "--quiet") == (0, TEXT + "\n", "")
 

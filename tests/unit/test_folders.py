@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rbee.adapters import folders
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_every_folder_that_is_made_is_private(tmp_path: Path) -> None:
+    folders.make_private(tmp_path / "state/logs/old")
+    assert [mode(tmp_path / name) for name in ("state", "state/logs", "state/logs/old")] == [0o700] * 3
+
+
+def test_a_folder_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    folders.make_private(tmp_path)
+    folders.make_private(tmp_path / "state")
+    assert (mode(tmp_path), mode(tmp_path / "state")) == (0o755, 0o700)
+
+
+def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("")
+    with pytest.raises(FileExistsError):
+        folders.make_private(tmp_path / "state")
+    with pytest.raises(FileExistsError):
+        folders.make_private(tmp_path / "state/logs")
