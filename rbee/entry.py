@@ -23,13 +23,15 @@ def main(argv: list[str] | None = None) -> int:
     """Run the program; `argv` is without the program's name. Returns the exit code."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     role = NAMES.get(os.path.basename(sys.argv[0]))  # noqa: PTH119 (pathlib is slow to import)
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:], "--help"]
     # A daemon starts the one below it by the name it was called by itself: `queen-rbee hive`.
     if role is not None and not (arguments and arguments[0] in ROLES):
         arguments.insert(0, role)
     if arguments and arguments[0] in ROLES:
         module, arguments = ROLES[arguments[0]], arguments[1:]
     else:
-        if arguments and arguments[0] in ("--version", "-V"):
+        if arguments and arguments[0] in ("--version", "-V", "version"):
             from rbee import __version__
 
             print(f"rbee {__version__}")  # noqa: T201

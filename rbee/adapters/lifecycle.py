@@ -107,6 +107,13 @@ def run(
     return 0
 
 
+def tell_terminal(text: str) -> None:
+    """Say something to a person who has started this daemon at a terminal; elsewhere stderr is a log, or a journal."""
+    with suppress(OSError):
+        if os.isatty(STDERR):
+            os.write(STDERR, f"{text}\n".encode())
+
+
 def sole_error(group: BaseExceptionGroup[BaseException]) -> RbeeError | None:
     """Return the error of the catalogue that a nursery's exception group stands for, or None for a bug.
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from rbee import __version__
-from rbee.adapters import config, lifecycle, logs, process, serve, tokens
+from rbee.adapters import arguments, config, lifecycle, logs, process, serve, tokens
 from rbee.adapters.announce import Announcer, Ready
+from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.instance import Place
 from rbee.adapters.notify import Notifier
 from rbee.adapters.store import Store
@@ -29,20 +30,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HELP: Final = """\
+Run the hive of this machine in the foreground: it owns the models and workers here.
+
+Ctrl+C ends it, with everything it started.
+"""
+
 
 def main(argv: list[str]) -> int:
     """Run the hive until it is told to end; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="rbee hive", description="Run the hive of this machine: it owns the models and workers here."
-    )
-    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on (default 9200)")
-    parser.add_argument("--advertise", help="host that stands in the workers' URLs")
-    parser.add_argument("--config", help="configuration file")
+    parser = Parser(prog="rbee hive", usage="rbee hive [options]", description=HELP)
+    parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", metavar="N", type=whole(0, 65535), help="port to listen on (default 9200)")
+    parser.add_argument("--advertise", metavar="HOST", help="host that stands in the workers' URLs")
+    parser.add_argument("--config", metavar="FILE", help="read the settings from this file")
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--started-by", choices=("user", "queen"), default="user", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    parser.add_argument("-h", "--help", action=HelpAction)
+    options = arguments.read(parser, argv)
     announcer = Announcer(options.announce)
     notifier = Notifier(enabled=not options.announce)
     flags = {"hive": {"host": options.host, "port": options.port, "advertise": options.advertise}}
@@ -99,6 +105,9 @@ async def _serve(
             log.info("the hive %s answers at %s", __version__, url)
             announcer.ready(Ready(url, os.getpid(), __version__))
             notifier.ready(f"The hive answers at {url}")
+            lifecycle.tell_terminal(
+                f"The hive answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it."
+            )
             nursery.start_soon(notifier.keep_alive)
             nursery.start_soon(_pass_on, stopping, hive, library, notifier, settings.timeouts.ending)
             await hive.run()
@@ -135,6 +144,7 @@ async def _pass_on(stopping: Stopping, hive: Hive, library: Library, notifier: N
     await stopping.asked.wait()
     log.info("shutting down")
     notifier.stopping("Ending the workers", seconds)
+    lifecycle.tell_terminal("Ending the workers; Ctrl+C again ends running requests at once.")
     library.downloads.stop()
     hive.stop()
     await stopping.urgent.wait()

@@ -8,9 +8,9 @@ import os
 import signal
 from typing import TYPE_CHECKING, Final
 
+from rbee.adapters.arguments import WRONG_USAGE, HelpRequest, UsageError
 from rbee.errors import InternalError, RbeeError
 from rbee.keeper import options as known
-from rbee.keeper.parser import HelpRequest, UsageError
 from rbee.keeper.result import Interrupted, Result
 from rbee.keeper.terminal import OutputClosedError, Terminal, occupy_standard_descriptors
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 PATHS: Final = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_PATHS_STATE_DIR", "RBEE_PATHS_MODELS_DIR", "RBEE_AUTH_TOKEN_FILE")
 """Environment variables that hold a path."""
-WRONG_USAGE: Final = 2
 OUTPUT_CLOSED: Final = 128 + signal.SIGPIPE
 """What a shell reports for a program that ended because nobody reads its output any more."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Final, NamedTuple
 
-from rbee.keeper.parser import HelpAction, HelpRequest, Parser, UsageError, fraction, whole
+from rbee.adapters.arguments import HelpAction, HelpRequest, Parser, UsageError, fraction, whole
 
 HELP: Final = """\
 usage: rbee <command> [options]
@@ -14,7 +14,6 @@ Runs language models on the machines you own.
 
 use a model
   infer            continue a prompt; the text streams to standard output
-
   models           the models on the machines: list, show, pull, rm
 
 add a machine
@@ -224,6 +223,29 @@ SETUP: Final = (
 )
 
 
+SYNONYMS: Final = {
+    "run": 'rbee infer --model REF --prompt "…"',
+    "generate": 'rbee infer --prompt "…"',
+    "complete": 'rbee infer --prompt "…"',
+    "chat": 'rbee infer --prompt "…"',
+    "pull": "rbee models pull REF",
+    "list": "rbee models list",
+    "ls": "rbee models list",
+    "show": "rbee models show REF",
+    "rm": "rbee models rm ID",
+    "ps": "rbee workers list",
+    "serve": "rbee up",
+    "start": "rbee up",
+    "stop": "rbee down",
+    "nodes": "rbee setup list-nodes",
+    "add-node": "rbee setup add-node",
+    "list-nodes": "rbee setup list-nodes",
+    "remove-node": "rbee setup remove-node",
+    "update-node": "rbee setup update-node",
+}
+"""What people try who come from Ollama, Docker or llama.cpp, or forget the group."""
+
+
 def parse(arguments: list[str]) -> argparse.Namespace:
     """Return the options, with the command's module in `module`.
 
@@ -235,9 +257,14 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.refuse(extra[0])
     if not hasattr(options, "module"):
         if parser.prog != "rbee":
-            raise UsageError(f"{parser.prog} needs to know what to do", f"`{parser.prog} --help` shows what it can")
+            raise UsageError(f"{parser.prog} needs to know what to do", _actions(parser))
         raise HelpRequest(HELP)
     return options
+
+
+def _actions(parser: Parser) -> str:
+    names = [f"`{parser.prog} {name}`" for action in parser._actions for name in action.choices or ()]
+    return f"{', '.join(names[:-1])} or {names[-1]}; `{parser.prog} --help` explains them"
 
 
 class _Main(Parser):
@@ -247,6 +274,7 @@ class _Main(Parser):
 
 def _parser() -> Parser:
     main = _Main(prog="rbee")
+    main.synonyms = SYNONYMS
     main.set_defaults(config=None, quiet=False, debug=False, json=False)
     _general_options(main)
     commands = main.add_subparsers(metavar="command", parser_class=Parser)
@@ -280,6 +308,8 @@ def _parser() -> Parser:
     add("--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)")
     add("-f", "--follow", action="store_true", default=False, help="go on with what is written, until Ctrl+C")
     add("--lines", metavar="N", default=200, type=whole(0, 10_000), help="how many lines to begin with (default 200)")
+    for name, what in (("show", "REF"), ("pull", "REF"), ("rm", "ID")):
+        made[f"models {name}"].usage = f"rbee models {name} {what} [options]"
     for name in ("models show", "models pull"):
         made[name].add_argument("model", metavar="REF", help="hf:ORG/REPO[:VARIANT], hf:ORG/REPO/FILE.gguf, …")
     made["models rm"].add_argument("id", metavar="ID", help="as `rbee models list` shows it")
@@ -385,24 +415,25 @@ def _setup_options(made: dict[str, Parser]) -> None:
         is_update = name.endswith("update-node")
         made[name].set_defaults(is_update=is_update)
         add = made[name].add_argument
+        default = (lambda _: "") if is_update else " (default {})".format
         add("--name", metavar="NAME", required=True, help="the node's name: letters, digits, dots, dashes")
         add("--ssh-host", metavar="HOST", required=not is_update, default=None, help="its name or address")
-        add("--ssh-port", metavar="PORT", default=None, type=whole(1, 65535), help="sshd's port (default 22)")
+        add("--ssh-port", metavar="PORT", default=None, type=whole(1, 65535), help="sshd's port" + default("22"))
         add("--ssh-user", metavar="USER", required=not is_update, default=None, help="the user to log in as")
-        add("--ssh-key", metavar="FILE", default=None, help="the private key (default: the agent's, then the usual)")
+        add("--ssh-key", metavar="FILE", default=None, help="the private key" + default("the agent's, then the usual"))
         add(
             "--install-path",
             metavar="DIR",
             default=None,
-            help="where rbee lives there (default ~/.local/share/rbee/node)",
+            help="where rbee lives there" + default("~/.local/share/rbee/node"),
         )
         add("--git-repo", metavar="URL", default=None, help="the repository for `setup install --from-source`")
-        add("--git-branch", metavar="NAME", default=None, help="its branch (default main)")
+        add("--git-branch", metavar="NAME", default=None, help="its branch" + default("main"))
         add(
             "--tunnel",
             choices=("auto", "always", "never"),
             default=None,
-            help="reach its ports through SSH (default auto: where they cannot be reached directly)",
+            help="reach its ports through SSH; auto: where they cannot be reached directly" + default("auto"),
         )
         add(
             "--accept-host-key",

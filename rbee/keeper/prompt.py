@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Final
 
+from rbee.adapters.arguments import UsageError
 from rbee.errors import InvalidRequestError
-from rbee.keeper.parser import UsageError
 
 MAX_CHARACTERS: Final = 1_000_000
 _MAX_BYTES: Final = 4 * MAX_CHARACTERS

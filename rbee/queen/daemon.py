@@ -5,13 +5,14 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from rbee import __version__
-from rbee.adapters import config, lifecycle, logs, serve, tokens
+from rbee.adapters import arguments, config, lifecycle, logs, serve, tokens
 from rbee.adapters.announce import Announcer, Ready
+from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.instance import Place
 from rbee.adapters.notify import Notifier
 from rbee.adapters.store import Store
@@ -27,20 +28,25 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+HELP: Final = """\
+Run the queen in the foreground: it decides which machine and worker serve a request.
+
+Ctrl+C ends it, with everything it started.
+"""
+
 
 def main(argv: list[str]) -> int:
     """Run the queen until it is told to end; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="rbee queen", description="Run the queen: it decides which machine and worker serve a request."
-    )
-    parser.add_argument("--host", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", type=int, help="port to listen on (default 8080)")
+    parser = Parser(prog="rbee queen", usage="rbee queen [options]", description=HELP)
+    parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default 127.0.0.1)")
+    parser.add_argument("--port", metavar="N", type=whole(0, 65535), help="port to listen on (default 8080)")
     # Absolute, because the hive reads it too, in another folder.
-    parser.add_argument("--config", type=os.path.abspath, help="configuration file")
+    parser.add_argument("--config", metavar="FILE", type=os.path.abspath, help="read the settings from this file")
     parser.add_argument("--debug", action="store_true", help="log more")
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    parser.add_argument("-h", "--help", action=HelpAction)
+    options = arguments.read(parser, argv)
     announcer = Announcer(options.announce)
     notifier = Notifier(enabled=not options.announce)
     flags = {"queen": {"host": options.host, "port": options.port}}
@@ -76,10 +82,12 @@ async def _serve(
         log.info("the queen %s answers at %s", __version__, url)
         announcer.ready(Ready(url, os.getpid(), __version__))
         notifier.ready(f"The queen answers at {url}")
+        lifecycle.tell_terminal(f"The queen answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it.")
         nursery.start_soon(notifier.keep_alive)
         await stopping.asked.wait()
         log.info("shutting down")
         notifier.stopping("Ending what the queen has started", settings.timeouts.ending)
+        lifecycle.tell_terminal("Ending what the queen has started; Ctrl+C again ends running requests at once.")
         failure = await nodes.end(stopping.urgent)
         tasks.end()
         await server.stop()

@@ -14,8 +14,9 @@ import msgspec
 import trio
 
 from rbee import __version__
-from rbee.adapters import config, lifecycle, logs, serve
+from rbee.adapters import arguments, config, lifecycle, logs, serve
 from rbee.adapters.announce import Announcer, Ready
+from rbee.adapters.arguments import HelpAction, Parser
 from rbee.clients import ready
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration
@@ -49,8 +50,10 @@ class Secret(msgspec.Struct):
 
 def main(argv: list[str]) -> int:
     """Run the worker until it is told to end; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="rbee worker", description="Run one model. Hives start workers; a user never needs to."
+    parser = Parser(
+        prog="rbee worker",
+        usage="rbee worker [options]",
+        description="Run one model. Hives start workers; a user never needs to.\n",
     )
     parser.add_argument("--id", required=True, help="the worker's UUID")
     parser.add_argument("--model-ref", required=True, help="the model's reference")
@@ -67,7 +70,8 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--log", type=Path, help="log file (default: stderr)")
     parser.add_argument("--config", help="configuration file")
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
-    options = parser.parse_args(argv)
+    parser.add_argument("-h", "--help", action=HelpAction)
+    options = arguments.read(parser, argv)
     logs.to_stderr(ROLE)
     announcer = Announcer(True)
     flags = {

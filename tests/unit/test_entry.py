@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from rbee import entry
+from rbee import __version__, entry
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,38 @@ def test_a_role_that_is_asked_for_wins_over_the_name(
     with pytest.raises(SystemExit):
         entry.main()
     assert capsys.readouterr().out.startswith("usage: rbee worker")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["help"], "usage: rbee <command>"),
+        (["help", "infer"], "usage: rbee infer"),
+        (["help", "setup", "add-node"], "usage: rbee setup add-node"),
+    ],
+)
+def test_help_is_a_command_too(capfd: pytest.CaptureFixture[str], words: list[str], said: str) -> None:
+    assert entry.main(words) == 0
+    assert capfd.readouterr().out.startswith(said)
+
+
+def test_help_for_a_daemon_is_the_daemons_own(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        entry.main(["help", "hive"])
+    assert capsys.readouterr().out.startswith("usage: rbee hive")
+
+
+@pytest.mark.parametrize("word", ["--version", "-V", "version"])
+def test_the_version_is_told(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    assert entry.main([word]) == 0
+    assert capsys.readouterr().out == f"rbee {__version__}\n"
+
+
+@pytest.mark.parametrize("role", ["queen", "hive", "worker"])
+def test_a_daemon_tells_wrong_usage_as_every_command_does(capsys: pytest.CaptureFixture[str], role: str) -> None:
+    with pytest.raises(SystemExit) as end:
+        entry.main([role, "--prot", "1"])
+    out, err = capsys.readouterr()
+    assert (end.value.code, out) == (2, "")
+    assert err.startswith("rbee: ")
+    assert "\nhint: " in err

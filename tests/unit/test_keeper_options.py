@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from rbee.adapters.arguments import HelpRequest, UsageError
 from rbee.keeper.options import HELP, parse
-from rbee.keeper.parser import HelpRequest, UsageError
 
 
 def test_defaults() -> None:
@@ -50,13 +50,34 @@ def test_every_command_is_in_the_help() -> None:
         assert f"  {name} " in HELP
 
 
+def test_what_other_programs_call_a_command_leads_to_one_that_exists() -> None:
+    from rbee.keeper.options import SYNONYMS
+
+    for theirs, ours in SYNONYMS.items():
+        with pytest.raises(UsageError):
+            parse([theirs])
+        words = ours.removeprefix("rbee ").partition(" --")[0]
+        with pytest.raises(HelpRequest):
+            parse([*(word for word in words.split() if not word.isupper()), "--help"])
+
+
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
         (["infre"], "there is no command 'infre'", "did you mean `rbee infer`?"),
         (["xyzzy"], "there is no command 'xyzzy'", "`rbee --help` shows what it takes"),
         (["workers", "lst"], "there is no command 'lst'", "did you mean `rbee workers list`?"),
-        (["workers"], "rbee workers needs to know what to do", "`rbee workers --help` shows what it can"),
+        (["run", "llama3"], "there is no command 'run'", 'that is `rbee infer --model REF --prompt "…"` here'),
+        (["stop"], "there is no command 'stop'", "that is `rbee down` here"),
+        (["workers", "stop"], "there is no command 'stop'", "`rbee workers --help` shows what it takes"),
+        (
+            ["workers"],
+            "rbee workers needs to know what to do",
+            "`rbee workers list`, `rbee workers health` or `rbee workers shutdown`; "
+            "`rbee workers --help` explains them",
+        ),
+        (["setup", "install"], "--node is missing", "`rbee setup install --help` shows what it takes"),
+        (["setup", "add-node", "--name", "attic"], "--ssh-host, --ssh-user are missing", None),
         (["infer", "--max-token", "3"], "there is no option --max-token", "did you mean --max-tokens?"),
         (["infer", "hello"], "unexpected argument 'hello'", 'a prompt is given as --prompt "…"'),
         (["status", "now"], "unexpected argument 'now'", "`rbee status --help` shows what it takes"),

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters import placing, process, zipapp
+from rbee.adapters.arguments import UsageError
 from rbee.errors import StorageError
 from rbee.keeper import installed, settings_file, units
 from rbee.keeper import layout as layouts
 from rbee.keeper.layout import LINKS, PROGRAM
-from rbee.keeper.parser import UsageError
 from rbee.keeper.result import Result
 
 if TYPE_CHECKING:

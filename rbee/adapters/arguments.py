@@ -1,21 +1,24 @@
-"""Parses the command line with argparse, and gives every wrong usage one form."""
+"""Parses command lines with argparse, and gives every wrong usage one form."""
 
 from __future__ import annotations
 
 import argparse
 import re
+import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+WRONG_USAGE: Final = 2
+"""The exit code."""
 _UNKNOWN: Final = re.compile(
     r"(?:argument )?(?P<what>[\w-]+): invalid choice: '(?P<word>.*?)' \(choose from", re.DOTALL
 )
 
 
 class UsageError(Exception):
-    """The command line is wrong; exit code 2."""
+    """The command line is wrong."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -48,13 +51,16 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
         # Abbreviated options break scripts on the day a second option begins alike.
         super().__init__(**options, add_help=False, allow_abbrev=False)
+        self._positionals.title = "arguments"
+        self.synonyms: dict[str, str] = {}
+        """What other programs call a command → the whole command here."""
 
     def error(self, message: str) -> NoReturn:
         hint = f"`{self.prog} --help` shows what it takes"
         if found := _UNKNOWN.match(message):
             raise UsageError(f"there is no {found['what']} '{found['word']}'", self._suggest(found["word"]) or hint)
         if required := re.match(r"the following arguments are required: (.*)", message):
-            message = f"{required[1]} is missing"
+            message = f"{required[1]} {'are' if ', ' in required[1] else 'is'} missing"
         raise UsageError(message.removeprefix("argument "), hint)
 
     def refuse(self, extra: str) -> NoReturn:
@@ -71,11 +77,28 @@ class Parser(argparse.ArgumentParser):
         raise UsageError(f"there is no option {extra}", f"did you mean {near[0]}?" if near else hint)
 
     def _suggest(self, word: str) -> str | None:
+        if word in self.synonyms:
+            return f"that is `{self.synonyms[word]}` here"
         import difflib
 
         names = [name for action in self._actions if action.choices for name in action.choices]
         near = difflib.get_close_matches(word, names, n=1)
         return f"did you mean `{self.prog} {near[0]}`?" if near else None
+
+
+def read(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
+    """Return a daemon's options. Raises SystemExit once it has shown its help, or said what is wrong."""
+    try:
+        options, extra = parser.parse_known_args(argv)
+        if extra:
+            parser.refuse(extra[0])
+    except HelpRequest as request:
+        sys.stdout.write(request.text)
+        raise SystemExit(0) from None
+    except UsageError as exc:
+        sys.stderr.write(f"rbee: {exc.message}\nhint: {exc.hint}\n")
+        raise SystemExit(WRONG_USAGE) from None
+    return options
 
 
 def whole(low: int, high: int) -> Callable[[str], int]:
