@@ -168,6 +168,7 @@ def _row(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
         "spawned_by_queen": False,
         "hive_url": None,
         "is_tunnelled": False,
+        "hive_id": None,
     }
 
 

@@ -22,12 +22,13 @@ if TYPE_CHECKING:
 MAX_LINE = 1024 * 1024
 
 
-class Ready(msgspec.Struct):
-    """The daemon answers HTTP at `url`."""
+class Ready(msgspec.Struct, omit_defaults=True):
+    """The daemon answers HTTP at `url`; `id` is that of its place (`instance.Place`), where it has one."""
 
     url: str
     pid: int
     version: str
+    id: str = ""
 
 
 class SilentEndError(SpawnFailedError):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
+import secrets
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -18,20 +20,25 @@ if TYPE_CHECKING:
 
 PADDED: Final = 512
 """Bytes that a description fills, so that the next one fits into the same place."""
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Instance(msgspec.Struct):
-    """A daemon that runs: which process, where it listens, whether it ends with its parent, and who started it."""
+    """A daemon that runs: which process, where it listens, whether it ends with its parent, and who started it.
+
+    `id` is that of its place.
+    """
 
     identity: process.Identity
     url: str
     version: str
     ephemeral: bool
     started_by: Literal["user", "queen"] = "user"
+    id: str = ""
 
 
 class Place:
-    """The place, taken; release it by ending the process.
+    """The place, taken; release it by ending the process. `id` is the same for each daemon that has it in turn.
 
     A lock on the file decides who runs: the kernel drops it however the process ends, so a file left behind by a crash
     stands in nobody's way. Its content is information for others.
@@ -55,8 +62,10 @@ class Place:
             raise AlreadyRunningError(
                 f"a {role} runs already{where}",
                 hint=f"one {role} runs per state folder; RBEE_HOME names another one",
-                **({"url": holder.url, "pid": holder.identity.pid} if holder else {}),
+                **({"url": holder.url, "pid": holder.identity.pid, "id": holder.id} if holder else {}),
             ) from None
+        before = _read(path)
+        self.id = before.id if before is not None and _ID.fullmatch(before.id) else secrets.token_hex(16)
 
     def publish(
         self, url: str, version: str, *, ephemeral: bool, started_by: Literal["user", "queen"] = "user"
@@ -64,7 +73,7 @@ class Place:
         """Write down where this daemon is reached. Raises StorageError when the disk is full."""
         identity = process.identify(os.getpid())
         assert identity is not None
-        text = msgspec.json.encode(Instance(identity, url, version, ephemeral, started_by)).ljust(PADDED)
+        text = msgspec.json.encode(Instance(identity, url, version, ephemeral, started_by, self.id)).ljust(PADDED)
         try:
             _overwrite(self._descriptor, text)
         except OSError as exc:
@@ -81,8 +90,13 @@ def _overwrite(descriptor: int, text: bytes) -> None:
 
 def find(state_dir: Path, role: str) -> Instance | None:
     """Return the daemon that has the place now, or None."""
+    found = _read(state_dir / f"{role}.lock")
+    return found if found is not None and process.is_running(found.identity) else None
+
+
+def _read(path: Path) -> Instance | None:
+    """Return the daemon that had the place last, as far as it said."""
     try:
-        found = msgspec.json.decode((state_dir / f"{role}.lock").read_bytes(), type=Instance)
+        return msgspec.json.decode(path.read_bytes(), type=Instance)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
         return None
-    return found if process.is_running(found.identity) else None

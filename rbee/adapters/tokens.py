@@ -1,4 +1,4 @@
-"""Makes, keeps and compares the swarm's token, and derives each worker's key from it."""
+"""Makes, keeps and compares the swarm's token, and derives each worker's key and the swarm's id from it."""
 
 from __future__ import annotations
 
@@ -76,6 +76,14 @@ def worker_key(token: str, worker_id: str) -> str:
     """
     digest = hmac.new(token.encode(), b"rbee worker " + worker_id.encode(), hashlib.sha256).digest()
     return "rbee_w_" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+
+
+def swarm_id(token: str) -> str:
+    """Return what tells the daemons of one swarm from those of another, and nothing of the token.
+
+    It is public, so that a token need not be shown to a stranger to find out that it is one.
+    """
+    return hmac.new(token.encode(), b"rbee swarm", hashlib.sha256).hexdigest()[:32]
 
 
 def matches(given: str, expected: str) -> bool:

@@ -95,6 +95,7 @@ async def _serve(
                 nursery,
                 stopping.ask,
                 started_by=options.started_by,
+                hive_id=place.id,
                 heartbeat=settings.timeouts.heartbeat,
             )
             model_routes.add(app, hive, library, nursery, settings.timeouts.heartbeat)
@@ -103,7 +104,7 @@ async def _serve(
             await nursery.start(server.run)
             place.publish(url, __version__, ephemeral=options.ephemeral, started_by=options.started_by)
             log.info("the hive %s answers at %s", __version__, url)
-            announcer.ready(Ready(url, os.getpid(), __version__))
+            announcer.ready(Ready(url, os.getpid(), __version__, place.id))
             notifier.ready(f"The hive answers at {url}")
             lifecycle.tell_terminal(
                 f"The hive answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it."

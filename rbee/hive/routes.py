@@ -9,7 +9,7 @@ import trio
 from quart import Request, Response, request
 
 from rbee import __version__
-from rbee.adapters import host, metrics, sse
+from rbee.adapters import host, metrics, sse, tokens
 from rbee.adapters.app import answer, body, check_key, empty, new_app, streamed, wants_stream
 from rbee.hive import log_routes, view
 from rbee.wire import hive as wire
@@ -33,6 +33,7 @@ def build(
     stop: Callable[[], None],
     *,
     started_by: Literal["user", "queen"] = "user",
+    hive_id: str = "",
     heartbeat: float = 10.0,
 ) -> QuartTrio:
     """Return the application; streams are fed by tasks in `nursery`, `stop` begins the hive's end."""
@@ -42,10 +43,18 @@ def build(
         return [token, *hive.keys()] if incoming.path == wire.WORKERS_READY else [token]
 
     app = new_app("rbee-hive", keys, {wire.HEALTH})
+    alive = Health(
+        status="alive",
+        version=__version__,
+        api_version=API_VERSION,
+        started_by=started_by,
+        hive_id=hive_id or None,
+        swarm=tokens.swarm_id(token),
+    )
 
     @app.get(wire.HEALTH)
     async def health() -> Response:
-        return answer(Health(status="alive", version=__version__, api_version=API_VERSION, started_by=started_by))
+        return answer(alive)
 
     @app.post(wire.WORKERS_SPAWN)
     async def spawn() -> Response:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rbee.errors import InvalidApiKeyError, MissingApiKeyError
+from rbee.queen import identity
 from rbee.wire.hive import SpawnRequest
 
 if TYPE_CHECKING:
@@ -14,8 +15,8 @@ if TYPE_CHECKING:
     from rbee.wire.hive import SpawnReply, WorkerRow
 
 
-async def list_workers(hive: HiveLink, url: str) -> list[WorkerRow]:
-    """Return the workers of the hive at `url`.
+async def list_workers(name: str, hive: HiveLink, url: str) -> list[WorkerRow]:
+    """Return the workers of the hive at `url`, which is that of the node `name`.
 
     A refusal names the hive, or who sent the order would take it for one of the own token.
     """
@@ -23,13 +24,7 @@ async def list_workers(hive: HiveLink, url: str) -> list[WorkerRow]:
         async with hive.connect(url) as client:
             return (await client.workers()).workers
     except (InvalidApiKeyError, MissingApiKeyError) as exc:
-        host = url.removeprefix("http://")
-        raise InvalidApiKeyError(
-            f"authentication failed: the hive at {host} does not accept the queen's token",
-            hint="it may belong to another user or state folder: end it, or give this hive another port "
-            "(`port` under [hive])",
-            host=host,
-        ) from exc
+        raise identity.refused(name, url.removeprefix("http://")) from exc
 
 
 async def start_worker(hive: HiveLink, url: str, wanted: Wanted, tell: Tell) -> SpawnReply:

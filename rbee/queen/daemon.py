@@ -17,6 +17,7 @@ from rbee.adapters.instance import Place
 from rbee.adapters.notify import Notifier
 from rbee.adapters.store import Store
 from rbee.queen import routes
+from rbee.queen.identity import Hives
 from rbee.queen.local_hive import LocalHive
 from rbee.queen.nodes import Nodes
 from rbee.queen.registry import MIGRATIONS, Registry
@@ -70,7 +71,7 @@ async def _serve(
     )
     url = serve.base_url(listener)
     registry = Registry(await Store.open(settings.state_dir / "beehives.db", MIGRATIONS))
-    hive = LocalHive(settings, token, options.config, ephemeral=options.ephemeral)
+    hive = LocalHive(settings, token, options.config, Hives(settings, token, registry), ephemeral=options.ephemeral)
     nodes = Nodes(settings, token, registry, hive)
     async with trio.open_nursery() as nursery:
         tasks = Tasks(nodes.board.task)

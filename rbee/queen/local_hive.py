@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee import __version__
 from rbee.adapters import announce, host, http, instance, process, serve, stopped, tail
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
@@ -20,16 +19,17 @@ from rbee.errors import (
     SpawnFailedError,
     SpawnTimeoutError,
     UnloadFailedError,
-    VersionMismatchError,
 )
 from rbee.queen.ranking import devices_of
-from rbee.wire.common import API_VERSION, Narration, base_url
+from rbee.wire.common import Narration, base_url
+from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from rbee.adapters.config import Settings
+    from rbee.queen.identity import Hives
     from rbee.queen.ranking import Devices
     from rbee.wire.common import Health
 
@@ -39,10 +39,13 @@ log = logging.getLogger(__name__)
 class LocalHive:
     """The hive on this host, whether it runs or not; `end` ends the one that a queen started."""
 
-    def __init__(self, settings: Settings, token: str, config_file: str | None, *, ephemeral: bool) -> None:
+    def __init__(
+        self, settings: Settings, token: str, config_file: str | None, hives: Hives, *, ephemeral: bool
+    ) -> None:
         self._settings = settings
         self._token = token
         self._config_file = config_file
+        self._hives = hives
         self._ephemeral = ephemeral
         self._children, self._ended_soon = trio.open_memory_channel[trio.Process](math.inf)
         self._owned: process.Identity | None = None
@@ -58,7 +61,7 @@ class LocalHive:
         """Return the URL of a hive that runs here, or None.
 
         Raises VersionMismatchError when it is of another version, ConnectionTimeoutError when it is stopped, or
-        PortInUseError when something else answers at the port where one would be started.
+        PortInUseError or InvalidApiKeyError when something else answers at the port where one would be started.
         """
         running = instance.find(self._settings.state_dir, "hive")
         hive = self._settings.hive
@@ -80,13 +83,7 @@ class LocalHive:
         else:
             async with HiveClient(url, self._token, timeout=limits.connect, delays=limits.connect_delays) as client:
                 health = await client.health()
-        if (health.version, health.api_version) != (__version__, API_VERSION):
-            raise VersionMismatchError(
-                f"the versions differ\n  queen-rbee {__version__}\n  rbee-hive {health.version}",
-                hint="end the hive that runs here, and the queen starts its own",
-                queen=__version__,
-                hive=health.version,
-            )
+        await self._hives.check(health, LOCAL_NODE, url.removeprefix("http://"), running.id if running else None)
         self._verified = running
         return url
 

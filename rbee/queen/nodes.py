@@ -9,6 +9,7 @@ import trio
 
 from rbee.errors import NodeNotFoundError
 from rbee.queen.board import Board
+from rbee.queen.identity import Hives
 from rbee.queen.node import Node
 from rbee.queen.registry import not_found
 from rbee.queen.remote_hive import RemoteHive
@@ -39,6 +40,7 @@ class Nodes:
         self._settings = settings
         self._token = token
         self._registry = registry
+        self._hives = Hives(settings, token, registry)
         self._entries: dict[str, _Entry] = {}
         self._local = local
         self.board = Board()
@@ -78,7 +80,7 @@ class Nodes:
 
     def add(self, row: BeehiveRow) -> None:
         """Take in a node of the registry."""
-        self._start(row.node_name, RemoteHive(row, self._settings, self._token, self._registry))
+        self._start(row.node_name, RemoteHive(row, self._settings, self._token, self._registry, self._hives))
 
     def _start(self, name: str, link: HiveLink) -> None:
         self.board.node(NodeSeen(node=name, status="unreachable"))

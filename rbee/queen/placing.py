@@ -130,7 +130,7 @@ class Placing:
             self._refuse(order, exc)
             return
         try:
-            rows = await asking.list_workers(self._hive, url)
+            rows = await asking.list_workers(self.name, self._hive, url)
         except RbeeError as exc:
             self._refuse(order, exc, is_lost=isinstance(exc, ConnectionTimeoutError))
             return

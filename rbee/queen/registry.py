@@ -40,6 +40,9 @@ MIGRATIONS: Final = (
     ALTER TABLE beehives ADD COLUMN hive_url TEXT;
     ALTER TABLE beehives ADD COLUMN is_tunnelled INTEGER NOT NULL DEFAULT 0;
     """,
+    """
+    ALTER TABLE beehives ADD COLUMN hive_id TEXT;
+    """,
 )
 """Scripts in order; a change appends one and never edits one."""
 
@@ -76,6 +79,27 @@ class Registry:
         if await self._store.transact(work):
             raise _exists(node_name)
 
+    async def check_single(self, row: BeehiveRow) -> None:
+        """Raise NodeExistsError where the installation has another name: both would start and end the same hive."""
+
+        def work(connection: sqlite3.Connection) -> str | None:
+            query = (
+                "SELECT node_name FROM beehives WHERE install_path = ? AND node_name != ?"
+                " AND (host_key = ? AND host_key != '' OR ssh_host = ? AND ssh_port = ?)"
+            )
+            values = (row.install_path, row.node_name, row.host_key, row.ssh_host, row.ssh_port)
+            found = connection.execute(query, values).fetchone()
+            return None if found is None else str(found[0])
+
+        if (other := await self._store.transact(work)) is not None:
+            raise NodeExistsError(
+                f"node {row.node_name} would be node {other} once more: the same folder on the same machine",
+                hint=f"`rbee setup update-node --name {other} …` changes that one; another --install-path makes a "
+                "second installation on the machine, whose hive needs a port of its own",
+                node=row.node_name,
+                same_as=other,
+            )
+
     async def replace(self, row: BeehiveRow) -> None:
         """Store a node anew that is there. Raises NodeNotFoundError."""
         await self._change(row.node_name, dict(zip(_COLUMNS, _values(row), strict=True)))
@@ -92,9 +116,25 @@ class Registry:
         """Note whether the hive that runs there is ours to end."""
         await self._change(node_name, {"spawned_by_queen": int(owned)})
 
-    async def located(self, node_name: str, hive_url: str, *, is_tunnelled: bool) -> None:
-        """Note where the node's hive listens, as the node knows it, and whether only SSH leads there."""
-        await self._change(node_name, {"hive_url": hive_url, "is_tunnelled": int(is_tunnelled)})
+    async def located(self, node_name: str, hive_url: str, hive_id: str, *, is_tunnelled: bool) -> None:
+        """Note where the node's hive listens, as the node knows it, which it is, and whether only SSH leads there."""
+        await self._change(
+            node_name, {"hive_url": hive_url, "hive_id": hive_id or None, "is_tunnelled": int(is_tunnelled)}
+        )
+
+    async def identified(self, node_name: str, hive_id: str) -> None:
+        """Note which hive is the node's."""
+        await self._change(node_name, {"hive_id": hive_id})
+
+    async def owner(self, hive_id: str) -> str | None:
+        """Return a node that this hive is known to be, or None."""
+
+        def work(connection: sqlite3.Connection) -> str | None:
+            query = "SELECT node_name FROM beehives WHERE hive_id = ? ORDER BY node_name"
+            found = connection.execute(query, (hive_id,)).fetchone()
+            return None if found is None else str(found[0])
+
+        return await self._store.transact(work)
 
     async def _change(self, node_name: str, values: dict[str, Any]) -> None:
         def work(connection: sqlite3.Connection) -> int:

@@ -66,6 +66,7 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
         async def work(tell: Tell) -> wire.Success:
             row = await _describe(asked, settings, tell)
             async with _whole(changing):
+                await registry.check_single(row)
                 await registry.add(row)
                 nodes.add(row)
             return wire.Success(message=f"node {row.node_name} was saved", node_name=row.node_name)
@@ -81,6 +82,7 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
             known = next((row for row in await registry.rows() if row.node_name == asked.node_name), None)
             row = await _describe(asked, settings, tell, known)
             async with _whole(changing):
+                await registry.check_single(row)
                 await end_hive(row.node_name, tell)
                 await registry.replace(row)
                 nodes.add(row)

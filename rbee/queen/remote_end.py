@@ -56,6 +56,7 @@ async def _ask_to_end(hive: RemoteHive) -> bool:
         health = await hive.ask()
         if health is None:
             return False
+        await hive.check(health)
         if health.started_by == "user":
             return True  # ours has gone, and this one is not ours to end
         if (url := await hive.find()) is None:
@@ -66,13 +67,13 @@ async def _ask_to_end(hive: RemoteHive) -> bool:
         log.info("the hive on %s cannot be asked to end: %s", hive.row.node_name, exc.message)
         return False
     try:
-        while await hive.ask() is not None:  # noqa: ASYNC110 (on another machine)
+        while (now := await hive.ask()) is not None and now.hive_id == health.hive_id:  # noqa: ASYNC110 (on another machine)
             await trio.sleep(AGAIN_SECONDS)
     except ConnectionTimeoutError:
         return True
     except RbeeError:
         return False
-    return False
+    return now is not None  # another one has come to the address
 
 
 async def _signal(hive: RemoteHive, deadline: float) -> bool:

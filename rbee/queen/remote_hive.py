@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 
 import trio
 
-from rbee import __version__
 from rbee.adapters import ssh_dial
 from rbee.adapters.ssh_target import Target
 from rbee.clients.hive import HiveClient
@@ -19,12 +18,12 @@ from rbee.errors import (
     PortInUseError,
     RbeeError,
     SshFailedError,
-    VersionMismatchError,
 )
 from rbee.queen import approach, remote_end, remote_process
+from rbee.queen.identity import OTHERS, AnotherHiveError, no_hive
 from rbee.queen.installer import Installer
 from rbee.queen.tunnel import Tunnel
-from rbee.wire.common import API_VERSION, Health, Narration, base_url
+from rbee.wire.common import Health, Narration, base_url
 from rbee.wire.registry import Success
 
 if TYPE_CHECKING:
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.ssh import Connection
+    from rbee.queen.identity import Hives
     from rbee.queen.ranking import Devices
     from rbee.queen.registry import Registry
     from rbee.wire.progress import Told
@@ -49,7 +49,7 @@ LOOK_SECONDS: Final = 2.0
 class RemoteHive:
     """The hive of one node; `run` in a nursery carries its tunnel, `end` ends the one that a queen started."""
 
-    def __init__(self, row: BeehiveRow, settings: Settings, token: str, registry: Registry) -> None:
+    def __init__(self, row: BeehiveRow, settings: Settings, token: str, registry: Registry, hives: Hives) -> None:
         self.row = row
         self.settings = settings
         self.changing = trio.Lock()
@@ -57,6 +57,8 @@ class RemoteHive:
         self.is_owned = row.spawned_by_queen
         self._token = token
         self._registry = registry
+        self._hives = hives
+        self._hive_id = row.hive_id
         self._tunnel = Tunnel(self.dial)
         # Where it listens, as the node itself knows it; kept for the next queen, which else would have to ask by SSH.
         self._inside = row.hive_url
@@ -126,16 +128,23 @@ class RemoteHive:
         await self._registry.owned(self.row.node_name, owned=owned)
 
     async def find(self) -> str | None:
-        """Return the URL of the hive if it answers. Raises VersionMismatchError, or PortInUseError for a stranger."""
+        """Return the URL of the hive if it answers.
+
+        Raises VersionMismatchError, or for a stranger PortInUseError or InvalidApiKeyError.
+        """
         try:
-            return self._url() if self.check(await self.ask()) else None
+            health = await self.ask()
         except ConnectionTimeoutError:
             return None
+        if health is None:
+            return None
+        await self._accept(health)
+        return self._url()
 
     async def ask(self) -> Health | None:
-        """Ask the hive once how it is; None where nobody knows yet where it would be.
+        """Ask who answers how it is; None where nobody knows yet where the hive would be.
 
-        Raises ConnectionTimeoutError, or PortInUseError for a stranger.
+        Raises ConnectionTimeoutError, or PortInUseError for what is no hive.
         """
         if (url := self._url()) is None:
             return None
@@ -155,49 +164,54 @@ class RemoteHive:
             try:
                 return await client.health(patient=False)
             except InternalError as exc:
-                raise PortInUseError(
-                    f"what answers at {self.address} is not a hive of rbee",
-                    hint="stop that program there, or give the hive another port: `port` under [hive] in "
-                    f"{self.row.install_path}/config.toml",
-                    node=self.row.node_name,
-                ) from exc
+                raise no_hive(self.row.node_name, self.address) from exc
 
-    def check(self, health: Health | None) -> bool:
-        """Tell whether a hive has answered that speaks our language. Raises VersionMismatchError."""
-        if health is None:
-            return False
-        if (health.version, health.api_version) != (__version__, API_VERSION):
-            name = self.row.node_name
-            raise VersionMismatchError(
-                f"the versions differ\n  queen-rbee {__version__}\n  rbee-hive {health.version}",
-                hint=f"`rbee setup install --node {name}` brings this version to the node",
-                node=name,
-                queen=__version__,
-                hive=health.version,
-            )
-        return True
+    async def check(self, health: Health) -> None:
+        """Raise why who answers cannot be used: another hive, or one of another version."""
+        await self._hives.check(health, self.row.node_name, self.address, self._hive_id)
+
+    async def _accept(self, health: Health) -> None:
+        """Take who answers for the hive of this node; the first one is remembered. Raises as `check`."""
+        await self.check(health)
+        if self._hive_id is None and health.hive_id is not None:
+            self._hive_id = health.hive_id
+            await self._registry.identified(self.row.node_name, health.hive_id)
 
     async def ensure(self, tell: Tell) -> str:
         """Return the URL of the hive, started over SSH if need be; raises why it could not be."""
-        if (found := await self.find()) is not None:
-            return found
+        try:
+            if (found := await self.find()) is not None:
+                return found
+        except OTHERS as exc:
+            # The node's own may listen elsewhere, or be another one by now: only SSH leads to that very machine.
+            try:
+                return await self._launch(tell)
+            except (PortInUseError, SshFailedError) as second:
+                if second.details.get("reason") == "host_key":
+                    raise
+                raise exc from second
+        return await self._launch(tell)
+
+    async def _launch(self, tell: Tell) -> str:
+        """Start the hive over SSH, or find it there, and return the URL at which it is reached."""
         name = self.row.node_name
         async with self.changing:
             self._tell(tell, "ssh_connect", f"Connecting to {self.row.ssh_user}@{self.row.ssh_host} by SSH")
             async with self.dial() as connection:
                 self._tell(tell, "start_hive", f"Starting the hive on {name}")
                 with trio.CancelScope(shield=True):  # cut half-way, it would leave a hive that nobody ends
-                    self._inside = inside = await self._start(connection, tell)
+                    found = await self._start(connection, tell)
+                    self._inside, self._hive_id = found.url, found.id or None
         url = await self._approach(tell)
-        await self._registry.located(name, inside, is_tunnelled=self._is_tunnelled)
+        await self._registry.located(name, found.url, found.id, is_tunnelled=self._is_tunnelled)
         self._tell(tell, "hive_ready", f"The hive on {name} answers at {self.address}")
         return url
 
     def _tell(self, tell: Tell, action: str, human: str) -> None:
         tell(Narration(actor="queen-rbee", action=action, target=self.row.node_name, human=human))
 
-    async def _start(self, connection: Connection, tell: Tell) -> str:
-        """Start the hive, or find one; returns its URL as the node knows it."""
+    async def _start(self, connection: Connection, tell: Tell) -> remote_process.Running:
+        """Start the hive, or find the one of this installation."""
         was_owned = self.is_owned
         # Before it runs: a queen that is killed meanwhile leaves it to the next one.
         await self.own(owned=True)
@@ -209,7 +223,7 @@ class RemoteHive:
             await self.own(owned=was_owned)
             raise
         await self.own(owned=found.is_queens)
-        return found.url
+        return found
 
     async def _approach(self, tell: Tell) -> str:
         """Return the URL of the hive that runs, directly, or where that does not work and may be through SSH."""
@@ -219,7 +233,7 @@ class RemoteHive:
 
         async def attempt(url: str, delays: tuple[float, ...], seconds: float) -> bool:
             async def ask() -> None:
-                self.check(await self._greet(url, seconds))
+                await self.check(await self._greet(url, seconds))
 
             def say(line: str) -> None:
                 self._tell(tell, "connect_retry", line)
@@ -232,9 +246,15 @@ class RemoteHive:
             direct = base_url(row.ssh_host, self._port)
             # Where there is another way, one attempt is enough.
             patience = (limits.connect_delays, limits.connect) if row.tunnel == "never" else ((0.0,), LOOK_SECONDS)
-            if await attempt(direct, *patience):
-                self._is_tunnelled = False
-                return direct
+            try:
+                if await attempt(direct, *patience):
+                    self._is_tunnelled = False
+                    return direct
+            except AnotherHiveError as exc:
+                if row.tunnel == "never":
+                    raise
+                failed.append(exc.message)
+                self._tell(tell, "connect_retry", exc.message)
         if row.tunnel != "never":
             if failed:
                 self._tell(tell, "ssh_tunnel", f"{self.address} cannot be reached; going through SSH")

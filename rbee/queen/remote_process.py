@@ -25,9 +25,10 @@ AGAIN_SECONDS: Final = 0.2
 
 
 class Running(NamedTuple):
-    """A hive that runs: its URL as the node itself knows it, and whether a queen started it, this one or another."""
+    """A hive that runs: its URL as the node itself knows it, its id, and whether a queen, any queen, started it."""
 
     url: str
+    id: str
     is_queens: bool
 
 
@@ -75,10 +76,12 @@ async def _start_once(connection: Connection, row: BeehiveRow, settings: Setting
 
     said = await remote_script.run(connection, "start_hive", parameters, heard)
     if ready:
-        return Running(ready[0].url, True)
+        return Running(ready[0].url, ready[0].id, True)
     if refused:
-        url = refused[0].details.get("url")
-        return Running(url, said.get("holder") == ["queen"]) if isinstance(url, str) else None
+        url, hive_id = (refused[0].details.get(name) for name in ("url", "id"))
+        if not isinstance(url, str):
+            return None
+        return Running(url, str(hive_id or ""), said.get("holder") == ["queen"])
     raise _not_started(said, row, settings)
 
 

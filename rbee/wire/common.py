@@ -93,10 +93,16 @@ class Narration(Message, kw_only=True):
 
 
 class Health(Message, kw_only=True, omit_defaults=True):
-    """The answer of a hive's and a worker's `/v1/health`; a hive says who started it, who alone may end it."""
+    """The answer of a hive's and a worker's `/v1/health`.
+
+    A hive says who started it, who alone may end it; which one it is, the same from one start to the next; and to which
+    swarm it belongs, without its token.
+    """
 
     status: Literal["alive"]
     version: str
     api_version: str
     worker_id: str | None = None
     started_by: Literal["user", "queen"] | None = None
+    hive_id: str | None = None
+    swarm: str | None = None

@@ -72,7 +72,7 @@ class BeehiveRow(Message, kw_only=True):
     """A node as the registry holds it; paths are absolute, times are Unix seconds, `host_key` is the pinned key.
 
     `hive_url` is where its hive was last seen to listen, as the node itself knows it; `is_tunnelled` tells whether only
-    SSH leads there.
+    SSH leads there. `hive_id` tells its hive from every other one, once that has been seen.
     """
 
     node_name: str
@@ -93,6 +93,7 @@ class BeehiveRow(Message, kw_only=True):
     spawned_by_queen: bool
     hive_url: str | None = None
     is_tunnelled: bool = False
+    hive_id: str | None = None
 
 
 class BeehiveList(Message, kw_only=True):

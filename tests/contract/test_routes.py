@@ -20,6 +20,7 @@ from rbee.hive.library import Library
 from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits
 from rbee.hive.workers import LocalMachine
+from rbee.queen.identity import Hives
 from rbee.queen.local_hive import LocalHive
 from rbee.queen.nodes import Nodes
 from rbee.queen.registry import MIGRATIONS, Registry
@@ -57,7 +58,9 @@ async def apps(
     nursery.start_soon(hive.run)
     nodes_store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
     registry = Registry(nodes_store)
-    nodes = Nodes(settings, TOKEN, registry, LocalHive(settings, TOKEN, None, ephemeral=False))
+    nodes = Nodes(
+        settings, TOKEN, registry, LocalHive(settings, TOKEN, None, Hives(settings, TOKEN, registry), ephemeral=False)
+    )
     await nursery.start(nodes.run)
     hive_app = rbee.hive.routes.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None)
     model_routes.add(hive_app, hive, library, nursery, 10)

@@ -81,6 +81,22 @@ def test_the_place_is_free_once_its_holder_has_ended(tmp_path: Path, number: sig
         assert found.url == "http://127.0.0.1:9201"
 
 
+def test_a_place_is_known_again_by_its_id(tmp_path: Path) -> None:
+    ids = []
+    for damage in (None, None, b"{", b"\xff" * 600):
+        if damage is not None:
+            (tmp_path / "hive.lock").write_bytes(damage)
+        with holder(tmp_path, "http://127.0.0.1:9200") as child:
+            found = instance.find(tmp_path, "hive")
+            assert found is not None
+            ids.append(found.id)
+            child.kill()
+            child.wait()
+    assert ids[0] == ids[1]
+    assert len(set(ids)) == 3
+    assert all(len(found) == 32 for found in ids)
+
+
 def test_what_is_published_is_found(tmp_path: Path) -> None:
     with holder(tmp_path, "http://127.0.0.1:9200") as child:
         found = instance.find(tmp_path, "hive")

@@ -176,6 +176,19 @@ def test_a_name_is_taken_once(queen: httpx.Client, node: BareNode) -> None:
     assert len(rows(queen)) == 1
 
 
+def test_an_installation_has_one_name(queen: httpx.Client, node: BareNode) -> None:
+    """A second one would start and end the same hive."""
+    assert queen.post(ADD, json=node.description()).status_code == 200
+    again = node.description(node_name="attic")
+    found = error(queen.post(ADD, json=again), 409, "NODE_EXISTS")
+    assert found["message"] == "node attic would be node workstation once more: the same folder on the same machine"
+    assert queen.post(ADD, json=again | {"install_path": "~/elsewhere"}).status_code == 200
+    # Nor by an update, which leaves the node as it was; to itself a node may be the same.
+    assert error(queen.post(UPDATE, json=again), 409, "NODE_EXISTS")["details"]["same_as"] == "workstation"
+    assert queen.post(UPDATE, json=again | {"install_path": "~/elsewhere"}).status_code == 200
+    assert [row["install_path"].rpartition("/")[2] for row in rows(queen)] == ["elsewhere", "node"]
+
+
 def test_the_queens_own_host_is_no_node_of_the_registry(queen: httpx.Client, node: BareNode) -> None:
     local = node.description(node_name="local")
     error(queen.post(ADD, json=local), 409, "NODE_EXISTS")
