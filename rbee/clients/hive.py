@@ -12,6 +12,7 @@ from rbee.errors import DownloadFailedError, InternalError, SpawnFailedError
 from rbee.wire import hive as wire
 from rbee.wire import models as model_wire
 from rbee.wire.common import Health
+from rbee.wire.download import DownloadState
 from rbee.wire.logs import HIVE_LOGS
 
 if TYPE_CHECKING:
@@ -26,6 +27,7 @@ _EVENTS: Final[dict[str, type[wire.HiveEvent]]] = {
     "state": wire.WorkerList,
     "worker": wire.WorkerRow,
     "gone": wire.WorkerGone,
+    "download": DownloadState,
 }
 
 

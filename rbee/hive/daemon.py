@@ -17,7 +17,7 @@ from rbee.adapters.instance import Place
 from rbee.adapters.notify import Notifier
 from rbee.adapters.store import Store
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
-from rbee.hive import model_routes, reconcile, routes, state
+from rbee.hive import event_routes, model_routes, reconcile, routes, state
 from rbee.hive.catalogue import Catalogue
 from rbee.hive.library import Library
 from rbee.hive.loop import Hive
@@ -99,6 +99,7 @@ async def _serve(
                 heartbeat=settings.timeouts.heartbeat,
             )
             model_routes.add(app, hive, library, nursery, settings.timeouts.heartbeat)
+            event_routes.add(app, hive, library.downloads, nursery, settings.timeouts.heartbeat)
             await nursery.start(library.downloads.run)
             server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
             await nursery.start(server.run)

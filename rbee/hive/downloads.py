@@ -9,7 +9,7 @@ import trio
 
 from rbee.errors import CancelledError, DrainingError, InternalError, ModelNotFoundError, RbeeError
 from rbee.wire.common import Narration
-from rbee.wire.download import Complete, Failed
+from rbee.wire.download import Complete, DownloadEvent, Downloading, DownloadState, Failed, Retrying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -29,10 +29,12 @@ T = TypeVar("T")
 class Download:
     """One download: `last` is its latest event, `done` is set when it has ended."""
 
-    def __init__(self, ref: ModelRef) -> None:
+    def __init__(self, ref: ModelRef, changed: Callable[[], None]) -> None:
         self.id = str(uuid.uuid4())
         self.ref = ref
         self.last: Told | None = None
+        self._progress = Downloading(bytes_downloaded=0, bytes_total=0, speed_mbps=0.0)
+        self._changed = changed
         self.done = trio.Event()
         self.ended_at = 0.0
         self.result: ModelRow | RbeeError = InternalError("the download has not ended")
@@ -45,6 +47,9 @@ class Download:
         """Pass an event on to all who watch."""
         if not isinstance(event, Narration):
             self.last = event
+            if isinstance(event, Downloading):
+                self._progress = event
+            self._changed()
         for watcher in list(self._watchers):
             watcher(event)
 
@@ -53,6 +58,20 @@ class Download:
         if self.last is not None:
             tell(self.last)
         self._watchers.append(tell)
+
+    def state(self) -> DownloadState:
+        """Return how it stands."""
+        last, sizes = self.last, self._progress
+        return DownloadState(
+            download_id=self.id,
+            model_ref=str(self.ref),
+            stage=last.stage if isinstance(last, DownloadEvent) else "asking",
+            bytes_downloaded=sizes.bytes_downloaded,
+            bytes_total=sizes.bytes_total,
+            speed_mbps=sizes.speed_mbps if isinstance(last, Downloading) else 0.0,
+            message=last.message if isinstance(last, Retrying | Failed) else None,
+            code=last.code if isinstance(last, Failed) else None,
+        )
 
     def unwatch(self, tell: Tell) -> None:
         """Call `tell` no more."""
@@ -77,6 +96,8 @@ class Downloads:
         self._running: dict[str, Download] = {}
         self._known: dict[str, Download] = {}
         self._is_stopping = False
+        self.changed = trio.Event()
+        """Set and replaced with each change; who takes it before looking misses nothing that lasts."""
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry downloads until cancelled."""
@@ -121,6 +142,11 @@ class Downloads:
             download.is_detached = False
             self._release(download)
 
+    def states(self) -> list[DownloadState]:
+        """Return how the downloads stand, those that ended minutes ago too, the oldest first."""
+        self._forget()
+        return [download.state() for download in self._known.values()]
+
     def known(self, download_id: str) -> Download:
         """Return a download that runs, or ended minutes ago. Raises ModelNotFoundError."""
         self._forget()
@@ -136,8 +162,9 @@ class Downloads:
         self._forget()
         key = str(ref)
         if (download := self._running.get(key)) is None:
-            download = self._running[key] = Download(ref)
+            download = self._running[key] = Download(ref, self._tell_change)
             self._known[download.id] = download
+            self._tell_change()
             self._nursery.start_soon(self._carry, download)
         download.claims += 1
         return download
@@ -148,6 +175,10 @@ class Downloads:
             # Who asks from now on gets a new one, which waits for the files that this one may still hold.
             self._drop(download)
             download.scope.cancel()
+
+    def _tell_change(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
 
     def _drop(self, download: Download) -> None:
         if self._running.get(str(download.ref)) is download:

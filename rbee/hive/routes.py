@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import trio
@@ -11,7 +10,7 @@ from quart import Request, Response, request
 from rbee import __version__
 from rbee.adapters import host, metrics, sse, tokens
 from rbee.adapters.app import answer, body, check_key, empty, new_app, streamed, wants_stream
-from rbee.hive import log_routes, view
+from rbee.hive import log_routes
 from rbee.wire import hive as wire
 from rbee.wire.common import API_VERSION, Health
 
@@ -79,10 +78,6 @@ def build(
     async def workers() -> Response:
         return answer(hive.view())
 
-    @app.get(wire.EVENTS)
-    async def events() -> Response:
-        return streamed(nursery, partial(_follow, hive), heartbeat=heartbeat)
-
     @app.delete("/v1/workers/<worker_id>")
     async def end_worker(worker_id: str) -> Response:
         await hive.end_worker(worker_id)
@@ -116,17 +111,3 @@ def build(
 
     log_routes.add(app, logs_dir, nursery, heartbeat=heartbeat)
     return app
-
-
-async def _follow(hive: Hive, send: sse.Send) -> None:
-    """Send what is, then every change that lasts until it is sent."""
-    told: wire.WorkerList | None = None
-    while True:
-        changed = hive.changed
-        now = hive.view()
-        for name, message in view.changes(told, now):
-            await send.send(sse.event(message, name))
-        told = now
-        if hive.is_over:
-            return
-        await changed.wait()

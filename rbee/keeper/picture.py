@@ -12,6 +12,7 @@ from rbee.wire.queen import LOCAL_NODE
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.keeper.session import Found
+    from rbee.wire.download import SwarmDownload
     from rbee.wire.queen import NodeStatus, SwarmStatus, SwarmWorker
 
 SHORT: Final = 8
@@ -21,6 +22,7 @@ NOTHING: Final[dict[str, Any]] = {
     "queen": {"running": False, "url": None, "version": None, "pid": None, "mode": None},
     "nodes": [],
     "workers": [],
+    "downloads": [],
 }
 """What is known where no queen runs."""
 
@@ -43,9 +45,15 @@ def draw(found: Found, status: SwarmStatus, settings: Settings) -> Picture:
         "pid": own.identity.pid if own is not None else None,
         "mode": None if own is None else "ephemeral" if own.ephemeral else "persistent",
     }
-    data = {"queen": queen, "nodes": to_json(status.nodes), "workers": to_json(status.workers)}
+    data = {
+        "queen": queen,
+        "nodes": to_json(status.nodes),
+        "workers": to_json(status.workers),
+        "downloads": to_json(status.downloads),
+    }
     lost = [_why(node, settings) for node in status.nodes if node.status == "unreachable"]
-    parts = [_queen(queen), _nodes(status.nodes), "\n".join(lost), _workers(status.workers)]
+    fetched = [_download(download) for download in status.downloads]
+    parts = [_queen(queen), _nodes(status.nodes), "\n".join(lost), "\n".join(fetched), _workers(status.workers)]
     return Picture(data, "\n\n".join(filter(None, parts)))
 
 
@@ -83,6 +91,22 @@ def _why(node: NodeStatus, settings: Settings) -> str:
     else:
         why = f"the hive, pid {hive.identity.pid}, does not answer; its log is {settings.logs_dir / 'hive.log'}"
     return render.clean(f"{node.node}: {why}")
+
+
+def _download(download: SwarmDownload) -> str:
+    """Return one line about a model that a node fetches."""
+    done, total = download.bytes_downloaded, download.bytes_total
+    words = [f"{100 * done // total} % of {render.size(total)}"] if total else []
+    match download.stage:
+        case "asking":
+            words.append("asking the hub")
+        case "retrying":
+            words.append(f"trying again: {download.message}")
+        case "verifying":
+            words.append("verifying")
+        case _:
+            words.append(f"{download.speed_mbps:.1f} MB/s")
+    return render.clean(f"{download.node}: fetching {download.model_ref}, {', '.join(words)}")
 
 
 def _workers(workers: list[SwarmWorker]) -> str:

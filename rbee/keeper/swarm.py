@@ -11,6 +11,7 @@ from rbee.keeper import render
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rbee.wire.download import SwarmDownload
     from rbee.wire.queen import EndedWorker, NodeStatus, SwarmWorker, UnreachableNode
 
 NO_QUEEN: Final = "No queen is running, so no workers are known."
@@ -42,6 +43,8 @@ def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:
     ]
 
 
-def to_json(workers: Sequence[SwarmWorker | EndedWorker | UnreachableNode | NodeStatus]) -> Any:
-    """Return workers or nodes as JSON values, with the keys of the queen's own answer."""
-    return msgspec.to_builtins(list(workers))
+def to_json(
+    rows: Sequence[SwarmWorker | EndedWorker | UnreachableNode | NodeStatus | SwarmDownload],
+) -> Any:
+    """Return what the queen lists as JSON values, with the keys of the queen's own answer."""
+    return msgspec.to_builtins(list(rows))

@@ -6,11 +6,13 @@ from collections import deque
 from itertools import islice
 from typing import TYPE_CHECKING, Final
 
+import msgspec
 import trio
 
 from rbee.adapters import sse
 from rbee.queen.swarm import worker_of
 from rbee.wire import events as wire
+from rbee.wire.download import DownloadState, SwarmDownload
 from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ _NAMES: Final = {
     wire.NodeSeen: "node",
     wire.SwarmTask: "task",
     wire.SwarmWorkerGone: "gone",
+    SwarmDownload: "download",
 }
 
 
@@ -33,6 +36,7 @@ class Board:
         self._nodes: dict[str, wire.NodeSeen] = {}
         self._workers: dict[tuple[str, str], SwarmWorker] = {}
         self._tasks: dict[str, wire.SwarmTask] = {}
+        self._downloads: dict[str, SwarmDownload] = {}
         self._changes: deque[wire.SwarmEvent] = deque(maxlen=KEPT)
         self._count = 0
         self._changed = trio.Event()
@@ -40,14 +44,22 @@ class Board:
     def state(self) -> wire.SwarmState:
         """Return the whole."""
         return wire.SwarmState(
-            nodes=list(self._nodes.values()), workers=list(self._workers.values()), tasks=list(self._tasks.values())
+            nodes=list(self._nodes.values()),
+            workers=list(self._workers.values()),
+            tasks=list(self._tasks.values()),
+            downloads=self.downloads(),
         )
+
+    def downloads(self) -> list[SwarmDownload]:
+        """Return the downloads that run."""
+        return list(self._downloads.values())
 
     def heard(self, node: str, event: HiveEvent | None) -> None:
         """A node's hive has told something; None stands for its stream having been lost."""
         match event:
             case None:
                 self._only(node, {}, "its node was lost")
+                self._lose_downloads(node, "its node was lost")
                 self.node(wire.NodeSeen(node=node, status="unreachable"))
             case WorkerList(workers=rows):
                 self.node(wire.NodeSeen(node=node, status="alive"))
@@ -58,11 +70,14 @@ class Board:
                 self._worker(node, event)
             case WorkerGone(id=worker_id, ended=ended):
                 self._gone(node, worker_id, None if ended is None else ended.reason)
+            case DownloadState():
+                self._download(SwarmDownload(node=node, **msgspec.structs.asdict(event)))
 
     def node(self, seen: wire.NodeSeen) -> None:
         """A node has come, is seen, is lost or has been removed."""
         if seen.status == "removed":
             self._only(seen.node, {}, "its node was removed")
+            self._lose_downloads(seen.node, "its node was removed")
             if self._nodes.pop(seen.node, None) is not None:
                 self._tell(seen)
         elif self._nodes.get(seen.node) != seen:
@@ -92,6 +107,19 @@ class Board:
     def _gone(self, node: str, worker_id: str, reason: str | None) -> None:
         if self._workers.pop((node, worker_id), None) is not None:
             self._tell(wire.SwarmWorkerGone(worker_id=worker_id, node=node, reason=reason))
+
+    def _download(self, download: SwarmDownload) -> None:
+        if download.is_over:
+            self._downloads.pop(download.download_id, None)
+        else:
+            self._downloads[download.download_id] = download
+        self._tell(download)
+
+    def _lose_downloads(self, node: str, why: str) -> None:
+        """Nothing is known any more of what a node fetches; what goes on all the same is told again."""
+        for download in self.downloads():
+            if download.node == node:
+                self._download(msgspec.structs.replace(download, stage="error", message=why, speed_mbps=0.0))
 
     def _tell(self, event: wire.SwarmEvent) -> None:
         self._changes.append(event)

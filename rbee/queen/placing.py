@@ -15,6 +15,7 @@ from rbee.queen.orders import GivenUp, Order, Placed, Started, Visit
 from rbee.queen.starting import Starting
 from rbee.queen.waiting import Queue
 from rbee.wire.common import Narration
+from rbee.wire.download import DownloadState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -84,7 +85,8 @@ class Placing:
 
     def _hear(self, event: HiveEvent | None) -> None:
         self._heard(event)
-        self._send.send_nowait(event)
+        if not isinstance(event, DownloadState):
+            self._send.send_nowait(event)
 
     def _unread(self) -> Iterator[Order | Visit]:
         """Yield what was asked while something else was handled."""

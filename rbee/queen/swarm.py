@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.queen.node import Node
+    from rbee.wire.download import SwarmDownload
     from rbee.wire.hive import EndedWorker, Resources, WorkerList, WorkerRow
 
 PREFIX: Final = 8
@@ -49,9 +50,11 @@ async def workers_of(nodes: Sequence[Node]) -> wire.SwarmWorkers:
     return swarm
 
 
-async def status_of(nodes: Sequence[Node]) -> wire.SwarmStatus:
-    """Return how these nodes are, and their workers."""
-    status = wire.SwarmStatus(nodes=[], workers=[])
+async def status_of(nodes: Sequence[Node], downloads: Sequence[SwarmDownload]) -> wire.SwarmStatus:
+    """Return how these nodes are, their workers, and which of the downloads are theirs."""
+    names = {node.name for node in nodes}
+    theirs = [download for download in downloads if download.node in names]
+    status = wire.SwarmStatus(nodes=[], workers=[], downloads=theirs)
     for look in await _look_at(nodes, memory=True):
         status.nodes.append(_node(look))
         if look.workers is not None:

@@ -29,7 +29,7 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
     async def status() -> Response:
         name = request.args.get("node")
         chosen = nodes.all() if name is None else [nodes.get(convert({"node": name}, wire.NodeQuery).node)]
-        return answer(await status_of(chosen))
+        return answer(await status_of(chosen, nodes.board.downloads()))
 
     @app.get(EVENTS)
     async def events() -> Response:

@@ -47,6 +47,33 @@ class Failed(Message, kw_only=True):
     message: str
 
 
+class DownloadState(Message, kw_only=True):
+    """How a download stands, for who follows all of a hive's: `asking` the hub comes before its first event.
+
+    `message` says why it is tried again or has failed, `code` then is one of the catalogue of errors.
+    """
+
+    download_id: str
+    model_ref: str
+    stage: Literal["asking", "downloading", "retrying", "verifying", "complete", "error"]
+    bytes_downloaded: int = 0
+    bytes_total: int = 0
+    speed_mbps: float = 0.0
+    message: str | None = None
+    code: str | None = None
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.stage in ("complete", "error")
+
+
+class SwarmDownload(DownloadState, kw_only=True):
+    """A download of one of the hives."""
+
+    node: str
+
+
 DownloadEvent = Downloading | Retrying | Verifying | Complete | Failed
 STAGES: Final[dict[str, type[DownloadEvent]]] = {
     "downloading": Downloading,

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
+import msgspec
+
 from rbee.wire.common import Message
+from rbee.wire.download import SwarmDownload
 from rbee.wire.queen import SwarmWorker
 
 EVENTS: Final = "/v2/events"
@@ -38,12 +41,13 @@ class SwarmTask(Message, kw_only=True):
 
 
 class SwarmState(Message, kw_only=True):
-    """All that is known of the swarm; of tasks, those that the queen has in hand."""
+    """All that is known of the swarm; of tasks, those that the queen has in hand, of downloads those that run."""
 
     nodes: list[NodeSeen]
     workers: list[SwarmWorker]
     tasks: list[SwarmTask]
+    downloads: list[SwarmDownload] = msgspec.field(default_factory=list)
 
 
-SwarmEvent = SwarmState | NodeSeen | SwarmWorker | SwarmWorkerGone | SwarmTask
-"""What `/v2/events` tells: the whole (event `state`), then each change (`node`, `worker`, `gone`, `task`)."""
+SwarmEvent = SwarmState | NodeSeen | SwarmWorker | SwarmWorkerGone | SwarmTask | SwarmDownload
+"""What `/v2/events` tells: the whole (`state`), then each change (`node`, `worker`, `gone`, `task`, `download`)."""

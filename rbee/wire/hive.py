@@ -8,6 +8,7 @@ import msgspec
 
 from rbee.errors import InvalidRequestError
 from rbee.wire.common import DeviceIndex, Message, Name, Request, ShortText, Uuid, WorkerState
+from rbee.wire.download import DownloadState
 
 HEALTH: Final = "/v1/health"
 WORKERS: Final = "/v1/workers"
@@ -111,8 +112,8 @@ class WorkerGone(Message, kw_only=True, omit_defaults=True):
     ended: EndedWorker | None = None
 
 
-HiveEvent = WorkerList | WorkerRow | WorkerGone
-"""What `/v1/events` tells: the whole (event `state`), then each change (events `worker` and `gone`)."""
+HiveEvent = WorkerList | WorkerRow | WorkerGone | DownloadState
+"""What `/v1/events` tells: the whole (event `state`), then each change (events `worker`, `gone` and `download`)."""
 
 
 class Device(Message, kw_only=True):

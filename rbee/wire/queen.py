@@ -17,6 +17,7 @@ from rbee.wire.common import (
     Uuid,
     WorkerState,
 )
+from rbee.wire.download import SwarmDownload  # noqa: TC001 (msgspec reads annotations at run time)
 
 HEALTH: Final = "/health"
 TASKS: Final = "/v2/tasks"
@@ -170,3 +171,4 @@ class SwarmStatus(Message, kw_only=True):
 
     nodes: list[NodeStatus]
     workers: list[SwarmWorker]
+    downloads: list[SwarmDownload] = msgspec.field(default_factory=list)

@@ -14,7 +14,7 @@ import rbee.queen.routes
 from rbee.adapters import config
 from rbee.adapters.lifecycle import Stopping
 from rbee.adapters.store import Store
-from rbee.hive import model_routes, state
+from rbee.hive import event_routes, model_routes, state
 from rbee.hive.catalogue import Catalogue
 from rbee.hive.library import Library
 from rbee.hive.loop import Hive
@@ -64,6 +64,7 @@ async def apps(
     await nursery.start(nodes.run)
     hive_app = rbee.hive.routes.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None)
     model_routes.add(hive_app, hive, library, nursery, 10)
+    event_routes.add(hive_app, hive, library.downloads, nursery, 10)
     yield {
         "queen": rbee.queen.routes.build(nodes, registry, Tasks(), settings, TOKEN, nursery, Stopping()),
         "hive": hive_app,

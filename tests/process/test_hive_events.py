@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import httpx_sse
 
+from tests.hub import Fault, Hub
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -55,6 +57,44 @@ def test_what_is_comes_first_and_then_each_change(daemons: Any) -> None:
         told.close()
     hive.signal()
     assert hive.wait()[0] == 0
+
+
+def test_downloads_are_told_once_a_second_and_when_they_begin_and_end(daemons: Any, tmp_path: Path) -> None:
+    model = tmp_path / "m.gguf"
+    model.write_bytes(bytes(1_000_000))
+    with Hub() as hub:
+        hub.add("bees/m", model)
+        hub.fault = Fault(rate=400_000)
+        models_dir = str(tmp_path / "models")
+        hive = daemons.start(
+            "hive", HF_ENDPOINT=hub.url, RBEE_HUB_PRIVATE_REDIRECTS="true", RBEE_PATHS_MODELS_DIR=models_dir
+        )
+        with hive.client() as client, hive.client() as other, hive.client() as third:
+            told = events(client)
+            assert next(told) == ("state", {"workers": []})
+            begun = other.post("/v1/models/download", json={"model_ref": "hf:bees/m"}).json()
+            seen = [(time.monotonic(), until(told, "download", **begun))]
+            until(told, "download", stage="downloading")
+            late = events(third)
+            assert next(late) == ("state", {"workers": []})
+            assert until(late, "download")["bytes_total"] == 1_000_000, "what runs is told to who comes late"
+            late.close()
+            while seen[-1][1]["stage"] not in ("complete", "error"):
+                seen.append((time.monotonic(), until(told, "download", **begun)))
+            told.close()
+            late = events(third)
+            assert next(late) == ("state", {"workers": []})
+            failing = other.post("/v1/models/download", json={"model_ref": "hf:bees/none"}).json()
+            known = until(late, "download")
+            assert known["download_id"] == failing["download_id"], "what had ended is not told"
+            assert until(late, "download", stage="error")["code"] == "MODEL_NOT_FOUND"
+            late.close()
+    assert [state["stage"] for _, state in seen][:: len(seen) - 1] == ["asking", "complete"]
+    sizes = [state["bytes_downloaded"] for _, state in seen]
+    assert sizes == sorted(sizes)
+    assert sizes[-1] == 1_000_000
+    assert 3 <= len(seen) <= 2 + (seen[-1][0] - seen[0][0]) / 0.9
+    assert models_dir not in json.dumps([state for _, state in seen])
 
 
 def test_how_a_worker_ended_is_told_with_the_end_of_its_log(daemons: Any, eventually: Callable[..., None]) -> None:

@@ -147,7 +147,7 @@ def test_status_and_workers_without_a_queen_start_nothing(keeper: Keeper) -> Non
     code, out, _ = keeper.run("status", "--json")
     assert code == 0
     queen = {"running": False, "url": None, "version": None, "pid": None, "mode": None}
-    assert json.loads(out) == {"queen": queen, "nodes": [], "workers": []}
+    assert json.loads(out) == {"queen": queen, "nodes": [], "workers": [], "downloads": []}
     assert keeper.run("workers", "list", "--json")[:2] == (0, '{"workers":[],"ended":[],"unreachable":[]}\n')
     assert keeper.run("workers", "list") == (0, "", "No queen is running, so no workers are known.\n")
     assert keeper.run("workers", "health", "--node", "local", "--json")[:2] == (0, '{"nodes":[]}\n')

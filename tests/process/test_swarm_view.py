@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import re
 import shlex
 import signal
 import socket
@@ -23,6 +24,7 @@ import pytest
 from rbee import __version__
 from rbee.adapters import tokens
 from tests.conftest import ROOT
+from tests.hub import Fault, Hub
 from tests.process.remote_nodes import register, some_address, start_hive
 
 if TYPE_CHECKING:
@@ -58,13 +60,14 @@ def black_hole(address: str) -> Iterator[None]:
 class Swarm:
     """A queen with `local`, `attic` (a hive that runs) and `cellar` (none)."""
 
-    def __init__(self, daemons: Any, behaviour: str = "well") -> None:
+    def __init__(self, daemons: Any, behaviour: str = "well", **environment: str) -> None:
         address = some_address()
         self.dead_address = some_address()
         register(daemons.home, ("attic", address), ("cellar", self.dead_address))
         tokens.load_or_create(daemons.home / "token")
-        self.local = daemons.start("hive", RBEE_WORKER_COMMAND=standin(behaviour))
-        self.attic = start_hive(daemons, "attic", address, RBEE_WORKER_COMMAND=standin(behaviour))
+        environment["RBEE_WORKER_COMMAND"] = standin(behaviour)
+        self.local = daemons.start("hive", **environment)
+        self.attic = start_hive(daemons, "attic", address, **environment)
         self.queen = daemons.start("queen")
 
     def spawn(self, hive: Any) -> str:
@@ -257,6 +260,41 @@ def test_what_happens_in_the_swarm_is_one_stream(swarm: Swarm) -> None:
         swarm.queen.signal()
         assert swarm.queen.wait() == (0, "")
         assert time.monotonic() - start < 5
+
+
+def test_downloads_are_seen_while_they_run(daemons: Any, tmp_path: Path) -> None:
+    model = tmp_path / "m.Q4_K_M.gguf"
+    model.write_bytes(bytes(1_000_000))
+    with Hub() as hub:
+        hub.add("bees/m", model)
+        hub.then(Fault(rate=500_000, stall=0.9))
+        environment = {"HF_ENDPOINT": hub.url, "RBEE_HUB_PRIVATE_REDIRECTS": "true"}
+        swarm = Swarm(daemons, RBEE_PATHS_MODELS_DIR=str(tmp_path / "models"), **environment)
+        with swarm.queen.client() as client, httpx_sse.connect_sse(client, "GET", "/v2/events") as source:
+            told = events_of(source)
+            if {"node": "attic", "status": "alive"} not in next(told)[1]["nodes"]:
+                until(told, "node", node="attic", status="alive")
+            with swarm.queen.client() as other:
+                asked = {"model_ref": "hf:bees/m"}
+                begun = other.post(f"{swarm.attic.url}/v1/models/download", json=asked).json()
+                mine = {"node": "attic", "model_ref": "hf:bees/m", **begun}
+                assert until(told, "download")["stage"] == "asking"
+                half = until(told, "download", stage="downloading", **mine)
+                while half["bytes_downloaded"] < 800_000:
+                    half = until(told, "download", stage="downloading", **mine)
+                (shown,) = json.loads(swarm.run("status", "--json")[1])["downloads"]
+                assert set(shown) == set(half)
+                assert (shown["node"], shown["stage"], shown["bytes_total"]) == ("attic", "downloading", 1_000_000)
+                assert half["bytes_downloaded"] <= shown["bytes_downloaded"] <= 900_000
+                _, out, _ = swarm.run("status")
+                line = r"^attic: fetching hf:bees/m, (8\d|90) % of 1\.0 MB, \d\.\d MB/s$"
+                assert re.search(line, out, re.MULTILINE), out
+                other.delete(f"{swarm.attic.url}/v1/models/download/{begun['download_id']}")
+                assert until(told, "download", stage="error", **mine)["code"] == "CANCELLED"
+                assert json.loads(swarm.run("status", "--json")[1])["downloads"] == []
+                begun = other.post(f"{swarm.attic.url}/v1/models/download", json=asked).json()
+                done = until(told, "download", stage="complete", **begun)
+                assert (done["bytes_downloaded"], done["message"]) == (1_000_000, None)
 
 
 def swarm_worker(swarm: Swarm) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import trio.testing
 
 from rbee.queen import board
 from rbee.queen.board import Board
+from rbee.wire.download import DownloadState
 from rbee.wire.events import NodeSeen, SwarmTask
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
 
@@ -47,7 +48,7 @@ async def test_the_whole_comes_first_and_then_each_change(nursery: trio.Nursery)
     told = Board()
     told.node(NodeSeen(node="attic", status="unreachable"))
     follower = Follower(told, nursery)
-    whole = {"nodes": [{"node": "attic", "status": "unreachable"}], "workers": [], "tasks": []}
+    whole = {"nodes": [{"node": "attic", "status": "unreachable"}], "workers": [], "tasks": [], "downloads": []}
     assert await follower.all() == [("state", whole)]
     told.heard("attic", WorkerList(workers=[row("a")]))
     told.heard("attic", row("a"))
@@ -94,6 +95,38 @@ async def test_why_a_worker_has_gone_is_told(nursery: trio.Nursery) -> None:
         ("node", {"node": "attic", "status": "removed"}),
     ]
     assert told.state().workers == []
+
+
+def fetching(name: str, stage: Any = "downloading") -> DownloadState:
+    return DownloadState(download_id=name, model_ref="hf:bees/m", stage=stage, bytes_downloaded=4, bytes_total=10)
+
+
+async def test_downloads_are_told_and_known_while_they_run(nursery: trio.Nursery) -> None:
+    told = Board()
+    follower = Follower(told, nursery)
+    await follower.all()
+    told.heard("attic", fetching("a"))
+    told.heard("attic", fetching("b"))
+    told.heard("cellar", fetching("c"))
+    assert [(download.node, download.download_id) for download in told.downloads()] == [
+        ("attic", "a"),
+        ("attic", "b"),
+        ("cellar", "c"),
+    ]
+    told.heard("attic", fetching("a", "complete"))
+    told.heard("attic", None)
+    told.node(NodeSeen(node="cellar", status="removed"))
+    events = [event for name, event in await follower.all() if name == "download"]
+    assert [(event["download_id"], event["stage"], event["message"]) for event in events] == [
+        ("a", "downloading", None),
+        ("b", "downloading", None),
+        ("c", "downloading", None),
+        ("a", "complete", None),
+        ("b", "error", "its node was lost"),
+        ("c", "error", "its node was removed"),
+    ]
+    assert (events[0]["node"], events[0]["model_ref"], events[0]["bytes_total"]) == ("attic", "hf:bees/m", 10)
+    assert told.downloads() == told.state().downloads == []
 
 
 async def test_who_falls_behind_is_told_the_whole_anew(nursery: trio.Nursery) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -11,7 +12,7 @@ import trio.testing
 from rbee.errors import CancelledError, DownloadFailedError, DrainingError, ModelNotFoundError
 from rbee.hive.downloads import REMEMBERED, Downloads
 from rbee.wire import model_ref
-from rbee.wire.download import Complete, Downloading, Failed
+from rbee.wire.download import Complete, Downloading, DownloadState, Failed, Retrying
 from rbee.wire.models import ModelRow
 
 if TYPE_CHECKING:
@@ -88,6 +89,31 @@ async def test_all_who_ask_share_one_and_late_ones_learn_how_far_it_is(downloads
     assert got == [ROW, ROW]
     assert early == late == [STEP, Complete(local_path="/m.gguf")]
     assert hub.begun == 1
+
+
+async def test_how_each_stands_is_told_and_each_change_is_noted(
+    downloads: Downloads, hub: Hub, nursery: trio.Nursery
+) -> None:
+    assert downloads.states() == []
+    changed = downloads.changed
+    begun = downloads.begin(M)
+    assert changed.is_set()
+    asking = DownloadState(download_id=begun.id, model_ref=str(M), stage="asking")
+    assert downloads.states() == [asking]
+    await trio.testing.wait_all_tasks_blocked()
+    steps = {"bytes_downloaded": 4, "bytes_total": 10}
+    assert downloads.states() == [msgspec.structs.replace(asking, stage="downloading", speed_mbps=1, **steps)]
+    changed = downloads.changed
+    begun.tell(Retrying(attempt=2, attempts=6, delay_ms=100, message="it was lost"))
+    assert changed.is_set()
+    retrying = msgspec.structs.replace(asking, stage="retrying", message="it was lost", **steps)
+    assert downloads.states() == [retrying], "how far it had come is told still"
+    hub.failure = DownloadFailedError("it could not be fetched")
+    hub.let_go.set()
+    await begun.done.wait()
+    failed = msgspec.structs.replace(retrying, stage="error", message="it could not be fetched", code="DOWNLOAD_FAILED")
+    assert downloads.states() == [failed]
+    assert failed.is_over
 
 
 async def test_it_goes_on_for_the_one_who_stays_and_ends_with_the_last(downloads: Downloads, hub: Hub) -> None:

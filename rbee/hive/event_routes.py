@@ -1,0 +1,62 @@
+"""The hive's stream of what happens on it: its workers and its downloads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from rbee.adapters import sse
+from rbee.adapters.app import streamed
+from rbee.hive import view
+from rbee.hive.pace import Pace
+from rbee.wire import hive as wire
+
+if TYPE_CHECKING:
+    from quart import Response
+    from quart_trio import QuartTrio
+
+    from rbee.hive.downloads import Downloads
+    from rbee.hive.loop import Hive
+
+
+def add(app: QuartTrio, hive: Hive, downloads: Downloads, nursery: trio.Nursery, heartbeat: float) -> None:
+    """Add the route; streams are fed by tasks in `nursery`."""
+
+    async def produce(send: sse.Send) -> None:
+        await _follow(hive, downloads, send)
+
+    @app.get(wire.EVENTS)
+    async def events() -> Response:
+        return streamed(nursery, produce, heartbeat=heartbeat)
+
+
+async def _follow(hive: Hive, downloads: Downloads, send: sse.Send) -> None:
+    """Send what is, then every change that lasts until it is sent."""
+    told: wire.WorkerList | None = None
+    pace = Pace(downloads.states())
+    while True:
+        changed = hive.changed, downloads.changed
+        now = hive.view()
+        for name, message in view.changes(told, now):
+            await send.send(sse.event(message, name))
+        told = now
+        states, again = pace.take(downloads.states(), trio.current_time())
+        for state in states:
+            await send.send(sse.event(state, "download"))
+        if hive.is_over:
+            return
+        with trio.move_on_at(again):
+            await _one_of(*changed)
+
+
+async def _one_of(*events: trio.Event) -> None:
+    """Return once one of them is set."""
+    async with trio.open_nursery() as nursery:
+
+        async def wait(event: trio.Event) -> None:
+            await event.wait()
+            nursery.cancel_scope.cancel()
+
+        for event in events:
+            nursery.start_soon(wait, event)
