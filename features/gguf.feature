@@ -60,6 +60,7 @@ Feature: GGUF files
   Scenario: Three quantisations of one model
     Given the hub holds M
     And a queen runs
+    And the user has run infer with M
     When the user runs infer with M in Q4_K_M, Q5_K_M and Q8_0
     Then each gives M's whole answer
     And the larger its file, the more memory a worker takes

@@ -73,6 +73,7 @@ async def serving(
     slots: int = 4,
     context: int | None = None,
     loaded: bool = True,
+    memory: int = 0,
     **timeouts: float,
 ) -> AsyncIterator[Serving]:
     """Serve `model` for the block; loading waits for `load` unless it is to be `loaded`."""
@@ -86,7 +87,7 @@ async def serving(
     async def work() -> None:
         await load.wait()
         # One compute thread: two wait for each other at every operation, which takes long where tests share processors.
-        options = loading.Options(model, "cpu", 0, slots, context, 1)
+        options = loading.Options(model, "cpu", 0, slots, context, 1, memory)
         try:
             found = await loading.load(options, status)
         except ModelLoadFailedError as exc:

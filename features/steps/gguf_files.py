@@ -96,12 +96,14 @@ def _infer(machine: Machine, seen: dict[str, Any], script: str | None) -> None:
 
 @when("the user runs infer with M in Q4_K_M, Q5_K_M and Q8_0")
 def _infer_each(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["each"], seen["memory"] = {}, {}
+    seen["each"], seen["memory"], seen["reckoned"] = {}, {}, {}
     for quantisation in tinyllama.QUANTISATIONS:
         seen["each"][quantisation] = done = _run(machine, f"{M}:{quantisation}")
         assert done.returncode == 0, done.stderr.decode()
         (row,) = [row for row in machine.workers() if row["model_ref"].endswith(f":{quantisation}")]
         seen["memory"][quantisation] = psutil.Process(row["pid"]).memory_info().rss
+        words = machine.worker_processes()[row["pid"]]
+        seen["reckoned"][quantisation] = int(words[words.index("--memory") + 1])
 
 
 def _run(machine: Machine, model: str, *more: str) -> subprocess.CompletedProcess[bytes]:
@@ -172,8 +174,9 @@ def _sizes(machine: Machine, llamas: dict[str, Path], seen: dict[str, Any]) -> N
 @then("the check reckoned with 1.2 times these sizes and the cache of 200 tokens")
 def _reckoned(seen: dict[str, Any]) -> None:
     for quantisation, done in seen["each"].items():
-        needed = (int(seen["sizes"][quantisation] * 1.2) + CACHE_PER_TOKEN * 200) / 1e6
-        assert f"{M}:{quantisation} takes {needed:.0f} of " in done.stderr.decode()
+        needed = int(seen["sizes"][quantisation] * 1.2) + CACHE_PER_TOKEN * 200
+        assert f"{M}:{quantisation} takes {needed / 1e6:.0f} of " in done.stderr.decode()
+        assert seen["reckoned"][quantisation] == needed, "the worker makes the same check before it loads"
 
 
 @then("no worker has ever run")

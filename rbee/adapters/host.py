@@ -56,6 +56,11 @@ def memory() -> Space:
     return space
 
 
+def own_memory() -> int:
+    """Return the bytes of memory that this process has now."""
+    return int(psutil.Process().memory_info().rss)
+
+
 def disk(path: Path) -> Space:
     """Return the space of the file system that holds `path`, or will hold it once it is made."""
     # Not Path.exists, which raises for a folder that is closed to us.

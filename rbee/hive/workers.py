@@ -133,6 +133,7 @@ class LocalMachine:
             "--device": spec.device,
             "--slots": spec.slots,
             "--context": spec.context,
+            "--memory": spec.memory,
             "--threads": settings.worker.threads,
             "--host": self._worker_host,
             "--advertise": self._advertise,

@@ -62,6 +62,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--device", type=int, default=0)
     parser.add_argument("--slots", type=int, help="requests served at once")
     parser.add_argument("--context", type=int, help="tokens of one request")
+    parser.add_argument("--memory", type=int, default=0, help="bytes that the hive reckons with")
     parser.add_argument("--threads", type=int, help="compute threads")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--advertise", help="host that stands in the worker's URL")
@@ -165,6 +166,7 @@ class _Worker:
             slots=worker.slots,
             context=worker.context,
             threads=worker.threads,
+            memory=self._options.memory,
         )
         started = time.monotonic()
         log.info("loading %s", options.path.name)

@@ -29,7 +29,7 @@ DEFAULT_CONTEXT = 4096
 class Options(NamedTuple):
     """What to load, for how many requests of how many tokens (None: as trained, at most 4096), on how many threads.
 
-    None threads means as many as the model's size is worth.
+    None threads means as many as the model's size is worth. `memory` are the bytes that the hive reckons with.
     """
 
     path: Path
@@ -38,6 +38,7 @@ class Options(NamedTuple):
     slots: int
     context: int | None
     threads: int | None
+    memory: int = 0
 
 
 class Loaded(NamedTuple):
@@ -110,12 +111,11 @@ def _load(options: Options, progressed: object, abort: threading.Event) -> Loade
         if (now := progress.at(fraction)) is not None:
             progressed(now)
 
+    length = options.context or min(found.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    check_memory(options, found, length)
     tell(0.0)
     model = Model(options.path, found, backend=options.backend, device=options.device, progress=tell, abort=abort)
     try:
-        length = options.context or min(model.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-        if options.backend == "cpu":
-            _check_memory(found, options.slots, length)
         threads = _threads(options.threads, model.size_bytes)
         context = Context(model, slots=options.slots, length=length, threads=threads)
     except BaseException:
@@ -133,22 +133,33 @@ def _threads(wanted: int | None, weights: int) -> int:
     return possible
 
 
-def _check_memory(found: ModelHeader, slots: int, length: int) -> None:
-    """Refuse a KV cache larger than the memory there is.
+def check_memory(options: Options, found: ModelHeader, length: int) -> None:
+    """Make the hive's check again: since then another one may have taken the memory.
 
-    The system would grant it, and kill this process or its neighbours once the cache is written to.
+    The system would grant it, and kill this process or its neighbours once it is written to.
     """
-    # psutil is imported with it: not before the hive has been told.
-    from rbee.adapters import host
-
-    needed = (found.kv_bytes_per_token() or 0) * slots * length
-    available = host.memory().available
+    needed = max(options.memory, (found.kv_bytes_per_token() or 0) * options.slots * length)
+    resource, available = _available(options)
     if needed > available:
         raise ModelLoadFailedError(
-            f"not enough memory for {slots} slots of {length} tokens: "
-            f"{needed / 1e6:.0f} MB needed, {available / 1e6:.0f} MB available",
-            hint="use fewer slots, or a smaller context",
+            f"not enough memory for {options.path.name} with {options.slots} slots of {length} tokens: "
+            f"{needed / 1e6:.0f} MB of {resource.upper()} needed, {available / 1e6:.0f} MB available",
+            hint="use fewer slots, a smaller context, or a smaller quantisation",
             reason="out_of_memory",
             required=round(needed / 1e6),
             available=round(available / 1e6),
+            resource=resource,
         )
+
+
+def _available(options: Options) -> tuple[str, int]:
+    """Return what memory the model would take, and how many bytes of it there are."""
+    # psutil is imported with it: not before the hive has been told.
+    from rbee.adapters import host
+
+    if options.backend == host.CPU:
+        return "ram", host.memory().available + host.own_memory()  # what this process has is part of what it needs
+    devices = [device for backend in host.backends() if backend.name == options.backend for device in backend.devices]
+    if options.device >= len(devices):
+        raise ModelLoadFailedError(f"there is no device {options.backend}:{options.device} any more", reason="backend")
+    return "vram", devices[options.device].memory_available

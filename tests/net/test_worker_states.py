@@ -141,6 +141,18 @@ async def test_a_context_that_does_not_fit_is_explained(tiny: Path) -> None:
         assert ready["error"]["hint"]
 
 
+async def test_memory_that_is_gone_since_the_hive_looked_is_said_before_anything_is_loaded(tiny: Path) -> None:
+    async with serving(tiny, slots=1, context=64, memory=10**15) as worker:
+        ready = (await worker.client.get("/v1/ready")).json()
+        assert (ready["state"], ready["error"]["details"]["reason"]) == ("failed", "out_of_memory")
+        details = ready["error"]["details"]
+        assert (details["required"], details["resource"]) == (10**9, "ram")
+        assert 0 < details["available"] < 10**9
+        assert "smaller quantisation" in ready["error"]["hint"]
+        told = events((await worker.client.get("/v1/loading/progress")).text)
+        assert not [event for event in told if "layers_loaded" in event]
+
+
 async def test_events_tell_what_is_and_then_each_change(tiny: Path) -> None:
     async with (
         serving(tiny, loaded=False, slots=2) as worker,
