@@ -328,3 +328,23 @@ def test_show_describes_what_is_here_and_fetches_nothing(start: Callable[..., Da
             assert found["size_bytes"] == model.stat().st_size
             assert found["header"]["architecture"] == "llama"
         assert client.get("/v1/models/show", params={"model_ref": "builtin:bee-stories"}).json()["model"] is None
+
+
+def test_what_does_not_fit_is_reckoned_for_all_slots_and_the_longest_context_is_offered(
+    start: Callable[..., Daemon], hub: Hub, model: Path
+) -> None:
+    slots, context, per_token = 64, 1 << 24, 2 * 2 * 2 * 512  # 2 bytes, keys and values, 2 layers, 512 numbers
+    weights = int(model.stat().st_size * 1.2)
+    with start().client() as client:
+        asked = {"model_ref": REF, "slots": slots, "context": context}
+        answer = client.post("/v1/workers/spawn", json=asked)
+        assert client.get("/v1/workers/list").json() == {"workers": []}
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (503, "VRAM_EXHAUSTED")
+    details = error["details"]
+    assert details["required"] == -(-(weights + per_token * slots * context) // 1_000_000)
+    longest = details["longest_context"]
+    assert longest % 64 == 0
+    left = details["available"] * 1_000_000 - weights - longest * slots * per_token
+    assert -1_000_000 < left < 64 * slots * per_token
+    assert f"a context of {longest} tokens instead of {context}" in error["hint"]
