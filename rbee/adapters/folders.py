@@ -13,7 +13,6 @@ def make_private(path: Path) -> None:
 
     Raises OSError. `Path.mkdir` would give its mode to the last one, and make the ones above for everybody.
     """
-    if not path.is_dir():
-        if path.parent != path:
-            make_private(path.parent)
-        path.mkdir(mode=0o700, exist_ok=True)
+    if not path.parent.exists():
+        make_private(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)

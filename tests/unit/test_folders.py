@@ -30,5 +30,5 @@ def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     with pytest.raises(FileExistsError):
         folders.make_private(tmp_path / "state")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(NotADirectoryError):
         folders.make_private(tmp_path / "state/logs")
