@@ -47,7 +47,7 @@ def _list(machine: Machine, seen: dict[str, Any]) -> None:
 @then("each of them is listed with its node and its state")
 def _listed(seen: dict[str, Any]) -> None:
     rows = [line.split()[:3] for line in seen["done"].stdout.decode().splitlines()[1:]]
-    assert rows == [[row["worker_id"], node, "idle"] for node, row in seen["workers"].items()]
+    assert rows == [[row["worker_id"][:8], node, "idle"] for node, row in seen["workers"].items()]
 
 
 @when("the user asks for the health of the workers on attic")
@@ -59,7 +59,7 @@ def _health(machine: Machine, seen: dict[str, Any]) -> None:
 def _healthy(seen: dict[str, Any]) -> None:
     head, _, _, *rows = seen["done"].stdout.decode().splitlines()
     assert head == "attic: hive alive, 1 worker"
-    assert [row.split() for row in rows] == [[seen["workers"]["attic"]["worker_id"], "idle", "yes"]]
+    assert [row.split() for row in rows] == [[seen["workers"]["attic"]["worker_id"][:8], "idle", "yes"]]
 
 
 @when("the user shuts the worker on attic down")

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from rbee.wire.queen import EndedWorker, NodeStatus, SwarmWorker, UnreachableNode
 
 NO_QUEEN: Final = "No queen is running, so no workers are known."
+SHORT: Final = 8
+"""Characters of a worker's id that tell it from others, and by which it can be ended."""
 
 
 def workers_table(workers: Sequence[SwarmWorker]) -> str:
@@ -23,7 +25,7 @@ def workers_table(workers: Sequence[SwarmWorker]) -> str:
         return "No workers are running."
     rows = [
         (
-            worker.worker_id,
+            worker.worker_id[:SHORT],
             worker.node,
             worker.state,
             worker.model_ref,

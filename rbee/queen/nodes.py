@@ -62,7 +62,7 @@ class Nodes:
     def get(self, name: str) -> Node:
         """Return a node. Raises NodeNotFoundError."""
         if (entry := self._entries.get(name)) is None:
-            raise not_found(name)
+            raise not_found(name, self._entries)
         return entry.node
 
     def remote(self, name: str) -> RemoteHive:
@@ -75,7 +75,7 @@ class Nodes:
             )
         entry = self._entries.get(name)
         if entry is None or not isinstance(entry.link, RemoteHive):
-            raise not_found(name)
+            raise not_found(name, self._entries)
         return entry.link
 
     def add(self, row: BeehiveRow) -> None:

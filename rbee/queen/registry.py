@@ -13,6 +13,8 @@ from rbee.errors import NodeExistsError, NodeNotFoundError
 from rbee.wire.registry import BeehiveRow
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from rbee.adapters.store import Store
 
 MIGRATIONS: Final = (
@@ -164,11 +166,14 @@ class Registry:
         return await self._store.transact(work)
 
 
-def not_found(node_name: str) -> NodeNotFoundError:
-    """Return the error for a node that is not registered, with the command that registers it."""
+def not_found(node_name: str, known: Iterable[str] = ()) -> NodeNotFoundError:
+    """Return the error for a node that is none of those known, with the command that registers it."""
+    import difflib
+
+    near = difflib.get_close_matches(node_name, known, n=1)
     return NodeNotFoundError(
         f"node {node_name} is not in the registry",
-        hint=f"`rbee setup list-nodes` shows the nodes; to register it: "
+        hint=(f"did you mean {near[0]}? " if near else "") + "`rbee setup list-nodes` shows the nodes; to register it: "
         f"rbee setup add-node --name {node_name} --ssh-host HOST --ssh-user USER",
         node=node_name,
     )

@@ -178,7 +178,7 @@ class _Worker:
             self._status.set_failed(exc)
             return
         log.info(
-            "loaded %.1f MB, %d layers, in %.0f ms; %d slots of %d tokens, %d threads",
+            "loaded %.1f MB, %d layers, in %.0f ms; %d slots of %d tokens, compute threads: %d",
             loaded.model.size_bytes / 1e6,
             loaded.model.layers,
             (time.monotonic() - started) * 1e3,

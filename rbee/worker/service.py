@@ -105,9 +105,11 @@ class Service:
             is_whole = True
         if len(tokens) < length:
             return tokens
+        most = self._loaded.model.context_length
         raise InvalidRequestError(
             f"the prompt has {'' if is_whole else 'at least '}{len(tokens)} tokens, and the context holds {length}",
-            hint="shorten the prompt, or start the worker with a larger context",
+            hint="shorten the prompt"
+            + (f", or raise `context` under [worker], to {most} at most" if most > length else ""),
             field="prompt",
             rule=f"fewer than {length} tokens",
             tokens=len(tokens),

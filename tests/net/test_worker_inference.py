@@ -164,6 +164,7 @@ async def test_limits_of_the_context_are_named(tiny: Path) -> None:
         assert (long["code"], long["details"]["tokens"], long["details"]["context"]) == ("INVALID_REQUEST", 101, 64)
         assert "101" in long["message"]
         assert "64" in long["message"]
+        assert long["hint"] == "shorten the prompt, or raise `context` under [worker], to 2048 at most"
         many = (await worker.infer("a", max_tokens=65)).json()["error"]
         assert (many["code"], many["details"]["field"], many["details"]["rule"]) == (
             "INVALID_REQUEST",
@@ -173,6 +174,11 @@ async def test_limits_of_the_context_are_named(tiny: Path) -> None:
         # A generation that fills the context ends there.
         full = (await worker.infer("A" * 60, max_tokens=64, stream=False)).json()
         assert (full["total_tokens"], full["stop_reason"]) == (3, "length")
+
+
+async def test_a_context_that_cannot_be_larger_is_not_to_be_raised(tiny: Path) -> None:
+    async with serving(tiny, context=2048) as worker:
+        assert (await worker.infer("a" * 2100)).json()["error"]["hint"] == "shorten the prompt"
 
 
 async def test_an_id_in_use_is_refused(slow: Path) -> None:

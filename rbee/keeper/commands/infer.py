@@ -14,7 +14,7 @@ from rbee.clients.readiness import wait_ready
 from rbee.clients.told import told
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, InternalError, RbeeError, UnloadFailedError, WorkerFailedError
-from rbee.keeper import interrupt, prompt, reasons, session
+from rbee.keeper import interrupt, prompt, reasons, reference, session
 from rbee.keeper.generation import Generation
 from rbee.keeper.relayed import RelayedWorker
 from rbee.keeper.result import Result
@@ -70,11 +70,11 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
 
 
 def _task(options: Namespace, settings: Settings) -> TaskRequest:
-    reference = model_ref.parse(options.model or settings.defaults.model or model_ref.BUILTIN)
+    ref = reference.parse(options.model or settings.defaults.model or model_ref.BUILTIN)
     values: dict[str, Any] = {name: getattr(options, name, None) for name in Sampling.__struct_fields__}
     values |= {
         "prompt": prompt.read(options.prompt),
-        "model": str(reference),
+        "model": str(ref),
         "node": options.node or settings.defaults.node,
         "max_tokens": options.max_tokens,
         "backend": options.backend,

@@ -41,7 +41,7 @@ def _text(swarm: SwarmModels) -> str:
         for row in node.models
     ]
     if not rows:
-        return "No models were fetched yet; `rbee models pull REF` fetches one, and so does `rbee infer --model REF`."
+        return "No models were fetched yet: `rbee models pull REF` fetches one. builtin:bee-stories is always there."
     return render.table(("id", "node", "model", "size", "last used"), rows)
 
 

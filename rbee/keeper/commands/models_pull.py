@@ -8,10 +8,9 @@ import msgspec
 
 from rbee.clients import queen_models
 from rbee.errors import RbeeError
-from rbee.keeper import interrupt, reasons, render, session
+from rbee.keeper import interrupt, reasons, reference, render, session
 from rbee.keeper.result import Result
 from rbee.keeper.start import Options
-from rbee.wire import model_ref
 from rbee.wire.decode import convert
 from rbee.wire.models import NodeModel
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen fetch it, and show how far it is; Ctrl+C ends it, unless somebody else waits for it too."""
     node = options.node or settings.defaults.node
-    asked = convert({"model_ref": str(model_ref.parse(options.model)), "node": node}, NodeModel)
+    asked = convert({"model_ref": str(reference.parse(options.model)), "node": node}, NodeModel)
 
     async def command(hurry: trio.Event) -> Result:
         try:

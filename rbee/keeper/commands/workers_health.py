@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rbee.keeper import interrupt, render, session
 from rbee.keeper.result import Result
-from rbee.keeper.swarm import NO_QUEEN
+from rbee.keeper.swarm import NO_QUEEN, SHORT
 from rbee.wire.decode import convert
 from rbee.wire.queen import NodeQuery
 
@@ -64,6 +64,6 @@ def _text(node: NodeStatus, status: SwarmStatus) -> str:
     if node.status == "unreachable":
         return render.clean(f"{node.node}: {node.reason}")
     workers = _workers(node, status)
-    rows = [(worker.worker_id, worker.state, "yes" if _is_ready(worker) else "no") for worker in workers]
+    rows = [(worker.worker_id[:SHORT], worker.state, "yes" if _is_ready(worker) else "no") for worker in workers]
     head = render.clean(f"{node.node}: hive alive, {render.plural(len(rows), 'worker')}")
     return head + ("\n\n" + render.table(("worker", "state", "ready"), rows) if rows else "")

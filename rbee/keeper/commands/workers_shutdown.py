@@ -29,7 +29,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
 
     async def command(_hurry: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
-            raise WorkerNotFoundError(NO_QUEEN, hint="`rbee up` starts one")
+            raise WorkerNotFoundError(NO_QUEEN[:1].lower() + NO_QUEEN[1:].rstrip("."), hint="`rbee up` starts one")
         async with session.attach(settings, found) as client:
             ending = await client.end_worker(options.id)
             told = Narration(actor="queen-rbee", action="shutdown", target=ending.worker_id, human=_sentence(ending))
