@@ -14,7 +14,6 @@ from rbee.adapters.lifecycle import Stopping
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.worker import InferenceRequest
 from rbee.worker import loading, routes
-from rbee.worker.measures import Measures
 from rbee.worker.service import Service
 from rbee.worker.status import Status
 
@@ -103,7 +102,6 @@ async def serving(
             routes.Identity(WORKER_ID, KEY, url),
             status,
             service,
-            Measures(status),
             timeouts=Timeouts(**timeouts),
             nursery=nursery,
             shut_down=stopping.ask,

@@ -17,15 +17,13 @@ if TYPE_CHECKING:
 
     from rbee.adapters.sse import Send
     from rbee.worker.generations import Generation
-    from rbee.worker.measures import Measures
 
 
 class Answer:
     """The answer to one request, which was taken at `started` (trio's clock) and may last `seconds`."""
 
-    def __init__(self, generation: Generation, measures: Measures, *, started: float, seconds: float) -> None:
+    def __init__(self, generation: Generation, *, started: float, seconds: float) -> None:
         self._generation = generation
-        self._measures = measures
         self._started = started
         self._seconds = seconds
 
@@ -91,7 +89,6 @@ class Answer:
         return trio.CancelScope(deadline=self._started + self._seconds)
 
     def _timed_out(self) -> InferenceTimeoutError:
-        self._measures.ended("timeout", self._generation)
         tokens = self._generation.tokens
         return InferenceTimeoutError(
             f"the inference did not end within {self._seconds:g} s ({tokens} tokens so far)",
@@ -100,7 +97,6 @@ class Answer:
         )
 
     def _done(self, ended: Ended) -> Done:
-        self._measures.ended(ended.reason or "failed", self._generation)
         if ended.reason is None:
             assert ended.error is not None
             raise ended.error

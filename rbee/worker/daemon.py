@@ -23,7 +23,6 @@ from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
 from rbee.worker import loading, routes
 from rbee.worker.context import EngineFailedError
-from rbee.worker.measures import Measures
 from rbee.worker.orphan import end_when_orphaned
 from rbee.worker.service import Service
 from rbee.worker.status import Status
@@ -132,7 +131,6 @@ class _Worker:
                 identity,
                 status,
                 self._service,
-                Measures(status),
                 timeouts=self._settings.timeouts,
                 nursery=nursery,
                 shut_down=self._stopping.ask,

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
-from rbee.errors import AllSlotsBusyError, CancelledError, InvalidRequestError
+from rbee.errors import AllSlotsBusyError, CancelledError, InvalidRequestError, RbeeError
 from rbee.worker.engine import Ended, News, Work
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rbee.errors import RbeeError
     from rbee.wire.common import Sampling
     from rbee.worker.engine import Engine
+    from rbee.worker.measures import Measures
     from rbee.worker.status import Status
 
 CANCEL_SECONDS: Final = 5.0
@@ -29,6 +29,7 @@ class _Running:
 
     def __init__(self, work: Work, send: trio.MemorySendChannel[News]) -> None:
         self.work = work
+        self.prompt_tokens = len(work.prompt)  # the engine appends to that list
         self.send = send
         self.ended = trio.Event()
         self.tokens = 0
@@ -38,13 +39,14 @@ class _Running:
 class Generation:
     """A running generation: its news, until it has ended.
 
-    It has a slot to itself until then. Leaving `async with` early ends it, and waits for that. One that is dropped
+    It has a slot to itself until then. Leaving `async with` early ends it, and waits for that; an error of ours that
+    does so is what it ended by. One that is dropped
     without being entered, because its reader went away first, is cancelled too.
     """
 
     def __init__(self, request_id: str, running: _Running, receive: trio.MemoryReceiveChannel[News], engine: Engine):
         self.request_id = request_id
-        self.prompt_tokens = len(running.work.prompt)
+        self.prompt_tokens = running.prompt_tokens
         self._running = running
         self._receive = receive
         self._engine = engine
@@ -82,14 +84,15 @@ class Generation:
         self._receive.close()
         self._guard.detach()
         with trio.move_on_after(CANCEL_SECONDS, shield=True):
-            await self.cancel()
+            await self.cancel(value if isinstance(value, RbeeError) else None)
 
 
 class Generations:
     """All slots of the worker; used in trio's thread only, where nothing else runs between two awaits."""
 
-    def __init__(self, status: Status) -> None:
+    def __init__(self, status: Status, measures: Measures) -> None:
         self._status = status
+        self._measures = measures
         self._free = list(range(status.slots_total))
         self._running: dict[int, _Running] = {}
         self._by_request: weakref.WeakValueDictionary[str, Generation] = weakref.WeakValueDictionary()
@@ -142,13 +145,16 @@ class Generations:
                 running.send.send_nowait(self._finish(running, item) if isinstance(item, Ended) else item)
 
     def _finish(self, running: _Running, ended: Ended) -> Ended:
-        """Give the slot back: the one place where that happens."""
+        """Give the slot back: the one place where that happens, and so where requests are counted."""
+        if isinstance(ended.error, CancelledError) and running.cause is not None:
+            ended = ended._replace(error=running.cause)
+        outcome = ended.reason or ended.error
+        assert outcome is not None
+        self._measures.ended(outcome, prompt=running.prompt_tokens, generated=ended.tokens)
         del self._running[ended.slot]
         self._free.append(ended.slot)
         running.ended.set()
         self._status.set_busy(len(self._running))
-        if isinstance(ended.error, CancelledError) and running.cause is not None:
-            return ended._replace(error=running.cause)
         return ended
 
     def cancel_all(self, engine: Engine, cause: RbeeError) -> None:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from rbee.errors import RbeeError
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from prometheus_client.core import Metric
 
-    from rbee.worker.generations import Generation
+    from rbee.wire.worker import StopReason
     from rbee.worker.status import Status
 
 STATES = ("loading", "idle", "busy", "draining", "failed")
@@ -25,15 +27,15 @@ class Measures:
         self._prompt_tokens = 0
         self._generated_tokens = 0
 
-    def ended(self, outcome: str, generation: Generation) -> None:
-        """Count a request that had a slot."""
-        self._requests[outcome] += 1
-        self._prompt_tokens += generation.prompt_tokens
-        self._generated_tokens += generation.tokens
+    def ended(self, outcome: StopReason | RbeeError, *, prompt: int, generated: int) -> None:
+        """Count a request that had a slot, and its tokens."""
+        self._requests[outcome.code.lower() if isinstance(outcome, RbeeError) else outcome] += 1
+        self._prompt_tokens += prompt
+        self._generated_tokens += generated
 
-    def refused(self, code: str) -> None:
+    def refused(self, error: RbeeError) -> None:
         """Count a request that got no slot."""
-        self._requests[code.lower()] += 1
+        self._requests[error.code.lower()] += 1
 
     def render(self) -> bytes:
         """Return the numbers as Prometheus text."""

@@ -14,7 +14,7 @@ from rbee import __version__
 from rbee.adapters import metrics
 from rbee.adapters.app import answer, body, empty, new_app, streamed
 from rbee.adapters.sse import event
-from rbee.errors import RbeeError, to_body
+from rbee.errors import to_body
 from rbee.wire import worker as wire
 from rbee.wire.common import API_VERSION, Health
 from rbee.worker.answers import Answer
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Timeouts
     from rbee.adapters.sse import Send
-    from rbee.worker.measures import Measures
     from rbee.worker.service import Service
     from rbee.worker.status import Status
 
@@ -45,7 +44,6 @@ def new(
     identity: Identity,
     status: Status,
     service: Service,
-    measures: Measures,
     *,
     timeouts: Timeouts,
     nursery: trio.Nursery,
@@ -78,12 +76,8 @@ def new(
         started = trio.current_time()
         asked = await body(wire.InferenceRequest)
         request_id = asked.request_id or str(uuid.uuid4())
-        try:
-            generation = await service.begin(asked, request_id)
-        except RbeeError as exc:
-            measures.refused(exc.code)
-            raise
-        reply = Answer(generation, measures, started=started, seconds=timeouts.inference)
+        generation = await service.begin(asked, request_id)
+        reply = Answer(generation, started=started, seconds=timeouts.inference)
         del generation  # from here on it lives as long as the answer: see Generation
         headers = {wire.REQUEST_ID_HEADER: request_id}
         if asked.stream:
@@ -105,7 +99,7 @@ def new(
 
     @app.get(metrics.PATH)
     async def exposition() -> Response:
-        return Response(measures.render(), content_type=metrics.CONTENT_TYPE)
+        return Response(service.measures.render(), content_type=metrics.CONTENT_TYPE)
 
     return app
 

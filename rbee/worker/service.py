@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import CancelledError, DrainingError, InvalidRequestError
+from rbee.errors import CancelledError, DrainingError, InvalidRequestError, RbeeError
 from rbee.worker import chat
 from rbee.worker.engine import Engine
 from rbee.worker.generations import Generations
+from rbee.worker.measures import Measures
 
 if TYPE_CHECKING:
     from rbee.wire.chat import ChatFrame
@@ -35,7 +36,8 @@ class Service:
 
     def __init__(self, status: Status) -> None:
         self._status = status
-        self._generations = Generations(status)
+        self.measures = Measures(status)
+        self._generations = Generations(status, self.measures)
         self._preparing: dict[str, trio.CancelScope] = {}
         self._limiter = trio.CapacityLimiter(TOKENIZERS)
         self._loaded: Loaded | None = None
@@ -56,6 +58,13 @@ class Service:
 
         Raises the error that the client gets; nothing is taken then, nor when cancelled.
         """
+        try:
+            return await self._begin(asked, request_id)
+        except RbeeError as exc:
+            self.measures.refused(exc)
+            raise
+
+    async def _begin(self, asked: InferenceRequest, request_id: str) -> Generation:
         self._check(asked, request_id)
         scope = self._preparing[request_id] = trio.CancelScope()
         try:

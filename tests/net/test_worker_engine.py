@@ -17,6 +17,7 @@ from rbee.worker.context import Context, EngineFailedError, NoRoomError
 from rbee.worker.engine import Ended, Engine
 from rbee.worker.generations import Generations
 from rbee.worker.loading import Loaded
+from rbee.worker.measures import Measures
 from rbee.worker.model import Model
 from rbee.worker.status import Status
 from tests.models import make
@@ -65,7 +66,7 @@ class Bench:
     def __init__(self, loaded: Loaded) -> None:
         self.loaded = loaded
         self.status = Status(3)
-        self.generations = Generations(self.status)
+        self.generations = Generations(self.status, Measures(self.status))
         self.engine = Engine(loaded.model, loaded.context, self.generations.deliver)
         self.texts: dict[str, str] = {}
         self.ends: dict[str, Ended] = {}

@@ -207,3 +207,23 @@ async def test_metrics_count_requests_and_tokens(tiny: Path) -> None:
             'rbee_worker_state{state="idle"} 1.0',
         ):
             assert line in lines, response.text
+
+
+async def test_metrics_count_requests_that_were_given_up(tiny: Path) -> None:
+    """By whom does not matter: the client leaves, somebody cancels, or it takes too long."""
+
+    async def outcomes(worker: Serving) -> set[str]:
+        text = (await worker.client.get("/metrics")).text
+        return {line for line in text.splitlines() if line.startswith("rbee_worker_requests_total{")}
+
+    async with serving(tiny, context=8192) as worker:
+        async with worker.stream("A", max_tokens=8000) as running:
+            await anext(running)
+        await worker.wait_state("idle")
+        async with worker.stream("A", max_tokens=8000, request_id=WORKER_ID) as running:
+            await anext(running)
+            await worker.client.delete(f"/v1/inference/{WORKER_ID}")
+            assert await outcomes(worker) == {'rbee_worker_requests_total{outcome="cancelled"} 2.0'}
+    async with serving(tiny, context=8192, inference=0.01) as worker:
+        await worker.infer("A", max_tokens=8000)
+        assert await outcomes(worker) == {'rbee_worker_requests_total{outcome="inference_timeout"} 1.0'}

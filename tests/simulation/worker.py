@@ -22,6 +22,7 @@ from rbee.wire.hive import ReadyCallback
 from rbee.wire.worker import LoadingProgress, Ready
 from rbee.worker.engine import Ended, Piece
 from rbee.worker.generations import Generations
+from rbee.worker.measures import Measures
 from rbee.worker.orphan import end_when_orphaned
 from rbee.worker.status import Status
 from tests.simulation.world import NEEDED, Process, Violation
@@ -88,7 +89,7 @@ class Worker(Process):
         self.id = worker_id
         self.spec = spec
         self.status = Status(spec.slots)
-        self.generations = Generations(self.status)
+        self.generations = Generations(self.status, Measures(self.status))
         self._announcements, self.announced = trio.open_memory_channel["Narration | RbeeError | None"](100)
         self._engine: Engine | None = None
         self._network = network
