@@ -17,12 +17,13 @@ Feature: Ctrl+C
 
   @s40
   Scenario: Ctrl+C with a queen that stays
-    Given a queen runs
-    And a model that takes a while to load
-    And infer runs with it and is writing
+    Given a model that writes without end
+    And a queen runs
+    And infer runs with it and has written 20 tokens
     When the user presses Ctrl+C
     Then infer ends with 130 and says "Cancelled." on a line of its own
-    And the worker is idle again and stays
+    And it took at most 5 seconds
+    And the worker has stopped generating, is idle and stays
 
   @s40
   Scenario: Ctrl+C stops this request and no other

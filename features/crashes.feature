@@ -102,4 +102,17 @@ Feature: Workers that die or never start
     And a queen runs
     When the user runs infer with the prompt "Hello"
     Then it exits with 0
-    And within seconds the worker is killed, and workers list says why
+    And within 10 seconds the worker is killed
+    When the user lists the workers
+    Then workers list names that worker, its pid, why it was killed, and its log
+
+  @h7
+  Scenario: A worker that will not unload, when the user ends it
+    Given a worker that heeds neither a shutdown nor SIGTERM
+    And workers have 1 second to unload
+    And a queen runs
+    And a worker that is idle
+    When the user shuts it down
+    Then it exits with 1
+    And stderr says "had not ended 1 s after it was told to, and was killed"
+    And only queen and hive still run

@@ -57,6 +57,20 @@ def wait_until(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
     return value
 
 
+def letters(child: subprocess.Popen[bytes], count: int) -> str:
+    """Return the next letters of a command's stdout, as soon as they are there, and take no more than those.
+
+    The file object would take what it can get, and `communicate` would not find that.
+    """
+    assert child.stdout is not None
+    found = b""
+    while len(found) < count:
+        more = os.read(child.stdout.fileno(), count - len(found))
+        assert more, found
+        found += more
+    return found.decode()
+
+
 def processes_of(home: Path) -> dict[int, list[str]]:
     """Return pid → command line of every process with this home folder, ended ones that nobody reaped too."""
     mark = f"HOME={home}".encode()

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import signal
 import time
 from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import PATIENCE, wait_until
+from features.lab.machine import PATIENCE, letters, wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
@@ -34,8 +35,7 @@ def _running(machine: Machine, seen: dict[str, Any], moment: str) -> None:
         assert line, seen["stderr"]
         seen["stderr"] += line
     if moment == "writing":
-        assert child.stdout is not None
-        assert child.stdout.read(1)
+        letters(child, 1)
 
 
 @when("the user presses Ctrl+C")
@@ -55,11 +55,26 @@ def _cancelled(seen: dict[str, Any]) -> None:
     assert b"Traceback" not in seen["stderr"]
 
 
-@then("the worker is idle again and stays")
-def _idle(machine: Machine) -> None:
+@then(parsers.parse("it took at most {most:d} seconds"))
+def _quickly(seen: dict[str, Any], most: int) -> None:
+    assert seen["took"] <= most
+
+
+@then("the worker has stopped generating, is idle and stays")
+def _stopped(machine: Machine, seen: dict[str, Any]) -> None:
+    """Asked itself at once: what its hive says of it may be a moment old."""
+    (pid,) = machine.worker_processes()
+    with machine.queen() as queen:
+        task = queen.post("/v2/tasks", json={"prompt": "A", "model": seen["model"]}).json()
+    with machine.client(task["worker_url"], task["api_key"]) as worker:
+        assert worker.get("/v1/ready").json()["state"] == "idle"
+        figures = worker.get("/metrics").text
+    assert 'rbee_worker_requests_total{outcome="cancelled"} 1.0\n' in figures
+    written = re.search(r"^rbee_worker_generated_tokens_total (\S+)$", figures, re.MULTILINE)
+    assert written, figures
+    assert 20 <= float(written[1]) < 16000
     row = machine.wait_for_worker("idle")
-    assert row["slots_available"] == row["slots_total"]
-    assert row["pid"] in machine.worker_processes()
+    assert (row["pid"], row["slots_available"]) == (pid, row["slots_total"])
 
 
 @given("a worker that takes prompts and never writes")

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import PATIENCE, PROGRAM, wait_until
+from features.lab.machine import PATIENCE, PROGRAM, letters, wait_until
 from features.steps.failing import ENDLESS
 
 if TYPE_CHECKING:
@@ -44,9 +44,8 @@ def _memory_limit(machine: Machine, limit: int) -> None:
 
 @given(parsers.parse("infer runs with it and has written {count:d} tokens"))
 def _writing(machine: Machine, seen: dict[str, Any], count: int) -> None:
-    seen["infer"] = machine.start("infer", "--model", seen["model"], *ENDLESS)
-    assert seen["infer"].stdout is not None
-    seen["text"] = seen["infer"].stdout.read(count).decode()
+    seen["infer"], seen["stderr"] = machine.start("infer", "--model", seen["model"], *ENDLESS), b""
+    seen["text"] = letters(seen["infer"], count)
 
 
 @when("the worker gets a memory fault")
@@ -131,9 +130,27 @@ def _down(machine: Machine, seen: dict[str, Any]) -> None:
     seen["done"] = machine.run("down")
 
 
-@then("within seconds the worker is killed, and workers list says why")
-def _killed(machine: Machine) -> None:
-    wait_until(lambda: not machine.workers())
+@then(parsers.parse("within {seconds:d} seconds the worker is killed"))
+def _killed(machine: Machine, seen: dict[str, Any], seconds: int) -> None:
+    (seen["row"],) = machine.workers()
+    wait_until(lambda: not machine.workers(), seconds)
     assert machine.worker_processes() == {}
-    told = machine.run("workers", "list").stdout.decode()
+    assert f"worker {seen['row']['id']} is killed" in [line["message"] for line in machine.hive_log()]
+
+
+@then("workers list names that worker, its pid, why it was killed, and its log")
+def _listed_as_killed(machine: Machine, seen: dict[str, Any]) -> None:
+    row, told = seen["row"], seen["done"].stdout.decode()
+    assert f"worker {row['id']} (pid {row['pid']})" in told
     assert "had not ended 1 s after it was told to, and was killed" in told
+    assert f"{machine.state}/logs/worker-{row['id']}.log" in told
+
+
+@when("the user shuts it down")
+def _shut_down(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["done"] = machine.run("workers", "shutdown", "--id", seen["row"]["id"])
+
+
+@then("only queen and hive still run")
+def _daemons_only(machine: Machine) -> None:
+    assert sorted(words[2] for words in machine.processes().values()) == ["hive", "queen"]

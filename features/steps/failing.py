@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import PATIENCE, wait_until
+from features.lab.machine import PATIENCE, letters, wait_until
 from features.lab.terminal import run_on_terminal
 from tests.models import make as make_chain
 
@@ -54,7 +54,7 @@ def _endless_model(machine: Machine, tmp_path: Path, seen: dict[str, Any]) -> No
 @given("someone else's infer writes with that model")
 def _occupied(machine: Machine, seen: dict[str, Any]) -> None:
     seen["other"] = machine.start("infer", "--model", seen["model"], *ENDLESS)
-    assert seen["other"].stdout.read(1) == b"B"
+    assert letters(seen["other"], 1) == "B"
 
 
 @when("a client asks the queen for a task with that model")
@@ -123,7 +123,7 @@ def _refusals(machine: Machine, seen: dict[str, Any], count: int) -> None:
 @then("someone else's infer still writes")
 def _goes_on(seen: dict[str, Any]) -> None:
     assert seen["other"].poll() is None
-    assert len(seen["other"].stdout.read(30)) == 30
+    letters(seen["other"], 30)
 
 
 @then("the terminal showed in this order")
