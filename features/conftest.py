@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 STEPS = (
     "cancelling",
+    "cold_start",
     "crashing",
     "daemons",
     "failing",

@@ -53,7 +53,7 @@ Feature: What the user sees when something fails
     And stderr names the worker's log
     And no process of rbee is left
 
-  @s42
+  @s33 @s42
   Scenario: A loading that takes too long, with daemons that stay
     Given a worker that never ends loading its model
     And models may load for 1 second
@@ -63,6 +63,8 @@ Feature: What the user sees when something fails
     And stderr names the limit of 1 s, the state loading, and 3 of 8 layers
     And stderr names the worker's log
     And the worker is gone and the hive stays
+    When a client has the queen relay a request
+    Then the stream ends with the error LOADING_TIMEOUT and state loading
 
   @s44
   Scenario: A key that is not the swarm's

@@ -10,6 +10,15 @@ Feature: Text from a model
     And the stream ends with the total, the duration and the last event
     And the worker was seen idle, busy and idle again
 
+  @s34
+  Scenario: The user sees the text as it is written
+    Given a model that writes without end
+    And a queen runs
+    When the user starts infer with that model and 200 tokens
+    Then the first letters are there while the worker is busy
+    And infer ends with 0 and has printed 200 letters and one newline
+    And the worker is idle again
+
   @s50
   Scenario: The keeper leaves and the daemons stay
     Given a queen runs
@@ -54,6 +63,12 @@ Feature: Text from a model
     When the user runs infer on local with every option
     Then it exits with 0
     And the text is the same as before
+    When the user runs infer on local with every option, and --quiet
+    Then it exits with 0
+    And the text is the same as before, and nothing else was told
+    When the user runs infer on local with every option, and --json
+    Then it exits with 0
+    And stdout is an object with the same text
 
   @s58
   Scenario: The prompt comes through a pipe

@@ -1,7 +1,7 @@
 Feature: The life of daemons and workers
   A hive keeps its list of workers true, and gives their memory back; it outlives them all.
 
-  @s29
+  @s28 @s29
   Scenario: The entry of a worker
     Given workers with 3 slots
     And a hive that the user started

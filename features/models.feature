@@ -4,6 +4,21 @@ Feature: Models of the Hugging Face hub
   M is hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF; a stand-in for the hub holds it.
 
   @s07
+  Scenario: A cold start, the whole path, on a node
+    Given the hub holds M, and sends it in a second
+    And a queen runs
+    And workstation is registered, and reaches that hub
+    And rbee is installed there
+    And the queen has known it for a while
+    When the user runs infer with M and 20 tokens there, on a terminal
+    Then it exits with 0
+    And the terminal showed SSH, hive, download with percent and speed, check, worker, ready callback, loading and text
+    And the node's last connection has moved, and it is reachable
+    And the catalogue there has one row for M
+    And the worker there is idle, at port 8001, and runs the file that the row names
+    And whoever asks for M there is sent to that very address
+
+  @s07
   Scenario: A cold start, the whole path, on this host
     Given the hub holds M
     And a queen runs

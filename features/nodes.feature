@@ -6,9 +6,9 @@ Feature: Other machines of the user
     Given a machine called workstation
     When the user registers it with a repository, a branch and an install path in the home folder
     Then it exits with 0
-    And stderr says "Testing SSH connection to"
+    And stderr says that the connection to its host is tested, and works
     And stderr says "Node workstation was saved"
-    And sshd there let that user in with that key
+    And sshd there let that user in with that key, and ran a command
     And the registry holds every field as it was given, with paths that are absolute and what the machine has
 
   @s01
@@ -40,7 +40,7 @@ Feature: Other machines of the user
     When the user registers it
     Then it exits with 1
     And stderr says "Testing SSH connection to"
-    And stderr says "failed: no answer within 1 s"
+    And stderr says "failed: timeout, no answer within 1 s"
     And no node is registered
 
   @s02
@@ -149,10 +149,12 @@ Feature: Other machines of the user
 
   @s06
   Scenario: Inference on an unknown node
+    Given the registered node workstation
     When the user runs infer on the node nowhere
     Then it exits with 1
     And stderr says "node nowhere is not in the registry"
     And stderr says "rbee setup add-node --name nowhere --ssh-host HOST --ssh-user USER"
+    And nothing was connected to, and no hive was started
     And no process of rbee is left
 
   @s57

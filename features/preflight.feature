@@ -49,4 +49,6 @@ Feature: What is checked before a worker starts
     Then it exits with 1
     And stderr says "node local: there is no backend metal here; available: cpu"
     And stderr says "rbee detect"
+    When a client asks the queen for a task with backend metal
+    Then it is answered with 422 and BACKEND_UNAVAILABLE
     And no worker was started

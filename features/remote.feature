@@ -24,6 +24,8 @@ Feature: Models on other machines
     Then it exits with 1
     And stderr shows both versions on lines of their own
     And stderr says "`rbee setup install --node workstation` brings this version to the node"
+    When a client asks the queen for a task there
+    Then it is answered with 409 and VERSION_MISMATCH
     When the user installs rbee there
     Then it exits with 0
     And stderr says "Ended the hive on workstation, which was of another version"
@@ -32,13 +34,16 @@ Feature: Models on other machines
 
   @s14 @s36
   Scenario: A hive that does not answer
-    Given the registered node workstation, which is never reached through SSH
+    Given a queen runs
+    And the registered node workstation, which is never reached through SSH
     And rbee is installed there
     And a hive there that listens at another address
     When the user runs infer there
     Then it exits with 1
     And stderr shows 3 attempts with address, timeout and delay
     And stderr says "check that the hive runs on workstation"
+    When a client asks the queen for a task there
+    Then it is answered with 503 and CONNECTION_TIMEOUT
 
   @s14
   Scenario: Where SSH may be used, such a hive is reached

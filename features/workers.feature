@@ -16,6 +16,10 @@ Feature: Workers on this machine
     When a client asks the queen for a task
     Then the task names that worker
     And no worker was started for it
+    When the user runs infer with the prompt "Once upon a time"
+    Then it exits with 0
+    And stdout holds the text and one newline
+    And nothing was checked for it, and no worker was started for it
 
   @s12
   Scenario: A hive that is well

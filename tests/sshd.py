@@ -51,6 +51,7 @@ class Sshd:
             "PasswordAuthentication": "no",
             "PermitRootLogin": "yes",
             "PrintMotd": "no",
+            "LogLevel": "VERBOSE",
             "MaxStartups": "100",
             "MaxSessions": "100",
             "SetEnv": f'"HOME={self.home}"',

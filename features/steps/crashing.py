@@ -12,12 +12,11 @@ from typing import TYPE_CHECKING, Any
 from pytest_bdd import given, parsers, then, when
 
 from features.lab.machine import PATIENCE, PROGRAM, letters, wait_until
-from features.steps.failing import ENDLESS
+from features.steps.failing import ALPHABET, ENDLESS
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
 
-ALPHABET = "BCDEFGHIJKLMNOPQRSTUVWXYZA"
 BEHAVIOURS = {
     "gets a memory fault after 3 tokens": ("segfault", "--after", "3"),
     "never calls back": ("silent",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import time
@@ -12,6 +13,8 @@ from pytest_bdd import given, parsers, then, when
 
 from features.lab.machine import PATIENCE, letters, wait_until
 from features.lab.terminal import run_on_terminal
+from features.steps.nodes import NAME
+from features.steps.streams import events
 from tests.models import make as make_chain
 
 if TYPE_CHECKING:
@@ -19,6 +22,8 @@ if TYPE_CHECKING:
 
     from features.lab.machine import Machine
 
+ALPHABET = "BCDEFGHIJKLMNOPQRSTUVWXYZA"
+"""What the model that writes without end says after an A, again and again."""
 ENDLESS = ("--prompt", "A", "--temperature", "0", "--max-tokens", "16000")
 
 
@@ -61,6 +66,38 @@ def _occupied(machine: Machine, seen: dict[str, Any]) -> None:
 def _task(machine: Machine, seen: dict[str, Any]) -> None:
     with machine.queen() as queen:
         seen["task"] = queen.post("/v2/tasks", json={"prompt": "A", "model": seen["model"]}).json()
+
+
+@when("a client asks the queen for a task there")
+def _task_there(machine: Machine, seen: dict[str, Any]) -> None:
+    with machine.queen() as queen:
+        seen["answer"] = queen.post("/v2/tasks", json={"prompt": "A", "node": NAME})
+
+
+@when(parsers.parse("a client asks the queen for a task with backend {backend}"))
+def _task_on(machine: Machine, seen: dict[str, Any], backend: str) -> None:
+    with machine.queen() as queen:
+        seen["answer"] = queen.post("/v2/tasks", json={"prompt": "A", "backend": backend})
+
+
+@then(parsers.parse("it is answered with {status:d} and {code}"))
+def _code(seen: dict[str, Any], status: int, code: str) -> None:
+    assert (seen["answer"].status_code, seen["answer"].json()["error"]["code"]) == (status, code)
+
+
+@when("a client has the queen relay a request")
+def _relayed(machine: Machine, seen: dict[str, Any]) -> None:
+    asked = {"prompt": "A", "relay": True}
+    accept = {"Accept": "text/event-stream"}
+    with machine.queen() as queen, queen.stream("POST", "/v2/tasks", json=asked, headers=accept) as answer:
+        seen["events"] = events(answer)
+
+
+@then(parsers.parse("the stream ends with the error {code} and state loading"))
+def _error_event(seen: dict[str, Any], code: str) -> None:
+    error = json.loads(seen["events"][-2])["error"]
+    assert (error["code"], seen["events"][-1]) == (code, "[DONE]")
+    assert "state loading" in error["message"]
 
 
 @then("the task names the busy worker, and no other was started")
@@ -204,4 +241,4 @@ def _given_up(seen: dict[str, Any]) -> None:
 def _partial(seen: dict[str, Any]) -> None:
     text = seen["done"].stdout.decode()
     assert len(text) > 1
-    assert ("BCDEFGHIJKLMNOPQRSTUVWXYZA" * 1000).startswith(text)
+    assert (ALPHABET * 1000).startswith(text)

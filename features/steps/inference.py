@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import parsers, then, when
 
-from features.lab.machine import find_python, wait_until
+from features.lab.machine import PATIENCE, find_python, letters, wait_until
+from features.steps.failing import ALPHABET
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
@@ -47,10 +49,10 @@ def _infer(machine: Machine, seen: dict[str, Any], prompt: str) -> None:
     seen["done"] = machine.run("infer", "--prompt", prompt)
 
 
-@when("the user runs infer on local with every option")
-def _infer_every_option(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["before"] = seen.get("done")
-    seen["done"] = machine.run(*EVERY_OPTION)
+@when(parsers.re("the user runs infer on local with every option(, and (?P<more>--quiet|--json))?"))
+def _infer_every_option(machine: Machine, seen: dict[str, Any], more: str | None) -> None:
+    seen["before"] = seen.get("before") or seen.get("done")
+    seen["done"] = machine.run(*EVERY_OPTION, *([more] if more else []))
 
 
 @when(parsers.parse('the user pipes "{prompt}" into infer'))
@@ -80,6 +82,31 @@ def _kill_keeper(machine: Machine) -> None:
     keeper.wait()
 
 
+@when(parsers.parse("the user starts infer with that model and {count:d} tokens"))
+def _start_infer(machine: Machine, seen: dict[str, Any], count: int) -> None:
+    options = ("--prompt", "A", "--temperature", "0", "--max-tokens", str(count))
+    seen["infer"] = machine.start("infer", "--model", seen["model"], *options)
+
+
+@then("the first letters are there while the worker is busy")
+def _live(machine: Machine, seen: dict[str, Any]) -> None:
+    seen["text"] = letters(seen["infer"], 3)
+    (seen["row"],) = machine.workers()
+    assert seen["row"]["state"] == "busy"
+
+
+@then(parsers.parse("infer ends with 0 and has printed {count:d} letters and one newline"))
+def _whole(seen: dict[str, Any], count: int) -> None:
+    stdout, stderr = seen["infer"].communicate(timeout=PATIENCE)
+    assert seen["infer"].returncode == 0, stderr
+    assert seen["text"] + stdout.decode() == (ALPHABET * count)[:count] + "\n"
+
+
+@then("the worker is idle again")
+def _idle_again(machine: Machine, seen: dict[str, Any]) -> None:
+    assert machine.wait_for_worker("idle")["id"] == seen["row"]["id"]
+
+
 @then(parsers.parse("it exits with {code:d}"))
 def _exits(seen: dict[str, Any], code: int) -> None:
     done = seen["done"]
@@ -98,6 +125,19 @@ def _text(seen: dict[str, Any]) -> None:
 @then("the text is the same as before")
 def _same(seen: dict[str, Any]) -> None:
     assert seen["done"].stdout == seen["before"].stdout
+
+
+@then("the text is the same as before, and nothing else was told")
+def _quiet(seen: dict[str, Any]) -> None:
+    _same(seen)
+    assert seen["done"].stderr == b""
+
+
+@then("stdout is an object with the same text")
+def _object(seen: dict[str, Any]) -> None:
+    found = json.loads(seen["done"].stdout)
+    assert found["text"] == seen["before"].stdout.decode().removesuffix("\n")
+    assert (found["node"], found["model"]) == ("local", "builtin:bee-stories")
 
 
 @then(parsers.parse('stderr says "{words}"'))

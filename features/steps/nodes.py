@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+import subprocess
 import time
+from contextlib import closing
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -148,7 +151,9 @@ def _pinned(machine: Machine, nodes: Nodes) -> None:
 @then("the registry holds every field as it was given, with paths that are absolute and what the machine has")
 def _row(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
     node = nodes[NAME]
-    (row,) = listed(machine)
+    with closing(sqlite3.connect(f"file:{machine.state / 'beehives.db'}?mode=ro", uri=True)) as connection:
+        connection.row_factory = sqlite3.Row
+        (row,) = map(dict, connection.execute("SELECT * FROM beehives"))
     assert seen["before"] <= row.pop("last_connected_unix") <= time.time()
     assert row == {
         "node_name": NAME,
@@ -163,19 +168,30 @@ def _row(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
         "host_key": node.sshd.public_key,
         "last_error": None,
         "status": "reachable",
-        "backends": ["cpu"],
-        "devices": {"cpu": 1},
-        "spawned_by_queen": False,
+        "backends": '["cpu"]',
+        "devices": '{"cpu": 1}',
+        "spawned_by_queen": 0,
         "hive_url": None,
-        "is_tunnelled": False,
+        "is_tunnelled": 0,
         "hive_id": None,
     }
 
 
-@then("sshd there let that user in with that key")
+@then("stderr says that the connection to its host is tested, and works")
+def _tested(nodes: Nodes, seen: dict[str, Any]) -> None:
+    host, told = nodes[NAME].address, seen["done"].stderr.decode()
+    assert f"Testing SSH connection to {host}\n" in told
+    assert f"SSH connection to {host} works: " in told
+
+
+@then("sshd there let that user in with that key, and ran a command")
 def _let_in(nodes: Nodes) -> None:
     sshd = nodes[NAME].sshd
-    assert f"Accepted publickey for {sshd.user} from" in sshd.log.read_text()
+    said = sshd.log.read_text()
+    shown = subprocess.run(["ssh-keygen", "-lf", f"{sshd.key}.pub"], check=True, capture_output=True, text=True)
+    accepted = f"Accepted publickey for {sshd.user} from"
+    assert any(accepted in line and shown.stdout.split()[1] in line for line in said.splitlines()), said
+    assert f"Starting session: command for {sshd.user} from" in said
 
 
 @when("the user lists the nodes")
@@ -214,9 +230,21 @@ def _infer_there(machine: Machine, seen: dict[str, Any]) -> None:
     seen["done"] = machine.run("infer", "--node", NAME, "--prompt", "Once upon a time")
 
 
+def _connections(nodes: Nodes) -> int:
+    """Return how many connections the node's sshd has seen."""
+    return nodes[NAME].sshd.log.read_text().count("Connection from")
+
+
 @when(parsers.parse("the user runs infer on the node {name}"))
-def _infer_on(machine: Machine, seen: dict[str, Any], name: str) -> None:
+def _infer_on(machine: Machine, nodes: Nodes, seen: dict[str, Any], name: str) -> None:
+    seen["connections"] = _connections(nodes)
     seen["done"] = machine.run("infer", "--node", name, "--prompt", "Once upon a time")
+
+
+@then("nothing was connected to, and no hive was started")
+def _alone(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
+    assert _connections(nodes) == seen["connections"]
+    assert not (machine.state / "logs" / "hive.log").exists()
 
 
 @then(parsers.parse("nothing runs on {name}"))

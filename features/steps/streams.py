@@ -64,6 +64,14 @@ def _none_started(machine: Machine) -> None:
     assert len(starts) == len(machine.workers()) == 1
 
 
+@then("nothing was checked for it, and no worker was started for it")
+def _straight(machine: Machine, seen: dict[str, Any]) -> None:
+    told = seen["done"].stderr.decode()
+    for word in ("Starting", "free RAM", "Downloading"):
+        assert word not in told
+    _none_started(machine)
+
+
 @when(parsers.parse("a client asks the worker for {count:d} tokens"))
 def _inference(machine: Machine, seen: dict[str, Any], count: int) -> None:
     task, states, ended = seen["task"], [], threading.Event()

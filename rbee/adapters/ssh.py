@@ -185,7 +185,7 @@ async def connect(
         for resource in reversed(opened):
             resource.close()
         if isinstance(exc, trio.TooSlowError):
-            raise failed(target, "timeout", f"no answer within {seconds:g} s") from None
+            raise failed(target, "timeout", f"timeout, no answer within {seconds:g} s") from None
         raise
     try:
         if is_new:
