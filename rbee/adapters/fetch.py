@@ -72,8 +72,8 @@ class Fetch:
         self._stopped.set()
         self._web.abandon()
 
-    def run(self) -> None:
-        """Fetch, verify, and rename into place.
+    def run(self) -> str | None:
+        """Fetch, verify, and rename into place; returns the file's hash, unless somebody else put it there meanwhile.
 
         What is there of an earlier attempt is used; what this one leaves, the next one uses. Raises
         DownloadFailedError, ChecksumMismatchError, InsufficientDiskError, StorageError, or what the site refuses with.
@@ -83,8 +83,7 @@ class Fetch:
                 while not part.lock():
                     if self._stopped.wait(LOCK_SECONDS):
                         raise _given_up()
-                if not self._is_there():
-                    self._fetch(part)
+                return None if self._is_there() else self._fetch(part)
         except OSError as exc:
             raise self._refused(exc) from exc
 
@@ -95,14 +94,14 @@ class Fetch:
         except FileNotFoundError:
             return False
 
-    def _fetch(self, part: Part) -> None:
+    def _fetch(self, part: Part) -> str:
         wanted = self._resource.sha256
         for is_last in (False, True):
             self._complete(part)
             self._tell(Step(part.size, is_verifying=True))
             if wanted in (None, found := part.digest.hexdigest()):
                 part.place()
-                return
+                return found
             part.clear()
             if not is_last:
                 reason = f"{self._to.name} is not what the hub says it is; it was removed"

@@ -1,4 +1,4 @@
-"""Makes, keeps and compares the swarm's token, and derives each worker's key and the swarm's id from it."""
+"""Makes, keeps and compares the swarm's token, and derives from it the swarm's id and the keys that open less."""
 
 from __future__ import annotations
 
@@ -84,6 +84,17 @@ def swarm_id(token: str) -> str:
     It is public, so that a token need not be shown to a stranger to find out that it is one.
     """
     return hmac.new(token.encode(), b"rbee swarm", hashlib.sha256).hexdigest()[:32]
+
+
+def content_key(token: str, sha256: str) -> str:
+    """Return the key that opens one file's content at every hive of the swarm: HMAC-SHA256 of its hash.
+
+    A hive that copies a model shows this and never the token: where it is sent to may be another machine than meant.
+    """
+    digest = hmac.new(
+        token.encode(), b"rbee content " + sha256.encode("utf-8", "surrogateescape"), hashlib.sha256
+    ).digest()
+    return "rbee_c_" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def matches(given: str, expected: str) -> bool:

@@ -1,4 +1,4 @@
-"""Knows the models on this node's disk: the tables `models` and `model_names`."""
+"""Knows the models on this node's disk: the tables `models` and `model_names`, and with them `model_files`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import ModelNotFoundError, StorageError
-from rbee.hive import variant
+from rbee.hive import model_files, variant
 from rbee.wire.hub import HubFile
 from rbee.wire.model_ref import ModelRef
 from rbee.wire.models import ModelRow
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.hive.loop import Transact
+    from rbee.hive.model_files import Stored
 
 log = logging.getLogger(__name__)
 
@@ -67,9 +68,19 @@ class Catalogue:
         rows: list[ModelRow] = await self._transact(_all)
         return rows
 
-    async def add(self, ref: ModelRef, kind: str, path: Path, size: int, sha256: str | None) -> ModelRow:
-        """Take in a model whose files are on the disk: its row and its name, in one transaction."""
-        work = partial(_add, ref=ref, kind=kind, path=path, size=size, sha256=sha256, now=time.time())
+    async def of_repository(self, reference: str) -> list[tuple[ModelRow, list[HubFile]]]:
+        """Return the models of a repository with their files."""
+        found: list[tuple[ModelRow, list[HubFile]]] = await self._transact(partial(_of_repository, reference=reference))
+        return [(row, files) for row, files in found if await self._checked(row) is not None]
+
+    async def content(self, sha256: str) -> list[Stored]:
+        """Return the files of which the catalogue says that they have this hash."""
+        found: list[Stored] = await self._transact(partial(model_files.by_hash, sha256=sha256))
+        return found
+
+    async def add(self, ref: ModelRef, kind: str, path: Path, files: Sequence[HubFile]) -> ModelRow:
+        """Take in a model whose `files` are on the disk, the first at `path`: all about it, in one transaction."""
+        work = partial(_add, ref=ref, kind=kind, path=path, files=files, now=time.time())
         row: ModelRow = await self._transact(work)
         return row
 
@@ -101,9 +112,9 @@ class Catalogue:
         found = await trio.to_thread.run_sync(_on_disk, self._models_dir / HF_FOLDER)
         known = {row.local_path for row in await self.all()}
         rebuilt = []
-        for ref, path, size in found:
+        for ref, path, files in found:
             if str(path) not in known:
-                row = await self.add(ref, ref.variant or path.name, path, size, None)
+                row = await self.add(ref, ref.variant or path.name, path, files)
                 rebuilt.append(row.id)
         if rebuilt:
             log.warning("the catalogue was rebuilt from the files on disk: %s", ", ".join(rebuilt))
@@ -122,15 +133,18 @@ def paths_of(first: Path) -> list[Path]:
     return [first]
 
 
-def _on_disk(folder: Path) -> list[tuple[ModelRef, Path, int]]:
-    """Return the models below `folder`, with reference and size; each whole, since files get their names at the end."""
+def _on_disk(folder: Path) -> list[tuple[ModelRef, Path, list[HubFile]]]:
+    """Return the models below `folder`, with reference and files; each whole, since files get their names at the end.
+
+    Their hashes are not known any more, and would take as long to compute as the files to read.
+    """
     found = []
     for repository in sorted(path for path in folder.glob("*/*") if path.is_dir()):
         files = [path for path in repository.rglob("*.gguf") if path.is_file()]
         listed = [HubFile(str(path.relative_to(repository)), path.stat().st_size, None) for path in files]
         for parts in variant.group(listed).values():
             ref = ModelRef("hf", str(repository.relative_to(folder)), parts[0].name)
-            found.append((ref, repository / parts[0].name, sum(part.size for part in parts)))
+            found.append((ref, repository / parts[0].name, parts))
     return found
 
 
@@ -169,25 +183,44 @@ def _all(connection: sqlite3.Connection) -> list[ModelRow]:
     return [_row(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM models ORDER BY id")]  # noqa: S608
 
 
+def _of_repository(connection: sqlite3.Connection, reference: str) -> list[tuple[ModelRow, list[HubFile]]]:
+    rows = connection.execute(
+        f"SELECT {_COLUMNS} FROM models WHERE provider = 'hf' AND reference = ? ORDER BY id",  # noqa: S608
+        (reference,),
+    )
+    return [(row, model_files.of(connection, row.id)) for row in map(_row, rows.fetchall())]
+
+
 def _name(connection: sqlite3.Connection, ref: ModelRef, model_id: str) -> None:
     connection.execute("INSERT OR REPLACE INTO model_names (name, model_id) VALUES (?, ?)", (str(ref), model_id))
 
 
 def _add(
-    connection: sqlite3.Connection, ref: ModelRef, kind: str, path: Path, size: int, sha256: str | None, now: float
+    connection: sqlite3.Connection, ref: ModelRef, kind: str, path: Path, files: Sequence[HubFile], now: float
 ) -> ModelRow:
     connection.execute(
         "DELETE FROM models WHERE local_path = ? OR (provider, reference, variant) = (?, ?, ?)",
         (str(path), ref.provider, ref.reference, kind),
     )
+    model_files.forget_others(connection)
     model_id = path.stem
     if _by_id(connection, model_id) is not None:
         # A file of another repository has this name.
         model_id += "-" + hashlib.sha256(f"{ref.reference}/{kind}".encode()).hexdigest()[:8]
     connection.execute(
         f"INSERT INTO models ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)",  # noqa: S608
-        (model_id, ref.provider, ref.reference, kind, str(path), size, sha256, now),
+        (
+            model_id,
+            ref.provider,
+            ref.reference,
+            kind,
+            str(path),
+            sum(file.size for file in files),
+            files[0].sha256,
+            now,
+        ),
     )
+    model_files.put(connection, model_id, files)
     _name(connection, ref, model_id)
     _name(connection, ref._replace(variant=kind), model_id)
     row = _by_id(connection, model_id)
@@ -202,3 +235,4 @@ def _used(connection: sqlite3.Connection, model_id: str, now: float) -> None:
 def _delete(connection: sqlite3.Connection, model_id: str) -> None:
     connection.execute("DELETE FROM models WHERE id = ?", (model_id,))
     connection.execute("DELETE FROM model_names WHERE model_id = ?", (model_id,))
+    model_files.forget_others(connection)

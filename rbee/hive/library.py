@@ -15,6 +15,7 @@ from rbee.hive import catalogue, models
 from rbee.hive.downloads import Downloads
 from rbee.hive.provision import Provision
 from rbee.wire import model_ref
+from rbee.wire.copying import OfferedFile, OfferedModel, Offers
 from rbee.wire.models import ModelDetails
 
 if TYPE_CHECKING:
@@ -62,6 +63,23 @@ class Library:
     async def obtain(self, ref: ModelRef, tell: Tell) -> ModelRow:
         """Return a model of the hub, fetched where it is not here; what it comes to is told meanwhile."""
         return await self.catalogue.find(ref) or await self.downloads.get(ref, tell)
+
+    async def offers(self, ref: ModelRef) -> Offers:
+        """Say what others may copy of the repository of `ref`: the models of which every file's hash is known."""
+        if ref.provider != "hf":
+            return Offers(is_here=False, models=[])
+        meant = await self.catalogue.find(ref)
+        models = []
+        for row, files in await self.catalogue.of_repository(ref.reference):
+            offered = [
+                OfferedFile(name=file.name, size_bytes=file.size, sha256=file.sha256)
+                for file in files
+                if file.sha256 is not None
+            ]
+            if offered and len(offered) == len(files):
+                is_meant = meant is not None and row.id == meant.id
+                models.append(OfferedModel(variant=row.variant, is_meant=is_meant, files=offered))
+        return Offers(is_here=meant is not None, models=models)
 
     @contextmanager
     def planned(self, located: Located) -> Iterator[None]:
@@ -136,10 +154,10 @@ class Library:
             provided = await trio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._limiter)
         finally:
             job.stop()
-        log.info("%s is here: %s, %d bytes", ref, provided.path.name, provided.size)
+        log.info("%s is here: %s, %d bytes", ref, provided.path.name, sum(file.size for file in provided.files))
         if (row := await self.catalogue.of_file(provided.ref, provided.path)) is not None:
             return row
-        return await self.catalogue.add(provided.ref, provided.variant, provided.path, provided.size, provided.sha256)
+        return await self.catalogue.add(provided.ref, provided.variant, provided.path, provided.files)
 
 
 def _measured(path: Path) -> Located:

@@ -11,8 +11,9 @@ from quart import Response, request
 
 from rbee.adapters import sse
 from rbee.adapters.app import answer, body, empty, streamed, wants_stream
-from rbee.errors import InvalidRequestError
-from rbee.wire import model_ref
+from rbee.adapters.file_answer import answer_with_file
+from rbee.errors import InvalidRequestError, ModelNotFoundError
+from rbee.wire import copying, model_ref
 from rbee.wire import models as wire
 from rbee.wire.common import Narration
 from rbee.wire.decode import convert
@@ -69,6 +70,18 @@ def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, hea
             await _follow(found, send)
 
         return streamed(nursery, produce, heartbeat=heartbeat)
+
+    @app.get(copying.FILES)
+    async def list_files() -> Response:
+        asked = convert(dict(request.args), wire.ModelRequest)
+        return answer(await library.offers(model_ref.parse(asked.model_ref)))
+
+    @app.get(f"{copying.CONTENT}<sha256>")
+    async def content(sha256: str) -> Response:
+        for file in await library.catalogue.content(sha256):
+            if (found := await answer_with_file(file.path, file.size, f'"{sha256}"')) is not None:
+                return found
+        raise ModelNotFoundError("no model of this node has a file of this hash")
 
     @app.delete("/v1/models/<model_id>")
     async def remove_model(model_id: str) -> Response:

@@ -36,16 +36,15 @@ MEGABYTE: Final = 1_000_000
 
 
 class Provided(NamedTuple):
-    """A model on the disk: its first file, the size of all of them, the first one's hash, what it was chosen by.
+    """A model on the disk: where its first file is, what it was chosen by, and all its files in order.
 
     `ref` is the reference that means this model for good.
     """
 
     ref: ModelRef
     path: Path
-    size: int
-    sha256: str | None
     variant: str
+    files: list[HubFile]
 
 
 class Provision:
@@ -98,7 +97,7 @@ class Provision:
             choice = variant.choose(self._ref, found.files)
             if (cached := hub_cache.find(found, choice.files)) is not None:
                 self._say("cache", f"{self._ref} is in the Hugging Face cache of this node")
-                return _provided(self._ref, cached[0], choice)
+                return Provided(self._ref, cached[0], choice.variant, choice.files)
             return self._download(web, found, choice)
 
     def _ask(self, web: Web) -> Repository | Provided:
@@ -137,7 +136,8 @@ class Provision:
                 human = f"The hub is out of reach ({reason}); {name} is in the Hugging Face cache of this node"
                 self._say("cache", human)
                 is_sure = self._ref.variant is not None or choice.variant == variant.DEFAULT_VARIANT
-                return _provided(self._ref if is_sure else self._ref._replace(variant=name), paths[0], choice)
+                ref = self._ref if is_sure else self._ref._replace(variant=name)
+                return Provided(ref, paths[0], choice.variant, choice.files)
         return None
 
     def _needing_no_hub(self) -> str:
@@ -160,21 +160,24 @@ class Provision:
             site = urlsplit(hub.endpoint()).netloc
             self._say("download", f"Downloading {self._ref} ({choice.variant}, {_size(choice.size)}) from {site}")
         started = time.monotonic()
+        hashes = {file.name: file.sha256 for file in choice.files}
         for file in missing:
-            self._fetch_one(web, hub.address(repository, file.name), folder / file.name, file)
+            found = self._fetch_one(web, hub.address(repository, file.name), folder / file.name, file)
+            hashes[file.name] = found or file.sha256
             self._done_before += file.size
         if missing:
             seconds = time.monotonic() - started
             self._say("download_complete", f"Downloaded {self._ref} in {seconds:.1f} s")
-        return _provided(self._ref, folder / choice.files[0].name, choice)
+        files = [file._replace(sha256=hashes[file.name]) for file in choice.files]
+        return Provided(self._ref, folder / files[0].name, choice.variant, files)
 
-    def _fetch_one(self, web: Web, url: str, to: Path, file: HubFile) -> None:
+    def _fetch_one(self, web: Web, url: str, to: Path, file: HubFile) -> str | None:
         resource = fetch.Resource(url, file.size, file.sha256)
         job = fetch.Fetch(web, resource, to, self._settings.timeouts.download_delays, self._pass_on)
         with self._lock:
             self._check()
             self._fetch = job
-        job.run()
+        return job.run()
 
     def _check_disk(self, folder: Path, missing: list[HubFile]) -> None:
         """Raise InsufficientDiskError where what is still to come does not fit."""
@@ -222,10 +225,6 @@ class Provision:
 
     def _say(self, action: str, human: str) -> None:
         self._tell(Narration(actor="model-provisioner", action=action, target=str(self._ref), human=human))
-
-
-def _provided(ref: ModelRef, path: Path, choice: Choice) -> Provided:
-    return Provided(ref, path, choice.size, choice.files[0].sha256, choice.variant)
 
 
 def _is_there(path: Path, file: HubFile) -> bool:

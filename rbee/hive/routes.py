@@ -13,6 +13,7 @@ from rbee.adapters.app import answer, body, check_key, empty, new_app, streamed,
 from rbee.hive import log_routes
 from rbee.wire import hive as wire
 from rbee.wire.common import API_VERSION, Health
+from rbee.wire.copying import CONTENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,8 +39,12 @@ def build(
     """Return the application; streams are fed by tasks in `nursery`, `stop` begins the hive's end."""
 
     def keys(incoming: Request) -> list[str]:
-        # A worker knows only its own key, with which it calls back.
-        return [token, *hive.keys()] if incoming.path == wire.WORKERS_READY else [token]
+        if incoming.path == wire.WORKERS_READY:
+            # A worker knows only its own key, with which it calls back.
+            return [token, *hive.keys()]
+        if incoming.path.startswith(CONTENT):
+            return [token, tokens.content_key(token, incoming.path.removeprefix(CONTENT))]
+        return [token]
 
     app = new_app("rbee-hive", keys, {wire.HEALTH})
     alive = Health(

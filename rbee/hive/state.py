@@ -1,4 +1,4 @@
-"""The hive's tables: its catalogue of models and its last known workers."""
+"""The hive's tables: its catalogue of models, with their names and files, and its last known workers."""
 
 from __future__ import annotations
 
@@ -51,6 +51,17 @@ MIGRATIONS: Final = (
         name TEXT PRIMARY KEY,
         model_id TEXT NOT NULL
     );
+    """,
+    """
+    CREATE TABLE model_files (
+        model_id TEXT NOT NULL,
+        place INTEGER NOT NULL,
+        name TEXT NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        sha256 TEXT,
+        PRIMARY KEY (model_id, place)
+    );
+    CREATE INDEX model_files_sha256 ON model_files (sha256);
     """,
 )
 """Scripts in order; a change appends one and never edits one."""

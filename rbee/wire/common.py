@@ -18,11 +18,15 @@ _UUID: Final = r"^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}\Z
 _SHORT: Final = r"^[^\x00-\x1f\x7f]+\Z"
 _NAME: Final = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,62}\Z"
 _TEXT: Final = r"^[^\x00]*\Z"
+_SHA256: Final = r"^[0-9a-f]{64}\Z"
+_HTTP: Final = r"^http://[^\x00-\x20\x7f]+\Z"
 RULES: Final = {
     _UUID: "a UUID in lower case",
     _SHORT: "text without control characters",
     _NAME: "a letter or digit, then up to 62 letters, digits, dots, dashes or underscores",
     _TEXT: "text without NUL",
+    _SHA256: "64 hexadecimal digits in lower case",
+    _HTTP: "a URL that begins with http://",
 }
 """The patterns in words."""
 
@@ -34,6 +38,10 @@ Name = Annotated[str, msgspec.Meta(pattern=_NAME)]
 """A node, backend or similar name: a letter or digit, then up to 62 of letters, digits, `._-`."""
 Prompt = Annotated[str, msgspec.Meta(min_length=1, max_length=1_000_000, pattern=_TEXT)]
 """The text to continue: 1 to 1,000,000 characters, no NUL."""
+Sha256 = Annotated[str, msgspec.Meta(pattern=_SHA256)]
+"""A SHA-256 in lower-case hexadecimal digits."""
+HttpUrl = Annotated[str, msgspec.Meta(max_length=512, pattern=_HTTP)]
+"""The URL of a daemon."""
 DeviceIndex = Annotated[int, msgspec.Meta(ge=0, le=1023)]
 
 WorkerState = Literal["loading", "idle", "busy", "draining", "unhealthy"]

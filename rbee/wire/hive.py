@@ -7,7 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from rbee.errors import InvalidRequestError
-from rbee.wire.common import DeviceIndex, Message, Name, Request, ShortText, Uuid, WorkerState
+from rbee.wire.common import DeviceIndex, HttpUrl, Message, Name, Request, ShortText, Uuid, WorkerState
 from rbee.wire.download import DownloadState
 
 HEALTH: Final = "/v1/health"
@@ -57,7 +57,7 @@ class ReadyCallback(Request, kw_only=True):
     """What a worker tells its hive once its port is bound; the hive learns the address from it."""
 
     worker_id: Uuid
-    url: Annotated[str, msgspec.Meta(max_length=512, pattern=r"^http://[^\x00-\x20\x7f]+\Z")]
+    url: HttpUrl
     model_ref: ShortText
     backend: Name
     device: DeviceIndex

@@ -18,6 +18,7 @@ GOLDEN = Path(__file__).parent / "golden"
 MODULES = (
     "chat",
     "common",
+    "copying",
     "download",
     "events",
     "gguf",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rbee.adapters import tokens
 from tests import models
 from tests.hub import Fault, Hub
 from tests.hub_cache import store
@@ -348,3 +350,76 @@ def test_what_does_not_fit_is_reckoned_for_all_slots_and_the_longest_context_is_
     left = details["available"] * 1_000_000 - weights - longest * slots * per_token
     assert -1_000_000 < left < 64 * slots * per_token
     assert f"a context of {longest} tokens instead of {context}" in error["hint"]
+
+
+def test_what_others_may_copy_is_told_by_its_hashes(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    hub.add("bees/model", model, name="model.Q8_0.gguf")
+    with start().client() as client:
+
+        def files(reference: str) -> Any:
+            return client.get("/v1/models/files", params={"model_ref": reference}).json()
+
+        assert files(REF) == {"is_here": False, "models": []}
+        pulled(client)
+        file = {"name": FILE, "size_bytes": model.stat().st_size, "sha256": digest(model)}
+        mine = {"variant": "Q4_K_M", "is_meant": True, "files": [file]}
+        assert files(REF) == files(f"{REF}:Q4_K_M") == {"is_here": True, "models": [mine]}
+        assert files(f"{REF}:Q8_0") == {"is_here": False, "models": [mine | {"is_meant": False}]}
+        assert files("builtin:bee-stories")["models"] == []
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_is_given_from_any_byte_on(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    sha256, data = digest(model), model.read_bytes()
+    path = f"/v1/models/content/{sha256}"
+    with start().client() as client:
+        assert client.get(path).status_code == 404
+        pulled(client)
+        whole = client.get(path)
+        assert (whole.status_code, whole.headers["ETag"], whole.content) == (200, f'"{sha256}"', data)
+        assert int(client.head(path).headers["Content-Length"]) == len(data)
+        for asked, first, last in (
+            ("bytes=1000000-", 1_000_000, len(data) - 1),
+            ("bytes=0-0", 0, 0),
+            (f"bytes=5-{10**17}", 5, len(data) - 1),
+        ):
+            part = client.get(path, headers={"Range": asked, "If-Range": f'"{sha256}"'})
+            assert (part.status_code, part.content) == (206, data[first : last + 1])
+            assert part.headers["Content-Range"] == f"bytes {first}-{last}/{len(data)}"
+        for headers in (
+            {"Range": "bytes=5-", "If-Range": '"another"'},
+            {"Range": "bytes=-5"},
+            {"Range": "bytes=1-2,4-5"},
+        ):
+            assert client.get(path, headers=headers).content == data
+        beyond = client.get(path, headers={"Range": f"bytes={len(data)}-"})
+        assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
+
+
+def test_the_key_of_a_file_opens_that_file_alone(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    sha256 = digest(model)
+    daemon = start()
+    with daemon.client() as client:
+        pulled(client)
+        client.headers["Authorization"] = f"Bearer {tokens.content_key(daemon.token, sha256)}"
+        assert client.get(f"/v1/models/content/{sha256}").content == model.read_bytes()
+        for path in (f"/v1/models/content/{'0' * 64}", "/v1/models/list", f"/v1/models/content/..%2f{sha256}"):
+            assert client.get(path).status_code == 401
+
+
+@pytest.mark.parametrize("asked", ["..%2f..%2fmodels.db", "%2fetc%2fpasswd", FILE, "model.Q4_K_M", "%00", "A" * 64])
+def test_a_content_that_is_no_hash_of_a_model_is_not_there(asked: str, start: Callable[..., Daemon], hub: Hub) -> None:
+    with start().client() as client:
+        pulled(client)
+        assert client.get(f"/v1/models/content/{asked}").status_code == 404
+
+
+def test_a_file_that_was_changed_on_the_disk_is_not_given(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    with start().client() as client:
+        path = Path(pulled(client)[-1][1]["local_path"])
+        with path.open("ab") as file:
+            file.write(b"more")
+        assert client.get(f"/v1/models/content/{digest(model)}").status_code == 404

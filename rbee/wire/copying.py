@@ -1,0 +1,47 @@
+"""What hives say and give of their models to each other: who has which files, and where their bytes are."""
+
+from __future__ import annotations
+
+from typing import Annotated, Final
+
+import msgspec
+
+from rbee.wire.common import HttpUrl, Message, Name, Request, Sha256, ShortText
+
+FILES: Final = "/v1/models/files"
+CONTENT: Final = "/v1/models/content/"
+"""Followed by the SHA-256 of a file: who asks says what it must be, and never a path."""
+
+
+class OfferedFile(Request, kw_only=True):
+    """A file of a model; `name` is that within its repository."""
+
+    name: ShortText
+    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
+    sha256: Sha256
+
+
+class OfferedModel(Request, kw_only=True):
+    """A model that may be copied, with its files in order; `is_meant` where the reference asked for means it."""
+
+    variant: ShortText
+    is_meant: bool
+    files: Annotated[list[OfferedFile], msgspec.Meta(min_length=1, max_length=999)]
+
+
+class Offers(Message, kw_only=True):
+    """What a node has of a repository; `is_here` says whether the very model that was asked for is on it."""
+
+    is_here: bool
+    models: list[OfferedModel]
+
+
+class Source(Request, kw_only=True):
+    """A node that has models of a repository, and the URL at which its hive is reached."""
+
+    node: Name
+    url: HttpUrl
+    models: Annotated[list[OfferedModel], msgspec.Meta(max_length=1000)]
+
+
+Sources = Annotated[list[Source], msgspec.Meta(max_length=1000)]
