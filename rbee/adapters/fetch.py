@@ -27,11 +27,15 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
 class Resource(NamedTuple):
-    """A file on the web, and what it must be; without `sha256` only its size is known."""
+    """A file on the web, and what it must be; without `sha256` only its size is known.
+
+    `etag` is the validator that the site must give for it, where that is known beforehand.
+    """
 
     url: str
     size: int
     sha256: str | None
+    etag: str | None = None
 
 
 class Step(NamedTuple):
@@ -53,17 +57,26 @@ class Retry(NamedTuple):
 class Fetch:
     """One file on its way; `run` blocks, and `stop` ends it from another thread.
 
-    `delays` are the seconds before each attempt after the first.
+    `delays` are the seconds before each attempt after the first; `tries` is how often it may turn out to be another
+    file than it should.
     """
 
     def __init__(
-        self, web: Web, resource: Resource, to: Path, delays: Sequence[float], tell: Callable[[Step | Retry], None]
+        self,
+        web: Web,
+        resource: Resource,
+        to: Path,
+        delays: Sequence[float],
+        tell: Callable[[Step | Retry], None],
+        *,
+        tries: int = 2,
     ) -> None:
         self._web = web
         self._resource = resource
         self._to = to
         self._delays = delays
         self._say = tell
+        self._tries = tries
         self._told_at = 0.0
         self._stopped = threading.Event()
 
@@ -96,19 +109,20 @@ class Fetch:
 
     def _fetch(self, part: Part) -> str:
         wanted = self._resource.sha256
-        for is_last in (False, True):
+        for number in range(1, self._tries + 1):
             self._complete(part)
             self._tell(Step(part.size, is_verifying=True))
             if wanted in (None, found := part.digest.hexdigest()):
                 part.place()
                 return found
             part.clear()
-            if not is_last:
+            if number < self._tries:
                 reason = f"{self._to.name} is not what the hub says it is; it was removed"
-                self._tell(Retry(2, 2, 0, reason))
+                self._tell(Retry(number + 1, self._tries, 0, reason))
         part.discard()
+        twice = ", twice" if self._tries > 1 else ""
         raise ChecksumMismatchError(
-            f"{self._to.name} is not what the hub says it is, twice; it was removed",
+            f"{self._to.name} is not what the hub says it is{twice}; it was removed",
             hint="the hub, or what stands before it, sends another file than it announces; try again later",
             expected=wanted,
             found=found,
@@ -155,7 +169,7 @@ class Fetch:
         if part.size == size:
             return
         headers = {"Range": f"bytes={part.size}-"} if part.size else {}
-        if headers and (etag := part.etag) is not None:
+        if headers and (etag := self._resource.etag or part.etag) is not None:
             headers["If-Range"] = etag  # RFC 9110, section 13.1.5: a changed file comes whole
         with self._web.get(self._resource.url, headers) as response:
             self._receive(part, response)
@@ -164,12 +178,16 @@ class Fetch:
         self._tell(Step(part.size))
 
     def _receive(self, part: Part, response: httpx.Response) -> None:
+        etag = response.headers.get("ETag", "")
+        if self._resource.etag not in (None, etag):
+            raise BrokenError("the site has another file there")
         if not self._continues(response, part.size):
             # What is there is of another file, or the site does not resume.
             part.clear()
             if response.status_code != 200:
                 raise BrokenError("the site does not go on where the last attempt ended")
-        part.remember(response.headers.get("ETag", ""))
+        if self._resource.etag is None:
+            part.remember(etag)  # else it is this site's alone, and the next one may know the same bytes by another
         size = part.size
         for data in self._web.parts(response):
             if self._stopped.is_set():

@@ -1,4 +1,4 @@
-"""Fetches from the open internet: redirects only where they are safe, and a token for the first host alone.
+"""Fetches over HTTP: from the internet, with redirects only where they are safe, and from hives of the own swarm.
 
 Everything here blocks, and is called from a thread: files are written and hashed where they are read. It has a client
 of its own beside `adapters.http` for that reason: one that blocks can be left half-way at any point.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
+import ssl
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -27,6 +28,8 @@ LARGE: Final = 4 * PIECE
 MAX_ANSWER: Final = 64 * 1024 * 1024
 """A repository's list of files; some have ten thousands."""
 CONNECT_SECONDS: Final = 10.0
+NEAR_SECONDS: Final = 3.0
+"""To connect to a machine of the own swarm: one that takes longer is off, or behind a firewall."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
@@ -38,20 +41,34 @@ class Web:
     """Reads from one site, `home`, and from those that it redirects to; the token goes to that site alone.
 
     `may_be_private` lets redirects lead to private, loopback and link-local addresses: a stranger's site could
-    otherwise have us ask our own network. `stall` is how many seconds without a byte end a request. Raises
+    otherwise have us ask our own network. `stall` is how many seconds without a byte end a request. With `is_near`
+    the site is a daemon of the own swarm: no proxy of the environment is asked, and no redirect followed. Raises
     DownloadFailedError when `home` is no web address.
     """
 
-    def __init__(self, home: str, token: str | None, *, may_be_private: bool = False, stall: float = 60.0) -> None:
+    def __init__(
+        self,
+        home: str,
+        token: str | None,
+        *,
+        may_be_private: bool = False,
+        stall: float = 60.0,
+        is_near: bool = False,
+    ) -> None:
         self._home = _split(home)
         self._token = token
         self._may_be_private = may_be_private
-        certificates = httpx.create_ssl_context()
-        certificates.load_default_certs()  # those of this system too: a company's proxy may have its own
+        self._is_near = is_near
+        if is_near:
+            certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it speaks plain HTTP, and loading them takes 20 ms
+        else:
+            certificates = httpx.create_ssl_context()
+            certificates.load_default_certs()  # those of this system too: a company's proxy may have its own
         self._http = httpx.Client(
             verify=certificates,
+            trust_env=not is_near,
             headers={"User-Agent": "rbee", "Accept-Encoding": "identity"},
-            timeout=httpx.Timeout(stall, connect=CONNECT_SECONDS),
+            timeout=httpx.Timeout(stall, connect=NEAR_SECONDS if is_near else CONNECT_SECONDS),
             # Each request opens a connection, and the check of where that leads is never skipped.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
@@ -100,7 +117,7 @@ class Web:
             self._check(place)
             response = self._send(url, place, (headers or {}) | self._authorization(place))
             try:
-                if response.status_code in _REDIRECTS:
+                if response.status_code in _REDIRECTS and not self._is_near:
                     url = _join(url, response.headers.get("Location", ""))
                     continue
                 self._heed(response, place)
@@ -213,6 +230,8 @@ class Web:
         if status == 429 or status >= 500 or not self._is_home(place):
             # Where the site redirects to, an address holds for minutes; the next attempt gets a new one.
             raise BrokenError(f"{host} answered HTTP {status}")
+        if self._is_near:
+            raise DownloadFailedError(f"{host} answered HTTP {status}", status=status)
         if status in (401, 403):
             raise self._denied(status, said)
         if status in (404, 410):

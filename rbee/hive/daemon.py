@@ -75,7 +75,7 @@ async def _serve(
     url = serve.base_url(listener)
     catalogue = Catalogue(settings.paths.models, store.transact)
     await catalogue.reconcile()
-    library = Library(settings, catalogue)
+    library = Library(settings, catalogue, token)
     machine = LocalMachine(
         settings, library, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral
     )

@@ -12,8 +12,9 @@ from rbee.wire.common import Narration
 from rbee.wire.download import Complete, DownloadEvent, Downloading, DownloadState, Failed, Retrying
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from rbee.wire.copying import Source
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.models import ModelRow
     from rbee.wire.progress import Told
@@ -29,9 +30,10 @@ T = TypeVar("T")
 class Download:
     """One download: `last` is its latest event, `done` is set when it has ended."""
 
-    def __init__(self, ref: ModelRef, changed: Callable[[], None]) -> None:
+    def __init__(self, ref: ModelRef, sources: Sequence[Source], changed: Callable[[], None]) -> None:
         self.id = str(uuid.uuid4())
         self.ref = ref
+        self.sources = sources
         self.last: Told | None = None
         self._progress = Downloading(bytes_downloaded=0, bytes_total=0, speed_mbps=0.0)
         self._changed = changed
@@ -89,9 +91,12 @@ class Download:
 
 
 class Downloads:
-    """The downloads of this node; `fetch` brings one model, and is cancelled when nobody wants it any more."""
+    """The downloads of this node; `fetch` brings one model, and is cancelled when nobody wants it any more.
 
-    def __init__(self, fetch: Callable[[ModelRef, Tell], Awaitable[ModelRow]]) -> None:
+    Of those who share one, the first says which other nodes have the model.
+    """
+
+    def __init__(self, fetch: Callable[[ModelRef, Tell, Sequence[Source]], Awaitable[ModelRow]]) -> None:
         self._fetch = fetch
         self._running: dict[str, Download] = {}
         self._known: dict[str, Download] = {}
@@ -111,12 +116,12 @@ class Downloads:
         for download in self._running.values():
             download.scope.cancel()
 
-    async def get(self, ref: ModelRef, tell: Tell) -> ModelRow:
+    async def get(self, ref: ModelRef, tell: Tell, sources: Sequence[Source] = ()) -> ModelRow:
         """Return a model once it is here, sharing a download that runs; what that tells is told meanwhile.
 
         A caller that is cancelled takes its claim back: the last one ends the download. Raises why it failed.
         """
-        download = self._join(ref)
+        download = self._join(ref, sources)
         download.watch(tell)
         try:
             await download.done.wait()
@@ -127,9 +132,9 @@ class Downloads:
             raise _again(download.result)
         return download.result
 
-    def begin(self, ref: ModelRef) -> Download:
+    def begin(self, ref: ModelRef, sources: Sequence[Source] = ()) -> Download:
         """Begin a download that goes on for nobody, or make one that runs do so."""
-        download = self._join(ref)
+        download = self._join(ref, sources)
         if download.is_detached:
             self._release(download)
         download.is_detached = True
@@ -156,13 +161,13 @@ class Downloads:
             )
         return found
 
-    def _join(self, ref: ModelRef) -> Download:
+    def _join(self, ref: ModelRef, sources: Sequence[Source]) -> Download:
         if self._is_stopping:
             raise DrainingError("the hive is shutting down and fetches no models")
         self._forget()
         key = str(ref)
         if (download := self._running.get(key)) is None:
-            download = self._running[key] = Download(ref, self._tell_change)
+            download = self._running[key] = Download(ref, sources, self._tell_change)
             self._known[download.id] = download
             self._tell_change()
             self._nursery.start_soon(self._carry, download)
@@ -188,7 +193,7 @@ class Downloads:
         result: ModelRow | RbeeError = CancelledError("the download was stopped; what came of it is kept")
         try:
             with download.scope:
-                result = await self._fetch(download.ref, download.tell)
+                result = await self._fetch(download.ref, download.tell, download.sources)
         except RbeeError as exc:
             result = exc
         finally:

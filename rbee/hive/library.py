@@ -19,10 +19,11 @@ from rbee.wire.copying import OfferedFile, OfferedModel, Offers
 from rbee.wire.models import ModelDetails
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from rbee.adapters.config import Settings
     from rbee.hive.catalogue import Catalogue
+    from rbee.wire.copying import Source
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.models import ModelRow
     from rbee.wire.progress import Told
@@ -40,29 +41,30 @@ class Located(NamedTuple):
 
 
 class Library:
-    """The models of one node."""
+    """The models of one node; the keys of files that other nodes give come from the swarm's `token`."""
 
-    def __init__(self, settings: Settings, catalogue: Catalogue) -> None:
+    def __init__(self, settings: Settings, catalogue: Catalogue, token: str) -> None:
         self._settings = settings
+        self._token = token
         self.catalogue = catalogue
         self.downloads = Downloads(self._download)
         self._limiter = trio.CapacityLimiter(8)
         self._planned: Counter[str] = Counter()
 
-    async def provide(self, ref: ModelRef, tell: Tell) -> Located:
+    async def provide(self, ref: ModelRef, tell: Tell, sources: Sequence[Source]) -> Located:
         """Return a model's file; one of the hub is fetched where it is not here, and told about meanwhile.
 
-        Raises ModelNotFoundError, or why it could not be fetched.
+        `sources` are the nodes that may have it. Raises ModelNotFoundError, or why it could not be fetched.
         """
         if ref.provider != "hf":
             return await trio.to_thread.run_sync(_measured, models.locate(ref))
-        row = await self.obtain(ref, tell)
+        row = await self.obtain(ref, tell, sources)
         await self.catalogue.used(row)
         return Located(Path(row.local_path), row.size_bytes)
 
-    async def obtain(self, ref: ModelRef, tell: Tell) -> ModelRow:
+    async def obtain(self, ref: ModelRef, tell: Tell, sources: Sequence[Source]) -> ModelRow:
         """Return a model of the hub, fetched where it is not here; what it comes to is told meanwhile."""
-        return await self.catalogue.find(ref) or await self.downloads.get(ref, tell)
+        return await self.catalogue.find(ref) or await self.downloads.get(ref, tell, sources)
 
     async def offers(self, ref: ModelRef) -> Offers:
         """Say what others may copy of the repository of `ref`: the models of which every file's hash is known."""
@@ -141,7 +143,7 @@ class Library:
         log.info("model %s was removed", model_id)
         return row
 
-    async def _download(self, ref: ModelRef, tell: Tell) -> ModelRow:
+    async def _download(self, ref: ModelRef, tell: Tell, sources: Sequence[Source]) -> ModelRow:
         """Fetch a model and take it into the catalogue; when cancelled, its thread ends by itself soon after."""
         token = trio.lowlevel.current_trio_token()
 
@@ -149,7 +151,7 @@ class Library:
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(tell, event)
 
-        job = Provision(ref, self._settings, tell_here)
+        job = Provision(ref, self._settings, tell_here, sources, self._token)
         try:
             provided = await trio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._limiter)
         finally:

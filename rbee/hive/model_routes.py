@@ -41,7 +41,8 @@ def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, hea
 
     @app.post(wire.DOWNLOAD)
     async def download() -> Response:
-        ref = model_ref.parse((await body(wire.ModelRequest)).model_ref)
+        asked = await body(wire.DownloadRequest)
+        ref = model_ref.parse(asked.model_ref)
         if ref.provider != "hf":
             raise InvalidRequestError(
                 f"{ref} is not fetched: it is on the node or is not", field="model_ref", rule="hf:ORG/REPO"
@@ -49,12 +50,12 @@ def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, hea
         if wants_stream():
             # As long as the stream is held, so is the claim to the download.
             async def produce(send: sse.Send) -> None:
-                await sse.narrated(send, lambda tell: library.obtain(ref, tell), "model")
+                await sse.narrated(send, lambda tell: library.obtain(ref, tell, asked.sources), "model")
 
             return streamed(nursery, produce, heartbeat=heartbeat)
         if (row := await library.catalogue.find(ref)) is not None:
             return answer(wire.Download(local_path=row.local_path))
-        return answer(wire.Download(download_id=library.downloads.begin(ref).id))
+        return answer(wire.Download(download_id=library.downloads.begin(ref, asked.sources).id))
 
     @app.delete("/v1/models/download/<download_id>")
     async def give_up(download_id: str) -> Response:

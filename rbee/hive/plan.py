@@ -35,7 +35,7 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, tell
     ref = model_ref.parse(request.reference())
     backends = await trio.to_thread.run_sync(host.backends)
     placement = preflight.choose_device(backends, request.backend, request.device)
-    located = await library.provide(ref, tell)
+    located = await library.provide(ref, tell, request.sources)
     with library.planned(located):
         header = await models.read_header(located.path)
     slots = request.slots or settings.worker.slots

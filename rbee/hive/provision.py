@@ -1,38 +1,34 @@
 """Brings one model of the hub onto the disk: asks what there is, chooses, looks for it here, and fetches the rest.
 
-All of it blocks, and runs in a thread.
+A file that another node has is copied from there; the hub says what it must be, and gives it where that fails. All of
+it blocks, and runs in a thread.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections import deque
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from rbee.adapters import fetch, host, hub, hub_cache
+from rbee.adapters import fetch, host, hub, hub_cache, tokens
 from rbee.adapters.web import BrokenError, Web
-from rbee.errors import DownloadFailedError, InvalidRequestError, ModelNotFoundError
-from rbee.hive import catalogue, variant
-from rbee.wire.common import Narration
-from rbee.wire.download import Downloading, Retrying, Verifying
+from rbee.errors import ChecksumMismatchError, DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
+from rbee.hive import cached, catalogue, offered, telling, variant
+from rbee.hive.telling import Telling
+from rbee.wire.copying import CONTENT
+from rbee.wire.hub import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from rbee.adapters.config import Settings
     from rbee.hive.variant import Choice
-    from rbee.wire.hub import HubFile, Repository
+    from rbee.wire.copying import Source
+    from rbee.wire.hub import HubFile
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.progress import Told
-
-    Tell = Callable[[Told], None]
-
-SPEED_SECONDS: Final = 3.0
-"""The speed that is told is that of so long a time."""
-MEGABYTE: Final = 1_000_000
 
 
 class Provided(NamedTuple):
@@ -47,24 +43,40 @@ class Provided(NamedTuple):
     files: list[HubFile]
 
 
+class _Hub(NamedTuple):
+    """The hub, and what it has said."""
+
+    web: Web
+    repository: Repository
+    choice: Choice
+
+    @property
+    def name(self) -> str:
+        """What it is called in what is told."""
+        return urlsplit(hub.endpoint()).netloc
+
+
 class Provision:
     """One model on its way; `run` blocks, and `stop` ends it from another thread.
 
-    `tell` is called in the thread that runs.
+    `tell` is called in the thread that runs. `sources` are the nodes that may have it, the best first; the keys of
+    files come from the swarm's `token`.
     """
 
-    def __init__(self, ref: ModelRef, settings: Settings, tell: Tell) -> None:
+    def __init__(
+        self, ref: ModelRef, settings: Settings, tell: Callable[[Told], None], sources: Sequence[Source], token: str
+    ) -> None:
         self._ref = ref
         self._settings = settings
         self._models_dir = settings.paths.models
-        self._tell = tell
+        self._telling = Telling(str(ref), tell)
+        self._sources = list(sources)
+        self._token = token
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._web: Web | None = None
         self._fetch: fetch.Fetch | None = None
-        self._done_before = 0
-        self._total = 0
-        self._seen: deque[tuple[float, int]] = deque()
+        self._places: list[str] = []
 
     def stop(self) -> None:
         """End it soon; what has come of a file stays for the next one."""
@@ -72,7 +84,7 @@ class Provision:
             self._stopped.set()
             if self._fetch is not None:
                 self._fetch.stop()
-            elif self._web is not None:
+            if self._web is not None:
                 self._web.abandon()
 
     def run(self) -> Provided:
@@ -91,97 +103,130 @@ class Provision:
             with self._lock:
                 self._web = web
                 self._check()
-            found = self._ask(web)
-            if isinstance(found, Provided):
-                return found
-            choice = variant.choose(self._ref, found.files)
-            if (cached := hub_cache.find(found, choice.files)) is not None:
-                self._say("cache", f"{self._ref} is in the Hugging Face cache of this node")
-                return Provided(self._ref, cached[0], choice.variant, choice.files)
-            return self._download(web, found, choice)
+            return self._provide(web)
 
-    def _ask(self, web: Web) -> Repository | Provided:
-        """Return what the hub has; where it is out of reach, the model from the user's own cache of it."""
+    def _provide(self, web: Web) -> Provided:
+        if (known := offered.meant(self._ref, self._sources)) is None:
+            return self._from_hub(web)
+        try:
+            site = self._ask(web)
+        except (BrokenError, DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError) as exc:
+            self._check()
+            self._telling.say("hub_silent", f"The hub does not give {self._ref} ({exc}); another node has it")
+            try:
+                return self._bring(known, None)
+            except DownloadFailedError:
+                self._check()
+                return self._from_hub(web)
+        return self._bring(site.choice, site)
+
+    def _from_hub(self, web: Web) -> Provided:
+        """Return the model that the hub says it is; where it is out of reach, that of the user's own cache of it."""
         delays = self._settings.timeouts.download_delays
         for attempt, delay in enumerate((*delays, None), 1):
             try:
-                return hub.files(web, self._ref.reference)
+                site = self._ask(web)
             except BrokenError as exc:
-                if attempt == 1 and not self._stopped.is_set() and (kept := self._from_cache(exc)) is not None:
-                    return kept
-                if self._stopped.is_set() or delay is None:
+                self._check()
+                if attempt == 1 and (kept := cached.find(self._ref)) is not None:
+                    name = kept.choice.files[0].name
+                    human = f"The hub is out of reach ({exc}); {name} is in the Hugging Face cache of this node"
+                    self._telling.say("cache", human)
+                    return Provided(kept.ref, kept.path, kept.choice.variant, kept.choice.files)
+                if delay is None:
                     raise DownloadFailedError(
                         f"the hub could not be asked for {self._ref}: {exc}, after {attempt} attempts",
-                        hint=f"look at the network of the node; {self._needing_no_hub()}",
+                        hint=f"look at the network of the node; {cached.advice(self._ref)}",
                         attempts=attempt,
                         reason=str(exc),
                     ) from exc
-                self._tell_retry(fetch.Retry(attempt + 1, len(delays) + 1, delay, str(exc)))
+                self._telling.pass_on(fetch.Retry(attempt + 1, len(delays) + 1, delay, str(exc)))
                 self._stopped.wait(delay)
                 self._check()
+            else:
+                return self._bring(site.choice, site)
         raise AssertionError
 
-    def _from_cache(self, reason: BrokenError) -> Provided | None:
-        """Return the model as the user's own cache of the hub has it, by the rules that choose among the hub's files.
+    def _ask(self, web: Web) -> _Hub:
+        """Ask the hub what there is, and choose. Raises BrokenError where another attempt may mend it."""
+        repository = hub.files(web, self._ref.reference)
+        return _Hub(web, repository, variant.choose(self._ref, repository.files))
 
-        Not what the hub would give where it means the only one there is: then its own name is what it is known by.
-        """
-        for repository in hub_cache.repositories(self._ref.reference):
-            try:
-                choice = variant.choose(self._ref, repository.files)
-            except (ModelNotFoundError, InvalidRequestError):
-                continue
-            if (paths := hub_cache.find(repository, choice.files)) is not None:
-                name = choice.files[0].name
-                human = f"The hub is out of reach ({reason}); {name} is in the Hugging Face cache of this node"
-                self._say("cache", human)
-                is_sure = self._ref.variant is not None or choice.variant == variant.DEFAULT_VARIANT
-                ref = self._ref if is_sure else self._ref._replace(variant=name)
-                return Provided(ref, paths[0], choice.variant, choice.files)
-        return None
-
-    def _needing_no_hub(self) -> str:
-        kept = {
-            f"{self._ref.provider}:{self._ref.reference}/{files[0].name}"
-            for repository in hub_cache.repositories(self._ref.reference)
-            for files in variant.group(repository.files).values()
-        }
-        if kept:
-            return f"its Hugging Face cache has {', '.join(sorted(kept))}, which needs no hub"
-        return "models that are on it already need no hub"
-
-    def _download(self, web: Web, repository: Repository, choice: Choice) -> Provided:
-        folder = catalogue.folder_of(self._models_dir, repository.name)
+    def _bring(self, choice: Choice, site: _Hub | None) -> Provided:
+        """Return the files of `choice`, fetched where they are not here; without `site`, from other nodes alone."""
+        repository = site.repository if site is not None else Repository(self._ref.reference, "main", choice.files)
+        if (kept := hub_cache.find(repository, choice.files)) is not None:
+            self._telling.say("cache", f"{self._ref} is in the Hugging Face cache of this node")
+            return Provided(self._ref, kept[0], choice.variant, choice.files)
+        folder = catalogue.folder_of(self._models_dir, self._ref.reference)
         missing = [file for file in choice.files if not _is_there(folder / file.name, file)]
-        self._total = choice.size
-        self._done_before = choice.size - sum(file.size for file in missing)
+        self._telling.total = choice.size
+        self._telling.done_before = choice.size - sum(file.size for file in missing)
         self._check_disk(folder, missing)
-        if missing:
-            site = urlsplit(hub.endpoint()).netloc
-            self._say("download", f"Downloading {self._ref} ({choice.variant}, {_size(choice.size)}) from {site}")
         started = time.monotonic()
         hashes = {file.name: file.sha256 for file in choice.files}
         for file in missing:
-            found = self._fetch_one(web, hub.address(repository, file.name), folder / file.name, file)
+            found = self._fetch_one(file, folder / file.name, choice, site)
             hashes[file.name] = found or file.sha256
-            self._done_before += file.size
+            self._telling.done_before += file.size
         if missing:
+            action = "Downloaded" if site is not None and site.name in self._places else "Copied"
             seconds = time.monotonic() - started
-            self._say("download_complete", f"Downloaded {self._ref} in {seconds:.1f} s")
+            self._telling.say("download_complete", f"{action} {self._ref} in {seconds:.1f} s")
         files = [file._replace(sha256=hashes[file.name]) for file in choice.files]
         return Provided(self._ref, folder / files[0].name, choice.variant, files)
 
-    def _fetch_one(self, web: Web, url: str, to: Path, file: HubFile) -> str | None:
-        resource = fetch.Resource(url, file.size, file.sha256)
-        job = fetch.Fetch(web, resource, to, self._settings.timeouts.download_delays, self._pass_on)
+    def _fetch_one(self, file: HubFile, to: Path, choice: Choice, site: _Hub | None) -> str | None:
+        """Bring a file from whoever has it, the hub at last, each going on where the one before has ended."""
+        for source in offered.having(file, self._sources):
+            try:
+                return self._copy(source, file, to, choice, is_all=site is None)
+            except (DownloadFailedError, ChecksumMismatchError) as exc:
+                self._check()
+                self._sources.remove(source)
+                is_other = isinstance(exc, ChecksumMismatchError)
+                why = f"it sent other bytes than {file.name} has; they were removed" if is_other else exc.message
+                self._telling.say("copy_failed", f"Copying from {source.node} failed: {why}")
+        if site is None:
+            raise DownloadFailedError(f"no node gives {file.name}")
+        self._begin("Downloading", site.name, to, choice)
+        resource = fetch.Resource(hub.address(site.repository, file.name), file.size, file.sha256)
+        return self._run(fetch.Fetch(site.web, resource, to, self._settings.timeouts.download_delays, self._tell))
+
+    def _copy(self, source: Source, file: HubFile, to: Path, choice: Choice, *, is_all: bool) -> str | None:
+        """Copy a file from another node; with `is_all` there is nobody else who might give it."""
+        assert file.sha256 is not None
+        self._begin("Copying", source.node, to, choice)
+        limits = self._settings.timeouts
+        # The key, and not the token: whoever answers there may not be the node that was meant.
+        key = tokens.content_key(self._token, file.sha256)
+        url = f"{source.url.rstrip('/')}{CONTENT}{file.sha256}"
+        resource = fetch.Resource(url, file.size, file.sha256, etag=f'"{file.sha256}"')
+        delays = limits.download_delays if is_all else limits.download_delays[:1]
+        with Web(source.url, key, stall=limits.download_stall, is_near=True) as web:
+            return self._run(fetch.Fetch(web, resource, to, delays, self._tell, tries=1))
+
+    def _run(self, job: fetch.Fetch) -> str | None:
         with self._lock:
             self._check()
             self._fetch = job
         return job.run()
 
+    def _tell(self, event: fetch.Step | fetch.Retry) -> None:
+        self._telling.pass_on(event)
+
+    def _begin(self, verb: str, place: str, to: Path, choice: Choice) -> None:
+        """Say where the next bytes come from, unless that has been said."""
+        if place in self._places[-1:]:
+            return
+        is_rest = self._places and self._telling.done_before + _length(_part(to))
+        what = f"the rest of {self._ref}" if is_rest else f"{self._ref} ({choice.variant}, {telling.size(choice.size)})"
+        self._places.append(place)
+        self._telling.say("download" if verb == "Downloading" else "copy", f"{verb} {what} from {place}")
+
     def _check_disk(self, folder: Path, missing: list[HubFile]) -> None:
         """Raise InsufficientDiskError where what is still to come does not fit."""
-        there = sum(min(file.size, _length(folder / f"{file.name}.part")) for file in missing)
+        there = sum(min(file.size, _length(_part(folder / file.name))) for file in missing)
         needed = sum(file.size for file in missing) - there
         available = host.disk(folder).available
         if needed > available:
@@ -191,40 +236,9 @@ class Provision:
         if self._stopped.is_set():
             raise DownloadFailedError("the download was given up")
 
-    def _pass_on(self, event: fetch.Step | fetch.Retry) -> None:
-        match event:
-            case fetch.Retry():
-                self._tell_retry(event)
-            case fetch.Step(is_verifying=True):
-                self._tell(Verifying())
-            case fetch.Step(bytes_done=done):
-                done += self._done_before
-                self._tell(Downloading(bytes_downloaded=done, bytes_total=self._total, speed_mbps=self._speed(done)))
 
-    def _tell_retry(self, retry: fetch.Retry) -> None:
-        self._seen.clear()
-        self._tell(
-            Retrying(
-                attempt=retry.attempt,
-                attempts=retry.attempts,
-                delay_ms=round(retry.delay * 1000),
-                message=retry.reason,
-            )
-        )
-
-    def _speed(self, done: int) -> float:
-        """Return the MB a second of the last few seconds, or of what there was of them."""
-        now = time.monotonic()
-        if self._seen and done < self._seen[-1][1]:
-            self._seen.clear()
-        self._seen.append((now, done))
-        while now - self._seen[0][0] > SPEED_SECONDS:
-            self._seen.popleft()
-        then, before = self._seen[0]
-        return round((done - before) / (now - then) / MEGABYTE, 2) if now > then else 0.0
-
-    def _say(self, action: str, human: str) -> None:
-        self._tell(Narration(actor="model-provisioner", action=action, target=str(self._ref), human=human))
+def _part(path: Path) -> Path:
+    return path.with_name(f"{path.name}.part")
 
 
 def _is_there(path: Path, file: HubFile) -> bool:
@@ -237,7 +251,3 @@ def _length(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"

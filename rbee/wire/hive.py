@@ -8,6 +8,7 @@ import msgspec
 
 from rbee.errors import InvalidRequestError
 from rbee.wire.common import DeviceIndex, HttpUrl, Message, Name, Request, ShortText, Uuid, WorkerState
+from rbee.wire.copying import Sources  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.download import DownloadState
 
 HEALTH: Final = "/v1/health"
@@ -25,7 +26,8 @@ class SpawnRequest(Request, kw_only=True):
     """Which model to load, where. `model` is another name for `model_ref`; None leaves the choice to the hive.
 
     `context` is the number of tokens one request may use, prompt and answer together. With `reuse`, a worker with that
-    model on that device that starts, loads or serves already is answer enough.
+    model on that device that starts, loads or serves already is answer enough. `sources` are the other nodes that have
+    the model, the best first: it is copied from there where it is not on the node.
     """
 
     model_ref: ShortText | None = None
@@ -35,6 +37,7 @@ class SpawnRequest(Request, kw_only=True):
     slots: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
     context: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | None = None
     reuse: bool = False
+    sources: Sources = msgspec.field(default_factory=list)
 
     def reference(self) -> str:
         """Return the model's reference, under whichever name it came."""

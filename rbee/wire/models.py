@@ -7,6 +7,7 @@ from typing import Annotated, Final
 import msgspec
 
 from rbee.wire.common import Message, Name, Request, ShortText
+from rbee.wire.copying import Sources  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.gguf import ModelHeader  # noqa: TC001 (msgspec reads annotations at run time)
 
 LIST: Final = "/v1/models/list"
@@ -52,6 +53,12 @@ class ModelRequest(Request, kw_only=True):
     """Names a model by its reference."""
 
     model_ref: ShortText
+
+
+class DownloadRequest(ModelRequest, kw_only=True):
+    """Names a model that is to be here, and the nodes from which it may be copied."""
+
+    sources: Sources = msgspec.field(default_factory=list)
 
 
 class Download(Message, kw_only=True, omit_defaults=True):

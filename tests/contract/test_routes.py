@@ -52,7 +52,7 @@ async def apps(
     monkeypatch.setenv("RBEE_HIVE_PORT", "0")
     settings = config.load()
     store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
-    library = Library(settings, Catalogue(settings.paths.models, store.transact))
+    library = Library(settings, Catalogue(settings.paths.models, store.transact), TOKEN)
     machine = LocalMachine(settings, library, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
     hive = Hive(Limits(), machine, store.transact)
     nursery.start_soon(hive.run)

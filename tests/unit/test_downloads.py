@@ -16,10 +16,11 @@ from rbee.wire.download import Complete, Downloading, DownloadState, Failed, Ret
 from rbee.wire.models import ModelRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from trio.testing import MockClock
 
+    from rbee.wire.copying import Source
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.progress import Told
 
@@ -47,7 +48,7 @@ class Hub:
         self.let_go = trio.Event()
         self.failure: Exception | None = None
 
-    async def fetch(self, ref: ModelRef, tell: Callable[[Told], None]) -> ModelRow:
+    async def fetch(self, ref: ModelRef, tell: Callable[[Told], None], sources: Sequence[Source]) -> ModelRow:
         self.begun += 1
         tell(STEP)
         try:

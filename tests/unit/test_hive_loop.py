@@ -38,7 +38,7 @@ def machine(settings: Settings, kind: type[LocalMachine] = LocalMachine) -> Loca
     async def transact(work: Work) -> None:
         raise AssertionError("no model is asked for here")
 
-    library = Library(settings, Catalogue(settings.paths.models, transact))
+    library = Library(settings, Catalogue(settings.paths.models, transact), "token")
     return kind(settings, library, "token", "http://127.0.0.1:9200", "127.0.0.1")
 
 
