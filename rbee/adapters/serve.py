@@ -62,6 +62,14 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def is_own(host: str) -> bool:
+    """Tell whether `host` is another machine to each who uses it: the loopback, or all addresses there are."""
+    try:
+        return is_loopback(host) or ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
 def bind_first(host: str, first: int) -> socket.socket:
     """Return a listening socket on the first free port from `first` upwards.
 

@@ -9,6 +9,7 @@ from rbee.adapters import event_stream, http
 from rbee.clients.connected import Connected
 from rbee.clients.told import told
 from rbee.errors import DownloadFailedError, InternalError, SpawnFailedError
+from rbee.wire import copying
 from rbee.wire import hive as wire
 from rbee.wire import models as model_wire
 from rbee.wire.common import Health
@@ -87,9 +88,16 @@ class HiveClient(Connected):
         found = await http.call(self._http, "GET", model_wire.LIST, model_wire.ModelList, delays=self._delays)
         return found.models
 
-    async def pull(self, reference: str, tell: Callable[[Told], None]) -> model_wire.ModelRow:
+    async def offers(self, reference: str) -> copying.Offers:
+        """Return what others may copy of a model's repository."""
+        params = {"model_ref": reference}
+        return await http.call(self._http, "GET", copying.FILES, copying.Offers, params=params, delays=self._delays)
+
+    async def pull(
+        self, reference: str, sources: list[copying.Source], tell: Callable[[Told], None]
+    ) -> model_wire.ModelRow:
         """Have a model fetched where it is not there; whoever is cancelled here no longer keeps it going."""
-        request = model_wire.ModelRequest(model_ref=reference)
+        request = model_wire.DownloadRequest(model_ref=reference, sources=sources)
         try:
             async with event_stream.events(self._http, "POST", model_wire.DOWNLOAD, body=request) as events:
                 async for event in events:

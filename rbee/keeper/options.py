@@ -105,7 +105,7 @@ MODELS_USAGE: Final = "rbee models {list,show,pull,rm} [options]"
 MODELS_HELP: Final = """\
   list       what is on the machines, with sizes and last use
   show REF   what a model is, from its file's header
-  pull REF   fetch one from the Hugging Face hub
+  pull REF   fetch one of the Hugging Face hub
   rm ID      remove one from the disk
 """
 
@@ -192,7 +192,7 @@ MODELS: Final = (
     Command(
         "pull",
         "rbee.keeper.commands.models_pull",
-        "Fetch a model from the Hugging Face hub, and verify it.\n\n"
+        "Fetch a model of the Hugging Face hub, from another node that has it or from there, and verify it.\n\n"
         "What an interrupted one left is used. Private models: HF_TOKEN, or the token file of the hub's own tools.\n",
         "example\n  rbee models pull hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:Q4_K_M\n",
     ),

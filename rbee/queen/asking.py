@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rbee.queen.link import HiveLink
     from rbee.queen.orders import Tell
     from rbee.queen.placement import Wanted
+    from rbee.queen.sources import Find
     from rbee.wire.hive import SpawnReply, WorkerRow
 
 
@@ -27,8 +28,14 @@ async def list_workers(name: str, hive: HiveLink, url: str) -> list[WorkerRow]:
         raise identity.refused(name, url.removeprefix("http://")) from exc
 
 
-async def start_worker(hive: HiveLink, url: str, wanted: Wanted, tell: Tell) -> SpawnReply:
+async def start_worker(hive: HiveLink, url: str, wanted: Wanted, find_sources: Find, tell: Tell) -> SpawnReply:
     """Have the hive at `url` start a worker, or name one that it starts or has started already."""
-    request = SpawnRequest(model_ref=wanted.model_ref, backend=wanted.backend, device=wanted.device, reuse=True)
     async with hive.connect(url) as client:
+        request = SpawnRequest(
+            model_ref=wanted.model_ref,
+            backend=wanted.backend,
+            device=wanted.device,
+            reuse=True,
+            sources=await find_sources(client, wanted.model_ref),
+        )
         return await client.spawn(request, tell)

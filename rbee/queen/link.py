@@ -24,8 +24,17 @@ class HiveLink(Protocol):
         """Whether others reach the workers at their own addresses; else only the queen does."""
         ...
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the hive runs on the queen's own host, and reaches whatever she reaches."""
+        ...
+
     def reach(self, url: str) -> str:
         """Return the URL at which the queen reaches a worker that the hive calls `url`."""
+        ...
+
+    def outside(self, url: str) -> str | None:
+        """Return the URL at which other machines reach the hive that the queen reaches at `url`; None where none do."""
         ...
 
     async def run(self) -> None:

@@ -7,6 +7,7 @@ import math
 import signal
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import trio
 
@@ -52,10 +53,17 @@ class LocalHive:
         self._verified: instance.Instance | None = None
 
     is_direct = True
+    is_here = True
 
     def reach(self, url: str) -> str:
         """Return `url`: it is on this host."""
         return url
+
+    def outside(self, url: str) -> str | None:
+        """Return the URL at which other machines reach the hive, as it is configured; None where only this one does."""
+        found = urlsplit(url)
+        host = self._settings.hive.advertise or found.hostname or ""
+        return None if serve.is_own(host) else base_url(host, found.port or self._settings.hive.port)
 
     async def find(self) -> str | None:
         """Return the URL of a hive that runs here, or None.

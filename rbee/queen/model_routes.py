@@ -92,7 +92,7 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
 async def _pull(node: Node, reference: str, tell: Tell) -> wire.ModelRow:
     try:
         async with node.visit(tell) as hive:
-            return await hive.pull(reference, tell)
+            return await hive.pull(reference, await node.find_sources(hive, reference), tell)
     except RbeeError as exc:
         exc.details.setdefault("node", node.name)
         raise

@@ -13,6 +13,8 @@ from rbee.queen.hive_view import HiveView
 from rbee.queen.orders import Order, Visit
 from rbee.queen.placing import Placing
 from rbee.queen.ranking import Candidate, devices_of
+from rbee.queen.sources import nobody
+from rbee.wire.copying import Source
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from rbee.queen.link import HiveLink
     from rbee.queen.orders import Placed, Tell
     from rbee.queen.placement import Wanted
+    from rbee.queen.sources import Find
     from rbee.wire.hive import HiveEvent, WorkerList
 
 log = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ class HiveNotRunningError(ConnectionTimeoutError):
 class Node:
     """One node; its hive is followed, and orders are placed, while `run` runs.
 
-    `heard` is told what its hive tells, and None when that was lost.
+    `heard` is told what its hive tells, and None when that was lost; `find_sources` says who else has a model.
     """
 
     def __init__(
@@ -48,11 +51,13 @@ class Node:
         *,
         max_waiting: int = MAX_WAITING,
         heard: Callable[[HiveEvent | None], None] = lambda _: None,
+        find_sources: Find = nobody,
     ) -> None:
         self.name = name
         self._hive = hive
         self._view = HiveView(hive)
-        self._placing = Placing(name, hive, self._view, max_waiting, heard)
+        self._placing = Placing(name, hive, self._view, max_waiting, heard, find_sources)
+        self.find_sources = find_sources
 
     async def run(self) -> None:
         """Place orders until cancelled; whoever waits then is told that the queen shuts down."""
@@ -82,6 +87,11 @@ class Node:
     def is_direct(self) -> bool:
         """Whether others reach the node's workers too, or only the queen."""
         return self._hive.is_direct
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its hive runs on the queen's own host."""
+        return self._hive.is_here
 
     def reach(self, url: str) -> str:
         """Return the URL at which the queen reaches a worker of this node."""
@@ -119,6 +129,22 @@ class Node:
             except RbeeError as exc:
                 log.info("the hive of %s says nothing of itself: %s", self.name, exc.message)
         return Candidate(self.name, False, [], await self._hive.devices())
+
+    async def source(self, reference: str, target: Node) -> Source | None:
+        """Say what `target` may copy from here of a model's repository, in at most LOOK_SECONDS; starts nothing.
+
+        None where there is nothing, or no way between the two: only the queen's own host uses her way through SSH.
+        """
+        with trio.move_on_after(LOOK_SECONDS):
+            try:
+                if await self._view.is_followed():
+                    async with self.reached() as hive:
+                        url = hive.url if target.is_here else self._hive.outside(hive.url)
+                        if url is not None and (models := (await hive.offers(reference)).models):
+                            return Source(node=self.name, url=url, models=models)
+            except RbeeError as exc:
+                log.info("the hive of %s does not say which models it has: %s", self.name, exc.message)
+        return None
 
     @asynccontextmanager
     async def visit(self, tell: Tell) -> AsyncIterator[HiveClient]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from rbee.errors import NodeNotFoundError
+from rbee.queen import sources
 from rbee.queen.board import Board
 from rbee.queen.identity import Hives
 from rbee.queen.node import Node
@@ -18,9 +19,11 @@ from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
+    from rbee.clients.hive import HiveClient
     from rbee.errors import UnloadFailedError
     from rbee.queen.link import HiveLink
     from rbee.queen.registry import Registry
+    from rbee.wire.copying import Source
     from rbee.wire.registry import BeehiveRow
 
 
@@ -85,10 +88,15 @@ class Nodes:
     def _start(self, name: str, link: HiveLink) -> None:
         self.board.node(NodeSeen(node=name, status="unreachable"))
         heard = partial(self.board.heard, name)
-        node = Node(name, link, max_waiting=self._settings.queen.max_waiting, heard=heard)
+        find = partial(self._find_sources, name)
+        node = Node(name, link, max_waiting=self._settings.queen.max_waiting, heard=heard, find_sources=find)
         entry = self._entries[name] = _Entry(node, link, trio.CancelScope(), trio.CancelScope())
         self._nursery.start_soon(self._place, entry)
         self._nursery.start_soon(self._carry, entry)
+
+    async def _find_sources(self, name: str, hive: HiveClient, reference: str) -> list[Source]:
+        others = [node for node in self.all() if node.name != name]
+        return await sources.find(self.get(name), hive, reference, others)
 
     async def _place(self, entry: _Entry) -> None:
         with entry.placing:

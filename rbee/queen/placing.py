@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from rbee.queen.link import HiveLink
     from rbee.queen.orders import Message
     from rbee.queen.placement import Wanted
+    from rbee.queen.sources import Find
     from rbee.wire.hive import HiveEvent, SpawnReply, WorkerRow
 
 SUCCESSION_SECONDS: Final = 60.0
@@ -35,16 +36,23 @@ LOST_SECONDS: Final = 1.0
 class Placing:
     """The loop of one node: `run` owns its state; what is asked comes in over a channel.
 
-    `heard` is told what the node's hive tells, and None when that was lost.
+    `heard` is told what the node's hive tells, and None when that was lost; `find_sources` says who else has a model.
     """
 
     def __init__(
-        self, name: str, hive: HiveLink, view: HiveView, max_waiting: int, heard: Callable[[HiveEvent | None], None]
+        self,
+        name: str,
+        hive: HiveLink,
+        view: HiveView,
+        max_waiting: int,
+        heard: Callable[[HiveEvent | None], None],
+        find_sources: Find,
     ) -> None:
         self.name = name
         self._hive = hive
         self._view = view
         self._heard = heard
+        self._find_sources = find_sources
         self._send, self._inbox = trio.open_memory_channel["Message"](math.inf)
         self._starting: dict[Wanted, Starting[Order]] = {}
         self._queue: Queue[Order] = Queue(max_waiting)
@@ -228,7 +236,7 @@ class Placing:
         result: SpawnReply | RbeeError = CancelledError("nobody waits for the download any longer")
         with scope:
             try:
-                result = await asking.start_worker(self._hive, url, wanted, start.tell)
+                result = await asking.start_worker(self._hive, url, wanted, self._find_sources, start.tell)
             except RbeeError as exc:
                 result = exc
         self._send.send_nowait(Started(wanted, result))

@@ -28,14 +28,15 @@ def register(home: Path, *nodes: tuple[str, str]) -> None:
     async def write() -> None:
         store = await Store.open(home / "beehives.db", MIGRATIONS)
         for name, address in nodes:
-            await Registry(store).add(_row(name, address))
+            await Registry(store).add(row(name, address))
         await store.close()
 
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
     trio.run(write)
 
 
-def _row(name: str, address: str) -> BeehiveRow:
+def row(name: str, address: str) -> BeehiveRow:
+    """Return the row of a node that is reached directly, and never by SSH."""
     return BeehiveRow(
         node_name=name,
         ssh_host=address,

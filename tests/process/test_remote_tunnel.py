@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
+from tests import models
+from tests.hub import Hub
 from tests.process.remote_node import RemoteNode, infer, register
 from tests.process.swarm import Swarm
 
@@ -64,6 +66,27 @@ def test_a_cold_start_and_a_warm_one(swarm: Swarm, node: RemoteNode) -> None:
     assert len(node.processes("worker")) == 1
     swarm.end()
     node.wait_empty(1)
+
+
+def test_the_queens_own_host_copies_a_model_through_ssh(tmp_path: Path, node: RemoteNode) -> None:
+    model = models.make(tmp_path / "model.Q4_K_M.gguf")
+    with Hub() as hub:
+        hub.add("bees/model", model)
+        settings = {"HF_ENDPOINT": hub.url, "RBEE_HUB_PRIVATE_REDIRECTS": "true"}
+        node.install_program(
+            f"import os; os.environ.update({settings | {'RBEE_PATHS_MODELS_DIR': str(tmp_path / 'theirs')}})"
+        )
+        swarm = Swarm(tmp_path / "home", RBEE_PATHS_MODELS_DIR=str(tmp_path / "ours"), **settings)
+        try:
+            swarm.start_queen()
+            register(swarm, node, tunnel="always")
+            for name, words in ((node.name, "Downloading"), ("local", f"from {node.name}")):
+                done = swarm.run("models", "pull", "hf:bees/model", "--node", name)
+                assert (done.returncode, words in done.stderr) == (0, True), done.stderr
+            assert hub.sent == model.stat().st_size
+            swarm.end()
+        finally:
+            swarm.kill()
 
 
 @pytest.mark.parametrize(
