@@ -33,14 +33,18 @@ ONCE: Final = (0.0,)
 MAX_ANSWER_BYTES: Final = 16 * 1024 * 1024
 """A daemon's answer is a few kilobytes; a stranger at its port may send without end."""
 DEAD_PEER_SECONDS: Final = 6
-"""Without an acknowledgement after which a connection is lost, so that a partition is noticed within 10 seconds."""
-_PROBES: Final = (
+"""Without an acknowledgement after which a connection is lost, so that a partition is noticed within 10 seconds.
+
+It bounds what we send: a stream that we read slowly, or not at all for longer than that, is not lost by it.
+"""
+DEAD_PEER: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 2),
     (socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 2),
     # Of what we send, and of the probes too: it takes the place of their own count (tcp(7)).
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000),
 )
+"""The socket's options for that."""
 _LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
 TAKEN: Final = ("timeout", "the connection was closed")
 """How the attempts of a ConnectionTimeoutError end where a program listens that is none of ours; else nobody does."""
@@ -67,7 +71,7 @@ def connect(base_url: str, key: str | None, *, timeout: float = 5.0) -> httpx.As
             timeout=httpx.Timeout(timeout),
             trust_env=False,
             transport=httpx.AsyncHTTPTransport(
-                verify=_no_certificates(), trust_env=False, limits=_LIMITS, socket_options=_PROBES
+                verify=_no_certificates(), trust_env=False, limits=_LIMITS, socket_options=DEAD_PEER
             ),
         )
     except httpx.InvalidURL as exc:

@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 CONNECT_SECONDS: Final = 10.0
 DEAD_PEER_SECONDS: Final = 5
-KEEPALIVE_SECONDS: Final = 2
+KEEPALIVE_SECONDS: Final = 1
 """A question at this pace has to be acknowledged within the time above, so that a partition is seen within 10 s."""
 MAX_OUTPUT: Final = 16 * 1024 * 1024
 """What a command may write: far more than any of ours does, also a build with all its warnings."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import socket
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
@@ -269,6 +270,32 @@ async def test_a_reader_that_waits_does_not_lose_events(
     async with http.connect(await serve_app(app), "k") as client, event_stream.events(client, "GET", "/s") as events:
         await trio.sleep(0.05)
         assert [int(event.data) async for event in events] == list(range(5000))
+
+
+async def test_a_reader_that_takes_nothing_for_long_does_not_lose_its_stream(
+    serve_app: Callable[[QuartTrio], Awaitable[str]],
+    app: QuartTrio,
+    nursery: trio.Nursery,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With every buffer on the way full, for longer than after which a peer that is silent is given up."""
+    sent = 0
+
+    @app.get("/s")
+    async def stream() -> Response:
+        async def produce(send: sse.Send) -> None:
+            nonlocal sent
+            for number in range(4000):
+                await send.send(sse.event(f"{number} {'x' * 10_000}"))
+                sent += 1
+
+        return streamed(nursery, produce)
+
+    monkeypatch.setattr(http, "DEAD_PEER", (*http.DEAD_PEER[:-1], (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)))
+    async with http.connect(await serve_app(app), "k") as client, event_stream.events(client, "GET", "/s") as events:
+        await trio.sleep(2)
+        assert sent < 4000
+        assert len([event async for event in events]) == 4000
 
 
 async def test_opening_a_stream_can_be_cancelled(

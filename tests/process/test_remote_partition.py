@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 REASON = network.why_not()
 pytestmark = pytest.mark.skipif(REASON is not None, reason=str(REASON))
-NOTICED = 10.5
-"""Seconds until a partition is noticed, and half a second for the keeper to say so."""
+NOTICED = 10
+"""Seconds until the keeper has said that the way is cut."""
 
 
 @pytest.fixture
