@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 STEPS = (
     "cancelling",
     "cold_start",
+    "copying",
     "crashing",
     "daemons",
     "failing",
