@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import collections
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
+
+    from prometheus_client.core import Metric
 
 PATH: Final = "/metrics"
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
@@ -21,24 +23,34 @@ class Gauge(NamedTuple):
     values: Mapping[str, float]
 
 
+class Counter(NamedTuple):
+    """A figure that only rises, with the fields of a gauge; its name gets `_total` at the end."""
+
+    name: str
+    documentation: str
+    label: str | None
+    values: Mapping[str, float]
+
+
 def count(labels: Iterable[str]) -> dict[str, float]:
     """Count equal labels."""
-    return {label: float(number) for label, number in Counter(labels).items()}
+    return {label: float(number) for label, number in collections.Counter(labels).items()}
 
 
-def render(*gauges: Gauge) -> bytes:
+def render(*figures: Gauge | Counter) -> bytes:
     """Return the figures in the text format of Prometheus."""
     # Imported here because a daemon that nobody scrapes need not hold it in memory.
     from prometheus_client import CollectorRegistry, generate_latest
-    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
     from prometheus_client.registry import Collector
 
     class Figures(Collector):
-        def collect(self) -> Iterable[GaugeMetricFamily]:
-            for gauge in gauges:
-                family = GaugeMetricFamily(gauge.name, gauge.documentation, labels=[gauge.label] if gauge.label else [])
-                for label, value in gauge.values.items():
-                    family.add_metric([label] if gauge.label else [], value)
+        def collect(self) -> Iterator[Metric]:
+            for figure in figures:
+                kind = GaugeMetricFamily if isinstance(figure, Gauge) else CounterMetricFamily
+                family = kind(figure.name, figure.documentation, labels=[figure.label] if figure.label else [])
+                for label, value in figure.values.items():
+                    family.add_metric([label] if figure.label else [], value)
                 yield family
 
     registry = CollectorRegistry(auto_describe=False)

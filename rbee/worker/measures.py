@@ -5,13 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
+from rbee.adapters import metrics
 from rbee.errors import RbeeError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from prometheus_client.core import Metric
-
     from rbee.wire.worker import StopReason
     from rbee.worker.status import Status
 
@@ -39,32 +36,14 @@ class Measures:
 
     def render(self) -> bytes:
         """Return the numbers as Prometheus text."""
-        # 30 ms and 4 MB that most workers never need.
-        from prometheus_client import CollectorRegistry, generate_latest
-        from prometheus_client.registry import Collector
-
-        measures = self
-
-        class Numbers(Collector):
-            def collect(self) -> Iterator[Metric]:
-                yield from measures._families()
-
-        registry = CollectorRegistry()
-        registry.register(Numbers())
-        return generate_latest(registry)
-
-    def _families(self) -> Iterator[Metric]:
-        from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
-
-        requests = CounterMetricFamily("rbee_worker_requests", "Inference requests by outcome.", labels=["outcome"])
-        for outcome, count in sorted(self._requests.items()):
-            requests.add_metric([outcome], count)
-        yield requests
-        yield CounterMetricFamily("rbee_worker_prompt_tokens", "Tokens of prompts.", value=self._prompt_tokens)
-        yield CounterMetricFamily("rbee_worker_generated_tokens", "Tokens generated.", value=self._generated_tokens)
-        yield GaugeMetricFamily("rbee_worker_slots", "Requests served at once.", value=self._status.slots_total)
-        yield GaugeMetricFamily("rbee_worker_slots_busy", "Slots that are taken.", value=self._status.slots_busy)
-        states = GaugeMetricFamily("rbee_worker_state", "1 for the worker's state.", labels=["state"])
-        for state in STATES:
-            states.add_metric([state], float(state == self._status.state))
-        yield states
+        status = self._status
+        states = {state: float(state == status.state) for state in STATES}
+        requests = dict(sorted(self._requests.items()))
+        return metrics.render(
+            metrics.Counter("rbee_worker_requests", "Inference requests by outcome.", "outcome", requests),
+            metrics.Counter("rbee_worker_prompt_tokens", "Tokens of prompts.", None, {"": self._prompt_tokens}),
+            metrics.Counter("rbee_worker_generated_tokens", "Tokens generated.", None, {"": self._generated_tokens}),
+            metrics.Gauge("rbee_worker_slots", "Requests served at once.", None, {"": status.slots_total}),
+            metrics.Gauge("rbee_worker_slots_busy", "Slots that are taken.", None, {"": status.slots_busy}),
+            metrics.Gauge("rbee_worker_state", "1 for the worker's state.", "state", states),
+        )

@@ -24,6 +24,12 @@ def test_what_is_rendered_is_read_back() -> None:
     assert {family.type for family in found.values()} == {"gauge"}
 
 
+def test_a_counter_is_told_from_a_gauge() -> None:
+    text = metrics.render(metrics.Counter("rbee_requests", "By outcome", "outcome", {"eos": 2})).decode()
+    assert "# TYPE rbee_requests_total counter" in text
+    assert 'rbee_requests_total{outcome="eos"} 2.0' in text.splitlines()
+
+
 def test_equal_labels_are_counted() -> None:
     assert metrics.count(["idle", "busy", "idle"]) == {"idle": 2.0, "busy": 1.0}
     assert metrics.count([]) == {}
