@@ -10,7 +10,7 @@ from rbee.adapters.sse import event
 from rbee.errors import InferenceTimeoutError
 from rbee.wire.common import Narration
 from rbee.wire.worker import Completion, Done, Token
-from rbee.worker.engine import Ended
+from rbee.worker.sequence import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,13 +14,11 @@ from rbee.errors import CancelledError, RbeeError, WorkerFailedError
 from rbee.worker import batching
 from rbee.worker.context import BATCH, DecodeAbortedError, EngineFailedError, NoRoomError
 from rbee.worker.crew import Crew
-from rbee.worker.sampling import Sampler
-from rbee.worker.text import TextAssembler
+from rbee.worker.sequence import Ended, News, Piece, Sequence, Work
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rbee.wire.common import Sampling
     from rbee.wire.worker import StopReason
     from rbee.worker.context import Context
     from rbee.worker.model import Model
@@ -35,71 +33,12 @@ Sending a token costs trio's thread about 0.2 ms of a processor that the compute
 """
 
 
-class Work(NamedTuple):
-    """A generation to run in `slot`: at most `limit` tokens after those of the prompt. `number` is its own for ever."""
-
-    number: int
-    slot: int
-    prompt: list[int]
-    options: Sampling
-    limit: int
-
-
-class Piece(NamedTuple):
-    """Text that slot's sequence has grown by; `tokens` counts all that were generated so far."""
-
-    slot: int
-    text: str
-    tokens: int
-
-
-class Ended(NamedTuple):
-    """The last news of a slot's sequence, which is out of the context by now; `reason` is None after a failure."""
-
-    slot: int
-    text: str
-    tokens: int
-    reason: StopReason | None
-    error: RbeeError | None = None
-
-
-News = Piece | Ended
-
-
 class _Cancel(NamedTuple):
     number: int
     slot: int
 
 
 _STOP: Final = None
-
-
-class _Sequence:
-    """What the engine thread knows of a running generation.
-
-    `tokens` holds the prompt and what was generated; the context holds the first `cached` of them. So a sequence whose
-    cells were given up is simply one with nothing cached.
-    """
-
-    def __init__(self, work: Work, vocabulary: int) -> None:
-        self.number = work.number
-        self.slot = work.slot
-        self.tokens = work.prompt
-        self.cached = 0
-        self.prompt_length = len(work.prompt)
-        self.limit = work.limit
-        self.sampler = Sampler(work.options, vocabulary)
-        self.text = TextAssembler(work.options.stop or ())
-        self.is_parked = False
-        self.has_spoken = False
-
-    @property
-    def generated(self) -> int:
-        return len(self.tokens) - self.prompt_length
-
-    def pending(self) -> batching.Pending:
-        count = len(self.tokens) - self.cached
-        return batching.Pending(self.slot, count, count == 1 and self.generated > 0)
 
 
 class Engine:
@@ -114,7 +53,7 @@ class Engine:
         self._deliver = deliver
         # Its put may be called from anywhere, even by a finaliser in this very thread; its get sleeps without polling.
         self._inbox: SimpleQueue[Work | _Cancel | None] = SimpleQueue()
-        self._sequences: dict[int, _Sequence] = {}
+        self._sequences: dict[int, Sequence] = {}
         self._pace = batching.PrefillPace(BATCH)
         self._crew = Crew(context.threads)
         self._abortable: frozenset[int] = frozenset()
@@ -207,7 +146,7 @@ class Engine:
             if message is _STOP:
                 return False
             if isinstance(message, Work):
-                self._sequences[message.slot] = _Sequence(message, self._model.vocabulary)
+                self._sequences[message.slot] = Sequence(message, self._model.vocabulary)
             elif (sequence := self._sequences.get(message.slot)) is not None and sequence.number == message.number:
                 self._end(sequence, error=CancelledError("the request was cancelled"))
 
@@ -282,7 +221,7 @@ class Engine:
         youngest.cached = 0
         youngest.is_parked = True
 
-    def _sample(self, sequence: _Sequence, place: int) -> None:
+    def _sample(self, sequence: Sequence, place: int) -> None:
         token = self._context.sample(sequence.sampler.chain, place)
         if self._model.is_end(token):
             self._end(sequence, "eos")
@@ -299,7 +238,7 @@ class Engine:
             sequence.has_spoken = True
 
     def _end(
-        self, sequence: _Sequence, reason: StopReason | None = None, text: str = "", *, error: RbeeError | None = None
+        self, sequence: Sequence, reason: StopReason | None = None, text: str = "", *, error: RbeeError | None = None
     ) -> None:
         """Take a sequence out of the context; the one place where they end."""
         del self._sequences[sequence.slot]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from rbee.errors import AllSlotsBusyError, CancelledError, InvalidRequestError, RbeeError
-from rbee.worker.engine import Ended, News, Work
+from rbee.worker.sequence import Ended, News, Work
 
 if TYPE_CHECKING:
     from types import TracebackType
