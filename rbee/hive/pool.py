@@ -225,9 +225,14 @@ class Pool:
         forget = Forget(worker, reason)
         if worker.url is not None:
             return [forget]
-        failure = worker.error or SpawnFailedError(f"the worker ended before it was ready: {ending.how}")
+        failure = worker.error or self._unready(ending.how)
         failure.details |= {"log": ending.log, "last_lines": list(ending.last_lines)}
         return [Answer(worker, failure), forget]
+
+    def _unready(self, how: str) -> RbeeError:
+        if self.stopping:
+            return DrainingError("the hive is shutting down, and the worker was not ready yet")
+        return SpawnFailedError(f"the worker ended before it was ready: {how}")
 
     def end(self, worker_id: str, now: float) -> list[Effect]:
         """The worker is to go. Raises WorkerNotFoundError."""

@@ -534,6 +534,15 @@ def test_a_worker_that_ends_when_told_is_not_stuck() -> None:
     assert pool.stuck == []
 
 
+def test_who_waits_for_a_worker_that_starts_when_the_node_stops_is_told_just_that() -> None:
+    """So that the request is taken elsewhere; the worker's own end says nothing to anybody."""
+    pool, _ = at("starting")
+    pool.stop(0)
+    answer, _ = pool.exited("w", Ending("SIGTERM (asked to end)"))
+    assert isinstance(answer, Answer)
+    assert isinstance(answer.error, DrainingError)
+
+
 def test_hurry_ends_the_wait_for_requests() -> None:
     pool, worker = at("busy")
     pool.stop(0)
