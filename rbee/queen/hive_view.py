@@ -32,6 +32,7 @@ class HiveView:
         self._reason_to_look = trio.Event()
         self._has_looked = trio.Event()
         self._is_followed = False
+        self._is_last = False
 
     async def is_followed(self) -> bool:
         """Tell whether the hive answers, as far as is known; waits for the first look only."""
@@ -42,10 +43,15 @@ class HiveView:
         """A hive answers now."""
         self._reason_to_look.set()
 
+    def finish(self) -> None:
+        """The hive is to end: it is followed until then, and no other one is looked for."""
+        self._is_last = True
+        self._reason_to_look.set()
+
     async def run(self, heard: Callable[[HiveEvent | None], None]) -> None:
-        """Pass on each event, and None when the stream was lost; runs until cancelled."""
+        """Pass on each event, and None when the stream was lost; runs until cancelled or finished."""
         pause = AGAIN_SECONDS
-        while True:
+        while not self._is_last:
             self._reason_to_look = trio.Event()
             if await self._follow(heard):
                 pause = AGAIN_SECONDS

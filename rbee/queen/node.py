@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError
+from rbee.queen.endings import Endings
 from rbee.queen.hive_view import HiveView
 from rbee.queen.orders import Order, Visit
 from rbee.queen.placing import Placing
@@ -39,7 +40,7 @@ class HiveNotRunningError(ConnectionTimeoutError):
 
 
 class Node:
-    """One node; its hive is followed, and orders are placed, while `run` runs.
+    """One node, while `run` runs.
 
     `heard` is told what its hive tells, and None when that was lost; `find_sources` says who else has a model.
     """
@@ -55,13 +56,30 @@ class Node:
     ) -> None:
         self.name = name
         self._hive = hive
+        self.endings = Endings()
+        self._heard = heard
         self._view = HiveView(hive)
-        self._placing = Placing(name, hive, self._view, max_waiting, heard, find_sources)
+        self._placing = Placing(name, hive, self._view, max_waiting, find_sources)
         self.find_sources = find_sources
 
     async def run(self) -> None:
-        """Place orders until cancelled; whoever waits then is told that the queen shuts down."""
-        await self._placing.run()
+        """Follow the hive and place orders until cancelled; whoever waits then is told that the queen shuts down."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._view.run, self._hear)
+            nursery.start_soon(self._placing.run)
+
+    def stop_placing(self) -> None:
+        """Take no more orders, and tell those who wait.
+
+        The hive is followed on until it has ended: those who were sent to its workers may ask how they ended.
+        """
+        self._placing.stop()
+        self._view.finish()
+
+    def _hear(self, event: HiveEvent | None) -> None:
+        self.endings.hear(event)
+        self._heard(event)
+        self._placing.hear(event)
 
     async def place(self, wanted: Wanted, tell: Tell, wait: float = 0) -> Placed:
         """Return a worker for `wanted`, started if need be; what happens is told meanwhile.

@@ -32,8 +32,7 @@ class _Entry(NamedTuple):
 
     node: Node
     link: HiveLink
-    placing: trio.CancelScope
-    carrying: trio.CancelScope
+    running: trio.CancelScope
 
 
 class Nodes:
@@ -90,31 +89,28 @@ class Nodes:
         heard = partial(self.board.heard, name)
         find = partial(self._find_sources, name)
         node = Node(name, link, max_waiting=self._settings.queen.max_waiting, heard=heard, find_sources=find)
-        entry = self._entries[name] = _Entry(node, link, trio.CancelScope(), trio.CancelScope())
-        self._nursery.start_soon(self._place, entry)
-        self._nursery.start_soon(self._carry, entry)
+        entry = self._entries[name] = _Entry(node, link, trio.CancelScope())
+        self._nursery.start_soon(self._run, entry)
 
     async def _find_sources(self, name: str, hive: HiveClient, reference: str) -> list[Source]:
         others = [node for node in self.all() if node.name != name]
         return await sources.find(self.get(name), hive, reference, others)
 
-    async def _place(self, entry: _Entry) -> None:
-        with entry.placing:
-            await entry.node.run()
-
-    async def _carry(self, entry: _Entry) -> None:
-        with entry.carrying:
-            await entry.link.run()
+    async def _run(self, entry: _Entry) -> None:
+        with entry.running:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(entry.node.run)
+                nursery.start_soon(entry.link.run)
 
     async def drop(self, name: str) -> None:
         """Forget a node, and end its hive if a queen started it; what waits there is told."""
         self.remote(name)  # raises
         entry = self._entries.pop(name)
-        entry.placing.cancel()
+        entry.node.stop_placing()
         urgent = trio.Event()
         urgent.set()
         await entry.link.end(urgent)
-        entry.carrying.cancel()
+        entry.running.cancel()
         self.board.node(NodeSeen(node=name, status="removed"))
 
     async def end(self, urgent: trio.Event) -> UnloadFailedError | None:
@@ -129,7 +125,7 @@ class Nodes:
                 failures.append(failure)
 
         for entry in self._entries.values():
-            entry.placing.cancel()
+            entry.node.stop_placing()
         async with trio.open_nursery() as nursery:
             for entry in self._entries.values():
                 nursery.start_soon(end, entry.link)

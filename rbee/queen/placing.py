@@ -18,7 +18,7 @@ from rbee.wire.common import Narration
 from rbee.wire.download import DownloadState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from rbee.queen.hive_view import HiveView
     from rbee.queen.link import HiveLink
@@ -36,27 +36,19 @@ LOST_SECONDS: Final = 1.0
 class Placing:
     """The loop of one node: `run` owns its state; what is asked comes in over a channel.
 
-    `heard` is told what the node's hive tells, and None when that was lost; `find_sources` says who else has a model.
+    `find_sources` says who else has a model.
     """
 
-    def __init__(
-        self,
-        name: str,
-        hive: HiveLink,
-        view: HiveView,
-        max_waiting: int,
-        heard: Callable[[HiveEvent | None], None],
-        find_sources: Find,
-    ) -> None:
+    def __init__(self, name: str, hive: HiveLink, view: HiveView, max_waiting: int, find_sources: Find) -> None:
         self.name = name
         self._hive = hive
         self._view = view
-        self._heard = heard
         self._find_sources = find_sources
         self._send, self._inbox = trio.open_memory_channel["Message"](math.inf)
         self._starting: dict[Wanted, Starting[Order]] = {}
         self._queue: Queue[Order] = Queue(max_waiting)
         self._current: Order | Visit | None = None
+        self._scope = trio.CancelScope()
 
     def take(self, asked: Order | Visit) -> None:
         """Take in what is asked. Raises DrainingError once the loop has ended."""
@@ -71,19 +63,21 @@ class Placing:
         with suppress(trio.BrokenResourceError):
             self._send.send_nowait(GivenUp(order))
 
+    def hear(self, event: HiveEvent | None) -> None:
+        """Take in what the hive tells; None stands for its having been lost."""
+        if not isinstance(event, DownloadState):
+            with suppress(trio.BrokenResourceError):
+                self._send.send_nowait(event)
+
+    def stop(self) -> None:
+        """Have `run` return."""
+        self._scope.cancel()
+
     async def run(self) -> None:
-        """Place orders until cancelled; whoever waits then is told that the queen shuts down."""
+        """Place orders until stopped; whoever waits then is told that the queen shuts down."""
         try:
-            async with trio.open_nursery() as self._nursery:
-                self._nursery.start_soon(self._view.run, self._hear)
-                while True:
-                    lapse = self._queue.promises.due()
-                    messages: list[Message] = []
-                    with trio.move_on_at(math.inf if lapse is None else lapse):
-                        messages.append(await self._inbox.receive())
-                    for message in messages:
-                        await self._take(message)
-                    self._dispatch()
+            with self._scope:
+                await self._run()
         finally:
             waiting = [order for start in self._starting.values() for order in start.waiting]
             for asked in [*waiting, *self._queue.waiters, self._current, *self._unread()]:
@@ -91,10 +85,16 @@ class Placing:
                     asked.settle(DrainingError("the queen is shutting down"))
             self._inbox.close()
 
-    def _hear(self, event: HiveEvent | None) -> None:
-        self._heard(event)
-        if not isinstance(event, DownloadState):
-            self._send.send_nowait(event)
+    async def _run(self) -> None:
+        async with trio.open_nursery() as self._nursery:
+            while True:
+                lapse = self._queue.promises.due()
+                messages: list[Message] = []
+                with trio.move_on_at(math.inf if lapse is None else lapse):
+                    messages.append(await self._inbox.receive())
+                for message in messages:
+                    await self._take(message)
+                self._dispatch()
 
     def _unread(self) -> Iterator[Order | Visit]:
         """Yield what was asked while something else was handled."""

@@ -14,10 +14,11 @@ from rbee.adapters.app import answer, body, empty, new_app, streamed
 from rbee.adapters.lifecycle import Stopping
 from rbee.adapters.tokens import worker_key
 from rbee.queen import routes
+from rbee.queen.endings import REMEMBERED, Endings
 from rbee.queen.orders import Placed
 from rbee.queen.tasks import Tasks
 from rbee.wire import worker as wire
-from rbee.wire.hive import EndedWorker, WorkerList
+from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -50,6 +51,7 @@ class StandIn:
         self.inferences: list[wire.InferenceRequest] = []
         self.cancelled: list[str] = []
         self.ended: list[EndedWorker] = []
+        self.endings = Endings()
         self.url = ""
 
     def reach(self, url: str) -> str:
@@ -177,6 +179,34 @@ async def test_a_worker_that_shuts_down_while_it_loads_is_no_failure(worker: Sta
     worker.state = wire.Ready(ready=False, state="draining")
     error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
     assert error["code"] == "SHUTTING_DOWN"
+
+
+@pytest.mark.parametrize("placed", ["loading", "idle"])
+async def test_a_worker_that_was_told_to_end_just_before_it_was_asked_is_no_failure(
+    worker: StandIn, queen: httpx.AsyncClient, placed: WorkerState
+) -> None:
+    """Its hive has told so, and may have ended too."""
+    worker.placed, worker.url = placed, "http://127.0.0.1:1"
+    worker.endings.hear(WorkerGone(id="w"))
+    error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
+    assert (error["code"], error["message"]) == ("SHUTTING_DOWN", "the worker was told to end")
+
+
+def test_only_the_last_endings_are_remembered() -> None:
+    endings = Endings()
+    for number in range(REMEMBERED + 1):
+        endings.hear(WorkerGone(id=str(number)))
+    assert "0" not in endings
+    assert "1" in endings
+
+
+async def test_what_the_events_tell_of_an_end_goes_before_what_the_list_does(
+    worker: StandIn, queen: httpx.AsyncClient
+) -> None:
+    worker.placed, worker.url = "idle", "http://127.0.0.1:1"
+    worker.endings.hear(WorkerGone(id="w", ended=ended("SIGKILL")))
+    error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
+    assert (error["code"], error["message"]) == ("WORKER_FAILED", "the worker was lost before it answered: SIGKILL")
 
 
 async def test_a_task_can_be_cancelled_while_its_worker_loads(worker: StandIn, queen: httpx.AsyncClient) -> None:

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tests.simulation.world import World
 
 QUEEN_URL: Final = "http://queen:8080"
+TELLING_SECONDS: Final = 0.1
+"""For those who wait to be told that the queen ends: no time that is measured, but many steps."""
 FAREWELL_SECONDS: Final = 1.0
 
 
@@ -67,15 +69,17 @@ class QueenProcess(Process):
         self._loading_seconds = site.limits.loading + site.limits.unload
         self._tasks = Tasks()
         self._hive_has_ended = trio.Event()
-        self._serving = trio.CancelScope()
+        self._stopped = trio.Event()
 
     async def main(self) -> str:
         self.listen(QUEEN_URL)
-        with self._serving:
-            await self.node.run()
-        for order in WatchedOrder.made:
+        self.nursery.start_soon(self.node.run)
+        await self._stopped.wait()
+        placed = list(WatchedOrder.made)  # whoever comes from here on is refused at once
+        await trio.sleep(TELLING_SECONDS)
+        for order in placed:
             if not order.done.is_set() and not order.is_given_up:
-                raise Violation(f"the queen has ended, and an order for {order.wanted.model_ref} is not told")
+                raise Violation(f"the queen ends, and an order for {order.wanted.model_ref} is not told")
         await self._hive_has_ended.wait()
         self._tasks.end()
         await trio.sleep(FAREWELL_SECONDS)  # for the answers that this has brought about
@@ -83,7 +87,8 @@ class QueenProcess(Process):
 
     def stop(self) -> None:
         """Begin the queen's end: she places nothing more."""
-        self._serving.cancel()
+        self.node.stop_placing()
+        self._stopped.set()
 
     def finish(self) -> None:
         """Her hive has ended, and she does too."""

@@ -12,12 +12,13 @@ import trio.testing
 from rbee.errors import ConnectionTimeoutError, DrainingError
 from rbee.queen.node import Node
 from rbee.queen.placement import Wanted
-from rbee.wire.hive import SpawnReply, WorkerList
+from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from rbee.queen.link import HiveLink
+    from rbee.wire.hive import HiveEvent
 
 
 class StartsForEver:
@@ -97,6 +98,46 @@ async def test_a_request_that_meets_a_hive_which_ends_is_taken_by_the_next(
     assert placed.worker_id == "w"
     assert seconds <= trio.current_time() < seconds + 5
     assert told == words
+
+
+class Tells:
+    """A hive that is followed while it ends a worker."""
+
+    def __init__(self) -> None:
+        self.event = trio.Event()
+        self.found = 0
+
+    async def find(self) -> str:
+        await trio.lowlevel.checkpoint()
+        self.found += 1
+        return "http://127.0.0.1:9200"
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[Tells]:
+        yield self
+
+    async def follow(self, heard: Callable[[HiveEvent], None]) -> None:
+        heard(WorkerList(workers=[]))
+        await self.event.wait()
+        heard(WorkerGone(id="w"))
+
+
+async def test_a_hive_that_ends_with_the_queen_is_heard_to_its_end_and_no_other_is_looked_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    hive = Tells()
+    node = Node("local", cast("HiveLink", hive))
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.run)
+            await trio.testing.wait_all_tasks_blocked()
+            node.stop_placing()
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(DrainingError):
+                await node.place(Wanted("a", None, None), lambda _: None)
+            hive.event.set()
+    assert node.endings["w"] is None
+    assert hive.found == 1
 
 
 async def test_a_hive_that_does_not_end_is_not_waited_for_for_ever(
