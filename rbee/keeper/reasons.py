@@ -6,7 +6,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import CATALOGUE, LoadingTimeoutError, ModelLoadFailedError, NodeNotFoundError, RbeeError
+from rbee.errors import (
+    CATALOGUE,
+    DrainingError,
+    LoadingTimeoutError,
+    ModelLoadFailedError,
+    NodeNotFoundError,
+    RbeeError,
+)
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -14,7 +21,8 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
-    from rbee.wire.queen import EndedWorker
+    from rbee.errors import WorkerFailedError
+    from rbee.wire.queen import EndedWorker, SwarmWorkers, TaskHandle
 
 PATIENCE: Final = 2.0
 """Seconds until a hive has surely noticed that a worker's process is gone."""
@@ -27,28 +35,46 @@ def name_node(error: RbeeError) -> None:
         error.message = f"node {node}: {error.message}"
 
 
-async def explained(error: RbeeError, queen: QueenClient, worker_id: str) -> RbeeError:
+async def explained(error: WorkerFailedError, handle: TaskHandle, queen: QueenClient) -> RbeeError:
     """Return an error with why its worker ended, once the hive knows; a worker that has not ended adds nothing.
 
-    Where the hive knows why the model was not loaded, that is the error.
+    Where the hive knows why the model was not loaded, that is the error. A worker that is gone, and has no reason, was
+    told to end: who has no text of it yet gets DrainingError.
     """
+    swarm: SwarmWorkers | None = None
     with trio.move_on_after(PATIENCE):
-        while (ended := await _ended(queen, worker_id)) is None:  # noqa: ASYNC110 (another process changes)
+        while True:
+            swarm = await _look(queen) or swarm
+            for ended in swarm.ended if swarm is not None else ():
+                if ended.worker_id == handle.worker_id:
+                    return _with_reason(error, ended)
             await trio.sleep(PAUSE)
-        if ended.code in (LoadingTimeoutError.code, ModelLoadFailedError.code):
-            error = CATALOGUE[ended.code](ended.reason, hint=error.hint)
-        else:
-            error.message += f"\nthe worker (pid {ended.pid}) ended: {ended.reason}"
-        error.message += end_of_log(ended.last_lines)
+    if swarm is not None and not error.details.get("tokens") and not _may_run(handle, swarm):
+        return DrainingError("the worker was told to end")
     return error
 
 
-async def _ended(queen: QueenClient, worker_id: str) -> EndedWorker | None:
+async def _look(queen: QueenClient) -> SwarmWorkers | None:
     try:
-        found = (await queen.workers()).ended
+        return await queen.workers()
     except RbeeError:
         return None
-    return next((worker for worker in found if worker.worker_id == worker_id), None)
+
+
+def _may_run(handle: TaskHandle, swarm: SwarmWorkers) -> bool:
+    """Tell whether a worker is there still, as far as its node can say."""
+    return handle.worker_id in {worker.worker_id for worker in swarm.workers} or handle.node in {
+        unreachable.node for unreachable in swarm.unreachable
+    }
+
+
+def _with_reason(error: RbeeError, ended: EndedWorker) -> RbeeError:
+    if ended.code in (LoadingTimeoutError.code, ModelLoadFailedError.code):
+        error = CATALOGUE[ended.code](ended.reason, hint=error.hint)
+    else:
+        error.message += f"\nthe worker (pid {ended.pid}) ended: {ended.reason}"
+    error.message += end_of_log(ended.last_lines)
+    return error
 
 
 def add_log(error: RbeeError, settings: Settings) -> None:

@@ -52,7 +52,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
                     try:
                         result = await _generate(queen, handle, task, settings, terminal, as_json=options.json)
                     except WorkerFailedError as exc:
-                        raise await reasons.explained(exc, queen, handle.worker_id) from exc
+                        raise await reasons.explained(exc, handle, queen) from exc
             except UnloadFailedError as exc:
                 if result is None:
                     raise

@@ -1,0 +1,90 @@
+"""Requests whose worker is told to end before it could serve them: they learn that, or the next one serves them."""
+
+from __future__ import annotations
+
+import shlex
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rbee.adapters import process
+from tests.process.swarm import PATIENCE, Swarm, wait_until
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+STANDIN = Path(__file__).with_name("standin_worker.py")
+BUNDLED = "builtin:bee-stories"
+
+
+@pytest.fixture
+def swarm_of(tmp_path: Path) -> Iterator[Callable[[str], Swarm]]:
+    """Make a swarm whose workers behave as they are told."""
+    made: list[Swarm] = []
+
+    def make(behaviour: str) -> Swarm:
+        command = shlex.join([sys.executable, str(STANDIN), behaviour])
+        made.append(Swarm(tmp_path / "rbee", RBEE_WORKER_COMMAND=command))
+        made[-1].start_queen()
+        return made[-1]
+
+    yield make
+    for swarm in made:
+        swarm.kill()
+
+
+def end(swarm: Swarm, role: str) -> process.Identity:
+    found = swarm.find(role)
+    assert found is not None
+    assert process.send_signal(found, signal.SIGTERM)
+    return found
+
+
+@pytest.mark.parametrize("role", ["hive", "queen"])
+def test_a_worker_that_ends_with_its_hive_while_it_loads_has_not_failed(
+    swarm_of: Callable[[str], Swarm], role: str
+) -> None:
+    """It is gone without a word of its own, and so may its hive be when the queen asks."""
+    swarm = swarm_of("loading")
+    client = swarm.relay(BUNDLED, 3)
+    wait_until(client.is_placed.is_set, "a worker is named")
+    ended = end(swarm, role)
+    assert client.ended.wait(PATIENCE)
+    assert client.outcome == "error"
+    assert client.said.startswith("SHUTTING_DOWN: "), client
+    wait_until(lambda: not process.is_running(ended), "it has ended")  # by the first signal, not by one more
+    swarm.end()
+
+
+def test_a_keeper_whose_worker_ends_with_its_hive_while_it_loads_asks_anew(swarm_of: Callable[[str], Swarm]) -> None:
+    swarm = swarm_of("loading")
+    keeper = swarm.ask(BUNDLED, 3)
+    wait_until(keeper.is_placed.is_set, "a worker is named")
+    worker, hive = swarm.find("worker"), end(swarm, "hive")
+    wait_until(lambda: swarm.find("worker") not in (worker, None), "another worker starts")
+    assert swarm.find("hive") not in (hive, None)
+    assert not keeper.ended.is_set()
+    keeper.process.send_signal(signal.SIGINT)
+    assert keeper.ended.wait(PATIENCE)
+    assert keeper.process.returncode == 130
+    swarm.end()
+
+
+def test_who_waits_for_a_worker_that_starts_when_its_hive_ends_is_taken_by_the_next_hive(
+    swarm_of: Callable[[str], Swarm],
+) -> None:
+    swarm = swarm_of("silent")
+    client = swarm.relay(BUNDLED, 3)
+    worker = wait_until(lambda: swarm.find("worker"), "a worker starts")
+    hive = end(swarm, "hive")
+    wait_until(lambda: swarm.find("worker") not in (worker, None), "another worker starts")
+    assert swarm.find("hive") not in (hive, None)
+    assert not client.ended.is_set()
+    queen = end(swarm, "queen")
+    assert client.ended.wait(PATIENCE)
+    assert client.said == "SHUTTING_DOWN: the queen is shutting down"
+    wait_until(lambda: not process.is_running(queen), "it has ended")
+    swarm.end()
