@@ -47,7 +47,8 @@ class Bars:
 
     def _draw(self, what: str, done: int, total: int, amount: str) -> None:
         if self._progress is None:
-            # No refreshing thread: an event is what changes the picture.
+            # No refreshing thread: an event is what changes the picture. And sys.stderr stays what it is: nothing is
+            # written there but through the terminal, which takes the bar away first.
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(30),
@@ -55,6 +56,8 @@ class Bars:
                 console=self._console,
                 transient=True,
                 auto_refresh=False,
+                redirect_stdout=False,
+                redirect_stderr=False,
             )
             self._task = self._progress.add_task(what, total=total, amount=amount)
             self._progress.start()

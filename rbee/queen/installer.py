@@ -51,6 +51,7 @@ class Installer:
         self._connection = connection
         self._row = row
         self._told = told
+        self._sent = ""
 
     def _tell(self, action: str, human: str) -> None:
         self._told(Narration(actor="queen-rbee", action=action, target=self._row.node_name, human=human))
@@ -60,6 +61,15 @@ class Installer:
 
         Raises InstallFailedError or SshFailedError; cut at any point, the version before goes on working.
         """
+        try:
+            return await self._install(token, sources)
+        except SshFailedError as exc:
+            if not self._connection.is_open:
+                exc.message = f"the installation on {self._row.node_name} was cut{self._sent}: {exc.message}"
+                exc.hint = "what was installed there before goes on working; the same command begins anew"
+            raise
+
+    async def _install(self, token: str, sources: str | None) -> str:
         name, install = self._row.node_name, self._row.install_path
         python = self._choose_python(await probe(self._connection), from_source=sources is not None)
         prepared = await self._prepare(python)
@@ -119,6 +129,7 @@ class Installer:
 
         def heard(sent: int) -> None:
             nonlocal shown
+            self._sent = f" with {sent / 1e6:.1f} of {size / 1e6:.1f} MB sent"
             now = time.monotonic()
             if now - shown >= STEP_SECONDS or sent == size:
                 shown = now
@@ -131,6 +142,7 @@ class Installer:
             if self._connection.is_open:  # SFTP has no word for a full disk
                 self._check_room(await self._prepare(python), size)
             raise
+        self._sent = ""
         return await self._adopt(python, part, digest, __version__)
 
     def _check_room(self, prepared: remote_script.Said, size: int) -> None:

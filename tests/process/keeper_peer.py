@@ -103,6 +103,12 @@ class Peer:
     async def place(self, stream: trio.SocketStream) -> None:
         await begin(stream)
         await event(stream, NARRATION | PLAN.get("narration", {}), "narration")
+        for count in range(1, PLAN.get("pieces", 0) + 1):
+            progress = {"bytes_downloaded": count * 1_000_000, "bytes_total": 9_000_000, "speed_mbps": 1.0}
+            await event(stream, {"stage": "copying"} | progress, "progress")
+            await trio.sleep(0.05)
+        if "pieces" in PLAN:
+            await event(stream, NARRATION | {"human": "Copied"}, "narration")
         if PLAN.get("place") == "hang":
             await trio.sleep_forever()
         if PLAN.get("place") == "cut":

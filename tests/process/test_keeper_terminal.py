@@ -106,6 +106,15 @@ def test_a_slow_load_has_a_bar_that_goes_away(keeper: Keeper) -> None:
     assert seen.rindex("layers") < seen.index("Once upon")
 
 
+def test_what_is_told_while_there_is_a_bar_looks_like_every_line(keeper: Keeper) -> None:
+    keeper.env["NO_COLOR"] = "1"
+    code, seen = Screen(keeper, "infer", "--prompt", "Once", pieces=9).finish()
+    assert code == 0
+    assert "Copying" in seen
+    assert "[queen-rbee] 👑 Choosing a worker on local\n" in seen
+    assert "[queen-rbee] 👑 Copied\n" in seen
+
+
 def test_ctrl_c_in_the_text_says_cancelled_on_a_fresh_line(keeper: Keeper) -> None:
     screen = Screen(keeper, "infer", "--prompt", "Once", hang_after=2)
     screen.read_until("Once upon")

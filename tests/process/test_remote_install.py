@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import filecmp
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -236,6 +237,8 @@ def test_sshd_and_its_sessions_are_killed(swarm: Swarm, node: BareNode) -> None:
         session.kill()
     code, errors = end(keeper)
     assert (code, "was lost" in errors or "reset" in errors.lower()) == (1, True), errors
+    assert re.search(r"rbee: the installation on workstation was cut with \d+\.\d of \d+\.\d MB sent: ", errors), errors
+    assert errors.endswith("goes on working; the same command begins anew\n"), errors
     node.sshd.start()
     finish(swarm, node)
 
