@@ -49,7 +49,9 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
         own = Options(options.config, options.debug)
         async with session.use(settings, terminal, hurry, options=own) as queen:
             node = await _merged(queen, fields, asked) if options.is_update else asked
-            return Result(notes=(await _store(queen, node, terminal, is_update=options.is_update),))
+            done = await _store(queen, node, terminal, is_update=options.is_update)
+        following = "" if options.is_update else f" Next: rbee setup install --node {node.node_name}"
+        return Result(notes=(done + following,))
 
     return interrupt.run(command)
 

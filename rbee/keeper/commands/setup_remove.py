@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import shlex
+from typing import TYPE_CHECKING, Final
 
 from rbee.keeper import interrupt, session
 from rbee.keeper.result import Result
@@ -15,6 +16,9 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.keeper.terminal import Terminal
+    from rbee.wire.registry import BeehiveRow
+
+SSH_PORT: Final = 22
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
@@ -22,8 +26,18 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
 
     async def command(hurry: trio.Event) -> Result:
         async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+            rows = {row.node_name: row for row in await queen.nodes()}
             await queen.remove_node(options.name, terminal.narrate)
-        note = f"Node {options.name} was removed from the registry. What is installed there stays."
-        return Result(notes=(note,))
+        note = f"Node {options.name} was removed from the registry. What is installed there stays"
+        row = rows.get(options.name)
+        return Result(notes=(f"{note}." if row is None else f"{note}; to delete it:\n  {deletion(row)}",))
 
     return interrupt.run(command)
+
+
+def deletion(row: BeehiveRow) -> str:
+    """Return the command that deletes an installation; ssh hands its words to a shell there, which reads them again."""
+    there = shlex.join(["rm", "-r", row.install_path])
+    port = [] if row.ssh_port == SSH_PORT else ["-p", str(row.ssh_port)]
+    key = [] if row.ssh_key_path is None else ["-i", row.ssh_key_path]
+    return shlex.join(["ssh", *port, *key, f"{row.ssh_user}@{row.ssh_host}", there])
