@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import signal
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -168,8 +168,17 @@ class LocalHive:
 
     async def run(self) -> None:
         """Collect the exit of each hive we start, so that none stays a zombie; runs until cancelled."""
-        async for child in self._ended_soon:
-            log.info("the hive (pid %d) ended: %s", child.pid, process.describe_end(await child.wait()))
+        child: trio.Process | None = None
+        try:
+            async for child in self._ended_soon:
+                log.info("the hive (pid %d) ended: %s", child.pid, process.describe_end(await child.wait()))
+        finally:
+            # `end` has seen the hive gone, and may be a moment ahead of us.
+            if child is not None:
+                child.poll()
+            with suppress(trio.WouldBlock, trio.EndOfChannel):
+                while True:
+                    self._ended_soon.receive_nowait().poll()
 
     async def end(self, urgent: trio.Event) -> UnloadFailedError | None:
         """End the hive if a queen started it, and wait until it is gone; `urgent` ends the wait for requests.
