@@ -133,8 +133,8 @@ class Node:
         async with self._hive.connect(url) as client:
             yield client
 
-    async def candidate(self) -> Candidate:
-        """Say what the node could do for a request, in at most LOOK_SECONDS; starts nothing.
+    async def candidate(self, reference: str) -> Candidate:
+        """Say what the node could do for a request with a model, in at most LOOK_SECONDS; starts nothing.
 
         One whose hive did not answer when it was last looked for costs no time.
         """
@@ -143,7 +143,9 @@ class Node:
                 if await self._view.is_followed():
                     async with self.reached() as client:
                         rows, backends = (await client.workers()).workers, await client.backends()
-                        return Candidate(self.name, True, rows, devices_of(backends))
+                        # Of other kinds of models each node has the same, or none but the queen's own host.
+                        has_model = reference.startswith("hf:") and (await client.offers(reference)).is_here
+                        return Candidate(self.name, True, rows, devices_of(backends), has_model)
             except RbeeError as exc:
                 log.info("the hive of %s says nothing of itself: %s", self.name, exc.message)
         return Candidate(self.name, False, [], await self._hive.devices())

@@ -21,12 +21,13 @@ ALIKE: Final = 0.8
 
 
 class Candidate(NamedTuple):
-    """A node and what is known of it; one whose hive does not run has no workers."""
+    """A node and what is known of it; one whose hive does not run has no workers, and no model that is known of."""
 
     node: str
     is_running: bool
     workers: Sequence[WorkerRow]
     devices: Devices
+    has_model: bool = False
 
 
 class Choice(NamedTuple):
@@ -46,8 +47,8 @@ def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
     """Return the nodes that may take the request, the best first; always at least one of them.
 
     A worker with a free slot comes first, an idle one before others, then one that loads; then free memory, where nodes
-    are alike an accelerator, and `local`. A worker without a free slot comes last: another node serves at once. A file
-    is one of the queen's own host, unless a worker elsewhere has loaded it.
+    are alike an accelerator, the model on the disk, and `local`. A worker without a free slot comes last: another node
+    serves at once. A file is one of the queen's own host, unless a worker elsewhere has loaded it.
     """
     warm = sorted((rank, candidate) for candidate in candidates if (rank := _warmth(candidate, wanted)) is not None)
     ready = [Choice(one.node, one.is_running, reason) for (rank, *_, reason), one in warm if rank <= _LOADING]
@@ -120,13 +121,15 @@ def _by_memory(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
             not is_alike,
             0 if is_alike or free is None else -free,
             not has_accelerator,
+            not one.has_model,
             one.node != LOCAL_NODE,
             not one.is_running,
             one.node,
         )
 
-    return [Choice(one.node, one.is_running, _why(memory[one.node])) for one in sorted(candidates, key=order)]
+    return [Choice(one.node, one.is_running, _why(one, memory[one.node])) for one in sorted(candidates, key=order)]
 
 
-def _why(free: int | None) -> str:
-    return "its hive can be started" if free is None else f"{free / 1e9:.1f} GB of memory are free there"
+def _why(candidate: Candidate, free: int | None) -> str:
+    why = "its hive can be started" if free is None else f"{free / 1e9:.1f} GB of memory are free there"
+    return f"{why}, and the model is on its disk" if candidate.has_model else why

@@ -92,7 +92,7 @@ class Request:
             return await self._place_at(name, tell)
         if len(nodes := self._nodes.all()) == 1:
             return await self._place_at(nodes[0].name, tell)
-        choices = ranking.rank(await _candidates(nodes), self._wanted)
+        choices = ranking.rank(await _candidates(nodes, self._wanted.model_ref), self._wanted)
         for choice, after in zip_longest(choices, choices[1:]):
             human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
             tell(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
@@ -123,12 +123,12 @@ class Request:
         )
 
 
-async def _candidates(nodes: list[Node]) -> list[ranking.Candidate]:
+async def _candidates(nodes: list[Node], reference: str) -> list[ranking.Candidate]:
     """Ask all nodes at once what they could do; each answers within a bounded time."""
     found: list[ranking.Candidate] = []
 
     async def ask(node: Node) -> None:
-        found.append(await node.candidate())
+        found.append(await node.candidate(reference))
 
     async with trio.open_nursery() as nursery:
         for node in nodes:

@@ -116,6 +116,16 @@ def test_a_node_that_has_it_says_so_and_tells_nothing_of_copying(swarm: Swarm, h
     assert len(hub.asked) == asked
 
 
+def test_of_nodes_that_are_alike_the_one_that_has_the_model_is_chosen(swarm: Swarm, hub: Hub, size: int) -> None:
+    swarm.pull("cellar")
+    events = swarm.ask("/v2/tasks", prompt="A", model=REF)
+    said = [event["human"] for name, event in events if name == "narration"]
+    assert said[0].startswith("Choosing cellar of 3 nodes: ")
+    assert said[0].endswith(" GB of memory are free there, and the model is on its disk")
+    assert events[-1][1]["node"] == "cellar"
+    assert hub.sent == size
+
+
 def test_a_node_that_does_not_say_what_it_has_costs_two_seconds(swarm: Swarm, hub: Hub, size: int) -> None:
     swarm.pull("attic")
     swarm.attic.signal(signal.SIGSTOP)

@@ -86,6 +86,15 @@ def test_an_accelerator_decides_between_nodes_with_like_memory() -> None:
     assert order(runs("local", free=64), runs("a", free=16, cuda=[12])) == ["local", "a"]
 
 
+def test_the_model_on_the_disk_decides_between_nodes_that_are_alike() -> None:
+    has_it = runs("b", free=16)._replace(has_model=True)
+    assert order(runs("local", free=16), runs("a", free=16), has_it) == ["b", "local", "a"]
+    assert order(runs("local", free=64), has_it) == ["local", "b"]
+    assert order(runs("a", free=16, cuda=[16]), has_it) == ["a", "b"]
+    assert order(runs("a", worker("idle", 1), free=1), has_it) == ["a", "b"]
+    assert rank([has_it], ANY)[0].reason == "16.0 GB of memory are free there, and the model is on its disk"
+
+
 def test_only_nodes_with_the_backend_and_device_asked_for() -> None:
     nodes = (runs("local", free=64), runs("a", cuda=[12]), runs("b", cuda=[12, 24]))
     assert order(*nodes, wanted=Wanted(REF, "cuda", None)) == ["b", "a"]
