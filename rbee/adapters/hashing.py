@@ -1,14 +1,30 @@
-"""Computes a SHA-256 in a thread of its own, beside whoever reads and writes the bytes."""
+"""Computes the SHA-256 of files: of one on its way, in a thread beside whoever writes it, and of one that is there."""
 
 from __future__ import annotations
 
 import hashlib
 import queue
 import threading
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+PIECE: Final = 1024 * 1024
 AHEAD: Final = 8
 """Pieces that may wait: memory stays bounded where the hash is slower than the network."""
+
+
+def of_file(path: Path, is_over: Callable[[], object]) -> tuple[str, int]:
+    """Return the SHA-256 of a file and how many bytes that covers; `is_over` may raise between two pieces."""
+    digest, count = hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as file:
+        while piece := file.read(PIECE):
+            digest.update(piece)
+            count += len(piece)
+            is_over()
+    return digest.hexdigest(), count
 
 
 class Hashing:

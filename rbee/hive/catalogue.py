@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.hive.loop import Transact
-    from rbee.hive.model_files import Stored
+    from rbee.hive.model_files import Stored, Unhashed
 
 log = logging.getLogger(__name__)
 
@@ -77,6 +77,15 @@ class Catalogue:
         """Return the files of which the catalogue says that they have this hash."""
         found: list[Stored] = await self._transact(partial(model_files.by_hash, sha256=sha256))
         return found
+
+    async def without_hash(self) -> list[Unhashed]:
+        """Return the files whose hash is not known, the smallest first."""
+        found: list[Unhashed] = await self._transact(model_files.without_hash)
+        return found
+
+    async def note_hash(self, file: Unhashed, sha256: str) -> None:
+        """Store the hash of a file."""
+        await self._transact(partial(model_files.note_hash, file=file, sha256=sha256))
 
     async def add(self, ref: ModelRef, kind: str, path: Path, files: Sequence[HubFile]) -> ModelRow:
         """Take in a model whose `files` are on the disk, the first at `path`: all about it, in one transaction."""
@@ -136,7 +145,7 @@ def paths_of(first: Path) -> list[Path]:
 def _on_disk(folder: Path) -> list[tuple[ModelRef, Path, list[HubFile]]]:
     """Return the models below `folder`, with reference and files; each whole, since files get their names at the end.
 
-    Their hashes are not known any more, and would take as long to compute as the files to read.
+    Their hashes are not known any more: they take as long to compute as the files to read, which happens later.
     """
     found = []
     for repository in sorted(path for path in folder.glob("*/*") if path.is_dir()):

@@ -111,6 +111,7 @@ async def _serve(
                 f"The hive answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it."
             )
             nursery.start_soon(notifier.keep_alive)
+            nursery.start_soon(library.hash_files)
             nursery.start_soon(_pass_on, stopping, hive, library, notifier, settings.timeouts.ending)
             await hive.run()
             await server.stop()

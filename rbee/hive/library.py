@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from rbee.adapters import hashing
 from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError, StorageError
 from rbee.hive import catalogue, models
 from rbee.hive.downloads import Downloads
@@ -82,6 +84,20 @@ class Library:
                 is_meant = meant is not None and row.id == meant.id
                 models.append(OfferedModel(variant=row.variant, is_meant=is_meant, files=offered))
         return Offers(is_here=meant is not None, models=models)
+
+    async def hash_files(self) -> None:
+        """Compute the hashes that a catalogue made anew lacks: without them nobody may copy its models from here.
+
+        One file after another, in a thread; what fails is tried again by the next hive.
+        """
+        for file in await self.catalogue.without_hash():
+            work = partial(hashing.of_file, file.path, trio.from_thread.check_cancelled)
+            try:
+                sha256, size = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
+                if size == file.size:
+                    await self.catalogue.note_hash(file, sha256)
+            except (OSError, StorageError) as exc:
+                log.warning("the hash of %s is not known: %s", file.path.name, exc)
 
     @contextmanager
     def planned(self, located: Located) -> Iterator[None]:

@@ -19,6 +19,15 @@ class Stored(NamedTuple):
     size: int
 
 
+class Unhashed(NamedTuple):
+    """A file of a model whose hash is not known."""
+
+    model_id: str
+    name: str
+    path: Path
+    size: int
+
+
 def put(connection: sqlite3.Connection, model_id: str, files: Sequence[HubFile]) -> None:
     """Store the files of a new model."""
     connection.executemany(
@@ -49,3 +58,27 @@ def by_hash(connection: sqlite3.Connection, sha256: str) -> list[Stored]:
     )
     # The files of a split model lie beside the first.
     return [Stored(Path(first).with_name(PurePosixPath(name).name), size) for first, name, size in rows]
+
+
+def without_hash(connection: sqlite3.Connection) -> list[Unhashed]:
+    """Return the files whose hash is not known, the smallest first."""
+    rows = connection.execute(
+        "SELECT model_id, name, local_path, model_files.size_bytes FROM model_files JOIN models ON id = model_id"
+        " WHERE model_files.sha256 IS NULL ORDER BY model_files.size_bytes"
+    )
+    return [
+        Unhashed(model_id, name, Path(first).with_name(PurePosixPath(name).name), size)
+        for model_id, name, first, size in rows
+    ]
+
+
+def note_hash(connection: sqlite3.Connection, file: Unhashed, sha256: str) -> None:
+    """Store the hash of a file, unless the catalogue tells of another one there by now."""
+    values = (sha256, file.model_id, file.name, file.size)
+    connection.execute(
+        "UPDATE model_files SET sha256 = ? WHERE (model_id, name, size_bytes) = (?, ?, ?) AND sha256 IS NULL", values
+    )
+    connection.execute(
+        "UPDATE models SET sha256 = (SELECT sha256 FROM model_files WHERE model_id = id AND place = 0) WHERE id = ?",
+        (file.model_id,),
+    )

@@ -246,6 +246,26 @@ def test_a_damaged_catalogue_is_rebuilt_from_the_files(start: Callable[..., Daem
     assert any("rebuilt from the files on disk: model.Q4_K_M" in line for line in said)
 
 
+def test_a_rebuilt_catalogue_offers_its_models_to_others_too(
+    start: Callable[..., Daemon], hub: Hub, model: Path, eventually: Callable[..., None]
+) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        pulled(client)
+        (offered,) = client.get("/v1/models/files", params={"model_ref": REF}).json()["models"]
+    daemon.signal()
+    daemon.wait()
+    (daemon.home / "models.db").write_bytes(b"no database" * 1000)
+    with start().client() as client:
+        asked = {"model_ref": f"{REF}/{FILE}"}
+        eventually(lambda: bool(client.get("/v1/models/files", params=asked).json()["models"]))
+        (again,) = client.get("/v1/models/files", params=asked).json()["models"]
+        assert again["files"] == offered["files"]
+        (row,) = client.get("/v1/models/list").json()["models"]
+        assert row["sha256"] == digest(model)
+        assert client.get(f"/v1/models/content/{digest(model)}").content == model.read_bytes()
+
+
 def test_a_file_that_somebody_removed_is_fetched_again(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
     daemon = start()
     with daemon.client() as client:
