@@ -31,6 +31,8 @@ class Proxy:
         self.delay = 0.0
         self.sent = 0
         """Bytes passed on towards the target since the last order."""
+        self.received = bytearray()
+        """All that was passed on towards the target."""
         self.accepted = 0
         self.happened = threading.Event()
         """Set once the fault that was ordered has come."""
@@ -111,7 +113,9 @@ class Proxy:
                     time.sleep(self.delay)
                 if data:
                     other[end].sendall(data)
-                    self.sent += len(data) if end is client else 0
+                    if end is client:
+                        self.sent += len(data)
+                        self.received += data
                 else:
                     other[end].shutdown(socket.SHUT_WR)
                     reading.remove(end)

@@ -107,6 +107,7 @@ class Timeouts(_Section, kw_only=True):
     busy_delays: Retries = (1, 2, 4)  # of a request for which all slots were busy
     download_delays: Retries = (0.1, 0.2, 0.4, 0.8, 1.6)  # of a file, which goes on at its last byte
     download_stall: Seconds = 60  # without a byte of a download, before that counts as a failure
+    copy_stall: Seconds = 10  # the same of another node, before the next one or the hub is asked
     ready_poll: Seconds = 0.1  # between two questions whether a worker is ready, at first
     ready_poll_most: Seconds = 2  # and at last
     start: Seconds = 30  # a queen or hive, until it answers

@@ -203,7 +203,7 @@ class Provision:
         url = f"{source.url.rstrip('/')}{CONTENT}{file.sha256}"
         resource = fetch.Resource(url, file.size, file.sha256, etag=f'"{file.sha256}"')
         delays = limits.download_delays if is_all else limits.download_delays[:1]
-        with Web(source.url, key, stall=limits.download_stall, is_near=True) as web:
+        with Web(source.url, key, stall=limits.copy_stall, is_near=True) as web:
             return self._run(fetch.Fetch(web, resource, to, delays, self._tell, tries=1))
 
     def _run(self, job: fetch.Fetch) -> str | None:

@@ -176,6 +176,27 @@ def test_a_source_that_is_killed_half_way_leaves_the_rest_to_the_hub(
     assert steps == sorted(steps), "the bar never goes back"
 
 
+def test_a_source_that_stalls_leaves_the_rest_to_the_hub_long_before_the_hub_would_be_given_up(
+    start: Start, attic: Node, hub: Hub, model: Path, size: int, eventually: Callable[..., None]
+) -> None:
+    cellar = start("cellar", RBEE_TIMEOUTS_COPY_STALL="0.5")
+    with proxy_to(attic) as proxy:
+        proxy.delay = 0.02
+        source = attic.source(url=proxy.url)
+        events: list[tuple[str, dict[str, Any]]] = []
+        copying = threading.Thread(target=lambda: events.extend(cellar.copy(source)))
+        copying.start()
+        part = cellar.models / f"{FILE}.part"
+        eventually(lambda: part.exists() and part.stat().st_size > 0.3 * size)
+        attic.daemon.signal(signal.SIGSTOP)
+        copying.join(20)
+        attic.daemon.signal(signal.SIGCONT)
+    assert events[-1][0] == "model"
+    assert "sent nothing for too long" in said(events)[1]
+    assert [path.read_bytes() == model.read_bytes() for path in cellar.models.iterdir()] == [True]
+    assert size < hub.sent < 2 * size
+
+
 def test_a_second_source_goes_on_where_the_first_has_ended(
     start: Start, attic: Node, hub: Hub, size: int, eventually: Callable[..., None]
 ) -> None:

@@ -57,6 +57,7 @@ def test_the_documented_timeouts_are_the_defaults(home: Path) -> None:
         "busy_delays": (1, 2, 4),
         "download_delays": (0.1, 0.2, 0.4, 0.8, 1.6),
         "download_stall": 60,
+        "copy_stall": 10,
         "ready_poll": 0.1,
         "ready_poll_most": 2,
         "call": 5,
