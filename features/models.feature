@@ -103,6 +103,14 @@ Feature: Models of the Hugging Face hub
     Then it exits with 0
     And the hub has sent as many bytes as M has
 
+  @s17 @s37
+  Scenario: The code of a download that failed
+    Given the hub holds M, and resets every connection at 40 %
+    And a hive runs
+    When a client has the hive download M, and asks it for a worker with M
+    Then it is answered with 502 and DOWNLOAD_FAILED
+    And the answer and the download's last event say after 6 attempts, at 40 %, and why
+
   @s37
   Scenario: The retries of a download are seen
     Given the hub holds M, and resets the first connection at 40 % after a second

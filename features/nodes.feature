@@ -12,6 +12,22 @@ Feature: Other machines of the user
     And the registry holds every field as it was given, with paths that are absolute and what the machine has
 
   @s01
+  Scenario: What the keeper asks of the queen
+    Given a machine called workstation
+    And a queen runs, and what is sent to it is watched
+    When the user registers it with a repository, a branch and an install path in the home folder
+    Then it exits with 0
+    And /v2/registry/beehives/add was asked for exactly what the user gave
+
+  @s01
+  Scenario: A machine whose port is not named
+    Given a machine whose sshd listens at port 22
+    When the user registers it without a port
+    Then it exits with 0
+    And sshd there let that user in with that key, and ran a command
+    And the registry holds port 22
+
+  @s01
   Scenario: A host key that nobody knows
     Given a machine called workstation
     When the user registers it without a word about its host key

@@ -140,6 +140,25 @@ def _download(machine: Machine, seen: dict[str, Any]) -> None:
             seen["events"] = list(events(answer))
 
 
+@when("a client has the hive download M, and asks it for a worker with M")
+def _download_for_worker(machine: Machine, seen: dict[str, Any]) -> None:
+    """Both are of one download; what it came to is told to who asks later, too."""
+    with machine.hive() as hive:
+        download_id = hive.post("/v1/models/download", json={"model_ref": M}).json()["download_id"]
+        seen["answer"] = hive.post("/v1/workers/spawn", json={"model_ref": M})
+        with hive.stream("GET", "/v1/models/download/progress", params={"id": download_id}) as answer:
+            seen["events"] = list(events(answer))
+
+
+@then("the answer and the download's last event say after 6 attempts, at 40 %, and why")
+def _failed_so(seen: dict[str, Any]) -> None:
+    error, told = seen["answer"].json()["error"], json.loads(seen["events"][-2])
+    assert told == {"stage": "error", "code": "DOWNLOAD_FAILED", "message": error["message"]}
+    assert seen["events"][-1] == "[DONE]"
+    assert re.search(r"the connection to 127\.0\.0\.2:\d+ was lost, after 6 attempts, at 40 %$", error["message"])
+    assert (error["details"]["attempts"], error["details"]["percent"]) == (6, 40)
+
+
 @when("two users pull M and one of them presses Ctrl+C")
 def _two(machine: Machine, seen: dict[str, Any], hub: Hub) -> None:
     pulls = [machine.start("models", "pull", M) for _ in range(2)]

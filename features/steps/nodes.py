@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sqlite3
 import subprocess
 import time
@@ -43,6 +44,23 @@ def _machine(nodes: Nodes, name: str) -> None:
 @given(parsers.parse("the registered node {name}"))
 def _registered(machine: Machine, nodes: Nodes, name: str) -> None:
     nodes.add(name).register(machine)
+
+
+@given("a machine whose sshd listens at port 22")
+def _at_22(nodes: Nodes) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root may listen there")
+    sshd = nodes.add(NAME).sshd
+    sshd.stop()
+    sshd.port = 22
+    sshd.start()
+
+
+@given("a queen runs, and what is sent to it is watched")
+def _watched(machine: Machine, way: dict[str, Proxy]) -> None:
+    machine.start_queen()
+    way["queen"] = Proxy(("127.0.0.1", machine.queen_port))
+    machine.env["RBEE_QUEEN_PORT"] = str(way["queen"].port)
 
 
 @given("rbee is installed there")
@@ -110,6 +128,40 @@ def _add_all(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
     more = ("--git-repo", "https://example.com/rbee.git", "--git-branch", "next", "--install-path", "~/swarm/node")
     seen["before"] = time.time()
     seen["done"] = machine.run(*_register(nodes, *more, "--accept-host-key", nodes[NAME].sshd.fingerprint))
+
+
+@when("the user registers it without a port")
+def _add_without_port(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
+    words = _register(nodes, "--accept-host-key", nodes[NAME].sshd.fingerprint)
+    at = words.index("--ssh-port")
+    seen["done"] = machine.run(*words[:at], *words[at + 2 :])
+
+
+@then("the registry holds port 22")
+def _port_22(machine: Machine) -> None:
+    assert [row["ssh_port"] for row in listed(machine)] == [22]
+
+
+@then("/v2/registry/beehives/add was asked for exactly what the user gave")
+def _asked(nodes: Nodes, way: dict[str, Proxy]) -> None:
+    sent = bytes(way["queen"].received)
+    assert sent.count(b"POST ") == 1
+    head, _, rest = sent.partition(b"POST /v2/registry/beehives/add HTTP/1.1\r\n")[2].partition(b"\r\n\r\n")
+    length = int(dict(line.split(b": ", 1) for line in head.lower().split(b"\r\n"))[b"content-length"])
+    asked = json.loads(rest[:length])
+    sshd = nodes[NAME].sshd
+    assert {name: value for name, value in asked.items() if value is not None} == {
+        "node_name": NAME,
+        "ssh_host": sshd.address,
+        "ssh_port": sshd.port,
+        "ssh_user": sshd.user,
+        "ssh_key_path": str(sshd.key),
+        "install_path": "~/swarm/node",
+        "git_repo_url": "https://example.com/rbee.git",
+        "git_branch": "next",
+        "accept_host_key": sshd.fingerprint,
+        "tunnel": "auto",
+    }
 
 
 @when("the user registers it without a word about its host key")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import threading
 import uuid
@@ -68,7 +69,21 @@ def _no_key(seen: dict[str, Any]) -> None:
 def _port(machine: Machine, seen: dict[str, Any]) -> None:
     port = urlsplit(seen["spawned"]["url"]).port
     assert port is not None
-    assert port - int(machine.env["RBEE_WORKER_PORT_FROM"]) in range(5)
+    first = int(machine.env["RBEE_WORKER_PORT_FROM"])
+    assert port >= first
+    # The machine is not ours alone: those before it must be in somebody else's hands.
+    assert [other for other in range(first, port) if _is_free(other)] == []
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+            probe.listen()
+        except OSError:
+            return False
+        return True
 
 
 class _Callback(BaseHTTPRequestHandler):
