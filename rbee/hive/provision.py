@@ -150,7 +150,11 @@ class Provision:
     def _ask(self, web: Web) -> _Hub:
         """Ask the hub what there is, and choose. Raises BrokenError where another attempt may mend it."""
         repository = hub.files(web, self._ref.reference)
-        return _Hub(web, repository, variant.choose(self._ref, repository.files))
+        choice = variant.choose(self._ref, repository.files)
+        if unknown := [file.name for file in choice.files if file.size <= 0]:
+            # Else an empty file would be whole at once.
+            raise DownloadFailedError(f"{urlsplit(hub.endpoint()).netloc} does not say how large {unknown[0]} is")
+        return _Hub(web, repository, choice)
 
     def _bring(self, choice: Choice, site: _Hub | None) -> Provided:
         """Return the files of `choice`, fetched where they are not here; without `site`, from other nodes alone."""

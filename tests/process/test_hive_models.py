@@ -300,6 +300,19 @@ def test_a_disk_that_is_too_small_is_said_before_a_byte_is_fetched(start: Callab
     assert hub.sent == 0
 
 
+def test_a_hub_that_does_not_tell_sizes_is_not_taken_for_one_of_empty_files(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path
+) -> None:
+    file = hub.repositories["bees/model"].files[FILE]
+    file.size, file.is_large = 0, False
+    with start().client() as client:
+        error = client.post("/v1/workers/spawn", json={"model_ref": REF}).json()["error"]
+        assert error["code"] == "DOWNLOAD_FAILED"
+        assert error["message"].endswith(f" does not say how large {FILE} is")
+        assert client.get("/v1/models/list").json() == {"models": []}
+    assert not (tmp_path / "models/hf").exists()
+
+
 @pytest.mark.parametrize(
     ("reference", "status", "code"),
     [
