@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import ModelNotFoundError, StorageError
+from rbee.errors import InvalidRequestError, ModelNotFoundError, StorageError
 from rbee.hive import model_files, variant
+from rbee.wire import model_ref
 from rbee.wire.hub import HubFile
 from rbee.wire.model_ref import ModelRef
 from rbee.wire.models import ModelRow
@@ -149,6 +150,10 @@ def _on_disk(folder: Path) -> list[tuple[ModelRef, Path, list[HubFile]]]:
     """
     found = []
     for repository in sorted(path for path in folder.glob("*/*") if path.is_dir()):
+        try:
+            model_ref.parse(f"hf:{repository.relative_to(folder)}")
+        except InvalidRequestError:
+            continue  # somebody else's: no reference could name it, and the database may not take such letters
         files = [path for path in repository.rglob("*.gguf") if path.is_file()]
         listed = [HubFile(str(path.relative_to(repository)), path.stat().st_size, None) for path in files]
         for parts in variant.group(listed).values():

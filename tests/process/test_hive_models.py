@@ -266,6 +266,17 @@ def test_a_rebuilt_catalogue_offers_its_models_to_others_too(
         assert client.get(f"/v1/models/content/{digest(model)}").content == model.read_bytes()
 
 
+def test_folders_of_others_among_the_models_are_left_alone(
+    start: Callable[..., Daemon], tmp_path: Path, model: Path
+) -> None:
+    for folder in (os.fsdecode(b"\xff\xfe"), "b..s", "my bees"):
+        path = tmp_path / "models/hf" / folder / "model/model.gguf"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(model.read_bytes()[:100])
+    with start().client() as client:
+        assert client.get("/v1/models/list").json() == {"models": []}
+
+
 def test_a_file_that_somebody_removed_is_fetched_again(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
     daemon = start()
     with daemon.client() as client:
