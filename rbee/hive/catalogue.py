@@ -110,10 +110,13 @@ class Catalogue:
         return Path(row.local_path).is_relative_to(self._models_dir)
 
     async def _checked(self, row: ModelRow | None) -> ModelRow | None:
-        """Return the row, or None where its file is gone; the row goes then too."""
-        if row is None or await trio.Path(row.local_path).is_file():
+        """Return the row, or None where one of its files is gone or cut short; the row goes then too."""
+        if row is None:
+            return None
+        files = await self._transact(partial(model_files.stored, model_id=row.id))
+        if await trio.to_thread.run_sync(_are_there, files or [model_files.Stored(Path(row.local_path), 0)]):
             return row
-        log.warning("the file of model %s is gone, and so is its row", row.id)
+        log.warning("a file of model %s is gone or cut short, and so its row is gone", row.id)
         await self.forget(row)
         return None
 
@@ -141,6 +144,14 @@ def paths_of(first: Path) -> list[Path]:
         if files[0].name == first.name:
             return [first.with_name(file.name) for file in files]
     return [first]
+
+
+def _are_there(files: Sequence[Stored]) -> bool:
+    """Whether files are on the disk, as long as they were; a longer one has been added to by its user."""
+    try:
+        return all(file.path.is_file() and file.path.stat().st_size >= file.size for file in files)
+    except OSError:
+        return False
 
 
 def _on_disk(folder: Path) -> list[tuple[ModelRef, Path, list[HubFile]]]:

@@ -49,6 +49,17 @@ def of(connection: sqlite3.Connection, model_id: str) -> list[HubFile]:
     return [HubFile(*row) for row in rows]
 
 
+def stored(connection: sqlite3.Connection, model_id: str) -> list[Stored]:
+    """Return where the files of a model are, and how long they were when they came."""
+    first = connection.execute("SELECT local_path FROM models WHERE id = ?", (model_id,)).fetchone()
+    return [Stored(_beside(first[0], file.name), file.size) for file in of(connection, model_id)] if first else []
+
+
+def _beside(first: str, name: str) -> Path:
+    """Return the path of a model's file; those of a split model lie beside the first."""
+    return Path(first).with_name(PurePosixPath(name).name)
+
+
 def by_hash(connection: sqlite3.Connection, sha256: str) -> list[Stored]:
     """Return the files that have this content, as far as the catalogue tells."""
     rows = connection.execute(
@@ -56,8 +67,7 @@ def by_hash(connection: sqlite3.Connection, sha256: str) -> list[Stored]:
         " WHERE model_files.sha256 = ?",
         (sha256,),
     )
-    # The files of a split model lie beside the first.
-    return [Stored(Path(first).with_name(PurePosixPath(name).name), size) for first, name, size in rows]
+    return [Stored(_beside(first, name), size) for first, name, size in rows]
 
 
 def without_hash(connection: sqlite3.Connection) -> list[Unhashed]:
@@ -66,10 +76,7 @@ def without_hash(connection: sqlite3.Connection) -> list[Unhashed]:
         "SELECT model_id, name, local_path, model_files.size_bytes FROM model_files JOIN models ON id = model_id"
         " WHERE model_files.sha256 IS NULL ORDER BY model_files.size_bytes"
     )
-    return [
-        Unhashed(model_id, name, Path(first).with_name(PurePosixPath(name).name), size)
-        for model_id, name, first, size in rows
-    ]
+    return [Unhashed(model_id, name, _beside(first, name), size) for model_id, name, first, size in rows]
 
 
 def note_hash(connection: sqlite3.Connection, file: Unhashed, sha256: str) -> None:

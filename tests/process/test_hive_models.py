@@ -286,6 +286,31 @@ def test_a_file_that_somebody_removed_is_fetched_again(start: Callable[..., Daem
     assert hub.sent == 2 * hub.repositories["bees/model"].files[FILE].size
 
 
+def test_a_file_that_was_cut_short_is_fetched_again(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
+    size = hub.repositories["bees/model"].files[FILE].size
+    path = tmp_path / "models/hf/bees/model" / FILE
+    with start().client() as client:
+        pulled(client)
+        os.truncate(path, size // 2)
+        assert client.post("/v1/workers/spawn", json={"model_ref": REF}).status_code == 200
+    assert path.stat().st_size == size
+    assert hub.sent == 2 * size
+
+
+def test_of_a_split_model_only_the_file_that_was_removed_is_fetched_again(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path
+) -> None:
+    models.make(tmp_path / "big.gguf", tensors_per_file=8)
+    parts = sorted(tmp_path.glob("big-*.gguf"))
+    hub.add("bees/big", *parts)
+    with start().client() as client:
+        pulled(client, "hf:bees/big")
+        sent = hub.sent
+        (tmp_path / "models/hf/bees/big" / parts[1].name).unlink()
+        assert client.post("/v1/workers/spawn", json={"model_ref": "hf:bees/big"}).status_code == 200
+    assert hub.sent - sent == parts[1].stat().st_size
+
+
 def test_a_file_in_the_users_own_cache_is_used_where_it_is(
     start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
 ) -> None:
