@@ -48,11 +48,15 @@ class Catalogue:
         """Return the model that `ref` has come to mean here, while its file is there; asks nobody else."""
         return await self._checked(await self._transact(partial(_by_name, name=str(ref))))
 
-    async def of_file(self, ref: ModelRef, path: Path) -> ModelRow | None:
-        """Return the model in the file at `path`, which from now on `ref` means too."""
+    async def of_files(self, ref: ModelRef, path: Path, files: Sequence[HubFile]) -> ModelRow | None:
+        """Return the model of these files, the first at `path`, which from now on `ref` means too.
+
+        None where there is none, or it was of other files before.
+        """
         row: ModelRow | None = await self._checked(await self._transact(partial(_by_path, path=str(path))))
-        if row is not None:
-            await self._transact(partial(_name, ref=ref, model_id=row.id))
+        if row is None or not _are_same(await self._transact(partial(model_files.of, model_id=row.id)), files):
+            return None
+        await self._transact(partial(_name, ref=ref, model_id=row.id))
         return row
 
     async def by_id(self, model_id: str) -> ModelRow:
@@ -144,6 +148,14 @@ def paths_of(first: Path) -> list[Path]:
         if files[0].name == first.name:
             return [first.with_name(file.name) for file in files]
     return [first]
+
+
+def _are_same(known: Sequence[HubFile], files: Sequence[HubFile]) -> bool:
+    """Whether these are the same files, as far as their hashes are known."""
+    return [file[:2] for file in known] == [file[:2] for file in files] and all(
+        None in (one.sha256, other.sha256) or one.sha256 == other.sha256
+        for one, other in zip(known, files, strict=True)
+    )
 
 
 def _are_there(files: Sequence[Stored]) -> bool:

@@ -173,7 +173,7 @@ class Library:
         finally:
             job.stop()
         log.info("%s is here: %s, %d bytes", ref, provided.path.name, sum(file.size for file in provided.files))
-        if (row := await self.catalogue.of_file(provided.ref, provided.path)) is not None:
+        if (row := await self.catalogue.of_files(provided.ref, provided.path, provided.files)) is not None:
             return row
         return await self.catalogue.add(provided.ref, provided.variant, provided.path, provided.files)
 

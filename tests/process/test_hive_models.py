@@ -311,6 +311,20 @@ def test_of_a_split_model_only_the_file_that_was_removed_is_fetched_again(
     assert hub.sent - sent == parts[1].stat().st_size
 
 
+def test_a_file_that_the_hub_has_changed_is_another_one_in_the_catalogue_too(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
+) -> None:
+    with start().client() as client:
+        pulled(client)
+        changed = tmp_path / FILE
+        changed.write_bytes(model.read_bytes() + os.urandom(1000))
+        hub.add("bees/model", changed)
+        row = pulled(client, f"{REF}/{FILE}")[-1][1]
+        assert (row["size_bytes"], row["sha256"]) == (changed.stat().st_size, digest(changed))
+        assert client.get("/v1/models/list").json() == {"models": [row]}
+        assert pulled(client)[-1][1] == row, "the name by which it was first fetched means it too"
+
+
 def test_a_file_in_the_users_own_cache_is_used_where_it_is(
     start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
 ) -> None:
