@@ -95,7 +95,9 @@ def _has_variant(stem: str, variant: str) -> bool:
 
 def _only(ref: ModelRef, stems: list[str], models: dict[str, list[HubFile]], variant: str | None) -> Choice:
     if len(stems) == 1:
-        return Choice(models[stems[0]], variant or stems[0])
+        found = models[stems[0]]
+        # A quantisation is a word; one in a folder is known by its file, so that a reference can name it.
+        return Choice(found, variant or (found[0].name if "/" in stems[0] else stems[0]))
     listed = _listed(ref, {stem: models[stem] for stem in stems})
     raise InvalidRequestError(
         f"{ref} is ambiguous: it may be {len(stems)} models",

@@ -50,6 +50,13 @@ def test_the_only_one_needs_no_name() -> None:
     assert names(chosen("a/b", "README.md", "some-F16.gguf")) == ["some-F16.gguf"]
 
 
+def test_the_only_one_in_a_folder_is_known_by_a_name_that_a_reference_takes() -> None:
+    found = chosen("a/b", "gguf/some-F16.gguf")
+    again = model_ref.parse("hf:a/b")._replace(variant=found.variant)
+    assert model_ref.parse(str(again)) == again
+    assert choose(again, files("gguf/some-F16.gguf")) == found
+
+
 def test_several_without_the_default_are_listed() -> None:
     with pytest.raises(InvalidRequestError, match="ambiguous") as caught:
         chosen("a/b", "x-Q5_K_M.gguf", "x-Q8_0.gguf")
