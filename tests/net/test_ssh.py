@@ -125,8 +125,9 @@ async def test_a_port_that_is_closed_there_is_an_error(shared: Sshd, connect: pa
 
 async def test_leaving_early_closes_the_connection(shared: Sshd, connect: partial[object]) -> None:
     async with connect(target(shared)) as connection:
-        with trio.move_on_after(0.2):
+        with trio.move_on_after(0.2) as patience:
             await connection.run("sleep 60")
+        assert patience.cancelled_caught
         assert not connection.is_open
         with pytest.raises(SshFailedError):
             await connection.run("true")

@@ -237,8 +237,9 @@ async def test_cancelling_what_does_not_run_is_well(tiny: Path, request_id: str)
 @pytest.mark.parametrize("prompt", ["A", "a" * 8000])
 async def test_a_client_that_goes_frees_its_slot(slow: Path, stream: bool, prompt: str) -> None:
     async with serving(slow, context=8192, slots=1) as worker:
-        with trio.move_on_after(0.3):
+        with trio.move_on_after(0.3) as patience:
             await worker.client.post("/v1/inference", json=request(prompt, stream=stream, max_tokens=190))
+        assert patience.cancelled_caught
         with trio.fail_after(1):
             await worker.status.wait_idle()
         assert await worker.text("x") == "yz"

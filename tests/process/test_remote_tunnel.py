@@ -15,7 +15,7 @@ import pytest
 from tests import models
 from tests.hub import Hub
 from tests.process.remote_node import RemoteNode, infer, register
-from tests.process.swarm import Swarm
+from tests.process.swarm import Swarm, wait_until
 
 if TYPE_CHECKING:
     import subprocess
@@ -115,7 +115,7 @@ def test_ctrl_c_stops_the_generation(swarm: Swarm, node: RemoteNode) -> None:
     keeper.send_signal(signal.SIGINT)
     _, errors = keeper.communicate(timeout=10)
     assert (keeper.returncode, errors.splitlines()[-1]) == (130, "Cancelled.")
-    assert [worker["state"] for worker in swarm.workers()] == ["idle"]
+    wait_until(lambda: [worker["state"] for worker in swarm.workers()] == ["idle"], "the slot is free", 1)
 
 
 def test_a_queen_that_is_killed_in_mid_stream(swarm: Swarm, node: RemoteNode) -> None:

@@ -148,8 +148,9 @@ async def test_a_signal_while_loading_ends_it(slow: Path, tmp_path: Path) -> Non
 async def test_a_client_that_goes_frees_its_slot(slow: Path, tmp_path: Path) -> None:
     async with running(slow, tmp_path, *ONE_THREAD, slots=1) as worker:
         for prompt in ("A", "a" * 4000):
-            with trio.move_on_after(1):
+            with trio.move_on_after(1) as patience:
                 await worker.infer(prompt, max_tokens=90)
+            assert patience.cancelled_caught
             await worker.wait_state("idle", seconds=1)
 
 
