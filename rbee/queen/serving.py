@@ -42,6 +42,7 @@ class Request:
         self._settings = settings
         self._token = token
         self._wanted = _wanted(asked, settings)
+        self._patience = asked.wait_s
 
     async def place(self, tell: Tell) -> wire.TaskHandle:
         """Return a worker for the request; where the caller cannot reach it, once it has loaded its model."""
@@ -71,7 +72,8 @@ class Request:
                     await worker.relay(send, self._asked)
             except AllSlotsBusyError:
                 # Someone who did not ask the queen was faster.
-                if trio.current_time() >= patient_until:
+                self._patience = patient_until - trio.current_time()
+                if self._patience <= 0:
                     raise
             except WorkerFailedError as exc:
                 if self._asked.worker_id is not None:
@@ -111,7 +113,7 @@ class Request:
         if self._asked.worker_id is not None:
             placed = await _known(node, self._asked.worker_id)
         else:
-            placed = await node.place(self._wanted, tell, self._asked.wait_s)
+            placed = await node.place(self._wanted, tell, self._patience)
         return wire.TaskHandle(
             request_id=self._asked.request_id or "",
             node=node.name,
