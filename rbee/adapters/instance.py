@@ -7,6 +7,7 @@ import fcntl
 import os
 import re
 import secrets
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -24,9 +25,10 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Instance(msgspec.Struct):
-    """A daemon that runs: which process, where it listens, whether it ends with its parent, and who started it.
+    """A daemon: which process, where it listens, whether it ends with its parent, and who started it.
 
-    `id` is that of its place.
+    `id` is that of its place. `has_left` tells that it has ended, and what it had started with it; one that was killed
+    did not get to say so.
     """
 
     identity: process.Identity
@@ -35,6 +37,7 @@ class Instance(msgspec.Struct):
     ephemeral: bool
     started_by: Literal["user", "queen"] = "user"
     id: str = ""
+    has_left: bool = False
 
 
 class Place:
@@ -73,15 +76,21 @@ class Place:
         """Write down where this daemon is reached. Raises StorageError when the disk is full."""
         identity = process.identify(os.getpid())
         assert identity is not None
-        text = msgspec.json.encode(Instance(identity, url, version, ephemeral, started_by, self.id)).ljust(PADDED)
+        self._holder = Instance(identity, url, version, ephemeral, started_by, self.id)
         try:
-            _overwrite(self._descriptor, text)
+            _overwrite(self._descriptor, self._holder)
         except OSError as exc:
             raise disk.refused(f"the state folder {self._state_dir} cannot be written", exc) from exc
 
+    def leave(self) -> None:
+        """Write down that this daemon has ended all that it had started; whoever comes next need not look for that."""
+        with suppress(OSError):  # then somebody looks, and finds nothing
+            _overwrite(self._descriptor, msgspec.structs.replace(self._holder, has_left=True))
 
-def _overwrite(descriptor: int, text: bytes) -> None:
+
+def _overwrite(descriptor: int, holder: Instance) -> None:
     """Write over what an earlier daemon wrote: that takes no room, so one can start again on a full disk."""
+    text = msgspec.json.encode(holder).ljust(PADDED)
     written = os.pwrite(descriptor, text, 0)
     os.ftruncate(descriptor, written)
     if written < len(text):
@@ -92,6 +101,14 @@ def find(state_dir: Path, role: str) -> Instance | None:
     """Return the daemon that has the place now, or None."""
     found = _read(state_dir / f"{role}.lock")
     return found if found is not None and process.is_running(found.identity) else None
+
+
+def find_killed(state_dir: Path, role: str) -> Instance | None:
+    """Return the daemon that had the place last and was killed on this boot, so that what it started may run still."""
+    found = _read(state_dir / f"{role}.lock")
+    if found is None or found.has_left or found.identity.boot_id != process.boot_id():
+        return None
+    return None if process.is_running(found.identity) else found
 
 
 def _read(path: Path) -> Instance | None:

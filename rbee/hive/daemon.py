@@ -121,6 +121,7 @@ async def _serve(
                 "; ".join(ended.reason for ended in stuck if ended.reason),
                 hint="their logs: " + ", ".join(str(settings.logs_dir / ended.log) for ended in stuck),
             )
+        place.leave()
     finally:
         with trio.CancelScope(shield=True):
             await store.close()

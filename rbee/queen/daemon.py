@@ -96,3 +96,4 @@ async def _serve(
     log.info("the queen has ended")
     if failure is not None:
         raise failure
+    place.leave()

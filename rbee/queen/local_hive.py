@@ -183,8 +183,26 @@ class LocalHive:
     async def end(self, urgent: trio.Event) -> UnloadFailedError | None:
         """End the hive if a queen started it, and wait until it is gone; `urgent` ends the wait for requests.
 
-        SIGTERM begins the hive's own cascade. Past every bound it is killed. Returns what did not end as it should.
+        The workers of one that was killed live on: another hive takes them over, and ends with them. Returns what did
+        not end as it should.
         """
+        failure = await self._end_running(urgent)
+        killed = instance.find_killed(self._settings.state_dir, "hive")
+        if failure is not None or killed is None or killed.ephemeral or killed.started_by != "queen":
+            return failure
+        log.info("the hive (pid %d) was killed; starting another one to end its workers", killed.identity.pid)
+        try:
+            await self.ensure(lambda _: None)
+        except RbeeError as exc:
+            return UnloadFailedError(
+                f"the hive (pid {killed.identity.pid}) was killed, and none could be started to end its workers:"
+                f" {exc.message}",
+                hint=f"a worker that nobody uses ends by itself after {self._settings.timeouts.orphan:g} s",
+            )
+        return await self._end_running(urgent)
+
+    async def _end_running(self, urgent: trio.Event) -> UnloadFailedError | None:
+        """End the hive as `end` does: SIGTERM begins its own cascade, and past every bound it is killed."""
         if (owned := self._find_owned()) is None:
             return None
         limits = self._settings.timeouts

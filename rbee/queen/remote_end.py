@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import ConnectionTimeoutError, RbeeError, SshFailedError
+from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.queen import remote_process
 
 if TYPE_CHECKING:
@@ -81,7 +81,11 @@ async def _signal(hive: RemoteHive, deadline: float) -> bool:
         async with hive.dial() as connection:
             seconds = max(KILL_MARGIN, deadline - KILL_MARGIN - trio.current_time())
             outcome = await remote_process.stop(connection, hive.row, seconds=seconds)
-    except SshFailedError as exc:
+            if outcome == "crashed":
+                log.info("the hive on %s was killed; starting another one to end its workers", hive.row.node_name)
+                await remote_process.start(connection, hive.row, hive.settings, lambda _: None)
+                outcome = await remote_process.stop(connection, hive.row, seconds=seconds)
+    except RbeeError as exc:
         log.warning("the hive on %s: %s", hive.row.node_name, exc.message)
         return False
     log.info("the hive on %s was ended over SSH: %s", hive.row.node_name, outcome)

@@ -111,8 +111,8 @@ def _not_started(said: remote_script.Said, row: BeehiveRow, settings: Settings) 
 async def stop(connection: Connection, row: BeehiveRow, *, seconds: float, unless_version: str = "") -> str:
     """End the hive that a queen started there: SIGTERM, and after `seconds` SIGKILL; returns what became of it.
 
-    `gone` (none ran), `ended`, `killed`, `foreign` (a user started it, and it goes on), or `same` (it is of the version
-    `unless_version`, and goes on).
+    `gone` (none ran), `crashed` (it was killed before, and its workers may run), `ended`, `killed`, `foreign` (a user
+    started it, and it goes on), or `same` (it is of the version `unless_version`, and goes on).
     """
     parameters = {"lock": lock_of(row), "tenths": str(max(1, round(seconds * 10))), "unless_version": unless_version}
     said = await remote_script.run(connection, "stop_hive", parameters)

@@ -100,6 +100,39 @@ def test_down_ends_the_hive_of_a_killed_queen_without_another_queen(swarm: Swarm
     assert swarm.run("down").stderr == "No queen is running.\n"
 
 
+@pytest.mark.parametrize("has_queen", [True, False], ids=["queen", "no queen"])
+def test_down_ends_the_workers_of_a_hive_that_was_killed(swarm: Swarm, has_queen: bool) -> None:
+    swarm.start_queen()
+    assert swarm.ask(BUNDLED, 3).ended.wait(PATIENCE)
+    hive, queen, worker = swarm.find("hive"), swarm.find("queen"), swarm.find("worker")
+    assert hive is not None
+    assert queen is not None
+    assert worker is not None
+    if not has_queen:
+        kill(queen)
+    kill(hive)
+    down = swarm.run("down")
+    assert down.returncode == 0, down.stderr
+    if not has_queen:
+        killed = f"What the queen (pid {queen.pid}) and the hive (pid {hive.pid}) left when killed has ended.\n"
+        assert killed in down.stderr
+    assert swarm.processes() == []
+    assert swarm.run("down").stderr == "No queen is running.\n"
+
+
+def test_the_hive_of_a_user_is_not_started_anew_to_end_its_workers(swarm: Swarm) -> None:
+    hive = swarm.start("hive")
+    wait_until(lambda: swarm.find("hive"), "the hive runs")
+    swarm.start_queen()
+    assert swarm.ask(BUNDLED, 3).ended.wait(PATIENCE)
+    worker = swarm.find("worker")
+    hive.kill()
+    hive.communicate()
+    assert swarm.run("down").returncode == 0
+    assert swarm.find("worker") == worker
+    assert swarm.find("hive") is None
+
+
 # A hive.
 
 

@@ -185,6 +185,22 @@ def test_the_next_hive_adopts_the_workers_of_a_killed_one(swarm: Swarm, node: Re
     node.wait_empty(1)
 
 
+@pytest.mark.parametrize("has_queen", [True, False], ids=["queen", "no queen"])
+def test_down_ends_the_workers_of_a_hive_that_was_killed(swarm: Swarm, node: RemoteNode, has_queen: bool) -> None:
+    queen = swarm.start_queen()
+    register(swarm, node)
+    assert infer(swarm, node).returncode == 0
+    if not has_queen:
+        queen.kill()
+        queen.wait()
+    node.signal_hive(signal.SIGKILL)
+    wait_until(lambda: not node.processes("hive"), "the hive is gone")
+    assert node.processes("worker")
+    down = swarm.run("down")
+    assert down.returncode == 0, down.stderr
+    node.wait_empty(1)
+
+
 def test_a_hive_that_does_not_answer_is_ended_over_ssh(swarm: Swarm, node: RemoteNode) -> None:
     swarm.start_queen()
     register(swarm, node)

@@ -12,7 +12,12 @@ same() {
     grep -q "$(cat /proc/sys/kernel/random/boot_id)" "$lock"
 }
 if ! same; then
-    say gone "$pid"
+    outcome=gone
+    if [ "$(text started_by)" = queen ] && grep -q "$(cat /proc/sys/kernel/random/boot_id)" "$lock" &&
+        ! grep -q '"has_left":true' "$lock"; then
+        outcome=crashed
+    fi
+    say "$outcome" "$pid"
     exit 0
 fi
 if [ -n "$unless_version" ] && [ "$(text version)" = "$unless_version" ]; then

@@ -9,7 +9,7 @@ import trio
 
 from rbee.adapters import instance, process, tail
 from rbee.errors import UnloadFailedError
-from rbee.keeper import interrupt, session
+from rbee.keeper import interrupt, session, start
 from rbee.keeper.result import Result
 from rbee.keeper.start import MARGIN, PATIENCE
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from rbee.keeper.terminal import Terminal
 
 
-def run(_options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Return once the queen is gone, and with it its hives and their workers."""
 
-    async def command(_hurry: trio.Event) -> Result:
+    async def command(hurry: trio.Event) -> Result:
         queen = instance.find(settings.state_dir, "queen")
         if queen is None:
-            return await _without_queen(settings, terminal)
+            return await _without_queen(settings, terminal, start.Options(options.config, options.debug), hurry)
         pid = queen.identity.pid
         if queen.ephemeral:
             return Result(notes=(f"The queen (pid {pid}) runs for another command only, and ends with it.",))
@@ -57,8 +57,8 @@ async def _end(role: str, identity: process.Identity, settings: Settings, termin
     )
 
 
-async def _without_queen(settings: Settings, terminal: Terminal) -> Result:
-    """End the hive that a queen left when it was killed: nobody else will."""
+async def _without_queen(settings: Settings, terminal: Terminal, options: start.Options, hurry: trio.Event) -> Result:
+    """End what a queen left when it was killed: nobody else will."""
     notes = ["No queen is running."]
     hive = instance.find(settings.state_dir, "hive")
     if hive is not None and hive.started_by == "queen":
@@ -67,4 +67,21 @@ async def _without_queen(settings: Settings, terminal: Terminal) -> Result:
         notes.append(f"The hive (pid {pid}) that an earlier queen had left has ended, with its workers.")
     if (other := await session.find(settings)) is not None:
         notes[0] = f"The queen at {other.url} has another state folder than {settings.state_dir}; it is left alone."
+    elif killed := _killed(settings):
+        # Workers of a hive that was killed, and hives on other machines: a queen knows how to find and end them.
+        queen = await start.ephemeral(settings, terminal, options, hurry)
+        if (failure := await queen.end(settings, terminal, hurry)) is not None:
+            raise failure
+        whose = " and ".join(f"the {role} (pid {found.identity.pid})" for role, found in killed.items())
+        notes.append(f"What {whose} left when killed has ended.")
     return Result(notes=tuple(notes))
+
+
+def _killed(settings: Settings) -> dict[str, instance.Instance]:
+    """Return by role the daemons that were killed and may have left something that runs."""
+    found = {role: instance.find_killed(settings.state_dir, role) for role in ("queen", "hive")}
+    return {
+        role: killed
+        for role, killed in found.items()
+        if killed is not None and not killed.ephemeral and (role == "queen" or killed.started_by == "queen")
+    }
