@@ -235,7 +235,7 @@ def _find(file: str | None) -> Path | None:
 
 def _parse(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))  # some editors begin a file with a byte order mark
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as exc:
         raise InvalidConfigurationError(f"{path} is not valid TOML: {exc}") from None
     except OSError as exc:

@@ -251,6 +251,13 @@ def test_a_file_that_is_no_toml_is_named(home: Path, content: bytes) -> None:
     assert refused().message.startswith(f"{path} is not valid TOML")
 
 
+def test_a_byte_order_mark_is_no_part_of_the_settings(home: Path) -> None:
+    path = home / USER
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"\xef\xbb\xbf[queen]\nport = 9\n")
+    assert config.load().queen.port == 9
+
+
 def test_a_file_asked_for_must_exist(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refused(file="/nowhere.toml").message == "the configuration file /nowhere.toml does not exist"
     monkeypatch.setenv("RBEE_CONFIG", "/nothing.toml")
