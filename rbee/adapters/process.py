@@ -115,6 +115,17 @@ async def end(process: Identity, *, grace: float) -> bool:
     return True
 
 
+def listener(port: int) -> int | None:
+    """Return the process that listens on `port`; None where the system does not let us see that."""
+    import psutil
+
+    with contextlib.suppress(psutil.Error, OSError):
+        for connection in psutil.net_connections("tcp"):
+            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,) and connection.pid:
+                return int(connection.pid)
+    return None
+
+
 def describe_end(returncode: int) -> str:
     """Say in words how a process ended, from its return code (negative for a signal)."""
     if returncode >= 0:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import errno
 import ipaddress
 import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
 import hypercorn.trio
 import trio
 from hypercorn.config import Sockets
 
+from rbee.adapters import process
 from rbee.adapters.connection import ConnectionConfig
 from rbee.errors import InvalidConfigurationError, PortInUseError
 from rbee.wire import common
@@ -87,12 +89,9 @@ def holder(port: int) -> str:
     """Say who listens on `port`, as in ` by nginx (pid 7)`; nothing where the system does not let us see that."""
     import psutil
 
-    try:
-        for connection in psutil.net_connections("tcp"):
-            if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,) and connection.pid:
-                return f" by {psutil.Process(connection.pid).name()} (pid {connection.pid})"
-    except (psutil.Error, OSError):
-        pass
+    if (pid := process.listener(port)) is not None:
+        with suppress(psutil.Error):
+            return f" by {psutil.Process(pid).name()} (pid {pid})"
     return ""
 
 

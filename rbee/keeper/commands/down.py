@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import trio
 
@@ -67,6 +68,8 @@ async def _without_queen(settings: Settings, terminal: Terminal, options: start.
         notes.append(f"The hive (pid {pid}) that an earlier queen had left has ended, with its workers.")
     if (other := await session.find(settings)) is not None:
         notes[0] = f"The queen at {other.url} has another state folder than {settings.state_dir}; it is left alone."
+        if (listener := process.listener(urlsplit(other.url).port or 0)) is not None:
+            notes.append(f"If that folder was deleted, `kill {listener}` ends the queen, with everything it started.")
     elif killed := _killed(settings):
         # Workers of a hive that was killed, and hives on other machines: a queen knows how to find and end them.
         queen = await start.ephemeral(settings, terminal, options, hurry)
