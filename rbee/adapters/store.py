@@ -37,7 +37,9 @@ class Store:
     so no other process has the file.
     """
 
-    def __init__(self, connection: sqlite3.Connection, path: Path, ballast: Ballast) -> None:
+    def __init__(self, connection: sqlite3.Connection, path: Path, ballast: Ballast, damage: str | None) -> None:
+        self.damage = damage
+        """What was wrong with the file, and where it is now; None where nothing was."""
         self._connection = connection
         self._path = path
         self._ballast = ballast
@@ -51,7 +53,8 @@ class Store:
         start helps nobody. Raises StorageError when the file cannot be opened or was made by a newer version.
         """
         ballast = Ballast(path.with_name(f"{path.name}.ballast"))
-        return cls(await trio.to_thread.run_sync(_open, path, migrations, ballast), path, ballast)
+        connection, damage = await trio.to_thread.run_sync(_open, path, migrations, ballast)
+        return cls(connection, path, ballast, damage)
 
     async def transact(self, work: Callable[[sqlite3.Connection], T]) -> T:
         """Run `work` in one transaction: all of it is stored, or nothing.
@@ -114,14 +117,16 @@ def _is_full(exc: sqlite3.Error, folder: Path) -> bool:
     return _code(exc) in _WANTS_ROOM and found.f_bavail * found.f_frsize < SMALLEST
 
 
-def _open(path: Path, migrations: Sequence[str], ballast: Ballast) -> sqlite3.Connection:
+def _open(path: Path, migrations: Sequence[str], ballast: Ballast) -> tuple[sqlite3.Connection, str | None]:
+    """Return the connection, and what to say of a damaged file."""
+    damage = None
     try:
         folders.make_private(path.parent)
         try:
             connection = _connect(path, migrations)
         except sqlite3.Error as exc:
             if _code(exc) in _DAMAGED:
-                _move_aside(path, exc)
+                damage = _move_aside(path, exc)
             elif _code(exc) not in _WANTS_ROOM or not ballast.drop():
                 raise
             connection = _connect(path, migrations)
@@ -130,7 +135,7 @@ def _open(path: Path, migrations: Sequence[str], ballast: Ballast) -> sqlite3.Co
     except OSError as exc:
         raise disk.refused(f"{path.name} cannot be opened", exc) from exc
     ballast.restore()
-    return connection
+    return connection, damage
 
 
 def _connect(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
@@ -153,8 +158,8 @@ def _check(connection: sqlite3.Connection) -> None:
         raise damage
 
 
-def _move_aside(path: Path, why: sqlite3.Error) -> None:
-    """Rename the database's files; an earlier damaged one is replaced, so that they never pile up."""
+def _move_aside(path: Path, why: sqlite3.Error) -> str:
+    """Rename the database's files, and say so; an earlier damaged one is replaced, so that they never pile up."""
     aside = f"{path.name}.damaged"
     for suffix in _FILES:
         part, moved = path.with_name(path.name + suffix), path.with_name(aside + suffix)
@@ -162,7 +167,9 @@ def _move_aside(path: Path, why: sqlite3.Error) -> None:
             part.replace(moved)
         else:
             moved.unlink(missing_ok=True)
-    log.error("%s is damaged (%s): it is now %s, and a new one is made", path.name, why, aside)
+    said = f"{path.name} is damaged ({why}): it is now {aside}, and a new one is made"
+    log.error("%s", said)
+    return said
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:

@@ -23,6 +23,7 @@ from rbee.hive.library import Library
 from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits
 from rbee.hive.workers import LocalMachine
+from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings, Timeouts
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ROLE: Final = "rbee-hive"
 HELP: Final = """\
 Run the hive of this machine in the foreground: it owns the models and workers here.
 
@@ -64,13 +66,16 @@ async def _serve(
     settings: Settings, options: argparse.Namespace, announcer: Announcer, notifier: Notifier, stopping: Stopping
 ) -> None:
     place = Place(settings.state_dir, "hive")
-    logs.to_file("rbee-hive", settings.logs_dir / "hive.log", settings.logs.max_bytes)
+    logs.to_file(ROLE, settings.logs_dir / "hive.log", settings.logs.max_bytes)
     # First, because whether a token may be made depends on an address that can be listened on.
     listener = serve.bind(
         settings.hive.host, settings.hive.port, setting="--port, `port` under [hive], or RBEE_HIVE_PORT"
     )
     token = _token(settings, started_by=options.started_by)
     store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
+    if store.damage is not None:
+        human = f"{store.damage} from the files on the disk"
+        announcer.tell(Narration(actor=ROLE, action="rebuild", target="models.db", human=human))
     known = reconcile.compare(await store.transact(state.last_known_workers), process.is_running)
     url = serve.base_url(listener)
     catalogue = Catalogue(settings.paths.models, store.transact)

@@ -22,6 +22,7 @@ from rbee.queen.local_hive import LocalHive
 from rbee.queen.nodes import Nodes
 from rbee.queen.registry import MIGRATIONS, Registry
 from rbee.queen.tasks import Tasks
+from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+ROLE: Final = "queen-rbee"
 HELP: Final = """\
 Run the queen in the foreground: it decides which machine and worker serve a request.
 
@@ -64,13 +66,17 @@ async def _serve(
 ) -> None:
     place = Place(settings.state_dir, "queen")
     level = logging.DEBUG if options.debug else logging.INFO
-    logs.to_file("queen-rbee", settings.logs_dir / "queen.log", settings.logs.max_bytes, level)
+    logs.to_file(ROLE, settings.logs_dir / "queen.log", settings.logs.max_bytes, level)
     token = tokens.load_or_create(settings.token_file)
     listener = serve.bind(
         settings.queen.host, settings.queen.port, setting="--port, `port` under [queen], or RBEE_QUEEN_PORT"
     )
     url = serve.base_url(listener)
-    registry = Registry(await Store.open(settings.state_dir / "beehives.db", MIGRATIONS))
+    store = await Store.open(settings.state_dir / "beehives.db", MIGRATIONS)
+    if store.damage is not None:
+        human = f"{store.damage}; `rbee setup add-node` makes machines known again"
+        announcer.tell(Narration(actor=ROLE, action="rebuild", target="beehives.db", human=human))
+    registry = Registry(store)
     hive = LocalHive(settings, token, options.config, Hives(settings, token, registry), ephemeral=options.ephemeral)
     nodes = Nodes(settings, token, registry, hive)
     async with trio.open_nursery() as nursery:

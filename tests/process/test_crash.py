@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import shlex
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -118,6 +119,26 @@ def test_down_ends_the_workers_of_a_hive_that_was_killed(swarm: Swarm, has_queen
         assert killed in down.stderr
     assert swarm.processes() == []
     assert swarm.run("down").stderr == "No queen is running.\n"
+
+
+def test_registries_that_are_damaged_are_told_of(swarm: Swarm) -> None:
+    swarm.home.mkdir(parents=True, exist_ok=True)
+    for name in ("beehives.db", "models.db"):
+        (swarm.home / name).write_bytes(b"spoilt" * 1000)
+    infer = swarm.run("infer", "--prompt", "Once", "--max-tokens", "1")
+    assert infer.returncode == 0, infer.stderr
+    for name in ("beehives.db", "models.db"):
+        assert f"{name} is damaged (file is not a database): it is now {name}.damaged" in infer.stderr
+
+
+def test_a_queen_whose_folder_was_deleted_is_named(swarm: Swarm) -> None:
+    swarm.start_queen()
+    queen = swarm.find("queen")
+    assert queen is not None
+    shutil.rmtree(swarm.home)
+    assert f"If that folder was deleted, `kill {queen.pid}` ends the queen" in swarm.run("down").stderr
+    assert process.send_signal(queen, signal.SIGTERM)
+    wait_until(lambda: not process.is_running(queen), "it is gone", 5)
 
 
 def test_the_hive_of_a_user_is_not_started_anew_to_end_its_workers(swarm: Swarm) -> None:

@@ -116,6 +116,7 @@ async def test_a_damaged_file_is_moved_aside_and_made_anew(
     await store.transact(add(2))
     await store.close()
     (said,) = caplog.messages
+    assert store.damage == said
     assert said.startswith("test.db is damaged (")
     assert "test.db.damaged" in said
     assert (tmp_path / "test.db.damaged").read_bytes() == content
