@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 
 STDERR: Final = 2
 LAST_RESORT_SECONDS: Final = 5.0
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 class Stopping:
@@ -48,9 +49,24 @@ class Stopping:
             self.asked.set()
 
 
-async def _watch_signals(stopping: Stopping, task_status: trio.TaskStatus[None]) -> None:
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+def _hold_signals() -> list[int]:
+    """Note each signal while nobody receives them, in the list returned: before trio does, and in the last moments.
+
+    trio puts back the handlers that were there before. The system's own would end a daemon that ends already, with
+    another exit code, and before it has said what it has to say.
+    """
+    held: list[int] = []
+    for number in SIGNALS:
+        signal.signal(number, lambda received, _: held.append(received))
+    return held
+
+
+async def _watch_signals(stopping: Stopping, held: list[int], task_status: trio.TaskStatus[None]) -> None:
+    with trio.open_signal_receiver(*SIGNALS) as received:
         task_status.started()
+        for number in held:
+            log.info("got %s", signal.Signals(number).name)
+            stopping.wish()
         async for number in received:
             log.info("got %s", signal.Signals(number).name)
             stopping.wish()
@@ -78,11 +94,12 @@ def run(
     in native code leaves on stderr what Python was doing.
     """
     faulthandler.enable(STDERR, all_threads=False)
+    held = _hold_signals()
 
     async def main() -> None:
         stopping = Stopping()
         async with trio.open_nursery() as nursery:
-            await nursery.start(_watch_signals, stopping)
+            await nursery.start(_watch_signals, stopping, held)
             if ephemeral:
                 nursery.start_soon(_watch_parent, stopping)
             await daemon(stopping)
@@ -103,6 +120,8 @@ def run(
             os.write(STDERR, said.encode("utf-8", "replace"))
         return error.exit_code
     finally:
+        for number in SIGNALS:
+            signal.signal(number, signal.SIG_IGN)  # the interpreter takes other handlers away while it ends
         _exit_anyway()
     return 0
 

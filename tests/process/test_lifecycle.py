@@ -37,6 +37,21 @@ sys.exit(code)
 WAIT = (
     "await stopping.asked.wait(); print('asked', flush=True); await stopping.urgent.wait(); print('urgent', flush=True)"
 )
+LAST_MOMENTS = {
+    # The task that receives them has ended, and trio has put back the handlers that were there before.
+    "as trio stops to listen": "await stopping.asked.wait()\n"
+    "    class Late:\n"
+    "        def task_exited(self, task):\n"
+    "            if '_watch_signals' in task.name: os.kill(os.getpid(), {number})\n"
+    "    trio.lowlevel.add_instrument(Late())",
+    "as the interpreter ends": "import atexit; atexit.register(os.kill, os.getpid(), {number})\n"
+    "    await stopping.asked.wait()",
+    "as it is taken apart": "class Late:\n"
+    "        def __init__(self): self.kill, self.pid = os.kill, os.getpid()\n"
+    "        def __del__(self): self.kill(self.pid, {number})\n"
+    "    sys.late = Late()\n"
+    "    await stopping.asked.wait()",
+}
 WAIT_ONCE = "await stopping.asked.wait(); print('asked', flush=True)"
 
 
@@ -70,6 +85,17 @@ def run() -> Iterator[Callable[..., subprocess.Popen[str]]]:
 def line(child: subprocess.Popen[str]) -> str:
     assert child.stdout is not None
     return child.stdout.readline().rstrip()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("moment", ["as trio stops to listen", "as the interpreter ends", "as it is taken apart"])
+def test_a_signal_in_the_last_moments_changes_nothing(
+    run: Callable[..., subprocess.Popen[str]], moment: str, number: signal.Signals
+) -> None:
+    child = run(LAST_MOMENTS[moment].format(number=int(number)))
+    child.terminate()
+    assert rest(child) == ("ended 0\n", "")
+    assert child.returncode == 0
 
 
 def test_a_daemon_that_returns_exits_with_0(run: Callable[..., subprocess.Popen[str]]) -> None:
