@@ -181,7 +181,10 @@ class AllSlotsBusyError(RbeeError):
 
 
 class DrainingError(RbeeError):
-    """The daemon is shutting down and takes no new work."""
+    """The daemon is shutting down and takes no new work.
+
+    A worker that alone was told to end stands in `details["worker_id"]`: then its hive and the queen go on.
+    """
 
     code = "SHUTTING_DOWN"
     status = 503

@@ -225,13 +225,15 @@ class Pool:
         forget = Forget(worker, reason)
         if worker.url is not None:
             return [forget]
-        failure = worker.error or self._unready(ending.how)
+        failure = worker.error or self._unready(worker, ending.how)
         failure.details |= {"log": ending.log, "last_lines": list(ending.last_lines)}
         return [Answer(worker, failure), forget]
 
-    def _unready(self, how: str) -> RbeeError:
+    def _unready(self, worker: Worker, how: str) -> RbeeError:
         if self.stopping:
             return DrainingError("the hive is shutting down, and the worker was not ready yet")
+        if worker.phase == "ending":
+            return DrainingError("the worker was told to end before it was ready", worker_id=worker.id)
         return SpawnFailedError(f"the worker ended before it was ready: {how}")
 
     def end(self, worker_id: str, now: float) -> list[Effect]:

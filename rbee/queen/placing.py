@@ -175,11 +175,13 @@ class Placing:
         now = trio.current_time()
         if is_lost and order.successor_by is None:
             order.successor_by = now + LOST_SECONDS
-        if isinstance(error, DrainingError) and order.successor_by is None:
+        # A worker that alone was told to end leaves no successor: who asked for it may ask anew.
+        is_ending = isinstance(error, DrainingError) and "worker_id" not in error.details
+        if is_ending and order.successor_by is None:
             order.successor_by = now + SUCCESSION_SECONDS
             human = "The hive is shutting down; the next one takes the request once it has ended"
             order.tell(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
-        is_between = isinstance(error, DrainingError | ConnectionTimeoutError)
+        is_between = is_ending or isinstance(error, ConnectionTimeoutError)
         if is_between and order.successor_by is not None and now < order.successor_by:
             self._put_back(order)
         else:

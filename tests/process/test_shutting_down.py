@@ -88,3 +88,35 @@ def test_who_waits_for_a_worker_that_starts_when_its_hive_ends_is_taken_by_the_n
     assert client.said == "SHUTTING_DOWN: the queen is shutting down"
     wait_until(lambda: not process.is_running(queen), "it has ended")
     swarm.end()
+
+
+def end_the_one_that_starts(swarm: Swarm) -> str:
+    """End by its id the worker that somebody waits for; returns that."""
+    wait_until(swarm.listed, "a worker starts")
+    (row,) = swarm.listed() or ()
+    assert swarm.run("workers", "shutdown", "--id", row["id"]).returncode == 0
+    return str(row["id"])
+
+
+def test_who_waits_for_a_worker_that_is_ended_by_id_before_it_is_ready_is_told(
+    swarm_of: Callable[[str], Swarm],
+) -> None:
+    swarm = swarm_of("silent")
+    client = swarm.relay(BUNDLED, 3)
+    end_the_one_that_starts(swarm)
+    assert client.ended.wait(PATIENCE)
+    assert client.said == "SHUTTING_DOWN: the worker was told to end before it was ready"
+    swarm.end()
+
+
+def test_a_keeper_whose_worker_is_ended_by_id_before_it_is_ready_asks_anew(swarm_of: Callable[[str], Swarm]) -> None:
+    """At once: it does not wait for the end of a queen that goes on."""
+    swarm = swarm_of("silent")
+    keeper = swarm.ask(BUNDLED, 3)
+    ended = end_the_one_that_starts(swarm)
+    wait_until(lambda: any(row["id"] != ended for row in swarm.listed() or ()), "another one starts")
+    assert not keeper.ended.is_set()
+    keeper.process.send_signal(signal.SIGINT)
+    assert keeper.ended.wait(PATIENCE)
+    assert keeper.process.returncode == 130
+    swarm.end()

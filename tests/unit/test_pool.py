@@ -332,7 +332,8 @@ def test_a_start_that_was_given_up_is_answered() -> None:
     assert pool.end("w", 1) == [Terminate(worker)]
     answer = pool.exited("w", Ending("SIGTERM"))[0]
     assert isinstance(answer, Answer)
-    assert isinstance(answer.error, SpawnFailedError)
+    assert isinstance(answer.error, DrainingError)
+    assert answer.error.details["worker_id"] == "w"
 
 
 def test_a_start_given_up_before_there_was_a_process_ends_it_when_there_is() -> None:

@@ -57,10 +57,11 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
                 if result is None:
                     raise
                 return result._replace(failure=exc)
-            except DrainingError:
+            except DrainingError as exc:
                 # The worker was told to end, or the queen: it was another command's, which is over. Nothing was
                 # generated yet, so another one may do it.
-                if is_last or not (is_placed or await session.wait_until_gone(settings, terminal)):
+                of_worker = is_placed or "worker_id" in exc.details
+                if is_last or not (of_worker or await session.wait_until_gone(settings, terminal)):
                     raise
             else:
                 return result
