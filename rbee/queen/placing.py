@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from rbee.adapters.logs import correlation
-from rbee.errors import AllSlotsBusyError, CancelledError, ConnectionTimeoutError, DrainingError, RbeeError
+from rbee.errors import (
+    AllSlotsBusyError,
+    AlreadyRunningError,
+    CancelledError,
+    ConnectionTimeoutError,
+    DrainingError,
+    RbeeError,
+)
 from rbee.queen import asking, placement
-from rbee.queen.orders import GivenUp, Order, Placed, Started, Visit
+from rbee.queen.orders import PAUSES, GivenUp, Order, Placed, Started, Visit
 from rbee.queen.starting import Starting
 from rbee.queen.waiting import Queue
 from rbee.wire.common import Narration
@@ -22,7 +30,7 @@ if TYPE_CHECKING:
 
     from rbee.queen.hive_view import HiveView
     from rbee.queen.link import HiveLink
-    from rbee.queen.orders import Message
+    from rbee.queen.orders import Message, Tell
     from rbee.queen.placement import Wanted
     from rbee.queen.sources import Find
     from rbee.wire.hive import HiveEvent, SpawnReply, WorkerRow
@@ -134,8 +142,7 @@ class Placing:
             return
         correlation.set(order.correlation_id)  # what is asked and logged for this order, by the tasks it starts too
         try:
-            url = await self._hive.ensure(order.tell)
-            self._view.look()
+            url = await self._ensure(order.tell)
         except RbeeError as exc:
             self._refuse(order, exc)
             return
@@ -158,11 +165,32 @@ class Placing:
         else:
             self._settle_at(order, found)
 
+    async def _ensure(self, tell: Tell) -> str:
+        """Return the URL of the hive, started if need be.
+
+        One that starts already has not said yet where it is: a queen that was killed meanwhile had started it, or a
+        user. It is waited for.
+        """
+        patient_until = trio.current_time() + SUCCESSION_SECONDS
+        for pause in chain(PAUSES[1:], repeat(PAUSES[-1])):
+            try:
+                url = await self._hive.ensure(tell)
+            except AlreadyRunningError:
+                if trio.current_time() >= patient_until:
+                    raise
+            else:
+                self._view.look()
+                return url
+            if pause == PAUSES[1]:
+                human = "A hive starts or ends there already; waiting for it"
+                tell(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
+            await trio.sleep(pause)
+        raise AssertionError
+
     async def _welcome(self, visit: Visit) -> None:
         correlation.set(visit.correlation_id)
         try:
-            visit.settle(await self._hive.ensure(visit.tell))
-            self._view.look()
+            visit.settle(await self._ensure(visit.tell))
         except RbeeError as exc:
             exc.details.setdefault("node", self.name)
             visit.settle(exc)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rbee.adapters import process
+from rbee.adapters.instance import Place
 from tests.models import make
 from tests.process.swarm import PATIENCE, Swarm, free_port, processes_of, stored_workers, wait_until
 
@@ -85,6 +86,19 @@ def test_a_queen_that_was_never_asked_ends_the_hive_of_a_killed_one_too(swarm: S
     assert swarm.run("up").returncode == 0
     assert swarm.run("down").returncode == 0
     wait_until(lambda: not swarm.processes(), "nothing is left", 5)
+
+
+def test_a_request_waits_for_a_hive_that_has_the_place_and_does_not_answer_yet(swarm: Swarm) -> None:
+    """As one that a killed queen had started a moment before."""
+    swarm.start_queen()
+    starting = Place(swarm.home, "hive")
+    keeper = swarm.ask(BUNDLED, 3)
+    wait_until(lambda: "A hive starts or ends there already" in keeper.errors, "the hive is waited for")
+    assert not keeper.ended.is_set()
+    os.close(starting._descriptor)
+    assert keeper.ended.wait(PATIENCE)
+    assert keeper.outcome == "complete"
+    swarm.end()
 
 
 def test_down_ends_the_hive_of_a_killed_queen_without_another_queen(swarm: Swarm) -> None:

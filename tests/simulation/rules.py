@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
+from rbee.errors import AlreadyRunningError
 from tests.simulation.worker import Worker
 from tests.simulation.world import Violation
 
@@ -61,6 +62,8 @@ class Rules(trio.abc.Instrument):
         if request_id in self._ended:
             raise Violation(f"{request_id} ends twice: {self._ended[request_id][1]}, then {outcome}")
         self._ended[request_id] = (trio.current_time(), outcome)
+        if outcome == AlreadyRunningError.code:
+            raise Violation(f"{request_id} is told of a hive that starts or ends, instead of being served by it")
 
     def generated(self, request_id: str, worker_id: str) -> None:
         """A worker has a token for a request."""

@@ -21,6 +21,7 @@ KEPT: Final[dict[int, str]] = {
     1559: "the same, by several requests at once",
     1669: "the same, beside a hive that is killed",
     2556: "slots of workers that came and went between two events stayed promised for ever",
+    4706: "a request was told of a hive that starts already: the queen that started it had been killed",
 }
 """Seeds that found something, and what."""
 

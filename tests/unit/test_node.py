@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.errors import ConnectionTimeoutError, DrainingError
+from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, DrainingError
 from rbee.queen.node import Node
 from rbee.queen.placement import Wanted
 from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList
@@ -98,6 +98,56 @@ async def test_a_request_that_meets_a_hive_which_ends_is_taken_by_the_next(
     assert placed.worker_id == "w"
     assert seconds <= trio.current_time() < seconds + 5
     assert told == words
+
+
+class StartsAlready(Ends):
+    """A hive that somebody else has started, and that has not said yet where it is."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__(0)
+        self.ready_at = trio.current_time() + seconds
+        self.tries = 0
+
+    async def ensure(self, tell: object) -> str:
+        self.tries += 1
+        if trio.current_time() < self.ready_at:
+            raise AlreadyRunningError("a hive runs already")
+        return await super().ensure(tell)
+
+    async def workers(self) -> WorkerList:
+        await trio.lowlevel.checkpoint()
+        return WorkerList(workers=[])
+
+    async def spawn(self, request: object, tell: object) -> SpawnReply:
+        await trio.lowlevel.checkpoint()
+        return SpawnReply(worker_id="w", url="http://127.0.0.1:8001", state="loading", api_key="k")
+
+
+async def test_a_hive_that_somebody_else_starts_is_waited_for(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    hive = StartsAlready(20)
+    node = Node("local", cast("HiveLink", hive))
+    nursery.start_soon(node.run)
+    told: list[str] = []
+    assert (await node.place(Wanted("a", None, None), lambda narration: told.append(narration.human))).worker_id == "w"
+    assert 20 <= trio.current_time() <= 21
+    assert told == ["A hive starts or ends there already; waiting for it"]
+    assert hive.tries < 30  # each is a process
+    hive.ready_at = trio.current_time() + 20
+    async with node.visit(lambda _: None) as found:
+        assert found is hive
+    assert 40 <= trio.current_time() <= 42
+
+
+async def test_a_hive_that_never_says_where_it_is_is_not_waited_for_for_ever(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    node = Node("local", cast("HiveLink", StartsAlready(1000)))
+    nursery.start_soon(node.run)
+    with pytest.raises(AlreadyRunningError):
+        await node.place(Wanted("a", None, None), lambda _: None)
+    assert 60 <= trio.current_time() < 62
 
 
 class Tells:
