@@ -68,6 +68,10 @@ class Catalogue:
             )
         return row
 
+    async def has(self, row: ModelRow) -> bool:
+        """Whether a model is still in the catalogue; whatever was to be done before this was asked has been done."""
+        return await self._transact(partial(_by_id, model_id=row.id)) is not None
+
     async def all(self) -> list[ModelRow]:
         """Return all models, by id."""
         rows: list[ModelRow] = await self._transact(_all)

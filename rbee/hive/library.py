@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,7 +21,7 @@ from rbee.wire.copying import OfferedFile, OfferedModel, Offers
 from rbee.wire.models import ModelDetails
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from rbee.adapters.config import Settings
     from rbee.hive.catalogue import Catalogue
@@ -53,16 +53,26 @@ class Library:
         self._limiter = trio.CapacityLimiter(8)
         self._planned: Counter[str] = Counter()
 
-    async def provide(self, ref: ModelRef, tell: Tell, sources: Sequence[Source]) -> Located:
-        """Return a model's file; one of the hub is fetched where it is not here, and told about meanwhile.
+    @asynccontextmanager
+    async def provided(self, ref: ModelRef, tell: Tell, sources: Sequence[Source]) -> AsyncIterator[Located]:
+        """Give a model's file; within the block a worker is about to use it, and it is not removed.
 
-        `sources` are the nodes that may have it. Raises ModelNotFoundError, or why it could not be fetched.
+        One of the hub is fetched where it is not here, and told about meanwhile; `sources` are the nodes that may have
+        it. Raises ModelNotFoundError, or why it could not be fetched.
         """
         if ref.provider != "hf":
-            return await trio.to_thread.run_sync(_measured, models.locate(ref))
-        row = await self.obtain(ref, tell, sources)
-        await self.catalogue.used(row)
-        return Located(Path(row.local_path), row.size_bytes)
+            located = await trio.to_thread.run_sync(_measured, models.locate(ref))
+            with self._kept(str(located.path)):
+                yield located
+            return
+        while True:
+            row = await self.obtain(ref, tell, sources)
+            with self._kept(row.local_path):
+                # Its row tells: whoever removes it looks whether it is kept, and at once has its row deleted.
+                if await self.catalogue.has(row):
+                    await self.catalogue.used(row)
+                    yield Located(Path(row.local_path), row.size_bytes)
+                    return
 
     async def obtain(self, ref: ModelRef, tell: Tell, sources: Sequence[Source]) -> ModelRow:
         """Return a model of the hub, fetched where it is not here; what it comes to is told meanwhile."""
@@ -100,14 +110,12 @@ class Library:
                 log.warning("the hash of %s is not known: %s", file.path.name, exc)
 
     @contextmanager
-    def planned(self, located: Located) -> Iterator[None]:
-        """Within the block, the file is about to be used by a worker: it is not removed."""
-        key = str(located.path)
-        self._planned[key] += 1
+    def _kept(self, path: str) -> Iterator[None]:
+        self._planned[path] += 1
         try:
             yield
         finally:
-            self._planned[key] -= 1
+            self._planned[path] -= 1
 
     async def show(self, text: str) -> ModelDetails:
         """Describe a model that is here, by its reference or its id. Raises ModelNotFoundError; fetches nothing."""

@@ -35,8 +35,7 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, tell
     ref = model_ref.parse(request.reference())
     backends = await trio.to_thread.run_sync(host.backends)
     placement = preflight.choose_device(backends, request.backend, request.device)
-    located = await library.provide(ref, tell, request.sources)
-    with library.planned(located):
+    async with library.provided(ref, tell, request.sources) as located:
         header = await models.read_header(located.path)
     slots = request.slots or settings.worker.slots
     context = request.context or settings.worker.context or _default_context(header)
