@@ -48,6 +48,7 @@ class Fault:
     no_range: bool = False
     rate: float | None = None
     status: int | None = None
+    retry_after: str | None = None
 
 
 @dataclass
@@ -203,9 +204,11 @@ class _Answer(BaseHTTPRequestHandler):
             repository, _, rest = path[1:].partition("/resolve/")
             self._resolve(repository, rest.partition("/")[2])
 
-    def _refuse(self, status: int, code: str) -> None:
+    def _refuse(self, status: int, code: str, *, retry_after: str | None = None) -> None:
         body = json.dumps({"error": code}).encode()
         self.send_response(status)
+        if retry_after is not None:
+            self.send_header("Retry-After", retry_after)
         if code:
             self.send_header("X-Error-Code", code)
         self.send_header("Content-Length", str(len(body)))
@@ -263,7 +266,7 @@ class _Answer(BaseHTTPRequestHandler):
     def _send(self, file: _File) -> None:
         fault = self.server.hub.next_fault()
         if fault.status is not None:
-            self._refuse(fault.status, "")
+            self._refuse(fault.status, "", retry_after=fault.retry_after)
             return
         start = 0
         asked = self.headers.get("Range", "")

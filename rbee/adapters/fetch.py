@@ -139,9 +139,10 @@ class Fetch:
                     raise _given_up() from exc
                 if delay is None:
                     raise self._failed(part, attempt, exc) from exc
+                pause = max(delay, exc.after)
                 self._tell(Step(part.size))
-                self._tell(Retry(attempt + 1, attempts, delay, str(exc)))
-                if self._stopped.wait(delay):
+                self._tell(Retry(attempt + 1, attempts, pause, str(exc)))
+                if self._stopped.wait(pause):
                     raise _given_up() from exc
             else:
                 return

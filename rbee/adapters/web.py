@@ -7,6 +7,7 @@ of its own beside `adapters.http` for that reason: one that blocks can be left h
 from __future__ import annotations
 
 import ipaddress
+import re
 import socket
 import ssl
 import threading
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_REDIRECTS: Final = 5
+LONGEST_PAUSE: Final = 60
+"""Seconds that a site may have us wait."""
 PIECE: Final = 1024 * 1024
 LARGE: Final = 4 * PIECE
 MAX_ANSWER: Final = 64 * 1024 * 1024
@@ -34,7 +37,14 @@ _REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
 class BrokenError(Exception):
-    """An attempt failed in a way that another one may mend; the message says how, in words."""
+    """An attempt failed in a way that another one may mend; the message says how, in words.
+
+    `after` is how many seconds the site wants to be left alone.
+    """
+
+    def __init__(self, message: str, *, after: float = 0) -> None:
+        super().__init__(message)
+        self.after = after
 
 
 class Web:
@@ -229,7 +239,7 @@ class Web:
             return
         if status == 429 or status >= 500 or not self._is_home(place):
             # Where the site redirects to, an address holds for minutes; the next attempt gets a new one.
-            raise BrokenError(f"{host} answered HTTP {status}")
+            raise BrokenError(f"{host} answered HTTP {status}", after=_pause(response))
         if self._is_near:
             raise DownloadFailedError(f"{host} answered HTTP {status}", status=status)
         if status in (401, 403):
@@ -271,6 +281,12 @@ def _join(url: str, location: str) -> str:
         return urljoin(url, location)
     except ValueError:
         return ""  # which is refused as no address
+
+
+def _pause(response: httpx.Response) -> int:
+    """Return how many seconds a site that has too much to do asks for (RFC 9110, section 10.2.3), within reason."""
+    said = response.headers.get("Retry-After", "")
+    return min(int(said), LONGEST_PAUSE) if re.fullmatch(r"[0-9]{1,9}", said) else 0
 
 
 def _is_private(host: str) -> bool:

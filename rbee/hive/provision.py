@@ -140,8 +140,9 @@ class Provision:
                         attempts=attempt,
                         reason=str(exc),
                     ) from exc
-                self._telling.pass_on(fetch.Retry(attempt + 1, len(delays) + 1, delay, str(exc)))
-                self._stopped.wait(delay)
+                pause = max(delay, exc.after)
+                self._telling.pass_on(fetch.Retry(attempt + 1, len(delays) + 1, pause, str(exc)))
+                self._stopped.wait(pause)
                 self._check()
             else:
                 return self._bring(site.choice, site)

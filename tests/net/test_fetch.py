@@ -152,6 +152,35 @@ def test_what_another_attempt_mends(fault: Fault, hub: Hub, tmp_path: Path, cont
     assert len(attempt.retries) == 1
 
 
+@pytest.mark.parametrize(
+    ("said", "pause"), [("1", 1), ("0", 0.01), ("soon", 0.01), ("-5", 0.01), ("Wed, 21 Oct 2026 07:28:00 GMT", 0.01)]
+)
+def test_a_site_that_asks_for_a_pause_is_given_it(
+    said: str, pause: float, hub: Hub, tmp_path: Path, content: bytes
+) -> None:
+    hub.then(Fault(status=429, retry_after=said))
+    attempt = Try(hub, tmp_path)
+    assert attempt.run() == content
+    assert [retry.delay for retry in attempt.retries] == [pause]
+    refused, again = (asked.at for asked in hub.asked if asked.host == "cdn")
+    assert again - refused >= pause
+
+
+def test_a_pause_is_given_within_reason(hub: Hub, tmp_path: Path) -> None:
+    hub.fault = Fault(status=503, retry_after="999999999")
+    attempt = Try(hub, tmp_path)
+
+    def tell(event: Step | Retry) -> None:
+        attempt.told.append(event)
+        if isinstance(event, Retry):
+            fetch.stop()
+
+    fetch = Fetch(attempt.web, attempt.resource, attempt.to, DELAYS, tell)
+    with pytest.raises(DownloadFailedError, match="given up"), attempt.web:
+        fetch.run()
+    assert [retry.delay for retry in attempt.retries] == [60]
+
+
 def test_a_wrong_hash_is_fetched_once_more(hub: Hub, tmp_path: Path, content: bytes) -> None:
     hub.then(Fault(wrong=True))
     attempt = Try(hub, tmp_path)
