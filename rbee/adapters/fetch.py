@@ -54,6 +54,23 @@ class Retry(NamedTuple):
     reason: str
 
 
+class _File(NamedTuple):
+    """Tells a file from others that have its name before or after it."""
+
+    device: int
+    inode: int
+    changed: int
+    size: int
+
+
+def _which(path: Path) -> _File | None:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return _File(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
+
+
 class Fetch:
     """One file on its way; `run` blocks, and `stop` ends it from another thread.
 
@@ -79,6 +96,7 @@ class Fetch:
         self._tries = tries
         self._told_at = 0.0
         self._stopped = threading.Event()
+        self._before = _which(to)
 
     def stop(self) -> None:
         """End it soon, with what is there kept; nothing more is told."""
@@ -101,11 +119,9 @@ class Fetch:
             raise self._refused(exc) from exc
 
     def _is_there(self) -> bool:
-        """Whether someone else, whom we waited for, has put the file in its place."""
-        try:
-            return self._to.stat().st_size == self._resource.size
-        except FileNotFoundError:
-            return False
+        """Whether someone else, whom we waited for, has put the file in its place, or instead of another one."""
+        now = _which(self._to)
+        return now is not None and now != self._before and now.size == self._resource.size
 
     def _fetch(self, part: Part) -> str:
         wanted = self._resource.sha256

@@ -175,7 +175,14 @@ class Library:
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(tell, event)
 
-        job = Provision(ref, self._settings, tell_here, sources, self._token)
+        known = {
+            file.name: file.sha256
+            for row, files in await self.catalogue.of_repository(ref.reference)
+            if self.catalogue.owns(row)
+            for file in files
+            if file.sha256 is not None
+        }
+        job = Provision(ref, self._settings, tell_here, sources, self._token, known)
         try:
             provided = await trio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._limiter)
         finally:

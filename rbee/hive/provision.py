@@ -20,7 +20,7 @@ from rbee.wire.copying import CONTENT
 from rbee.wire.hub import Repository
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from rbee.adapters.config import Settings
@@ -60,11 +60,17 @@ class Provision:
     """One model on its way; `run` blocks, and `stop` ends it from another thread.
 
     `tell` is called in the thread that runs. `sources` are the nodes that may have it, the best first; the keys of
-    files come from the swarm's `token`.
+    files come from the swarm's `token`. `known` gives the hashes of the repository's files that are on the disk.
     """
 
     def __init__(
-        self, ref: ModelRef, settings: Settings, tell: Callable[[Told], None], sources: Sequence[Source], token: str
+        self,
+        ref: ModelRef,
+        settings: Settings,
+        tell: Callable[[Told], None],
+        sources: Sequence[Source],
+        token: str,
+        known: Mapping[str, str] | None = None,
     ) -> None:
         self._ref = ref
         self._settings = settings
@@ -72,6 +78,7 @@ class Provision:
         self._telling = Telling(str(ref), tell)
         self._sources = list(sources)
         self._token = token
+        self._known = known or {}
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._web: Web | None = None
@@ -164,7 +171,7 @@ class Provision:
             self._telling.say("cache", f"{self._ref} is in the Hugging Face cache of this node")
             return Provided(self._ref, kept[0], choice.variant, choice.files)
         folder = catalogue.folder_of(self._models_dir, self._ref.reference)
-        missing = [file for file in choice.files if not _is_there(folder / file.name, file)]
+        missing = [file for file in choice.files if not self._is_there(folder / file.name, file)]
         self._telling.total = choice.size
         self._telling.done_before = choice.size - sum(file.size for file in missing)
         self._check_disk(folder, missing)
@@ -237,6 +244,11 @@ class Provision:
         if needed > available:
             raise fetch.too_little(needed, available, str(self._ref))
 
+    def _is_there(self, path: Path, file: HubFile) -> bool:
+        """Whether a file is on the disk; it got its name only once it was verified, maybe as an older one."""
+        known = self._known.get(file.name)
+        return _length(path) == file.size and path.is_file() and (None in (known, file.sha256) or known == file.sha256)
+
     def _check(self) -> None:
         if self._stopped.is_set():
             raise DownloadFailedError("the download was given up")
@@ -244,11 +256,6 @@ class Provision:
 
 def _part(path: Path) -> Path:
     return path.with_name(f"{path.name}.part")
-
-
-def _is_there(path: Path, file: HubFile) -> bool:
-    """Whether a file is on the disk; it got its name only once it was verified."""
-    return _length(path) == file.size and path.is_file()
 
 
 def _length(path: Path) -> int:

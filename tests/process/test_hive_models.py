@@ -311,13 +311,14 @@ def test_of_a_split_model_only_the_file_that_was_removed_is_fetched_again(
     assert hub.sent - sent == parts[1].stat().st_size
 
 
+@pytest.mark.parametrize("more", [1000, 0])
 def test_a_file_that_the_hub_has_changed_is_another_one_in_the_catalogue_too(
-    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
+    more: int, start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
 ) -> None:
     with start().client() as client:
         pulled(client)
         changed = tmp_path / FILE
-        changed.write_bytes(model.read_bytes() + os.urandom(1000))
+        changed.write_bytes(model.read_bytes()[:-1000] + os.urandom(1000 + more))
         hub.add("bees/model", changed)
         row = pulled(client, f"{REF}/{FILE}")[-1][1]
         assert (row["size_bytes"], row["sha256"]) == (changed.stat().st_size, digest(changed))
