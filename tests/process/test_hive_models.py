@@ -135,26 +135,24 @@ def test_two_share_a_download_and_one_of_them_may_go(start: Callable[..., Daemon
     daemon = start()
     hub.fault = Fault(rate=4e6)
     ends: list[tuple[str, dict[str, Any]]] = []
+    joined = threading.Event()
     with daemon.client() as client, daemon.client() as other:
+
+        def stay() -> None:
+            with stream(other, "/v1/models/download") as answer:
+                for event in told(answer):
+                    ends.append(event)
+                    joined.set()
+
         with stream(client, "/v1/models/download") as first:
             events = told(first)
             next(event for _, event in events if event.get("stage") == "downloading")
-            stays = threading.Thread(target=lambda: ends.extend(pulled(other)[-1:]))
+            stays = threading.Thread(target=stay)
             stays.start()
-            while len(daemon_streams(daemon)) < 2:
-                time.sleep(0.01)
+            assert joined.wait(20), "it is told how the download stands as soon as it shares it"
         stays.join(20)
-        assert ends[0][0] == "model"
+        assert ends[-1][0] == "model"
         assert hub.sent == model.stat().st_size
-
-
-def daemon_streams(daemon: Daemon) -> list[Any]:
-    """Return the connections that the hive's clients hold."""
-    import psutil
-
-    port = int(daemon.url.rpartition(":")[2])
-    found = psutil.Process(daemon.process.pid).net_connections("tcp")
-    return [one for one in found if one.laddr.port == port and one.status == "ESTABLISHED"]
 
 
 def test_the_last_who_goes_ends_it_and_the_next_goes_on(
