@@ -108,12 +108,12 @@ class Web:
         """Return the body of a small answer. Raises BrokenError, or an error of the catalogue that no retry mends."""
         with self.get(url) as response:
             if response.status_code != 200:
-                raise BrokenError(f"{self._home.netloc} answered HTTP {response.status_code}")
+                raise BrokenError(f"{name_of(self._home)} answered HTTP {response.status_code}")
             body = bytearray()
             for part in self.parts(response):
                 body += part
                 if len(body) > MAX_ANSWER:
-                    raise DownloadFailedError(f"{self._home.netloc} answers more than any list of files is")
+                    raise DownloadFailedError(f"{name_of(self._home)} answers more than any list of files is")
             return bytes(body)
 
     @contextmanager
@@ -136,7 +136,7 @@ class Web:
             finally:
                 response.close()
                 self._forget()
-        raise DownloadFailedError(f"{self._home.netloc} redirects in circles")
+        raise DownloadFailedError(f"{name_of(self._home)} redirects in circles")
 
     def parts(self, response: httpx.Response) -> Iterator[bytes]:
         """Yield the body as it comes. Raises BrokenError when it breaks off."""
@@ -185,7 +185,7 @@ class Web:
             self._forget()
             raise self._broken(exc, place) from exc
         except (httpx.InvalidURL, UnicodeError) as exc:
-            raise DownloadFailedError(f"{self._home.netloc} leads to what is no web address") from exc
+            raise DownloadFailedError(f"{name_of(self._home)} leads to what is no web address") from exc
         except BaseException:
             self._forget()
             raise
@@ -210,7 +210,7 @@ class Web:
                 self._connected = None
 
     def _broken(self, exc: Exception, place: SplitResult) -> BrokenError:
-        return BrokenError("given up" if self._is_abandoned else _words(exc, place.netloc))
+        return BrokenError("given up" if self._is_abandoned else _words(exc, name_of(place)))
 
     def _is_home(self, place: SplitResult) -> bool:
         return (place.scheme, place.netloc) == (self._home.scheme, self._home.netloc)
@@ -223,18 +223,18 @@ class Web:
         if self._is_home(place):
             return
         if self._home.scheme == "https" and place.scheme != "https":
-            raise DownloadFailedError(f"{self._home.netloc} redirects to {place.hostname} without encryption")
+            raise DownloadFailedError(f"{name_of(self._home)} redirects to {place.hostname} without encryption")
         if not self._may_be_private and _is_private(place.hostname or ""):
             raise self._private(place)
 
     def _private(self, place: SplitResult) -> DownloadFailedError:
         return DownloadFailedError(
-            f"{self._home.netloc} redirects to {place.hostname}, which is in a private network",
+            f"{name_of(self._home)} redirects to {place.hostname}, which is in a private network",
             hint="where that is meant: `private_redirects = true` under [hub] in the configuration of the node",
         )
 
     def _heed(self, response: httpx.Response, place: SplitResult) -> None:
-        status, said, host = response.status_code, response.headers.get("X-Error-Code", ""), place.netloc
+        status, said, host = response.status_code, response.headers.get("X-Error-Code", ""), name_of(place)
         if status in (200, 206, 416):
             return
         if status == 429 or status >= 500 or not self._is_home(place):
@@ -249,7 +249,7 @@ class Web:
         raise DownloadFailedError(f"{host} answered HTTP {status}", status=status)
 
     def _denied(self, status: int, said: str) -> ModelAccessDeniedError:
-        host = self._home.netloc
+        host = name_of(self._home)
         if said == "GatedRepo":
             why = "it is gated: its terms must be accepted on its page first"
         elif self._token is not None:
@@ -262,6 +262,11 @@ class Web:
             "environment of its hive, or the file ~/.cache/huggingface/token",
             status=status,
         )
+
+
+def name_of(place: SplitResult) -> str:
+    """Return host and port, to be told: the user and password that an address may hold are nobody's business."""
+    return place.netloc.rpartition("@")[2]
 
 
 def _split(url: str) -> SplitResult:

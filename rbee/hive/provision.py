@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from rbee.adapters import fetch, host, hub, hub_cache, tokens
-from rbee.adapters.web import BrokenError, Web
+from rbee.adapters.web import BrokenError, Web, name_of
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 from rbee.hive import cached, catalogue, offered, telling, variant
 from rbee.hive.telling import Telling
@@ -53,7 +53,7 @@ class _Hub(NamedTuple):
     @property
     def name(self) -> str:
         """What it is called in what is told."""
-        return urlsplit(hub.endpoint()).netloc
+        return name_of(urlsplit(hub.endpoint()))
 
 
 class Provision:
@@ -161,7 +161,7 @@ class Provision:
         choice = variant.choose(self._ref, repository.files)
         if unknown := [file.name for file in choice.files if file.size <= 0]:
             # Else an empty file would be whole at once.
-            raise DownloadFailedError(f"{urlsplit(hub.endpoint()).netloc} does not say how large {unknown[0]} is")
+            raise DownloadFailedError(f"{name_of(urlsplit(hub.endpoint()))} does not say how large {unknown[0]} is")
         return _Hub(web, repository, choice)
 
     def _bring(self, choice: Choice, site: _Hub | None) -> Provided:

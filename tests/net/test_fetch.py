@@ -22,6 +22,7 @@ from rbee.errors import (
     InsufficientDiskError,
     ModelAccessDeniedError,
     ModelNotFoundError,
+    RbeeError,
     StorageError,
 )
 from tests.hub import REVISION, Fault, Hub
@@ -293,6 +294,29 @@ def test_the_token_goes_to_the_first_host_alone(hub: Hub, tmp_path: Path, conten
     assert by_host["hub"]["Authorization"] == "Bearer hf_secret"
     assert "Authorization" not in by_host["cdn"]
     assert "hf_secret" not in str(by_host["cdn"])
+
+
+def test_a_password_in_the_sites_address_is_told_nobody(hub: Hub, tmp_path: Path, content: bytes) -> None:
+    attempt = Try(hub, tmp_path)
+    home = hub.url.replace("//", "//bee:secret@")
+    attempt.web.__exit__()
+    attempt.web = Web(home, None, may_be_private=True)
+    attempt.resource = attempt.resource._replace(url=attempt.url.replace(hub.url, home))
+    hub.then(Fault(end=0.5))
+    assert attempt.run() == content
+    first = next(asked for asked in hub.asked if asked.host == "hub")
+    assert first.headers["Authorization"].startswith("Basic "), "it is for the site itself"
+    for status in (401, 404, 400, 503):
+        hub.refuses = status
+        with Web(home, None) as web, pytest.raises((BrokenError, RbeeError)) as caught:
+            web.read(home)
+        assert "secret" not in str(caught.value)
+        assert hub.url.removeprefix("http://") in str(caught.value)
+    with (
+        Web("http://bee:secret@127.0.0.1:9", None) as web,
+        pytest.raises(BrokenError, match=r"^127\.0\.0\.1:9 cannot be"),
+    ):
+        web.read("http://bee:secret@127.0.0.1:9/")
 
 
 def test_a_redirect_into_a_private_network_is_refused(hub: Hub, tmp_path: Path) -> None:

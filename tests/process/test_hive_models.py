@@ -349,6 +349,15 @@ def test_a_disk_that_is_too_small_is_said_before_a_byte_is_fetched(start: Callab
     assert hub.sent == 0
 
 
+def test_a_password_in_the_hubs_address_is_told_nobody(start: Callable[..., Daemon], hub: Hub) -> None:
+    daemon = start(HF_ENDPOINT=hub.url.replace("//", "//bee:secret@"))
+    with daemon.client() as client:
+        events = pulled(client)
+    assert events[-1][0] == "model"
+    assert events[0][1]["human"].endswith(f" from {hub.url.removeprefix('http://')}")
+    assert "secret" not in json.dumps([*events, *daemon.log()])
+
+
 def test_a_hub_that_does_not_tell_sizes_is_not_taken_for_one_of_empty_files(
     start: Callable[..., Daemon], hub: Hub, tmp_path: Path
 ) -> None:
