@@ -239,6 +239,11 @@ class Fetch:
             except OSError:
                 there = 0
             return too_little(self._resource.size - there, 0, name)
+        if isinstance(exc, FileExistsError | NotADirectoryError):
+            return StorageError(
+                f"{name} cannot be written: where the models are kept is no folder, or a link to none",
+                hint="is the disk there that they are on? `models_dir` under [paths] names another folder",
+            )
         return StorageError(f"{name} cannot be written: {exc.strerror}")
 
 

@@ -401,11 +401,17 @@ def test_a_full_disk_says_what_is_missing_and_is_resumed(hub: Hub, tmp_path: Pat
         subprocess.run(["umount", folder], check=True)
 
 
-def test_a_folder_that_cannot_be_is_said(hub: Hub, tmp_path: Path) -> None:
-    (tmp_path / "here").write_text("a file")
+@pytest.mark.parametrize("is_link", [False, True])
+def test_a_folder_that_cannot_be_is_said(is_link: bool, hub: Hub, tmp_path: Path) -> None:
+    """A link to a disk that is not mounted leads nowhere."""
+    if is_link:
+        (tmp_path / "here").symlink_to(tmp_path / "disk" / "models")
+    else:
+        (tmp_path / "here").write_text("a file")
     attempt = Try(hub, tmp_path)
-    with pytest.raises(StorageError), attempt.web:
+    with pytest.raises(StorageError, match="is no folder, or a link to none") as caught, attempt.web:
         attempt.start().run()
+    assert "models_dir" in str(caught.value.hint)
 
 
 PROGRAM = """
