@@ -71,17 +71,21 @@ def _environment() -> ImmutableSandboxedEnvironment:
     return environment
 
 
+def _refusal(reason: str) -> bytes:
+    # Half of a pair of surrogates, which a template can write, is no UTF-8.
+    return msgspec.json.encode({"reason": reason[:300].encode("utf-8", "backslashreplace").decode()})
+
+
 def main(_argv: list[str]) -> int:
     """Run the command; returns the exit code, 1 with the reason on stdout where the template cannot be used."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
     request = msgspec.json.decode(sys.stdin.buffer.read(), type=ChatTemplate)
-    printed: Any
     try:
-        printed, code = frame(request), 0
+        printed, code = msgspec.json.encode(frame(request)), 0
     except MemoryError:
-        printed, code = {"reason": "it takes more memory than any template should"}, 1
+        printed, code = _refusal("it takes more memory than any template should"), 1
     except Exception as exc:  # noqa: BLE001 (a template's code may raise anything)
-        printed, code = {"reason": f"{type(exc).__name__}: {exc}"[:300]}, 1
-    sys.stdout.buffer.write(msgspec.json.encode(printed) + b"\n")
+        printed, code = _refusal(f"{type(exc).__name__}: {exc}"), 1
+    sys.stdout.buffer.write(printed + b"\n")
     return code

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import subprocess
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.models import make
 
 if TYPE_CHECKING:
@@ -58,3 +62,11 @@ def test_a_template_that_means_harm_only_goes_unused(daemons: Any, tmp_path: Pat
     queen.signal()
     assert queen.wait(60)[0] == 0
     assert daemons.left() == []
+
+
+def test_a_template_that_writes_what_is_no_text_is_refused_in_words() -> None:
+    asked = {"template": "{{ '\\ud800' }}{{ messages[0].content }}", "begin": "", "end": ""}
+    command = [sys.executable, "-m", "rbee", "chat-template"]
+    done = subprocess.run(command, cwd=ROOT, input=json.dumps(asked).encode(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert "UnicodeEncodeError" in json.loads(done.stdout)["reason"]
