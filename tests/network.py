@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final
@@ -22,6 +23,8 @@ _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 
 def why_not() -> str | None:
     """Say why such a network cannot be made here; None where it can."""
+    if shutil.which("unshare") is None:
+        return "needs unshare(1)"
     made = subprocess.run(
         [
             "unshare",

@@ -2,26 +2,40 @@
 
 from __future__ import annotations
 
-import getpass
 import os
+import pwd
 import shutil
 import signal
 import socket
 import subprocess
 import time
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import Final
 
-if TYPE_CHECKING:
-    from pathlib import Path
+import pytest
 
 PROGRAM: Final = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+
+
+def why_not() -> str | None:
+    """Say why no sshd can let us in here; None where one can."""
+    if PROGRAM is None or shutil.which("ssh-keygen") is None:
+        return "needs OpenSSH's server and client: apt install openssh-server"
+    try:
+        account = pwd.getpwuid(os.geteuid())
+    except KeyError:
+        return f"needs an account: user {os.geteuid()} has none here"
+    if Path(account.pw_shell).name in ("nologin", "false"):
+        return f"needs an account with a login shell, and {account.pw_name} has {account.pw_shell}"
+    return None
 
 
 class Sshd:
     """An sshd at `address`; who comes in with `key` finds `home`."""
 
     def __init__(self, folder: Path, address: str = "127.0.0.2", **options: str) -> None:
-        assert PROGRAM is not None, "these tests need OpenSSH's server: apt install openssh-server"
+        if reason := why_not():
+            pytest.skip(reason)
         self.folder = folder
         self.address = address
         self.home = folder / "home"
@@ -30,7 +44,7 @@ class Sshd:
         self.host_key = folder / "host_key"
         for file in (self.key, self.host_key):
             _make_key(file)
-        self.user = getpass.getuser()
+        self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.log = folder / "sshd.log"
         self.port = _free_port(address)
         self._options = options

@@ -7,6 +7,7 @@ namespace of its own, in which an overlay covers each of them: the machine's own
 from __future__ import annotations
 
 import os
+import subprocess
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -39,3 +40,12 @@ def prefix(layer: Path, scratch: Path) -> list[str]:
     scratch.mkdir(exist_ok=True)
     become = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
     return ["unshare", "--mount", *become, "--", "sh", "-c", _SCRIPT, "sh", str(layer), str(scratch)]
+
+
+def why_not(layer: Path, scratch: Path) -> str | None:
+    """Say why no program can be run so here; None where one can."""
+    try:
+        done = subprocess.run([*prefix(layer, scratch), "true"], capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return "needs unshare(1)"
+    return None if done.returncode == 0 else f"needs mount namespaces and overlays: {' '.join(done.stderr.split())}"

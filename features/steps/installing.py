@@ -18,6 +18,7 @@ from pytest_bdd import given, parsers, then, when
 from features.lab import overlay
 from features.lab.machine import PROGRAM, wait_until
 from features.steps.launching import run_as_nobody
+from tests import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -163,17 +164,13 @@ def own_disk(machine: Machine) -> Iterator[Path]:
     folder = machine.home / PROGRAMS
     folder.mkdir(parents=True)
     yield folder
-    subprocess.run(["umount", folder], capture_output=True, check=False)
+    disk.unmount(folder)
 
 
 @given("the user has installed rbee on a disk of its own")
 def _on_own_disk(machine: Machine, own_disk: Path) -> None:
     size = PROGRAM.stat().st_size * 3 // 2
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", own_disk], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("no file systems can be mounted here")
+    disk.mount(own_disk, f"size={size}")
     _installed(machine)
 
 
@@ -181,7 +178,7 @@ def _on_own_disk(machine: Machine, own_disk: Path) -> None:
 def _disk_state(own_disk: Path, state: str) -> None:
     # A full disk is one with too little room for a second file beside the first.
     if state == "read-only":
-        subprocess.run(["mount", "-o", "remount,ro", own_disk], check=True)
+        disk.remount(own_disk, "ro")
 
 
 @then("the installed program works, and nothing unfinished is beside it")
@@ -224,6 +221,8 @@ def _units(machine: Machine) -> None:
 def system(machine: Machine, tmp_path: Path) -> Path:
     """A folder with /etc, /usr/local and /var/lib as the program sees them in front of the machine's own."""
     layer = tmp_path / "system"
+    if reason := overlay.why_not(layer, tmp_path / "scratch"):
+        pytest.skip(reason)
     machine.prefix = overlay.prefix(layer, tmp_path / "scratch")
     return layer
 

@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from pytest_bdd import given, parsers, then, when
 
 from features.lab.machine import PROGRAM, find_python
+from tests import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from features.lab.machine import Machine
 
@@ -60,9 +62,8 @@ def run_as_nobody(machine: Machine, tmp_path: Path, *arguments: str) -> subproce
         if folder.stat().st_uid == 0 and str(folder) != "/":
             folder.chmod(folder.stat().st_mode | 0o055)
     program = shutil.copy(PROGRAM, tmp_path)
-    # An interpreter that others may run; pyenv's lies in a home folder.
     return subprocess.run(
-        ["/usr/bin/python3", program, *arguments],
+        [_python_of_nobody(), program, *arguments],
         env=machine.env,
         cwd="/",
         user=NOBODY,
@@ -72,11 +73,19 @@ def run_as_nobody(machine: Machine, tmp_path: Path, *arguments: str) -> subproce
     )
 
 
+def _python_of_nobody() -> str:
+    """Return an interpreter that others may run, as one is not that pyenv has put into a home folder."""
+    for python in ("/usr/bin/python3", str(Path(sys.base_prefix) / "bin" / "python3")):
+        asked = [python, "-c", "import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))"]
+        with suppress(OSError):
+            if subprocess.run(asked, cwd="/", env={}, user=NOBODY, group=NOBODY, check=False).returncode == 0:
+                return python
+    pytest.skip("there is no Python here that another user may run, and that rbee supports")
+
+
 def _mount(folder: Path, options: str) -> None:
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("no file systems can be mounted here")
+    disk.mount(folder, options)
 
 
 @pytest.fixture
@@ -85,7 +94,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     folder = tmp_path / "disk"
     yield folder
     if folder.exists():
-        subprocess.run(["umount", folder], capture_output=True, check=False)
+        disk.unmount(folder)
 
 
 @given("a cache folder on a disk of 1 MB")
@@ -96,7 +105,7 @@ def _full_disk(machine: Machine, small_disk: Path) -> None:
 
 @when("there is room on that disk")
 def _room(small_disk: Path) -> None:
-    subprocess.run(["mount", "-o", "remount,size=300m", small_disk], check=True)
+    disk.remount(small_disk, "size=300m")
 
 
 @when("that disk is full again")

@@ -25,6 +25,7 @@ from rbee.errors import (
     RbeeError,
     StorageError,
 )
+from tests import disk
 from tests.hub import REVISION, Fault, Hub
 
 if TYPE_CHECKING:
@@ -381,11 +382,10 @@ def test_a_gated_model_says_so(hub: Hub, tmp_path: Path) -> None:
     assert "HF_TOKEN" in str(caught.value.hint)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
 def test_a_full_disk_says_what_is_missing_and_is_resumed(hub: Hub, tmp_path: Path, content: bytes) -> None:
     folder = tmp_path / "small"
     folder.mkdir()
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=True)
+    disk.mount(folder, "size=4m")
     try:
         attempt = Try(hub, folder)
         with pytest.raises(InsufficientDiskError) as caught, attempt.web:
@@ -394,11 +394,11 @@ def test_a_full_disk_says_what_is_missing_and_is_resumed(hub: Hub, tmp_path: Pat
         assert caught.value.details["available"] == 0
         there = attempt.part.stat().st_size
         assert there > SIZE / 2
-        subprocess.run(["mount", "-o", "remount,size=16m", folder], check=True)
+        disk.remount(folder, "size=16m")
         assert Try(hub, folder).run() == content
         assert hub.content()[-1].sent == SIZE - there
     finally:
-        subprocess.run(["umount", folder], check=True)
+        disk.unmount(folder)
 
 
 @pytest.mark.parametrize("is_link", [False, True])

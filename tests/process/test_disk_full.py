@@ -15,6 +15,7 @@ import pytest
 from rbee.adapters import ballast
 from rbee.adapters.store import Store
 from rbee.errors import StorageError
+from tests import disk as small_disk
 from tests.conftest import ROOT
 from tests.models import make
 
@@ -59,11 +60,9 @@ class SmallDisk:
 def disk(tmp_path: Path) -> Iterator[SmallDisk]:
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=6m,mode=0700", "tmpfs", str(folder)]
-    if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small disk")
+    small_disk.mount(folder, "size=6m,mode=0700")
     yield SmallDisk(folder)
-    subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    small_disk.unmount(folder)
 
 
 # The database.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import filecmp
-import os
 import re
 import shutil
 import signal
@@ -17,6 +16,7 @@ import pytest
 
 from rbee.adapters import instance, process, ssh
 from rbee.adapters.ssh_target import Target
+from tests import disk as small_disk
 from tests.conftest import ROOT
 from tests.process.bare_node import PATH, BareNode
 from tests.process.packed import SIZE, pack
@@ -293,14 +293,8 @@ async def test_a_machine_that_takes_nothing_any_more_is_given_up(
 @pytest.fixture
 def disk(node: BareNode) -> Iterator[Callable[[int], None]]:
     """Give a function that puts the node's home on a disk of so many megabytes."""
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a disk")
-
-    def mount(megabytes: int) -> None:
-        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={megabytes}M", "tmpfs", node.home], check=True)
-
-    yield mount
-    subprocess.run(["umount", "--lazy", node.home], check=False)
+    yield lambda megabytes: small_disk.mount(node.home, f"size={megabytes}M")
+    small_disk.unmount(node.home)
 
 
 def test_a_disk_that_is_too_small_is_said_before_anything_is_sent(
