@@ -92,13 +92,17 @@ def send_signal(process: Identity, number: int) -> bool:
 
 
 async def wait_gone(process: Identity) -> None:
-    """Return once the process has ended; works for processes that are not our children."""
+    """Return once the process has ended, all its threads too; works for processes that are not our children.
+
+    When it is killed, its first thread may be a zombie before the others have let go of its ports and files.
+    """
     try:
         descriptor = os.pidfd_open(process.pid)
     except ProcessLookupError:
         return
     try:
-        if is_running(process):
+        fields = _stat(process.pid)
+        if fields is not None and Identity(process.pid, int(fields[_START_TIME]), boot_id()) == process:
             await trio.lowlevel.wait_readable(descriptor)
     finally:
         os.close(descriptor)

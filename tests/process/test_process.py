@@ -20,6 +20,8 @@ from rbee.adapters.process import Identity
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+EXIT = 60
+"""The system call with which one thread ends, on x86-64."""
 SLEEP = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
 STUBBORN = [
     sys.executable,
@@ -145,6 +147,27 @@ async def test_who_has_ended_is_not_waited_for(stranger: Identity) -> None:
         await process.wait_gone(stranger)
         # The pid lives, and is someone else's.
         await process.wait_gone(Identity(os.getpid(), 1, process.boot_id()))
+
+
+async def test_who_has_a_thread_left_has_not_ended(tmp_path: Path) -> None:
+    """Its first thread has: the state is that of a zombie, and what it listens on is still taken."""
+    code = "import ctypes, threading, time; threading.Thread(target=time.sleep, args=(600,)).start();"
+    end_this_thread = f"ctypes.CDLL(None).syscall({EXIT}, 0)"
+    child = await process.start(
+        [sys.executable, "-c", f"{code} print(1, flush=True); {end_this_thread}"], log=tmp_path / "l"
+    )
+    identity = process.identify(child.pid)
+    assert identity is not None
+    with trio.fail_after(20):
+        while process.is_running(identity):  # noqa: ASYNC110 (another process's state)
+            await trio.sleep(0.01)
+    with trio.move_on_after(0.2) as patience:
+        await process.wait_gone(identity)
+    assert patience.cancelled_caught
+    child.kill()
+    with trio.fail_after(20):
+        await process.wait_gone(identity)
+        await ended(child)
 
 
 async def test_waiting_can_be_cancelled_and_begun_again(stranger: Identity) -> None:
