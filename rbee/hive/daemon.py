@@ -121,12 +121,12 @@ async def _serve(
             await hive.run()
             await server.stop()
             nursery.cancel_scope.cancel()
+        place.leave()
         if stuck := hive.stuck():
             raise UnloadFailedError(
                 "; ".join(ended.reason for ended in stuck if ended.reason),
                 hint="their logs: " + ", ".join(str(settings.logs_dir / ended.log) for ended in stuck),
             )
-        place.leave()
     finally:
         with trio.CancelScope(shield=True):
             await store.close()

@@ -188,18 +188,23 @@ class LocalHive:
         """
         failure = await self._end_running(urgent)
         killed = instance.find_killed(self._settings.state_dir, "hive")
-        if failure is not None or killed is None or killed.ephemeral or killed.started_by != "queen":
+        if killed is None or killed.ephemeral or killed.started_by != "queen":
             return failure
+        if failure is not None:
+            urgent = trio.Event()
+            urgent.set()  # one that had to be killed now: its requests have had their time
         log.info("the hive (pid %d) was killed; starting another one to end its workers", killed.identity.pid)
         try:
             await self.ensure(lambda _: None)
         except RbeeError as exc:
-            return UnloadFailedError(
+            log.error("no hive could be started to end the workers: %s", exc.message)  # noqa: TRY400 (expected)
+            return failure or UnloadFailedError(
                 f"the hive (pid {killed.identity.pid}) was killed, and none could be started to end its workers:"
                 f" {exc.message}",
                 hint=f"a worker that nobody uses ends by itself after {self._settings.timeouts.orphan:g} s",
             )
-        return await self._end_running(urgent)
+        second = await self._end_running(urgent)
+        return failure or second
 
     async def _end_running(self, urgent: trio.Event) -> UnloadFailedError | None:
         """End the hive as `end` does: SIGTERM begins its own cascade, and past every bound it is killed."""

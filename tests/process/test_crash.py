@@ -11,6 +11,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -133,6 +134,26 @@ def test_down_ends_the_workers_of_a_hive_that_was_killed(swarm: Swarm, has_queen
         assert killed in down.stderr
     assert swarm.processes() == []
     assert swarm.run("down").stderr == "No queen is running.\n"
+
+
+def test_the_workers_of_a_hive_that_had_to_be_killed_end_too(swarm: Swarm) -> None:
+    """It is stopped again and again, so that it does not get to end them itself."""
+    swarm.env |= {"RBEE_TIMEOUTS_DRAIN": "1", "RBEE_TIMEOUTS_CASCADE": "5"}
+    swarm.start_queen()
+    assert swarm.ask(BUNDLED, 3).ended.wait(PATIENCE)
+    hive = swarm.find("hive")
+    assert hive is not None
+
+    def hold() -> None:
+        while process.send_signal(hive, signal.SIGSTOP):
+            time.sleep(0.0005)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    down = swarm.run("down")
+    holding.join()
+    assert f"the hive (pid {hive.pid}) had not ended 6 s after it was told to, and was killed" in down.stderr
+    assert swarm.processes() == []
 
 
 def test_registries_that_are_damaged_are_told_of(swarm: Swarm) -> None:
