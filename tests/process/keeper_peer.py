@@ -235,6 +235,7 @@ async def queen(arguments: list[str]) -> None:
             with trio.move_on_after(seconds):
                 await until_asked(ephemeral=False)
         nursery.cancel_scope.cancel()
+    place.leave()
 
 
 async def until_asked(ephemeral: bool) -> None:
