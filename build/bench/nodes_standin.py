@@ -1,8 +1,9 @@
 """Plays many hives at once, each at a loopback address of its own: real sockets and HTTP, and next to no work.
 
-python3 build/bench/nodes_standin.py VERSION ADDRESS…      prints `ready`, runs until it is ended
+python3 build/bench/nodes_standin.py VERSION SWARM ADDRESS…      prints `ready`, runs until it is ended
 """
 
+import hashlib
 import json
 import sys
 import threading
@@ -16,19 +17,26 @@ WORKER = {
 SPACE = {"total": 16_000_000_000, "available": 8_000_000_000}
 
 
-def answers(version: str) -> dict[str, bytes]:
-    """Return what is answered at each path."""
+def answers(version: str, swarm: str, address: str) -> dict[str, bytes]:
+    """Return what is answered at each path by the hive at `address`, which belongs to `swarm`."""
+    hive_id = hashlib.sha256(address.encode()).hexdigest()[:32]
     found = {
-        "/v1/health": {"status": "alive", "version": version, "api_version": "v1"},
+        "/v1/health": {
+            "status": "alive",
+            "version": version,
+            "api_version": "v1",
+            "hive_id": hive_id,
+            "swarm": swarm,
+        },
         "/v1/workers/list": {"workers": [WORKER]},
         "/v1/resources": {"memory": SPACE, "disk": SPACE},
     }
     return {path: json.dumps(body).encode() for path, body in found.items()}
 
 
-def serve(version: str, address: str) -> None:
+def serve(version: str, swarm: str, address: str) -> None:
     """Answer at one address."""
-    bodies = answers(version)
+    bodies = answers(version, swarm, address)
 
     class Hive(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -57,7 +65,7 @@ def serve(version: str, address: str) -> None:
 
 
 if __name__ == "__main__":
-    for place in sys.argv[2:]:
-        serve(sys.argv[1], place)
+    for place in sys.argv[3:]:
+        serve(sys.argv[1], sys.argv[2], place)
     print("ready", flush=True)
     sys.stdin.read()

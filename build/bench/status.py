@@ -25,11 +25,13 @@ environment.enter()
 
 from features.lab.machine import Machine  # noqa: E402
 from rbee import __version__  # noqa: E402
+from rbee.adapters import tokens  # noqa: E402
 from tests.process.remote_nodes import register, some_address  # noqa: E402
 
 MANY = 20
 RUNS = 15
 DEAD_RUNS = 3
+TOKEN = "rbee_" + "0" * 43
 
 
 def main() -> int:
@@ -66,7 +68,9 @@ def hives(addresses: list[str]) -> Iterator[None]:
     """Have hives at these addresses."""
     program = Path(__file__).with_name("nodes_standin.py")
     child = subprocess.Popen(
-        [sys.executable, str(program), __version__, *addresses], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        [sys.executable, str(program), __version__, tokens.swarm_id(TOKEN), *addresses],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
     )
     assert child.stdout is not None
     assert child.stdout.readline() == b"ready\n"
@@ -93,6 +97,9 @@ def queen(addresses: list[str]) -> Iterator[Machine]:
         machine = Machine(Path(folder))
         machine.run("--version")  # extracts the program
         register(machine.state, *((f"node-{number:02d}", address) for number, address in enumerate(addresses)))
+        token = machine.state / "token"
+        token.touch(mode=0o600)
+        token.write_text(TOKEN)  # one for both queens: all of the hives are of its swarm
         machine.start_queen()
         try:
             yield machine
