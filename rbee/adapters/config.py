@@ -124,6 +124,7 @@ class Timeouts(_Section, kw_only=True):
     unload: Seconds = 10  # a worker's end after its last request
     cascade: Seconds = 30  # a whole hive's end, beside the drain
     heartbeat: Seconds = 10  # a comment line on each quiet stream
+    silent: Seconds = 0.4  # a client that takes nothing of what it is sent, before others may have its slot
     stalled: Seconds = 30  # a client that takes nothing of what it is sent, before it is given up
 
     @property

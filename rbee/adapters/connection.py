@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 import socket
 import struct
-import termios
-from typing import TYPE_CHECKING, Final, NamedTuple
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Final
 
 import hypercorn.trio.run
 import trio
@@ -15,16 +15,17 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Updated
 from hypercorn.trio.tcp_server import TCPServer
 
+from rbee.adapters import silence
+
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
     from hypercorn.events import Event
 
 log = logging.getLogger(__name__)
 
 LOOK_SECONDS: Final = 1.0
 """How often a connection is looked at."""
-_ESTABLISHED: Final = 1
-_TCP_INFO: Final = struct.Struct("=B119xQ")
-"""`tcpi_state` and `tcpi_bytes_acked` of struct tcp_info (linux/tcp.h)."""
 _RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
 """The linger option that drops what was not sent; the kernel would go on trying for minutes."""
 
@@ -47,7 +48,8 @@ class Connection(TCPServer):
     _is_over = False
 
     async def _read_data(self) -> None:
-        _probe_when_idle(self.stream, self.config.stalled)
+        current.set(self)  # what this task starts, the handlers of its requests among it, finds it there
+        self._probe_when_idle()
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, nursery.cancel_scope)
@@ -66,6 +68,32 @@ class Connection(TCPServer):
         if not (self._is_over and isinstance(event, Updated)):
             await super().protocol_send(event)
 
+    @contextmanager
+    def watched(self, limit: float, tell: Callable[[bool], Awaitable[None]]) -> Iterator[None]:
+        """Await `tell(True)` when the client takes nothing for `limit` seconds, and `tell(False)` when it does again.
+
+        The answer to one of its requests has to run meanwhile.
+        """
+        scope = trio.CancelScope()
+
+        async def watch() -> None:
+            with scope:
+                await silence.watch(self.stream, limit, tell)
+
+        self._probe_when_idle(silence.PROBE_SECONDS)
+        self._task_group.spawn(watch)
+        try:
+            yield
+        finally:
+            scope.cancel()
+            self._probe_when_idle()
+
+    def _probe_when_idle(self, idle: int | None = None) -> None:
+        """Have the kernel break the connection where nothing is to be sent, but the other end is lost."""
+        if self.stream.socket.fileno() != -1:
+            patience = self.config.stalled
+            silence.probe(self.stream, idle or max(1, round(patience / 2)), patience)
+
     async def _watch(self, reading: trio.CancelScope) -> None:
         """End the reading when the connection has stalled, or when its end goes unread.
 
@@ -75,7 +103,7 @@ class Connection(TCPServer):
         acknowledged, moved_at = -1, trio.current_time()
         while True:
             await trio.sleep(min(LOOK_SECONDS, self.config.stalled / 4))
-            if (now := _look(self.stream)) is None:
+            if (now := silence.look(self.stream)) is None:
                 break
             if now.acknowledged != acknowledged or not now.pending:
                 acknowledged, moved_at = now.acknowledged, trio.current_time()
@@ -88,37 +116,8 @@ class Connection(TCPServer):
         reading.cancel()
 
 
-class _Progress(NamedTuple):
-    """Bytes that the client has acknowledged, and bytes it has not."""
-
-    acknowledged: int
-    pending: int
-
-
-def _look(stream: trio.SocketStream) -> _Progress | None:
-    """Return how far a connection is, or None when its client has closed it."""
-    if (descriptor := stream.socket.fileno()) == -1:
-        return None
-    state, acknowledged = _TCP_INFO.unpack(stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size))
-    (pending,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
-    return _Progress(acknowledged, pending) if state == _ESTABLISHED else None
-
-
-def _probe_when_idle(stream: trio.SocketStream, patience: float) -> None:
-    """Have the kernel break a connection over which nothing is to be sent, but whose other end is lost.
-
-    It counts whole seconds.
-    """
-    idle = max(1, round(patience / 2))
-    interval = max(1, round(patience / 6))
-    for option, value in (
-        (socket.TCP_KEEPIDLE, idle),
-        (socket.TCP_KEEPINTVL, interval),
-        (socket.TCP_KEEPCNT, max(1, round((patience - idle) / interval))),
-    ):
-        stream.setsockopt(socket.IPPROTO_TCP, option, value)
-    stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
+current: ContextVar[Connection] = ContextVar("current")
+"""The connection over which the request came that is being answered."""
 
 # `serve` takes the class from its module; there is no other way to give it one.
 hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]

@@ -51,6 +51,11 @@ class WorkerClient(Connected):
         """Stop a generation; it has stopped when this returns."""
         await http.call(self._http, "DELETE", f"{worker.INFERENCE}/{request_id}", bytes)
 
+    async def tell_reader(self, request_id: str, *, is_silent: bool) -> None:
+        """Say whether the client that a generation is read for takes nothing any more."""
+        said = worker.Reader(silent=is_silent)
+        await http.call(self._http, "POST", f"{worker.INFERENCE}/{request_id}/reader", bytes, body=said)
+
 
 def decode(event: event_stream.Event) -> worker.Token | worker.Done | Narration | None:
     """Decode an event of a generation; raises the error it carries. None stands for an event of a newer version."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rbee.adapters import event_stream, sse
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.config import Timeouts
+    from rbee.adapters.connection import Connection
     from rbee.wire.progress import Progress, Told
     from rbee.wire.queen import TaskRequest
 
@@ -53,8 +55,17 @@ class Reached(WorkerClient):
             exc.details = {"node": self._node, "log": f"worker-{self.worker_id}.log"} | exc.details
             raise
 
-    async def relay(self, send: sse.Send, task: TaskRequest) -> None:
-        """Run the request at the worker, and send its events as they come."""
+    async def relay(self, send: sse.Send, task: TaskRequest, client: Connection) -> None:
+        """Run the request at the worker, and send its events as they come; it hears when `client` takes nothing."""
+
+        async def tell(is_silent: bool) -> None:
+            with suppress(RbeeError):  # a worker that cannot be told is lost, which its stream says too
+                await self.tell_reader(task.request_id or "", is_silent=is_silent)
+
+        with client.watched(self._limits.silent, tell):
+            await self._pass_on(send, task)
+
+    async def _pass_on(self, send: sse.Send, task: TaskRequest) -> None:
         request = InferenceRequest(
             **{name: getattr(task, name) for name in Sampling.__struct_fields__},
             prompt=task.prompt,

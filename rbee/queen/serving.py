@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.config import Settings
+    from rbee.adapters.connection import Connection
     from rbee.queen.node import Node
     from rbee.queen.nodes import Nodes
     from rbee.queen.tasks import Task
@@ -58,8 +59,8 @@ class Request:
             raise await explained(exc, self._node(handle), handle.worker_id) from exc
         return msgspec.structs.replace(handle, state="idle")
 
-    async def serve(self, send: sse.Send) -> None:
-        """Send what is told, then the worker, and with `relay` its own events as they come."""
+    async def serve(self, send: sse.Send, client: Connection) -> None:
+        """Send `client` what is told, then the worker, and with `relay` its own events as they come."""
         patient_until = trio.current_time() + self._asked.wait_s
         while True:
             handle = await sse.narrated(send, self.place, "worker")
@@ -69,7 +70,7 @@ class Request:
                 async with self._reached(handle) as worker:
                     if handle.state not in ("idle", "busy"):
                         await sse.told(send, worker.wait_ready)
-                    await worker.relay(send, self._asked)
+                    await worker.relay(send, self._asked, client)
             except AllSlotsBusyError:
                 # Someone who did not ask the queen was faster.
                 self._patience = patient_until - trio.current_time()

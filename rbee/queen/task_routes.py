@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from rbee.adapters import http, sse
+from rbee.adapters import connection, http, sse
 from rbee.adapters.app import answer, body, empty, streamed, wants_stream
 from rbee.errors import DrainingError, RbeeError
 from rbee.queen import serving
@@ -49,11 +49,16 @@ def add(
             response.headers.update(headers)
             return response
 
+        client = connection.current.get()
+
         async def produce(send: sse.Send) -> None:
             with tasks.track(request_id) as task:
-                await serving.Request(asked, task, nodes, settings, token).serve(send)
+                await serving.Request(asked, task, nodes, settings, token).serve(send, client)
 
-        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat, headers=headers)
+        limits = settings.timeouts
+        # A client can be heard only when it is sent something.
+        heartbeat = min(limits.heartbeat, limits.silent / 2) if asked.relay else limits.heartbeat
+        return streamed(nursery, produce, heartbeat=heartbeat, headers=headers)
 
     @app.delete("/v2/tasks/<request_id>")
     async def cancel_task(request_id: str) -> Response:

@@ -32,6 +32,12 @@ class InferenceRequest(Sampling, kw_only=True):
     narrate: bool = False
 
 
+class Reader(Message, kw_only=True):
+    """What a relay says of the client that it reads a generation for: `silent` when that takes nothing any more."""
+
+    silent: bool
+
+
 class Token(Message, kw_only=True):
     """A piece of text, whole characters only, from one or more tokens; `index` counts from 0."""
 

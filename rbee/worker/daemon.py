@@ -142,7 +142,7 @@ class _Worker:
                 work.start_soon(self._work, url)
                 work.start_soon(end_when_orphaned, status, self._settings.timeouts.orphan, self._stopping.ask)
                 await self._stopping.asked.wait()
-                log.info("draining: %d requests run", status.slots_busy)
+                log.info("draining: %d requests run", status.running)
                 await self._service.drain(self._settings.timeouts.drain, self._stopping.urgent)
                 work.cancel_scope.cancel()
             status.close()

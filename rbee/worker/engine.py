@@ -35,6 +35,14 @@ Sending a token costs trio's thread about 0.2 ms of a processor that the compute
 
 class _Cancel(NamedTuple):
     number: int
+
+
+class _SetAside(NamedTuple):
+    number: int
+
+
+class _Resume(NamedTuple):
+    number: int
     slot: int
 
 
@@ -44,7 +52,8 @@ _STOP: Final = None
 class Engine:
     """Runs generations, at most one in each slot of `context`; `deliver` gets their news, a list for each step.
 
-    `deliver` is called in trio's thread. Whoever starts a generation keeps its slot to itself until its `Ended`.
+    `deliver` is called in trio's thread. Whoever starts a generation keeps its slot to itself until its `Ended`, or
+    until it is set aside.
     """
 
     def __init__(self, model: Model, context: Context, deliver: Callable[[list[News]], None]) -> None:
@@ -52,8 +61,9 @@ class Engine:
         self._context = context
         self._deliver = deliver
         # Its put may be called from anywhere, even by a finaliser in this very thread; its get sleeps without polling.
-        self._inbox: SimpleQueue[Work | _Cancel | None] = SimpleQueue()
-        self._sequences: dict[int, Sequence] = {}
+        self._inbox: SimpleQueue[Work | _Cancel | _SetAside | _Resume | None] = SimpleQueue()
+        self._sequences: dict[int, Sequence] = {}  # by slot
+        self._aside: dict[int, Sequence] = {}  # by number
         self._pace = batching.PrefillPace(BATCH)
         self._crew = Crew(context.threads)
         self._abortable: frozenset[int] = frozenset()
@@ -69,12 +79,23 @@ class Engine:
         if self._is_over:
             self._refuse_rest()
 
-    def cancel(self, number: int, slot: int) -> None:
+    def cancel(self, number: int) -> None:
         """End a generation, if it still runs: its `Ended` comes soon, even from within a long prompt."""
-        self._inbox.put(_Cancel(number, slot))
+        self._interrupt(number, _Cancel(number))
+
+    def set_aside(self, number: int) -> None:
+        """Take a generation out of its slot, which another may be given at once; `resume` lets it go on."""
+        self._interrupt(number, _SetAside(number))
+
+    def resume(self, number: int, slot: int) -> None:
+        """Let a generation that was set aside go on in a free slot; all its tokens are decoded anew."""
+        self._inbox.put(_Resume(number, slot))
+
+    def _interrupt(self, number: int, message: _Cancel | _SetAside) -> None:
+        self._inbox.put(message)
         # In this order: the engine publishes what it decodes and then looks into the inbox once more, so either it
-        # sees the message before it decodes, or we see the slot here.
-        if slot in self._abortable:
+        # sees the message before it decodes, or we see the number here.
+        if number in self._abortable:
             self._context.abort()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -106,7 +127,7 @@ class Engine:
             while True:
                 message = self._inbox.get_nowait()
                 if isinstance(message, Work):
-                    self._deliver([Ended(message.slot, "", 0, None, WorkerFailedError("the worker has stopped"))])
+                    self._deliver([Ended(message.number, "", 0, None, WorkerFailedError("the worker has stopped"))])
 
     # From here on everything runs in the engine thread.
 
@@ -124,7 +145,7 @@ class Engine:
             failure = WorkerFailedError("the engine failed; the worker's log says more")
             raise
         finally:
-            for sequence in list(self._sequences.values()):
+            for sequence in (*self._sequences.values(), *self._aside.values()):
                 self._end(sequence, error=failure)
             self._send_news()
 
@@ -145,10 +166,31 @@ class Engine:
                 return True
             if message is _STOP:
                 return False
-            if isinstance(message, Work):
-                self._sequences[message.slot] = Sequence(message, self._model.vocabulary)
-            elif (sequence := self._sequences.get(message.slot)) is not None and sequence.number == message.number:
-                self._end(sequence, error=CancelledError("the request was cancelled"))
+            match message:
+                case Work():
+                    self._sequences[message.slot] = Sequence(message, self._model.vocabulary)
+                case _Cancel(number) if (sequence := self._find(number)) is not None:
+                    self._end(sequence, error=CancelledError("the request was cancelled"))
+                case _SetAside(number) if (sequence := self._find(number)) is not None:
+                    self._vacate(sequence)
+                    self._aside[number] = sequence
+                case _Resume(number, slot) if (sequence := self._aside.pop(number, None)) is not None:
+                    sequence.slot = slot
+                    self._sequences[slot] = sequence
+
+    def _find(self, number: int) -> Sequence | None:
+        """Return the sequence of a work that has not ended."""
+        running = (sequence for sequence in self._sequences.values() if sequence.number == number)
+        return next(running, self._aside.get(number))
+
+    def _vacate(self, sequence: Sequence) -> None:
+        """Take a sequence out of its slot and of the context; who waits for room is let in."""
+        del self._sequences[sequence.slot]
+        self._context.remove(sequence.slot)
+        sequence.cached = 0
+        sequence.is_parked = False
+        for other in self._sequences.values():
+            other.is_parked = False
 
     def _step(self) -> None:
         running = [sequence for sequence in self._sequences.values() if not sequence.is_parked]
@@ -177,7 +219,9 @@ class Engine:
             prefill += chunk.tokens if chunk.tokens > 1 else 0
         context.clear_abort()
         # A lone sequence is aborted at once. Where others would lose their step, only a part of a prompt is worth it.
-        self._abortable = frozenset(chunk.sequence for chunk in chunks if chunk.tokens > 1 or len(chunks) == 1)
+        self._abortable = frozenset(
+            self._sequences[chunk.sequence].number for chunk in chunks if chunk.tokens > 1 or len(chunks) == 1
+        )
         if not self._inbox.empty():
             return False
         started, used = time.perf_counter(), time.process_time()
@@ -233,7 +277,7 @@ class Engine:
         elif sequence.generated >= sequence.limit:
             self._end(sequence, "length", text)
         elif text:
-            self._news.append(Piece(sequence.slot, text, sequence.generated))
+            self._news.append(Piece(sequence.number, text, sequence.generated))
             self._is_news_urgent |= not sequence.has_spoken
             sequence.has_spoken = True
 
@@ -241,12 +285,10 @@ class Engine:
         self, sequence: Sequence, reason: StopReason | None = None, text: str = "", *, error: RbeeError | None = None
     ) -> None:
         """Take a sequence out of the context; the one place where they end."""
-        del self._sequences[sequence.slot]
-        self._context.remove(sequence.slot)
+        if self._aside.pop(sequence.number, None) is None:
+            self._vacate(sequence)
         sequence.sampler.close()
         if reason is not None:
             text += sequence.text.finish()
-        self._news.append(Ended(sequence.slot, text, sequence.generated, reason, error))
+        self._news.append(Ended(sequence.number, text, sequence.generated, reason, error))
         self._is_news_urgent = True
-        for other in self._sequences.values():
-            other.is_parked = False

@@ -25,12 +25,15 @@ CANCEL_SECONDS: Final = 5.0
 
 
 class _Running:
-    """The table's side of a generation."""
+    """The table's side of a generation. `slot` is None while another has what was its slot."""
 
-    def __init__(self, work: Work, send: trio.MemorySendChannel[News]) -> None:
-        self.work = work
+    def __init__(self, work: Work, send: trio.MemorySendChannel[News], engine: Engine) -> None:
+        self.number = work.number
+        self.slot: int | None = work.slot
+        self.is_silent = False
         self.prompt_tokens = len(work.prompt)  # the engine appends to that list
         self.send = send
+        self.engine = engine
         self.ended = trio.Event()
         self.tokens = 0
         self.cause: RbeeError | None = None
@@ -39,18 +42,17 @@ class _Running:
 class Generation:
     """A running generation: its news, until it has ended.
 
-    It has a slot to itself until then. Leaving `async with` early ends it, and waits for that; an error of ours that
-    does so is what it ended by. One that is dropped
+    It has a slot to itself until then, unless its reader is silent (see `Generations.set_silent`). Leaving `async with`
+    early ends it, and waits for that; an error of ours that does so is what it ended by. One that is dropped
     without being entered, because its reader went away first, is cancelled too.
     """
 
-    def __init__(self, request_id: str, running: _Running, receive: trio.MemoryReceiveChannel[News], engine: Engine):
+    def __init__(self, request_id: str, running: _Running, receive: trio.MemoryReceiveChannel[News]) -> None:
         self.request_id = request_id
         self.prompt_tokens = running.prompt_tokens
         self._running = running
         self._receive = receive
-        self._engine = engine
-        self._guard = weakref.finalize(self, engine.cancel, running.work.number, running.work.slot)
+        self._guard = weakref.finalize(self, running.engine.cancel, running.number)
         self._guard.atexit = False
 
     async def next(self) -> list[News]:
@@ -72,7 +74,7 @@ class Generation:
         running = self._running
         if not running.ended.is_set():
             running.cause = running.cause or cause
-            self._engine.cancel(running.work.number, running.work.slot)
+            running.engine.cancel(running.number)
             await running.ended.wait()
 
     async def __aenter__(self) -> Self:
@@ -103,7 +105,7 @@ class Generations:
 
     def check_slot(self) -> None:
         """Raise AllSlotsBusyError when a request would get no slot."""
-        if not self._free:
+        if not self._free and not any(running.is_silent and running.slot is not None for running in self._all()):
             total = self._status.slots_total
             busy = "the only slot is" if total == 1 else f"all {total} slots are"
             raise AllSlotsBusyError(f"{busy} busy", slots_total=total, slots_busy=total)
@@ -125,20 +127,55 @@ class Generations:
         self.check_slot()
         self.check_new(request_id)
         # The one freed last: its cells are the likeliest to be in the processor's cache.
-        slot = self._free.pop()
+        slot = self._free.pop() if self._free else self._vacated()
         work = Work(next(self._numbers), slot, prompt, options, limit)
         # Each token makes at most one piece, so a reader that stalls costs bounded memory and the engine never waits.
         send, receive = trio.open_memory_channel[News](limit + 1)
-        running = self._running[slot] = _Running(work, send)
-        generation = self._by_request[request_id] = Generation(request_id, running, receive, engine)
-        self._status.set_busy(len(self._running))
+        running = self._running[work.number] = _Running(work, send, engine)
+        generation = self._by_request[request_id] = Generation(request_id, running, receive)
+        self._tell()
         engine.start(work)
         return generation
+
+    def _all(self) -> list[_Running]:
+        return list(self._running.values())
+
+    def _vacated(self) -> int:
+        """Return the slot of the oldest generation with a silent reader, which is set aside."""
+        for running in self._all():
+            if running.is_silent and running.slot is not None:
+                running.engine.set_aside(running.number)
+                slot, running.slot = running.slot, None
+                return slot
+        raise AssertionError
+
+    def set_silent(self, generation: Generation, is_silent: bool) -> None:
+        """Say that the reader of a generation takes nothing any more, or that it does again.
+
+        It may have gone without a word, or be slow. So its slot counts as free, but it keeps it until another request
+        needs it; then it is set aside, and goes on in the next free slot once its reader is heard again.
+        """
+        running = generation._running
+        if not running.ended.is_set() and running.is_silent != is_silent:
+            running.is_silent = is_silent
+            self._resume()
+            self._tell()
+
+    def _resume(self) -> None:
+        """Give free slots to those that lost theirs and whose readers are heard again."""
+        for running in self._all():
+            if self._free and running.slot is None and not running.is_silent:
+                running.slot = self._free.pop()
+                running.engine.resume(running.number, running.slot)
+
+    def _tell(self) -> None:
+        taken = sum(running.slot is not None and not running.is_silent for running in self._all())
+        self._status.set_busy(taken, len(self._running))
 
     def deliver(self, news: list[News]) -> None:
         """Take what the engine reports of one step."""
         for item in news:
-            running = self._running[item.slot]
+            running = self._running[item.number]
             running.tokens = item.tokens
             # Where nobody reads any more, the cancellation is on its way.
             with suppress(trio.BrokenResourceError):
@@ -151,14 +188,16 @@ class Generations:
         outcome = ended.reason or ended.error
         assert outcome is not None
         self._measures.ended(outcome, prompt=running.prompt_tokens, generated=ended.tokens)
-        del self._running[ended.slot]
-        self._free.append(ended.slot)
+        del self._running[running.number]
+        if running.slot is not None:
+            self._free.append(running.slot)
+            self._resume()
         running.ended.set()
-        self._status.set_busy(len(self._running))
+        self._tell()
         return ended
 
     def cancel_all(self, engine: Engine, cause: RbeeError) -> None:
         """Ask for the end of everything that runs; the status tells when it is reached."""
         for running in self._running.values():
             running.cause = running.cause or cause
-            engine.cancel(running.work.number, running.work.slot)
+            engine.cancel(running.number)

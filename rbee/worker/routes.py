@@ -11,7 +11,7 @@ import trio
 from quart import Response
 
 from rbee import __version__
-from rbee.adapters import metrics
+from rbee.adapters import connection, metrics
 from rbee.adapters.app import answer, body, empty, new_app, streamed
 from rbee.adapters.sse import event
 from rbee.errors import to_body
@@ -51,7 +51,6 @@ def new(
 ) -> QuartTrio:
     """Return the application; streams are produced in `nursery`."""
     app = new_app("worker", lambda _: (identity.key,), {wire.HEALTH, wire.READY})
-    stream = partial(streamed, nursery, heartbeat=timeouts.heartbeat)
 
     @app.get(wire.HEALTH)
     async def health() -> Response:
@@ -65,11 +64,11 @@ def new(
 
     @app.get(wire.LOADING_PROGRESS)
     async def loading() -> Response:
-        return stream(partial(_follow_loading, status))
+        return streamed(nursery, partial(_follow_loading, status), heartbeat=timeouts.heartbeat)
 
     @app.get(wire.EVENTS)
     async def events() -> Response:
-        return stream(partial(_follow_status, status))
+        return streamed(nursery, partial(_follow_status, status), heartbeat=timeouts.heartbeat)
 
     @app.post(wire.INFERENCE)
     async def inference() -> Response:
@@ -80,9 +79,21 @@ def new(
         reply = Answer(generation, started=started, seconds=timeouts.inference)
         del generation  # from here on it lives as long as the answer: see Generation
         headers = {wire.REQUEST_ID_HEADER: request_id}
+
+        async def tell(is_silent: bool) -> None:
+            service.set_silent(request_id, is_silent)
+
+        watched = connection.current.get().watched(timeouts.silent, tell)
         if asked.stream:
-            return stream(partial(reply.stream, narrate=asked.narrate), headers=headers)
-        response = answer(await reply.whole())
+
+            async def produce(send: Send) -> None:
+                with watched:
+                    await reply.stream(send, narrate=asked.narrate)
+
+            # A client can be heard only when it is sent something.
+            return streamed(nursery, produce, headers=headers, heartbeat=min(timeouts.heartbeat, timeouts.silent / 2))
+        with watched:
+            response = answer(await reply.whole())
         response.headers.update(headers)
         return response
 
@@ -90,6 +101,12 @@ def new(
     async def cancel(request_id: str) -> Response:
         if _UUID.fullmatch(request_id):
             await service.cancel(request_id)
+        return empty(204)
+
+    @app.post(f"{wire.INFERENCE}/<request_id>/reader")
+    async def reader(request_id: str) -> Response:
+        told = await body(wire.Reader)
+        service.set_silent(request_id, told.silent)
         return empty(204)
 
     @app.post(wire.SHUTDOWN)

@@ -25,17 +25,17 @@ class Work(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """Text that slot's sequence has grown by; `tokens` counts all that were generated so far."""
+    """Text that the sequence of that work has grown by; `tokens` counts all that were generated so far."""
 
-    slot: int
+    number: int
     text: str
     tokens: int
 
 
 class Ended(NamedTuple):
-    """The last news of a slot's sequence, which is out of the context by now; `reason` is None after a failure."""
+    """The last news of a work, whose sequence is out of the context by now; `reason` is None after a failure."""
 
-    slot: int
+    number: int
     text: str
     tokens: int
     reason: StopReason | None

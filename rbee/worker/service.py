@@ -141,6 +141,11 @@ class Service:
         if (generation := self._generations.find(request_id)) is not None:
             await generation.cancel()
 
+    def set_silent(self, request_id: str, is_silent: bool) -> None:
+        """Say whether the reader of a request takes nothing; a request that has ended is no error."""
+        if (generation := self._generations.find(request_id)) is not None:
+            self._generations.set_silent(generation, is_silent)
+
     async def drain(self, seconds: float, urgent: trio.Event) -> None:
         """Take no more requests, and give those that run `seconds`, or until `urgent`, to end; then end them."""
         self._status.set_draining()
@@ -149,7 +154,7 @@ class Service:
             nursery.start_soon(_cancel_when, urgent, nursery.cancel_scope)
             await self._status.wait_idle()
             nursery.cancel_scope.cancel()
-        if self._engine is not None and self._status.slots_busy:
+        if self._engine is not None and self._status.running:
             self._generations.cancel_all(self._engine, DrainingError("the worker is shutting down"))
             with trio.move_on_after(CANCEL_ALL_SECONDS):
                 await self._status.wait_idle()

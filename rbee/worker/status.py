@@ -28,6 +28,7 @@ class Status:
     def __init__(self, slots: int) -> None:
         self.slots_total = slots
         self.slots_busy = 0
+        self.running = 0
         self.loading: LoadingProgress | None = None
         self.is_loaded = False
         self.is_draining = False
@@ -52,7 +53,7 @@ class Status:
     @property
     def is_orphaned(self) -> bool:
         """Whether nobody would miss the worker now."""
-        return self.followers == 0 and self.slots_busy == 0
+        return self.followers == 0 and self.running == 0
 
     def snapshot(self) -> WorkerStatus:
         """Return what `/v1/events` tells."""
@@ -91,8 +92,9 @@ class Status:
         self.error = error
         self._tell()
 
-    def set_busy(self, slots: int) -> None:
-        self.slots_busy = slots
+    def set_busy(self, slots: int, running: int) -> None:
+        """`slots` are those that no request would get now; generations with silent readers run in others, or none."""
+        self.slots_busy, self.running = slots, running
         self._tell()
 
     @contextmanager
@@ -120,8 +122,8 @@ class Status:
         self.changed = trio.Event()
 
     async def wait_idle(self) -> None:
-        """Return once no slot is taken."""
-        await self.wait_until(lambda: not self.slots_busy)
+        """Return once no generation runs."""
+        await self.wait_until(lambda: not self.running)
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
         """Return once `condition` holds; it is looked at after each change."""

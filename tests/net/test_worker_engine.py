@@ -15,11 +15,11 @@ from rbee.wire.common import Sampling
 from rbee.worker import header
 from rbee.worker.context import Context, EngineFailedError, NoRoomError
 from rbee.worker.engine import Engine
-from rbee.worker.generations import Generations
+from rbee.worker.generations import Generation, Generations
 from rbee.worker.loading import Loaded
 from rbee.worker.measures import Measures
 from rbee.worker.model import Model
-from rbee.worker.sequence import Ended
+from rbee.worker.sequence import Ended, News
 from rbee.worker.status import Status
 from tests.models import make
 
@@ -172,6 +172,62 @@ async def test_leaving_early_at_any_moment_gives_the_slot_back(loaded: Loaded) -
         await bench.generate("x")
         nursery.cancel_scope.cancel()
     assert bench.texts["x"] == "yz"
+
+
+async def test_a_slot_whose_reader_is_silent_goes_to_the_next_and_nothing_is_lost(loaded: Loaded) -> None:
+    bench = Bench(loaded)
+    loaded.context.gate = gate = threading.Event()  # type: ignore[attr-defined]
+    texts = dict.fromkeys("AKa", "")
+
+    async def read(generation: Generation, prompt: str) -> None:
+        async with generation:
+            news: list[News] = []
+            while not (news and isinstance(news[-1], Ended)):
+                news = await generation.next()
+                texts[prompt] += "".join(item.text for item in news)
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bench.engine.run)
+        async with trio.open_nursery() as requests:
+            kept = []
+            for prompt in texts:
+                tokens = loaded.model.tokenize(prompt)
+                kept.append(bench.generations.start(bench.engine, prompt, tokens, GREEDY, 60))
+                requests.start_soon(read, kept[-1], prompt)
+            for generation in kept[:2]:
+                bench.generations.set_silent(generation, True)
+            assert (bench.status.slots_busy, bench.status.running) == (1, 3)
+            gate.set()
+            # One of the two is set aside for each of these.
+            async with trio.open_nursery() as others:
+                others.start_soon(bench.generate, "x")
+                others.start_soon(bench.generate, "w")
+            assert bench.texts == {"x": "yz", "w": "xyz"}
+            for generation in kept[:2]:
+                bench.generations.set_silent(generation, False)
+        assert (bench.status.slots_busy, bench.status.running) == (0, 0)
+        nursery.cancel_scope.cancel()
+    alphabet = "ABCDEFGHIJKLMNOPQRSTUVWXYZ" * 4
+    assert texts == {"A": alphabet[1:61], "K": alphabet[11:71], "a": "bcdefghijklmnopqrstuvwxyz"}
+
+
+async def test_one_that_was_set_aside_can_be_cancelled(loaded: Loaded) -> None:
+    bench = Bench(loaded)
+    tokens = loaded.model.tokenize("A")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(bench.engine.run)
+        kept = [bench.generations.start(bench.engine, str(number), list(tokens), GREEDY, 500) for number in range(3)]
+        bench.generations.set_silent(kept[1], True)
+        kept.append(bench.generations.start(bench.engine, "4", list(tokens), GREEDY, 500))
+        with pytest.raises(AllSlotsBusyError):
+            bench.generations.start(bench.engine, "5", list(tokens), GREEDY, 500)
+        with trio.fail_after(5):
+            await kept[1].cancel()
+        assert bench.status.slots_busy == 3
+        for generation in kept:
+            await generation.cancel()
+        nursery.cancel_scope.cancel()
+    assert (bench.status.slots_busy, bench.status.running) == (0, 0)
 
 
 async def test_slots_are_counted(loaded: Loaded) -> None:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
+import socket
 import uuid
 from functools import partial
+from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -11,12 +14,16 @@ import pytest
 import trio
 import trio.lowlevel
 
+from tests.leaving import connect
 from tests.models import BEE, make
 from tests.worker_child import events
 from tests.worker_serving import KEY, Serving, request, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+PAUSED = 600
+"""Tokens that the slow model takes seconds for."""
 
 
 @pytest.fixture(scope="module")
@@ -274,6 +281,25 @@ async def test_a_reader_that_stalls_holds_up_nobody(tiny: Path) -> None:
         with trio.fail_after(20):
             await worker.status.wait_idle()
         await stalled.aclose()
+
+
+async def test_a_reader_that_pauses_gives_its_slot_away_and_loses_nothing(slow: Path) -> None:
+    async with serving(slow, context=8192, slots=1) as worker:
+        client = trio.SocketStream(trio.socket.from_stdlib_socket(connect(worker.port)))
+        await client.send_all(raw_request(max_tokens=PAUSED))
+        await worker.wait_state("busy")
+        with trio.fail_after(5):
+            await worker.wait_state("idle")
+        assert worker.status.running == 1
+        assert await worker.text("a", max_tokens=5) == "bcdef"
+        assert worker.status.running == 1, "it has come to its end: this proves nothing"
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        answer = b""
+        while b"[DONE]" not in answer:
+            answer += await client.receive_some()
+        await client.aclose()
+    text = b"".join(re.findall(rb'"token":"(.)"', answer)).decode()
+    assert text == (ascii_uppercase * PAUSED)[1 : PAUSED + 1]
 
 
 async def test_a_long_prompt_does_not_stall_a_running_stream(slow: Path) -> None:

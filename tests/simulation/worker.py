@@ -65,7 +65,7 @@ class Engine:
         self.running[work.slot] = "somebody"
         self._nursery.start_soon(self._generate, work)
 
-    def cancel(self, number: int, slot: int) -> None:
+    def cancel(self, number: int) -> None:
         self._cancelled.add(number)
 
     async def _generate(self, work: Work) -> None:
@@ -73,12 +73,12 @@ class Engine:
             await trio.sleep(TOKEN_SECONDS)
             if work.number in self._cancelled:
                 del self.running[work.slot]
-                self._deliver([Ended(work.slot, "", count, None, CancelledError("the request was cancelled"))])
+                self._deliver([Ended(work.number, "", count, None, CancelledError("the request was cancelled"))])
                 return
             if count < work.limit:
-                self._deliver([Piece(work.slot, "x", count)])
+                self._deliver([Piece(work.number, "x", count)])
         del self.running[work.slot]
-        self._deliver([Ended(work.slot, "x", work.limit, "length")])
+        self._deliver([Ended(work.number, "x", work.limit, "length")])
 
 
 class Worker(Process):
@@ -297,7 +297,7 @@ class Worker(Process):
         self.status.check_ready()
         options: Any = None
         generation = self.generations.start(self._engine, request_id, [1], options, tokens)  # type: ignore[arg-type]
-        self._engine.running[generation._running.work.slot] = request_id
+        self._engine.running[generation._running.slot] = request_id
         try:
             with trio.fail_after(INFERENCE_SECONDS):
                 async with generation:

@@ -71,6 +71,7 @@ def test_the_documented_timeouts_are_the_defaults(home: Path) -> None:
         "unload": 10,
         "cascade": 30,
         "heartbeat": 10,
+        "silent": 0.4,
         "stalled": 30,
         "health_interval": 30,
         "health": 5,

@@ -55,8 +55,8 @@ async def test_a_hive_that_comes_back_in_time_saves_it(autojump_clock: trio.test
 
 async def test_a_request_keeps_it_without_a_hive(autojump_clock: trio.testing.MockClock) -> None:
     async def work(status: Status) -> None:
-        status.set_busy(1)
+        status.set_busy(1, 1)
         await trio.sleep(500)
-        status.set_busy(0)
+        status.set_busy(0, 0)
 
     assert await ended_after(work) == 500 + PATIENCE
