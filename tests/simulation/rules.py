@@ -130,8 +130,12 @@ class Rules(trio.abc.Instrument):
             if not 0 <= status.slots_busy <= status.slots_total:
                 raise Violation(f"{process.name} has {status.slots_busy} of {status.slots_total} slots busy")
             free = len(process.generations._free)
-            if (busy := len(process.requests)) + free != status.slots_total or busy != status.slots_busy:
+            running = process.generations._running.values()
+            lent = sum(one.is_silent and one.slot is not None for one in running)
+            if (busy := len(process.requests)) + free != status.slots_total or busy - lent != status.slots_busy:
                 raise Violation(f"{process.name} has {busy} busy and {free} free slots, and shows {status}")
+            if free and any(one.slot is None and not one.is_silent for one in running):
+                raise Violation(f"{process.name} has {free} free slots, and one waits for its own")
             for request_id in process.requests.values():
                 at, outcome = self._ended.get(request_id, (now, ""))
                 if now > at + SLOT_SECONDS:

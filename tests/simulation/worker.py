@@ -56,29 +56,50 @@ class Engine:
         self._nursery = nursery
         self._deliver = deliver
         self._cancelled: set[int] = set()
-        self.running: dict[int, str] = {}
-        """Who has which slot."""
+        self._aside: dict[int, trio.Event] = {}
+        self.running: dict[int, int] = {}
+        """Which work has which slot."""
+        self.names: dict[int, str] = {}
+        """The request of each work."""
 
     def start(self, work: Work) -> None:
-        if work.slot in self.running:
-            raise Violation(f"slot {work.slot} is given out twice")
-        self.running[work.slot] = "somebody"
+        self._enter(work.number, work.slot)
         self._nursery.start_soon(self._generate, work)
+
+    def _enter(self, number: int, slot: int) -> None:
+        if slot in self.running:
+            raise Violation(f"slot {slot} is given out twice")
+        self.running[slot] = number
+
+    def _leave(self, number: int) -> None:
+        for slot in [slot for slot, found in self.running.items() if found == number]:
+            del self.running[slot]
 
     def cancel(self, number: int) -> None:
         self._cancelled.add(number)
+        if number in self._aside:
+            self._aside[number].set()
+
+    def set_aside(self, number: int) -> None:
+        self._leave(number)
+        self._aside[number] = trio.Event()
+
+    def resume(self, number: int, slot: int) -> None:
+        self._enter(number, slot)
+        self._aside.pop(number).set()
 
     async def _generate(self, work: Work) -> None:
         for count in range(1, work.limit + 1):
             await trio.sleep(TOKEN_SECONDS)
-            if work.number in self._cancelled:
-                del self.running[work.slot]
-                self._deliver([Ended(work.number, "", count, None, CancelledError("the request was cancelled"))])
+            while work.number in self._aside and work.number not in self._cancelled:
+                await self._aside[work.number].wait()
+            is_cancelled = work.number in self._cancelled
+            if is_cancelled or count == work.limit:
+                self._leave(work.number)
+                error = CancelledError("the request was cancelled") if is_cancelled else None
+                self._deliver([Ended(work.number, "x", count, None if is_cancelled else "length", error)])
                 return
-            if count < work.limit:
-                self._deliver([Piece(work.number, "x", count)])
-        del self.running[work.slot]
-        self._deliver([Ended(work.number, "x", work.limit, "length")])
+            self._deliver([Piece(work.number, "x", count)])
 
 
 class Worker(Process):
@@ -253,7 +274,8 @@ class Worker(Process):
     @property
     def requests(self) -> dict[int, str]:
         """Who has which slot of the engine."""
-        return self._engine.running if self._engine is not None else {}
+        engine = self._engine
+        return {slot: engine.names.get(number, "somebody") for slot, number in engine.running.items()} if engine else {}
 
     # What it answers.
 
@@ -297,13 +319,24 @@ class Worker(Process):
         self.status.check_ready()
         options: Any = None
         generation = self.generations.start(self._engine, request_id, [1], options, tokens)  # type: ignore[arg-type]
-        self._engine.running[generation._running.slot] = request_id
+        self._engine.names[generation._running.number] = request_id
+        if every := self.world.faults.silent_every:
+            self.nursery.start_soon(self._pause_reading, generation, every)
         try:
             with trio.fail_after(INFERENCE_SECONDS):
                 async with generation:
                     await self._tell_news(generation, request_id, send)
         except trio.TooSlowError:
             raise InferenceTimeoutError("the inference did not end in time") from None
+
+    async def _pause_reading(self, generation: Generation, every: float) -> None:
+        """Have the reader take nothing for a while, now and then."""
+        chance = self.world.chance(f"reader of {generation.request_id}")
+        while not generation._running.ended.is_set():
+            await trio.sleep(chance.expovariate(10 / every))
+            self.generations.set_silent(generation, True)
+            await trio.sleep(chance.uniform(0, 60))
+            self.generations.set_silent(generation, False)
 
     async def _tell_news(self, generation: Generation, request_id: str, send: Send) -> None:
         while True:

@@ -48,6 +48,7 @@ class Faults:
     crash_every: float = 0
     told_to_end_every: float = 0
     user_ends_every: float = 0
+    silent_every: float = 0
     deaf_every: float = 0
     cut_every: float = 0
     stalled_every: float = 0
