@@ -14,6 +14,7 @@ import trio
 from rbee.adapters import ssh
 from rbee.adapters.ssh_target import Target
 from rbee.errors import SshFailedError
+from rbee.queen import remote_script
 from tests.sshd import Sshd
 
 if TYPE_CHECKING:
@@ -238,6 +239,49 @@ async def test_the_agents_key_is_offered(
         nursery.cancel_scope.cancel()
 
 
+async def test_a_usual_key_with_a_passphrase_is_named(
+    shared: Sshd, connect: partial[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    await keygen("-t", "ed25519", "-N", "secret", "-f", str(tmp_path / ".ssh" / "id_ed25519"))
+    error = await refused(connect, target(shared, key_path=None))
+    assert error.details["reason"] == "auth"
+    assert "id_ed25519 needs its passphrase" in error.message
+    assert error.hint == "`ssh-add ~/.ssh/id_ed25519` gives it to the agent, before the queen is started"
+
+
+async def test_more_keys_than_the_server_takes(
+    connect: partial[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    (tmp_path / ".ssh").mkdir()
+    for kind in ("ed25519", "ecdsa", "rsa"):
+        await keygen("-t", kind, "-N", "", "-f", str(tmp_path / ".ssh" / f"id_{kind}"))
+    server = Sshd(tmp_path / "strict", MaxAuthTries="2")
+    try:
+        error = await refused(connect, target(server, key_path=None))
+    finally:
+        server.stop()
+    assert error.details["reason"] == "auth"
+    assert "the server hung up after 2 keys" in error.message
+    assert "--ssh-key" in (error.hint or "")
+
+
+async def test_a_server_that_runs_something_else_is_said(connect: partial[object], tmp_path: Path) -> None:
+    server = Sshd(tmp_path / "forced", ForceCommand="echo welcome")
+    try:
+        async with connect(target(server)) as connection:  # type: ignore[attr-defined]
+            with pytest.raises(SshFailedError) as caught:
+                await remote_script.run(connection, "probe", {})
+    finally:
+        server.stop()
+    assert caught.value.details["reason"] == "command"
+    assert "ForceCommand" in (caught.value.hint or "")
+
+
 async def test_nobody_there_is_refused(connect: partial[object]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.9", 0))
@@ -248,6 +292,19 @@ async def test_nobody_there_is_refused(connect: partial[object]) -> None:
 async def test_a_name_that_nobody_has_is_refused(connect: partial[object]) -> None:
     error = await refused(connect, Target("no-such-host.invalid", 22, "bee"))
     assert error.details["reason"] == "dns"
+
+
+async def test_a_name_of_the_users_own_ssh_settings_is_explained(
+    connect: partial[object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / ".ssh").mkdir()
+    settings = "Host attic.invalid\n  HostName 192.0.2.7\n  Port 2222\n  User bee\n  IdentityFile /keys/attic\n"
+    (tmp_path / ".ssh" / "config").write_text(settings)
+    error = await refused(connect, Target("attic.invalid", 22, "me"))
+    assert error.details["reason"] == "dns"
+    given = "--ssh-host 192.0.2.7 --ssh-port 2222 --ssh-user bee --ssh-key /keys/attic"
+    assert error.hint == f"~/.ssh/config, which names it, is not read: give `{given}`"
 
 
 async def test_a_host_that_says_nothing_is_a_timeout(connect: partial[object]) -> None:
