@@ -79,14 +79,19 @@ async def _ask_to_end(hive: RemoteHive) -> bool:
 async def _signal(hive: RemoteHive, deadline: float) -> bool:
     try:
         async with hive.dial() as connection:
-            seconds = max(KILL_MARGIN, deadline - KILL_MARGIN - trio.current_time())
-            outcome = await remote_process.stop(connection, hive.row, seconds=seconds)
-            if outcome == "crashed":
+            # Half of the time, because one that has to be killed leaves its workers to another one.
+            outcome = await remote_process.stop(connection, hive.row, seconds=_left(deadline) / 2)
+            if outcome in ("crashed", "killed"):
                 log.info("the hive on %s was killed; starting another one to end its workers", hive.row.node_name)
                 await remote_process.start(connection, hive.row, hive.settings, lambda _: None)
-                outcome = await remote_process.stop(connection, hive.row, seconds=seconds)
+                outcome = await remote_process.stop(connection, hive.row, seconds=_left(deadline))
     except RbeeError as exc:
         log.warning("the hive on %s: %s", hive.row.node_name, exc.message)
         return False
     log.info("the hive on %s was ended over SSH: %s", hive.row.node_name, outcome)
     return True
+
+
+def _left(deadline: float) -> float:
+    """Return the seconds that a hive may take to end."""
+    return max(KILL_MARGIN, deadline - KILL_MARGIN - trio.current_time())

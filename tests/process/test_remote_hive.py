@@ -207,7 +207,7 @@ def test_a_hive_that_does_not_answer_is_ended_over_ssh(swarm: Swarm, node: Remot
     assert infer(swarm, node).returncode == 0
     node.signal_hive(signal.SIGSTOP)
     swarm.end()
-    wait_until(lambda: not node.processes("hive"), "the hive is gone", 1)
+    node.wait_empty(1)
 
 
 def test_a_node_that_is_down_holds_nobody_up_and_stays_ours(swarm: Swarm, node: RemoteNode, tmp_path: Path) -> None:
