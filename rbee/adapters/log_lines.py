@@ -85,13 +85,13 @@ class Lines:
             with suppress(ValueError, RecursionError):  # native code may write braces too
                 found = json.loads(text)
         if not isinstance(found, dict) or not isinstance(message := found.get("message"), str):
-            return LogLine(source=self._source, message=_public(text))
+            return LogLine(source=self._source, message=public(text))
         if isinstance(trace := found.get("traceback"), str):
             # What failed, and not where: the rest of its last line may quote anything.
             message += f" ({trace.rstrip().rpartition(chr(10))[2].partition(':')[0]})"
         return LogLine(
             source=self._source,
-            message=_public(message),
+            message=public(message),
             time=_text(found.get("time")),
             level=_text(found.get("level")),
             correlation_id=_text(found.get("correlation_id")),
@@ -99,10 +99,10 @@ class Lines:
 
 
 def _text(value: object) -> str | None:
-    return _public(value[:64]) if isinstance(value, str) else None
+    return public(value[:64]) if isinstance(value, str) else None
 
 
-def _public(text: str) -> str:
-    """Return `text` without what is nobody's business outside this machine; it is UTF-8 in any case."""
+def public(text: str) -> str:
+    """Return `text` without what is nobody's business outside its machine; it is UTF-8 in any case."""
     shown = _SECRET.sub("rbee_…", _FOLDERS.sub("…/", text))
     return shown.encode("utf-8", "replace").decode()

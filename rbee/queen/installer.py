@@ -12,6 +12,7 @@ import trio
 
 from rbee import __version__
 from rbee.adapters import zipapp
+from rbee.adapters.log_lines import public
 from rbee.errors import InstallFailedError, InsufficientDiskError, SshFailedError
 from rbee.queen import remote_script
 from rbee.queen.probe import probe
@@ -179,7 +180,7 @@ class Installer:
 
         def heard(key: str, value: str) -> None:
             if key == "line" and value.strip():
-                last[:] = [*last[-19:], value]
+                last[:] = [*last[-19:], public(value)]
                 self._tell("build", value)
 
         said = await remote_script.run(self._connection, "build_source", parameters, heard)
@@ -203,7 +204,7 @@ class Installer:
         if "damaged" in said:
             raise InstallFailedError(f"the copy on {name} is not what was sent", hint="try again", node=name)
         if "broken" in said:
-            raise InstallFailedError(f"the program does not start on {name}: {said['broken'][0]}", node=name)
+            raise InstallFailedError(f"the program does not start on {name}: {public(said['broken'][0])}", node=name)
         return said["installed"][0].removeprefix("rbee ")
 
     async def roll_back(self) -> str:
@@ -213,7 +214,9 @@ class Installer:
         if "none" in said:
             raise InstallFailedError(f"there is no version before on {name}", node=name)
         if "broken" in said:
-            raise InstallFailedError(f"the version before does not start on {name}: {said['broken'][0]}", node=name)
+            raise InstallFailedError(
+                f"the version before does not start on {name}: {public(said['broken'][0])}", node=name
+            )
         return said["installed"][0].removeprefix("rbee ")
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.adapters import announce
+from rbee.adapters.log_lines import Lines
 from rbee.errors import AlreadyRunningError, RbeeError, SpawnFailedError, SpawnTimeoutError
 from rbee.queen import remote_script
 from rbee.queen.installer import PYTHON
@@ -100,12 +101,20 @@ def _not_started(said: remote_script.Said, row: BeehiveRow, settings: Settings) 
     if "late" in said:
         limit = settings.timeouts.start
         return SpawnTimeoutError(
-            f"the hive was not ready after {limit:g} s, and was ended", log="hive.log", last_lines=said.get("log", [])
+            f"the hive was not ready after {limit:g} s, and was ended",
+            log="hive.log",
+            last_lines=_readable(said.get("log", [])),
         )
     code = said.get("exited", ["?"])[0]
     return SpawnFailedError(
-        f"the hive ended at its start: exit code {code}", log="hive.log", last_lines=said.get("log", [])
+        f"the hive ended at its start: exit code {code}", log="hive.log", last_lines=_readable(said.get("log", []))
     )
+
+
+def _readable(log: list[str]) -> list[str]:
+    """Return lines of a log as they may leave the node: without stacks, folders and secrets."""
+    lines = Lines("hive")
+    return [entry.line.message for line in log for entry in lines.feed(f"{line}\n".encode("utf-8", "replace"))]
 
 
 async def stop(connection: Connection, row: BeehiveRow, *, seconds: float, unless_version: str = "") -> str:

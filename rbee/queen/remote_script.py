@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import rbee.data
+from rbee.adapters.log_lines import public
 from rbee.errors import SshFailedError
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ async def run(
     done = await connection.run("exec sh -s", "\n".join([*head, "{", text, "}"]).encode(), hear)
     if done.code != 0:
         last = [line.strip() for line in (done.output + done.errors).splitlines() if line.strip()][-1:]
-        words = last[0][:SHOWN] if last else f"exit code {done.code}"
+        words = public(last[0])[:SHOWN] if last else f"exit code {done.code}"
         raise SshFailedError(f"a command failed on the other side: {words}", reason="command", exit_code=done.code)
     if said.pop(_BEGUN, None) is None:
         raise SshFailedError(

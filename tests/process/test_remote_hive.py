@@ -107,8 +107,8 @@ def test_a_users_hive_that_only_its_machine_reaches(swarm: Swarm, node: RemoteNo
         (lambda node: (node.install / "token").unlink(), ["the swarm's token is missing", "rbee setup install --node"]),
         (lambda node: node.configure(worker={"slots": 0}), ["worker.slots", "config.toml"]),
         (
-            lambda node: node.install_program("sys.exit('no engine here')"),
-            ["exit code 1", "no engine here", "hive.log"],
+            lambda node: node.install_program("sys.exit('no engine in /srv/private/lib.so')"),
+            ["exit code 1", "no engine in …/lib.so", "hive.log"],
         ),
         (
             lambda node: node.install_program(
