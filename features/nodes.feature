@@ -73,7 +73,7 @@ Feature: Other machines of the user
       | trouble                           | reason                                    |
       | sshd does not run there           | failed: connection refused at port        |
       | the user's key is not known there | was not let in with the key               |
-      | its login shell ends at once      | the machine does not say where            |
+      | its login shell ends at once      | the other side runs no commands           |
 
   @s03
   Scenario: Bring rbee to a node
