@@ -6,6 +6,7 @@ A line holds one of `narration`, `ready` or `error`. After the last one the daem
 from __future__ import annotations
 
 import os
+import select
 import sys
 from typing import TYPE_CHECKING
 
@@ -47,7 +48,7 @@ class Announcer:
     """The daemon's side; does nothing where no parent listens."""
 
     def __init__(self, enabled: bool) -> None:
-        self._open = enabled
+        self._enabled = self._open = enabled
 
     def _write(self, line: Line) -> None:
         if not self._open:
@@ -64,6 +65,15 @@ class Announcer:
         nothing = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nothing, 1)
         os.close(nothing)
+
+    def is_abandoned(self) -> bool:
+        """Tell, before `ready`, whether the parent that was to listen has gone."""
+        if self._open:
+            poller = select.poll()
+            poller.register(1, 0)
+            if any(found & select.POLLERR for _, found in poller.poll(0)):  # how a pipe without a reader shows, poll(2)
+                self._close()
+        return self._enabled and not self._open
 
     def tell(self, narration: Narration) -> None:
         self._write(Line(narration=narration))

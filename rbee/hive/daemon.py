@@ -108,6 +108,11 @@ async def _serve(
             await nursery.start(library.downloads.run)
             server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
             await nursery.start(server.run)
+            if announcer.is_abandoned() and not known.surviving:
+                # Killed while it waited for us: no queen knows of us, nor does a `rbee down` that came meanwhile.
+                log.info("the queen that started this hive has gone before it was ready")
+                nursery.cancel_scope.cancel()
+                return
             place.publish(url, __version__, ephemeral=options.ephemeral, started_by=options.started_by)
             log.info("the hive %s answers at %s", __version__, url)
             announcer.ready(Ready(url, os.getpid(), __version__, place.id))

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rbee.adapters import process
+from rbee.adapters import instance, process
 from rbee.adapters.instance import Place
 from tests.models import make
 from tests.process.swarm import PATIENCE, Swarm, free_port, processes_of, stored_workers, wait_until
@@ -58,6 +58,24 @@ def standin(behaviour: str) -> str:
 
 
 # A queen.
+
+
+def test_a_hive_whose_queen_was_killed_before_it_was_ready_ends(swarm: Swarm) -> None:
+    swarm.home.mkdir()
+    (swarm.home / "token").write_text("rbee_of_a_test")
+    hive = subprocess.Popen(
+        [*swarm.program, "hive", "--announce", "--started-by", "queen"],
+        cwd=swarm.cwd,
+        env=swarm.env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+    assert hive.stdout is not None
+    hive.stdout.close()
+    assert hive.wait(PATIENCE) == 0
+    assert not swarm.processes()
+    assert instance.find_killed(swarm.home, "hive") is None
+    assert "gone before it was ready" in (swarm.home / "logs" / "hive.log").read_text()
 
 
 def test_the_next_queen_finds_what_a_killed_one_had_and_ends_it(swarm: Swarm) -> None:
