@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import tomllib
@@ -21,6 +22,8 @@ Retries = Annotated[tuple[Delay, ...], msgspec.Meta(max_length=100)]
 """The seconds before each attempt after the first."""
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^[/~]")]
 """Daemons work in other folders than the command that starts them, so a relative path would name another place."""
+MAX_SHOWN: Final = 60
+"""Characters of a wrong value that are shown."""
 ENDING_MARGIN: Final = 10.0
 """Seconds that a daemon's server and its files may take to close after everything else has ended."""
 
@@ -259,7 +262,19 @@ def _merge(settings: Settings, values: dict[str, Any], where: str, *, strict: bo
             try:
                 setattr(getattr(settings, section), key, msgspec.convert(value, field.type, strict=strict))
             except msgspec.ValidationError as exc:
-                rule = str(exc).replace("`", "").lower()
-                if "matching regex" in rule:
-                    rule = "expected an absolute path"
+                rule = _with_value(str(exc).replace("`", "").lower(), None if section == "auth" else value)
                 raise InvalidConfigurationError(f"{section}.{key}: {rule} ({where})", key=f"{section}.{key}") from None
+
+
+def _with_value(rule: str, value: object) -> str:
+    """Complete what msgspec says of a value with the value itself; None where that may be a secret."""
+    rule, _, inside = rule.partition(" - at ")
+    if "matching regex" in rule:
+        rule = "expected an absolute path"
+    if value is None:
+        return rule
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
+    if inside:
+        return f"{rule} in {shown}"
+    return f"{rule} {shown}" if ", got " in rule else f"{rule}, got {shown}"

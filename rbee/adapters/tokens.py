@@ -54,18 +54,29 @@ def read(path: Path) -> str | None:
         token = path.read_text(encoding="ascii").strip()
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "not a token"
-        raise StorageError(f"the token file {path} could not be read: {reason}") from exc
+    except IsADirectoryError:
+        raise StorageError(
+            f"the token file {path} is a folder", hint="move it away, and the next queen makes a new token"
+        ) from None
+    except OSError as exc:
+        raise StorageError(
+            f"the token file {path} could not be read: {exc.strerror}", hint=f"see that it is yours: `ls -l {path}`"
+        ) from exc
+    except UnicodeDecodeError:
+        raise _unusable(path) from None
     if not token:
         raise StorageError(f"the token file {path} is empty", hint="delete it, and the next queen makes a new one")
     if not FORM.fullmatch(token):
         # It would not survive its way through a header, and the other side would seem to be out of reach.
-        raise StorageError(
-            f"the token file {path} could not be read: not a token",
-            hint="it holds one line of up to 512 visible characters; deleted, the next queen makes a new one",
-        )
+        raise _unusable(path)
     return token
+
+
+def _unusable(path: Path) -> StorageError:
+    return StorageError(
+        f"the token file {path} could not be read: not a token",
+        hint="it holds one line of up to 512 visible characters; deleted, the next queen makes a new one",
+    )
 
 
 def worker_key(token: str, worker_id: str) -> str:

@@ -162,7 +162,7 @@ def test_a_relative_path_in_the_environment_is_refused(home: Path, monkeypatch: 
 
 def test_a_relative_path_in_a_file_is_refused(home: Path) -> None:
     path = write(home / USER, '[paths]\nstate_dir = "here"\n')
-    assert refused().message == f"paths.state_dir: expected an absolute path (in {path})"
+    assert refused().message == f'paths.state_dir: expected an absolute path, got "here" (in {path})'
 
 
 @pytest.mark.parametrize(
@@ -217,9 +217,26 @@ def test_a_wrong_variable_is_named(
 
 
 def test_a_wrong_flag_is_said_to_be_one(home: Path) -> None:
-    assert (
-        refused(flags={"queen": {"port": 70000}}).message == "queen.port: expected int <= 65535 (on the command line)"
-    )
+    message = refused(flags={"queen": {"port": 70000}}).message
+    assert message == "queen.port: expected int <= 65535, got 70000 (on the command line)"
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("[timeouts]\nidle = -1\n", "timeouts.idle: expected float > 0.0, got -1"),
+        ("[timeouts]\nidle = nan\n", "timeouts.idle: expected float > 0.0, got NaN"),
+        ("[timeouts]\nidle = 2026-01-01\n", 'timeouts.idle: expected float, got date "2026-01-01"'),
+        ('[worker]\nslots = "many"\n', 'worker.slots: expected int, got str "many"'),
+        ('[worker]\nslots = "\\u001b[2J"\n', 'worker.slots: expected int, got str "\\u001b[2J"'),
+        ("[worker]\ncommand = [1, 2]\n", "worker.command: expected str, got int in [1, 2]"),
+        (f'[paths]\nstate_dir = "{"x" * 500}"\n', f'paths.state_dir: expected an absolute path, got "{"x" * 59}…'),
+        ('[auth]\ntoken_file = "rbee_secret"\n', "auth.token_file: expected an absolute path"),
+    ],
+)
+def test_a_wrong_value_is_shown_but_for_what_may_be_a_secret(home: Path, text: str, said: str) -> None:
+    path = write(home / USER, text)
+    assert refused().message == f"{said} (in {path})"
 
 
 def test_an_unknown_section_is_refused(home: Path) -> None:

@@ -94,8 +94,9 @@ def test_a_spoilt_file_is_an_error_and_is_not_replaced(tmp_path: Path, content: 
 
 
 def test_a_folder_in_its_place_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(StorageError, match="could not be read"):
+    with pytest.raises(StorageError, match="is a folder") as caught:
         tokens.load_or_create(tmp_path)
+    assert caught.value.hint == "move it away, and the next queen makes a new token"
 
 
 def test_a_place_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
