@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import psutil
 import pytest
 
+from rbee import __version__
 from rbee.adapters import instance, process, ssh
 from rbee.adapters.ssh_target import Target
 from tests import disk as small_disk
@@ -397,6 +398,11 @@ def test_there_and_back_again(swarm: Swarm, node: BareNode) -> None:
         assert f"{expected} is installed on workstation." in done.stderr
         assert version(node) == expected
     assert parts(node) == []
+    # Cut between its two steps: the other version is still there to go back to.
+    (node.install / "bin" / "rbee.previous").rename(node.install / "bin" / ".rbee.now.part")
+    assert install(swarm, "--rollback").returncode == 0
+    assert (version(node), parts(node)) == (f"rbee {__version__}", [])
+    assert install(swarm, "--rollback").returncode == 0
     (node.install / "bin" / "rbee.previous").write_text("import no_such_module")
     done = install(swarm, "--rollback")
     assert (done.returncode, "the version before does not start" in done.stderr) == (1, True), done.stderr

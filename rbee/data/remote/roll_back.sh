@@ -1,5 +1,6 @@
 # Exchanges the installed program and the one before. Parameters: install.
-cd "$install/bin" 2>/dev/null && [ -f rbee.previous ] || {
+# An exchange that was cut has left the other version under a name of its own.
+cd "$install/bin" 2>/dev/null && { [ -f rbee.previous ] || mv .rbee.now.part rbee.previous 2>/dev/null; } || {
     say none "$install"
     exit 0
 }
