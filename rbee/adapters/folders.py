@@ -1,11 +1,15 @@
-"""Makes the folders that hold what nobody but the user shall read."""
+"""Makes the folders that hold what nobody but the user shall read, and shows paths as users write them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
-if TYPE_CHECKING:
-    from pathlib import Path
+
+def shown(path: Path) -> str:
+    """Return a path for a person to read and to type: one of the home folder begins with ~/."""
+    path = path.expanduser()
+    home = Path("~").expanduser()
+    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def make_private(path: Path) -> None:

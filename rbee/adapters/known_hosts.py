@@ -40,6 +40,7 @@ class Trust:
 
     def __init__(self, host: str, port: int, pinned: str | None, files: Sequence[Path]) -> None:
         self._name = host if port == 22 else f"[{host}]:{port}"  # sshd(8), known_hosts file format
+        self._files = files
         self._keys = {pinned} if pinned is not None else _known(self._name, files)
 
     def algorithms(self, offered: Sequence[str]) -> list[str]:
@@ -57,10 +58,11 @@ class Trust:
         found = fingerprint(shown)
         if self._keys:
             known = sorted({fingerprint(key) for key in self._keys})
+            own = "".join(f", the same with `-f {folders.shown(file)}`" for file in self._files if file != USERS)
             raise SshFailedError(
                 f"the host key of {self._name} has changed\n  known {', '.join(known)}\n  shown {found}",
                 hint="someone may be listening in. If the machine was set up anew, forget its old key: "
-                f"`ssh-keygen -R '{self._name}'`, the same with `-f ~/.rbee/known_hosts`, and "
+                f"`ssh-keygen -R '{self._name}'`{own}, and "
                 "`rbee setup remove-node`; then add the node again",
                 reason="host_key",
                 fingerprint=found,

@@ -180,8 +180,9 @@ class Installer:
 
         def heard(key: str, value: str) -> None:
             if key == "line" and value.strip():
-                last[:] = [*last[-19:], public(value)]
-                self._tell("build", value)
+                line = public(value)
+                last[:] = [*last[-19:], line]
+                self._tell("build", line)
 
         said = await remote_script.run(self._connection, "build_source", parameters, heard)
         if "lacks" in said:

@@ -177,6 +177,7 @@ async def test_a_changed_key_stops_everything_with_both_fingerprints(connect: pa
         assert error.details["reason"] == "host_key"
         assert before in error.message
         assert server.fingerprint in error.message
+        assert f"`-f {tmp_path / 'known_hosts'}`" in (error.hint or "")
     finally:
         server.stop()
 

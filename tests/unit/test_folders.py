@@ -1,13 +1,10 @@
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from rbee.adapters import folders
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def mode(path: Path) -> int:
@@ -32,3 +29,17 @@ def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
         folders.make_private(tmp_path / "state")
     with pytest.raises(NotADirectoryError):
         folders.make_private(tmp_path / "state/logs")
+
+
+@pytest.mark.parametrize(
+    ("path", "shown"),
+    [
+        ("/home/bee/.ssh/key", "~/.ssh/key"),
+        ("~/.ssh/key", "~/.ssh/key"),
+        ("/home/beekeeper/key", "/home/beekeeper/key"),
+        ("/srv/key", "/srv/key"),
+    ],
+)
+def test_a_path_is_shown_as_a_user_types_it(monkeypatch: pytest.MonkeyPatch, path: str, shown: str) -> None:
+    monkeypatch.setenv("HOME", "/home/bee")
+    assert folders.shown(Path(path)) == shown
