@@ -181,7 +181,7 @@ def _on_disk(folder: Path) -> list[tuple[ModelRef, Path, list[HubFile]]]:
             model_ref.parse(f"hf:{repository.relative_to(folder)}")
         except InvalidRequestError:
             continue  # somebody else's: no reference could name it, and the database may not take such letters
-        files = [path for path in repository.rglob("*.gguf") if path.is_file()]
+        files = [path for path in repository.rglob("*") if path.suffix.lower() == ".gguf" and path.is_file()]
         listed = [HubFile(str(path.relative_to(repository)), path.stat().st_size, None) for path in files]
         for parts in variant.group(listed).values():
             ref = ModelRef("hf", str(repository.relative_to(folder)), parts[0].name)

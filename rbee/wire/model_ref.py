@@ -23,7 +23,9 @@ FORMS: Final = (
 
 _ALLOWED: Final = re.compile(r"[A-Za-z0-9\-_./:]+")
 _PART: Final = r"[^/:.][^/:]*"  # no hidden file, and no `.` that a URL or path would swallow
-_HF: Final = re.compile(rf"(?P<repo>{_PART}/{_PART})(?:/(?P<file>(?:{_PART}/)*{_PART}\.gguf)|:(?P<variant>[^/:]+))?")
+_HF: Final = re.compile(
+    rf"(?P<repo>{_PART}/{_PART})(?:/(?P<file>(?:{_PART}/)*{_PART}\.(?i:gguf))|:(?P<variant>[^/:]+))?"
+)
 
 
 class ModelRef(NamedTuple):
@@ -37,7 +39,7 @@ class ModelRef(NamedTuple):
         text = f"{self.provider}:{self.reference}"
         if self.variant is None:
             return text
-        return f"{text}/{self.variant}" if self.variant.endswith(".gguf") else f"{text}:{self.variant}"
+        return f"{text}/{self.variant}" if self.variant.lower().endswith(".gguf") else f"{text}:{self.variant}"
 
 
 def parse(text: str) -> ModelRef:
@@ -54,7 +56,7 @@ def parse(text: str) -> ModelRef:
     provider, colon, rest = text.partition(":")
     if provider == "builtin" and text == BUILTIN:
         return ModelRef("builtin", rest)
-    if provider == "file" and rest.startswith("/") and rest.endswith(".gguf"):
+    if provider == "file" and rest.startswith("/") and rest.lower().endswith(".gguf"):
         return ModelRef("file", posixpath.normpath(f"/{rest.lstrip('/')}"))
     if provider == "hf" and (found := _HF.fullmatch(rest)):
         return ModelRef("hf", found["repo"], found["file"] or found["variant"])

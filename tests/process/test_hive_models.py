@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -223,7 +224,7 @@ def test_a_model_is_removed_with_its_file_but_not_while_a_worker_has_it(
         assert client.delete("/v1/models/model.Q4_K_M").status_code == 404
 
 
-def test_a_damaged_catalogue_is_rebuilt_from_the_files(start: Callable[..., Daemon], hub: Hub) -> None:
+def test_a_damaged_catalogue_is_rebuilt_from_the_files(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
     daemon = start()
     with daemon.client() as client:
         pulled(client)
@@ -231,17 +232,21 @@ def test_a_damaged_catalogue_is_rebuilt_from_the_files(start: Callable[..., Daem
     daemon.wait()
     database = daemon.home / "models.db"
     database.write_bytes(b"no database" * 1000)
+    folder = tmp_path / "models/hf/bees/shouting"
+    folder.mkdir(parents=True)
+    shutil.copy(tmp_path / "models/hf/bees/model" / FILE, folder / "LOUD.Q4_K_M.GGUF")
     daemon = start()
     sent = hub.sent
     with daemon.client() as client:
-        (row,) = client.get("/v1/models/list").json()["models"]
+        loud, row = sorted(client.get("/v1/models/list").json()["models"], key=lambda row: str(row["id"]))
+        assert (loud["id"], loud["reference"]) == ("LOUD.Q4_K_M", "bees/shouting")
         assert (row["id"], row["reference"]) == ("model.Q4_K_M", "bees/model")
         assert client.post("/v1/models/download", json={"model_ref": f"{REF}/{FILE}"}).json()["local_path"]
         assert pulled(client)[-1][1]["id"] == row["id"], "the hub is asked what the reference means, and no more"
     assert hub.sent == sent
     said = [line["message"] for line in daemon.log()]
     assert any("models.db is damaged" in line for line in said)
-    assert any("rebuilt from the files on disk: model.Q4_K_M" in line for line in said)
+    assert any("rebuilt from the files on disk: " in line and "model.Q4_K_M" in line for line in said)
 
 
 def test_a_rebuilt_catalogue_offers_its_models_to_others_too(

@@ -22,6 +22,8 @@ from rbee.wire.model_ref import BUILTIN, FORMS, MAX_LENGTH, ModelRef, parse
             ModelRef("hf", "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF"),
         ),
         ("file:/models/a.gguf", ModelRef("file", "/models/a.gguf")),
+        ("file:/models/A.GGUF", ModelRef("file", "/models/A.GGUF")),
+        ("hf:ORG/REPO/FILE.GGUF", ModelRef("hf", "ORG/REPO", "FILE.GGUF")),
         ("file:/a:b.gguf", ModelRef("file", "/a:b.gguf")),
         (BUILTIN, ModelRef("builtin", "bee-stories")),
     ],
