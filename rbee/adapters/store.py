@@ -104,7 +104,10 @@ def _explain(exc: sqlite3.Error, path: Path, what: str) -> StorageError:
     """Return the error that people get, beginning with `what`."""
     if _is_full(exc, path.parent):
         return StorageError(f"{what}: the disk is full", hint=disk.ADVICE)
-    return StorageError(f"{what}: {exc}")
+    # SQLITE_ERROR: the statement does not fit the tables, so they are not those of our version.
+    foreign = _code(exc) == sqlite3.SQLITE_ERROR
+    hint = f"{path.name} is not as rbee made it: move it away, and a new one is made" if foreign else None
+    return StorageError(f"{what}: {exc}", hint=hint)
 
 
 def _is_full(exc: sqlite3.Error, folder: Path) -> bool:

@@ -73,6 +73,19 @@ def add_z(connection: sqlite3.Connection) -> None:
     connection.execute("INSERT INTO t VALUES (5, 'y', 'z')")
 
 
+async def test_a_file_with_other_tables_of_the_same_version_is_left_alone_and_the_hint_says_what_to_do(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "test.db"
+    store = await Store.open(path, ("CREATE TABLE other (x INTEGER);",))
+    await store.close()
+    store = await Store.open(path, (TABLE,))
+    with pytest.raises(StorageError, match="no such table") as caught:
+        await store.transact(numbers)
+    assert caught.value.hint == "test.db is not as rbee made it: move it away, and a new one is made"
+    await store.close()
+
+
 async def test_a_migration_that_fails_leaves_what_was(tmp_path: Path) -> None:
     path = tmp_path / "test.db"
     store = await Store.open(path, (TABLE,))
