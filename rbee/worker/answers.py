@@ -41,7 +41,12 @@ class Answer:
 
         async with generation:
             if narrate:
-                await send.send(self._narration("inference_start", f"Reading {generation.prompt_tokens} prompt tokens"))
+                await send.send(
+                    self._narration(
+                        "inference_start",
+                        f"Reading {generation.prompt_tokens} prompt token{'s' * (generation.prompt_tokens != 1)}",
+                    )
+                )
             with self._limited() as limit:
                 ended = await self._follow(show)
             if limit.cancelled_caught:
@@ -50,7 +55,8 @@ class Answer:
         last = event(done)
         if narrate:
             rate = done.total_tokens / max(done.duration_ms / 1e3, 1e-6)
-            sentence = f"Generated {done.total_tokens} tokens in {done.duration_ms:.0f} ms ({rate:.1f} tokens/s)"
+            counted = f"{done.total_tokens} token{'s' * (done.total_tokens != 1)}"
+            sentence = f"Generated {counted} in {done.duration_ms:.0f} ms ({rate:.1f} tokens/s)"
             last = self._narration("inference_end", sentence) + last
         await send.send(last)
 
