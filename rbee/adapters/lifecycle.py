@@ -15,7 +15,7 @@ import trio
 from rbee.errors import InternalError, RbeeError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
     from rbee.adapters.announce import Announcer
 
@@ -23,13 +23,14 @@ log = logging.getLogger(__name__)
 
 STDERR: Final = 2
 LAST_RESORT_SECONDS: Final = 5.0
-SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+"""What asks a daemon to end: the last comes when the terminal is closed that it was started in."""
 
 
 class Stopping:
     """Why and how urgently a daemon should end.
 
-    `asked` is set by the first SIGTERM or SIGINT, by the parent's pipe closing, or by `ask()`; `urgent` by the second
+    `asked` is set by the first of SIGNALS, by the parent's pipe closing, or by `ask()`; `urgent` by the second
     signal or close, which ends the wait for running requests.
     """
 
@@ -49,20 +50,28 @@ class Stopping:
             self.asked.set()
 
 
-def _hold_signals() -> list[int]:
+def _heeded() -> list[signal.Signals]:
+    """Return the signals to heed: not SIGHUP where it is ignored, as `nohup` has it."""
+    ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    return [number for number in SIGNALS if number != signal.SIGHUP or not ignored]
+
+
+def _hold_signals(heeded: Sequence[int]) -> list[int]:
     """Note each signal while nobody receives them, in the list returned: before trio does, and in the last moments.
 
     trio puts back the handlers that were there before. The system's own would end a daemon that ends already, with
     another exit code, and before it has said what it has to say.
     """
     held: list[int] = []
-    for number in SIGNALS:
+    for number in heeded:
         signal.signal(number, lambda received, _: held.append(received))
     return held
 
 
-async def _watch_signals(stopping: Stopping, held: list[int], task_status: trio.TaskStatus[None]) -> None:
-    with trio.open_signal_receiver(*SIGNALS) as received:
+async def _watch_signals(
+    stopping: Stopping, heeded: Sequence[int], held: list[int], task_status: trio.TaskStatus[None]
+) -> None:
+    with trio.open_signal_receiver(*heeded) as received:
         task_status.started()
         for number in held:
             log.info("got %s", signal.Signals(number).name)
@@ -94,12 +103,13 @@ def run(
     in native code leaves on stderr what Python was doing.
     """
     faulthandler.enable(STDERR, all_threads=False)
-    held = _hold_signals()
+    heeded = _heeded()
+    held = _hold_signals(heeded)
 
     async def main() -> None:
         stopping = Stopping()
         async with trio.open_nursery() as nursery:
-            await nursery.start(_watch_signals, stopping, held)
+            await nursery.start(_watch_signals, stopping, heeded, held)
             if ephemeral:
                 nursery.start_soon(_watch_parent, stopping)
             await daemon(stopping)

@@ -67,3 +67,10 @@ def test_it_says_where_it_answers_and_that_it_ends(screen: Screen) -> None:
     screen.read_until("Ctrl+C again ends running requests at once.\r\n")
     assert screen.process.wait(30) == 0
     assert len(screen.text.splitlines()) == 2
+
+
+def test_it_ends_in_order_when_its_terminal_is_closed(screen: Screen, tmp_path: Path) -> None:
+    screen.read_until("Ctrl+C ends it.\r\n")
+    screen.process.send_signal(signal.SIGHUP)
+    assert screen.process.wait(30) == 0
+    assert "got SIGHUP" in next((tmp_path / "logs").glob("*.log")).read_text()
