@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 
 PROBE_SECONDS: Final = 1
 """The least idle time after which the kernel probes a connection; it counts whole seconds."""
+MOST_SECONDS: Final = 32767
+MOST_PROBES: Final = 127
+"""The largest values that the kernel takes (MAX_TCP_KEEPIDLE, MAX_TCP_KEEPINTVL and MAX_TCP_KEEPCNT, net/tcp.h)."""
 _ESTABLISHED: Final = 1
 _TCP_INFO: Final = struct.Struct("=B55xI60xQ")
 """`tcpi_state`, `tcpi_last_ack_recv` (ms) and `tcpi_bytes_acked` of struct tcp_info (linux/tcp.h)."""
@@ -41,11 +44,11 @@ def look(stream: trio.SocketStream) -> Progress | None:
 
 def probe(stream: trio.SocketStream, idle: int, patience: float) -> None:
     """Have the kernel probe a connection after `idle` quiet seconds, and break it after about `patience` of silence."""
-    interval = max(1, round(patience / 6))
+    interval = min(max(1, round(patience / 6)), MOST_SECONDS)
     for option, value in (
-        (socket.TCP_KEEPIDLE, idle),
+        (socket.TCP_KEEPIDLE, min(idle, MOST_SECONDS)),
         (socket.TCP_KEEPINTVL, interval),
-        (socket.TCP_KEEPCNT, max(1, round((patience - idle) / interval))),
+        (socket.TCP_KEEPCNT, min(max(1, round((patience - idle) / interval)), MOST_PROBES)),
     ):
         stream.setsockopt(socket.IPPROTO_TCP, option, value)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from contextlib import suppress
 from functools import partial
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters import serve, sse
+from rbee.adapters import serve, silence, sse
 from rbee.adapters.app import answer, new_app, streamed
 from tests.leaving import WAYS, connect, leave
 
@@ -201,3 +202,12 @@ async def test_a_connection_that_its_client_closed_holds_no_socket(
     while open_sockets() > before and trio.current_time() < end:  # noqa: ASYNC110 (the system has no event for it)
         await trio.sleep(0.02)
     assert open_sockets() <= before
+
+
+async def test_the_longest_patience_that_can_be_set_is_one_that_the_kernel_takes() -> None:
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    port = listener.socket.getsockname()[1]
+    async with listener, await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        assert isinstance(stream, trio.SocketStream)
+        silence.probe(stream, 500_000, 1_000_000)
+        assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
