@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Final
 
 from rbee.errors import StorageError
@@ -19,4 +20,5 @@ def refused(what: str, exc: OSError) -> StorageError:
     """Return the error for `what` could not be done, with the reason that the system gave."""
     if is_full(exc):
         return StorageError(f"{what}: the disk is full", hint=ADVICE)
-    return StorageError(f"{what}: {exc.strerror}")
+    name = Path(exc.filename).name if isinstance(exc.filename, str) else ""
+    return StorageError(f"{what}: {exc.strerror}" + (f" ({name})" if name and name not in what else ""))

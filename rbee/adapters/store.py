@@ -105,7 +105,7 @@ def _explain(exc: sqlite3.Error, path: Path, what: str) -> StorageError:
     if _is_full(exc, path.parent):
         return StorageError(f"{what}: the disk is full", hint=disk.ADVICE)
     # SQLITE_ERROR: the statement does not fit the tables, so they are not those of our version.
-    foreign = _code(exc) == sqlite3.SQLITE_ERROR
+    foreign = _code(exc) == sqlite3.SQLITE_ERROR or path.is_dir()
     hint = f"{path.name} is not as rbee made it: move it away, and a new one is made" if foreign else None
     return StorageError(f"{what}: {exc}", hint=hint)
 

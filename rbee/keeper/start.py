@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from rbee.adapters import announce, instance, process, tail
-from rbee.errors import SpawnFailedError, StorageError, UnloadFailedError
+from rbee.adapters import announce, disk, instance, process, tail
+from rbee.errors import SpawnFailedError, UnloadFailedError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -73,10 +73,9 @@ async def _start(command: list[str], settings: Settings, *, hold_stdin: bool) ->
     try:
         return await process.start(command, log=_log(settings), hold_stdin=hold_stdin)
     except OSError as exc:
-        raise StorageError(
-            f"no queen could be started with the state folder {settings.state_dir}: {exc.strerror}",
-            hint="RBEE_HOME names another folder",
-        ) from exc
+        error = disk.refused(f"no queen could be started with the state folder {settings.state_dir}", exc)
+        error.hint = error.hint or "RBEE_HOME names another folder"
+        raise error from exc
 
 
 def _command(options: Options, *flags: str) -> list[str]:

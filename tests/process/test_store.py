@@ -320,3 +320,10 @@ async def test_only_workers_that_still_run_survive(tmp_path: Path) -> None:
             left_over.kill()
             bystander.kill()
     await store.close()
+
+
+async def test_a_folder_in_the_place_of_the_file_is_an_error_that_says_what_to_do(tmp_path: Path) -> None:
+    (tmp_path / "test.db").mkdir()
+    with pytest.raises(StorageError, match=r"test\.db cannot be opened") as caught:
+        await Store.open(tmp_path / "test.db", (TABLE,))
+    assert caught.value.hint == "test.db is not as rbee made it: move it away, and a new one is made"
