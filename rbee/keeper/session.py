@@ -13,6 +13,7 @@ from rbee.clients.queen import QueenClient
 from rbee.errors import (
     AlreadyRunningError,
     ConnectionTimeoutError,
+    DrainingError,
     InvalidApiKeyError,
     MissingApiKeyError,
     PortInUseError,
@@ -149,8 +150,13 @@ async def use(
     """
     queen = await _find_or_start(settings, terminal, hurry, options)
     if isinstance(queen, Found):
-        async with attach(settings, queen) as client:
-            yield client
+        try:
+            async with attach(settings, queen) as client:
+                yield client
+        except ConnectionTimeoutError as exc:
+            if await find(settings) is None:
+                raise DrainingError("the queen has ended meanwhile", hint="try again") from exc
+            raise
         return
     try:
         health = QueenHealth(status="ok", version=queen.ready.version)

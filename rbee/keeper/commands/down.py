@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import trio
 
 from rbee.adapters import instance, process, tail
-from rbee.errors import UnloadFailedError
+from rbee.errors import AlreadyRunningError, UnloadFailedError
 from rbee.keeper import interrupt, session, start
 from rbee.keeper.result import Result
 from rbee.keeper.start import MARGIN, PATIENCE
@@ -25,6 +25,12 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Return once the queen is gone, and with it its hives and their workers."""
 
     async def command(hurry: trio.Event) -> Result:
+        try:
+            return await end(hurry)
+        except AlreadyRunningError:  # the queen of another command, which has just started
+            return await end(hurry)
+
+    async def end(hurry: trio.Event) -> Result:
         queen = instance.find(settings.state_dir, "queen")
         if queen is None:
             return await _without_queen(settings, terminal, start.Options(options.config, options.debug), hurry)
