@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.arguments import WRONG_USAGE, HelpRequest, UsageError
 from rbee.errors import InternalError, RbeeError
-from rbee.keeper import options as known
+from rbee.keeper.options import parse
 from rbee.keeper.result import Interrupted, Result
 from rbee.keeper.terminal import OutputClosedError, Terminal, occupy_standard_descriptors
 
@@ -59,7 +59,7 @@ def main(arguments: list[str]) -> int:
 
 def _perform(arguments: list[str], terminal: Terminal) -> None:
     try:
-        options = known.parse(arguments)
+        options = parse(arguments)
     except HelpRequest as request:
         terminal.data(request.text.rstrip("\n"))
         return

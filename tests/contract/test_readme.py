@@ -10,16 +10,16 @@ import msgspec
 import pytest
 
 from rbee.adapters import config
-from rbee.keeper import options
+from rbee.keeper import known_commands
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 COMMANDS = [
-    *(command.name for command in options.COMMANDS),
-    *(f"workers {command.name}" for command in options.WORKERS),
-    *(f"models {command.name}" for command in options.MODELS),
-    *(f"setup {command.name}" for command in options.SETUP),
+    *(command.name for command in known_commands.COMMANDS),
+    *(f"workers {command.name}" for command in known_commands.WORKERS),
+    *(f"models {command.name}" for command in known_commands.MODELS),
+    *(f"setup {command.name}" for command in known_commands.SETUP),
     "queen",
     "hive",
     "worker",
