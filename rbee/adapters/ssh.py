@@ -125,7 +125,8 @@ class Connection:
             self._transport.close()
             raise
         except (paramiko.SSHException, OSError, EOFError) as exc:
-            reason = "it stopped answering" if isinstance(exc, TimeoutError) else str(exc) or "the connection was lost"
+            said = str(exc).rstrip(": ")  # paramiko leaves room for a reason that it has not got
+            reason = "it stopped answering" if isinstance(exc, TimeoutError) else said or "the connection was lost"
             if isinstance(exc, OSError) and exc.strerror:
                 reason = exc.strerror
             raise SshFailedError(f"{self._target}: {reason}", reason="command") from exc
