@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import paramiko
 import trio
 
+from rbee.adapters.ssh_session import open_session
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -62,7 +64,7 @@ def write(transport: paramiko.Transport, content: bytes, to: str, mode: int) -> 
 
 @contextmanager
 def _open(transport: paramiko.Transport) -> Iterator[paramiko.SFTPClient]:
-    channel = transport.open_session()
+    channel = open_session(transport)
     channel.settimeout(STALLED_SECONDS)
     try:
         channel.invoke_subsystem("sftp")

@@ -13,6 +13,7 @@ import trio
 
 from rbee.adapters import known_hosts, sftp, ssh_auth
 from rbee.adapters.ssh_failure import translated
+from rbee.adapters.ssh_session import open_session
 from rbee.adapters.ssh_target import Target, failed
 from rbee.errors import RbeeError, SshFailedError
 
@@ -65,7 +66,7 @@ class Connection:
         return await self._in_thread(partial(self._run, command, stdin, heard))
 
     def _run(self, command: str, stdin: bytes, heard: Callable[[str], None] | None) -> Completed:
-        channel = self._transport.open_session(timeout=CONNECT_SECONDS)
+        channel = open_session(self._transport)
         try:
             channel.exec_command(command)
             errors = bytearray()

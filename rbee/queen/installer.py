@@ -202,6 +202,12 @@ class Installer:
             "adopt_program",
             {"install": self._row.install_path, "python": python, "part": part, "hash": digest, "version": version},
         )
+        if "gone" in said:
+            raise InstallFailedError(
+                f"the copy on {name} was taken away before it was in its place",
+                hint="another installation may run there at the same time; try again",
+                node=name,
+            )
         if "damaged" in said:
             raise InstallFailedError(f"the copy on {name} is not what was sent", hint="try again", node=name)
         if "broken" in said:

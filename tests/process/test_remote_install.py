@@ -262,6 +262,27 @@ def test_the_user_gives_up(swarm: Swarm, node: BareNode) -> None:
     finish(swarm, node)
 
 
+def test_a_server_that_allows_one_session_at_a_time(swarm: Swarm, tmp_path: Path) -> None:
+    node = BareNode(tmp_path / "narrow", MaxSessions="1")
+    try:
+        register(swarm, node)
+        done = install(swarm)
+        assert done.returncode == 0, done.stderr
+        check_installed(swarm, node)
+    finally:
+        node.close()
+
+
+def test_the_installation_of_another_queen_takes_the_file_away(swarm: Swarm, node: BareNode) -> None:
+    keeper = in_the_middle(swarm, node)
+    for part in (node.install / "bin").glob(".rbee.*.part"):
+        part.unlink()
+    code, said = end(keeper)
+    assert (code, "was taken away before it was in its place" in said) == (1, True), said
+    assert "try again" in said
+    finish(swarm, node)
+
+
 def test_two_installations_at_once_are_one_after_the_other(swarm: Swarm, node: BareNode) -> None:
     keeper = in_the_middle(swarm, node)
     second: list[subprocess.CompletedProcess[str]] = []

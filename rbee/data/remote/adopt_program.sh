@@ -6,6 +6,7 @@ refuse() {
     say "$1" "$2"
     exit 0
 }
+if [ -n "$part" ] && [ ! -f "$part" ]; then refuse gone ""; fi
 if [ -n "$hash" ]; then
     found=$("$python" -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' \
         "$part" </dev/null)
@@ -14,8 +15,10 @@ fi
 RBEE_CACHE="$install/cache"
 export RBEE_CACHE
 # Tried before it takes the place: whatever is wrong with it, what is there goes on working.
-said=$("$python" "${part:-$install/bin/rbee}" --version 2>&1 </dev/null) ||
+said=$("$python" "${part:-$install/bin/rbee}" --version 2>&1 </dev/null) || {
+    if [ -n "$part" ] && [ ! -f "$part" ]; then refuse gone ""; fi
     refuse broken "$(printf '%s' "$said" | tail -n 1)"
+}
 [ -z "$version" ] || [ "$said" = "rbee $version" ] || refuse broken "it says it is $said"
 cd "$install/bin" || exit 1
 if [ -n "$part" ]; then
