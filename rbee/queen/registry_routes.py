@@ -49,10 +49,14 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
 
     async def end_hive(name: str, tell: Tell) -> None:
         """Forget the tasks of a node, and end its hive if a queen started it."""
-        if nodes.remote(name).is_owned:
+        link = nodes.remote(name)
+        if was_owned := link.is_owned:
             human = f"Ending the hive on {name}; its running requests may finish first"
             tell(Narration(actor="queen-rbee", action="stop_hive", target=name, human=human))
         await nodes.drop(name)
+        if was_owned and link.is_owned:
+            human = f"The hive on {name} could not be ended, and may run still: the queen's log says why"
+            tell(Narration(actor="queen-rbee", action="stop_hive", target=name, human=human))
 
     @app.post(wire.ADD)
     async def add_node() -> Response:

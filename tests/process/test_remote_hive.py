@@ -261,3 +261,17 @@ def test_the_end_of_an_ssh_connection_does_not_end_the_hive(swarm: Swarm, node: 
     done = infer(swarm, node)
     assert (done.returncode, node.hive_pid) == (0, hive), done.stderr
     node.sshd.start()
+
+
+def test_a_node_that_is_removed_while_it_is_out_of_reach_may_go_on_and_that_is_said(
+    swarm: Swarm, node: RemoteNode
+) -> None:
+    swarm.start_queen()
+    register(swarm, node)
+    assert infer(swarm, node).returncode == 0
+    node.signal_hive(signal.SIGKILL)
+    node.sshd.stop()
+    done = swarm.run("setup", "remove-node", "--name", node.name)
+    assert done.returncode == 0, done.stderr
+    assert f"The hive on {node.name} could not be ended, and may run still" in done.stderr
+    assert rows(swarm) == []
