@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from rbee.errors import SshFailedError
+
+SSH_PORT: Final = 22
 
 
 class Target(NamedTuple):
@@ -20,14 +22,15 @@ class Target(NamedTuple):
     host_key: str | None = None
 
     def __str__(self) -> str:
-        return f"{self.user}@{self.host}" + ("" if self.port == 22 else f":{self.port}")
+        return f"{self.user}@{self.host}" + ("" if self.port == SSH_PORT else f":{self.port}")
 
 
 def failed(target: Target, reason: str, words: str) -> SshFailedError:
+    port = "" if target.port == SSH_PORT else f"-p {target.port} "
     hints = {
         "dns": "look at the spelling of the host, or give its address",
         "timeout": "see that the machine is on and reachable, and that no firewall is in between",
         "refused": "see that sshd runs there, and at which port",
-        "auth": f"`ssh-copy-id {target.user}@{target.host}` puts your key there; --ssh-key names another one",
+        "auth": f"`ssh-copy-id {port}{target.user}@{target.host}` puts your key there; --ssh-key names another one",
     }
     return SshFailedError(f"SSH to {target} failed: {words}", hint=hints.get(reason), reason=reason)
