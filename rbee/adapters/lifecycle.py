@@ -143,6 +143,12 @@ def tell_terminal(text: str) -> None:
             os.write(STDERR, f"{text}\n".encode())
 
 
+def leave_note(text: str) -> None:
+    """Say on stderr, which may be the log, what was left undone at the end (see `tail.notes`)."""
+    with suppress(OSError):
+        os.write(STDERR, f"note: {text}\n".encode("utf-8", "replace"))
+
+
 def sole_error(group: BaseExceptionGroup[BaseException]) -> RbeeError | None:
     """Return the error of the catalogue that a nursery's exception group stands for, or None for a bug.
 

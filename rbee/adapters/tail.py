@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
+from itertools import takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rbee.adapters.log_lines import Stacks
@@ -46,6 +47,14 @@ def farewell(path: Path) -> Farewell | None:
     if not lines or not lines[-1].startswith("rbee: "):
         return None
     return Farewell(_clean(lines[-1].removeprefix("rbee: ")), hint)
+
+
+def notes(path: Path) -> list[str]:
+    """Return what a daemon has left undone, as it said at its end in its log `path`."""
+    last = takewhile(
+        lambda line: line.startswith(("note: ", "rbee: ", "hint: ")), reversed(list(filter(None, _read(path))))
+    )
+    return [_clean(line.removeprefix("note: ")) for line in reversed(list(last)) if line.startswith("note: ")]
 
 
 def _read(path: Path) -> list[str]:

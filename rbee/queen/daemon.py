@@ -100,6 +100,8 @@ async def _serve(
         await server.stop()
         nursery.cancel_scope.cancel()
     log.info("the queen has ended")
+    for name in nodes.unended():
+        lifecycle.leave_note(f"The hive on {name} could not be ended, and may run still; the next queen tries again.")
     if failure is not None:
         raise failure
     place.leave()

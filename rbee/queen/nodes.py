@@ -130,3 +130,8 @@ class Nodes:
             for entry in self._entries.values():
                 nursery.start_soon(end, entry.link)
         return failures[0] if failures else None
+
+    def unended(self) -> list[str]:
+        """Return the other machines that have a hive which a queen started, and which could not be ended yet."""
+        links = {name: entry.link for name, entry in self._entries.items()}
+        return [name for name, link in links.items() if isinstance(link, RemoteHive) and link.is_owned]

@@ -139,3 +139,12 @@ def test_a_farewell_is_what_a_daemon_said_last(
 
 def test_without_a_log_there_is_no_farewell(tmp_path: Path) -> None:
     assert tail.farewell(tmp_path / "log") is None
+
+
+def test_the_notes_of_the_end_are_found_before_its_error_and_not_those_of_an_earlier_one(tmp_path: Path) -> None:
+    log = tmp_path / "queen.log"
+    log.write_text(
+        'note: long ago\n{"message": "begun"}\nnote: one\nnote: \x1b[2Jtwo\nrbee: it failed\nhint: try again\n'
+    )
+    assert tail.notes(log) == ["one", "\\x1b[2Jtwo"]
+    assert tail.notes(tmp_path / "missing") == []

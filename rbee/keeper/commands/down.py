@@ -38,6 +38,8 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
         if queen.ephemeral:
             return Result(notes=(f"The queen (pid {pid}) runs for another command only, and ends with it.",))
         await _end("queen", queen.identity, settings, terminal)
+        if undone := tail.notes(settings.logs_dir / "queen.log"):
+            return Result(notes=(f"The queen (pid {pid}) has ended.", *undone))
         return Result(notes=(f"The queen (pid {pid}) has ended, with everything it started.",))
 
     return interrupt.run(command)
