@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import trio
 
-from rbee.adapters import announce, http
+from rbee.adapters import http
+from rbee.adapters.daemon import announce
 from rbee.wire.hive import ReadyCallback
 from rbee.wire.worker import Ready
 

@@ -10,7 +10,7 @@ import trio
 
 from rbee.adapters import event_stream, http, serve
 from rbee.adapters.config import Timeouts
-from rbee.adapters.lifecycle import Stopping
+from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.worker import InferenceRequest
 from rbee.worker import loading, routes

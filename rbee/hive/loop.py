@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from rbee.adapters import announce
+from rbee.adapters.daemon import announce
 from rbee.adapters.rows import Rows
 from rbee.errors import RbeeError
 from rbee.hive import state, view

@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Collection
 
-    from rbee.adapters.process import Identity
+    from rbee.adapters.daemon.process import Identity
     from rbee.hive.record import Spec, Worker
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest

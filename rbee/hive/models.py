@@ -12,7 +12,7 @@ import msgspec
 import trio
 
 import rbee.data
-from rbee.adapters import process
+from rbee.adapters.daemon import process
 from rbee.errors import ModelLoadFailedError, ModelNotFoundError, from_body
 from rbee.wire import model_ref
 from rbee.wire.gguf import ModelHeader

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from rbee.adapters.process import Identity
+    from rbee.adapters.daemon.process import Identity
     from rbee.hive.state import LastKnown
 
 log = logging.getLogger(__name__)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rbee.adapters.process import Identity
+from rbee.adapters.daemon.process import Identity
 
 if TYPE_CHECKING:
     import sqlite3

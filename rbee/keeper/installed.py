@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from rbee.adapters import instance
+from rbee.adapters.daemon import instance
 from rbee.keeper import shell, units
 from rbee.keeper.layout import LINKS, PROGRAM
 

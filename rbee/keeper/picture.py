@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from rbee.adapters import instance, process
+from rbee.adapters.daemon import instance
+from rbee.adapters.daemon import process
 from rbee.keeper import render
 from rbee.keeper.swarm import to_json
 from rbee.wire.queen import LOCAL_NODE

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee import __version__
-from rbee.adapters import http, instance, process, stopped, tokens
+from rbee.adapters import http, tokens
+from rbee.adapters.daemon import instance
+from rbee.adapters.daemon import process
+from rbee.adapters.daemon import stopped
 from rbee.clients.queen import QueenClient
 from rbee.errors import (
     AlreadyRunningError,

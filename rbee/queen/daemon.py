@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee import __version__
-from rbee.adapters import arguments, config, lifecycle, logs, serve, tokens
-from rbee.adapters.announce import Announcer, Ready
+from rbee.adapters import arguments, config, logs, serve, tokens
+from rbee.adapters.daemon import lifecycle
+from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.arguments import HelpAction, Parser, whole
-from rbee.adapters.instance import Place
-from rbee.adapters.notify import Notifier
+from rbee.adapters.daemon.instance import Place
+from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.store import Store
 from rbee.queen import routes
 from rbee.queen.identity import Hives
@@ -26,7 +27,7 @@ from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
-    from rbee.adapters.lifecycle import Stopping
+    from rbee.adapters.daemon.lifecycle import Stopping
 
 log = logging.getLogger(__name__)
 

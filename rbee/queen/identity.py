@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rbee import __version__
-from rbee.adapters import instance, tokens
+from rbee.adapters import tokens
+from rbee.adapters.daemon import instance
 from rbee.errors import InvalidApiKeyError, PortInUseError, VersionMismatchError
 from rbee.wire.common import API_VERSION
 from rbee.wire.queen import LOCAL_NODE

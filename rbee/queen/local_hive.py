@@ -11,7 +11,11 @@ from urllib.parse import urlsplit
 
 import trio
 
-from rbee.adapters import announce, host, http, instance, process, serve, stopped, tail
+from rbee.adapters import host, http, serve, tail
+from rbee.adapters.daemon import announce
+from rbee.adapters.daemon import instance
+from rbee.adapters.daemon import process
+from rbee.adapters.daemon import stopped
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 from quart import request
 
-from rbee.adapters import event_stream, instance, node_logs, sse
+from rbee.adapters import event_stream, node_logs, sse
+from rbee.adapters.daemon import instance
 from rbee.adapters.app import streamed
 from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.wire import logs as wire

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.adapters.config import Settings
-    from rbee.adapters.lifecycle import Stopping
+    from rbee.adapters.daemon.lifecycle import Stopping
     from rbee.queen.nodes import Nodes
     from rbee.queen.registry import Registry
     from rbee.queen.tasks import Tasks

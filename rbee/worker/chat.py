@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from rbee.adapters import process
+from rbee.adapters.daemon import process
 from rbee.wire.chat import ChatFrame, ChatTemplate
 
 if TYPE_CHECKING:

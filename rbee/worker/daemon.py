@@ -14,8 +14,9 @@ import msgspec
 import trio
 
 from rbee import __version__
-from rbee.adapters import arguments, config, lifecycle, logs, serve
-from rbee.adapters.announce import Announcer, Ready
+from rbee.adapters import arguments, config, logs, serve
+from rbee.adapters.daemon import lifecycle
+from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.arguments import HelpAction, Parser
 from rbee.clients import ready
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
@@ -29,7 +30,7 @@ from rbee.worker.status import Status
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
-    from rbee.adapters.lifecycle import Stopping
+    from rbee.adapters.daemon.lifecycle import Stopping
 
 log = logging.getLogger(__name__)
 

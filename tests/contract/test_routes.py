@@ -12,7 +12,7 @@ import pytest
 import rbee.hive.routes
 import rbee.queen.routes
 from rbee.adapters import config
-from rbee.adapters.lifecycle import Stopping
+from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.store import Store
 from rbee.hive import event_routes, model_routes, state
 from rbee.hive.catalogue import Catalogue

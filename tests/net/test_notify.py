@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters.notify import Notifier
+from rbee.adapters.daemon.systemd import Notifier
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ import trio
 
 from rbee.adapters import config, sse
 from rbee.adapters.app import answer, body, empty, new_app, streamed
-from rbee.adapters.lifecycle import Stopping
+from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.tokens import worker_key
 from rbee.queen import routes
 from rbee.queen.endings import REMEMBERED, Endings

@@ -8,7 +8,7 @@ import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
-from rbee.adapters import process
+from rbee.adapters.daemon import process
 from tests.process.remote_node import free_address
 from tests.proxy import Proxy
 from tests.sshd import Sshd

@@ -17,8 +17,8 @@ import trio
 
 from rbee import __version__
 from rbee.adapters import config, tokens
-from rbee.adapters.announce import Announcer, Ready
-from rbee.adapters.instance import Place
+from rbee.adapters.daemon.announce import Announcer, Ready
+from rbee.adapters.daemon.instance import Place
 from rbee.errors import AlreadyRunningError, from_body
 from rbee.wire.common import Narration
 

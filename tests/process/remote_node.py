@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 
-from rbee.adapters import process
+from rbee.adapters.daemon import process
 from tests.conftest import ROOT
 from tests.process.swarm import free_port, wait_until
 from tests.sshd import Sshd

@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import httpx
 import psutil
 
-from rbee.adapters import instance, process
+from rbee.adapters.daemon import instance
+from rbee.adapters.daemon import process
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

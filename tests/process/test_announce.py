@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters import announce, process
+from rbee.adapters.daemon import announce
+from rbee.adapters.daemon import process
 from rbee.errors import PortInUseError, SpawnFailedError
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ ROOT = __file__.partition("/tests/")[0]
 HEAD = f"""
 import os, sys, time
 sys.path.insert(0, {ROOT!r})
-from rbee.adapters.announce import Announcer, Ready
+from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.errors import PortInUseError
 from rbee.wire.common import Narration
 announcer = Announcer(True)

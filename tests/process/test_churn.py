@@ -16,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from rbee.adapters import process
+from rbee.adapters.daemon import process
 from tests.leaving import leave
 from tests.models import make
 from tests.process.swarm import Swarm, wait_until

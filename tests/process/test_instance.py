@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters import instance, process
-from rbee.adapters.instance import Place
+from rbee.adapters.daemon import instance
+from rbee.adapters.daemon import process
+from rbee.adapters.daemon.instance import Place
 from rbee.errors import AlreadyRunningError, StorageError
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 HOLDER = """
 import sys
 from pathlib import Path
-from rbee.adapters.instance import Place
+from rbee.adapters.daemon.instance import Place
 place = Place(Path(sys.argv[1]), "hive")
 if len(sys.argv) > 2:
     place.publish(sys.argv[2], "1.2.3", ephemeral=False, started_by="queen")

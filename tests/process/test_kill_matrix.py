@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from rbee.adapters import process
+from rbee.adapters.daemon import process
 from tests.models import make
 from tests.process.swarm import PATIENCE, Client, Keeper, Swarm, said_by, wait_until
 

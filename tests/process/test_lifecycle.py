@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters.lifecycle import Stopping, sole_error
+from rbee.adapters.daemon.lifecycle import Stopping, sole_error
 from rbee.errors import CancelledError, PortInUseError, RbeeError
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ import os, sys, threading, time
 sys.path.insert(0, {root!r})
 import trio
 from rbee.adapters import lifecycle
-from rbee.adapters.announce import Announcer
+from rbee.adapters.daemon.announce import Announcer
 from rbee.errors import CancelledError, PortInUseError
 
 async def daemon(stopping):

@@ -18,7 +18,9 @@ import psutil
 import pytest
 import trio
 
-from rbee.adapters import announce, process, tail
+from rbee.adapters import tail
+from rbee.adapters.daemon import announce
+from rbee.adapters.daemon import process
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

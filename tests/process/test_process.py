@@ -14,8 +14,8 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.adapters import process
-from rbee.adapters.process import Identity
+from rbee.adapters.daemon import process
+from rbee.adapters.daemon.process import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

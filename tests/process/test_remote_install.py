@@ -15,7 +15,9 @@ import psutil
 import pytest
 
 from rbee import __version__
-from rbee.adapters import instance, process, ssh
+from rbee.adapters import ssh
+from rbee.adapters.daemon import instance
+from rbee.adapters.daemon import process
 from rbee.adapters.ssh_target import Target
 from tests import disk as small_disk
 from tests.conftest import ROOT

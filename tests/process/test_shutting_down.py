@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters import process
+from rbee.adapters.daemon import process
 from tests.process.swarm import PATIENCE, Swarm, wait_until
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.adapters import process
+from rbee.adapters.daemon import process
 from rbee.adapters.store import Store
 from rbee.errors import StorageError
 from rbee.hive import state

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rbee.adapters.instance import Place
+from rbee.adapters.daemon.instance import Place
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:

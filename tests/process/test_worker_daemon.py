@@ -17,7 +17,8 @@ import psutil
 import pytest
 import trio
 
-from rbee.adapters import announce, event_stream
+from rbee.adapters import event_stream
+from rbee.adapters.daemon import announce
 from rbee.errors import ConnectionTimeoutError, InvalidConfigurationError, RbeeError, WorkerNotFoundError
 from rbee.wire.worker import InferenceRequest
 from tests.models import make

@@ -16,7 +16,7 @@ from tests.simulation.world import Process, Violation
 if TYPE_CHECKING:
     import sqlite3
 
-    from rbee.adapters.process import Identity
+    from rbee.adapters.daemon.process import Identity
     from rbee.hive.effects import Effect
     from rbee.hive.loop import Work
     from rbee.hive.pool import Limits, Pool

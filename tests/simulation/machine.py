@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters.announce import SilentEndError
+from rbee.adapters.daemon.announce import SilentEndError
 from rbee.adapters.event_stream import StreamLostError
 from rbee.errors import BackendUnavailableError, ModelNotFoundError, RbeeError, SpawnFailedError
 from rbee.hive.record import Spec
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import signal
     from collections.abc import Callable, Collection
 
-    from rbee.adapters.process import Identity
+    from rbee.adapters.daemon.process import Identity
     from rbee.hive import record
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from rbee.adapters.lifecycle import Stopping
+from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.errors import (
     CancelledError,
     DrainingError,

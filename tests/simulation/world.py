@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from rbee.adapters.process import Identity
+from rbee.adapters.daemon.process import Identity
 
 if TYPE_CHECKING:
     from collections.abc import Callable

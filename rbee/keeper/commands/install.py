@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters import placing, process, zipapp
+from rbee.adapters import placing, zipapp
+from rbee.adapters.daemon import process
 from rbee.adapters.arguments import UsageError
 from rbee.errors import StorageError
 from rbee.keeper import installed, settings_file, units

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from rbee.adapters import event_stream, instance, node_logs
+from rbee.adapters import event_stream, node_logs
+from rbee.adapters.daemon import instance
 from rbee.errors import ConnectionTimeoutError
 from rbee.keeper import interrupt, render, session
 from rbee.keeper.result import Result

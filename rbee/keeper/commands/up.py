@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters import instance
+from rbee.adapters.daemon import instance
 from rbee.errors import AlreadyRunningError, SpawnTimeoutError
 from rbee.keeper import interrupt, session, start
 from rbee.keeper.result import Result

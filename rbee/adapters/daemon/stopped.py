@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters import process
+from rbee.adapters.daemon import process
 from rbee.errors import ConnectionTimeoutError
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from rbee.adapters import disk, folders, process
+from rbee.adapters import disk, folders
+from rbee.adapters.daemon import process
 from rbee.errors import AlreadyRunningError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from rbee.errors import InternalError, RbeeError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from rbee.adapters.announce import Announcer
+    from rbee.adapters.daemon.announce import Announcer
 
 log = logging.getLogger(__name__)
 
