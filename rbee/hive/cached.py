@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rbee.adapters import hub_cache
+from rbee.adapters.download import hub_cache
 from rbee.errors import InvalidRequestError, ModelNotFoundError
 from rbee.hive import variant
 

@@ -11,8 +11,9 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from rbee.adapters import fetch, host, hub, hub_cache, tokens
-from rbee.adapters.web import BrokenError, Web, name_of
+from rbee.adapters import host, tokens
+from rbee.adapters.download import fetch, hub, hub_cache
+from rbee.adapters.download.web import BrokenError, Web, name_of
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 from rbee.hive import cached, catalogue, offered, telling, variant
 from rbee.hive.telling import Telling

@@ -6,7 +6,7 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters import fetch
+from rbee.adapters.download import fetch
 from rbee.wire.common import Narration
 from rbee.wire.download import Downloading, Retrying, Verifying
 

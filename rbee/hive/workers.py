@@ -10,8 +10,7 @@ import msgspec
 import trio
 
 from rbee.adapters import event_stream, tail, tokens, worker_logs
-from rbee.adapters.daemon import announce
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import announce, process
 from rbee.clients import worker_control
 from rbee.errors import RbeeError, SpawnFailedError
 from rbee.hive.plan import available_memory, plan

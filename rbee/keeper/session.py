@@ -9,9 +9,7 @@ import trio
 
 from rbee import __version__
 from rbee.adapters import http, tokens
-from rbee.adapters.daemon import instance
-from rbee.adapters.daemon import process
-from rbee.adapters.daemon import stopped
+from rbee.adapters.daemon import instance, process, stopped
 from rbee.clients.queen import QueenClient
 from rbee.errors import (
     AlreadyRunningError,

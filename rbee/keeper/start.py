@@ -8,9 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.adapters import disk, tail
-from rbee.adapters.daemon import announce
-from rbee.adapters.daemon import instance
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import announce, instance, process
 from rbee.errors import SpawnFailedError, UnloadFailedError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import trio
 
 from rbee import __version__
 from rbee.adapters import arguments, config, logs, serve, tokens
+from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
-from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.daemon.instance import Place
 from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.store import Store

@@ -12,10 +12,7 @@ from urllib.parse import urlsplit
 import trio
 
 from rbee.adapters import host, http, serve, tail
-from rbee.adapters.daemon import announce
-from rbee.adapters.daemon import instance
-from rbee.adapters.daemon import process
-from rbee.adapters.daemon import stopped
+from rbee.adapters.daemon import announce, instance, process, stopped
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from quart import request
 
 from rbee.adapters import event_stream, node_logs, sse
-from rbee.adapters.daemon import instance
 from rbee.adapters.app import streamed
+from rbee.adapters.daemon import instance
 from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.wire import logs as wire
 from rbee.wire.decode import convert

@@ -15,9 +15,9 @@ import trio
 
 from rbee import __version__
 from rbee.adapters import arguments, config, logs, serve
+from rbee.adapters.arguments import HelpAction, Parser
 from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
-from rbee.adapters.arguments import HelpAction, Parser
 from rbee.clients import ready
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters.fetch import Fetch, Resource, Retry, Step
-from rbee.adapters.web import BrokenError, Web
+from rbee.adapters.download.fetch import Fetch, Resource, Retry, Step
+from rbee.adapters.download.web import BrokenError, Web
 from rbee.errors import (
     ChecksumMismatchError,
     DownloadFailedError,
@@ -417,8 +417,8 @@ def test_a_folder_that_cannot_be_is_said(is_link: bool, hub: Hub, tmp_path: Path
 PROGRAM = """
 import sys
 from pathlib import Path
-from rbee.adapters.fetch import Fetch, Resource
-from rbee.adapters.web import Web
+from rbee.adapters.download.fetch import Fetch, Resource
+from rbee.adapters.download.web import Web
 url, size, sha256, to = sys.argv[1:]
 home = url[:url.index("/bees")]
 with Web(home, None, may_be_private=True) as web:

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters import hub as adapter
-from rbee.adapters import hub_cache
-from rbee.adapters.web import Web
+from rbee.adapters.download import hub as adapter
+from rbee.adapters.download import hub_cache
+from rbee.adapters.download.web import Web
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 from rbee.wire.hub import HubFile, Repository
 from tests.hub import REVISION, Hub

@@ -19,8 +19,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import httpx
 import psutil
 
-from rbee.adapters.daemon import instance
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import instance, process
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

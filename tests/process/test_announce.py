@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters.daemon import announce
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import announce, process
 from rbee.errors import PortInUseError, SpawnFailedError
 
 if TYPE_CHECKING:

@@ -18,8 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rbee.adapters.daemon import instance
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import instance, process
 from rbee.adapters.daemon.instance import Place
 from tests.models import make
 from tests.process.swarm import PATIENCE, Swarm, free_port, processes_of, stored_workers, wait_until

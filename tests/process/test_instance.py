@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters.daemon import instance
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import instance, process
 from rbee.adapters.daemon.instance import Place
 from rbee.errors import AlreadyRunningError, StorageError
 

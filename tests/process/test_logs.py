@@ -19,8 +19,7 @@ import pytest
 import trio
 
 from rbee.adapters import tail
-from rbee.adapters.daemon import announce
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import announce, process
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

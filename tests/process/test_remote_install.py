@@ -16,8 +16,7 @@ import pytest
 
 from rbee import __version__
 from rbee.adapters import ssh
-from rbee.adapters.daemon import instance
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import instance, process
 from rbee.adapters.ssh_target import Target
 from tests import disk as small_disk
 from tests.conftest import ROOT

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters.daemon import process
-from rbee.adapters.daemon import stopped
+from rbee.adapters.daemon import process, stopped
 from rbee.errors import ConnectionTimeoutError, StorageError
 from tests.process.swarm import Keeper, Swarm, wait_until
 

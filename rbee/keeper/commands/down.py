@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 import trio
 
 from rbee.adapters import tail
-from rbee.adapters.daemon import instance
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import instance, process
 from rbee.errors import AlreadyRunningError, UnloadFailedError
 from rbee.keeper import interrupt, session, start
 from rbee.keeper.result import Result

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from rbee.adapters import event_stream
-from rbee.adapters.daemon import instance
-from rbee.adapters.daemon import stopped
+from rbee.adapters.daemon import instance, stopped
 from rbee.adapters.logs import correlate
 from rbee.clients.readiness import wait_ready
 from rbee.clients.told import told

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters import placing, zipapp
-from rbee.adapters.daemon import process
 from rbee.adapters.arguments import UsageError
+from rbee.adapters.daemon import process
 from rbee.errors import StorageError
 from rbee.keeper import installed, settings_file, units
 from rbee.keeper import layout as layouts

@@ -17,7 +17,7 @@ from rbee.errors import DownloadFailedError, ModelAccessDeniedError
 from rbee.wire import hub as wire
 
 if TYPE_CHECKING:
-    from rbee.adapters.web import Web
+    from rbee.adapters.download.web import Web
     from rbee.wire.hub import Repository
 
 ENDPOINT: Final = "https://huggingface.co"

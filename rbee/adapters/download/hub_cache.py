@@ -11,7 +11,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters import hub
+from rbee.adapters.download import hub
 from rbee.wire.hub import HubFile, Repository
 
 if TYPE_CHECKING:

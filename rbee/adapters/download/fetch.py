@@ -8,8 +8,8 @@ import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rbee.adapters import disk
-from rbee.adapters.part import Part
-from rbee.adapters.web import BrokenError
+from rbee.adapters.download.partial import Part
+from rbee.adapters.download.web import BrokenError
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, InsufficientDiskError, StorageError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import httpx
 
-    from rbee.adapters.web import Web
+    from rbee.adapters.download.web import Web
 
 TELL_SECONDS: Final = 0.1
 LOCK_SECONDS: Final = 0.2
