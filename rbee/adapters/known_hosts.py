@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from paramiko import HostKeys
 from paramiko.ssh_exception import SSHException
 
-from rbee.adapters import folders
+from rbee.adapters.files import private
 from rbee.errors import SshFailedError, StorageError
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Trust:
         found = fingerprint(shown)
         if self._keys:
             known = sorted({fingerprint(key) for key in self._keys})
-            own = "".join(f", the same with `-f {folders.shown(file)}`" for file in self._files if file != USERS)
+            own = "".join(f", the same with `-f {private.shown(file)}`" for file in self._files if file != USERS)
             raise SshFailedError(
                 f"the host key of {self._name} has changed\n  known {', '.join(known)}\n  shown {found}",
                 hint="someone may be listening in. If the machine was set up anew, forget its old key: "
@@ -81,7 +81,7 @@ class Trust:
     def remember(self, file: Path, key: str) -> None:
         """Append the server's key to our own known hosts."""
         try:
-            folders.make_private(file.parent)
+            private.make_private(file.parent)
             with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as known:
                 known.write(f"{self._name} {key}\n")
         except OSError as exc:

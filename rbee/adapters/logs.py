@@ -11,7 +11,7 @@ import uuid
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters import disk, folders
+from rbee.adapters.files import full_disk, private
 from rbee.adapters.log_file import LogFile
 
 if TYPE_CHECKING:
@@ -58,9 +58,9 @@ def to_file(role: str, path: Path, max_bytes: int, level: int = logging.INFO) ->
     Raises StorageError where the folder cannot be made.
     """
     try:
-        folders.make_private(path.parent)
+        private.make_private(path.parent)
     except OSError as exc:
-        raise disk.refused(f"the log folder {path.parent} cannot be made", exc) from exc
+        raise full_disk.refused(f"the log folder {path.parent} cannot be made", exc) from exc
     _install(LogFile(path, max_bytes), role, level)
 
 

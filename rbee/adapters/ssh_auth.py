@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import paramiko
 
-from rbee.adapters import folders
+from rbee.adapters.files import private
 from rbee.adapters.ssh_target import failed
 from rbee.errors import SshFailedError
 
@@ -76,5 +76,5 @@ def _load(target: Target, path: str) -> paramiko.PKey | None:
 
 def _locked(target: Target, path: str) -> SshFailedError:
     error = failed(target, "auth", f"the key {Path(path).name} needs its passphrase")
-    error.hint = f"`ssh-add {folders.shown(Path(path))}` gives it to the agent, before the queen is started"
+    error.hint = f"`ssh-add {private.shown(Path(path))}` gives it to the agent, before the queen is started"
     return error

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from rbee.adapters import disk, folders
 from rbee.adapters.ballast import SMALLEST, Ballast
+from rbee.adapters.files import full_disk, private
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
@@ -103,7 +103,7 @@ def _code(exc: sqlite3.Error) -> int:
 def _explain(exc: sqlite3.Error, path: Path, what: str) -> StorageError:
     """Return the error that people get, beginning with `what`."""
     if _is_full(exc, path.parent):
-        return StorageError(f"{what}: the disk is full", hint=disk.ADVICE)
+        return StorageError(f"{what}: the disk is full", hint=full_disk.ADVICE)
     # SQLITE_ERROR: the statement does not fit the tables, so they are not those of our version.
     foreign = _code(exc) == sqlite3.SQLITE_ERROR or path.is_dir()
     hint = f"{path.name} is not as rbee made it: move it away, and a new one is made" if foreign else None
@@ -124,7 +124,7 @@ def _open(path: Path, migrations: Sequence[str], ballast: Ballast) -> tuple[sqli
     """Return the connection, and what to say of a damaged file."""
     damage = None
     try:
-        folders.make_private(path.parent)
+        private.make_private(path.parent)
         try:
             connection = _connect(path, migrations)
         except sqlite3.Error as exc:
@@ -136,7 +136,7 @@ def _open(path: Path, migrations: Sequence[str], ballast: Ballast) -> tuple[sqli
     except sqlite3.Error as exc:
         raise _explain(exc, path, f"{path.name} cannot be opened") from exc
     except OSError as exc:
-        raise disk.refused(f"{path.name} cannot be opened", exc) from exc
+        raise full_disk.refused(f"{path.name} cannot be opened", exc) from exc
     ballast.restore()
     return connection, damage
 

@@ -10,7 +10,7 @@ import re
 import secrets
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters import disk, folders
+from rbee.adapters.files import full_disk, private
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def load_or_create(path: Path) -> str:
     # A name that no other creator has, nor one that was killed here: in a container pids come again soon.
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
-        folders.make_private(path.parent)
+        private.make_private(path.parent)
         token = "rbee_" + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
         try:
             with os.fdopen(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
@@ -44,7 +44,7 @@ def load_or_create(path: Path) -> str:
         finally:
             scratch.unlink(missing_ok=True)
     except OSError as exc:
-        raise disk.refused(f"the token file {path} could not be made", exc) from exc
+        raise full_disk.refused(f"the token file {path} could not be made", exc) from exc
     return token
 
 

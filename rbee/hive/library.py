@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
-from rbee.adapters import hashing
+from rbee.adapters.files import sha256 as hashing
 from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError, StorageError
 from rbee.hive import catalogue, models
 from rbee.hive.downloads import Downloads

@@ -123,10 +123,11 @@ def _traceback() -> str:
 def _keep(trace: str) -> str:
     """Append a bug's traceback to the keeper's log; returns what to tell the user."""
     try:
-        from rbee.adapters import config, folders
+        from rbee.adapters import config
+        from rbee.adapters.files import private
 
         folder = config.load().logs_dir
-        folders.make_private(folder)
+        private.make_private(folder)
         log = folder / "keeper.log"
         with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8") as file:
             file.write(trace)

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.adapters import folders
 from rbee.adapters.event_stream import StreamLostError
+from rbee.adapters.files import private
 from rbee.clients import worker as client
 from rbee.errors import (
     AllSlotsBusyError,
@@ -155,7 +155,7 @@ class Generation:
         folder = self._settings.state_dir / "partial"
         path = folder / f"{self._request_id}.txt"
         try:
-            folders.make_private(folder)
+            private.make_private(folder)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(self.text.encode("utf-8", "replace"))
         except OSError as exc:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from rbee.adapters import disk, tail
+from rbee.adapters import tail
 from rbee.adapters.daemon import announce, instance, process
+from rbee.adapters.files import full_disk
 from rbee.errors import SpawnFailedError, UnloadFailedError
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ async def _start(command: list[str], settings: Settings, *, hold_stdin: bool) ->
     try:
         return await process.start(command, log=_log(settings), hold_stdin=hold_stdin)
     except OSError as exc:
-        error = disk.refused(f"no queen could be started with the state folder {settings.state_dir}", exc)
+        error = full_disk.refused(f"no queen could be started with the state folder {settings.state_dir}", exc)
         error.hint = error.hint or "RBEE_HOME names another folder"
         raise error from exc
 

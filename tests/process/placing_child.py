@@ -8,7 +8,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rbee.adapters.placing import Folder
+from rbee.adapters.files.atomic import Folder
 
 folder, source, name = sys.argv[1:]
 with Folder(Path(folder), lambda: None) as place:

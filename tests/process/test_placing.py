@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters.placing import UNFINISHED, Folder, make_folder
+from rbee.adapters.files.atomic import UNFINISHED, Folder, make_folder
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:

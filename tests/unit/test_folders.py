@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee.adapters import folders
+from rbee.adapters.files import private
 
 
 def mode(path: Path) -> int:
@@ -12,23 +12,23 @@ def mode(path: Path) -> int:
 
 
 def test_every_folder_that_is_made_is_private(tmp_path: Path) -> None:
-    folders.make_private(tmp_path / "state/logs/old")
+    private.make_private(tmp_path / "state/logs/old")
     assert [mode(tmp_path / name) for name in ("state", "state/logs", "state/logs/old")] == [0o700] * 3
 
 
 def test_a_folder_that_is_there_stays_as_it_is(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
-    folders.make_private(tmp_path)
-    folders.make_private(tmp_path / "state")
+    private.make_private(tmp_path)
+    private.make_private(tmp_path / "state")
     assert (mode(tmp_path), mode(tmp_path / "state")) == (0o755, 0o700)
 
 
 def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("")
     with pytest.raises(FileExistsError):
-        folders.make_private(tmp_path / "state")
+        private.make_private(tmp_path / "state")
     with pytest.raises(NotADirectoryError):
-        folders.make_private(tmp_path / "state/logs")
+        private.make_private(tmp_path / "state/logs")
 
 
 @pytest.mark.parametrize(
@@ -42,4 +42,4 @@ def test_a_file_in_the_way_is_an_error(tmp_path: Path) -> None:
 )
 def test_a_path_is_shown_as_a_user_types_it(monkeypatch: pytest.MonkeyPatch, path: str, shown: str) -> None:
     monkeypatch.setenv("HOME", "/home/bee")
-    assert folders.shown(Path(path)) == shown
+    assert private.shown(Path(path)) == shown

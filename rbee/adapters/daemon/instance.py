@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
-from rbee.adapters import disk, folders
 from rbee.adapters.daemon import process
+from rbee.adapters.files import full_disk, private
 from rbee.errors import AlreadyRunningError
 
 if TYPE_CHECKING:
@@ -52,10 +52,10 @@ class Place:
         """Take the place. Raises AlreadyRunningError when another process has it."""
         path = state_dir / f"{role}.lock"
         try:
-            folders.make_private(state_dir)
+            private.make_private(state_dir)
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as exc:
-            raise disk.refused(f"the state folder {state_dir} cannot be written", exc) from exc
+            raise full_disk.refused(f"the state folder {state_dir} cannot be written", exc) from exc
         self._state_dir = state_dir
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -81,7 +81,7 @@ class Place:
         try:
             _overwrite(self._descriptor, self._holder)
         except OSError as exc:
-            raise disk.refused(f"the state folder {self._state_dir} cannot be written", exc) from exc
+            raise full_disk.refused(f"the state folder {self._state_dir} cannot be written", exc) from exc
 
     def leave(self) -> None:
         """Write down that this daemon has ended all that it had started; whoever comes next need not look for that."""

@@ -14,7 +14,7 @@ from typing import IO, TYPE_CHECKING
 import msgspec
 import trio
 
-from rbee.adapters import disk, folders
+from rbee.adapters.files import full_disk, private
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -199,9 +199,9 @@ async def start(
 
 def _open_log(path: Path) -> IO[bytes]:
     try:
-        folders.make_private(path.parent)
+        private.make_private(path.parent)
         return os.fdopen(os.open(path, os.O_CREAT | os.O_APPEND | os.O_WRONLY, 0o600), "ab")
     except OSError as exc:
-        if not disk.is_full(exc):
+        if not full_disk.is_full(exc):
             raise
         return Path(os.devnull).open("ab")  # a process without a log is better than none

@@ -7,9 +7,9 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rbee.adapters import disk
 from rbee.adapters.download.partial import Part
 from rbee.adapters.download.web import BrokenError
+from rbee.adapters.files import full_disk
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, InsufficientDiskError, StorageError
 
 if TYPE_CHECKING:
@@ -233,7 +233,7 @@ class Fetch:
     def _refused(self, exc: OSError) -> InsufficientDiskError | StorageError:
         """Say in words what the disk refuses; what is there stays for the next try."""
         name = self._to.name
-        if disk.is_full(exc):
+        if full_disk.is_full(exc):
             try:
                 there = self._to.with_name(f"{name}.part").stat().st_size
             except OSError:

@@ -6,7 +6,7 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, Final, Self
 
-from rbee.adapters.hashing import Hashing
+from rbee.adapters.files.sha256 import Hashing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,9 +9,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters import placing, zipapp
+from rbee.adapters import zipapp
 from rbee.adapters.arguments import UsageError
 from rbee.adapters.daemon import process
+from rbee.adapters.files import atomic
 from rbee.errors import StorageError
 from rbee.keeper import installed, settings_file, units
 from rbee.keeper import layout as layouts
@@ -148,17 +149,17 @@ def _place(layout: Layout, source: Path, services: dict[str, str], terminal: Ter
 
     # Folders first: what cannot be made is found out before anything is replaced.
     for path in (layout.models, layout.config.parent, *([layout.units] if services else [])):
-        placing.make_folder(path)
-    with placing.Folder(layout.programs, wait) as programs:
+        atomic.make_folder(path)
+    with atomic.Folder(layout.programs, wait) as programs:
         program = layout.programs / PROGRAM
         if program.is_symlink() or not (program.exists() and program.samefile(source)):
             programs.copy(source, PROGRAM, mode=0o755)
         for name in LINKS:
             programs.link(name, PROGRAM)
-    with placing.Folder(layout.config.parent, wait) as configs:
+    with atomic.Folder(layout.config.parent, wait) as configs:
         is_new = configs.add(layout.config.name, settings_file.text(layout.models if is_system else None))
     if services:
-        with placing.Folder(layout.units, wait) as units_folder:
+        with atomic.Folder(layout.units, wait) as units_folder:
             for name, text in services.items():
                 units_folder.write(name, text)
     return not is_new

@@ -1,0 +1,1 @@
+"""Files on the local disk: atomic, private, hashed."""
