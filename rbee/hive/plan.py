@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters import host
+from rbee.adapters.hardware import inventory
 from rbee.hive import models, preflight
 from rbee.hive.record import Spec
 from rbee.wire import model_ref
@@ -33,7 +33,7 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, tell
     the memory is there is decided by the pool, which knows what else is starting.
     """
     ref = model_ref.parse(request.reference())
-    backends = await trio.to_thread.run_sync(host.backends)
+    backends = await trio.to_thread.run_sync(inventory.backends)
     placement = preflight.choose_device(backends, request.backend, request.device)
     async with library.provided(ref, tell, request.sources) as located:
         header = await models.read_header(located.path)
@@ -74,8 +74,8 @@ def available_memory(spec: Spec) -> int:
     Raises BackendUnavailableError or DeviceOutOfRangeError when it has gone since: a driver may lose a device.
     """
     if spec.resource == "ram":
-        return host.memory().available
-    backends = host.backends()
+        return inventory.memory().available
+    backends = inventory.backends()
     preflight.choose_device(backends, spec.backend, spec.device)
     found = next(backend for backend in backends if backend.name == spec.backend)
     return found.devices[spec.device].memory_available

@@ -11,9 +11,10 @@ import time
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from rbee.adapters import host, tokens
+from rbee.adapters import tokens
 from rbee.adapters.download import fetch, hub, hub_cache
 from rbee.adapters.download.web import BrokenError, Web, name_of
+from rbee.adapters.hardware import inventory
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 from rbee.hive import cached, catalogue, offered, telling, variant
 from rbee.hive.telling import Telling
@@ -241,7 +242,7 @@ class Provision:
         """Raise InsufficientDiskError where what is still to come does not fit."""
         there = sum(min(file.size, _length(_part(folder / file.name))) for file in missing)
         needed = sum(file.size for file in missing) - there
-        available = host.disk(folder).available
+        available = inventory.disk(folder).available
         if needed > available:
             raise fetch.too_little(needed, available, str(self._ref))
 

@@ -8,8 +8,9 @@ import trio
 from quart import Request, Response, request
 
 from rbee import __version__
-from rbee.adapters import host, metrics, sse, tokens
+from rbee.adapters import metrics, sse, tokens
 from rbee.adapters.app import answer, body, check_key, empty, new_app, streamed, wants_stream
+from rbee.adapters.hardware import inventory
 from rbee.hive import log_routes
 from rbee.wire import hive as wire
 from rbee.wire.common import API_VERSION, Health
@@ -90,11 +91,11 @@ def build(
 
     @app.get(wire.BACKENDS)
     async def backends() -> Response:
-        return answer(wire.BackendList(backends=await trio.to_thread.run_sync(host.backends)))
+        return answer(wire.BackendList(backends=await trio.to_thread.run_sync(inventory.backends)))
 
     @app.get(wire.RESOURCES)
     async def resources() -> Response:
-        return answer(wire.Resources(memory=host.memory(), disk=host.disk(models_dir)))
+        return answer(wire.Resources(memory=inventory.memory(), disk=inventory.disk(models_dir)))
 
     @app.post(wire.SHUTDOWN)
     async def shutdown() -> Response:

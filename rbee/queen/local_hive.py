@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import trio
 
-from rbee.adapters import host, http, serve, tail
+from rbee.adapters import http, serve, tail
 from rbee.adapters.daemon import announce, instance, process, stopped
+from rbee.adapters.hardware import inventory
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,
@@ -63,8 +64,8 @@ class LocalHive:
     def outside(self, url: str) -> str | None:
         """Return the URL at which other machines reach the hive, as it is configured; None where only this one does."""
         found = urlsplit(url)
-        host = self._settings.hive.advertise or found.hostname or ""
-        return None if serve.is_own(host) else base_url(host, found.port or self._settings.hive.port)
+        inventory = self._settings.hive.advertise or found.hostname or ""
+        return None if serve.is_own(inventory) else base_url(inventory, found.port or self._settings.hive.port)
 
     async def find(self) -> str | None:
         """Return the URL of a hive that runs here, or None.
@@ -153,7 +154,7 @@ class LocalHive:
 
     async def devices(self) -> Devices:
         """Look at this host."""
-        return devices_of(await trio.to_thread.run_sync(host.backends))
+        return devices_of(await trio.to_thread.run_sync(inventory.backends))
 
     @asynccontextmanager
     async def connect(self, url: str) -> AsyncIterator[HiveClient]:

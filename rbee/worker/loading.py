@@ -155,11 +155,16 @@ def check_memory(options: Options, found: ModelHeader, length: int) -> None:
 def _available(options: Options) -> tuple[str, int]:
     """Return what memory the model would take, and how many bytes of it there are."""
     # psutil is imported with it: not before the hive has been told.
-    from rbee.adapters import host
+    from rbee.adapters.hardware import inventory
 
-    if options.backend == host.CPU:
-        return "ram", host.memory().available + host.own_memory()  # what this process has is part of what it needs
-    devices = [device for backend in host.backends() if backend.name == options.backend for device in backend.devices]
+    if options.backend == inventory.CPU:
+        return (
+            "ram",
+            inventory.memory().available + inventory.own_memory(),
+        )  # what this process has is part of what it needs
+    devices = [
+        device for backend in inventory.backends() if backend.name == options.backend for device in backend.devices
+    ]
     if options.device >= len(devices):
         raise ModelLoadFailedError(f"there is no device {options.backend}:{options.device} any more", reason="backend")
     return "vram", devices[options.device].memory_available

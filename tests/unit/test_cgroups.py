@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters import cgroups
+from rbee.adapters.hardware import cgroups
 
 if TYPE_CHECKING:
     from pathlib import Path

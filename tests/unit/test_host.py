@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import psutil
 import pytest
 
-from rbee.adapters import cgroups, host
+from rbee.adapters.hardware import cgroups, inventory
 from rbee.wire.hive import Space
 
 GIB = 1024**3
@@ -38,25 +38,25 @@ def test_the_lowest_limit_holds(
 ) -> None:
     spaces = [Space(total=limit, available=rest) for limit, rest in limits]
     monkeypatch.setattr(cgroups, "memory_limits", lambda: iter(spaces))
-    space = host.memory()
+    space = inventory.memory()
     assert (space.total, space.available) == (total, available)
 
 
 def test_this_machine_is_seen() -> None:
-    (cpu, *_) = host.backends()
+    (cpu, *_) = inventory.backends()
     assert cpu.name == "cpu"
     assert cpu.devices[0].index == 0
     assert 0 < cpu.devices[0].memory_available <= cpu.devices[0].memory_total
-    assert host.processor().threads >= 1
-    assert host.processor().cores >= 1
+    assert inventory.processor().threads >= 1
+    assert inventory.processor().cores >= 1
 
 
 def test_the_disk_of_a_folder_that_cannot_be() -> None:
-    assert host.disk(Path("/" + "x" * 300)).total > 0
+    assert inventory.disk(Path("/" + "x" * 300)).total > 0
 
 
 def test_the_disk_of_a_folder_that_is_not_there_yet(tmp_path: Path) -> None:
-    assert host.disk(tmp_path / "a" / "b").total == host.disk(tmp_path).total > 0
+    assert inventory.disk(tmp_path / "a" / "b").total == inventory.disk(tmp_path).total > 0
 
 
 class _NvmlError(Exception):
@@ -94,19 +94,19 @@ def test_cuda_needs_engine_and_driver(tmp_path: Path, monkeypatch: pytest.Monkey
     opened: list[bool] = []
     monkeypatch.setitem(sys.modules, "pynvml", driver(opened))
     engine_with(tmp_path, monkeypatch)
-    assert [backend.name for backend in host.backends()] == ["cpu"]
-    assert [device.name for device in host.gpus()] == ["GPU model 0", "GPU model 1"]
+    assert [backend.name for backend in inventory.backends()] == ["cpu"]
+    assert [device.name for device in inventory.gpus()] == ["GPU model 0", "GPU model 1"]
     assert opened == []
 
     engine_with(tmp_path, monkeypatch, "cuda")
-    cuda = host.backends()[1]
+    cuda = inventory.backends()[1]
     assert (cuda.name, len(cuda.devices)) == ("cuda", 2)
     assert cuda.devices[1].memory_available == 20 * GIB
 
     monkeypatch.setitem(sys.modules, "pynvml", driver(opened, broken=True))
-    assert [backend.name for backend in host.backends()] == ["cpu"]
+    assert [backend.name for backend in inventory.backends()] == ["cpu"]
 
 
 def test_no_nvml_library_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert host.gpus() == []
+    assert inventory.gpus() == []

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rbee.adapters import host
+from rbee.adapters.hardware import inventory
 from rbee.keeper import render
 from rbee.keeper.result import Result
 
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
 def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
     """Return processor, memory, disk and backends."""
-    processor, memory, disk = host.processor(), host.memory(), host.disk(settings.paths.models)
-    backends = host.backends()
-    unused = [] if any(backend.name == host.CUDA for backend in backends) else host.gpus()
+    processor, memory, disk = inventory.processor(), inventory.memory(), inventory.disk(settings.paths.models)
+    backends = inventory.backends()
+    unused = [] if any(backend.name == inventory.CUDA for backend in backends) else inventory.gpus()
     rows = [
         (backend.name, device.index, device.name, render.size(device.memory_total), _free(device))
         for backend in backends

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import psutil
 
-from rbee.adapters import cgroups
+from rbee.adapters.hardware import cgroups
 from rbee.errors import StorageError
 from rbee.wire.hive import Backend, Device, Space
 
