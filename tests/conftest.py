@@ -45,16 +45,16 @@ def clean_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
 @pytest.fixture
 async def serve_app(nursery: trio.Nursery) -> AsyncIterator[Callable[[QuartTrio], Awaitable[str]]]:
     """Give a function that serves an application on a port of its own and returns its URL."""
-    from rbee.adapters import serve
+    from rbee.adapters.http import server as http_server
 
-    servers: list[serve.Server] = []
+    servers: list[http_server.Server] = []
 
     async def start(app: QuartTrio) -> str:
-        listener = serve.bind("127.0.0.1", 0)
-        server = serve.Server(app, listener)
+        listener = http_server.bind("127.0.0.1", 0)
+        server = http_server.Server(app, listener)
         await nursery.start(server.run)
         servers.append(server)
-        return serve.base_url(listener)
+        return http_server.base_url(listener)
 
     yield start
     for server in servers:

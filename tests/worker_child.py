@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import trio
 
-from rbee.adapters import http
 from rbee.adapters.daemon import announce
+from rbee.adapters.http import client as http_client
 from rbee.wire.hive import ReadyCallback
 from rbee.wire.worker import Ready
 
@@ -92,7 +92,7 @@ class Worker(NamedTuple):
         return state
 
     async def ready(self) -> Ready:
-        return await http.call(self.client, "GET", "/v1/ready", Ready)
+        return await http_client.call(self.client, "GET", "/v1/ready", Ready)
 
     async def wait_state(self, *states: str, seconds: float = 10) -> None:
         with trio.fail_after(seconds):
@@ -175,7 +175,7 @@ async def running(
         try:
             with trio.fail_after(30):
                 ready = await announce.listen(process, narration.append)
-            async with http.connect(ready.url, KEY, timeout=20) as client:
+            async with http_client.connect(ready.url, KEY, timeout=20) as client:
                 worker = Worker(worker_id, ready.url, process, client, hive, narration, log)
                 if loaded:
                     await worker.wait_loaded()

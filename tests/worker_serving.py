@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import msgspec
 import trio
 
-from rbee.adapters import event_stream, http, serve
 from rbee.adapters.config import Timeouts
 from rbee.adapters.daemon.lifecycle import Stopping
+from rbee.adapters.http import client as http_client
+from rbee.adapters.http import server as http_server
+from rbee.adapters.http import sse_client
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.worker import InferenceRequest
 from rbee.worker import loading, routes
@@ -47,9 +49,9 @@ class Serving(NamedTuple):
         assert response.status_code == 200, response.text
         return str(response.json()["text"])
 
-    def stream(self, prompt: str, **fields: Any) -> AbstractAsyncContextManager[event_stream.EventStream]:
+    def stream(self, prompt: str, **fields: Any) -> AbstractAsyncContextManager[sse_client.EventStream]:
         asked = msgspec.convert(request(prompt, **fields), InferenceRequest)
-        return event_stream.events(self.client, "POST", "/v1/inference", body=asked)
+        return sse_client.events(self.client, "POST", "/v1/inference", body=asked)
 
     async def wait_state(self, *states: str, seconds: float = 20) -> None:
         with trio.fail_after(seconds):
@@ -80,8 +82,8 @@ async def serving(
     service = Service(status)
     stopping = Stopping()
     load = trio.Event()
-    listener = serve.bind("127.0.0.1", 0)
-    url = serve.base_url(listener)
+    listener = http_server.bind("127.0.0.1", 0)
+    url = http_server.base_url(listener)
 
     async def work() -> None:
         await load.wait()
@@ -106,10 +108,10 @@ async def serving(
             nursery=nursery,
             shut_down=stopping.ask,
         )
-        server = serve.Server(app, listener)
+        server = http_server.Server(app, listener)
         await nursery.start(server.run)
         nursery.start_soon(work)
-        async with http.connect(url, KEY, timeout=20) as client:
+        async with http_client.connect(url, KEY, timeout=20) as client:
             serving = Serving(url, client, status, service, stopping, load)
             if loaded:
                 load.set()

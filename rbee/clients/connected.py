@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from rbee.adapters import http
+from rbee.adapters.http import client as http_client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,11 +19,16 @@ class Connected:
     """
 
     def __init__(
-        self, url: str, key: str | None, *, timeout: float = 5.0, delays: Sequence[float] = http.SHORT_CALL_DELAYS
+        self,
+        url: str,
+        key: str | None,
+        *,
+        timeout: float = 5.0,
+        delays: Sequence[float] = http_client.SHORT_CALL_DELAYS,
     ) -> None:
         self.url = url
         self._delays = delays
-        self._http = http.connect(url, key, timeout=timeout)
+        self._http = http_client.connect(url, key, timeout=timeout)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from rbee.adapters import event_stream, http
+from rbee.adapters.http import client as http_client
+from rbee.adapters.http import sse_client
 from rbee.clients.connected import Connected
 from rbee.clients.told import told
 from rbee.errors import DownloadFailedError, InternalError, SpawnFailedError
@@ -37,24 +38,24 @@ class HiveClient(Connected):
 
     async def health(self, *, patient: bool = True) -> Health:
         """Ask whether the hive answers, once or (`patient`) with the retries of a short call."""
-        delays = self._delays if patient else http.ONCE
-        return await http.call(self._http, "GET", wire.HEALTH, Health, delays=delays)
+        delays = self._delays if patient else http_client.ONCE
+        return await http_client.call(self._http, "GET", wire.HEALTH, Health, delays=delays)
 
     async def workers(self) -> wire.WorkerList:
         """Return the hive's workers, and those that ended without being asked to."""
-        return await http.call(self._http, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=self._delays)
+        return await http_client.call(self._http, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=self._delays)
 
     async def resources(self) -> wire.Resources:
         """Return the memory and disk of the hive's machine."""
-        return await http.call(self._http, "GET", wire.RESOURCES, wire.Resources, delays=self._delays)
+        return await http_client.call(self._http, "GET", wire.RESOURCES, wire.Resources, delays=self._delays)
 
     async def end_worker(self, worker_id: str) -> None:
         """Have a worker end; returns once it has accepted that. Raises WorkerNotFoundError."""
-        await http.call(self._http, "DELETE", f"{wire.WORKERS}/{quote(worker_id, safe='')}", bytes)
+        await http_client.call(self._http, "DELETE", f"{wire.WORKERS}/{quote(worker_id, safe='')}", bytes)
 
     async def backends(self) -> list[wire.Backend]:
         """Return what workers there can run on, with the memory that is free now."""
-        found = await http.call(self._http, "GET", wire.BACKENDS, wire.BackendList, delays=self._delays)
+        found = await http_client.call(self._http, "GET", wire.BACKENDS, wire.BackendList, delays=self._delays)
         return found.backends
 
     async def follow(self, heard: Callable[[wire.HiveEvent], None]) -> None:
@@ -62,36 +63,38 @@ class HiveClient(Connected):
 
         Returns when the hive ends the stream; raises event_stream.StreamLostError or an RbeeError when it is lost.
         """
-        async with event_stream.events(self._http, "GET", wire.EVENTS) as events:
+        async with sse_client.events(self._http, "GET", wire.EVENTS) as events:
             async for event in events:
                 if (kind := _EVENTS.get(event.name)) is not None:
-                    heard(event_stream.decode_event(event.data, kind))
+                    heard(sse_client.decode_event(event.data, kind))
 
-    def logs(self, query: LogQuery) -> AbstractAsyncContextManager[event_stream.EventStream]:
+    def logs(self, query: LogQuery) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of the node's logs; each event is a LogLine."""
-        return event_stream.events(self._http, "GET", f"{HIVE_LOGS}?lines={query.lines}&follow={query.follow}".lower())
+        return sse_client.events(self._http, "GET", f"{HIVE_LOGS}?lines={query.lines}&follow={query.follow}".lower())
 
     async def spawn(self, request: wire.SpawnRequest, tell: Callable[[Told], None]) -> wire.SpawnReply:
         """Start a worker, passing on what the hive tells; returns once the worker answers HTTP."""
         try:
-            async with event_stream.events(self._http, "POST", wire.WORKERS_SPAWN, body=request) as events:
+            async with sse_client.events(self._http, "POST", wire.WORKERS_SPAWN, body=request) as events:
                 async for event in events:
                     if (message := told(event)) is None:
-                        return event_stream.decode_event(event.data, wire.SpawnReply)
+                        return sse_client.decode_event(event.data, wire.SpawnReply)
                     tell(message)
-        except event_stream.StreamLostError as exc:
+        except sse_client.StreamLostError as exc:
             raise SpawnFailedError(f"the hive was lost while it started the worker: {exc}") from exc
         raise InternalError("the hive ended the start of a worker without a result")
 
     async def models(self) -> list[model_wire.ModelRow]:
         """Return the hive's catalogue."""
-        found = await http.call(self._http, "GET", model_wire.LIST, model_wire.ModelList, delays=self._delays)
+        found = await http_client.call(self._http, "GET", model_wire.LIST, model_wire.ModelList, delays=self._delays)
         return found.models
 
     async def offers(self, reference: str) -> copying.Offers:
         """Return what others may copy of a model's repository."""
         params = {"model_ref": reference}
-        return await http.call(self._http, "GET", copying.FILES, copying.Offers, params=params, delays=self._delays)
+        return await http_client.call(
+            self._http, "GET", copying.FILES, copying.Offers, params=params, delays=self._delays
+        )
 
     async def pull(
         self, reference: str, sources: list[copying.Source], tell: Callable[[Told], None]
@@ -99,12 +102,12 @@ class HiveClient(Connected):
         """Have a model fetched where it is not there; whoever is cancelled here no longer keeps it going."""
         request = model_wire.DownloadRequest(model_ref=reference, sources=sources)
         try:
-            async with event_stream.events(self._http, "POST", model_wire.DOWNLOAD, body=request) as events:
+            async with sse_client.events(self._http, "POST", model_wire.DOWNLOAD, body=request) as events:
                 async for event in events:
                     if (message := told(event)) is None:
-                        return event_stream.decode_event(event.data, model_wire.ModelRow)
+                        return sse_client.decode_event(event.data, model_wire.ModelRow)
                     tell(message)
-        except event_stream.StreamLostError as exc:
+        except sse_client.StreamLostError as exc:
             raise DownloadFailedError(
                 f"the hive was lost while it fetched the model: {exc}", hint="the next try goes on where this one ended"
             ) from exc
@@ -113,14 +116,14 @@ class HiveClient(Connected):
     async def show_model(self, reference: str) -> model_wire.ModelDetails:
         """Describe a model that is there, by its reference or id. Raises ModelNotFoundError."""
         params = {"model_ref": reference}
-        return await http.call(
+        return await http_client.call(
             self._http, "GET", model_wire.SHOW, model_wire.ModelDetails, params=params, delays=self._delays
         )
 
     async def remove_model(self, model_id: str) -> None:
         """Remove a model from the node's disk. Raises ModelNotFoundError or ModelInUseError."""
-        await http.call(self._http, "DELETE", model_wire.MODEL.format(id=quote(model_id, safe="")), bytes)
+        await http_client.call(self._http, "DELETE", model_wire.MODEL.format(id=quote(model_id, safe="")), bytes)
 
     async def shutdown(self) -> None:
         """Ask the hive to end; it answers before it does."""
-        await http.call(self._http, "POST", wire.SHUTDOWN, bytes)
+        await http_client.call(self._http, "POST", wire.SHUTDOWN, bytes)

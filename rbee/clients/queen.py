@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-from rbee.adapters import event_stream, http
+from rbee.adapters.http import client as http_client
+from rbee.adapters.http import sse_client
 from rbee.clients.connected import Connected
 from rbee.errors import InternalError
 from rbee.wire import queen, registry
@@ -25,20 +26,20 @@ class QueenClient(Connected):
 
     async def health(self) -> queen.QueenHealth:
         """Ask once; the errors are those of `http.call`."""
-        return await http.call(self._http, "GET", queen.HEALTH, queen.QueenHealth)
+        return await http_client.call(self._http, "GET", queen.HEALTH, queen.QueenHealth)
 
-    def place(self, request: queen.TaskRequest) -> AbstractAsyncContextManager[event_stream.EventStream]:
+    def place(self, request: queen.TaskRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of `narration`, `progress` and, last, `worker` events."""
-        return event_stream.events(self._http, "POST", queen.TASKS, body=request)
+        return sse_client.events(self._http, "POST", queen.TASKS, body=request)
 
     async def cancel(self, request_id: str) -> None:
         """Give a request up, whether or not it is placed yet."""
-        await http.call(self._http, "DELETE", queen.TASK.format(request_id=request_id), bytes)
+        await http_client.call(self._http, "DELETE", queen.TASK.format(request_id=request_id), bytes)
 
     async def workers(self, node: str | None = None) -> queen.SwarmWorkers:
         """List the workers of all nodes, or of one, and the last ones that ended without being asked to."""
         params = {} if node is None else {"node": node}
-        return await http.call(
+        return await http_client.call(
             self._http, "GET", queen.WORKERS_LIST, queen.SwarmWorkers, params=params, delays=self._delays
         )
 
@@ -46,30 +47,32 @@ class QueenClient(Connected):
         """Have a worker end; returns once it has accepted that. Raises WorkerNotFoundError."""
         asked = queen.WorkerShutdown(worker_id=worker_id)
         try:
-            async with event_stream.events(self._http, "POST", queen.WORKERS_SHUTDOWN, body=asked) as events:
+            async with sse_client.events(self._http, "POST", queen.WORKERS_SHUTDOWN, body=asked) as events:
                 async for event in events:
-                    return event_stream.decode_event(event.data, queen.WorkerEnding)
-        except event_stream.StreamLostError as exc:
+                    return sse_client.decode_event(event.data, queen.WorkerEnding)
+        except sse_client.StreamLostError as exc:
             raise InternalError("the queen ended before the worker had accepted to end") from exc
         raise InternalError("the queen ended without a result")
 
     async def status(self, node: str | None = None) -> queen.SwarmStatus:
         """Ask how all nodes are, or one, and what runs there."""
         params = {} if node is None else {"node": node}
-        return await http.call(self._http, "GET", queen.STATUS, queen.SwarmStatus, params=params, delays=self._delays)
+        return await http_client.call(
+            self._http, "GET", queen.STATUS, queen.SwarmStatus, params=params, delays=self._delays
+        )
 
-    def events(self) -> AbstractAsyncContextManager[event_stream.EventStream]:
+    def events(self) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of what happens in the swarm: the event `state`, then each change."""
-        return event_stream.events(self._http, "GET", EVENTS)
+        return sse_client.events(self._http, "GET", EVENTS)
 
-    def logs(self, query: NodeLogQuery) -> AbstractAsyncContextManager[event_stream.EventStream]:
+    def logs(self, query: NodeLogQuery) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of a node's logs; each event is a LogLine. Raises NodeNotFoundError."""
         asked = urlencode({"node": query.node, "lines": query.lines, "follow": str(query.follow).lower()})
-        return event_stream.events(self._http, "GET", f"{QUEEN_LOGS}?{asked}")
+        return sse_client.events(self._http, "GET", f"{QUEEN_LOGS}?{asked}")
 
     async def nodes(self) -> list[registry.BeehiveRow]:
         """List the registered nodes, by name."""
-        found = await http.call(self._http, "GET", registry.LIST, registry.BeehiveList, delays=self._delays)
+        found = await http_client.call(self._http, "GET", registry.LIST, registry.BeehiveList, delays=self._delays)
         return found.nodes
 
     async def add_node(self, node: registry.Beehive, tell: Callable[[Narration], None]) -> registry.Success:
@@ -84,24 +87,24 @@ class QueenClient(Connected):
         """Forget a node, whose hive may have to end first. Raises NodeNotFoundError."""
         return await self._told(registry.REMOVE, registry.NodeName(node_name=name), tell)
 
-    def install(self, request: registry.InstallRequest) -> AbstractAsyncContextManager[event_stream.EventStream]:
+    def install(self, request: registry.InstallRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of `narration`, `progress` and, last, `success` events."""
-        return event_stream.events(self._http, "POST", registry.INSTALL, body=request)
+        return sse_client.events(self._http, "POST", registry.INSTALL, body=request)
 
     def stream(
         self, method: str, path: str, body: Request | None
-    ) -> AbstractAsyncContextManager[event_stream.EventStream]:
+    ) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of what is told and, last, a result."""
-        return event_stream.events(self._http, method, path, body=body)
+        return sse_client.events(self._http, method, path, body=body)
 
     async def _told(self, path: str, asked: Request, tell: Callable[[Narration], None]) -> registry.Success:
         try:
-            async with event_stream.events(self._http, "POST", path, body=asked) as events:
+            async with sse_client.events(self._http, "POST", path, body=asked) as events:
                 async for event in events:
                     if event.name == "narration":
-                        tell(event_stream.decode_event(event.data, Narration))
+                        tell(sse_client.decode_event(event.data, Narration))
                     else:
-                        return event_stream.decode_event(event.data, registry.Success)
-        except event_stream.StreamLostError as exc:
+                        return sse_client.decode_event(event.data, registry.Success)
+        except sse_client.StreamLostError as exc:
             raise InternalError("the queen ended before the registry was changed") from exc
         raise InternalError("the queen ended without a result")

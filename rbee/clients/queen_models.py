@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode
 
-from rbee.adapters import event_stream
+from rbee.adapters.http import sse_client
 from rbee.clients.told import told
 from rbee.errors import InternalError
 from rbee.wire import models as wire
@@ -58,8 +58,8 @@ async def _asked(
         async with queen.stream(method, f"{path}?{urlencode(given)}" if given else path, body) as events:
             async for event in events:
                 if (message := told(event)) is None:
-                    return event_stream.decode_event(event.data, kind)
+                    return sse_client.decode_event(event.data, kind)
                 tell(message)
-    except event_stream.StreamLostError as exc:
+    except sse_client.StreamLostError as exc:
         raise InternalError("the queen ended before she had answered") from exc
     raise InternalError("the queen ended without a result")

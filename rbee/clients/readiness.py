@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 import trio
 
-from rbee.adapters import event_stream
+from rbee.adapters.http import sse_client
 from rbee.errors import (
     ConnectionTimeoutError,
     DrainingError,
@@ -145,14 +145,14 @@ async def _follow(worker: WorkerClient, path: str, audience: Audience, heard: _L
     try:
         async with worker.loading(path) as events:
             async for event in events:
-                progress = event_stream.decode_event(event.data, Progress)
+                progress = sse_client.decode_event(event.data, Progress)
                 if progress.stage == "ready":
                     break
                 heard.progress = progress
                 audience.progress(progress)
     except DrainingError as exc:
         heard.farewell = exc
-    except (RbeeError, event_stream.StreamLostError):
+    except (RbeeError, sse_client.StreamLostError):
         pass
     audience.end_progress()
     heard.ended.set()

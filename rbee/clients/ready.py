@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rbee.adapters import http
+from rbee.adapters.http import client as http_client
 from rbee.wire.hive import WORKERS_READY
 
 if TYPE_CHECKING:
@@ -20,5 +20,5 @@ async def announce(
 
     Raises ConnectionTimeoutError when the hive does not answer, or the error it answers with.
     """
-    async with http.connect(hive_url, key, timeout=timeout) as client:
-        await http.call(client, "POST", WORKERS_READY, bytes, body=callback, delays=delays)
+    async with http_client.connect(hive_url, key, timeout=timeout) as client:
+        await http_client.call(client, "POST", WORKERS_READY, bytes, body=callback, delays=delays)

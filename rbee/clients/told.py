@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rbee.adapters import event_stream
+from rbee.adapters.http import sse_client
 from rbee.wire.common import Narration
 from rbee.wire.download import STAGES
 from rbee.wire.progress import Progress
@@ -20,11 +20,11 @@ class _Staged(msgspec.Struct):
     stage: str
 
 
-def told(event: event_stream.Event) -> Told | None:
+def told(event: sse_client.Event) -> Told | None:
     """Return the narration or progress that an event is; None for another one, which is a result."""
     if event.name == "narration":
-        return event_stream.decode_event(event.data, Narration)
+        return sse_client.decode_event(event.data, Narration)
     if event.name != "progress":
         return None
-    kind: type[Progress | DownloadEvent] = STAGES.get(event_stream.decode_event(event.data, _Staged).stage, Progress)
-    return event_stream.decode_event(event.data, kind)
+    kind: type[Progress | DownloadEvent] = STAGES.get(sse_client.decode_event(event.data, _Staged).stage, Progress)
+    return sse_client.decode_event(event.data, kind)

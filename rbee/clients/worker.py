@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rbee.adapters import event_stream, http
+from rbee.adapters.http import client as http_client
+from rbee.adapters.http import sse_client
 from rbee.clients.connected import Connected
 from rbee.wire import worker
 from rbee.wire.common import Narration
@@ -31,15 +32,15 @@ class WorkerClient(Connected):
 
     async def ready(self) -> worker.Ready:
         """Ask whether the model is loaded."""
-        return await http.call(self._http, "GET", worker.READY, worker.Ready, delays=self._delays)
+        return await http_client.call(self._http, "GET", worker.READY, worker.Ready, delays=self._delays)
 
-    def loading(self, path: str) -> AbstractAsyncContextManager[event_stream.EventStream]:
+    def loading(self, path: str) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of loading events."""
-        return event_stream.events(self._http, "GET", path)
+        return sse_client.events(self._http, "GET", path)
 
-    def inference(self, request: worker.InferenceRequest) -> AbstractAsyncContextManager[event_stream.EventStream]:
+    def inference(self, request: worker.InferenceRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of a generation; `decode` reads its events. Leaving the block ends the generation."""
-        return event_stream.events(
+        return sse_client.events(
             self._http,
             "POST",
             worker.INFERENCE,
@@ -49,19 +50,19 @@ class WorkerClient(Connected):
 
     async def cancel(self, request_id: str) -> None:
         """Stop a generation; it has stopped when this returns."""
-        await http.call(self._http, "DELETE", f"{worker.INFERENCE}/{request_id}", bytes)
+        await http_client.call(self._http, "DELETE", f"{worker.INFERENCE}/{request_id}", bytes)
 
     async def tell_reader(self, request_id: str, *, is_silent: bool) -> None:
         """Say whether the client that a generation is read for takes nothing any more."""
         said = worker.Reader(silent=is_silent)
-        await http.call(self._http, "POST", f"{worker.INFERENCE}/{request_id}/reader", bytes, body=said)
+        await http_client.call(self._http, "POST", f"{worker.INFERENCE}/{request_id}/reader", bytes, body=said)
 
 
-def decode(event: event_stream.Event) -> worker.Token | worker.Done | Narration | None:
+def decode(event: sse_client.Event) -> worker.Token | worker.Done | Narration | None:
     """Decode an event of a generation; raises the error it carries. None stands for an event of a newer version."""
     if event.name == "narration":
-        return event_stream.decode_event(event.data, Narration)
-    found = event_stream.decode_event(event.data, _Event)
+        return sse_client.decode_event(event.data, Narration)
+    found = sse_client.decode_event(event.data, _Event)
     if found.token is not None:
         return worker.Token(token=found.token, index=found.index)
     if found.done:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee import __version__
-from rbee.adapters import arguments, config, logs, serve, tokens
+from rbee.adapters import arguments, config, logs, tokens
 from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.daemon import lifecycle, process
 from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.daemon.instance import Place
 from rbee.adapters.daemon.systemd import Notifier
+from rbee.adapters.http import server as http_server
 from rbee.adapters.store import Store
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
 from rbee.hive import event_routes, model_routes, reconcile, routes, state
@@ -69,7 +70,7 @@ async def _serve(
     place = Place(settings.state_dir, "hive")
     logs.to_file(ROLE, settings.logs_dir / "hive.log", settings.logs.max_bytes)
     # First, because whether a token may be made depends on an address that can be listened on.
-    listener = serve.bind(
+    listener = http_server.bind(
         settings.hive.host, settings.hive.port, setting="--port, `port` under [hive], or RBEE_HIVE_PORT"
     )
     token = _token(settings, started_by=options.started_by)
@@ -78,7 +79,7 @@ async def _serve(
         human = f"{store.damage} from the files on the disk"
         announcer.tell(Narration(actor=ROLE, action="rebuild", target="models.db", human=human))
     known = reconcile.compare(await store.transact(state.last_known_workers), process.is_running)
-    url = serve.base_url(listener)
+    url = http_server.base_url(listener)
     catalogue = Catalogue(settings.paths.models, store.transact)
     await catalogue.reconcile()
     library = Library(settings, catalogue, token)
@@ -107,7 +108,7 @@ async def _serve(
             model_routes.add(app, hive, library, nursery, settings.timeouts.heartbeat)
             event_routes.add(app, hive, library.downloads, nursery, settings.timeouts.heartbeat)
             await nursery.start(library.downloads.run)
-            server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
+            server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
             await nursery.start(server.run)
             if announcer.is_abandoned() and not known.surviving:
                 # Killed while it waited for us: no queen knows of us, nor does a `rbee down` that came meanwhile.
@@ -144,7 +145,7 @@ def _token(settings: Settings, *, started_by: str) -> str:
 
     Raises InvalidConfigurationError where it is missing.
     """
-    if started_by == "user" and serve.is_loopback(settings.hive.host):
+    if started_by == "user" and http_server.is_loopback(settings.hive.host):
         return tokens.load_or_create(settings.token_file)
     if (token := tokens.read(settings.token_file)) is None:
         raise InvalidConfigurationError(

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.adapters import sse
-from rbee.adapters.app import streamed
+from rbee.adapters.http import sse_server
+from rbee.adapters.http.app import streamed
 from rbee.hive import view
 from rbee.hive.pace import Pace
 from rbee.wire import hive as wire
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def add(app: QuartTrio, hive: Hive, downloads: Downloads, nursery: trio.Nursery, heartbeat: float) -> None:
     """Add the route; streams are fed by tasks in `nursery`."""
 
-    async def produce(send: sse.Send) -> None:
+    async def produce(send: sse_server.Send) -> None:
         await _follow(hive, downloads, send)
 
     @app.get(wire.EVENTS)
@@ -31,7 +31,7 @@ def add(app: QuartTrio, hive: Hive, downloads: Downloads, nursery: trio.Nursery,
         return streamed(nursery, produce, heartbeat=heartbeat)
 
 
-async def _follow(hive: Hive, downloads: Downloads, send: sse.Send) -> None:
+async def _follow(hive: Hive, downloads: Downloads, send: sse_server.Send) -> None:
     """Send what is, then every change that lasts until it is sent."""
     told: wire.WorkerList | None = None
     pace = Pace(downloads.states())
@@ -39,11 +39,11 @@ async def _follow(hive: Hive, downloads: Downloads, send: sse.Send) -> None:
         changed = hive.changed, downloads.changed
         now = hive.view()
         for name, message in view.changes(told, now):
-            await send.send(sse.event(message, name))
+            await send.send(sse_server.event(message, name))
         told = now
         states, again = pace.take(downloads.states(), trio.current_time())
         for state in states:
-            await send.send(sse.event(state, "download"))
+            await send.send(sse_server.event(state, "download"))
         if hive.is_over:
             return
         with trio.move_on_at(again):

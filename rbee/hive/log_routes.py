@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from quart import request
 
-from rbee.adapters import node_logs, sse
-from rbee.adapters.app import streamed
+from rbee.adapters import node_logs
+from rbee.adapters.http import sse_server
+from rbee.adapters.http.app import streamed
 from rbee.errors import WorkerNotFoundError
 from rbee.wire import logs as wire
 from rbee.wire.decode import convert
@@ -25,7 +26,7 @@ def add(app: QuartTrio, folder: Path, nursery: trio.Nursery, *, heartbeat: float
     """Add the routes, which read the logs in `folder`; streams are fed by tasks in `nursery`."""
 
     def stream(query: wire.LogQuery, only: str | None = None) -> Response:
-        async def produce(send: sse.Send) -> None:
+        async def produce(send: sse_server.Send) -> None:
             await node_logs.read(folder, query, partial(_send, send), only=only)
 
         return streamed(nursery, produce, heartbeat=heartbeat)
@@ -42,6 +43,6 @@ def add(app: QuartTrio, folder: Path, nursery: trio.Nursery, *, heartbeat: float
         return stream(query, name)
 
 
-async def _send(send: sse.Send, lines: list[wire.LogLine]) -> None:
+async def _send(send: sse_server.Send, lines: list[wire.LogLine]) -> None:
     if lines:
-        await send.send(b"".join(map(sse.event, lines)))
+        await send.send(b"".join(map(sse_server.event, lines)))

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import trio
 from quart import Response, request
 
-from rbee.adapters import sse
-from rbee.adapters.app import answer, body, empty, streamed, wants_stream
-from rbee.adapters.file_answer import answer_with_file
+from rbee.adapters.http import sse_server
+from rbee.adapters.http.app import answer, body, empty, streamed, wants_stream
+from rbee.adapters.http.file_response import answer_with_file
 from rbee.errors import InvalidRequestError, ModelNotFoundError
 from rbee.wire import copying, model_ref
 from rbee.wire import models as wire
@@ -49,8 +49,8 @@ def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, hea
             )
         if wants_stream():
             # As long as the stream is held, so is the claim to the download.
-            async def produce(send: sse.Send) -> None:
-                await sse.narrated(send, lambda tell: library.obtain(ref, tell, asked.sources), "model")
+            async def produce(send: sse_server.Send) -> None:
+                await sse_server.narrated(send, lambda tell: library.obtain(ref, tell, asked.sources), "model")
 
             return streamed(nursery, produce, heartbeat=heartbeat)
         if (row := await library.catalogue.find(ref)) is not None:
@@ -67,7 +67,7 @@ def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, hea
         asked = convert(dict(request.args), wire.DownloadQuery)
         found = library.downloads.known(asked.id)
 
-        async def produce(send: sse.Send) -> None:
+        async def produce(send: sse_server.Send) -> None:
             await _follow(found, send)
 
         return streamed(nursery, produce, heartbeat=heartbeat)
@@ -90,7 +90,7 @@ def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, hea
         return empty(204)
 
 
-async def _follow(download: Download, send: sse.Send) -> None:
+async def _follow(download: Download, send: sse_server.Send) -> None:
     """Send the last event, and each that follows, until the download has ended; what is for people is left out."""
     tell, told = trio.open_memory_channel["Told"](math.inf)
 
@@ -102,6 +102,6 @@ async def _follow(download: Download, send: sse.Send) -> None:
     download.watch(pass_on)
     try:
         while not download.done.is_set() or told.statistics().current_buffer_used:
-            await send.send(sse.event(await told.receive()))
+            await send.send(sse_server.event(await told.receive()))
     finally:
         download.unwatch(pass_on)

@@ -8,9 +8,10 @@ import trio
 from quart import Request, Response, request
 
 from rbee import __version__
-from rbee.adapters import metrics, sse, tokens
-from rbee.adapters.app import answer, body, check_key, empty, new_app, streamed, wants_stream
+from rbee.adapters import tokens
 from rbee.adapters.hardware import inventory
+from rbee.adapters.http import metrics, sse_server
+from rbee.adapters.http.app import answer, body, check_key, empty, new_app, streamed, wants_stream
 from rbee.hive import log_routes
 from rbee.wire import hive as wire
 from rbee.wire.common import API_VERSION, Health
@@ -68,8 +69,8 @@ def build(
         if not wants_stream():
             return answer(await hive.spawn(wanted, lambda _: None))
 
-        async def produce(send: sse.Send) -> None:
-            await sse.narrated(send, lambda tell: hive.spawn(wanted, tell), "worker")
+        async def produce(send: sse_server.Send) -> None:
+            await sse_server.narrated(send, lambda tell: hive.spawn(wanted, tell), "worker")
 
         return streamed(nursery, produce, heartbeat=heartbeat)
 

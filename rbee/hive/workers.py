@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from rbee.adapters import event_stream, tail, tokens, worker_logs
+from rbee.adapters import tail, tokens, worker_logs
 from rbee.adapters.daemon import announce, process
+from rbee.adapters.http import sse_client
 from rbee.clients import worker_control
 from rbee.errors import RbeeError, SpawnFailedError
 from rbee.hive.plan import available_memory, plan
@@ -155,7 +156,7 @@ class LocalMachine:
         assert worker.url is not None
         key = self.key_of(worker.id)
         while True:
-            with suppress(event_stream.StreamLostError, RbeeError):
+            with suppress(sse_client.StreamLostError, RbeeError):
                 await worker_control.follow(worker.url, key, changed)
             await trio.sleep(STREAM_PAUSE)
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.adapters.event_stream import StreamLostError
 from rbee.adapters.files import private
+from rbee.adapters.http.sse_client import StreamLostError
 from rbee.clients import worker as client
 from rbee.errors import (
     AllSlotsBusyError,

@@ -9,7 +9,7 @@ import msgspec
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    from rbee.adapters import event_stream
+    from rbee.adapters.http import sse_client
     from rbee.clients.queen import QueenClient
     from rbee.wire.queen import TaskHandle, TaskRequest
     from rbee.wire.worker import InferenceRequest
@@ -25,7 +25,7 @@ class RelayedWorker:
         )
         self.url = handle.worker_url
 
-    def inference(self, _: InferenceRequest) -> AbstractAsyncContextManager[event_stream.EventStream]:
+    def inference(self, _: InferenceRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of the generation; the queen's own events in it are none of the worker's."""
         return self._queen.place(self._task)
 

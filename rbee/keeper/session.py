@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee import __version__
-from rbee.adapters import http, tokens
+from rbee.adapters import tokens
 from rbee.adapters.daemon import instance, process, stopped
+from rbee.adapters.http import client as http_client
 from rbee.clients.queen import QueenClient
 from rbee.errors import (
     AlreadyRunningError,
@@ -93,7 +94,7 @@ async def _ask(url: str, seconds: float) -> QueenHealth | None:
         async with QueenClient(url, None, timeout=seconds) as client:
             return await client.health()
     except ConnectionTimeoutError as exc:
-        if not any(attempt.endswith(http.TAKEN) for attempt in exc.details.get("attempts", ())):
+        if not any(attempt.endswith(http_client.TAKEN) for attempt in exc.details.get("attempts", ())):
             return None
     except RbeeError:
         pass

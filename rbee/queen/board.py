@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 import trio
 
-from rbee.adapters import sse
+from rbee.adapters.http import sse_server
 from rbee.queen.swarm import worker_of
 from rbee.wire import events as wire
 from rbee.wire.download import DownloadState, SwarmDownload
@@ -127,7 +127,7 @@ class Board:
         self._changed.set()
         self._changed = trio.Event()
 
-    async def follow(self, send: sse.Send) -> None:
+    async def follow(self, send: sse_server.Send) -> None:
         """Send what is, then every change, until cancelled."""
         told = -1 - KEPT
         while True:
@@ -137,7 +137,7 @@ class Board:
             if behind <= len(self._changes):
                 events = list(islice(self._changes, len(self._changes) - behind, None))
             for event in events:
-                await send.send(sse.event(event, _name(event)))
+                await send.send(sse_server.event(event, _name(event)))
             await changed.wait()
 
 

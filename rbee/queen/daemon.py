@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee import __version__
-from rbee.adapters import arguments, config, logs, serve, tokens
+from rbee.adapters import arguments, config, logs, tokens
 from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.daemon.instance import Place
 from rbee.adapters.daemon.systemd import Notifier
+from rbee.adapters.http import server as http_server
 from rbee.adapters.store import Store
 from rbee.queen import routes
 from rbee.queen.identity import Hives
@@ -69,10 +70,10 @@ async def _serve(
     level = logging.DEBUG if options.debug else logging.INFO
     logs.to_file(ROLE, settings.logs_dir / "queen.log", settings.logs.max_bytes, level)
     token = tokens.load_or_create(settings.token_file)
-    listener = serve.bind(
+    listener = http_server.bind(
         settings.queen.host, settings.queen.port, setting="--port, `port` under [queen], or RBEE_QUEEN_PORT"
     )
-    url = serve.base_url(listener)
+    url = http_server.base_url(listener)
     store = await Store.open(settings.state_dir / "beehives.db", MIGRATIONS)
     if store.damage is not None:
         human = f"{store.damage}; `rbee setup add-node` makes machines known again"
@@ -83,7 +84,7 @@ async def _serve(
     async with trio.open_nursery() as nursery:
         tasks = Tasks(nodes.board.task)
         app = routes.build(nodes, registry, tasks, settings, token, nursery, stopping)
-        server = serve.Server(app, listener, stalled=settings.timeouts.stalled)
+        server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         await nursery.start(nodes.run)
         place.publish(url, __version__, ephemeral=options.ephemeral)

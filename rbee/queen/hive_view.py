@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters.event_stream import StreamLostError
+from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import RbeeError
 
 if TYPE_CHECKING:

@@ -11,9 +11,11 @@ from urllib.parse import urlsplit
 
 import trio
 
-from rbee.adapters import http, serve, tail
+from rbee.adapters import tail
 from rbee.adapters.daemon import announce, instance, process, stopped
 from rbee.adapters.hardware import inventory
+from rbee.adapters.http import client as http_client
+from rbee.adapters.http import server as http_server
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,
@@ -65,7 +67,7 @@ class LocalHive:
         """Return the URL at which other machines reach the hive, as it is configured; None where only this one does."""
         found = urlsplit(url)
         inventory = self._settings.hive.advertise or found.hostname or ""
-        return None if serve.is_own(inventory) else base_url(inventory, found.port or self._settings.hive.port)
+        return None if http_server.is_own(inventory) else base_url(inventory, found.port or self._settings.hive.port)
 
     async def find(self) -> str | None:
         """Return the URL of a hive that runs here, or None.
@@ -104,13 +106,13 @@ class LocalHive:
             async with HiveClient(url, None, timeout=self._settings.timeouts.call) as client:
                 return await client.health(patient=False)
         except ConnectionTimeoutError as exc:
-            if not any(attempt.endswith(http.TAKEN) for attempt in exc.details.get("attempts", ())):
+            if not any(attempt.endswith(http_client.TAKEN) for attempt in exc.details.get("attempts", ())):
                 return None
         except RbeeError:
             pass
         port = self._settings.hive.port
         raise PortInUseError(
-            f"port {port} is taken{serve.holder(port)}: what answers at {url} is not a hive of rbee",
+            f"port {port} is taken{http_server.holder(port)}: what answers at {url} is not a hive of rbee",
             hint="stop that program, or give the hive another port: `port` under [hive] in the configuration, "
             "or the environment variable RBEE_HIVE_PORT",
             port=port,

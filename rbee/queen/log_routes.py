@@ -6,9 +6,10 @@ from typing import TYPE_CHECKING
 
 from quart import request
 
-from rbee.adapters import event_stream, node_logs, sse
-from rbee.adapters.app import streamed
+from rbee.adapters import node_logs
 from rbee.adapters.daemon import instance
+from rbee.adapters.http import sse_client, sse_server
+from rbee.adapters.http.app import streamed
 from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.wire import logs as wire
 from rbee.wire.decode import convert
@@ -32,7 +33,7 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
         query = convert(request.args.to_dict(), wire.NodeLogQuery)
         node = nodes.get(query.node)
 
-        async def produce(send: sse.Send) -> None:
+        async def produce(send: sse_server.Send) -> None:
             if await _are_here(node, settings):
                 await _read(query, settings, send)
             else:
@@ -57,21 +58,21 @@ async def _are_here(node: Node, settings: Settings) -> bool:
         return True
 
 
-async def _read(query: wire.LogQuery, settings: Settings, send: sse.Send) -> None:
+async def _read(query: wire.LogQuery, settings: Settings, send: sse_server.Send) -> None:
     async def tell(lines: list[wire.LogLine]) -> None:
         if lines:
-            await send.send(b"".join(map(sse.event, lines)))
+            await send.send(b"".join(map(sse_server.event, lines)))
 
     await node_logs.read(settings.logs_dir, query, tell)
 
 
-async def _pass_on(node: Node, query: wire.LogQuery, send: sse.Send) -> None:
+async def _pass_on(node: Node, query: wire.LogQuery, send: sse_server.Send) -> None:
     try:
         async with node.reached() as hive, hive.logs(query) as events:
             async for event in events:
                 # Taken apart and put together again: another machine may send anything, and only lines are passed on.
-                await send.send(sse.event(event_stream.decode_event(event.data, wire.LogLine)))
-    except event_stream.StreamLostError as exc:
+                await send.send(sse_server.event(sse_client.decode_event(event.data, wire.LogLine)))
+    except sse_client.StreamLostError as exc:
         raise ConnectionTimeoutError(
             f"the hive on {node.name} was lost while its logs were read",
             hint=f"`rbee workers health --node {node.name}` shows whether it answers again",

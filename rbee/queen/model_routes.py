@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 import trio
 from quart import Response, request
 
-from rbee.adapters import sse
-from rbee.adapters.app import answer, body, streamed, wants_stream
+from rbee.adapters.http import sse_server
+from rbee.adapters.http.app import answer, body, streamed, wants_stream
 from rbee.errors import RbeeError
 from rbee.wire import model_ref
 from rbee.wire import models as wire
@@ -40,8 +40,8 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
         if not wants_stream():
             return answer(await work(lambda _: None))
 
-        async def produce(send: sse.Send) -> None:
-            await sse.narrated(send, work, "result")
+        async def produce(send: sse_server.Send) -> None:
+            await sse_server.narrated(send, work, "result")
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
 

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.adapters import sse, ssh_dial
-from rbee.adapters.app import answer, body, streamed, wants_stream
+from rbee.adapters import ssh_dial
+from rbee.adapters.http import sse_server
+from rbee.adapters.http.app import answer, body, streamed, wants_stream
 from rbee.adapters.ssh_target import Target
 from rbee.errors import NodeExistsError
 from rbee.queen.probe import probe
@@ -42,8 +43,8 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
         if not wants_stream():
             return answer(await work(lambda _: None))
 
-        async def produce(send: sse.Send) -> None:
-            await sse.narrated(send, work, "success")
+        async def produce(send: sse_server.Send) -> None:
+            await sse_server.narrated(send, work, "success")
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
 
@@ -116,8 +117,8 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
         asked = await body(wire.InstallRequest)
         link = nodes.remote(asked.node_name)
 
-        async def produce(send: sse.Send) -> None:
-            await sse.narrated(send, partial(link.install, asked), "success")
+        async def produce(send: sse_server.Send) -> None:
+            await sse_server.narrated(send, partial(link.install, asked), "success")
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rbee.adapters import event_stream, sse
+from rbee.adapters.http import sse_client, sse_server
 from rbee.clients.readiness import wait_ready
 from rbee.clients.worker import WorkerClient
 from rbee.errors import ConnectionTimeoutError, RbeeError, WorkerFailedError
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.config import Timeouts
-    from rbee.adapters.connection import Connection
+    from rbee.adapters.http.connection import Connection
     from rbee.wire.progress import Progress, Told
     from rbee.wire.queen import TaskRequest
 
@@ -55,7 +55,7 @@ class Reached(WorkerClient):
             exc.details = {"node": self._node, "log": f"worker-{self.worker_id}.log"} | exc.details
             raise
 
-    async def relay(self, send: sse.Send, task: TaskRequest, client: Connection) -> None:
+    async def relay(self, send: sse_server.Send, task: TaskRequest, client: Connection) -> None:
         """Run the request at the worker, and send its events as they come; it hears when `client` takes nothing."""
 
         async def tell(is_silent: bool) -> None:
@@ -65,7 +65,7 @@ class Reached(WorkerClient):
         with client.watched(self._limits.silent, tell):
             await self._pass_on(send, task)
 
-    async def _pass_on(self, send: sse.Send, task: TaskRequest) -> None:
+    async def _pass_on(self, send: sse_server.Send, task: TaskRequest) -> None:
         request = InferenceRequest(
             **{name: getattr(task, name) for name in Sampling.__struct_fields__},
             prompt=task.prompt,
@@ -76,8 +76,8 @@ class Reached(WorkerClient):
         try:
             async with self.inference(request) as events:
                 async for event in events:
-                    await send.send(sse.encoded(event.data, event.name))
-        except event_stream.StreamLostError as exc:
+                    await send.send(sse_server.encoded(event.data, event.name))
+        except sse_client.StreamLostError as exc:
             raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
         except ConnectionTimeoutError as exc:
             raise WorkerFailedError("the worker was lost before it answered") from exc

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from rbee.adapters import serve, ssh_dial
+from rbee.adapters import ssh_dial
+from rbee.adapters.http import server as http_server
 from rbee.adapters.ssh_target import Target
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
@@ -73,11 +74,11 @@ class RemoteHive:
     @property
     def is_here(self) -> bool:
         """Whether the hive is on the queen's own host, at an address that no other machine has."""
-        return self.is_direct and serve.is_loopback(self.row.ssh_host)
+        return self.is_direct and http_server.is_loopback(self.row.ssh_host)
 
     def outside(self, url: str) -> str | None:
         """Return the URL at which other machines reach the hive: the queen's own, unless that is through SSH."""
-        return url if self.is_direct and not serve.is_own(self.row.ssh_host) else None
+        return url if self.is_direct and not http_server.is_own(self.row.ssh_host) else None
 
     @property
     def address(self) -> str:

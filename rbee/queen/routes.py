@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 from quart import Response
 
 from rbee import __version__
-from rbee.adapters import metrics
-from rbee.adapters.app import answer, new_app
+from rbee.adapters.http import metrics
+from rbee.adapters.http.app import answer, new_app
 from rbee.queen import log_routes, model_routes, registry_routes, swarm_routes, task_routes, worker_routes
 from rbee.queen.swarm import workers_of
 from rbee.wire import queen as wire

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from rbee.adapters import sse, tokens
+from rbee.adapters import tokens
+from rbee.adapters.http import sse_server
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
 from rbee.queen import ranking
 from rbee.queen.endings import explained
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.config import Settings
-    from rbee.adapters.connection import Connection
+    from rbee.adapters.http.connection import Connection
     from rbee.queen.node import Node
     from rbee.queen.nodes import Nodes
     from rbee.queen.tasks import Task
@@ -59,17 +60,17 @@ class Request:
             raise await explained(exc, self._node(handle), handle.worker_id) from exc
         return msgspec.structs.replace(handle, state="idle")
 
-    async def serve(self, send: sse.Send, client: Connection) -> None:
+    async def serve(self, send: sse_server.Send, client: Connection) -> None:
         """Send `client` what is told, then the worker, and with `relay` its own events as they come."""
         patient_until = trio.current_time() + self._asked.wait_s
         while True:
-            handle = await sse.narrated(send, self.place, "worker")
+            handle = await sse_server.narrated(send, self.place, "worker")
             if not self._asked.relay:
                 return
             try:
                 async with self._reached(handle) as worker:
                     if handle.state not in ("idle", "busy"):
-                        await sse.told(send, worker.wait_ready)
+                        await sse_server.told(send, worker.wait_ready)
                     await worker.relay(send, self._asked, client)
             except AllSlotsBusyError:
                 # Someone who did not ask the queen was faster.

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from quart import request
 
-from rbee.adapters import sse
-from rbee.adapters.app import answer, body, streamed, wants_stream
+from rbee.adapters.http import sse_server
+from rbee.adapters.http.app import answer, body, streamed, wants_stream
 from rbee.queen.swarm import end_worker, status_of
 from rbee.wire import queen as wire
 from rbee.wire.decode import convert
@@ -45,7 +45,7 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
         if not wants_stream():
             return answer(await work())
 
-        async def produce(send: sse.Send) -> None:
-            await sse.narrated(send, work, "success")
+        async def produce(send: sse_server.Send) -> None:
+            await sse_server.narrated(send, work, "success")
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)

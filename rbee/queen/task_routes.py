@@ -5,8 +5,9 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
-from rbee.adapters import connection, http, sse
-from rbee.adapters.app import answer, body, empty, streamed, wants_stream
+from rbee.adapters.http import client as http_client
+from rbee.adapters.http import connection, sse_server
+from rbee.adapters.http.app import answer, body, empty, streamed, wants_stream
 from rbee.errors import DrainingError, RbeeError
 from rbee.queen import serving
 from rbee.wire import queen as wire
@@ -51,7 +52,7 @@ def add(
 
         client = connection.current.get()
 
-        async def produce(send: sse.Send) -> None:
+        async def produce(send: sse_server.Send) -> None:
             with tasks.track(request_id) as task:
                 await serving.Request(asked, task, nodes, settings, token).serve(send, client)
 
@@ -66,8 +67,8 @@ def add(
         if worker is not None:
             url, key = worker
             try:
-                async with http.connect(url, key) as client:
-                    await http.call(client, "DELETE", f"{worker_wire.INFERENCE}/{request_id}", bytes)
+                async with http_client.connect(url, key) as client:
+                    await http_client.call(client, "DELETE", f"{worker_wire.INFERENCE}/{request_id}", bytes)
             except RbeeError:
                 pass  # a worker that does not answer generates for nobody
         return empty(204)

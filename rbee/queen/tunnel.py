@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters import serve
+from rbee.adapters.http import server as http_server
 from rbee.errors import RbeeError, SshFailedError
 
 if TYPE_CHECKING:
@@ -59,8 +59,8 @@ class Tunnel:
         """Return a URL on this host that leads to `port` of `host`, as the node knows it."""
         assert self._nursery is not None
         if (found := self._urls.get((host, port))) is None:
-            listener = serve.bind("127.0.0.1", 0)
-            found = self._urls[host, port] = serve.base_url(listener)
+            listener = http_server.bind("127.0.0.1", 0)
+            found = self._urls[host, port] = http_server.base_url(listener)
             listening = trio.SocketListener(trio.socket.from_stdlib_socket(listener))
             self._nursery.start_soon(self._accept, listening, host, port)
         return found

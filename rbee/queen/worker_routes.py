@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from quart import Response, request
 
-from rbee.adapters.app import answer
+from rbee.adapters.http.app import answer
 from rbee.queen.swarm import workers_of
 from rbee.wire import queen as wire
 from rbee.wire.decode import convert

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.adapters.sse import event
+from rbee.adapters.http.sse_server import event
 from rbee.errors import InferenceTimeoutError
 from rbee.wire.common import Narration
 from rbee.wire.worker import Completion, Done, Token
@@ -15,7 +15,7 @@ from rbee.worker.sequence import Ended
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rbee.adapters.sse import Send
+    from rbee.adapters.http.sse_server import Send
     from rbee.worker.generations import Generation
 
 

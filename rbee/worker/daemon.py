@@ -14,10 +14,11 @@ import msgspec
 import trio
 
 from rbee import __version__
-from rbee.adapters import arguments, config, logs, serve
+from rbee.adapters import arguments, config, logs
 from rbee.adapters.arguments import HelpAction, Parser
 from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
+from rbee.adapters.http import server as http_server
 from rbee.clients import ready
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration
@@ -124,8 +125,8 @@ class _Worker:
     async def run(self) -> None:
         options, status = self._options, self._status
         log.info("starting for %s on %s:%d", options.model_ref, options.backend, options.device)
-        listener = serve.bind_first(options.host, self._settings.worker.port_from)
-        url = serve.base_url(listener, options.advertise)
+        listener = http_server.bind_first(options.host, self._settings.worker.port_from)
+        url = http_server.base_url(listener, options.advertise)
         identity = routes.Identity(options.id, self._key, url)
         async with trio.open_nursery() as nursery:
             app = routes.new(
@@ -136,7 +137,7 @@ class _Worker:
                 nursery=nursery,
                 shut_down=self._stopping.ask,
             )
-            server = serve.Server(app, listener, stalled=self._settings.timeouts.stalled)
+            server = http_server.Server(app, listener, stalled=self._settings.timeouts.stalled)
             await nursery.start(server.run)
             self._tell("http_ready", f"The worker answers HTTP at {url}")
             async with trio.open_nursery() as work:

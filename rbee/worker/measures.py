@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from rbee.adapters import metrics
+from rbee.adapters.http import metrics
 from rbee.errors import RbeeError
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import trio
 from quart import Response
 
 from rbee import __version__
-from rbee.adapters import connection, metrics
-from rbee.adapters.app import answer, body, empty, new_app, streamed
-from rbee.adapters.sse import event
+from rbee.adapters.http import connection, metrics
+from rbee.adapters.http.app import answer, body, empty, new_app, streamed
+from rbee.adapters.http.sse_server import event
 from rbee.errors import to_body
 from rbee.wire import worker as wire
 from rbee.wire.common import API_VERSION, Health
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.adapters.config import Timeouts
-    from rbee.adapters.sse import Send
+    from rbee.adapters.http.sse_server import Send
     from rbee.worker.service import Service
     from rbee.worker.status import Status
 

@@ -14,7 +14,7 @@ import pytest
 import trio
 
 from rbee.adapters import logs
-from rbee.adapters.app import answer, body, empty, new_app
+from rbee.adapters.http.app import answer, body, empty, new_app
 from rbee.errors import NodeNotFoundError, OutOfMemoryError
 from rbee.wire.common import MAX_BODY_BYTES
 from rbee.wire.queen import TaskRequest

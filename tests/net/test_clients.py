@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters import event_stream
+from rbee.adapters.http import sse_client
 from rbee.clients import worker_control
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
@@ -79,7 +79,7 @@ async def test_a_workers_states_are_passed_on_until_its_stream_ends(
     states: list[str] = []
     await worker_control.follow(server.url, "k", lambda status: states.append(status.state))
     assert states == ["idle", "busy"]
-    with pytest.raises(event_stream.StreamLostError):
+    with pytest.raises(sse_client.StreamLostError):
         await worker_control.follow(server.url, "k", lambda status: states.append(status.state))
 
 

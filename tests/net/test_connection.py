@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters import serve, silence, sse
-from rbee.adapters.app import answer, new_app, streamed
+from rbee.adapters.http import server as http_server
+from rbee.adapters.http import sse_server, tcp_info
+from rbee.adapters.http.app import answer, new_app, streamed
 from tests.leaving import WAYS, connect, leave
 
 if TYPE_CHECKING:
@@ -51,12 +52,12 @@ class Answering:
     def app(self, nursery: trio.Nursery) -> QuartTrio:
         app = new_app("test", lambda _: [], {"/quiet", "/flood", "/whole"})
 
-        async def produce(send: sse.Send, *, is_flood: bool) -> None:
+        async def produce(send: sse_server.Send, *, is_flood: bool) -> None:
             self.begun.set()
             self.count(1)
             try:
                 while is_flood:
-                    await send.send(sse.event("x" * 1000))
+                    await send.send(sse_server.event("x" * 1000))
                     self.sent += 1
                 await trio.sleep_forever()
             finally:
@@ -82,9 +83,9 @@ class Answering:
 @pytest.fixture
 async def server(nursery: trio.Nursery) -> AsyncIterator[Answering]:
     found = Answering()
-    listener = serve.bind("127.0.0.1", 0)
+    listener = http_server.bind("127.0.0.1", 0)
     found.port = listener.getsockname()[1]
-    serving = serve.Server(found.app(nursery), listener, stalled=STALLED)
+    serving = http_server.Server(found.app(nursery), listener, stalled=STALLED)
     await nursery.start(serving.run)
     yield found
     await serving.stop()
@@ -209,5 +210,5 @@ async def test_the_longest_patience_that_can_be_set_is_one_that_the_kernel_takes
     port = listener.socket.getsockname()[1]
     async with listener, await trio.open_tcp_stream("127.0.0.1", port) as stream:
         assert isinstance(stream, trio.SocketStream)
-        silence.probe(stream, 500_000, 1_000_000)
+        tcp_info.probe(stream, 500_000, 1_000_000)
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1

@@ -12,8 +12,10 @@ import trio
 import trio.testing
 from quart import Response, request
 
-from rbee.adapters import event_stream, http, logs, sse
-from rbee.adapters.app import answer, body, new_app, streamed
+from rbee.adapters import logs
+from rbee.adapters.http import client as http_client
+from rbee.adapters.http import sse_client, sse_server
+from rbee.adapters.http.app import answer, body, new_app, streamed
 from rbee.errors import (
     AllSlotsBusyError,
     ConnectionTimeoutError,
@@ -36,8 +38,8 @@ def app() -> QuartTrio:
     return new_app("t", lambda _: ["k"], set())
 
 
-async def collect(url: str, path: str = "/s", **how: Any) -> list[event_stream.Event]:
-    async with http.connect(url, "k") as client, event_stream.events(client, "GET", path, **how) as events:
+async def collect(url: str, path: str = "/s", **how: Any) -> list[sse_client.Event]:
+    async with http_client.connect(url, "k") as client, sse_client.events(client, "GET", path, **how) as events:
         return [event async for event in events]
 
 
@@ -51,22 +53,22 @@ async def test_a_stream_gives_its_events_without_the_last(
         task = await body(TaskRequest)
         seen.update(request.headers)
 
-        async def produce(send: sse.Send) -> None:
-            await send.send(sse.event({"n": 1}))
-            await send.send(sse.event(task.prompt, "worker"))
+        async def produce(send: sse_server.Send) -> None:
+            await send.send(sse_server.event({"n": 1}))
+            await send.send(sse_server.event(task.prompt, "worker"))
 
         return streamed(nursery, produce)
 
     url = await serve_app(app)
     logs.correlate(UUID)
     async with (
-        http.connect(url, "k") as client,
-        event_stream.events(
+        http_client.connect(url, "k") as client,
+        sse_client.events(
             client, "POST", "/s", body=TaskRequest(prompt="a\u2028b\x85c"), headers={"X-A": "b"}
         ) as events,
     ):
         found = [event async for event in events]
-    assert found == [event_stream.Event("message", '{"n":1}'), event_stream.Event("worker", '"a\u2028b\x85c"')]
+    assert found == [sse_client.Event("message", '{"n":1}'), sse_client.Event("worker", '"a\u2028b\x85c"')]
     assert (seen["Accept"], seen["X-Correlation-Id"], seen["X-A"]) == ("text/event-stream", UUID, "b")
 
 
@@ -77,9 +79,9 @@ async def test_an_error_status_is_raised_before_the_block(
     async def stream() -> Response:
         raise AllSlotsBusyError("busy", slots_total=1, slots_busy=1)
 
-    async with http.connect(await serve_app(app), "k") as client:
+    async with http_client.connect(await serve_app(app), "k") as client:
         with pytest.raises(AllSlotsBusyError) as caught:
-            async with event_stream.events(client, "GET", "/s"):
+            async with sse_client.events(client, "GET", "/s"):
                 pytest.fail("entered")
     assert caught.value.details == {"slots_total": 1, "slots_busy": 1}
 
@@ -117,16 +119,16 @@ async def test_an_answer_that_breaks_off_before_the_stream_is_an_error_of_ours(
 )
 async def test_a_stream_that_ends_early_is_lost(scripted: Callable[..., Awaitable[Scripted]], data: bytes) -> None:
     server = await scripted(data)
-    found: list[event_stream.Event] = []
+    found: list[sse_client.Event] = []
 
     async def read() -> None:
-        async with http.connect(server.url, "k") as client, event_stream.events(client, "GET", "/s") as events:
+        async with http_client.connect(server.url, "k") as client, sse_client.events(client, "GET", "/s") as events:
             async for event in events:
                 found.append(event)  # noqa: PERF401 (what came before the loss counts)
 
-    with pytest.raises(event_stream.StreamLostError):
+    with pytest.raises(sse_client.StreamLostError):
         await read()
-    assert found == [event_stream.Event("message", "1")]
+    assert found == [sse_client.Event("message", "1")]
 
 
 @pytest.mark.parametrize(
@@ -139,7 +141,7 @@ async def test_a_stream_that_ends_early_is_lost(scripted: Callable[..., Awaitabl
 )
 async def test_an_answer_that_is_no_stream_is_lost(scripted: Callable[..., Awaitable[Scripted]], data: bytes) -> None:
     server = await scripted(data)
-    with pytest.raises((event_stream.StreamLostError, RbeeError)):
+    with pytest.raises((sse_client.StreamLostError, RbeeError)):
         await collect(server.url)
 
 
@@ -150,10 +152,10 @@ async def test_an_answer_that_cannot_be_unpacked_is_an_error_of_ours(
 ) -> None:
     packed = "Content-Type: text/event-stream\r\nContent-Encoding: gzip\r\n"
     server = await scripted(*(reply(b"not gzip", status, packed) for status in ("200 X", "200 X", "503 X")))
-    async with http.connect(server.url, "k") as client:
+    async with http_client.connect(server.url, "k") as client:
         with pytest.raises(InternalError):
-            await http.call(client, "GET", "/x", Number, delays=(0, 0))
-    with pytest.raises(event_stream.StreamLostError):
+            await http_client.call(client, "GET", "/x", Number, delays=(0, 0))
+    with pytest.raises(sse_client.StreamLostError):
         await collect(server.url)
     with pytest.raises(InternalError):
         await collect(server.url)
@@ -162,9 +164,9 @@ async def test_an_answer_that_cannot_be_unpacked_is_an_error_of_ours(
 
 
 async def test_a_host_that_does_not_exist_is_said_so() -> None:
-    async with http.connect("http://nowhere.invalid:1", "k") as client:
+    async with http_client.connect("http://nowhere.invalid:1", "k") as client:
         with pytest.raises(ConnectionTimeoutError) as caught:
-            await http.call(client, "GET", "/x", bytes)
+            await http_client.call(client, "GET", "/x", bytes)
     assert caught.value.details["attempts"] == ["attempt 1: the host's name is not known"]
 
 
@@ -174,17 +176,17 @@ async def test_a_host_that_does_not_exist_is_said_so() -> None:
 )
 async def test_an_address_that_is_none_is_nobody_there(url: str) -> None:
     with pytest.raises(ConnectionTimeoutError):
-        async with http.connect(url, None) as client:
-            await http.call(client, "GET", "/", bytes)
+        async with http_client.connect(url, None) as client:
+            await http_client.call(client, "GET", "/", bytes)
     with pytest.raises(ConnectionTimeoutError):
-        async with http.connect(url, None) as client, event_stream.events(client, "GET", "/"):
+        async with http_client.connect(url, None) as client, sse_client.events(client, "GET", "/"):
             pass
 
 
 async def test_comments_and_odd_line_ends_are_understood(scripted: Callable[..., Awaitable[Scripted]]) -> None:
     data = b": heartbeat\n\ndata: a\r\n\r\n: x\n\nevent: n\ndata: b\ndata: c\n\ndata: [DONE]\n\n"
     server = await scripted(STREAM + b"".join(chunk(data[at : at + 3]) for at in range(0, len(data), 3)) + b"0\r\n\r\n")
-    assert await collect(server.url) == [event_stream.Event("message", "a"), event_stream.Event("n", "b\nc")]
+    assert await collect(server.url) == [sse_client.Event("message", "a"), sse_client.Event("n", "b\nc")]
 
 
 async def test_a_stream_is_closed_when_the_block_is_left(
@@ -194,25 +196,25 @@ async def test_a_stream_is_closed_when_the_block_is_left(
 
     @app.get("/s/<int:number>")
     async def stream(number: int) -> Response:
-        async def produce(send: sse.Send) -> None:
+        async def produce(send: sse_server.Send) -> None:
             try:
                 while True:
-                    await send.send(sse.event("x" * 100))
+                    await send.send(sse_server.event("x" * 100))
             finally:
                 ended[number].set()
 
         return streamed(nursery, produce)
 
     url = await serve_app(app)
-    async with http.connect(url, "k") as client:
-        async with event_stream.events(client, "GET", "/s/0") as events:
+    async with http_client.connect(url, "k") as client:
+        async with sse_client.events(client, "GET", "/s/0") as events:
             await anext(events)
         with suppress(KeyError):
-            async with event_stream.events(client, "GET", "/s/1") as events:
+            async with sse_client.events(client, "GET", "/s/1") as events:
                 await anext(events)
                 raise KeyError
         with trio.CancelScope() as scope:
-            async with event_stream.events(client, "GET", "/s/2") as events:
+            async with sse_client.events(client, "GET", "/s/2") as events:
                 await anext(events)
                 scope.cancel()
                 await trio.sleep_forever()
@@ -228,15 +230,15 @@ async def test_a_stream_that_is_left_after_its_end_leaves_nothing(
 ) -> None:
     @app.get("/s")
     async def stream() -> Response:
-        async def produce(send: sse.Send) -> None:
-            await send.send(sse.event(1))
+        async def produce(send: sse_server.Send) -> None:
+            await send.send(sse_server.event(1))
 
         return streamed(nursery, produce)
 
     url = await serve_app(app)
-    async with http.connect(url, "k") as client:
+    async with http_client.connect(url, "k") as client:
         for _ in range(3):
-            async with event_stream.events(client, "GET", "/s") as events:
+            async with sse_client.events(client, "GET", "/s") as events:
                 assert [event.data async for event in events] == ["1"]
             gc.collect()
 
@@ -246,12 +248,12 @@ async def test_an_error_in_the_block_comes_out_as_it_is(
 ) -> None:
     @app.get("/s")
     async def stream() -> Response:
-        return streamed(nursery, lambda send: send.send(sse.event(1)))
+        return streamed(nursery, lambda send: send.send(sse_server.event(1)))
 
-    async with http.connect(await serve_app(app), "k") as client:
-        for kind in (InternalError, ZeroDivisionError, event_stream.StreamLostError):
+    async with http_client.connect(await serve_app(app), "k") as client:
+        for kind in (InternalError, ZeroDivisionError, sse_client.StreamLostError):
             with pytest.raises(kind) as caught:
-                async with event_stream.events(client, "GET", "/s"):
+                async with sse_client.events(client, "GET", "/s"):
                     raise kind("x")
             assert type(caught.value) is kind
 
@@ -261,13 +263,16 @@ async def test_a_reader_that_waits_does_not_lose_events(
 ) -> None:
     @app.get("/s")
     async def stream() -> Response:
-        async def produce(send: sse.Send) -> None:
+        async def produce(send: sse_server.Send) -> None:
             for number in range(5000):
-                await send.send(sse.event(number))
+                await send.send(sse_server.event(number))
 
         return streamed(nursery, produce)
 
-    async with http.connect(await serve_app(app), "k") as client, event_stream.events(client, "GET", "/s") as events:
+    async with (
+        http_client.connect(await serve_app(app), "k") as client,
+        sse_client.events(client, "GET", "/s") as events,
+    ):
         await trio.sleep(0.05)
         assert [int(event.data) async for event in events] == list(range(5000))
 
@@ -283,16 +288,21 @@ async def test_a_reader_that_takes_nothing_for_long_does_not_lose_its_stream(
 
     @app.get("/s")
     async def stream() -> Response:
-        async def produce(send: sse.Send) -> None:
+        async def produce(send: sse_server.Send) -> None:
             nonlocal sent
             for number in range(4000):
-                await send.send(sse.event(f"{number} {'x' * 10_000}"))
+                await send.send(sse_server.event(f"{number} {'x' * 10_000}"))
                 sent += 1
 
         return streamed(nursery, produce)
 
-    monkeypatch.setattr(http, "DEAD_PEER", (*http.DEAD_PEER[:-1], (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500)))
-    async with http.connect(await serve_app(app), "k") as client, event_stream.events(client, "GET", "/s") as events:
+    monkeypatch.setattr(
+        http_client, "DEAD_PEER", (*http_client.DEAD_PEER[:-1], (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, 500))
+    )
+    async with (
+        http_client.connect(await serve_app(app), "k") as client,
+        sse_client.events(client, "GET", "/s") as events,
+    ):
         await trio.sleep(2)
         assert sent < 4000
         assert len([event async for event in events]) == 4000
@@ -311,9 +321,9 @@ async def test_opening_a_stream_can_be_cancelled(
             ended.set()
         return answer({})
 
-    async with http.connect(await serve_app(app), "k") as client:
+    async with http_client.connect(await serve_app(app), "k") as client:
         with trio.move_on_after(0.05):
-            async with event_stream.events(client, "GET", "/s"):
+            async with sse_client.events(client, "GET", "/s"):
                 pytest.fail("entered")
         with trio.fail_after(10):
             await ended.wait()
@@ -323,20 +333,20 @@ async def test_opening_a_stream_can_be_cancelled(
 async def test_an_event_without_end_is_given_up(
     nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch, part: bytes
 ) -> None:
-    monkeypatch.setattr(event_stream, "MAX_ANSWER_BYTES", 1_000_000)
+    monkeypatch.setattr(sse_client, "MAX_ANSWER_BYTES", 1_000_000)
     beginning = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\ndata: "
     url = await serve_for_ever(nursery, beginning, part, 0)
     with trio.fail_after(10):
-        async with http.connect(url, "k") as client, event_stream.events(client, "GET", "/x") as events:
-            assert await anext(events) == event_stream.Event("message", "1")
-            with pytest.raises(event_stream.StreamLostError, match="too large"):
+        async with http_client.connect(url, "k") as client, sse_client.events(client, "GET", "/x") as events:
+            assert await anext(events) == sse_client.Event("message", "1")
+            with pytest.raises(sse_client.StreamLostError, match="too large"):
                 await anext(events)
 
 
 async def test_a_stream_may_be_longer_than_one_event(
     scripted: Callable[..., Awaitable[Scripted]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_stream, "MAX_ANSWER_BYTES", 200_000)
+    monkeypatch.setattr(sse_client, "MAX_ANSWER_BYTES", 200_000)
     parts = b"".join(chunk(b"data: " + b"x" * 1000 + b"\n\n") for _ in range(1000))
     server = await scripted(STREAM + parts + chunk(b"data: [DONE]\n\n") + b"0\r\n\r\n")
     assert len(await collect(server.url)) == 1000
@@ -344,9 +354,9 @@ async def test_a_stream_may_be_longer_than_one_event(
 
 def test_an_event_that_carries_an_error_raises_it() -> None:
     with pytest.raises(AllSlotsBusyError, match="m"):
-        event_stream.decode_event('{"error":{"code":"ALL_SLOTS_BUSY","message":"m"}}', Number)
+        sse_client.decode_event('{"error":{"code":"ALL_SLOTS_BUSY","message":"m"}}', Number)
     with pytest.raises(InternalError):
-        event_stream.decode_event('{"error":1}', Number)
+        sse_client.decode_event('{"error":1}', Number)
     with pytest.raises(InternalError):
-        event_stream.decode_event("x", Number)
-    assert event_stream.decode_event('{"number":1}', Number) == Number(1)
+        sse_client.decode_event("x", Number)
+    assert sse_client.decode_event('{"number":1}', Number) == Number(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from rbee.adapters import metrics
+from rbee.adapters.http import metrics
 
 
 def test_what_is_rendered_is_read_back() -> None:

@@ -9,9 +9,10 @@ import httpx
 import pytest
 import trio
 
-from rbee.adapters import config, sse
-from rbee.adapters.app import answer, body, empty, new_app, streamed
+from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
+from rbee.adapters.http import sse_server
+from rbee.adapters.http.app import answer, body, empty, new_app, streamed
 from rbee.adapters.tokens import worker_key
 from rbee.queen import routes
 from rbee.queen.endings import REMEMBERED, Endings
@@ -75,9 +76,9 @@ class StandIn:
         async def inference() -> Response:
             self.inferences.append(await body(wire.InferenceRequest))
 
-            async def produce(send: sse.Send) -> None:
+            async def produce(send: sse_server.Send) -> None:
                 for event in EVENTS:
-                    await send.send(sse.event(event))
+                    await send.send(sse_server.event(event))
 
             return streamed(nursery, produce)
 

@@ -18,8 +18,9 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.adapters import serve, sse
-from rbee.adapters.app import answer, new_app, streamed
+from rbee.adapters.http import server as http_server
+from rbee.adapters.http import sse_server
+from rbee.adapters.http.app import answer, new_app, streamed
 from rbee.errors import InvalidConfigurationError, PortInUseError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def port_of(listener: socket.socket) -> int:
 
 
 def free_port() -> int:
-    with serve.bind("127.0.0.1", 0) as listener:
+    with http_server.bind("127.0.0.1", 0) as listener:
         return port_of(listener)
 
 
@@ -42,25 +43,25 @@ def free_port() -> int:
 
 
 def test_a_bound_port_takes_connections() -> None:
-    with serve.bind("127.0.0.1", 0) as listener, socket.create_connection(("127.0.0.1", port_of(listener))):
-        assert serve.base_url(listener) == f"http://127.0.0.1:{port_of(listener)}"
-        assert serve.base_url(listener, "10.0.0.7") == f"http://10.0.0.7:{port_of(listener)}"
+    with http_server.bind("127.0.0.1", 0) as listener, socket.create_connection(("127.0.0.1", port_of(listener))):
+        assert http_server.base_url(listener) == f"http://127.0.0.1:{port_of(listener)}"
+        assert http_server.base_url(listener, "10.0.0.7") == f"http://10.0.0.7:{port_of(listener)}"
         assert listener.getblocking() is False
 
 
 def test_an_ipv6_address_stands_in_brackets() -> None:
     try:
-        listener = serve.bind("::1", 0)
+        listener = http_server.bind("::1", 0)
     except InvalidConfigurationError:
         pytest.skip("this machine has no IPv6")
     with listener:
-        assert serve.base_url(listener) == f"http://[::1]:{port_of(listener)}"
+        assert http_server.base_url(listener) == f"http://[::1]:{port_of(listener)}"
 
 
 def test_a_taken_port_names_its_holder_and_the_flag() -> None:
-    with serve.bind("127.0.0.1", 0) as holder:
+    with http_server.bind("127.0.0.1", 0) as holder:
         with pytest.raises(PortInUseError) as caught:
-            serve.bind("127.0.0.1", port_of(holder), setting="--queen-port")
+            http_server.bind("127.0.0.1", port_of(holder), setting="--queen-port")
         port = port_of(holder)
     error = caught.value
     assert error.message.startswith(f"port {port} on 127.0.0.1 is taken by ")
@@ -73,7 +74,7 @@ def test_a_taken_port_names_its_holder_and_the_flag() -> None:
 def test_a_port_can_be_bound_again_at_once() -> None:
     port = free_port()
     for _ in range(3):
-        listener = serve.bind("127.0.0.1", port)
+        listener = http_server.bind("127.0.0.1", port)
         with socket.create_connection(("127.0.0.1", port)):
             accepted, _ = listener.accept()
             accepted.close()
@@ -83,12 +84,12 @@ def test_a_port_can_be_bound_again_at_once() -> None:
 @pytest.mark.parametrize("host", ["", "nowhere.invalid", "300.1.1.1", "x" * 100, "a..b", "a\0b", "8.8.8.8"])
 def test_an_impossible_host_is_a_wrong_setting(host: str) -> None:
     with pytest.raises(InvalidConfigurationError, match="cannot listen on"):
-        serve.bind(host, 0)
+        http_server.bind(host, 0)
 
 
 def test_the_first_free_port_is_taken() -> None:
     first = free_port()
-    with serve.bind_first("127.0.0.1", first) as one, serve.bind_first("127.0.0.1", first) as other:
+    with http_server.bind_first("127.0.0.1", first) as one, http_server.bind_first("127.0.0.1", first) as other:
         assert first <= port_of(one) < port_of(other)
 
 
@@ -97,7 +98,7 @@ async def test_many_that_bind_at_once_get_a_port_each() -> None:
     listeners: list[socket.socket] = []
 
     async def bind() -> None:
-        listeners.append(await trio.to_thread.run_sync(serve.bind_first, "127.0.0.1", first))
+        listeners.append(await trio.to_thread.run_sync(http_server.bind_first, "127.0.0.1", first))
 
     async with trio.open_nursery() as nursery:
         for _ in range(16):
@@ -111,10 +112,10 @@ async def test_many_that_bind_at_once_get_a_port_each() -> None:
 
 
 def test_without_a_free_port_that_is_said() -> None:
-    with serve.bind_first("127.0.0.1", 65535) as last:
+    with http_server.bind_first("127.0.0.1", 65535) as last:
         assert port_of(last) == 65535
         with pytest.raises(PortInUseError, match="no port from 65535 on is free"):
-            serve.bind_first("127.0.0.1", 65535)
+            http_server.bind_first("127.0.0.1", 65535)
 
 
 # Stopping.
@@ -134,17 +135,17 @@ def build(nursery: trio.Nursery) -> QuartTrio:
 
     @app.get("/stream")
     async def stream() -> Response:
-        async def produce(send: sse.Send) -> None:
-            await send.send(sse.event(1))
+        async def produce(send: sse_server.Send) -> None:
+            await send.send(sse_server.event(1))
             await trio.sleep_forever()
 
         return streamed(nursery, produce)
 
     @app.get("/flood")
     async def flood() -> Response:
-        async def produce(send: sse.Send) -> None:
+        async def produce(send: sse_server.Send) -> None:
             while True:
-                await send.send(sse.event("x" * 65536))
+                await send.send(sse_server.event("x" * 65536))
 
         return streamed(nursery, produce)
 
@@ -163,9 +164,9 @@ async def request(port: int, path: str) -> trio.SocketStream:
 async def test_a_server_ends_soon_whatever_its_clients_do(path: str | None, seconds: float) -> None:
     """A client that is idle, waits, listens, or does not read what it is sent."""
     async with trio.open_nursery() as nursery:
-        listener = serve.bind("127.0.0.1", 0)
+        listener = http_server.bind("127.0.0.1", 0)
         port = port_of(listener)
-        server = serve.Server(build(nursery), listener)
+        server = http_server.Server(build(nursery), listener)
         await nursery.start(server.run)
         client = None
         if path is not None:
@@ -184,35 +185,35 @@ async def test_a_server_ends_soon_whatever_its_clients_do(path: str | None, seco
 
 async def test_after_its_end_the_port_is_free() -> None:
     async with trio.open_nursery() as nursery:
-        listener = serve.bind("127.0.0.1", 0)
+        listener = http_server.bind("127.0.0.1", 0)
         port = port_of(listener)
-        server = serve.Server(build(nursery), listener)
+        server = http_server.Server(build(nursery), listener)
         await nursery.start(server.run)
         await server.stop()
         await server.stop()  # again is no error
-        with serve.bind("127.0.0.1", port):
+        with http_server.bind("127.0.0.1", port):
             pass
         nursery.cancel_scope.cancel()
 
 
 async def test_a_server_that_is_cancelled_frees_its_port() -> None:
-    listener = serve.bind("127.0.0.1", 0)
+    listener = http_server.bind("127.0.0.1", 0)
     port = port_of(listener)
     async with trio.open_nursery() as nursery:
-        server = serve.Server(build(nursery), listener)
+        server = http_server.Server(build(nursery), listener)
         await nursery.start(server.run)
         nursery.cancel_scope.cancel()
-    with serve.bind("127.0.0.1", port):
+    with http_server.bind("127.0.0.1", port):
         pass
 
 
 async def test_it_answers_from_the_moment_it_has_started() -> None:
     async with trio.open_nursery() as nursery:
-        listener = serve.bind("127.0.0.1", 0)
-        server = serve.Server(build(nursery), listener)
+        listener = http_server.bind("127.0.0.1", 0)
+        server = http_server.Server(build(nursery), listener)
         await nursery.start(server.run)
         async with httpx.AsyncClient(trust_env=False) as client:
-            assert (await client.get(serve.base_url(listener) + "/quick")).status_code == 200
+            assert (await client.get(http_server.base_url(listener) + "/quick")).status_code == 200
         await server.stop()
         nursery.cancel_scope.cancel()
 
@@ -221,7 +222,7 @@ STALLED = """
 import socket, sys, trio
 sys.path.insert(0, {root!r})
 from rbee.adapters import serve, sse
-from rbee.adapters.app import new_app, streamed
+from rbee.adapters.http.app import new_app, streamed
 
 async def main():
     app = new_app("t", lambda _: [], {{"/flood"}})

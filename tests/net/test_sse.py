@@ -13,8 +13,9 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.adapters import logs, sse
-from rbee.adapters.app import new_app, streamed
+from rbee.adapters import logs
+from rbee.adapters.http import sse_server
+from rbee.adapters.http.app import new_app, streamed
 from rbee.errors import AllSlotsBusyError, InternalError, RbeeError
 from rbee.wire.common import Narration
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from quart import Response
     from quart_trio import QuartTrio
 
-    Produce = Callable[[sse.Send], Awaitable[None]]
+    Produce = Callable[[sse_server.Send], Awaitable[None]]
     Serve = Callable[..., Awaitable[str]]
 
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
@@ -69,12 +70,12 @@ async def open_raw(url: str, *, buffer: int | None = None) -> trio.SocketStream:
 
 
 async def test_events_come_in_order_and_end_with_done(serve: Serve) -> None:
-    async def produce(send: sse.Send) -> None:
+    async def produce(send: sse_server.Send) -> None:
         for number in range(100):
-            await send.send(sse.event({"number": number}))
-        await send.send(sse.event(narration("x"), "narration"))
-        await send.send(sse.encoded('{"as":"it is"}', "message"))
-        await send.send(sse.encoded("{}", "worker"))
+            await send.send(sse_server.event({"number": number}))
+        await send.send(sse_server.event(narration("x"), "narration"))
+        await send.send(sse_server.encoded('{"as":"it is"}', "message"))
+        await send.send(sse_server.encoded("{}", "worker"))
 
     response = await fetch(await serve(produce))
     *numbers, told, as_it_is, named, done, rest = response.text.split("\n\n")
@@ -86,7 +87,7 @@ async def test_events_come_in_order_and_end_with_done(serve: Serve) -> None:
 
 
 async def test_the_headers_of_a_stream(serve: Serve) -> None:
-    async def produce(send: sse.Send) -> None:
+    async def produce(send: sse_server.Send) -> None:
         pass
 
     response = await fetch(await serve(produce), headers={"X-Correlation-Id": UUID})
@@ -100,8 +101,8 @@ async def test_the_headers_of_a_stream(serve: Serve) -> None:
 
 @pytest.mark.parametrize("text", ["a\nb", "\r\n\r\ndata: forged", "\u2028\u2029\x85", "\x00\x1b[2J"])
 async def test_no_text_can_break_out_of_its_event(serve: Serve, text: str) -> None:
-    async def produce(send: sse.Send) -> None:
-        await send.send(sse.event({"text": text}))
+    async def produce(send: sse_server.Send) -> None:
+        await send.send(sse_server.event({"text": text}))
 
     body = (await fetch(await serve(produce))).content
     assert body.count(b"\n") == 4
@@ -111,9 +112,9 @@ async def test_no_text_can_break_out_of_its_event(serve: Serve, text: str) -> No
 async def test_a_quiet_stream_is_kept_alive_by_comments(serve: Serve) -> None:
     quiet = trio.Event()
 
-    async def produce(send: sse.Send) -> None:
+    async def produce(send: sse_server.Send) -> None:
         await quiet.wait()
-        await send.send(sse.event(1))
+        await send.send(sse_server.event(1))
 
     stream = await open_raw(await serve(produce, heartbeat=0.02))
     async with stream:
@@ -128,15 +129,15 @@ async def test_a_quiet_stream_is_kept_alive_by_comments(serve: Serve) -> None:
 
 
 async def test_a_busy_stream_has_no_comments(serve: Serve) -> None:
-    async def produce(send: sse.Send) -> None:
-        await send.send(sse.event(1))
+    async def produce(send: sse_server.Send) -> None:
+        await send.send(sse_server.event(1))
 
     assert "heartbeat" not in (await fetch(await serve(produce))).text
 
 
 async def test_an_error_is_an_event_and_the_end_comes_after_it(serve: Serve) -> None:
-    async def produce(send: sse.Send) -> None:
-        await send.send(sse.event(1))
+    async def produce(send: sse_server.Send) -> None:
+        await send.send(sse_server.event(1))
         raise AllSlotsBusyError("busy", slots_total=1, slots_busy=1)
 
     one, error, done, _ = (await fetch(await serve(produce), headers={"X-Correlation-Id": UUID})).text.split("\n\n")
@@ -158,8 +159,8 @@ async def test_an_error_is_an_event_and_the_end_comes_after_it(serve: Serve) -> 
 async def test_a_bug_is_an_internal_error_and_stands_in_the_log(
     serve: Serve, caplog: pytest.LogCaptureFixture, kind: type[Exception]
 ) -> None:
-    async def produce(send: sse.Send) -> None:
-        await send.send(sse.event(1))
+    async def produce(send: sse_server.Send) -> None:
+        await send.send(sse_server.event(1))
         raise kind("hunter2")
 
     text = (await fetch(await serve(produce))).text
@@ -172,7 +173,7 @@ async def test_a_bug_is_an_internal_error_and_stands_in_the_log(
 
 
 async def test_errors_in_a_group_do_not_end_the_daemon(serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
-    async def produce(send: sse.Send) -> None:
+    async def produce(send: sse_server.Send) -> None:
         async with trio.open_nursery():
             raise ZeroDivisionError
 
@@ -184,7 +185,7 @@ async def test_what_is_logged_in_a_stream_has_the_requests_id(
 ) -> None:
     found: list[str | None] = []
 
-    async def produce(send: sse.Send) -> None:
+    async def produce(send: sse_server.Send) -> None:
         found.append(logs.correlation.get())
 
     await fetch(await serve(produce), headers={"X-Correlation-Id": UUID})
@@ -197,9 +198,9 @@ async def test_what_is_logged_in_a_stream_has_the_requests_id(
 async def test_a_client_that_leaves_ends_the_producer(serve: Serve) -> None:
     ended = trio.Event()
 
-    async def produce(send: sse.Send) -> None:
+    async def produce(send: sse_server.Send) -> None:
         try:
-            await send.send(sse.event(1))
+            await send.send(sse_server.event(1))
             await trio.sleep_forever()
         finally:
             ended.set()
@@ -215,10 +216,10 @@ async def test_a_client_that_leaves_ends_the_producer(serve: Serve) -> None:
 async def test_a_client_that_resets_the_connection_ends_the_producer(serve: Serve) -> None:
     ended = trio.Event()
 
-    async def produce(send: sse.Send) -> None:
+    async def produce(send: sse_server.Send) -> None:
         try:
             while True:
-                await send.send(sse.event("x" * 1000))
+                await send.send(sse_server.event("x" * 1000))
         finally:
             ended.set()
 
@@ -231,10 +232,10 @@ async def test_a_client_that_resets_the_connection_ends_the_producer(serve: Serv
 
 
 async def test_a_client_that_leaves_does_not_disturb_another(serve: Serve) -> None:
-    async def produce(send: sse.Send) -> None:
-        await send.send(sse.event(1))
+    async def produce(send: sse_server.Send) -> None:
+        await send.send(sse_server.event(1))
         await trio.sleep(0.1)
-        await send.send(sse.event(2))
+        await send.send(sse_server.event(2))
 
     url = await serve(produce)
     async with await open_raw(url) as leaver, trio.open_nursery() as nursery:
@@ -251,9 +252,9 @@ async def test_a_client_that_leaves_does_not_disturb_another(serve: Serve) -> No
 
 async def test_a_client_that_does_not_read_holds_the_producer_back(serve: Serve) -> None:
     sent = 0
-    block = sse.event("x" * 65536)
+    block = sse_server.event("x" * 65536)
 
-    async def produce(send: sse.Send) -> None:
+    async def produce(send: sse_server.Send) -> None:
         nonlocal sent
         while sent < 10_000:
             await send.send(block)
@@ -279,9 +280,9 @@ async def test_what_is_told_comes_before_the_result(serve: Serve) -> None:
         tell(narration("two"))
         return {"x": 1}
 
-    async def produce(send: sse.Send) -> None:
-        assert await sse.narrated(send, work, "worker") == {"x": 1}
-        await send.send(sse.event("after"))
+    async def produce(send: sse_server.Send) -> None:
+        assert await sse_server.narrated(send, work, "worker") == {"x": 1}
+        await send.send(sse_server.event("after"))
 
     response = await fetch(await serve(produce), headers={"X-Correlation-Id": UUID})
     one, two, worker, after, done, _ = response.text.split("\n\n")
@@ -306,8 +307,8 @@ async def test_what_another_task_tells_has_the_requests_id(serve: Serve, nursery
         await told.wait()
         return 0
 
-    async def produce(send: sse.Send) -> None:
-        await sse.narrated(send, work, "worker")
+    async def produce(send: sse_server.Send) -> None:
+        await sse_server.narrated(send, work, "worker")
 
     text = (await fetch(await serve(produce), headers={"X-Correlation-Id": UUID})).text
     assert f'"correlation_id":"{UUID}"' in text
@@ -318,8 +319,8 @@ async def test_what_was_told_before_an_error_comes_before_it(serve: Serve) -> No
         tell(narration("one"))
         raise InternalError("no")
 
-    async def produce(send: sse.Send) -> None:
-        await sse.narrated(send, work, "worker")
+    async def produce(send: sse_server.Send) -> None:
+        await sse_server.narrated(send, work, "worker")
 
     one, error, done, _ = (await fetch(await serve(produce))).text.split("\n\n")
     assert '"human":"one"' in one
@@ -334,7 +335,7 @@ async def test_the_error_of_the_work_is_raised_as_it_is() -> None:
         raise InternalError("no")
 
     with send, receive, pytest.raises(RbeeError, match="no"):
-        await sse.narrated(send, work, "worker")
+        await sse_server.narrated(send, work, "worker")
 
 
 async def test_telling_after_the_client_has_gone_does_nothing() -> None:
@@ -348,7 +349,7 @@ async def test_telling_after_the_client_has_gone_does_nothing() -> None:
 
     with send, receive:
         with trio.move_on_after(0.01):
-            await sse.narrated(send, work, "worker")
+            await sse_server.narrated(send, work, "worker")
         kept[0](narration("to nobody"))
 
 
@@ -363,8 +364,8 @@ async def test_a_client_that_leaves_lets_the_work_that_it_asked_for_be_cancelled
             ended.set()
         return 0
 
-    async def produce(send: sse.Send) -> None:
-        await sse.narrated(send, work, "worker")
+    async def produce(send: sse_server.Send) -> None:
+        await sse_server.narrated(send, work, "worker")
 
     async with await open_raw(await serve(produce)) as stream:
         while b"one" not in await stream.receive_some():
@@ -376,25 +377,25 @@ async def test_a_client_that_leaves_lets_the_work_that_it_asked_for_be_cancelled
 async def test_a_stream_that_is_never_read_starts_nothing(nursery: trio.Nursery) -> None:
     started = False
 
-    async def produce(send: sse.Send) -> None:
+    async def produce(send: sse_server.Send) -> None:
         nonlocal started
         started = True
 
-    await sse.stream(nursery, produce).aclose()
+    await sse_server.stream(nursery, produce).aclose()
     await trio.testing.wait_all_tasks_blocked()
     assert not started
 
 
 async def test_the_end_of_the_daemon_ends_a_stream() -> None:
-    async def produce(send: sse.Send) -> None:
-        await send.send(sse.event(1))
+    async def produce(send: sse_server.Send) -> None:
+        await send.send(sse_server.event(1))
         await trio.sleep_forever()
 
     received: list[bytes] = []
     async with trio.open_nursery() as inner:
 
         async def read() -> None:
-            async for data in sse.stream(inner, produce):
+            async for data in sse_server.stream(inner, produce):
                 received.append(data)  # noqa: PERF401 (what came before the end is what counts)
 
         inner.start_soon(read)

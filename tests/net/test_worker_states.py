@@ -8,7 +8,8 @@ import msgspec
 import pytest
 import trio
 
-from rbee.adapters import event_stream, http
+from rbee.adapters.http import client as http_client
+from rbee.adapters.http import sse_client
 from tests.models import make
 from tests.worker_child import events
 from tests.worker_serving import WORKER_ID, Serving, serving
@@ -23,7 +24,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_health_and_readiness_are_public(tiny: Path) -> None:
-    async with serving(tiny, loaded=False) as worker, http.connect(worker.url, None) as anyone:
+    async with serving(tiny, loaded=False) as worker, http_client.connect(worker.url, None) as anyone:
         health = (await anyone.get("/v1/health")).json()
         assert health.keys() == {"status", "version", "api_version", "worker_id"}
         assert (health["status"], health["api_version"], health["worker_id"]) == ("alive", "v1", WORKER_ID)
@@ -43,7 +44,7 @@ async def test_health_and_readiness_are_public(tiny: Path) -> None:
     ],
 )
 async def test_all_else_needs_the_key(tiny: Path, method: str, path: str) -> None:
-    async with serving(tiny, loaded=False) as worker, http.connect(worker.url, None) as anyone:
+    async with serving(tiny, loaded=False) as worker, http_client.connect(worker.url, None) as anyone:
         missing = await anyone.request(method, path)
         assert (missing.status_code, missing.json()["error"]["code"]) == (401, "MISSING_API_KEY")
         assert missing.headers["www-authenticate"] == "Bearer"
@@ -156,7 +157,7 @@ async def test_memory_that_is_gone_since_the_hive_looked_is_said_before_anything
 async def test_events_tell_what_is_and_then_each_change(tiny: Path) -> None:
     async with (
         serving(tiny, loaded=False, slots=2) as worker,
-        event_stream.events(worker.client, "GET", "/v1/events") as stream,
+        sse_client.events(worker.client, "GET", "/v1/events") as stream,
     ):
 
         async def until(state: str) -> dict[str, Any]:

@@ -17,8 +17,8 @@ import psutil
 import pytest
 import trio
 
-from rbee.adapters import event_stream
 from rbee.adapters.daemon import announce
+from rbee.adapters.http import sse_client
 from rbee.errors import ConnectionTimeoutError, InvalidConfigurationError, RbeeError, WorkerNotFoundError
 from rbee.wire.worker import InferenceRequest
 from tests.models import make
@@ -111,7 +111,7 @@ async def test_an_idle_worker_ends_at_once(tiny: Path, tmp_path: Path, way: str)
 async def test_a_running_request_is_finished_first(slow: Path, tmp_path: Path) -> None:
     async with running(slow, tmp_path, *ONE_THREAD) as worker:
         body = msgspec.convert(request("A", max_tokens=12), InferenceRequest)
-        async with event_stream.events(worker.client, "POST", "/v1/inference", body=body) as stream:
+        async with sse_client.events(worker.client, "POST", "/v1/inference", body=body) as stream:
             await anext(stream)
             worker.process.terminate()
             data = [msgspec.json.decode(event.data) async for event in stream]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from rbee.adapters.event_stream import StreamLostError
+from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError
 from rbee.queen.orders import Placed
 from rbee.queen.placement import Wanted

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.daemon.announce import SilentEndError
-from rbee.adapters.event_stream import StreamLostError
+from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import BackendUnavailableError, ModelNotFoundError, RbeeError, SpawnFailedError
 from rbee.hive.record import Spec
 from rbee.hive.workers import STREAM_PAUSE

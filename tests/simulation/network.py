@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from rbee.adapters.event_stream import STREAM_SILENCE, StreamLostError
-from rbee.adapters.http import SHORT_CALL_DELAYS
+from rbee.adapters.http.client import SHORT_CALL_DELAYS
+from rbee.adapters.http.sse_client import STREAM_SILENCE, StreamLostError
 from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError, from_body, to_body
 
 if TYPE_CHECKING:

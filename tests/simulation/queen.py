@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import trio
 
-from rbee.adapters.event_stream import StreamLostError
+from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.queen import node as product
 from rbee.queen.endings import explained

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from rbee.adapters.event_stream import StreamLostError
+from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import AlreadyRunningError, InternalError, SpawnFailedError, SpawnTimeoutError
 from rbee.hive import state
 from tests.simulation.hive import HIVE_URL, HiveProcess

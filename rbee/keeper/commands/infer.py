@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from rbee.adapters import event_stream
 from rbee.adapters.daemon import instance, stopped
+from rbee.adapters.http import sse_client
 from rbee.adapters.logs import correlate
 from rbee.clients.readiness import wait_ready
 from rbee.clients.told import told
@@ -100,10 +100,10 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
                     terminal.tell(message)
                 elif event.name == "worker":
                     # Read on to the end: only then the queen takes another request of this name.
-                    handle = event_stream.decode_event(event.data, TaskHandle)
+                    handle = sse_client.decode_event(event.data, TaskHandle)
                 else:
-                    event_stream.decode_event(event.data, dict)
-    except event_stream.StreamLostError as exc:
+                    sse_client.decode_event(event.data, dict)
+    except sse_client.StreamLostError as exc:
         if handle is None:
             raise _unplaced(settings) from exc
     except RbeeError as exc:

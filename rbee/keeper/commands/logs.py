@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from rbee.adapters import event_stream, node_logs
+from rbee.adapters import node_logs
 from rbee.adapters.daemon import instance
+from rbee.adapters.http import sse_client
 from rbee.errors import ConnectionTimeoutError
 from rbee.keeper import interrupt, render, session
 from rbee.keeper.result import Result
@@ -49,8 +50,8 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
                 own = Options(options.config, options.debug)
                 async with session.use(settings, terminal, hurry, options=own) as queen, queen.logs(query) as events:
                     async for event in events:
-                        await tell([event_stream.decode_event(event.data, LogLine)])
-        except event_stream.StreamLostError as exc:
+                        await tell([sse_client.decode_event(event.data, LogLine)])
+        except sse_client.StreamLostError as exc:
             raise ConnectionTimeoutError(
                 "the queen was lost while the logs were read", hint=f"its log is {settings.logs_dir / 'queen.log'}"
             ) from exc

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rbee.adapters import event_stream
+from rbee.adapters.http import sse_client
 from rbee.errors import InternalError
 from rbee.keeper import interrupt, session
 from rbee.keeper.result import Result
@@ -41,14 +41,14 @@ async def _follow(queen: QueenClient, request: InstallRequest, terminal: Termina
             async for event in events:
                 match event.name:
                     case "narration":
-                        terminal.narrate(event_stream.decode_event(event.data, Narration))
+                        terminal.narrate(sse_client.decode_event(event.data, Narration))
                     case "progress":
-                        terminal.progress(event_stream.decode_event(event.data, Progress))
+                        terminal.progress(sse_client.decode_event(event.data, Progress))
                     case "success":
-                        return event_stream.decode_event(event.data, Success)
+                        return sse_client.decode_event(event.data, Success)
                     case _:
-                        event_stream.decode_event(event.data, dict)
-    except event_stream.StreamLostError as exc:
+                        sse_client.decode_event(event.data, dict)
+    except sse_client.StreamLostError as exc:
         raise InternalError("the queen ended before the installation did") from exc
     finally:
         terminal.end_progress()

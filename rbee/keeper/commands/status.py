@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 import trio
 
-from rbee.adapters import event_stream
+from rbee.adapters.http import sse_client
 from rbee.errors import ConnectionTimeoutError
 from rbee.keeper import interrupt, picture, session
 from rbee.keeper.result import Result
@@ -55,9 +55,9 @@ async def _print_changes(client: QueenClient, text: Text) -> None:
     try:
         async with client.events() as events:
             async for event in events:
-                values = event_stream.decode_event(event.data, dict[str, Any])
+                values = sse_client.decode_event(event.data, dict[str, Any])
                 await text.write(msgspec.json.encode({"event": event.name, **values}).decode() + "\n")
-    except event_stream.StreamLostError:
+    except sse_client.StreamLostError:
         pass
     finally:
         await text.cut()
@@ -75,7 +75,7 @@ async def _watch(client: QueenClient, found: Found, settings: Settings, screen: 
                 with trio.move_on_after(SETTLE_SECONDS):
                     while not is_over:
                         is_over = await anext(events, None) is None
-    except event_stream.StreamLostError:
+    except sse_client.StreamLostError:
         pass
     except ConnectionTimeoutError:
         if await session.find(settings) is not None:

@@ -15,7 +15,7 @@ from hypercorn.config import Config
 from hypercorn.events import Closed, Updated
 from hypercorn.trio.tcp_server import TCPServer
 
-from rbee.adapters import silence
+from rbee.adapters.http import tcp_info
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -78,9 +78,9 @@ class Connection(TCPServer):
 
         async def watch() -> None:
             with scope:
-                await silence.watch(self.stream, limit, tell)
+                await tcp_info.watch(self.stream, limit, tell)
 
-        self._probe_when_idle(silence.PROBE_SECONDS)
+        self._probe_when_idle(tcp_info.PROBE_SECONDS)
         self._task_group.spawn(watch)
         try:
             yield
@@ -92,7 +92,7 @@ class Connection(TCPServer):
         """Have the kernel break the connection where nothing is to be sent, but the other end is lost."""
         if self.stream.socket.fileno() != -1:
             patience = self.config.stalled
-            silence.probe(self.stream, idle or max(1, round(patience / 2)), patience)
+            tcp_info.probe(self.stream, idle or max(1, round(patience / 2)), patience)
 
     async def _watch(self, reading: trio.CancelScope) -> None:
         """End the reading when the connection has stalled, or when its end goes unread.
@@ -103,7 +103,7 @@ class Connection(TCPServer):
         acknowledged, moved_at = -1, trio.current_time()
         while True:
             await trio.sleep(min(LOOK_SECONDS, self.config.stalled / 4))
-            if (now := silence.look(self.stream)) is None:
+            if (now := tcp_info.look(self.stream)) is None:
                 break
             if now.acknowledged != acknowledged or not now.pending:
                 acknowledged, moved_at = now.acknowledged, trio.current_time()

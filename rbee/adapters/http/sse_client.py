@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
-from rbee.adapters.http import (
+from rbee.adapters.http.client import (
     MAX_ANSWER_BYTES,
     UNREACHED,
     decode_answer,

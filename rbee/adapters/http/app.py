@@ -10,7 +10,8 @@ from quart import Request, Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
-from rbee.adapters import sse, tokens
+from rbee.adapters import tokens
+from rbee.adapters.http import sse_server
 from rbee.adapters.logs import correlate, correlation
 from rbee.errors import (
     InternalError,
@@ -146,7 +147,7 @@ def wants_stream() -> bool:
 
 def streamed(
     nursery: trio.Nursery,
-    produce: Callable[[sse.Send], Awaitable[None]],
+    produce: Callable[[sse_server.Send], Awaitable[None]],
     *,
     heartbeat: float = 10.0,
     headers: dict[str, str] | None = None,
@@ -154,12 +155,12 @@ def streamed(
     """Answer with an event stream; see `sse.stream`. What `produce` logs and asks carries this request's id."""
     correlation_id = correlation.get()
 
-    async def produce_correlated(send: sse.Send) -> None:
+    async def produce_correlated(send: sse_server.Send) -> None:
         correlation.set(correlation_id)
         await produce(send)
 
     response = Response(
-        sse.stream(nursery, produce_correlated, heartbeat=heartbeat),
+        sse_server.stream(nursery, produce_correlated, heartbeat=heartbeat),
         content_type=EVENT_STREAM,
         headers={"Cache-Control": "no-store", **(headers or {})},
     )

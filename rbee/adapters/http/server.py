@@ -12,8 +12,8 @@ import hypercorn.trio
 import trio
 from hypercorn.config import Sockets
 
-from rbee.adapters.connection import ConnectionConfig
 from rbee.adapters.daemon import process
+from rbee.adapters.http.connection import ConnectionConfig
 from rbee.errors import InvalidConfigurationError, PortInUseError
 from rbee.wire import common
 
