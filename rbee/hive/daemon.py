@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee import __version__
-from rbee.adapters import arguments, config, logs, tokens
+from rbee.adapters import arguments, config, tokens
 from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.daemon import lifecycle, process
 from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.daemon.instance import Place
 from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.http import server as http_server
+from rbee.adapters.logs import json_log
 from rbee.adapters.store import Store
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
 from rbee.hive import event_routes, model_routes, reconcile, routes, state
@@ -68,7 +69,7 @@ async def _serve(
     settings: Settings, options: argparse.Namespace, announcer: Announcer, notifier: Notifier, stopping: Stopping
 ) -> None:
     place = Place(settings.state_dir, "hive")
-    logs.to_file(ROLE, settings.logs_dir / "hive.log", settings.logs.max_bytes)
+    json_log.to_file(ROLE, settings.logs_dir / "hive.log", settings.logs.max_bytes)
     # First, because whether a token may be made depends on an address that can be listened on.
     listener = http_server.bind(
         settings.hive.host, settings.hive.port, setting="--port, `port` under [hive], or RBEE_HIVE_PORT"

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 from quart import request
 
-from rbee.adapters import node_logs
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import streamed
+from rbee.adapters.logs import node_logs
 from rbee.errors import WorkerNotFoundError
 from rbee.wire import logs as wire
 from rbee.wire.decode import convert

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 import msgspec
 import trio
 
-from rbee.adapters import tail, tokens, worker_logs
+from rbee.adapters import tokens
 from rbee.adapters.daemon import announce, process
 from rbee.adapters.http import sse_client
+from rbee.adapters.logs import tail, worker_files
 from rbee.clients import worker_control
 from rbee.errors import RbeeError, SpawnFailedError
 from rbee.hive.plan import available_memory, plan
@@ -180,10 +181,10 @@ class LocalMachine:
         return True
 
     def log_name(self, worker_id: str) -> str:
-        return worker_logs.name(worker_id)
+        return worker_files.name(worker_id)
 
     async def remove_old_logs(self, running: Collection[str]) -> None:
-        await worker_logs.remove_old(self._settings.logs_dir, running, self._settings.logs.kept_workers)
+        await worker_files.remove_old(self._settings.logs_dir, running, self._settings.logs.kept_workers)
 
     def last_lines(self, worker_id: str) -> list[str]:
         return tail.last_lines(self._log_file(worker_id))

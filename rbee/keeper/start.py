@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from rbee.adapters import tail
 from rbee.adapters.daemon import announce, instance, process
 from rbee.adapters.files import full_disk
+from rbee.adapters.logs import tail
 from rbee.errors import SpawnFailedError, UnloadFailedError
 
 if TYPE_CHECKING:

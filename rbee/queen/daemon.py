@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee import __version__
-from rbee.adapters import arguments, config, logs, tokens
+from rbee.adapters import arguments, config, tokens
 from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.daemon.instance import Place
 from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.http import server as http_server
+from rbee.adapters.logs import json_log
 from rbee.adapters.store import Store
 from rbee.queen import routes
 from rbee.queen.identity import Hives
@@ -68,7 +69,7 @@ async def _serve(
 ) -> None:
     place = Place(settings.state_dir, "queen")
     level = logging.DEBUG if options.debug else logging.INFO
-    logs.to_file(ROLE, settings.logs_dir / "queen.log", settings.logs.max_bytes, level)
+    json_log.to_file(ROLE, settings.logs_dir / "queen.log", settings.logs.max_bytes, level)
     token = tokens.load_or_create(settings.token_file)
     listener = http_server.bind(
         settings.queen.host, settings.queen.port, setting="--port, `port` under [queen], or RBEE_QUEEN_PORT"

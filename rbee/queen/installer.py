@@ -12,7 +12,7 @@ import trio
 
 from rbee import __version__
 from rbee.adapters import zipapp
-from rbee.adapters.log_lines import public
+from rbee.adapters.logs.redaction import public
 from rbee.errors import InstallFailedError, InsufficientDiskError, SshFailedError
 from rbee.queen import remote_script
 from rbee.queen.probe import probe

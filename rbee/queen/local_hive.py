@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 
 import trio
 
-from rbee.adapters import tail
 from rbee.adapters.daemon import announce, instance, process, stopped
 from rbee.adapters.hardware import inventory
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import server as http_server
+from rbee.adapters.logs import tail
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING
 
 from quart import request
 
-from rbee.adapters import node_logs
 from rbee.adapters.daemon import instance
 from rbee.adapters.http import sse_client, sse_server
 from rbee.adapters.http.app import streamed
+from rbee.adapters.logs import node_logs
 from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.wire import logs as wire
 from rbee.wire.decode import convert

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
-from rbee.adapters.logs import correlation
+from rbee.adapters.logs.json_log import correlation
 from rbee.errors import InternalError, RbeeError
 from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList, WorkerRow
 

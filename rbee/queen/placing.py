@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters.logs import correlation
+from rbee.adapters.logs.json_log import correlation
 from rbee.errors import (
     AllSlotsBusyError,
     AlreadyRunningError,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.adapters.daemon import announce
-from rbee.adapters.log_lines import Lines
+from rbee.adapters.logs.redaction import Lines
 from rbee.errors import AlreadyRunningError, RbeeError, SpawnFailedError, SpawnTimeoutError
 from rbee.queen import remote_script
 from rbee.queen.installer import PYTHON

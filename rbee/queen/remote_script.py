@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import rbee.data
-from rbee.adapters.log_lines import public
+from rbee.adapters.logs.redaction import public
 from rbee.errors import SshFailedError
 
 if TYPE_CHECKING:

@@ -14,11 +14,12 @@ import msgspec
 import trio
 
 from rbee import __version__
-from rbee.adapters import arguments, config, logs
+from rbee.adapters import arguments, config
 from rbee.adapters.arguments import HelpAction, Parser
 from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.http import server as http_server
+from rbee.adapters.logs import json_log
 from rbee.clients import ready
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration
@@ -74,7 +75,7 @@ def main(argv: list[str]) -> int:
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("-h", "--help", action=HelpAction)
     options = arguments.read(parser, argv)
-    logs.to_stderr(ROLE)
+    json_log.to_stderr(ROLE)
     announcer = Announcer(True)
     flags = {
         "worker": {
@@ -90,7 +91,7 @@ def main(argv: list[str]) -> int:
         key = read_key(sys.stdin.buffer.readline(MAX_KEY_LINE))
         settings = config.load(flags, file=options.config)
         if options.log is not None:
-            logs.to_file(ROLE, options.log, settings.logs.max_bytes)
+            json_log.to_file(ROLE, options.log, settings.logs.max_bytes)
         await _Worker(options, key, settings, announcer, stopping).run()
 
     sys.setswitchinterval(SWITCH_SECONDS)

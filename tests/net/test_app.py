@@ -13,8 +13,8 @@ import httpx
 import pytest
 import trio
 
-from rbee.adapters import logs
 from rbee.adapters.http.app import answer, body, empty, new_app
+from rbee.adapters.logs import json_log
 from rbee.errors import NodeNotFoundError, OutOfMemoryError
 from rbee.wire.common import MAX_BODY_BYTES
 from rbee.wire.queen import TaskRequest
@@ -36,7 +36,7 @@ def build() -> QuartTrio:
 
     @app.get("/open")
     async def open_to_all() -> Response:
-        return answer({"correlation_id": logs.correlation.get()})
+        return answer({"correlation_id": json_log.correlation.get()})
 
     @app.get("/closed")
     async def closed() -> Response:

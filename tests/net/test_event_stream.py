@@ -12,10 +12,10 @@ import trio
 import trio.testing
 from quart import Response, request
 
-from rbee.adapters import logs
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client, sse_server
 from rbee.adapters.http.app import answer, body, new_app, streamed
+from rbee.adapters.logs import json_log
 from rbee.errors import (
     AllSlotsBusyError,
     ConnectionTimeoutError,
@@ -60,7 +60,7 @@ async def test_a_stream_gives_its_events_without_the_last(
         return streamed(nursery, produce)
 
     url = await serve_app(app)
-    logs.correlate(UUID)
+    json_log.correlate(UUID)
     async with (
         http_client.connect(url, "k") as client,
         sse_client.events(

@@ -8,10 +8,10 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.adapters import logs
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.adapters.http.app import answer, new_app
+from rbee.adapters.logs import json_log
 from rbee.errors import (
     ConnectionTimeoutError,
     InternalError,
@@ -41,7 +41,7 @@ def test_nothing_of_the_machines_proxies_is_used(monkeypatch: pytest.MonkeyPatch
 
 async def test_a_call_is_answered(scripted: Callable[..., Awaitable[Scripted]]) -> None:
     server = await scripted(reply(b'{"number":7,"from":"the future"}'))
-    logs.correlate(UUID)
+    json_log.correlate(UUID)
     async with http_client.connect(server.url, "the key") as client:
         got = await http_client.call(client, "POST", "/x", Number, body=Number(3), params={"node": "a b"})
     assert got == Number(7)

@@ -13,9 +13,9 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.adapters import logs
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import new_app, streamed
+from rbee.adapters.logs import json_log
 from rbee.errors import AllSlotsBusyError, InternalError, RbeeError
 from rbee.wire.common import Narration
 
@@ -186,7 +186,7 @@ async def test_what_is_logged_in_a_stream_has_the_requests_id(
     found: list[str | None] = []
 
     async def produce(send: sse_server.Send) -> None:
-        found.append(logs.correlation.get())
+        found.append(json_log.correlation.get())
 
     await fetch(await serve(produce), headers={"X-Correlation-Id": UUID})
     assert found == [UUID]
@@ -298,7 +298,7 @@ async def test_what_another_task_tells_has_the_requests_id(serve: Serve, nursery
     told = trio.Event()
 
     async def owner(tell: Callable[[Narration], None]) -> None:
-        logs.correlation.set(None)
+        json_log.correlation.set(None)
         tell(narration("one"))
         told.set()
 

@@ -18,8 +18,8 @@ import psutil
 import pytest
 import trio
 
-from rbee.adapters import tail
 from rbee.adapters.daemon import announce, process
+from rbee.adapters.logs import tail
 from tests.conftest import ROOT
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters.log_file import LogFile
+from rbee.adapters.logs.rotating_file import LogFile
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -144,7 +144,7 @@ PROGRAM = """
 import logging, os, sys
 from pathlib import Path
 sys.path.insert(0, {root!r})
-from rbee.adapters.log_file import LogFile
+from rbee.adapters.logs.rotating_file import LogFile
 {before}
 file = LogFile(Path({path!r}), 1000)
 os.write(2, b"before\\n") if {speaks} else None

@@ -11,8 +11,8 @@ import hypothesis.strategies as st
 import msgspec
 import pytest
 
-from rbee.adapters import logs
-from rbee.adapters.log_lines import MAX_LINE, Entry, Lines
+from rbee.adapters.logs import json_log
+from rbee.adapters.logs.redaction import MAX_LINE, Entry, Lines
 from rbee.wire.logs import LogLine
 
 
@@ -71,7 +71,7 @@ def test_a_traceback_of_ours_becomes_the_name_of_the_exception() -> None:
         int("hunter2")
     except ValueError:
         failed = logging.LogRecord("x", logging.ERROR, "", 0, "a stream failed", (), sys.exc_info())
-    (entry,) = Lines("hive").feed(logs.JsonFormatter("r").format(failed).encode() + b"\n")
+    (entry,) = Lines("hive").feed(json_log.JsonFormatter("r").format(failed).encode() + b"\n")
     assert entry.line.message == "a stream failed (ValueError)"
     assert "hunter2" not in repr(entry)
 

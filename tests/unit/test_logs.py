@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from rbee.adapters import logs
+from rbee.adapters.logs import json_log
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def restored() -> Iterator[None]:
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
     chatty = {name: logging.getLogger(name).level for name in list(logging.Logger.manager.loggerDict)}
-    token = logs.correlation.set(None)
+    token = json_log.correlation.set(None)
     yield
-    logs.correlation.reset(token)
+    json_log.correlation.reset(token)
     for handler in root.handlers:
         if handler not in handlers:
             handler.close()
@@ -46,7 +46,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 
 def test_a_record_is_one_json_line(tmp_path: Path) -> None:
-    logs.to_file("rbee-hive", tmp_path / "logs/hive.log", MAX)
+    json_log.to_file("rbee-hive", tmp_path / "logs/hive.log", MAX)
     log.warning("worker %s has %d slots", "w1", 4)
     (line,) = lines(tmp_path / "logs/hive.log")
     assert line.pop("time").endswith("Z")
@@ -55,7 +55,7 @@ def test_a_record_is_one_json_line(tmp_path: Path) -> None:
 
 def test_nothing_logged_can_draw_on_a_terminal(tmp_path: Path) -> None:
     text = "".join(map(chr, range(32))) + "\x7f\x80\x9b31m\u2028\u202e\ud800 red"
-    logs.to_file("r", tmp_path / "log", MAX)
+    json_log.to_file("r", tmp_path / "log", MAX)
     log.info("%s", text)
     raw = (tmp_path / "log").read_bytes()
     assert raw.count(b"\n") == 1
@@ -64,7 +64,7 @@ def test_nothing_logged_can_draw_on_a_terminal(tmp_path: Path) -> None:
 
 
 def test_a_traceback_stays_in_the_line(tmp_path: Path) -> None:
-    logs.to_file("r", tmp_path / "log", MAX)
+    json_log.to_file("r", tmp_path / "log", MAX)
     try:
         int("no number")
     except ValueError:
@@ -75,18 +75,18 @@ def test_a_traceback_stays_in_the_line(tmp_path: Path) -> None:
 
 
 def test_the_correlation_id_of_the_request_stands_in_the_line(tmp_path: Path) -> None:
-    logs.to_file("r", tmp_path / "log", MAX)
-    logs.correlate(UUID)
+    json_log.to_file("r", tmp_path / "log", MAX)
+    json_log.correlate(UUID)
     log.info("inside")
     assert lines(tmp_path / "log")[0]["correlation_id"] == UUID
 
 
 async def test_each_task_has_a_correlation_id_of_its_own(tmp_path: Path) -> None:
-    logs.to_file("r", tmp_path / "log", MAX)
+    json_log.to_file("r", tmp_path / "log", MAX)
     other = str(uuid.uuid4())
 
     async def work(given: str) -> None:
-        logs.correlate(given)
+        json_log.correlate(given)
         await trio.lowlevel.checkpoint()
         log.info("%s", given)
 
@@ -100,13 +100,13 @@ async def test_each_task_has_a_correlation_id_of_its_own(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("given", [UUID, UUID.upper()])
 def test_a_uuid_is_kept(given: str) -> None:
-    assert logs.correlate(given) == UUID
-    assert logs.correlation.get() == UUID
+    assert json_log.correlate(given) == UUID
+    assert json_log.correlation.get() == UUID
 
 
 @pytest.mark.parametrize("given", [None, "", "x", UUID + "\n", UUID + "0", f"{{{UUID}}}", UUID.replace("-", ""), "é"])
 def test_what_is_no_uuid_is_replaced(given: str | None) -> None:
-    found = contextvars.copy_context().run(logs.correlate, given)
+    found = contextvars.copy_context().run(json_log.correlate, given)
     assert str(uuid.UUID(found)) == found
     assert found != given
 
@@ -114,11 +114,11 @@ def test_what_is_no_uuid_is_replaced(given: str | None) -> None:
 def test_a_folder_that_cannot_be_made_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "logs").write_text("a file")
     with pytest.raises(StorageError, match="the log folder"):
-        logs.to_file("r", tmp_path / "logs/hive.log", MAX)
+        json_log.to_file("r", tmp_path / "logs/hive.log", MAX)
 
 
 def test_libraries_that_talk_much_are_quietened(tmp_path: Path) -> None:
-    logs.to_file("r", tmp_path / "log", MAX)
+    json_log.to_file("r", tmp_path / "log", MAX)
     logging.getLogger("httpx").info("a request")
     logging.getLogger("hypercorn.error").info("a start")
     log.info("ours")
@@ -127,7 +127,7 @@ def test_libraries_that_talk_much_are_quietened(tmp_path: Path) -> None:
 
 
 def test_stderr_takes_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None:
-    logs.to_stderr("llm-worker-rbee")
+    json_log.to_stderr("llm-worker-rbee")
     log.info("here")
     captured = capsys.readouterr()
     assert captured.out == ""
@@ -135,9 +135,9 @@ def test_stderr_takes_the_same_lines(capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_installing_twice_writes_once(tmp_path: Path) -> None:
-    logs.to_file("r", tmp_path / "one", MAX)
+    json_log.to_file("r", tmp_path / "one", MAX)
     first = logging.getLogger().handlers[0]
-    logs.to_file("r", tmp_path / "two", MAX)
+    json_log.to_file("r", tmp_path / "two", MAX)
     first.close()
     log.info("once")
     assert not (tmp_path / "one").exists()

@@ -12,9 +12,9 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.adapters import log_reader, node_logs
-from rbee.adapters.log_file import LogFile
-from rbee.adapters.node_logs import NodeLogs
+from rbee.adapters.logs import node_logs, reader
+from rbee.adapters.logs.node_logs import NodeLogs
+from rbee.adapters.logs.rotating_file import LogFile
 from rbee.wire.logs import LogLine, LogQuery
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def test_only_the_newest_lines_are_given(tmp_path: Path, open_logs: OpenLogs) ->
 
 def test_the_end_of_a_large_log_is_found(tmp_path: Path, open_logs: OpenLogs) -> None:
     append(tmp_path / "hive.log", *(f"line {number}" for number in range(400_000)))
-    assert (tmp_path / "hive.log").stat().st_size > 4 * log_reader.MOST
+    assert (tmp_path / "hive.log").stat().st_size > 4 * reader.MOST
     assert said(open_logs().last(2)) == ["hive: line 399998", "hive: line 399999"]
     many = open_logs().last(10**6)
     assert said(many)[-1] == "hive: line 399999"
@@ -199,7 +199,7 @@ def test_much_that_is_new_comes_in_parts(tmp_path: Path, open_logs: OpenLogs) ->
     while found := logs.more():
         sizes.append(len(found))
     assert sum(sizes) == 1000
-    assert max(sizes) <= 2 * log_reader.CHUNK // 1000
+    assert max(sizes) <= 2 * reader.CHUNK // 1000
 
 
 def test_one_log_alone(tmp_path: Path, open_logs: OpenLogs) -> None:

@@ -10,7 +10,7 @@ import hypothesis
 import hypothesis.strategies as st
 import pytest
 
-from rbee.adapters import logs, tail
+from rbee.adapters.logs import json_log, tail
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def test_a_line_of_ours_becomes_its_message_and_a_native_one_stays(tmp_path: Pat
     log = tmp_path / "log"
     record = logging.LogRecord("x", logging.ERROR, "", 0, "worker %d has ended", (7,), None)
     lines = [
-        logs.JsonFormatter("r").format(record),
+        json_log.JsonFormatter("r").format(record),
         "GGML_ASSERT(n > 0) failed",
         "{ braces of C++ }",
         '{"a": 1}',

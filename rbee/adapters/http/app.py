@@ -12,7 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 
 from rbee.adapters import tokens
 from rbee.adapters.http import sse_server
-from rbee.adapters.logs import correlate, correlation
+from rbee.adapters.logs.json_log import correlate, correlation
 from rbee.errors import (
     InternalError,
     InvalidApiKeyError,

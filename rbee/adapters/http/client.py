@@ -17,7 +17,7 @@ import httpx
 import msgspec
 import trio
 
-from rbee.adapters.logs import correlation
+from rbee.adapters.logs.json_log import correlation
 from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError, from_body
 from rbee.wire.common import CORRELATION_HEADER
 

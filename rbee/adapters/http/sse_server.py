@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import msgspec
 import trio
 
-from rbee.adapters.logs import correlation
+from rbee.adapters.logs.json_log import correlation
 from rbee.errors import InternalError, RbeeError, to_body
 from rbee.wire.common import DONE, Narration
 

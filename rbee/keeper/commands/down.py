@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from rbee.adapters import tail
 from rbee.adapters.daemon import instance, process
+from rbee.adapters.logs import tail
 from rbee.errors import AlreadyRunningError, UnloadFailedError
 from rbee.keeper import interrupt, session, start
 from rbee.keeper.result import Result

@@ -10,7 +10,7 @@ import trio
 
 from rbee.adapters.daemon import instance, stopped
 from rbee.adapters.http import sse_client
-from rbee.adapters.logs import correlate
+from rbee.adapters.logs.json_log import correlate
 from rbee.clients.readiness import wait_ready
 from rbee.clients.told import told
 from rbee.clients.worker import WorkerClient

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from rbee.adapters import node_logs
 from rbee.adapters.daemon import instance
 from rbee.adapters.http import sse_client
+from rbee.adapters.logs import node_logs
 from rbee.errors import ConnectionTimeoutError
 from rbee.keeper import interrupt, render, session
 from rbee.keeper.result import Result

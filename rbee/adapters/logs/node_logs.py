@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters import worker_logs
-from rbee.adapters.log_reader import LogReader
+from rbee.adapters.logs import worker_files
+from rbee.adapters.logs.reader import LogReader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from rbee.adapters.log_lines import Entry
+    from rbee.adapters.logs.redaction import Entry
     from rbee.wire.logs import LogLine, LogQuery
 
 LOOK_SECONDS: Final = 0.2
@@ -86,7 +86,7 @@ def _in_order(logs: list[list[Entry]]) -> list[LogLine]:
 
 def worker_log(folder: Path, worker_id: str) -> str | None:
     """Return the file name of a worker's log, or None where there is none; `worker_id` may be anything."""
-    name = worker_logs.name(worker_id)
+    name = worker_files.name(worker_id)
     return name if _WORKER_ID.fullmatch(worker_id) and (folder / name).exists() else None
 
 

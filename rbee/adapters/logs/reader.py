@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters.log_lines import Lines
+from rbee.adapters.logs.redaction import Lines
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rbee.adapters.log_lines import Entry
+    from rbee.adapters.logs.redaction import Entry
 
 CHUNK: Final = 1 << 18
 """Bytes read at once of what is new."""

@@ -8,7 +8,7 @@ from contextlib import suppress
 from itertools import takewhile
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rbee.adapters.log_lines import Stacks
+from rbee.adapters.logs.redaction import Stacks
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.files import full_disk, private
-from rbee.adapters.log_file import LogFile
+from rbee.adapters.logs.rotating_file import LogFile
 
 if TYPE_CHECKING:
     from pathlib import Path

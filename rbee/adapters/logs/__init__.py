@@ -1,0 +1,1 @@
+"""Log files: written, rotated, redacted, read and followed."""
