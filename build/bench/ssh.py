@@ -26,8 +26,8 @@ import trio  # noqa: E402
 
 from features.lab.machine import PROGRAM, Machine  # noqa: E402
 from features.lab.node import Node, Nodes  # noqa: E402
-from rbee.adapters import ssh  # noqa: E402
-from rbee.adapters.ssh_target import Target  # noqa: E402
+from rbee.adapters.ssh import connection as ssh  # noqa: E402
+from rbee.adapters.ssh.target import Target  # noqa: E402
 
 RUNS = 7
 SHARE, BEYOND = 0.8, 20.0

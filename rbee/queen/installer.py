@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rbee.adapters.ssh import Connection
+    from rbee.adapters.ssh.connection import Connection
     from rbee.queen.probe import Machine
     from rbee.wire.progress import Told
     from rbee.wire.registry import BeehiveRow

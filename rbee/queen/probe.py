@@ -11,7 +11,7 @@ from rbee.errors import SshFailedError
 from rbee.queen import remote_script
 
 if TYPE_CHECKING:
-    from rbee.adapters.ssh import Connection
+    from rbee.adapters.ssh.connection import Connection
 
 OLDEST_PYTHON: Final = (3, 11)
 NEWEST_PYTHON: Final = (3, 14)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.adapters import ssh_dial
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, streamed, wants_stream
-from rbee.adapters.ssh_target import Target
+from rbee.adapters.ssh import dial
+from rbee.adapters.ssh.target import Target
 from rbee.errors import NodeExistsError
 from rbee.queen.probe import probe
 from rbee.wire import registry as wire
@@ -147,7 +147,7 @@ async def _describe(
     pinned = known.host_key if known is not None and is_same else None
     target = Target(asked.ssh_host, asked.ssh_port, asked.ssh_user, key_path, pinned)
     say("ssh_test", f"Testing SSH connection to {asked.ssh_host}")
-    async with ssh_dial.connect(
+    async with dial.connect(
         target,
         own_known_hosts=settings.state_dir / "known_hosts",
         accept=asked.accept_host_key,

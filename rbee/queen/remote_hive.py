@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 
 import trio
 
-from rbee.adapters import ssh_dial
 from rbee.adapters.http import server as http_server
-from rbee.adapters.ssh_target import Target
+from rbee.adapters.ssh import dial as ssh_dial
+from rbee.adapters.ssh.target import Target
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from rbee.adapters.config import Settings
-    from rbee.adapters.ssh import Connection
+    from rbee.adapters.ssh.connection import Connection
     from rbee.queen.identity import Hives
     from rbee.queen.ranking import Devices
     from rbee.queen.registry import Registry

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.config import Settings
-    from rbee.adapters.ssh import Connection
+    from rbee.adapters.ssh.connection import Connection
     from rbee.wire.common import Narration
     from rbee.wire.registry import BeehiveRow
 

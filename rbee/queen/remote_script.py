@@ -14,7 +14,7 @@ from rbee.errors import SshFailedError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from rbee.adapters.ssh import Connection
+    from rbee.adapters.ssh.connection import Connection
 
 SHOWN: Final = 200
 """Characters of what a failed command said last."""

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from rbee.adapters.ssh import Connection
+    from rbee.adapters.ssh.connection import Connection
 
 log = logging.getLogger(__name__)
 

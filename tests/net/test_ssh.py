@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters import ssh
-from rbee.adapters.ssh_target import Target
+from rbee.adapters.ssh import connection as ssh
+from rbee.adapters.ssh.target import Target
 from rbee.errors import SshFailedError
 from rbee.queen import remote_script
 from tests.sshd import Sshd

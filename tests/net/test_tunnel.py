@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.adapters import ssh
+from rbee.adapters.ssh import connection as ssh
 from rbee.errors import SshFailedError
 from rbee.queen.tunnel import Tunnel
 from tests.sshd import Sshd

@@ -13,8 +13,8 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rbee.adapters import ssh
-from rbee.adapters.ssh_target import Target
+from rbee.adapters.ssh import connection as ssh
+from rbee.adapters.ssh.target import Target
 from rbee.errors import InvalidRequestError
 from rbee.queen import remote_script
 from rbee.queen.installer import CONFIG, _toml

@@ -15,9 +15,9 @@ import psutil
 import pytest
 
 from rbee import __version__
-from rbee.adapters import ssh
 from rbee.adapters.daemon import instance, process
-from rbee.adapters.ssh_target import Target
+from rbee.adapters.ssh import connection as ssh
+from rbee.adapters.ssh.target import Target
 from tests import disk as small_disk
 from tests.conftest import ROOT
 from tests.process.bare_node import PATH, BareNode
@@ -300,7 +300,7 @@ def test_two_installations_at_once_are_one_after_the_other(swarm: Swarm, node: B
 async def test_a_machine_that_takes_nothing_any_more_is_given_up(
     node: BareNode, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rbee.adapters.sftp.STALLED_SECONDS", 0.5)
+    monkeypatch.setattr("rbee.adapters.ssh.sftp.STALLED_SECONDS", 0.5)
     proxy = node.behind_proxy()
     (tmp_path / "file").write_bytes(bytes(40_000_000))
     target = Target(node.sshd.address, node.port, node.sshd.user, str(node.sshd.key), node.sshd.public_key)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Final
 
 import paramiko
 
-from rbee.adapters.ssh_target import failed
+from rbee.adapters.ssh.target import failed
 
 if TYPE_CHECKING:
-    from rbee.adapters.ssh_target import Target
+    from rbee.adapters.ssh.target import Target
     from rbee.errors import SshFailedError
 
 USERS: Final = Path("~/.ssh/config")

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
-    from rbee.adapters.ssh import Connection
-    from rbee.adapters.ssh_target import Target
+    from rbee.adapters.ssh.connection import Connection
+    from rbee.adapters.ssh.target import Target
 
 
 @asynccontextmanager
@@ -24,8 +24,8 @@ async def connect(
     """Open a connection as `ssh.connect` does; the first one imports what it takes, beside the event loop."""
     # paramiko imports this where it can, for a directive of ssh_config that nobody here reads: half of its time.
     sys.modules.setdefault("invoke", None)  # type: ignore[arg-type]
-    await trio.to_thread.run_sync(importlib.import_module, "rbee.adapters.ssh")
-    from rbee.adapters import ssh
+    await trio.to_thread.run_sync(importlib.import_module, "rbee.adapters.ssh.connection")
+    from rbee.adapters.ssh import connection as ssh
 
     async with ssh.connect(target, own_known_hosts=own_known_hosts, seconds=seconds, accept=accept) as connection:
         yield connection

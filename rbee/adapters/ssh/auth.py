@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final
 import paramiko
 
 from rbee.adapters.files import private
-from rbee.adapters.ssh_target import failed
+from rbee.adapters.ssh.target import failed
 from rbee.errors import SshFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rbee.adapters.ssh_target import Target
+    from rbee.adapters.ssh.target import Target
 
 KEY_FILES: Final = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
 

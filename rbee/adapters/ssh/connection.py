@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 import paramiko
 import trio
 
-from rbee.adapters import known_hosts, sftp, ssh_auth
-from rbee.adapters.ssh_failure import translated
-from rbee.adapters.ssh_session import open_session
-from rbee.adapters.ssh_target import Target, failed
+from rbee.adapters.ssh import auth, known_hosts, sftp
+from rbee.adapters.ssh.failure import translated
+from rbee.adapters.ssh.session import open_session
+from rbee.adapters.ssh.target import Target, failed
 from rbee.errors import RbeeError, SshFailedError
 
 if TYPE_CHECKING:
@@ -216,7 +216,7 @@ def _open(
         transport.start_client(timeout=seconds)
         host_key = known_hosts.line(transport.get_remote_server_key())
         is_known = trust.check(host_key, accept)
-        ssh_auth.authenticate(transport, target)
+        auth.authenticate(transport, target)
         transport.set_keepalive(KEEPALIVE_SECONDS)
     except RbeeError:
         raise

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import paramiko
 import trio
 
-from rbee.adapters.ssh_session import open_session
+from rbee.adapters.ssh.session import open_session
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
