@@ -18,7 +18,7 @@ from rbee.adapters.daemon.instance import Place
 from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
-from rbee.adapters.store import Store
+from rbee.adapters.store.sqlite import Store
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
 from rbee.hive import event_routes, model_routes, reconcile, routes, state
 from rbee.hive.catalogue import Catalogue

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from rbee.adapters.daemon import announce
-from rbee.adapters.rows import Rows
+from rbee.adapters.store.write_behind import Rows
 from rbee.errors import RbeeError
 from rbee.hive import state, view
 from rbee.hive.effects import Answer, AskToEnd, CheckHealth, Follow, Forget, Keep, Kill, Launch, Terminate
@@ -33,7 +33,7 @@ from rbee.wire.common import Narration
 if TYPE_CHECKING:
     from collections.abc import Awaitable
 
-    from rbee.adapters.rows import Work
+    from rbee.adapters.store.write_behind import Work
     from rbee.hive.effects import Effect
     from rbee.hive.machine import Child, Machine
     from rbee.hive.record import Ended, Worker

@@ -18,7 +18,7 @@ from rbee.adapters.daemon.instance import Place
 from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
-from rbee.adapters.store import Store
+from rbee.adapters.store.sqlite import Store
 from rbee.queen import routes
 from rbee.queen.identity import Hives
 from rbee.queen.local_hive import LocalHive

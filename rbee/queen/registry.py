@@ -15,7 +15,7 @@ from rbee.wire.registry import BeehiveRow
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from rbee.adapters.store import Store
+    from rbee.adapters.store.sqlite import Store
 
 MIGRATIONS: Final = (
     """

@@ -13,7 +13,7 @@ import rbee.hive.routes
 import rbee.queen.routes
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
-from rbee.adapters.store import Store
+from rbee.adapters.store.sqlite import Store
 from rbee.hive import event_routes, model_routes, state
 from rbee.hive.catalogue import Catalogue
 from rbee.hive.library import Library

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rbee.adapters import ballast
-from rbee.adapters.store import Store
+from rbee.adapters.store import ballast
+from rbee.adapters.store.sqlite import Store
 from rbee.errors import StorageError
 from tests import disk as small_disk
 from tests.conftest import ROOT

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 import trio
 
-from rbee.adapters.store import Store
+from rbee.adapters.store.sqlite import Store
 from rbee.errors import NodeExistsError, NodeNotFoundError
 from rbee.queen.registry import MIGRATIONS, Registry
 from rbee.wire.registry import BeehiveRow

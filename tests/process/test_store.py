@@ -12,7 +12,7 @@ import trio
 import trio.testing
 
 from rbee.adapters.daemon import process
-from rbee.adapters.store import Store
+from rbee.adapters.store.sqlite import Store
 from rbee.errors import StorageError
 from rbee.hive import state
 from rbee.hive.reconcile import compare
@@ -248,7 +248,7 @@ async def test_what_was_stored_survives_a_kill(tmp_path: Path) -> None:
     script = f"""
 import sys, trio
 from pathlib import Path
-from rbee.adapters.store import Store
+from rbee.adapters.store.sqlite import Store
 async def main():
     store = await Store.open(Path(sys.argv[1]), ({TABLE!r},))
     number = 0

@@ -9,7 +9,7 @@ import trio
 
 from rbee.adapters import config
 from rbee.adapters.config import Settings
-from rbee.adapters.store import Store
+from rbee.adapters.store.sqlite import Store
 from rbee.errors import BackendUnavailableError, DrainingError, RbeeError, WorkerNotFoundError
 from rbee.hive import loop, state
 from rbee.hive.catalogue import Catalogue
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from rbee.adapters.rows import Work
+    from rbee.adapters.store.write_behind import Work
     from rbee.wire.common import Narration
     from rbee.wire.progress import Told
 

@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.adapters import rows
-from rbee.adapters.rows import Rows
+from rbee.adapters.store import write_behind
+from rbee.adapters.store.write_behind import Rows
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
@@ -100,10 +100,10 @@ async def test_a_full_disk_is_tried_again_and_told_twice(
             found.put(str(minute % 3), row(str(minute % 3), minute))
             await trio.sleep(60)
         assert disk.rows == {}
-        assert disk.tried <= 4 * (3600 / rows.RETRY_SECONDS + 1)
+        assert disk.tried <= 4 * (3600 / write_behind.RETRY_SECONDS + 1)
         assert caplog.messages == ["test.db: the disk is full; it is tried again every 5 s (free some)"]
         disk.is_full = False
-        await trio.sleep(rows.RETRY_SECONDS + 0.1)
+        await trio.sleep(write_behind.RETRY_SECONDS + 0.1)
         assert disk.rows == {"a": 59, "0": 57, "1": 58, "2": 59}
         assert caplog.messages[1:] == ["the registry is written again"]
         tried = disk.tried

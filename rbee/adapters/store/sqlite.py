@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
-from rbee.adapters.ballast import SMALLEST, Ballast
 from rbee.adapters.files import full_disk, private
+from rbee.adapters.store.ballast import SMALLEST, Ballast
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
