@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rbee.errors import InvalidApiKeyError, MissingApiKeyError
-from rbee.queen import identity
+from rbee.queen.registry import identity
 from rbee.wire.hive import SpawnRequest
 
 if TYPE_CHECKING:

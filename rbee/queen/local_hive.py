@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
-    from rbee.queen.identity import Hives
     from rbee.queen.ranking import Devices
+    from rbee.queen.registry.identity import Hives
     from rbee.wire.common import Health
 
 log = logging.getLogger(__name__)

@@ -10,9 +10,9 @@ import trio
 from rbee.errors import NodeNotFoundError
 from rbee.queen import sources
 from rbee.queen.board import Board
-from rbee.queen.identity import Hives
 from rbee.queen.node import Node
-from rbee.queen.registry import not_found
+from rbee.queen.registry.identity import Hives
+from rbee.queen.registry.table import not_found
 from rbee.queen.remote_hive import RemoteHive
 from rbee.wire.events import NodeSeen
 from rbee.wire.queen import LOCAL_NODE
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rbee.clients.hive import HiveClient
     from rbee.errors import UnloadFailedError
     from rbee.queen.link import HiveLink
-    from rbee.queen.registry import Registry
+    from rbee.queen.registry.table import Registry
     from rbee.wire.copying import Source
     from rbee.wire.registry import BeehiveRow
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.queen.nodes import Nodes
-    from rbee.queen.registry import Registry
+    from rbee.queen.registry.table import Registry
     from rbee.wire.progress import Told
 
     Tell = Callable[[Told], None]

@@ -21,8 +21,8 @@ from rbee.errors import (
     SshFailedError,
 )
 from rbee.queen import approach, remote_end, remote_process
-from rbee.queen.identity import OTHERS, AnotherHiveError, no_hive
 from rbee.queen.installer import Installer
+from rbee.queen.registry.identity import OTHERS, AnotherHiveError, no_hive
 from rbee.queen.tunnel import Tunnel
 from rbee.wire.common import Health, Narration, base_url
 from rbee.wire.registry import Success
@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.ssh.connection import Connection
-    from rbee.queen.identity import Hives
     from rbee.queen.ranking import Devices
-    from rbee.queen.registry import Registry
+    from rbee.queen.registry.identity import Hives
+    from rbee.queen.registry.table import Registry
     from rbee.wire.progress import Told
     from rbee.wire.registry import BeehiveRow, InstallRequest
 

@@ -20,10 +20,10 @@ from rbee.hive.library import Library
 from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits
 from rbee.hive.workers import LocalMachine
-from rbee.queen.identity import Hives
 from rbee.queen.local_hive import LocalHive
 from rbee.queen.nodes import Nodes
-from rbee.queen.registry import MIGRATIONS, Registry
+from rbee.queen.registry.identity import Hives
+from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.tasks import Tasks
 from rbee.wire import hive as hive_wire
 from rbee.wire import models as models_wire

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.nodes import Nodes
-    from rbee.queen.registry import Registry
+    from rbee.queen.registry.table import Registry
     from rbee.wire.common import WorkerState
 
 TOKEN = "rbee_token"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from rbee.adapters.store.sqlite import Store
-from rbee.queen.registry import MIGRATIONS, Registry
+from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.wire.registry import BeehiveRow
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import trio
 
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import NodeExistsError, NodeNotFoundError
-from rbee.queen.registry import MIGRATIONS, Registry
+from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.wire.registry import BeehiveRow
 
 if TYPE_CHECKING:

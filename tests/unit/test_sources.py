@@ -8,13 +8,13 @@ import msgspec
 import pytest
 
 from rbee.adapters.config import Hive, Settings
-from rbee.queen.identity import Hives
 from rbee.queen.local_hive import LocalHive
+from rbee.queen.registry.identity import Hives
 from rbee.queen.remote_hive import RemoteHive
 from tests.process.remote_nodes import row
 
 if TYPE_CHECKING:
-    from rbee.queen.registry import Registry
+    from rbee.queen.registry.table import Registry
     from rbee.wire.registry import Tunnel
 
 

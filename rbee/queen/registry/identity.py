@@ -13,7 +13,7 @@ from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
-    from rbee.queen.registry import Registry
+    from rbee.queen.registry.table import Registry
     from rbee.wire.common import Health
 
 

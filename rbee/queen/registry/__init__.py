@@ -1,0 +1,1 @@
+"""The registered nodes, and which hive is whose."""
