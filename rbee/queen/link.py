@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from rbee.clients.hive import HiveClient
     from rbee.errors import UnloadFailedError
-    from rbee.queen.ranking import Devices
+    from rbee.queen.scheduling.choose_node import Devices
     from rbee.wire.common import Narration
 
 

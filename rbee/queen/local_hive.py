@@ -25,7 +25,7 @@ from rbee.errors import (
     SpawnTimeoutError,
     UnloadFailedError,
 )
-from rbee.queen.ranking import devices_of
+from rbee.queen.scheduling.choose_node import devices_of
 from rbee.wire.common import Narration, base_url
 from rbee.wire.queen import LOCAL_NODE
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
-    from rbee.queen.ranking import Devices
     from rbee.queen.registry.identity import Hives
+    from rbee.queen.scheduling.choose_node import Devices
     from rbee.wire.common import Health
 
 log = logging.getLogger(__name__)

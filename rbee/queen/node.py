@@ -11,9 +11,9 @@ import trio
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError
 from rbee.queen.endings import Endings
 from rbee.queen.hive_view import HiveView
-from rbee.queen.orders import Order, Visit
-from rbee.queen.placing import Placing
-from rbee.queen.ranking import Candidate, devices_of
+from rbee.queen.scheduling.choose_node import Candidate, devices_of
+from rbee.queen.scheduling.node_loop import Placing
+from rbee.queen.scheduling.orders import Order, Visit
 from rbee.queen.sources import nobody
 from rbee.wire.copying import Source
 from rbee.wire.queen import LOCAL_NODE
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from rbee.clients.hive import HiveClient
     from rbee.queen.link import HiveLink
-    from rbee.queen.orders import Placed, Tell
-    from rbee.queen.placement import Wanted
+    from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.orders import Placed, Tell
     from rbee.queen.sources import Find
     from rbee.wire.hive import HiveEvent, WorkerList
 

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.ssh.connection import Connection
-    from rbee.queen.ranking import Devices
     from rbee.queen.registry.identity import Hives
     from rbee.queen.registry.table import Registry
+    from rbee.queen.scheduling.choose_node import Devices
     from rbee.wire.progress import Told
     from rbee.wire.registry import BeehiveRow, InstallRequest
 

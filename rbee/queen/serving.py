@@ -11,11 +11,11 @@ import trio
 from rbee.adapters import tokens
 from rbee.adapters.http import sse_server
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
-from rbee.queen import ranking
 from rbee.queen.endings import explained
-from rbee.queen.orders import Placed
-from rbee.queen.placement import Wanted
 from rbee.queen.relay import Reached
+from rbee.queen.scheduling import choose_node
+from rbee.queen.scheduling.choose_worker import Wanted
+from rbee.queen.scheduling.orders import Placed
 from rbee.wire import model_ref
 from rbee.wire import queen as wire
 from rbee.wire.common import Narration
@@ -96,7 +96,7 @@ class Request:
             return await self._place_at(name, tell)
         if len(nodes := self._nodes.all()) == 1:
             return await self._place_at(nodes[0].name, tell)
-        choices = ranking.rank(await _candidates(nodes, self._wanted.model_ref), self._wanted)
+        choices = choose_node.rank(await _candidates(nodes, self._wanted.model_ref), self._wanted)
         for choice, after in zip_longest(choices, choices[1:]):
             human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
             tell(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
@@ -127,9 +127,9 @@ class Request:
         )
 
 
-async def _candidates(nodes: list[Node], reference: str) -> list[ranking.Candidate]:
+async def _candidates(nodes: list[Node], reference: str) -> list[choose_node.Candidate]:
     """Ask all nodes at once what they could do; each answers within a bounded time."""
-    found: list[ranking.Candidate] = []
+    found: list[choose_node.Candidate] = []
 
     async def ask(node: Node) -> None:
         found.append(await node.candidate(reference))

@@ -9,8 +9,8 @@ import trio
 
 from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError
-from rbee.queen.orders import Placed
-from rbee.queen.placement import Wanted
+from rbee.queen.scheduling.choose_worker import Wanted
+from rbee.queen.scheduling.orders import Placed
 from tests.simulation import reader
 from tests.simulation.queen import QUEEN_URL
 from tests.simulation.world import NEEDED, Violation

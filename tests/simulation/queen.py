@@ -12,7 +12,7 @@ from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.queen import node as product
 from rbee.queen.endings import explained
 from rbee.queen.node import Node
-from rbee.queen.orders import Order, Placed
+from rbee.queen.scheduling.orders import Order, Placed
 from rbee.queen.tasks import Tasks
 from tests.simulation import reader
 from tests.simulation.worker import key_of
@@ -21,7 +21,7 @@ from tests.simulation.world import Process, Violation
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rbee.queen.placement import Wanted
+    from rbee.queen.scheduling.choose_worker import Wanted
     from tests.simulation.network import Network, Send
     from tests.simulation.site import Site
     from tests.simulation.world import World

@@ -11,7 +11,7 @@ import trio.testing
 
 from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, DrainingError
 from rbee.queen.node import Node
-from rbee.queen.placement import Wanted
+from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList
 
 if TYPE_CHECKING:

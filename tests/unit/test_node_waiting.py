@@ -11,8 +11,8 @@ import trio.testing
 
 from rbee.errors import AllSlotsBusyError, DrainingError
 from rbee.queen.node import Node
-from rbee.queen.orders import Placed
-from rbee.queen.placement import Wanted
+from rbee.queen.scheduling.choose_worker import Wanted
+from rbee.queen.scheduling.orders import Placed
 from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.queen.placement import Wanted, choose_worker
+from rbee.queen.scheduling.choose_worker import Wanted, choose_worker
 from rbee.wire.common import WorkerState
 from rbee.wire.hive import WorkerRow
 

@@ -8,12 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.queen.placement import Wanted
-from rbee.queen.ranking import Candidate, rank
+from rbee.queen.scheduling.choose_node import Candidate, rank
+from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.wire.hive import WorkerRow
 
 if TYPE_CHECKING:
-    from rbee.queen.ranking import Devices
+    from rbee.queen.scheduling.choose_node import Devices
 
 REF = "hf:org/repo"
 GB = 10**9

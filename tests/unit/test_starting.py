@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rbee.queen.starting import Starting
+from rbee.queen.scheduling.shared_start import Starting
 from rbee.wire.common import Narration
 from rbee.wire.download import Complete, Downloading, Retrying, Verifying
 from rbee.wire.progress import Progress, Told

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.queen.placement import Wanted
-from rbee.queen.promises import PROMISE_SECONDS, Promises
-from rbee.queen.waiting import Queue, Turn
+from rbee.queen.scheduling.choose_worker import Wanted
+from rbee.queen.scheduling.reservations import PROMISE_SECONDS, Promises
+from rbee.queen.scheduling.slot_queue import Queue, Turn
 from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
 
 REF = "builtin:bee-stories"

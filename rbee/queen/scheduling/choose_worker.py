@@ -1,4 +1,4 @@
-"""Decides which worker of a node serves a request (PURE); which node, rbee.queen.ranking does."""
+"""Decides which worker of a node serves a request (PURE); which node, rbee.queen.scheduling.choose_node does."""
 
 from __future__ import annotations
 

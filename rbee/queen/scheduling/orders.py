@@ -13,7 +13,7 @@ from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList, WorkerRow
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rbee.queen.placement import Wanted
+    from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.wire.common import WorkerState
     from rbee.wire.progress import Told
 

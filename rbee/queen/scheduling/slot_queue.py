@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
-from rbee.queen.placement import Wanted, fitting
-from rbee.queen.promises import Promises
+from rbee.queen.scheduling.choose_worker import Wanted, fitting
+from rbee.queen.scheduling.reservations import Promises
 from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rbee.queen.placement import fitting
+from rbee.queen.scheduling.choose_worker import fitting
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from rbee.queen.placement import Wanted
+    from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.wire.hive import Backend, WorkerRow
 
 Devices = Mapping[str, Sequence[int | None]]

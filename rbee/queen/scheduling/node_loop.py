@@ -18,10 +18,10 @@ from rbee.errors import (
     DrainingError,
     RbeeError,
 )
-from rbee.queen import asking, placement
-from rbee.queen.orders import PAUSES, GivenUp, Order, Placed, Started, Visit
-from rbee.queen.starting import Starting
-from rbee.queen.waiting import Queue
+from rbee.queen.scheduling import asking, choose_worker
+from rbee.queen.scheduling.orders import PAUSES, GivenUp, Order, Placed, Started, Visit
+from rbee.queen.scheduling.shared_start import Starting
+from rbee.queen.scheduling.slot_queue import Queue
 from rbee.wire.common import Narration
 from rbee.wire.download import DownloadState
 
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     from rbee.queen.hive_view import HiveView
     from rbee.queen.link import HiveLink
-    from rbee.queen.orders import Message, Tell
-    from rbee.queen.placement import Wanted
+    from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.orders import Message, Tell
     from rbee.queen.sources import Find
     from rbee.wire.hive import HiveEvent, SpawnReply, WorkerRow
 
@@ -152,7 +152,7 @@ class Placing:
             self._refuse(order, exc, is_lost=isinstance(exc, ConnectionTimeoutError))
             return
         now = trio.current_time()
-        found = placement.choose_worker(rows, order.wanted)
+        found = choose_worker.choose_worker(rows, order.wanted)
         if found is None:
             scope = trio.CancelScope()
             start = self._starting[order.wanted] = Starting(order, scope.cancel)

@@ -10,8 +10,8 @@ from rbee.wire.hive import SpawnRequest
 
 if TYPE_CHECKING:
     from rbee.queen.link import HiveLink
-    from rbee.queen.orders import Tell
-    from rbee.queen.placement import Wanted
+    from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.orders import Tell
     from rbee.queen.sources import Find
     from rbee.wire.hive import SpawnReply, WorkerRow
 

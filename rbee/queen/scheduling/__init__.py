@@ -1,0 +1,1 @@
+"""Which node and which worker serve a request, and who waits."""
