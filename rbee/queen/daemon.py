@@ -20,7 +20,7 @@ from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
 from rbee.adapters.store.sqlite import Store
 from rbee.queen import routes
-from rbee.queen.local_hive import LocalHive
+from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes import Nodes
 from rbee.queen.registry.identity import Hives
 from rbee.queen.registry.table import MIGRATIONS, Registry

@@ -10,11 +10,11 @@ import trio
 
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError
 from rbee.queen.endings import Endings
-from rbee.queen.hive_view import HiveView
+from rbee.queen.hives.copy_sources import nobody
+from rbee.queen.hives.follower import HiveView
 from rbee.queen.scheduling.choose_node import Candidate, devices_of
 from rbee.queen.scheduling.node_loop import Placing
 from rbee.queen.scheduling.orders import Order, Visit
-from rbee.queen.sources import nobody
 from rbee.wire.copying import Source
 from rbee.wire.queen import LOCAL_NODE
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from rbee.clients.hive import HiveClient
-    from rbee.queen.link import HiveLink
+    from rbee.queen.hives.copy_sources import Find
+    from rbee.queen.hives.link import HiveLink
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.queen.scheduling.orders import Placed, Tell
-    from rbee.queen.sources import Find
     from rbee.wire.hive import HiveEvent, WorkerList
 
 log = logging.getLogger(__name__)

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from rbee.errors import NodeNotFoundError
-from rbee.queen import sources
 from rbee.queen.board import Board
+from rbee.queen.hives import copy_sources
+from rbee.queen.hives.remote.hive import RemoteHive
 from rbee.queen.node import Node
 from rbee.queen.registry.identity import Hives
 from rbee.queen.registry.table import not_found
-from rbee.queen.remote_hive import RemoteHive
 from rbee.wire.events import NodeSeen
 from rbee.wire.queen import LOCAL_NODE
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.clients.hive import HiveClient
     from rbee.errors import UnloadFailedError
-    from rbee.queen.link import HiveLink
+    from rbee.queen.hives.link import HiveLink
     from rbee.queen.registry.table import Registry
     from rbee.wire.copying import Source
     from rbee.wire.registry import BeehiveRow
@@ -94,7 +94,7 @@ class Nodes:
 
     async def _find_sources(self, name: str, hive: HiveClient, reference: str) -> list[Source]:
         others = [node for node in self.all() if node.name != name]
-        return await sources.find(self.get(name), hive, reference, others)
+        return await copy_sources.find(self.get(name), hive, reference, others)
 
     async def _run(self, entry: _Entry) -> None:
         with entry.running:

@@ -15,7 +15,7 @@ from rbee.adapters.http.app import answer, body, streamed, wants_stream
 from rbee.adapters.ssh import dial
 from rbee.adapters.ssh.target import Target
 from rbee.errors import NodeExistsError
-from rbee.queen.probe import probe
+from rbee.queen.hives.remote.probe import probe
 from rbee.wire import registry as wire
 from rbee.wire.common import Narration
 from rbee.wire.queen import LOCAL_NODE

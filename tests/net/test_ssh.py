@@ -14,7 +14,7 @@ import trio
 from rbee.adapters.ssh import connection as ssh
 from rbee.adapters.ssh.target import Target
 from rbee.errors import SshFailedError
-from rbee.queen import remote_script
+from rbee.queen.hives.remote import script as remote_script
 from tests.sshd import Sshd
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ import trio.testing
 
 from rbee.adapters.ssh import connection as ssh
 from rbee.errors import SshFailedError
-from rbee.queen.tunnel import Tunnel
+from rbee.queen.hives.remote.tunnel import Tunnel
 from tests.sshd import Sshd
 
 if TYPE_CHECKING:

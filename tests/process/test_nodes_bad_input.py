@@ -16,9 +16,9 @@ from hypothesis import strategies as st
 from rbee.adapters.ssh import connection as ssh
 from rbee.adapters.ssh.target import Target
 from rbee.errors import InvalidRequestError
-from rbee.queen import remote_script
-from rbee.queen.installer import CONFIG, _toml
-from rbee.queen.probe import probe
+from rbee.queen.hives.remote import script as remote_script
+from rbee.queen.hives.remote.install import CONFIG, _toml
+from rbee.queen.hives.remote.probe import probe
 from rbee.wire.decode import decode
 from rbee.wire.registry import Beehive
 from tests.process.bare_node import PATH, BareNode
@@ -186,7 +186,7 @@ async def test_an_sftp_that_is_none_is_an_error(tmp_path: Path) -> None:
 
 
 async def test_a_machine_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rbee.queen.probe.ANSWER_SECONDS", 0.5)
+    monkeypatch.setattr("rbee.queen.hives.remote.probe.ANSWER_SECONDS", 0.5)
     node = BareNode(tmp_path / "sshd", ForceCommand="sleep 60")
     try:
         with trio.fail_after(10):

@@ -17,7 +17,7 @@ from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from rbee.queen.link import HiveLink
+    from rbee.queen.hives.link import HiveLink
     from rbee.wire.hive import HiveEvent
 
 

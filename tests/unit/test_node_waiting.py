@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from rbee.queen.link import HiveLink
+    from rbee.queen.hives.link import HiveLink
     from rbee.wire.common import Narration
 
 WANTED = Wanted("builtin:bee-stories", None, None)

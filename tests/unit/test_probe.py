@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rbee.queen.probe import Machine, Python
+from rbee.queen.hives.remote.probe import Machine, Python
 
 FITS = Python("cpython", (3, 12, 4), "/usr/bin/python3.12")
 

@@ -8,9 +8,9 @@ import msgspec
 import pytest
 
 from rbee.adapters.config import Hive, Settings
-from rbee.queen.local_hive import LocalHive
+from rbee.queen.hives.local import LocalHive
+from rbee.queen.hives.remote.hive import RemoteHive
 from rbee.queen.registry.identity import Hives
-from rbee.queen.remote_hive import RemoteHive
 from tests.process.remote_nodes import row
 
 if TYPE_CHECKING:

@@ -9,10 +9,10 @@ from rbee.queen.registry import identity
 from rbee.wire.hive import SpawnRequest
 
 if TYPE_CHECKING:
-    from rbee.queen.link import HiveLink
+    from rbee.queen.hives.copy_sources import Find
+    from rbee.queen.hives.link import HiveLink
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.queen.scheduling.orders import Tell
-    from rbee.queen.sources import Find
     from rbee.wire.hive import SpawnReply, WorkerRow
 
 

@@ -28,11 +28,11 @@ from rbee.wire.download import DownloadState
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rbee.queen.hive_view import HiveView
-    from rbee.queen.link import HiveLink
+    from rbee.queen.hives.copy_sources import Find
+    from rbee.queen.hives.follower import HiveView
+    from rbee.queen.hives.link import HiveLink
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.queen.scheduling.orders import Message, Tell
-    from rbee.queen.sources import Find
     from rbee.wire.hive import HiveEvent, SpawnReply, WorkerRow
 
 SUCCESSION_SECONDS: Final = 60.0

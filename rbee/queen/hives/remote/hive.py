@@ -20,10 +20,11 @@ from rbee.errors import (
     RbeeError,
     SshFailedError,
 )
-from rbee.queen import approach, remote_end, remote_process
-from rbee.queen.installer import Installer
+from rbee.queen.hives.remote import attempts, launch
+from rbee.queen.hives.remote import end as remote_end
+from rbee.queen.hives.remote.install import Installer
+from rbee.queen.hives.remote.tunnel import Tunnel
 from rbee.queen.registry.identity import OTHERS, AnotherHiveError, no_hive
-from rbee.queen.tunnel import Tunnel
 from rbee.wire.common import Health, Narration, base_url
 from rbee.wire.registry import Success
 
@@ -220,13 +221,13 @@ class RemoteHive:
     def _tell(self, tell: Tell, action: str, human: str) -> None:
         tell(Narration(actor="queen-rbee", action=action, target=self.row.node_name, human=human))
 
-    async def _start(self, connection: Connection, tell: Tell) -> remote_process.Running:
+    async def _start(self, connection: Connection, tell: Tell) -> launch.Running:
         """Start the hive, or find the one of this installation."""
         was_owned = self.is_owned
         # Before it runs: a queen that is killed meanwhile leaves it to the next one.
         await self.own(owned=True)
         try:
-            found = await remote_process.start(connection, self.row, self.settings, tell)
+            found = await launch.start(connection, self.row, self.settings, tell)
         except SshFailedError:
             raise  # it may run by now
         except RbeeError:
@@ -248,7 +249,7 @@ class RemoteHive:
             def say(line: str) -> None:
                 self._tell(tell, "connect_retry", line)
 
-            said = await approach.attempt(ask, self.address, delays=delays, seconds=seconds, say=say)
+            said = await attempts.attempt(ask, self.address, delays=delays, seconds=seconds, say=say)
             failed.extend(said)
             return not said
 
@@ -298,7 +299,7 @@ class RemoteHive:
             async with self.changing:
                 limits = self.settings.timeouts
                 seconds = limits.drain + limits.cascade
-                outcome = await remote_process.stop(connection, row, seconds=seconds, unless_version=version)
+                outcome = await launch.stop(connection, row, seconds=seconds, unless_version=version)
         if outcome in ("ended", "killed"):
             self._tell(tell, "stop_hive", f"Ended the hive on {name}, which was of another version")
         elif outcome == "foreign":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.errors import SshFailedError
-from rbee.queen import remote_script
+from rbee.queen.hives.remote import script as remote_script
 
 if TYPE_CHECKING:
     from rbee.adapters.ssh.connection import Connection

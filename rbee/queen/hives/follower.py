@@ -13,7 +13,7 @@ from rbee.errors import RbeeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rbee.queen.link import HiveLink
+    from rbee.queen.hives.link import HiveLink
     from rbee.wire.hive import HiveEvent
 
 log = logging.getLogger(__name__)

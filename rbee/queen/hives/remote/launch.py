@@ -9,8 +9,8 @@ import trio
 from rbee.adapters.daemon import announce
 from rbee.adapters.logs.redaction import Lines
 from rbee.errors import AlreadyRunningError, RbeeError, SpawnFailedError, SpawnTimeoutError
-from rbee.queen import remote_script
-from rbee.queen.installer import PYTHON
+from rbee.queen.hives.remote import script as remote_script
+from rbee.queen.hives.remote.install import PYTHON
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import ConnectionTimeoutError, RbeeError
-from rbee.queen import remote_process
+from rbee.queen.hives.remote import launch
 
 if TYPE_CHECKING:
-    from rbee.queen.remote_hive import RemoteHive
+    from rbee.queen.hives.remote.hive import RemoteHive
 
 log = logging.getLogger(__name__)
 
@@ -80,11 +80,11 @@ async def _signal(hive: RemoteHive, deadline: float) -> bool:
     try:
         async with hive.dial() as connection:
             # Half of the time, because one that has to be killed leaves its workers to another one.
-            outcome = await remote_process.stop(connection, hive.row, seconds=_left(deadline) / 2)
+            outcome = await launch.stop(connection, hive.row, seconds=_left(deadline) / 2)
             if outcome in ("crashed", "killed"):
                 log.info("the hive on %s was killed; starting another one to end its workers", hive.row.node_name)
-                await remote_process.start(connection, hive.row, hive.settings, lambda _: None)
-                outcome = await remote_process.stop(connection, hive.row, seconds=_left(deadline))
+                await launch.start(connection, hive.row, hive.settings, lambda _: None)
+                outcome = await launch.stop(connection, hive.row, seconds=_left(deadline))
     except RbeeError as exc:
         log.warning("the hive on %s: %s", hive.row.node_name, exc.message)
         return False

@@ -14,8 +14,8 @@ from rbee import __version__
 from rbee.adapters import zipapp
 from rbee.adapters.logs.redaction import public
 from rbee.errors import InstallFailedError, InsufficientDiskError, SshFailedError
-from rbee.queen import remote_script
-from rbee.queen.probe import probe
+from rbee.queen.hives.remote import script as remote_script
+from rbee.queen.hives.remote.probe import probe
 from rbee.wire.common import Narration
 from rbee.wire.progress import Progress
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.ssh.connection import Connection
-    from rbee.queen.probe import Machine
+    from rbee.queen.hives.remote.probe import Machine
     from rbee.wire.progress import Told
     from rbee.wire.registry import BeehiveRow
 

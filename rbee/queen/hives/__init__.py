@@ -1,0 +1,1 @@
+"""The way to each node's hive, and what it reports."""

@@ -1,0 +1,1 @@
+"""The hive of another machine: installed, started, reached and ended over SSH."""
