@@ -21,7 +21,7 @@ from rbee.adapters.logs import json_log
 from rbee.adapters.store.sqlite import Store
 from rbee.queen import routes
 from rbee.queen.hives.local import LocalHive
-from rbee.queen.nodes import Nodes
+from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import Hives
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.tasks import Tasks

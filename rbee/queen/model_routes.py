@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.adapters.config import Settings
-    from rbee.queen.node import Node
-    from rbee.queen.nodes import Nodes
+    from rbee.queen.nodes.node import Node
+    from rbee.queen.nodes.nodes import Nodes
     from rbee.wire.progress import Told
 
     Tell = Callable[[Told], None]

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.adapters.config import Settings
-    from rbee.queen.nodes import Nodes
+    from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
     from rbee.wire.progress import Told
 

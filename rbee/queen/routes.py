@@ -10,7 +10,7 @@ from rbee import __version__
 from rbee.adapters.http import metrics
 from rbee.adapters.http.app import answer, new_app
 from rbee.queen import log_routes, model_routes, registry_routes, swarm_routes, task_routes, worker_routes
-from rbee.queen.swarm import workers_of
+from rbee.queen.nodes.survey import workers_of
 from rbee.wire import queen as wire
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.daemon.lifecycle import Stopping
-    from rbee.queen.nodes import Nodes
+    from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
     from rbee.queen.tasks import Tasks
 

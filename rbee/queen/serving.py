@@ -11,7 +11,7 @@ import trio
 from rbee.adapters import tokens
 from rbee.adapters.http import sse_server
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
-from rbee.queen.endings import explained
+from rbee.queen.nodes.ended_workers import explained
 from rbee.queen.relay import Reached
 from rbee.queen.scheduling import choose_node
 from rbee.queen.scheduling.choose_worker import Wanted
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.http.connection import Connection
-    from rbee.queen.node import Node
-    from rbee.queen.nodes import Nodes
+    from rbee.queen.nodes.node import Node
+    from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.tasks import Task
     from rbee.wire.progress import Told
 

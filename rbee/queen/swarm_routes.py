@@ -8,7 +8,7 @@ from quart import request
 
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, streamed, wants_stream
-from rbee.queen.swarm import end_worker, status_of
+from rbee.queen.nodes.survey import end_worker, status_of
 from rbee.wire import queen as wire
 from rbee.wire.decode import convert
 from rbee.wire.events import EVENTS
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.adapters.config import Settings
-    from rbee.queen.nodes import Nodes
+    from rbee.queen.nodes.nodes import Nodes
 
 
 def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.daemon.lifecycle import Stopping
-    from rbee.queen.nodes import Nodes
+    from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.tasks import Tasks
 
 

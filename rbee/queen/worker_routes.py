@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 from quart import Response, request
 
 from rbee.adapters.http.app import answer
-from rbee.queen.swarm import workers_of
+from rbee.queen.nodes.survey import workers_of
 from rbee.wire import queen as wire
 from rbee.wire.decode import convert
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
-    from rbee.queen.node import Node
-    from rbee.queen.nodes import Nodes
+    from rbee.queen.nodes.node import Node
+    from rbee.queen.nodes.nodes import Nodes
 
 
 def add(app: QuartTrio, nodes: Nodes) -> None:

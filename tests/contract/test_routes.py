@@ -21,7 +21,7 @@ from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits
 from rbee.hive.workers import LocalMachine
 from rbee.queen.hives.local import LocalHive
-from rbee.queen.nodes import Nodes
+from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import Hives
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.tasks import Tasks

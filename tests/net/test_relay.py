@@ -15,7 +15,7 @@ from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, new_app, streamed
 from rbee.adapters.tokens import worker_key
 from rbee.queen import routes
-from rbee.queen.endings import REMEMBERED, Endings
+from rbee.queen.nodes.ended_workers import REMEMBERED, Endings
 from rbee.queen.scheduling.orders import Placed
 from rbee.queen.tasks import Tasks
 from rbee.wire import worker as wire
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from quart import Response
     from quart_trio import QuartTrio
 
-    from rbee.queen.nodes import Nodes
+    from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
     from rbee.wire.common import WorkerState
 

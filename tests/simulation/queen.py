@@ -9,9 +9,9 @@ import trio
 
 from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
-from rbee.queen import node as product
-from rbee.queen.endings import explained
-from rbee.queen.node import Node
+from rbee.queen.nodes import node as product
+from rbee.queen.nodes.ended_workers import explained
+from rbee.queen.nodes.node import Node
 from rbee.queen.scheduling.orders import Order, Placed
 from rbee.queen.tasks import Tasks
 from tests.simulation import reader

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import trio
 import trio.testing
 
-from rbee.queen import board
-from rbee.queen.board import Board
+from rbee.queen.nodes import feed
+from rbee.queen.nodes.feed import Board
 from rbee.wire.download import DownloadState
 from rbee.wire.events import NodeSeen, SwarmTask
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
@@ -136,7 +136,7 @@ async def test_who_falls_behind_is_told_the_whole_anew(nursery: trio.Nursery) ->
     await trio.testing.wait_all_tasks_blocked()
     told.heard("attic", row("a", "busy"))
     await trio.testing.wait_all_tasks_blocked()  # the follower is told that now, and does not listen
-    for _ in range(board.KEPT):
+    for _ in range(feed.KEPT):
         told.heard("attic", row("a", "idle"))
         told.heard("attic", row("a", "busy"))
     assert (await follower.next())[0] == "worker"
@@ -149,9 +149,9 @@ async def test_who_falls_behind_is_told_the_whole_anew(nursery: trio.Nursery) ->
 
 async def test_the_last_change_that_is_kept_is_enough(nursery: trio.Nursery) -> None:
     told = Board()
-    follower = Follower(told, nursery, size=2 * board.KEPT)
+    follower = Follower(told, nursery, size=2 * feed.KEPT)
     await follower.all()
-    for number in range(board.KEPT):
+    for number in range(feed.KEPT):
         told.heard("attic", row(str(number)))
     events = await follower.all()
-    assert [event["worker_id"] for _, event in events] == [str(number) for number in range(board.KEPT)]
+    assert [event["worker_id"] for _, event in events] == [str(number) for number in range(feed.KEPT)]

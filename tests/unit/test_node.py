@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, DrainingError
-from rbee.queen.node import Node
+from rbee.queen.nodes.node import Node
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList
 

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from rbee.errors import AllSlotsBusyError, DrainingError
-from rbee.queen.node import Node
+from rbee.queen.nodes.node import Node
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.orders import Placed
 from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList, WorkerRow

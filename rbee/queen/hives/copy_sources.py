@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from rbee.clients.hive import HiveClient
-    from rbee.queen.node import Node
+    from rbee.queen.nodes.node import Node
     from rbee.wire.copying import Source
 
     Find = Callable[[HiveClient, str], Awaitable[list[Source]]]

@@ -8,13 +8,13 @@ import trio
 
 from rbee import __version__
 from rbee.errors import ConnectionTimeoutError, RbeeError, VersionMismatchError, WorkerNotFoundError
-from rbee.queen.node import LOOK_SECONDS, HiveNotRunningError
+from rbee.queen.nodes.node import LOOK_SECONDS, HiveNotRunningError
 from rbee.wire import queen as wire
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbee.queen.node import Node
+    from rbee.queen.nodes.node import Node
     from rbee.wire.download import SwarmDownload
     from rbee.wire.hive import EndedWorker, Resources, WorkerList, WorkerRow
 

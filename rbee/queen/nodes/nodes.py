@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from rbee.errors import NodeNotFoundError
-from rbee.queen.board import Board
 from rbee.queen.hives import copy_sources
 from rbee.queen.hives.remote.hive import RemoteHive
-from rbee.queen.node import Node
+from rbee.queen.nodes.feed import Board
+from rbee.queen.nodes.node import Node
 from rbee.queen.registry.identity import Hives
 from rbee.queen.registry.table import not_found
 from rbee.wire.events import NodeSeen

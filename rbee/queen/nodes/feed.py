@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from rbee.adapters.http import sse_server
-from rbee.queen.swarm import worker_of
+from rbee.queen.nodes.survey import worker_of
 from rbee.wire import events as wire
 from rbee.wire.download import DownloadState, SwarmDownload
 from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow

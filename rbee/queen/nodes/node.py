@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError
-from rbee.queen.endings import Endings
 from rbee.queen.hives.copy_sources import nobody
 from rbee.queen.hives.follower import HiveView
+from rbee.queen.nodes.ended_workers import Endings
 from rbee.queen.scheduling.choose_node import Candidate, devices_of
 from rbee.queen.scheduling.node_loop import Placing
 from rbee.queen.scheduling.orders import Order, Visit

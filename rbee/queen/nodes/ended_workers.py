@@ -11,7 +11,7 @@ from rbee.errors import CATALOGUE, DrainingError, LoadingTimeoutError, ModelLoad
 from rbee.wire.hive import WorkerGone, WorkerList
 
 if TYPE_CHECKING:
-    from rbee.queen.node import Node
+    from rbee.queen.nodes.node import Node
     from rbee.wire.hive import EndedWorker, HiveEvent
 
 PATIENCE: Final = 2.0

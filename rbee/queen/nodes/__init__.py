@@ -1,0 +1,1 @@
+"""The nodes of the swarm, each with its hive and its scheduler."""
