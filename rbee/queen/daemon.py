@@ -24,7 +24,7 @@ from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import Hives
 from rbee.queen.registry.table import MIGRATIONS, Registry
-from rbee.queen.tasks import Tasks
+from rbee.queen.requests.tracker import Tasks
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:

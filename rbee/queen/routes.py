@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rbee.adapters.daemon.lifecycle import Stopping
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
-    from rbee.queen.tasks import Tasks
+    from rbee.queen.requests.tracker import Tasks
 
 
 def build(

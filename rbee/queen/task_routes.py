@@ -9,7 +9,7 @@ from rbee.adapters.http import client as http_client
 from rbee.adapters.http import connection, sse_server
 from rbee.adapters.http.app import answer, body, empty, streamed, wants_stream
 from rbee.errors import DrainingError, RbeeError
-from rbee.queen import serving
+from rbee.queen.requests import request
 from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.adapters.daemon.lifecycle import Stopping
     from rbee.queen.nodes.nodes import Nodes
-    from rbee.queen.tasks import Tasks
+    from rbee.queen.requests.tracker import Tasks
 
 
 def add(
@@ -41,11 +41,11 @@ def add(
         if stopping.asked.is_set():
             raise DrainingError("the queen is shutting down and takes no new tasks")
         asked.request_id = request_id = asked.request_id or str(uuid.uuid4())
-        serving.check(asked, nodes, settings)
+        request.check(asked, nodes, settings)
         headers = {worker_wire.REQUEST_ID_HEADER: request_id}
         if not wants_stream() and not asked.relay:
             with tasks.track(request_id) as task:
-                handle = await serving.Request(asked, task, nodes, settings, token).place(lambda _: None)
+                handle = await request.Request(asked, task, nodes, settings, token).place(lambda _: None)
             response = answer(handle)
             response.headers.update(headers)
             return response
@@ -54,7 +54,7 @@ def add(
 
         async def produce(send: sse_server.Send) -> None:
             with tasks.track(request_id) as task:
-                await serving.Request(asked, task, nodes, settings, token).serve(send, client)
+                await request.Request(asked, task, nodes, settings, token).serve(send, client)
 
         limits = settings.timeouts
         # A client can be heard only when it is sent something.

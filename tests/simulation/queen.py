@@ -12,8 +12,8 @@ from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.queen.nodes import node as product
 from rbee.queen.nodes.ended_workers import explained
 from rbee.queen.nodes.node import Node
+from rbee.queen.requests.tracker import Tasks
 from rbee.queen.scheduling.orders import Order, Placed
-from rbee.queen.tasks import Tasks
 from tests.simulation import reader
 from tests.simulation.worker import key_of
 from tests.simulation.world import Process, Violation

@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from rbee.errors import CancelledError, DrainingError, InvalidRequestError
-from rbee.queen import tasks as module
-from rbee.queen.tasks import Tasks
+from rbee.queen.requests import tracker as module
+from rbee.queen.requests.tracker import Tasks
 
 WORKER = ("http://127.0.0.1:8001", "key")
 

@@ -12,7 +12,7 @@ from rbee.adapters import tokens
 from rbee.adapters.http import sse_server
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
 from rbee.queen.nodes.ended_workers import explained
-from rbee.queen.relay import Reached
+from rbee.queen.requests.relay import Reached
 from rbee.queen.scheduling import choose_node
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.orders import Placed
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rbee.adapters.http.connection import Connection
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
-    from rbee.queen.tasks import Task
+    from rbee.queen.requests.tracker import Task
     from rbee.wire.progress import Told
 
     Tell = Callable[[Told], None]
