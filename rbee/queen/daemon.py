@@ -19,12 +19,12 @@ from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
 from rbee.adapters.store.sqlite import Store
-from rbee.queen import routes
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import Hives
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.requests.tracker import Tasks
+from rbee.queen.routes import app as routes
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:

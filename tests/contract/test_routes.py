@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import rbee.hive.routes
-import rbee.queen.routes
+import rbee.queen.routes.app
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.store.sqlite import Store
@@ -66,7 +66,7 @@ async def apps(
     model_routes.add(hive_app, hive, library, nursery, 10)
     event_routes.add(hive_app, hive, library.downloads, nursery, 10)
     yield {
-        "queen": rbee.queen.routes.build(nodes, registry, Tasks(), settings, TOKEN, nursery, Stopping()),
+        "queen": rbee.queen.routes.app.build(nodes, registry, Tasks(), settings, TOKEN, nursery, Stopping()),
         "hive": hive_app,
     }
     await store.close()

@@ -14,9 +14,9 @@ from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, new_app, streamed
 from rbee.adapters.tokens import worker_key
-from rbee.queen import routes
 from rbee.queen.nodes.ended_workers import REMEMBERED, Endings
 from rbee.queen.requests.tracker import Tasks
+from rbee.queen.routes import app as routes
 from rbee.queen.scheduling.orders import Placed
 from rbee.wire import worker as wire
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList

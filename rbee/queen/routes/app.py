@@ -9,8 +9,13 @@ from quart import Response
 from rbee import __version__
 from rbee.adapters.http import metrics
 from rbee.adapters.http.app import answer, new_app
-from rbee.queen import log_routes, model_routes, registry_routes, swarm_routes, task_routes, worker_routes
 from rbee.queen.nodes.survey import workers_of
+from rbee.queen.routes import logs as log_routes
+from rbee.queen.routes import models as model_routes
+from rbee.queen.routes import nodes as node_routes
+from rbee.queen.routes import swarm as swarm_routes
+from rbee.queen.routes import tasks as task_routes
+from rbee.queen.routes import workers as worker_routes
 from rbee.wire import queen as wire
 
 if TYPE_CHECKING:
@@ -57,5 +62,5 @@ def build(
     log_routes.add(app, nodes, settings, nursery)
     model_routes.add(app, nodes, settings, nursery)
     swarm_routes.add(app, nodes, settings, nursery)
-    registry_routes.add(app, nodes, registry, settings, nursery)
+    node_routes.add(app, nodes, registry, settings, nursery)
     return app

@@ -1,0 +1,1 @@
+"""The queen's HTTP interface."""
