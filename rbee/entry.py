@@ -11,7 +11,7 @@ ROLES = {
     "hive": "rbee.hive.daemon",
     "worker": "rbee.worker.daemon",
     "model-header": "rbee.worker.header",
-    "chat-template": "rbee.worker.chat_template",
+    "chat-template": "rbee.worker.chat.template",
 }
 """First argument → module with `main(argv) -> exit code`; everything else is the keeper's."""
 

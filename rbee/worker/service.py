@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import CancelledError, DrainingError, InvalidRequestError, RbeeError
-from rbee.worker import chat
+from rbee.worker.chat import frame as chat_frame
 from rbee.worker.engine import Engine
 from rbee.worker.generations import Generations
 from rbee.worker.measures import Measures
@@ -47,7 +47,7 @@ class Service:
     async def run(self, loaded: Loaded) -> None:
         """Serve requests until cancelled; raises EngineFailedError."""
         self._loaded = loaded
-        self._frame = await chat.frame_of(loaded.model)
+        self._frame = await chat_frame.frame_of(loaded.model)
         self._engine = Engine(loaded.model, loaded.context, self._generations.deliver)
         async with trio.open_nursery() as nursery:
             await nursery.start(self._engine.run)
@@ -130,7 +130,7 @@ class Service:
         model, frame = self._loaded.model, self._frame
 
         def work() -> list[int]:
-            return model.tokenize(text) if raw or frame is None else chat.tokens(model, frame, text)
+            return model.tokenize(text) if raw or frame is None else chat_frame.tokens(model, frame, text)
 
         return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
 

@@ -6,7 +6,7 @@ import pytest
 from jinja2 import TemplateError
 
 from rbee.wire.chat import ChatFrame, ChatTemplate
-from rbee.worker.chat_template import UnusableError, frame
+from rbee.worker.chat.template import UnusableError, frame
 
 TURNS = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
 ANSWER = "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
