@@ -10,13 +10,13 @@ from rbee.adapters.http.sse_server import event
 from rbee.errors import InferenceTimeoutError
 from rbee.wire.common import Narration
 from rbee.wire.worker import Completion, Done, Token
-from rbee.worker.sequence import Ended
+from rbee.worker.engine.sequence import Ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.http.sse_server import Send
-    from rbee.worker.generations import Generation
+    from rbee.worker.engine.slots import Generation
 
 
 class Answer:

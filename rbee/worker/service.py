@@ -8,14 +8,14 @@ import trio
 
 from rbee.errors import CancelledError, DrainingError, InvalidRequestError, RbeeError
 from rbee.worker.chat import frame as chat_frame
-from rbee.worker.engine import Engine
-from rbee.worker.generations import Generations
+from rbee.worker.engine.loop import Engine
+from rbee.worker.engine.slots import Generations
 from rbee.worker.measures import Measures
 
 if TYPE_CHECKING:
     from rbee.wire.chat import ChatFrame
     from rbee.wire.worker import InferenceRequest
-    from rbee.worker.generations import Generation
+    from rbee.worker.engine.slots import Generation
     from rbee.worker.loading import Loaded
     from rbee.worker.status import Status
 

@@ -20,10 +20,10 @@ from rbee.errors import (
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
 from rbee.wire.worker import LoadingProgress, Ready
-from rbee.worker.generations import Generations
+from rbee.worker.engine.sequence import Ended, Piece
+from rbee.worker.engine.slots import Generations
 from rbee.worker.measures import Measures
 from rbee.worker.orphan import end_when_orphaned
-from rbee.worker.sequence import Ended, Piece
 from rbee.worker.status import Status
 from tests.simulation.world import NEEDED, Process, Violation
 
@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.hive.record import Spec
-    from rbee.worker.generations import Generation
-    from rbee.worker.sequence import News, Work
+    from rbee.worker.engine.sequence import News, Work
+    from rbee.worker.engine.slots import Generation
     from tests.simulation.network import Network, Send
     from tests.simulation.world import World
 

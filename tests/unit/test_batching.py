@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.worker.batching import MIN_CHUNK, Chunk, Pending, PrefillPace, plan
+from rbee.worker.engine.batching import MIN_CHUNK, Chunk, Pending, PrefillPace, plan
 
 
 def decoding(sequence: int) -> Pending:

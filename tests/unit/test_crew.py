@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.worker.crew import TRIAL_SECONDS, Crew
+from rbee.worker.engine.thread_count import TRIAL_SECONDS, Crew
 
 STEP = 0.01
 

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.worker.text import TextAssembler
+from rbee.worker.engine.detokenizer import TextAssembler
 
 
 def assemble(pieces: list[bytes], stops: list[str] | None = None) -> tuple[list[str], TextAssembler]:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.errors import CancelledError, RbeeError, WorkerFailedError
-from rbee.worker import batching
 from rbee.worker.context import BATCH, DecodeAbortedError, EngineFailedError, NoRoomError
-from rbee.worker.crew import Crew
-from rbee.worker.sequence import Ended, News, Piece, Sequence, Work
+from rbee.worker.engine import batching
+from rbee.worker.engine.sequence import Ended, News, Piece, Sequence, Work
+from rbee.worker.engine.thread_count import Crew
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from rbee.worker import batching
+from rbee.worker.engine import batching
+from rbee.worker.engine.detokenizer import TextAssembler
 from rbee.worker.sampling import Sampler
-from rbee.worker.text import TextAssembler
 
 if TYPE_CHECKING:
     from rbee.errors import RbeeError

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from rbee.errors import AllSlotsBusyError, CancelledError, InvalidRequestError, RbeeError
-from rbee.worker.sequence import Ended, News, Work
+from rbee.worker.engine.sequence import Ended, News, Work
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from rbee.wire.common import Sampling
-    from rbee.worker.engine import Engine
+    from rbee.worker.engine.loop import Engine
     from rbee.worker.measures import Measures
     from rbee.worker.status import Status
 
