@@ -10,7 +10,7 @@ ROLES = {
     "queen": "rbee.queen.daemon",
     "hive": "rbee.hive.daemon",
     "worker": "rbee.worker.daemon",
-    "model-header": "rbee.worker.header",
+    "model-header": "rbee.worker.llama.header",
     "chat-template": "rbee.worker.chat.template",
 }
 """First argument → module with `main(argv) -> exit code`; everything else is the keeper's."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 import gguf
 import numpy as np
 
-from rbee.worker import llama
+from rbee.worker.llama import library
 from tests import models
 
 if TYPE_CHECKING:
@@ -44,13 +44,13 @@ _HEADS: Final = 4
 def make(folder: Path) -> dict[str, Path]:
     """Write the files into `folder` and return them by their quantisation, F16 first."""
     files = {"F16": _make_f16(folder / f"{STEM}.F16.gguf")}
-    lib = llama.api()
+    lib = library.api()
     for name, file_type in QUANTISATIONS.items():
         files[name] = folder / f"{STEM}.{name}.gguf"
         params = lib.llama_model_quantize_default_params()
         params.ftype = file_type.value
         failed = lib.llama_model_quantize(bytes(files["F16"]), bytes(files[name]), params)
-        assert not failed, llama.complaints.lines()
+        assert not failed, library.complaints.lines()
     return files
 
 

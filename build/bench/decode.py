@@ -98,9 +98,9 @@ def make_model() -> Path:
 
 def baseline(model_path: Path, threads: int) -> None:
     """Serve measurements over stdin and stdout: a line with a number of tokens in, the seconds they took out."""
-    from rbee.worker import header
-    from rbee.worker.context import Context
-    from rbee.worker.model import Model
+    from rbee.worker.llama import header
+    from rbee.worker.llama.context import Context
+    from rbee.worker.llama.model import Model
 
     model = Model(model_path, header.read(model_path))
     context = Context(model, slots=4, length=CONTEXT, threads=threads)

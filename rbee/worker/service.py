@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rbee.wire.chat import ChatFrame
     from rbee.wire.worker import InferenceRequest
     from rbee.worker.engine.slots import Generation
-    from rbee.worker.loading import Loaded
+    from rbee.worker.llama.loading import Loaded
     from rbee.worker.status import Status
 
 TOKENIZERS: Final = 4

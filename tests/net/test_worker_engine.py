@@ -12,14 +12,14 @@ import trio
 from rbee.adapters.daemon.lifecycle import sole_error
 from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.wire.common import Sampling
-from rbee.worker import header
-from rbee.worker.context import Context, EngineFailedError, NoRoomError
 from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.sequence import Ended, News
 from rbee.worker.engine.slots import Generation, Generations
-from rbee.worker.loading import Loaded
+from rbee.worker.llama import header
+from rbee.worker.llama.context import Context, EngineFailedError, NoRoomError
+from rbee.worker.llama.loading import Loaded
+from rbee.worker.llama.model import Model
 from rbee.worker.measures import Measures
-from rbee.worker.model import Model
 from rbee.worker.status import Status
 from tests.models import make
 

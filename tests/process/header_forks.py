@@ -9,7 +9,7 @@ import json
 import os
 import sys
 
-from rbee.worker import gguf_file, header
+from rbee.worker.llama import gguf_file, header
 
 
 def main() -> None:

@@ -11,7 +11,7 @@ from rbee.errors import BackendUnavailableError, ModelLoadFailedError
 from rbee.hive import plan
 from rbee.hive.record import Spec
 from rbee.wire.gguf import ModelHeader
-from rbee.worker import loading
+from rbee.worker.llama import loading
 from tests.unit.test_host import GIB, driver, engine_with
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ import logging
 
 import pytest
 
-from rbee.worker.llama import Complaints
+from rbee.worker.llama.library import Complaints
 
 WARNING, ERROR, INFO, CONTINUED = 3, 4, 2, 5
 

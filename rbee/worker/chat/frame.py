@@ -13,7 +13,7 @@ from rbee.adapters.daemon import process
 from rbee.wire.chat import ChatFrame, ChatTemplate
 
 if TYPE_CHECKING:
-    from rbee.worker.model import Model
+    from rbee.worker.llama.model import Model
 
 log = logging.getLogger(__name__)
 

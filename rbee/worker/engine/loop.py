@@ -11,17 +11,17 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.errors import CancelledError, RbeeError, WorkerFailedError
-from rbee.worker.context import BATCH, DecodeAbortedError, EngineFailedError, NoRoomError
 from rbee.worker.engine import batching
 from rbee.worker.engine.sequence import Ended, News, Piece, Sequence, Work
 from rbee.worker.engine.thread_count import Crew
+from rbee.worker.llama.context import BATCH, DecodeAbortedError, EngineFailedError, NoRoomError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.wire.worker import StopReason
-    from rbee.worker.context import Context
-    from rbee.worker.model import Model
+    from rbee.worker.llama.context import Context
+    from rbee.worker.llama.model import Model
 
 log = logging.getLogger(__name__)
 

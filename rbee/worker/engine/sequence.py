@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.worker.engine import batching
 from rbee.worker.engine.detokenizer import TextAssembler
-from rbee.worker.sampling import Sampler
+from rbee.worker.llama.sampling import Sampler
 
 if TYPE_CHECKING:
     from rbee.errors import RbeeError

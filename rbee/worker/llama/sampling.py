@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import TYPE_CHECKING, Any, Final
 
-from rbee.worker import llama
+from rbee.worker.llama import library
 
 if TYPE_CHECKING:
     from rbee.wire.common import Sampling
@@ -25,7 +25,7 @@ class Sampler:
     """A chain of llama.cpp's samplers, in its usual order; close it."""
 
     def __init__(self, options: Sampling, vocabulary: int) -> None:
-        lib = self._lib = llama.api()
+        lib = self._lib = library.api()
         chain = self.chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
 
         def add(sampler: Any) -> None:

@@ -7,12 +7,12 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from rbee.errors import ModelLoadFailedError, WorkerFailedError
-from rbee.worker import llama
+from rbee.worker.llama import library
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbee.worker.model import Model
+    from rbee.worker.llama.model import Model
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class Context:
 
     def __init__(self, model: Model, *, slots: int, length: int, threads: int, poll: int = POLL) -> None:
         """Make the context. Raises ModelLoadFailedError where the memory does not suffice."""
-        self._lib = lib = llama.api()
+        self._lib = lib = library.api()
         self.slots = slots
         self.length = length
         self.threads = threads
@@ -67,7 +67,7 @@ class Context:
         self._abort = ctypes.create_string_buffer(2)
         params.abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
         params.abort_callback_data = ctypes.addressof(self._abort)
-        llama.complaints.clear()
+        library.complaints.clear()
         self._handle: Any = lib.llama_init_from_model(model.handle, params)
         if not self._handle:
             raise ModelLoadFailedError(
@@ -79,7 +79,7 @@ class Context:
         self._batch: Any = lib.llama_batch_init(BATCH, 0, 1)
         for place in range(BATCH):
             self._batch.n_seq_id[place] = 1
-        self._threadpool = llama.Threadpool(threads, poll=poll)
+        self._threadpool = library.Threadpool(threads, poll=poll)
         if self._threadpool.handle is not None:
             # Not among the functions that llama_cpp binds.
             attach = lib._lib.llama_attach_threadpool
@@ -126,16 +126,18 @@ class Context:
             raise DecodeAbortedError
         if code == _INVALID:
             log.error("llama.cpp refused a batch of %d tokens: a bug of the engine loop", self._batch.n_tokens)
-        raise EngineFailedError("the engine failed while decoding", code=code, complaints=llama.complaints.lines()[-3:])
+        raise EngineFailedError(
+            "the engine failed while decoding", code=code, complaints=library.complaints.lines()[-3:]
+        )
 
     def abort(self) -> None:
         """Make the decode that runs in another thread end at once, or the next one at its beginning."""
-        llama.complaints.is_muted = True
+        library.complaints.is_muted = True
         self._abort[0] = b"x"
 
     def clear_abort(self) -> None:
         self._abort[0] = b"\0"
-        llama.complaints.is_muted = False
+        library.complaints.is_muted = False
 
     def remove(self, sequence: int, start: int = 0) -> bool:
         """Forget a sequence's tokens from `start` on; False where this model can only forget all of them."""

@@ -7,7 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Any
 
 from rbee.errors import ModelLoadFailedError
-from rbee.worker import llama
+from rbee.worker.llama import library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,7 +41,7 @@ class Model:
         `progress` gets values from 0 to 1, in this thread; setting `abort` makes loading end with LoadAbortedError.
         Raises ModelLoadFailedError.
         """
-        lib = self._lib = llama.api()
+        lib = self._lib = library.api()
         params = lib.llama_model_default_params()
         if backend == "cpu":
             params.n_gpu_layers = 0
@@ -56,7 +56,7 @@ class Model:
             return abort is None or not abort.is_set()
 
         params.progress_callback = callback = lib.llama_progress_callback(go_on)
-        llama.complaints.clear()
+        library.complaints.clear()
         handle = lib.llama_model_load_from_file(bytes(path), params)
         del callback  # it had to live until here
         if not handle:
@@ -142,7 +142,7 @@ class Model:
 
 def explain(path: Path, header: ModelHeader) -> ModelLoadFailedError:
     """Return why loading failed, from what llama.cpp complained about."""
-    lines = " ".join(llama.complaints.lines())
+    lines = " ".join(library.complaints.lines())
     lower = lines.lower()
     if "unknown model architecture" in lower or "unsupported" in lower:
         return ModelLoadFailedError(
@@ -156,7 +156,7 @@ def explain(path: Path, header: ModelHeader) -> ModelLoadFailedError:
         )
     # Names of tensors and keys help; paths are nobody's business. The line that names the cause says so.
     causes = [
-        line.partition("error loading model: ")[2] for line in llama.complaints.lines() if "error loading" in line
+        line.partition("error loading model: ")[2] for line in library.complaints.lines() if "error loading" in line
     ]
     cause = causes[0].replace(str(path), path.name)[:200] if causes else "no reason given"
     return ModelLoadFailedError(f"{path.name} is corrupt: {cause}", reason="corrupt")

@@ -18,7 +18,7 @@ import msgspec
 
 from rbee.errors import ModelLoadFailedError, to_body
 from rbee.wire.gguf import ModelHeader
-from rbee.worker.gguf_file import GgufFile, Tensors
+from rbee.worker.llama.gguf_file import GgufFile, Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

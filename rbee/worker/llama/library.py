@@ -14,7 +14,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from rbee.errors import ModelLoadFailedError
-from rbee.worker.gguf_file import libraries
+from rbee.worker.llama.gguf_file import libraries
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -10,9 +10,9 @@ import trio
 
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.worker import LoadingProgress
-from rbee.worker import header, processors
-from rbee.worker.context import Context
-from rbee.worker.model import Model
+from rbee.worker.llama import cpu_threads, header
+from rbee.worker.llama.context import Context
+from rbee.worker.llama.model import Model
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -127,8 +127,8 @@ def _load(options: Options, progressed: object, abort: threading.Event) -> Loade
 
 def _threads(wanted: int | None, weights: int) -> int:
     if wanted is None:
-        return processors.compute_threads(weights)
-    if (possible := processors.at_most(wanted)) < wanted:
+        return cpu_threads.compute_threads(weights)
+    if (possible := cpu_threads.at_most(wanted)) < wanted:
         log.warning("%d threads are set, and there are %d processors: %d threads compute", wanted, possible, possible)
     return possible
 

@@ -1,0 +1,1 @@
+"""llama.cpp: the only callers of its C functions."""
