@@ -15,9 +15,9 @@ from rbee.adapters.http import server as http_server
 from rbee.adapters.http import sse_client
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.worker import InferenceRequest
-from rbee.worker import routes
 from rbee.worker.llama import loading
-from rbee.worker.service import Service
+from rbee.worker.serving import routes
+from rbee.worker.serving.service import Service
 from rbee.worker.status import Status
 
 if TYPE_CHECKING:

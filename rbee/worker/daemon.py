@@ -24,11 +24,11 @@ from rbee.clients import ready
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
-from rbee.worker import routes
 from rbee.worker.llama import loading
 from rbee.worker.llama.context import EngineFailedError
 from rbee.worker.orphan import end_when_orphaned
-from rbee.worker.service import Service
+from rbee.worker.serving import routes
+from rbee.worker.serving.service import Service
 from rbee.worker.status import Status
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ from rbee.adapters.http.sse_server import event
 from rbee.errors import to_body
 from rbee.wire import worker as wire
 from rbee.wire.common import API_VERSION, Health
-from rbee.worker.answers import Answer
+from rbee.worker.serving.responses import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Timeouts
     from rbee.adapters.http.sse_server import Send
-    from rbee.worker.service import Service
+    from rbee.worker.serving.service import Service
     from rbee.worker.status import Status
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
