@@ -18,7 +18,7 @@ from rbee.wire.worker import InferenceRequest
 from rbee.worker.llama import loading
 from rbee.worker.serving import routes
 from rbee.worker.serving.service import Service
-from rbee.worker.status import Status
+from rbee.worker.status.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

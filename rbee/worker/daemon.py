@@ -26,10 +26,10 @@ from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
 from rbee.worker.llama import loading
 from rbee.worker.llama.context import EngineFailedError
-from rbee.worker.orphan import end_when_orphaned
 from rbee.worker.serving import routes
 from rbee.worker.serving.service import Service
-from rbee.worker.status import Status
+from rbee.worker.status.orphan import end_when_orphaned
+from rbee.worker.status.status import Status
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings

@@ -19,8 +19,8 @@ from rbee.worker.llama import header
 from rbee.worker.llama.context import Context, EngineFailedError, NoRoomError
 from rbee.worker.llama.loading import Loaded
 from rbee.worker.llama.model import Model
-from rbee.worker.measures import Measures
-from rbee.worker.status import Status
+from rbee.worker.status.metrics import Measures
+from rbee.worker.status.status import Status
 from tests.models import make
 
 if TYPE_CHECKING:

@@ -22,9 +22,9 @@ from rbee.wire.hive import ReadyCallback
 from rbee.wire.worker import LoadingProgress, Ready
 from rbee.worker.engine.sequence import Ended, Piece
 from rbee.worker.engine.slots import Generations
-from rbee.worker.measures import Measures
-from rbee.worker.orphan import end_when_orphaned
-from rbee.worker.status import Status
+from rbee.worker.status.metrics import Measures
+from rbee.worker.status.orphan import end_when_orphaned
+from rbee.worker.status.status import Status
 from tests.simulation.world import NEEDED, Process, Violation
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import trio
 import trio.testing
 
-from rbee.worker.orphan import end_when_orphaned
-from rbee.worker.status import Status
+from rbee.worker.status.orphan import end_when_orphaned
+from rbee.worker.status.status import Status
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

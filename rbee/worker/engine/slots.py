@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
     from rbee.wire.common import Sampling
     from rbee.worker.engine.loop import Engine
-    from rbee.worker.measures import Measures
-    from rbee.worker.status import Status
+    from rbee.worker.status.metrics import Measures
+    from rbee.worker.status.status import Status
 
 CANCEL_SECONDS: Final = 5.0
 """How long the end of a cancelled generation is waited for; it takes a decode step, and most of a prompt none."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.wire.gguf import ModelHeader
-    from rbee.worker.status import Status
+    from rbee.worker.status.status import Status
 
 log = logging.getLogger(__name__)
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts
     from rbee.adapters.http.sse_server import Send
     from rbee.worker.serving.service import Service
-    from rbee.worker.status import Status
+    from rbee.worker.status.status import Status
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 

@@ -10,14 +10,14 @@ from rbee.errors import CancelledError, DrainingError, InvalidRequestError, Rbee
 from rbee.worker.chat import frame as chat_frame
 from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.slots import Generations
-from rbee.worker.measures import Measures
+from rbee.worker.status.metrics import Measures
 
 if TYPE_CHECKING:
     from rbee.wire.chat import ChatFrame
     from rbee.wire.worker import InferenceRequest
     from rbee.worker.engine.slots import Generation
     from rbee.worker.llama.loading import Loaded
-    from rbee.worker.status import Status
+    from rbee.worker.status.status import Status
 
 TOKENIZERS: Final = 4
 """Prompts tokenised at the same time; a long one takes a thread for a second."""

@@ -10,7 +10,7 @@ from rbee.errors import RbeeError
 
 if TYPE_CHECKING:
     from rbee.wire.worker import StopReason
-    from rbee.worker.status import Status
+    from rbee.worker.status.status import Status
 
 STATES = ("loading", "idle", "busy", "draining", "failed")
 

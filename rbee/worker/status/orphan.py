@@ -10,7 +10,7 @@ import trio
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rbee.worker.status import Status
+    from rbee.worker.status.status import Status
 
 log = logging.getLogger(__name__)
 
