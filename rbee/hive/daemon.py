@@ -21,7 +21,7 @@ from rbee.adapters.logs import json_log
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
 from rbee.hive import event_routes, model_routes, reconcile, routes, state
-from rbee.hive.catalogue import Catalogue
+from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.library import Library
 from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits

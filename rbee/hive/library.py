@@ -13,7 +13,7 @@ import trio
 
 from rbee.adapters.files import sha256 as hashing
 from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError, StorageError
-from rbee.hive import catalogue, models
+from rbee.hive.catalogue import catalogue, locate
 from rbee.hive.downloads import Downloads
 from rbee.hive.provision import Provision
 from rbee.wire import model_ref
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 
     from rbee.adapters.config import Settings
-    from rbee.hive.catalogue import Catalogue
+    from rbee.hive.catalogue.catalogue import Catalogue
     from rbee.wire.copying import Source
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.models import ModelRow
@@ -61,7 +61,7 @@ class Library:
         it. Raises ModelNotFoundError, or why it could not be fetched.
         """
         if ref.provider != "hf":
-            located = await trio.to_thread.run_sync(_measured, models.locate(ref))
+            located = await trio.to_thread.run_sync(_measured, locate.locate(ref))
             with self._kept(str(located.path)):
                 yield located
             return
@@ -83,7 +83,7 @@ class Library:
         if ref.provider != "hf":
             return Offers(is_here=False, models=[])
         meant = await self.catalogue.find(ref)
-        models = []
+        locate = []
         for row, files in await self.catalogue.of_repository(ref.reference):
             offered = [
                 OfferedFile(name=file.name, size_bytes=file.size, sha256=file.sha256)
@@ -92,8 +92,8 @@ class Library:
             ]
             if offered and len(offered) == len(files):
                 is_meant = meant is not None and row.id == meant.id
-                models.append(OfferedModel(variant=row.variant, is_meant=is_meant, files=offered))
-        return Offers(is_here=meant is not None, models=models)
+                locate.append(OfferedModel(variant=row.variant, is_meant=is_meant, files=offered))
+        return Offers(is_here=meant is not None, models=locate)
 
     async def hash_files(self) -> None:
         """Compute the hashes that a catalogue made anew lacks: without them nobody may copy its models from here.
@@ -136,9 +136,9 @@ class Library:
                     )
                 located = Located(Path(row.local_path), row.size_bytes)
             else:
-                located = await trio.to_thread.run_sync(_measured, models.locate(ref))
+                located = await trio.to_thread.run_sync(_measured, locate.locate(ref))
             text = str(ref)
-        header = await models.read_header(located.path)
+        header = await locate.read_header(located.path)
         return ModelDetails(
             model_ref=row.model_ref if row is not None else text,
             local_path=str(located.path),

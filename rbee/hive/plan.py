@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.hardware import inventory
-from rbee.hive import models, preflight
+from rbee.hive import preflight
+from rbee.hive.catalogue import locate
 from rbee.hive.record import Spec
 from rbee.wire import model_ref
 from rbee.wire.common import Narration
@@ -36,7 +37,7 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, tell
     backends = await trio.to_thread.run_sync(inventory.backends)
     placement = preflight.choose_device(backends, request.backend, request.device)
     async with library.provided(ref, tell, request.sources) as located:
-        header = await models.read_header(located.path)
+        header = await locate.read_header(located.path)
     slots = request.slots or settings.worker.slots
     context = request.context or settings.worker.context or _default_context(header)
     cache_per_token = (header.kv_bytes_per_token() or 0) * slots

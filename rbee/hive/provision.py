@@ -16,7 +16,8 @@ from rbee.adapters.download import fetch, hub, hub_cache
 from rbee.adapters.download.web import BrokenError, Web, name_of
 from rbee.adapters.hardware import inventory
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
-from rbee.hive import cached, catalogue, offered, telling, variant
+from rbee.hive import telling
+from rbee.hive.catalogue import catalogue, peer_offers, user_cache, variant
 from rbee.hive.telling import Telling
 from rbee.wire.copying import CONTENT
 from rbee.wire.hub import Repository
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
-    from rbee.hive.variant import Choice
+    from rbee.hive.catalogue.variant import Choice
     from rbee.wire.copying import Source
     from rbee.wire.hub import HubFile
     from rbee.wire.model_ref import ModelRef
@@ -115,7 +116,7 @@ class Provision:
             return self._provide(web)
 
     def _provide(self, web: Web) -> Provided:
-        if (known := offered.meant(self._ref, self._sources)) is None:
+        if (known := peer_offers.meant(self._ref, self._sources)) is None:
             return self._from_hub(web)
         try:
             site = self._ask(web)
@@ -137,7 +138,7 @@ class Provision:
                 site = self._ask(web)
             except BrokenError as exc:
                 self._check()
-                if attempt == 1 and (kept := cached.find(self._ref)) is not None:
+                if attempt == 1 and (kept := user_cache.find(self._ref)) is not None:
                     name = kept.choice.files[0].name
                     human = f"The hub is out of reach ({exc}); {name} is in the Hugging Face cache of this node"
                     self._telling.say("cache", human)
@@ -145,7 +146,7 @@ class Provision:
                 if delay is None:
                     raise DownloadFailedError(
                         f"the hub could not be asked for {self._ref}: {exc}, after {attempt} attempts",
-                        hint=f"look at the network of the node; {cached.advice(self._ref)}",
+                        hint=f"look at the network of the node; {user_cache.advice(self._ref)}",
                         attempts=attempt,
                         reason=str(exc),
                     ) from exc
@@ -192,7 +193,7 @@ class Provision:
 
     def _fetch_one(self, file: HubFile, to: Path, choice: Choice, site: _Hub | None) -> str | None:
         """Bring a file from whoever has it, the hub at last, each going on where the one before has ended."""
-        for source in offered.having(file, self._sources):
+        for source in peer_offers.having(file, self._sources):
             try:
                 return self._copy(source, file, to, choice, is_all=site is None)
             except (DownloadFailedError, ChecksumMismatchError) as exc:

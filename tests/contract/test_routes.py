@@ -15,7 +15,7 @@ from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.store.sqlite import Store
 from rbee.hive import event_routes, model_routes, state
-from rbee.hive.catalogue import Catalogue
+from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.library import Library
 from rbee.hive.loop import Hive
 from rbee.hive.pool import Limits

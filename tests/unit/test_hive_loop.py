@@ -12,7 +12,7 @@ from rbee.adapters.config import Settings
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import BackendUnavailableError, DrainingError, RbeeError, WorkerNotFoundError
 from rbee.hive import loop, state
-from rbee.hive.catalogue import Catalogue
+from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.library import Library
 from rbee.hive.loop import Hive
 from rbee.hive.plan import available_memory

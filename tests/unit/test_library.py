@@ -11,7 +11,7 @@ import trio
 
 from rbee.adapters.config import Settings
 from rbee.errors import ModelInUseError, ModelNotFoundError
-from rbee.hive.catalogue import Catalogue
+from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.downloads import Downloads
 from rbee.hive.library import Library
 from rbee.hive.state import MIGRATIONS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rbee.hive.offered import having, meant
+from rbee.hive.catalogue.peer_offers import having, meant
 from rbee.wire import model_ref
 from rbee.wire.copying import OfferedFile, OfferedModel, Source
 from rbee.wire.hub import HubFile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rbee.errors import InvalidRequestError, ModelNotFoundError
-from rbee.hive.variant import Choice, choose
+from rbee.hive.catalogue.variant import Choice, choose
 from rbee.wire import model_ref
 from rbee.wire.hub import HubFile
 

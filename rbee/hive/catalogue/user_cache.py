@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.adapters.download import hub_cache
 from rbee.errors import InvalidRequestError, ModelNotFoundError
-from rbee.hive import variant
+from rbee.hive.catalogue import variant
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rbee.hive.variant import Choice
+    from rbee.hive.catalogue.variant import Choice
     from rbee.wire.model_ref import ModelRef
 
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import InvalidRequestError, ModelNotFoundError, StorageError
-from rbee.hive import model_files, variant
+from rbee.hive.catalogue import files as model_files
+from rbee.hive.catalogue import variant
 from rbee.wire import model_ref
 from rbee.wire.hub import HubFile
 from rbee.wire.model_ref import ModelRef
@@ -22,8 +23,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Sequence
 
+    from rbee.hive.catalogue.files import Stored, Unhashed
     from rbee.hive.loop import Transact
-    from rbee.hive.model_files import Stored, Unhashed
 
 log = logging.getLogger(__name__)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rbee.hive import variant
-from rbee.hive.variant import Choice
+from rbee.hive.catalogue import variant
+from rbee.hive.catalogue.variant import Choice
 from rbee.wire.hub import HubFile
 
 if TYPE_CHECKING:

@@ -1,0 +1,1 @@
+"""Which models are on this disk, in the user's cache, and on other nodes."""
