@@ -22,8 +22,8 @@ from rbee.adapters.store.sqlite import Store
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
 from rbee.hive import event_routes, model_routes, reconcile, routes, state
 from rbee.hive.catalogue.catalogue import Catalogue
-from rbee.hive.library import Library
 from rbee.hive.loop import Hive
+from rbee.hive.models.library import Library
 from rbee.hive.pool import Limits
 from rbee.hive.workers import LocalMachine
 from rbee.wire.common import Narration

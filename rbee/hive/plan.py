@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.config import Settings
-    from rbee.hive.library import Library
+    from rbee.hive.models.library import Library
     from rbee.wire.gguf import ModelHeader
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.progress import Told

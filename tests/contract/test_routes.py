@@ -16,8 +16,8 @@ from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.store.sqlite import Store
 from rbee.hive import event_routes, model_routes, state
 from rbee.hive.catalogue.catalogue import Catalogue
-from rbee.hive.library import Library
 from rbee.hive.loop import Hive
+from rbee.hive.models.library import Library
 from rbee.hive.pool import Limits
 from rbee.hive.workers import LocalMachine
 from rbee.queen.hives.local import LocalHive

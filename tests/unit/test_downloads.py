@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from rbee.errors import CancelledError, DownloadFailedError, DrainingError, ModelNotFoundError
-from rbee.hive.downloads import REMEMBERED, Downloads
+from rbee.hive.models.downloads import REMEMBERED, Downloads
 from rbee.wire import model_ref
 from rbee.wire.download import Complete, Downloading, DownloadState, Failed, Retrying
 from rbee.wire.models import ModelRow

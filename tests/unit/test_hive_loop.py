@@ -13,8 +13,8 @@ from rbee.adapters.store.sqlite import Store
 from rbee.errors import BackendUnavailableError, DrainingError, RbeeError, WorkerNotFoundError
 from rbee.hive import loop, state
 from rbee.hive.catalogue.catalogue import Catalogue
-from rbee.hive.library import Library
 from rbee.hive.loop import Hive
+from rbee.hive.models.library import Library
 from rbee.hive.plan import available_memory
 from rbee.hive.pool import Answer, Follow, Forget, Limits, Spec, Worker
 from rbee.hive.workers import LocalMachine

@@ -12,8 +12,8 @@ import trio
 from rbee.adapters.config import Settings
 from rbee.errors import ModelInUseError, ModelNotFoundError
 from rbee.hive.catalogue.catalogue import Catalogue
-from rbee.hive.downloads import Downloads
-from rbee.hive.library import Library
+from rbee.hive.models.downloads import Downloads
+from rbee.hive.models.library import Library
 from rbee.hive.state import MIGRATIONS
 from rbee.wire import model_ref
 from rbee.wire.hub import HubFile

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rbee.hive.pace import SECONDS, Pace
+from rbee.hive.models.pace import SECONDS, Pace
 from rbee.wire.download import DownloadState
 
 

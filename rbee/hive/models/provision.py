@@ -16,9 +16,9 @@ from rbee.adapters.download import fetch, hub, hub_cache
 from rbee.adapters.download.web import BrokenError, Web, name_of
 from rbee.adapters.hardware import inventory
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
-from rbee.hive import telling
 from rbee.hive.catalogue import catalogue, peer_offers, user_cache, variant
-from rbee.hive.telling import Telling
+from rbee.hive.models import progress
+from rbee.hive.models.progress import Telling
 from rbee.wire.copying import CONTENT
 from rbee.wire.hub import Repository
 
@@ -235,7 +235,9 @@ class Provision:
         if place in self._places[-1:]:
             return
         is_rest = self._places and self._telling.done_before + _length(_part(to))
-        what = f"the rest of {self._ref}" if is_rest else f"{self._ref} ({choice.variant}, {telling.size(choice.size)})"
+        what = (
+            f"the rest of {self._ref}" if is_rest else f"{self._ref} ({choice.variant}, {progress.size(choice.size)})"
+        )
         self._places.append(place)
         self._telling.say("download" if verb == "Downloading" else "copy", f"{verb} {what} from {place}")
 

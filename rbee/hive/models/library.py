@@ -14,8 +14,8 @@ import trio
 from rbee.adapters.files import sha256 as hashing
 from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError, StorageError
 from rbee.hive.catalogue import catalogue, locate
-from rbee.hive.downloads import Downloads
-from rbee.hive.provision import Provision
+from rbee.hive.models.downloads import Downloads
+from rbee.hive.models.provision import Provision
 from rbee.wire import model_ref
 from rbee.wire.copying import OfferedFile, OfferedModel, Offers
 from rbee.wire.models import ModelDetails

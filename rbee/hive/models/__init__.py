@@ -1,0 +1,1 @@
+"""Fetching models, and removing them."""
