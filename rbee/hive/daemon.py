@@ -20,11 +20,14 @@ from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
-from rbee.hive import event_routes, model_routes, reconcile, routes, state
+from rbee.hive import reconcile, state
 from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.loop import Hive
 from rbee.hive.models.library import Library
 from rbee.hive.pool import Limits
+from rbee.hive.routes import app as routes
+from rbee.hive.routes import events as event_routes
+from rbee.hive.routes import models as model_routes
 from rbee.hive.workers import LocalMachine
 from rbee.wire.common import Narration
 

@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
-import rbee.hive.routes
+import rbee.hive.routes.app
 import rbee.queen.routes.app
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.store.sqlite import Store
-from rbee.hive import event_routes, model_routes, state
+from rbee.hive import state
 from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.loop import Hive
 from rbee.hive.models.library import Library
 from rbee.hive.pool import Limits
+from rbee.hive.routes import events as event_routes
+from rbee.hive.routes import models as model_routes
 from rbee.hive.workers import LocalMachine
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes.nodes import Nodes
@@ -62,7 +64,7 @@ async def apps(
         settings, TOKEN, registry, LocalHive(settings, TOKEN, None, Hives(settings, TOKEN, registry), ephemeral=False)
     )
     await nursery.start(nodes.run)
-    hive_app = rbee.hive.routes.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None)
+    hive_app = rbee.hive.routes.app.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None)
     model_routes.add(hive_app, hive, library, nursery, 10)
     event_routes.add(hive_app, hive, library.downloads, nursery, 10)
     yield {

@@ -12,7 +12,7 @@ from rbee.adapters import tokens
 from rbee.adapters.hardware import inventory
 from rbee.adapters.http import metrics, sse_server
 from rbee.adapters.http.app import answer, body, check_key, empty, new_app, streamed, wants_stream
-from rbee.hive import log_routes
+from rbee.hive.routes import logs as log_routes
 from rbee.wire import hive as wire
 from rbee.wire.common import API_VERSION, Health
 from rbee.wire.copying import CONTENT

@@ -1,0 +1,1 @@
+"""The hive's HTTP interface."""
