@@ -20,15 +20,16 @@ from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
-from rbee.hive import reconcile, state
+from rbee.hive import tables
 from rbee.hive.catalogue.catalogue import Catalogue
-from rbee.hive.loop import Hive
 from rbee.hive.models.library import Library
-from rbee.hive.pool import Limits
 from rbee.hive.routes import app as routes
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import models as model_routes
-from rbee.hive.workers import LocalMachine
+from rbee.hive.workers import reconcile
+from rbee.hive.workers.loop import Hive
+from rbee.hive.workers.pool import Limits
+from rbee.hive.workers.processes import LocalMachine
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
@@ -78,11 +79,11 @@ async def _serve(
         settings.hive.host, settings.hive.port, setting="--port, `port` under [hive], or RBEE_HIVE_PORT"
     )
     token = _token(settings, started_by=options.started_by)
-    store = await Store.open(settings.state_dir / "models.db", state.MIGRATIONS)
+    store = await Store.open(settings.state_dir / "models.db", tables.MIGRATIONS)
     if store.damage is not None:
         human = f"{store.damage} from the files on the disk"
         announcer.tell(Narration(actor=ROLE, action="rebuild", target="models.db", human=human))
-    known = reconcile.compare(await store.transact(state.last_known_workers), process.is_running)
+    known = reconcile.compare(await store.transact(tables.last_known_workers), process.is_running)
     url = http_server.base_url(listener)
     catalogue = Catalogue(settings.paths.models, store.transact)
     await catalogue.reconcile()

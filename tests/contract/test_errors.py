@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rbee.errors import CATALOGUE, OutOfMemoryError, to_body
-from rbee.hive.preflight import check_memory
+from rbee.hive.workers.preflight import check_memory
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
 ROW = re.compile(r"^\| `([A-Z_]+)` \| (\d{3}) \| (.+) \| (.+) \|$", re.MULTILINE)

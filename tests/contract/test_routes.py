@@ -14,14 +14,14 @@ import rbee.queen.routes.app
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.store.sqlite import Store
-from rbee.hive import state
+from rbee.hive import tables
 from rbee.hive.catalogue.catalogue import Catalogue
-from rbee.hive.loop import Hive
 from rbee.hive.models.library import Library
-from rbee.hive.pool import Limits
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import models as model_routes
-from rbee.hive.workers import LocalMachine
+from rbee.hive.workers.loop import Hive
+from rbee.hive.workers.pool import Limits
+from rbee.hive.workers.processes import LocalMachine
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import Hives
@@ -53,7 +53,7 @@ async def apps(
     monkeypatch.setenv("RBEE_HOME", str(tmp_path))
     monkeypatch.setenv("RBEE_HIVE_PORT", "0")
     settings = config.load()
-    store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
+    store = await Store.open(tmp_path / "models.db", tables.MIGRATIONS)
     library = Library(settings, Catalogue(settings.paths.models, store.transact), TOKEN)
     machine = LocalMachine(settings, library, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
     hive = Hive(Limits(), machine, store.transact)

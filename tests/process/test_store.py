@@ -14,9 +14,9 @@ import trio.testing
 from rbee.adapters.daemon import process
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import StorageError
-from rbee.hive import state
-from rbee.hive.reconcile import compare
-from rbee.hive.record import Spec, Worker
+from rbee.hive import tables
+from rbee.hive.workers.reconcile import compare
+from rbee.hive.workers.record import Spec, Worker
 
 if TYPE_CHECKING:
     import sqlite3
@@ -282,24 +282,24 @@ def worker(name: str, **changed: Any) -> Worker:
 
 
 async def test_a_workers_row_is_replaced_and_deleted(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
+    store = await Store.open(tmp_path / "models.db", tables.MIGRATIONS)
     me = process.Identity(17, 18, "boot")
-    await store.transact(lambda c: state.save_worker(c, worker("a", url="http://x", idle_since=5.0), me))
-    await store.transact(lambda c: state.save_worker(c, worker("a", url="http://y", slots_busy=1), me))
+    await store.transact(lambda c: tables.save_worker(c, worker("a", url="http://x", idle_since=5.0), me))
+    await store.transact(lambda c: tables.save_worker(c, worker("a", url="http://y", slots_busy=1), me))
     assert await store.transact(
         lambda c: c.execute("SELECT url, state, slots_total, slots_available, idle_since FROM workers").fetchall()
     ) == [("http://y", "busy", 4, 3, None)]
-    known = state.LastKnown("a", "http://y", "builtin:bee-stories", "cpu", 0, 4, "ram", 1, me)
-    assert await store.transact(state.last_known_workers) == [known]
-    await store.transact(lambda c: state.delete_worker(c, "a"))
-    await store.transact(lambda c: state.delete_worker(c, "a"))
-    assert await store.transact(state.last_known_workers) == []
+    known = tables.LastKnown("a", "http://y", "builtin:bee-stories", "cpu", 0, 4, "ram", 1, me)
+    assert await store.transact(tables.last_known_workers) == [known]
+    await store.transact(lambda c: tables.delete_worker(c, "a"))
+    await store.transact(lambda c: tables.delete_worker(c, "a"))
+    assert await store.transact(tables.last_known_workers) == []
     await store.close()
 
 
 async def test_only_workers_that_still_run_survive(tmp_path: Path) -> None:
     sleep = [sys.executable, "-S", "-c", "import time; time.sleep(600)"]
-    store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
+    store = await Store.open(tmp_path / "models.db", tables.MIGRATIONS)
     left_over, bystander = subprocess.Popen(sleep), subprocess.Popen(sleep)  # noqa: ASYNC220
     with left_over, bystander:
         try:
@@ -308,10 +308,10 @@ async def test_only_workers_that_still_run_survive(tmp_path: Path) -> None:
             assert mine is not None
             assert other is not None
             recycled = process.Identity(other.pid, other.started_at - 1, other.boot_id)
-            await store.transact(lambda c: state.save_worker(c, worker("a", url="http://x"), mine))
-            await store.transact(lambda c: state.save_worker(c, worker("b", url="http://x"), recycled))
-            await store.transact(lambda c: state.save_worker(c, worker("c"), process.Identity(2**22 + 1, 1, "boot")))
-            found = compare(await store.transact(state.last_known_workers), process.is_running)
+            await store.transact(lambda c: tables.save_worker(c, worker("a", url="http://x"), mine))
+            await store.transact(lambda c: tables.save_worker(c, worker("b", url="http://x"), recycled))
+            await store.transact(lambda c: tables.save_worker(c, worker("c"), process.Identity(2**22 + 1, 1, "boot")))
+            found = compare(await store.transact(tables.last_known_workers), process.is_running)
             assert [(row.id, row.identity) for row in found.surviving] == [("a", mine)]
             assert found.gone == ["b", "c"]
             assert process.is_running(mine)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from rbee.errors import RbeeError, StorageError
-from rbee.hive import reconcile, state, view
-from rbee.hive.effects import Answer, Launch
-from rbee.hive.loop import Hive
+from rbee.hive import tables
+from rbee.hive.workers import reconcile, view
+from rbee.hive.workers.effects import Answer, Launch
+from rbee.hive.workers.loop import Hive
 from tests.simulation.machine import Machine
 from tests.simulation.world import Process, Violation
 
@@ -17,9 +18,9 @@ if TYPE_CHECKING:
     import sqlite3
 
     from rbee.adapters.daemon.process import Identity
-    from rbee.hive.effects import Effect
-    from rbee.hive.loop import Work
-    from rbee.hive.pool import Limits, Pool
+    from rbee.hive.workers.effects import Effect
+    from rbee.hive.workers.loop import Work
+    from rbee.hive.workers.pool import Limits, Pool
     from rbee.wire.hive import ReadyCallback, SpawnRequest, WorkerList
     from tests.simulation.network import Network, Send
     from tests.simulation.world import World
@@ -68,7 +69,7 @@ class HiveProcess(Process):
 
     async def main(self) -> str:
         try:
-            known = reconcile.compare(await self._transact(state.last_known_workers), self._is_running)
+            known = reconcile.compare(await self._transact(tables.last_known_workers), self._is_running)
         except RbeeError as exc:
             return f"exit code 1: {exc.message}"
         await trio.sleep(self._chance.uniform(0, 1))

@@ -10,8 +10,8 @@ import trio
 from rbee.adapters.daemon.announce import SilentEndError
 from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import BackendUnavailableError, ModelNotFoundError, RbeeError, SpawnFailedError
-from rbee.hive.record import Spec
-from rbee.hive.workers import STREAM_PAUSE
+from rbee.hive.workers.processes import STREAM_PAUSE
+from rbee.hive.workers.record import Spec
 from tests.simulation.worker import Worker, key_of
 from tests.simulation.world import NEEDED, Violation
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from rbee.adapters.daemon.process import Identity
-    from rbee.hive import record
+    from rbee.hive.workers import record
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.worker import WorkerStatus

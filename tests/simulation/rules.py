@@ -12,7 +12,7 @@ from tests.simulation.worker import Worker
 from tests.simulation.world import Violation
 
 if TYPE_CHECKING:
-    from rbee.hive.pool import Pool
+    from rbee.hive.workers.pool import Pool
     from rbee.queen.scheduling.choose_worker import Wanted
     from tests.simulation.site import Site
     from tests.simulation.world import World

@@ -10,13 +10,13 @@ import trio
 
 from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import AlreadyRunningError, InternalError, SpawnFailedError, SpawnTimeoutError
-from rbee.hive import state
+from rbee.hive import tables
 from tests.simulation.hive import HIVE_URL, HiveProcess
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from rbee.hive.pool import Limits
+    from rbee.hive.workers.pool import Limits
     from rbee.wire.common import Narration
     from rbee.wire.hive import HiveEvent, SpawnReply, SpawnRequest, WorkerList
     from tests.simulation.network import Network
@@ -59,7 +59,7 @@ class Site:
 
     def __init__(self, world: World, network: Network, limits: Limits) -> None:
         self.registry = sqlite3.connect(":memory:", isolation_level=None)
-        for script in state.MIGRATIONS:
+        for script in tables.MIGRATIONS:
             self.registry.executescript(script)
         self.hive: HiveProcess | None = None
         self._world = world

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from rbee.hive.record import Spec
+    from rbee.hive.workers.record import Spec
     from rbee.worker.engine.sequence import News, Work
     from rbee.worker.engine.slots import Generation
     from tests.simulation.network import Network, Send

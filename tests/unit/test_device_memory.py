@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rbee.errors import BackendUnavailableError, ModelLoadFailedError
-from rbee.hive import plan
-from rbee.hive.record import Spec
+from rbee.hive.workers import plan
+from rbee.hive.workers.record import Spec
 from rbee.wire.gguf import ModelHeader
 from rbee.worker.llama import loading
 from tests.unit.test_host import GIB, driver, engine_with

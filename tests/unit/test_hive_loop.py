@@ -11,13 +11,14 @@ from rbee.adapters import config
 from rbee.adapters.config import Settings
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import BackendUnavailableError, DrainingError, RbeeError, WorkerNotFoundError
-from rbee.hive import loop, state
+from rbee.hive import tables
 from rbee.hive.catalogue.catalogue import Catalogue
-from rbee.hive.loop import Hive
 from rbee.hive.models.library import Library
-from rbee.hive.plan import available_memory
-from rbee.hive.pool import Answer, Follow, Forget, Limits, Spec, Worker
-from rbee.hive.workers import LocalMachine
+from rbee.hive.workers import loop
+from rbee.hive.workers.loop import Hive
+from rbee.hive.workers.plan import available_memory
+from rbee.hive.workers.pool import Answer, Follow, Forget, Limits, Spec, Worker
+from rbee.hive.workers.processes import LocalMachine
 from rbee.wire.hive import SpawnReply, SpawnRequest
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def machine(settings: Settings, kind: type[LocalMachine] = LocalMachine) -> Loca
 async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
     tmp_path: Path, autojump_clock: MockClock
 ) -> None:
-    store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
+    store = await Store.open(tmp_path / "models.db", tables.MIGRATIONS)
     hive = Hive(Limits(), machine(Settings()), store.transact)
     with trio.fail_after(60):
         async with trio.open_nursery() as hive._nursery:
@@ -54,7 +55,7 @@ async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
 
 
 async def test_who_waits_for_a_worker_is_told_of_its_callback(tmp_path: Path) -> None:
-    store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
+    store = await Store.open(tmp_path / "models.db", tables.MIGRATIONS)
     hive = Hive(Limits(), machine(Settings()), store.transact)
     told: list[Narration] = []
     start = loop._Start(told.append)
@@ -92,7 +93,7 @@ class _SlowPlan(LocalMachine):
 
 
 async def test_whoever_asks_a_hive_that_ends_or_has_ended_is_told(tmp_path: Path, autojump_clock: MockClock) -> None:
-    store = await Store.open(tmp_path / "models.db", state.MIGRATIONS)
+    store = await Store.open(tmp_path / "models.db", tables.MIGRATIONS)
     slow = machine(Settings(), _SlowPlan)
     assert isinstance(slow, _SlowPlan)
     slow.looking, slow.looked = trio.Event(), trio.Event()

@@ -14,7 +14,7 @@ from rbee.errors import ModelInUseError, ModelNotFoundError
 from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.library import Library
-from rbee.hive.state import MIGRATIONS
+from rbee.hive.tables import MIGRATIONS
 from rbee.wire import model_ref
 from rbee.wire.hub import HubFile
 

@@ -21,7 +21,7 @@ from rbee.errors import (
     SpawnTimeoutError,
     WorkerNotFoundError,
 )
-from rbee.hive.effects import (
+from rbee.hive.workers.effects import (
     Answer,
     AskToEnd,
     CheckHealth,
@@ -33,8 +33,8 @@ from rbee.hive.effects import (
     Launch,
     Terminate,
 )
-from rbee.hive.pool import Ending, Limits, Pool
-from rbee.hive.record import Spec, Worker
+from rbee.hive.workers.pool import Ending, Limits, Pool
+from rbee.hive.workers.record import Spec, Worker
 from rbee.wire.worker import WorkerStatus
 
 URL = "http://127.0.0.1:8001"

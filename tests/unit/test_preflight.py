@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.errors import BackendUnavailableError, DeviceOutOfRangeError, OutOfMemoryError
-from rbee.hive import preflight
-from rbee.hive.preflight import MEGABYTE, Placement, check_memory, choose_device, memory_needed
+from rbee.hive.workers import preflight
+from rbee.hive.workers.preflight import MEGABYTE, Placement, check_memory, choose_device, memory_needed
 from rbee.wire.hive import Backend, Device
 
 

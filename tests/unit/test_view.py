@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rbee.hive import view
-from rbee.hive.pool import REMEMBERED, Ending, Limits, Pool
-from rbee.hive.record import Spec
+from rbee.hive.workers import view
+from rbee.hive.workers.pool import REMEMBERED, Ending, Limits, Pool
+from rbee.hive.workers.record import Spec
 from rbee.wire import hive as wire
 from rbee.wire.worker import WorkerStatus
 

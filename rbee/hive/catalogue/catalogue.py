@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.hive.catalogue.files import Stored, Unhashed
-    from rbee.hive.loop import Transact
+    from rbee.hive.workers.loop import Transact
 
 log = logging.getLogger(__name__)
 

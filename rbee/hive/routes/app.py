@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from quart_trio import QuartTrio
 
-    from rbee.hive.loop import Hive
+    from rbee.hive.workers.loop import Hive
 
 
 def build(

@@ -8,16 +8,16 @@ import trio
 
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import streamed
-from rbee.hive import view
 from rbee.hive.models.pace import Pace
+from rbee.hive.workers import view
 from rbee.wire import hive as wire
 
 if TYPE_CHECKING:
     from quart import Response
     from quart_trio import QuartTrio
 
-    from rbee.hive.loop import Hive
     from rbee.hive.models.downloads import Downloads
+    from rbee.hive.workers.loop import Hive
 
 
 def add(app: QuartTrio, hive: Hive, downloads: Downloads, nursery: trio.Nursery, heartbeat: float) -> None:

@@ -21,9 +21,9 @@ from rbee.wire.decode import convert
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
-    from rbee.hive.loop import Hive
     from rbee.hive.models.downloads import Download
     from rbee.hive.models.library import Library
+    from rbee.hive.workers.loop import Hive
     from rbee.wire.progress import Told
 
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from rbee.adapters.daemon.process import Identity
-    from rbee.hive.record import Spec, Worker
+    from rbee.hive.workers.record import Spec, Worker
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.progress import Told

@@ -9,7 +9,7 @@ from rbee.adapters.daemon.process import Identity
 if TYPE_CHECKING:
     import sqlite3
 
-    from rbee.hive.record import Worker
+    from rbee.hive.workers.record import Worker
 
 MIGRATIONS: Final = (
     """

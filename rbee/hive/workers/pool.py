@@ -21,8 +21,8 @@ from rbee.errors import (
     WorkerNotFoundError,
     from_body,
 )
-from rbee.hive import preflight
-from rbee.hive.effects import (
+from rbee.hive.workers import preflight
+from rbee.hive.workers.effects import (
     Answer,
     AskToEnd,
     CheckHealth,
@@ -34,7 +34,7 @@ from rbee.hive.effects import (
     Launch,
     Terminate,
 )
-from rbee.hive.record import Ended, Spec, Worker
+from rbee.hive.workers.record import Ended, Spec, Worker
 
 if TYPE_CHECKING:
     from rbee.wire.worker import WorkerStatus

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.hardware import inventory
-from rbee.hive import preflight
 from rbee.hive.catalogue import locate
-from rbee.hive.record import Spec
+from rbee.hive.workers import preflight
+from rbee.hive.workers.record import Spec
 from rbee.wire import model_ref
 from rbee.wire.common import Narration
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rbee.adapters.daemon.process import Identity
-    from rbee.hive.state import LastKnown
+    from rbee.hive.tables import LastKnown
 
 log = logging.getLogger(__name__)
 

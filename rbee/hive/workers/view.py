@@ -9,8 +9,8 @@ from rbee.wire import hive as wire
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from rbee.hive.pool import Pool
-    from rbee.hive.record import Ended, Worker
+    from rbee.hive.workers.pool import Pool
+    from rbee.hive.workers.record import Ended, Worker
 
 
 def workers(pool: Pool) -> wire.WorkerList:

@@ -15,7 +15,7 @@ from rbee.adapters.http import sse_client
 from rbee.adapters.logs import tail, worker_files
 from rbee.clients import worker_control
 from rbee.errors import RbeeError, SpawnFailedError
-from rbee.hive.plan import available_memory, plan
+from rbee.hive.workers.plan import available_memory, plan
 
 if TYPE_CHECKING:
     import signal
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.hive.models.library import Library
-    from rbee.hive.record import Spec, Worker
+    from rbee.hive.workers.record import Spec, Worker
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.progress import Told

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rbee.errors import RbeeError
-    from rbee.hive.record import Worker
+    from rbee.hive.workers.record import Worker
 
 
 class Launch(NamedTuple):

@@ -22,10 +22,11 @@ import trio
 from rbee.adapters.daemon import announce
 from rbee.adapters.store.write_behind import Rows
 from rbee.errors import RbeeError
-from rbee.hive import state, view
-from rbee.hive.effects import Answer, AskToEnd, CheckHealth, Follow, Forget, Keep, Kill, Launch, Terminate
-from rbee.hive.pool import Ending, Limits, Pool
-from rbee.hive.record import Spec
+from rbee.hive import tables
+from rbee.hive.workers import view
+from rbee.hive.workers.effects import Answer, AskToEnd, CheckHealth, Follow, Forget, Keep, Kill, Launch, Terminate
+from rbee.hive.workers.pool import Ending, Limits, Pool
+from rbee.hive.workers.record import Spec
 from rbee.wire import hive as wire
 from rbee.wire import model_ref
 from rbee.wire.common import Narration
@@ -34,10 +35,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from rbee.adapters.store.write_behind import Work
-    from rbee.hive.effects import Effect
-    from rbee.hive.machine import Child, Machine
-    from rbee.hive.record import Ended, Worker
-    from rbee.hive.state import LastKnown
+    from rbee.hive.tables import LastKnown
+    from rbee.hive.workers.effects import Effect
+    from rbee.hive.workers.machine import Child, Machine
+    from rbee.hive.workers.record import Ended, Worker
     from rbee.wire.models import ModelRow
     from rbee.wire.progress import Told
     from rbee.wire.worker import WorkerStatus
@@ -179,7 +180,7 @@ class Hive:
 
     def forget(self, worker_id: str) -> None:
         """Drop what is stored of a worker that has ended since an earlier hive stored it."""
-        self._rows.put(worker_id, partial(state.delete_worker, worker_id=worker_id))
+        self._rows.put(worker_id, partial(tables.delete_worker, worker_id=worker_id))
 
     def stuck(self) -> list[Ended]:
         """Return the workers that had to be killed for the hive to end."""
@@ -267,7 +268,7 @@ class Hive:
                     self._signal(worker, signal.SIGKILL)
                 case Keep():
                     if (child := self._children.get(worker.id)) is not None:
-                        save = partial(state.save_worker, worker=replace(worker), identity=child.identity)
+                        save = partial(tables.save_worker, worker=replace(worker), identity=child.identity)
                         self._rows.put(worker.id, save)
                 case Forget(reason=reason):
                     if reason is not None:
@@ -276,7 +277,7 @@ class Hive:
                         followed.cancel()
                     self._children.pop(worker.id, None)
                     self._answered.pop(worker.id, None)
-                    self._rows.put(worker.id, partial(state.delete_worker, worker_id=worker.id))
+                    self._rows.put(worker.id, partial(tables.delete_worker, worker_id=worker.id))
                     self._nursery.start_soon(self._machine.remove_old_logs, set(self._pool.workers))
         self._tell()
 

@@ -1,0 +1,1 @@
+"""The life of the workers of this machine."""
