@@ -109,7 +109,7 @@ def test_a_queen_without_other_machines_has_no_ssh() -> None:
 def test_every_command_names_a_module_that_exists() -> None:
     import importlib
 
-    from rbee.keeper import known_commands
+    from rbee.keeper.command_line import table
 
-    for command in (*known_commands.COMMANDS, *known_commands.WORKERS, *known_commands.MODELS, *known_commands.SETUP):
+    for command in (*table.COMMANDS, *table.WORKERS, *table.MODELS, *table.SETUP):
         assert callable(importlib.import_module(command.module).run)

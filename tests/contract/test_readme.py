@@ -10,16 +10,16 @@ import msgspec
 import pytest
 
 from rbee.adapters import config
-from rbee.keeper import known_commands
+from rbee.keeper.command_line import table
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 COMMANDS = [
-    *(command.name for command in known_commands.COMMANDS),
-    *(f"workers {command.name}" for command in known_commands.WORKERS),
-    *(f"models {command.name}" for command in known_commands.MODELS),
-    *(f"setup {command.name}" for command in known_commands.SETUP),
+    *(command.name for command in table.COMMANDS),
+    *(f"workers {command.name}" for command in table.WORKERS),
+    *(f"models {command.name}" for command in table.MODELS),
+    *(f"setup {command.name}" for command in table.SETUP),
     "queen",
     "hive",
     "worker",

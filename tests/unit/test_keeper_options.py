@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from rbee.adapters.arguments import HelpRequest, UsageError
-from rbee.keeper.known_commands import HELP
-from rbee.keeper.options import parse
+from rbee.keeper.command_line.options import parse
+from rbee.keeper.command_line.table import HELP
 
 
 def test_defaults() -> None:
@@ -45,14 +45,14 @@ def test_a_command_explains_itself() -> None:
 
 
 def test_every_command_is_in_the_help() -> None:
-    from rbee.keeper.known_commands import COMMANDS
+    from rbee.keeper.command_line.table import COMMANDS
 
     for name in ("workers", *(command.name for command in COMMANDS)):
         assert f"  {name} " in HELP
 
 
 def test_what_other_programs_call_a_command_leads_to_one_that_exists() -> None:
-    from rbee.keeper.known_commands import SYNONYMS
+    from rbee.keeper.command_line.table import SYNONYMS
 
     for theirs, ours in SYNONYMS.items():
         with pytest.raises(UsageError):

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rbee.errors import InvalidRequestError
-from rbee.keeper import reference
+from rbee.keeper.command_line import reference
 from rbee.wire.model_ref import FORMS
 
 if TYPE_CHECKING:

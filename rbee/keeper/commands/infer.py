@@ -15,7 +15,8 @@ from rbee.clients.readiness import wait_ready
 from rbee.clients.told import told
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, InternalError, RbeeError, UnloadFailedError, WorkerFailedError
-from rbee.keeper import interrupt, prompt, reasons, reference, session
+from rbee.keeper import interrupt, reasons, session
+from rbee.keeper.command_line import prompt, reference
 from rbee.keeper.generation import Generation
 from rbee.keeper.relayed import RelayedWorker
 from rbee.keeper.result import Result

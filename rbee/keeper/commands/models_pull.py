@@ -8,7 +8,8 @@ import msgspec
 
 from rbee.clients import queen_models
 from rbee.errors import RbeeError
-from rbee.keeper import interrupt, reasons, reference, render, session
+from rbee.keeper import interrupt, reasons, render, session
+from rbee.keeper.command_line import reference
 from rbee.keeper.result import Result
 from rbee.keeper.start import Options
 from rbee.wire.decode import convert

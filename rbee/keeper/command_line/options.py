@@ -6,12 +6,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 from rbee.adapters.arguments import HelpAction, HelpRequest, Parser, UsageError, fraction, whole
-from rbee.keeper import known_commands as known
+from rbee.keeper.command_line import table as known
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rbee.keeper.known_commands import Command
+    from rbee.keeper.command_line.table import Command
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
