@@ -15,10 +15,11 @@ from rbee.clients.readiness import wait_ready
 from rbee.clients.told import told
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, InternalError, RbeeError, UnloadFailedError, WorkerFailedError
-from rbee.keeper import interrupt, reasons, session
+from rbee.keeper import interrupt, session
 from rbee.keeper.command_line import prompt, reference
-from rbee.keeper.generation import Generation
-from rbee.keeper.relayed import RelayedWorker
+from rbee.keeper.inference import why_ended
+from rbee.keeper.inference.generation import Generation
+from rbee.keeper.inference.relayed import RelayedWorker
 from rbee.keeper.result import Result
 from rbee.keeper.start import Options
 from rbee.keeper.text import Text
@@ -54,7 +55,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
                     try:
                         result = await _generate(queen, handle, task, settings, terminal, as_json=options.json)
                     except WorkerFailedError as exc:
-                        raise await reasons.explained(exc, handle, queen) from exc
+                        raise await why_ended.explained(exc, handle, queen) from exc
             except UnloadFailedError as exc:
                 if result is None:
                     raise
@@ -108,8 +109,8 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
         if handle is None:
             raise _unplaced(settings) from exc
     except RbeeError as exc:
-        reasons.name_node(exc)
-        reasons.add_log(exc, settings)
+        why_ended.name_node(exc)
+        why_ended.add_log(exc, settings)
         raise
     except BaseException:
         with trio.move_on_after(settings.timeouts.acknowledge, shield=True):
@@ -139,7 +140,7 @@ async def _generate(
     *,
     as_json: bool,
 ) -> Result:
-    log = reasons.place_of(settings, f"worker-{handle.worker_id}.log", handle.node)
+    log = why_ended.place_of(settings, f"worker-{handle.worker_id}.log", handle.node)
     request = InferenceRequest(
         **{name: getattr(task, name) for name in Sampling.__struct_fields__},
         prompt=task.prompt,

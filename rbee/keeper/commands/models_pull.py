@@ -8,8 +8,9 @@ import msgspec
 
 from rbee.clients import queen_models
 from rbee.errors import RbeeError
-from rbee.keeper import interrupt, reasons, render, session
+from rbee.keeper import interrupt, render, session
 from rbee.keeper.command_line import reference
+from rbee.keeper.inference import why_ended
 from rbee.keeper.result import Result
 from rbee.keeper.start import Options
 from rbee.wire.decode import convert
@@ -34,7 +35,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
             async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
                 row = await queen_models.pull(queen, asked, terminal.tell)
         except RbeeError as exc:
-            reasons.name_node(exc)
+            why_ended.name_node(exc)
             raise
         finally:
             terminal.end_progress()

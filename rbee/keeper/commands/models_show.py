@@ -8,7 +8,8 @@ import msgspec
 
 from rbee.clients import queen_models
 from rbee.errors import RbeeError
-from rbee.keeper import interrupt, reasons, render, session
+from rbee.keeper import interrupt, render, session
+from rbee.keeper.inference import why_ended
 from rbee.keeper.result import Result
 from rbee.keeper.start import Options
 from rbee.wire.decode import convert
@@ -34,7 +35,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
             async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
                 found = await queen_models.show(queen, asked.model_ref, asked.node, terminal.tell)
         except RbeeError as exc:
-            reasons.name_node(exc)
+            why_ended.name_node(exc)
             raise
         return Result(data=msgspec.to_builtins(found), text=_text(found))
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rbee.keeper import interrupt, reasons, render, session
+from rbee.keeper import interrupt, render, session
+from rbee.keeper.inference import why_ended
 from rbee.keeper.result import Result
 from rbee.keeper.swarm import NO_QUEEN, to_json, unreachable, workers_table
 
@@ -45,7 +46,7 @@ def _endings(ended: list[EndedWorker], settings: Settings) -> list[str]:
     for worker in ended:
         when = datetime.fromtimestamp(worker.ended_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         said = f"worker {worker.worker_id} (pid {worker.pid}) with {worker.model_ref} on {worker.node}"
-        log = reasons.place_of(settings, worker.log, worker.node)
-        last = reasons.end_of_log(worker.last_lines) if worker is ended[-1] else ""
+        log = why_ended.place_of(settings, worker.log, worker.node)
+        last = why_ended.end_of_log(worker.last_lines) if worker is ended[-1] else ""
         paragraphs.append(f"{when}  {said} ended: {worker.reason}\nits log is {log}{last}")
     return [render.clean(paragraph, lines=True) for paragraph in paragraphs]

@@ -1,0 +1,1 @@
+"""A generation as the user sees it."""
