@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from rbee.adapters import config
-from rbee.keeper import settings_file
+from rbee.keeper.install import settings_file
 
 SETTINGS = (Path(__file__).resolve().parents[2] / "docs" / "settings.md").read_text(encoding="utf-8")
 

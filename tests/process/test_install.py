@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rbee import __version__
-from rbee.keeper.layout import LINKS
+from rbee.keeper.install.layout import LINKS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rbee.keeper import shell
+from rbee.keeper.install import shell
 
 HOME = Path("/home/u")
 

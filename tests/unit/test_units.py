@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rbee.adapters.config import Timeouts
-from rbee.keeper import units
+from rbee.keeper.install import units
 
 if TYPE_CHECKING:
     from pathlib import Path

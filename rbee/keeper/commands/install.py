@@ -14,16 +14,16 @@ from rbee.adapters.arguments import UsageError
 from rbee.adapters.daemon import process
 from rbee.adapters.files import atomic
 from rbee.errors import StorageError
-from rbee.keeper import installed, settings_file, units
-from rbee.keeper import layout as layouts
-from rbee.keeper.layout import LINKS, PROGRAM
+from rbee.keeper.install import layout as layouts
+from rbee.keeper.install import settings_file, summary, units
+from rbee.keeper.install.layout import LINKS, PROGRAM
 from rbee.keeper.result import Result
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.layout import Layout
+    from rbee.keeper.install.layout import Layout
     from rbee.keeper.terminal import Terminal
 
 CARRIED: Final = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_CACHE")
@@ -50,11 +50,11 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     has_config = _place(layout, source, services, terminal, is_system=options.system)
     _try(layout.programs / PROGRAM)
     version = zipapp.version_of(layout.programs / PROGRAM)
-    lines = [installed.headline(before, version), *installed.places(layout, services, has_config=has_config)]
+    lines = [summary.headline(before, version), *summary.places(layout, services, has_config=has_config)]
     if not options.system:
-        lines += installed.older_daemons(settings, layout, version)
-    lines += installed.path(layout, _home())
-    lines += installed.next_steps(layout, is_elsewhere=prefix is not None, has_services=bool(services))
+        lines += summary.older_daemons(settings, layout, version)
+    lines += summary.path(layout, _home())
+    lines += summary.next_steps(layout, is_elsewhere=prefix is not None, has_services=bool(services))
     return Result(notes=tuple(lines))
 
 

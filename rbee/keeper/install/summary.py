@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbee.adapters.daemon import instance
-from rbee.keeper import shell, units
-from rbee.keeper.layout import LINKS, PROGRAM
+from rbee.keeper.install import shell, units
+from rbee.keeper.install.layout import LINKS, PROGRAM
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.layout import Layout
+    from rbee.keeper.install.layout import Layout
 
 
 def headline(before: str | None, version: str | None) -> str:

@@ -1,0 +1,1 @@
+"""What `rbee install` puts where."""
