@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from rbee.adapters.arguments import WRONG_USAGE, HelpRequest, UsageError
 from rbee.errors import InternalError, RbeeError
 from rbee.keeper.command_line.options import parse
-from rbee.keeper.result import Interrupted, Result
-from rbee.keeper.terminal import OutputClosedError, Terminal, occupy_standard_descriptors
+from rbee.keeper.output.result import Interrupted, Result
+from rbee.keeper.output.terminal import OutputClosedError, Terminal, occupy_standard_descriptors
 
 if TYPE_CHECKING:
     from argparse import Namespace

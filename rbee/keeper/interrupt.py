@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
-from rbee.keeper.result import Interrupted
+from rbee.keeper.output.result import Interrupted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

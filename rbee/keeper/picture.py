@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rbee.adapters.daemon import instance, process
-from rbee.keeper import render
+from rbee.keeper.output import render
 from rbee.keeper.swarm import to_json
 from rbee.wire.queen import LOCAL_NODE
 

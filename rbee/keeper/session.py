@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 HEALTH_SECONDS: Final = 2.0
 """A queen on this machine answers its health in milliseconds."""

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 MARGIN: Final = 5.0
 """Seconds beyond the bounds of the cascade, before a queen counts as stuck."""

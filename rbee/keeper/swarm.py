@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from rbee.keeper import render
+from rbee.keeper.output import render
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

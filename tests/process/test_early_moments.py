@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from rbee.keeper import interrupt
-from rbee.keeper.result import Interrupted
+from rbee.keeper.output.result import Interrupted
 from tests.process.keeper_driver import ROOT, Keeper
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.keeper import render
+from rbee.keeper.output import render
 from rbee.wire.common import Narration
 
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rbee.adapters.hardware import inventory
-from rbee.keeper import render
-from rbee.keeper.result import Result
+from rbee.keeper.output import render
+from rbee.keeper.output.result import Result
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
     from rbee.wire.hive import Device, Space
 
 

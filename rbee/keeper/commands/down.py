@@ -12,14 +12,14 @@ from rbee.adapters.daemon import instance, process
 from rbee.adapters.logs import tail
 from rbee.errors import AlreadyRunningError, UnloadFailedError
 from rbee.keeper import interrupt, session, start
-from rbee.keeper.result import Result
+from rbee.keeper.output.result import Result
 from rbee.keeper.start import MARGIN, PATIENCE
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:

@@ -20,9 +20,9 @@ from rbee.keeper.command_line import prompt, reference
 from rbee.keeper.inference import why_ended
 from rbee.keeper.inference.generation import Generation
 from rbee.keeper.inference.relayed import RelayedWorker
-from rbee.keeper.result import Result
+from rbee.keeper.output.result import Result
+from rbee.keeper.output.text import Text
 from rbee.keeper.start import Options
-from rbee.keeper.text import Text
 from rbee.wire import model_ref
 from rbee.wire.common import Sampling
 from rbee.wire.decode import convert
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
     from rbee.wire.worker import Done
 
 

@@ -17,14 +17,14 @@ from rbee.errors import StorageError
 from rbee.keeper.install import layout as layouts
 from rbee.keeper.install import settings_file, summary, units
 from rbee.keeper.install.layout import LINKS, PROGRAM
-from rbee.keeper.result import Result
+from rbee.keeper.output.result import Result
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from rbee.adapters.config import Settings
     from rbee.keeper.install.layout import Layout
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 CARRIED: Final = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_CACHE")
 """Variables that a user's services need as this command has them, to work with the same files."""

@@ -11,10 +11,11 @@ from rbee.adapters.daemon import instance
 from rbee.adapters.http import sse_client
 from rbee.adapters.logs import node_logs
 from rbee.errors import ConnectionTimeoutError
-from rbee.keeper import interrupt, render, session
-from rbee.keeper.result import Result
+from rbee.keeper import interrupt, session
+from rbee.keeper.output import render
+from rbee.keeper.output.result import Result
+from rbee.keeper.output.text import Text
 from rbee.keeper.start import Options
-from rbee.keeper.text import Text
 from rbee.wire.decode import convert
 from rbee.wire.logs import LogLine, NodeLogQuery
 from rbee.wire.queen import LOCAL_NODE
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     import trio
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 SOURCE_WIDTH: Final = len("worker-01234567")
 """A worker is told by the first eight digits of its id."""

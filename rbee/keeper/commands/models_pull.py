@@ -8,10 +8,11 @@ import msgspec
 
 from rbee.clients import queen_models
 from rbee.errors import RbeeError
-from rbee.keeper import interrupt, render, session
+from rbee.keeper import interrupt, session
 from rbee.keeper.command_line import reference
 from rbee.keeper.inference import why_ended
-from rbee.keeper.result import Result
+from rbee.keeper.output import render
+from rbee.keeper.output.result import Result
 from rbee.keeper.start import Options
 from rbee.wire.decode import convert
 from rbee.wire.models import NodeModel
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import trio
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:

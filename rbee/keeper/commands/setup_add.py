@@ -9,7 +9,7 @@ import msgspec
 
 from rbee.errors import SshFailedError
 from rbee.keeper import interrupt, session
-from rbee.keeper.result import Result
+from rbee.keeper.output.result import Result
 from rbee.keeper.start import Options
 from rbee.wire.decode import convert
 from rbee.wire.registry import Beehive
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 GIVEN: Final = {
     "name": "node_name",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rbee.adapters.http import sse_client
 from rbee.errors import InternalError
 from rbee.keeper import interrupt, session
-from rbee.keeper.result import Result
+from rbee.keeper.output.result import Result
 from rbee.keeper.start import Options
 from rbee.wire.common import Narration
 from rbee.wire.progress import Progress
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rbee.keeper import interrupt, render, session
-from rbee.keeper.result import Result
+from rbee.keeper import interrupt, session
+from rbee.keeper.output import render
+from rbee.keeper.output.result import Result
 from rbee.keeper.start import Options
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     import trio
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
     from rbee.wire.registry import BeehiveRow
 
 

@@ -6,7 +6,7 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 from rbee.keeper import interrupt, session
-from rbee.keeper.result import Result
+from rbee.keeper.output.result import Result
 from rbee.keeper.start import Options
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import trio
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
     from rbee.wire.registry import BeehiveRow
 
 SSH_PORT: Final = 22

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rbee.adapters import tokens
-from rbee.keeper.result import Result
+from rbee.keeper.output.result import Result
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 
 def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:

@@ -9,13 +9,13 @@ import trio
 from rbee.adapters.daemon import instance
 from rbee.errors import AlreadyRunningError, SpawnTimeoutError
 from rbee.keeper import interrupt, session, start
-from rbee.keeper.result import Result
+from rbee.keeper.output.result import Result
 
 if TYPE_CHECKING:
     from argparse import Namespace
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 
 AGAIN: Final = 0.2

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rbee.keeper import interrupt, render, session
-from rbee.keeper.result import Result
+from rbee.keeper import interrupt, session
+from rbee.keeper.output import render
+from rbee.keeper.output.result import Result
 from rbee.keeper.swarm import NO_QUEEN, SHORT
 from rbee.wire.decode import convert
 from rbee.wire.queen import NodeQuery
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import trio
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
     from rbee.wire.queen import NodeStatus, SwarmStatus, SwarmWorker
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rbee.keeper import interrupt, render, session
+from rbee.keeper import interrupt, session
 from rbee.keeper.inference import why_ended
-from rbee.keeper.result import Result
+from rbee.keeper.output import render
+from rbee.keeper.output.result import Result
 from rbee.keeper.swarm import NO_QUEEN, to_json, unreachable, workers_table
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     import trio
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
     from rbee.wire.queen import EndedWorker
 
 

@@ -8,7 +8,7 @@ import trio
 
 from rbee.errors import ConnectionTimeoutError, UnloadFailedError, WorkerNotFoundError
 from rbee.keeper import interrupt, session
-from rbee.keeper.result import Result
+from rbee.keeper.output.result import Result
 from rbee.keeper.swarm import NO_QUEEN
 from rbee.wire.common import Narration
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
     from rbee.wire.queen import WorkerEnding
 
 PAUSE: Final = 0.1

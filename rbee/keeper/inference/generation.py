@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.clients.worker import WorkerClient
     from rbee.keeper.inference.relayed import RelayedWorker
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
     from rbee.wire.worker import InferenceRequest
 
 

@@ -14,10 +14,10 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from rbee.errors import StorageError
-from rbee.keeper import render
+from rbee.keeper.output import render
 
 if TYPE_CHECKING:
-    from rbee.keeper.bars import Bars
+    from rbee.keeper.output.bars import Bars
     from rbee.wire.common import Narration
     from rbee.wire.download import DownloadEvent
     from rbee.wire.progress import Progress, Told
@@ -101,7 +101,7 @@ class Terminal:
         if now - self._progress_since < BAR_AFTER:
             return
         if self._bars is None:
-            from rbee.keeper.bars import Bars
+            from rbee.keeper.output.bars import Bars
 
             self._bars = Bars(colours=self._colours)
         self._bars.show(progress)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import StorageError
-from rbee.keeper import render
-from rbee.keeper.terminal import STDOUT, OutputClosedError, is_waitable, write_stdout
+from rbee.keeper.output import render
+from rbee.keeper.output.terminal import STDOUT, OutputClosedError, is_waitable, write_stdout
 
 if TYPE_CHECKING:
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 CHUNK: Final = 4096
 """A pipe that is ready takes this much at once (PIPE_BUF on Linux, pipe(7))."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
-from rbee.keeper import render
+from rbee.keeper.output import render
 from rbee.wire.download import Downloading
 from rbee.wire.progress import Progress as Loading
 

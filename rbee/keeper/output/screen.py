@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Final, Self
 
-from rbee.keeper import render
-from rbee.keeper.text import Stdout
+from rbee.keeper.output import render
+from rbee.keeper.output.text import Stdout
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from rbee.keeper.terminal import Terminal
+    from rbee.keeper.output.terminal import Terminal
 
 _ENTER: Final = b"\x1b[?1049h\x1b[?25l"
 """The other screen, and no cursor (xterm's control sequences); what was on the terminal is there again afterwards."""
