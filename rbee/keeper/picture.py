@@ -11,7 +11,7 @@ from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
-    from rbee.keeper.session import Found
+    from rbee.keeper.session.session import Found
     from rbee.wire.download import SwarmDownload
     from rbee.wire.queen import NodeStatus, SwarmStatus, SwarmWorker
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import trio
 
-from rbee.keeper import interrupt
 from rbee.keeper.output.result import Interrupted
+from rbee.keeper.session import interrupt
 from tests.process.keeper_driver import ROOT, Keeper
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ import trio
 from rbee.adapters.daemon import instance, process
 from rbee.adapters.logs import tail
 from rbee.errors import AlreadyRunningError, UnloadFailedError
-from rbee.keeper import interrupt, session, start
 from rbee.keeper.output.result import Result
-from rbee.keeper.start import MARGIN, PATIENCE
+from rbee.keeper.session import child_queen, interrupt, session
+from rbee.keeper.session.child_queen import MARGIN, PATIENCE
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -34,7 +34,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     async def end(hurry: trio.Event) -> Result:
         queen = instance.find(settings.state_dir, "queen")
         if queen is None:
-            return await _without_queen(settings, terminal, start.Options(options.config, options.debug), hurry)
+            return await _without_queen(settings, terminal, child_queen.Options(options.config, options.debug), hurry)
         pid = queen.identity.pid
         if queen.ephemeral:
             return Result(notes=(f"The queen (pid {pid}) runs for another command only, and ends with it.",))
@@ -67,7 +67,9 @@ async def _end(role: str, identity: process.Identity, settings: Settings, termin
     )
 
 
-async def _without_queen(settings: Settings, terminal: Terminal, options: start.Options, hurry: trio.Event) -> Result:
+async def _without_queen(
+    settings: Settings, terminal: Terminal, options: child_queen.Options, hurry: trio.Event
+) -> Result:
     """End what a queen left when it was killed: nobody else will."""
     notes = ["No queen is running."]
     hive = instance.find(settings.state_dir, "hive")
@@ -81,7 +83,7 @@ async def _without_queen(settings: Settings, terminal: Terminal, options: start.
             notes.append(f"If that folder was deleted, `kill {listener}` ends the queen, with everything it started.")
     elif killed := _killed(settings):
         # Workers of a hive that was killed, and hives on other machines: a queen knows how to find and end them.
-        queen = await start.ephemeral(settings, terminal, options, hurry)
+        queen = await child_queen.ephemeral(settings, terminal, options, hurry)
         if (failure := await queen.end(settings, terminal, hurry)) is not None:
             raise failure
         whose = " and ".join(f"the {role} (pid {found.identity.pid})" for role, found in killed.items())

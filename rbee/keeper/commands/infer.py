@@ -15,14 +15,14 @@ from rbee.clients.readiness import wait_ready
 from rbee.clients.told import told
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, InternalError, RbeeError, UnloadFailedError, WorkerFailedError
-from rbee.keeper import interrupt, session
 from rbee.keeper.command_line import prompt, reference
 from rbee.keeper.inference import why_ended
 from rbee.keeper.inference.generation import Generation
 from rbee.keeper.inference.relayed import RelayedWorker
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.text import Text
-from rbee.keeper.start import Options
+from rbee.keeper.session import interrupt, session
+from rbee.keeper.session.child_queen import Options
 from rbee.wire import model_ref
 from rbee.wire.common import Sampling
 from rbee.wire.decode import convert

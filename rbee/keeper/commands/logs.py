@@ -11,11 +11,11 @@ from rbee.adapters.daemon import instance
 from rbee.adapters.http import sse_client
 from rbee.adapters.logs import node_logs
 from rbee.errors import ConnectionTimeoutError
-from rbee.keeper import interrupt, session
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.text import Text
-from rbee.keeper.start import Options
+from rbee.keeper.session import interrupt, session
+from rbee.keeper.session.child_queen import Options
 from rbee.wire.decode import convert
 from rbee.wire.logs import LogLine, NodeLogQuery
 from rbee.wire.queen import LOCAL_NODE

@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rbee.clients import queen_models
-from rbee.keeper import interrupt, session
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.keeper.start import Options
+from rbee.keeper.session import interrupt, session
+from rbee.keeper.session.child_queen import Options
 from rbee.wire.decode import convert
 from rbee.wire.models import NodeModelId
 

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from rbee.errors import SshFailedError
-from rbee.keeper import interrupt, session
 from rbee.keeper.output.result import Result
-from rbee.keeper.start import Options
+from rbee.keeper.session import interrupt, session
+from rbee.keeper.session.child_queen import Options
 from rbee.wire.decode import convert
 from rbee.wire.registry import Beehive
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from rbee.adapters.http import sse_client
 from rbee.errors import InternalError
-from rbee.keeper import interrupt, session
 from rbee.keeper.output.result import Result
-from rbee.keeper.start import Options
+from rbee.keeper.session import interrupt, session
+from rbee.keeper.session.child_queen import Options
 from rbee.wire.common import Narration
 from rbee.wire.progress import Progress
 from rbee.wire.registry import InstallRequest, Success

@@ -5,9 +5,9 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Final
 
-from rbee.keeper import interrupt, session
 from rbee.keeper.output.result import Result
-from rbee.keeper.start import Options
+from rbee.keeper.session import interrupt, session
+from rbee.keeper.session.child_queen import Options
 
 if TYPE_CHECKING:
     from argparse import Namespace

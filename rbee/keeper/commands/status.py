@@ -9,10 +9,11 @@ import trio
 
 from rbee.adapters.http import sse_client
 from rbee.errors import ConnectionTimeoutError
-from rbee.keeper import interrupt, picture, session
+from rbee.keeper import picture
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.screen import Screen
 from rbee.keeper.output.text import Text
+from rbee.keeper.session import interrupt, session
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
     from rbee.keeper.output.terminal import Terminal
-    from rbee.keeper.session import Found
+    from rbee.keeper.session.session import Found
 
 REFRESH_SECONDS: Final = 2.0
 """Between two pictures where nothing is told: memory changes by itself."""

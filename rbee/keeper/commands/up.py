@@ -8,8 +8,8 @@ import trio
 
 from rbee.adapters.daemon import instance
 from rbee.errors import AlreadyRunningError, SpawnTimeoutError
-from rbee.keeper import interrupt, session, start
 from rbee.keeper.output.result import Result
+from rbee.keeper.session import child_queen, interrupt, session
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -26,14 +26,14 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Return once a queen answers, with where it does."""
 
     async def command(hurry: trio.Event) -> Result:
-        own = start.Options(options.config, options.debug)
+        own = child_queen.Options(options.config, options.debug)
         limit = settings.timeouts.start
         with trio.move_on_after(limit):
             while True:
                 if (found := await session.find(settings)) is not None:
                     return _running(found, settings)
                 try:
-                    ready = await start.background(settings, terminal, own, hurry)
+                    ready = await child_queen.background(settings, terminal, own, hurry)
                 except AlreadyRunningError:
                     # One that begins or ends just now: soon it answers, or it is gone.
                     await trio.sleep(AGAIN)

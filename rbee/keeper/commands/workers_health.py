@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rbee.keeper import interrupt, session
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
+from rbee.keeper.session import interrupt, session
 from rbee.keeper.swarm import NO_QUEEN, SHORT
 from rbee.wire.decode import convert
 from rbee.wire.queen import NodeQuery

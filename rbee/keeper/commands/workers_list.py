@@ -5,10 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rbee.keeper import interrupt, session
 from rbee.keeper.inference import why_ended
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
+from rbee.keeper.session import interrupt, session
 from rbee.keeper.swarm import NO_QUEEN, to_json, unreachable, workers_table
 
 if TYPE_CHECKING:

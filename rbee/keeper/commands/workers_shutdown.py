@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import ConnectionTimeoutError, UnloadFailedError, WorkerNotFoundError
-from rbee.keeper import interrupt, session
 from rbee.keeper.output.result import Result
+from rbee.keeper.session import interrupt, session
 from rbee.keeper.swarm import NO_QUEEN
 from rbee.wire.common import Narration
 

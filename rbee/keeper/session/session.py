@@ -24,7 +24,7 @@ from rbee.errors import (
     StorageError,
     VersionMismatchError,
 )
-from rbee.keeper import start
+from rbee.keeper.session import child_queen
 from rbee.wire.common import Narration, base_url
 from rbee.wire.queen import QueenHealth
 
@@ -143,7 +143,7 @@ async def attach(settings: Settings, found: Found) -> AsyncIterator[QueenClient]
 
 @asynccontextmanager
 async def use(
-    settings: Settings, terminal: Terminal, hurry: trio.Event, *, options: start.Options
+    settings: Settings, terminal: Terminal, hurry: trio.Event, *, options: child_queen.Options
 ) -> AsyncIterator[QueenClient]:
     """Give the queen that runs, and leave it running; or start one, and end it with everything it started.
 
@@ -191,8 +191,8 @@ async def wait_until_gone(settings: Settings, terminal: Terminal) -> bool:
 
 
 async def _find_or_start(
-    settings: Settings, terminal: Terminal, hurry: trio.Event, options: start.Options
-) -> Found | start.OwnQueen:
+    settings: Settings, terminal: Terminal, hurry: trio.Event, options: child_queen.Options
+) -> Found | child_queen.OwnQueen:
     """Return a queen, whichever way; two keepers that start one at the same time agree on one of them."""
     told = False
     with trio.move_on_after(settings.timeouts.start):
@@ -210,7 +210,7 @@ async def _find_or_start(
                     )
                 )
             try:
-                return await start.ephemeral(settings, terminal, options, hurry)
+                return await child_queen.ephemeral(settings, terminal, options, hurry)
             except AlreadyRunningError:
                 # It is another keeper's, which starts or ends right now: soon it answers, or it is gone.
                 holder = instance.find(settings.state_dir, "queen")

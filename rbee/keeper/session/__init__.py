@@ -1,0 +1,1 @@
+"""The queen that a command uses, found or started."""
