@@ -9,11 +9,11 @@ import trio
 
 from rbee.adapters.http import sse_client
 from rbee.errors import ConnectionTimeoutError
-from rbee.keeper import picture
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.screen import Screen
 from rbee.keeper.output.text import Text
 from rbee.keeper.session import interrupt, session
+from rbee.keeper.views import status
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -37,10 +37,10 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
         if (found := await session.find(settings)) is None:
             if options.watch:
                 raise ConnectionTimeoutError("no queen is running", hint="`rbee up` starts one that stays")
-            return Result(data=picture.NOTHING, text=picture.NO_QUEEN)
+            return Result(data=status.NOTHING, text=status.NO_QUEEN)
         async with session.attach(settings, found) as client:
             if not options.watch:
-                shown = picture.draw(found, await client.status(), settings)
+                shown = status.draw(found, await client.status(), settings)
                 return Result(data=shown.data, text=shown.text)
             if options.json:
                 await _print_changes(client, Text(terminal))
@@ -70,7 +70,7 @@ async def _watch(client: QueenClient, found: Found, settings: Settings, screen: 
         async with client.events() as events, screen:
             is_over = False
             while not is_over:
-                await screen.show(picture.draw(found, await client.status(), settings).text)
+                await screen.show(status.draw(found, await client.status(), settings).text)
                 with trio.move_on_after(REFRESH_SECONDS):
                     is_over = await anext(events, None) is None
                 with trio.move_on_after(SETTLE_SECONDS):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.swarm import NO_QUEEN, SHORT
+from rbee.keeper.views.workers import NO_QUEEN, SHORT
 from rbee.wire.decode import convert
 from rbee.wire.queen import NodeQuery
 

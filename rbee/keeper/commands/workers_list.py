@@ -9,7 +9,7 @@ from rbee.keeper.inference import why_ended
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.swarm import NO_QUEEN, to_json, unreachable, workers_table
+from rbee.keeper.views.workers import NO_QUEEN, to_json, unreachable, workers_table
 
 if TYPE_CHECKING:
     from argparse import Namespace

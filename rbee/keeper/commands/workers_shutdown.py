@@ -9,7 +9,7 @@ import trio
 from rbee.errors import ConnectionTimeoutError, UnloadFailedError, WorkerNotFoundError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.swarm import NO_QUEEN
+from rbee.keeper.views.workers import NO_QUEEN
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:

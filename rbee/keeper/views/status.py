@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rbee.adapters.daemon import instance, process
 from rbee.keeper.output import render
-from rbee.keeper.swarm import to_json
+from rbee.keeper.views.workers import to_json
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
