@@ -7,8 +7,8 @@ from urllib.parse import quote
 
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
-from rbee.clients.connected import Connected
-from rbee.clients.told import told
+from rbee.clients.base import Connected
+from rbee.clients.progress import told
 from rbee.errors import DownloadFailedError, InternalError, SpawnFailedError
 from rbee.wire import copying
 from rbee.wire import hive as wire

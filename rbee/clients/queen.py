@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
-from rbee.clients.connected import Connected
+from rbee.clients.base import Connected
 from rbee.errors import InternalError
 from rbee.wire import queen, registry
 from rbee.wire.common import Narration, Request

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode
 
 from rbee.adapters.http import sse_client
-from rbee.clients.told import told
+from rbee.clients.progress import told
 from rbee.errors import InternalError
 from rbee.wire import models as wire
 

@@ -8,7 +8,7 @@ import msgspec
 
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
-from rbee.clients.connected import Connected
+from rbee.clients.base import Connected
 from rbee.wire import worker
 from rbee.wire.common import Narration
 

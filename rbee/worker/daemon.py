@@ -20,7 +20,7 @@ from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
-from rbee.clients import ready
+from rbee.clients import callback as ready_callback
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
@@ -210,7 +210,9 @@ class _Worker:
             device=options.device,
         )
         limits = self._settings.timeouts
-        await ready.announce(options.hive_url, self._key, callback, timeout=limits.call, delays=limits.call_delays)
+        await ready_callback.announce(
+            options.hive_url, self._key, callback, timeout=limits.call, delays=limits.call_delays
+        )
         self._tell("ready_callback", "The hive knows the worker; the model loads next")
         self._announcer.ready(Ready(url, os.getpid(), __version__))
 

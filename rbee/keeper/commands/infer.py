@@ -11,8 +11,8 @@ import trio
 from rbee.adapters.daemon import instance, stopped
 from rbee.adapters.http import sse_client
 from rbee.adapters.logs.json_log import correlate
-from rbee.clients.readiness import wait_ready
-from rbee.clients.told import told
+from rbee.clients.progress import told
+from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, InternalError, RbeeError, UnloadFailedError, WorkerFailedError
 from rbee.keeper.command_line import prompt, reference

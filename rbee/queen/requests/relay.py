@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from rbee.adapters.http import sse_client, sse_server
-from rbee.clients.readiness import wait_ready
+from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
 from rbee.errors import ConnectionTimeoutError, RbeeError, WorkerFailedError
 from rbee.wire.common import Narration, Sampling
