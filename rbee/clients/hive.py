@@ -10,8 +10,8 @@ from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
 from rbee.clients.progress import told
 from rbee.errors import DownloadFailedError, InternalError, SpawnFailedError
-from rbee.wire import copying
 from rbee.wire import hive as wire
+from rbee.wire import model_copy
 from rbee.wire import models as model_wire
 from rbee.wire.common import Health
 from rbee.wire.download import DownloadState
@@ -89,15 +89,15 @@ class HiveClient(Connected):
         found = await http_client.call(self._http, "GET", model_wire.LIST, model_wire.ModelList, delays=self._delays)
         return found.models
 
-    async def offers(self, reference: str) -> copying.Offers:
+    async def offers(self, reference: str) -> model_copy.Offers:
         """Return what others may copy of a model's repository."""
         params = {"model_ref": reference}
         return await http_client.call(
-            self._http, "GET", copying.FILES, copying.Offers, params=params, delays=self._delays
+            self._http, "GET", model_copy.FILES, model_copy.Offers, params=params, delays=self._delays
         )
 
     async def pull(
-        self, reference: str, sources: list[copying.Source], tell: Callable[[Told], None]
+        self, reference: str, sources: list[model_copy.Source], tell: Callable[[Told], None]
     ) -> model_wire.ModelRow:
         """Have a model fetched where it is not there; whoever is cancelled here no longer keeps it going."""
         request = model_wire.DownloadRequest(model_ref=reference, sources=sources)

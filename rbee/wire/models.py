@@ -7,8 +7,8 @@ from typing import Annotated, Final
 import msgspec
 
 from rbee.wire.common import Message, Name, Request, ShortText
-from rbee.wire.copying import Sources  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.gguf import ModelHeader  # noqa: TC001 (msgspec reads annotations at run time)
+from rbee.wire.model_copy import Sources  # noqa: TC001 (msgspec reads annotations at run time)
 
 LIST: Final = "/v1/models/list"
 DOWNLOAD: Final = "/v1/models/download"

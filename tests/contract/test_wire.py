@@ -16,9 +16,9 @@ from rbee.wire.common import Message, Request
 
 GOLDEN = Path(__file__).parent / "golden"
 MODULES = (
-    "chat",
+    "chat_template",
     "common",
-    "copying",
+    "model_copy",
     "download",
     "events",
     "gguf",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from jinja2 import TemplateError
 
-from rbee.wire.chat import ChatFrame, ChatTemplate
+from rbee.wire.chat_template import ChatFrame, ChatTemplate
 from rbee.worker.chat.template import UnusableError, frame
 
 TURNS = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"

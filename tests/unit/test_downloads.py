@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from trio.testing import MockClock
 
-    from rbee.wire.copying import Source
+    from rbee.wire.model_copy import Source
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.progress import Told
 

@@ -6,8 +6,8 @@ import pytest
 
 from rbee.hive.catalogue.peer_offers import having, meant
 from rbee.wire import model_ref
-from rbee.wire.copying import OfferedFile, OfferedModel, Source
 from rbee.wire.hub import HubFile
+from rbee.wire.model_copy import OfferedFile, OfferedModel, Source
 
 A, B = "a" * 64, "b" * 64
 M = model_ref.parse("hf:bees/model")

@@ -11,7 +11,7 @@ from rbee.wire.hub import HubFile
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbee.wire.copying import OfferedModel, Source
+    from rbee.wire.model_copy import OfferedModel, Source
     from rbee.wire.model_ref import ModelRef
 
 

@@ -14,7 +14,7 @@ from rbee.wire.download import Complete, DownloadEvent, Downloading, DownloadSta
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from rbee.wire.copying import Source
+    from rbee.wire.model_copy import Source
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.models import ModelRow
     from rbee.wire.progress import Told

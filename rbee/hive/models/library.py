@@ -17,7 +17,7 @@ from rbee.hive.catalogue import catalogue, locate
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.provision import Provision
 from rbee.wire import model_ref
-from rbee.wire.copying import OfferedFile, OfferedModel, Offers
+from rbee.wire.model_copy import OfferedFile, OfferedModel, Offers
 from rbee.wire.models import ModelDetails
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.hive.catalogue.catalogue import Catalogue
-    from rbee.wire.copying import Source
+    from rbee.wire.model_copy import Source
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.models import ModelRow
     from rbee.wire.progress import Told

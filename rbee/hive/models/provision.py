@@ -19,8 +19,8 @@ from rbee.errors import ChecksumMismatchError, DownloadFailedError, ModelAccessD
 from rbee.hive.catalogue import catalogue, peer_offers, user_cache, variant
 from rbee.hive.models import progress
 from rbee.hive.models.progress import Telling
-from rbee.wire.copying import CONTENT
 from rbee.wire.hub import Repository
+from rbee.wire.model_copy import CONTENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.hive.catalogue.variant import Choice
-    from rbee.wire.copying import Source
     from rbee.wire.hub import HubFile
+    from rbee.wire.model_copy import Source
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.progress import Told
 

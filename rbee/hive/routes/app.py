@@ -15,7 +15,7 @@ from rbee.adapters.http.app import answer, body, check_key, empty, new_app, stre
 from rbee.hive.routes import logs as log_routes
 from rbee.wire import hive as wire
 from rbee.wire.common import API_VERSION, Health
-from rbee.wire.copying import CONTENT
+from rbee.wire.model_copy import CONTENT
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, streamed, wants_stream
 from rbee.adapters.http.file_response import answer_with_file
 from rbee.errors import InvalidRequestError, ModelNotFoundError
-from rbee.wire import copying, model_ref
+from rbee.wire import model_copy, model_ref
 from rbee.wire import models as wire
 from rbee.wire.common import Narration
 from rbee.wire.decode import convert
@@ -72,12 +72,12 @@ def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, hea
 
         return streamed(nursery, produce, heartbeat=heartbeat)
 
-    @app.get(copying.FILES)
+    @app.get(model_copy.FILES)
     async def list_files() -> Response:
         asked = convert(dict(request.args), wire.ModelRequest)
         return answer(await library.offers(model_ref.parse(asked.model_ref)))
 
-    @app.get(f"{copying.CONTENT}<sha256>")
+    @app.get(f"{model_copy.CONTENT}<sha256>")
     async def content(sha256: str) -> Response:
         for file in await library.catalogue.content(sha256):
             if (found := await answer_with_file(file.path, file.size, f'"{sha256}"')) is not None:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from rbee.clients.hive import HiveClient
     from rbee.queen.nodes.node import Node
-    from rbee.wire.copying import Source
+    from rbee.wire.model_copy import Source
 
     Find = Callable[[HiveClient, str], Awaitable[list[Source]]]
     """Takes a connection to a node's hive and a model's reference; returns who else has the model."""

@@ -15,7 +15,7 @@ from rbee.queen.nodes.ended_workers import Endings
 from rbee.queen.scheduling.choose_node import Candidate, devices_of
 from rbee.queen.scheduling.node_loop import Placing
 from rbee.queen.scheduling.orders import Order, Visit
-from rbee.wire.copying import Source
+from rbee.wire.model_copy import Source
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:

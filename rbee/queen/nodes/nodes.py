@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rbee.errors import UnloadFailedError
     from rbee.queen.hives.link import HiveLink
     from rbee.queen.registry.table import Registry
-    from rbee.wire.copying import Source
+    from rbee.wire.model_copy import Source
     from rbee.wire.registry import BeehiveRow
 
 

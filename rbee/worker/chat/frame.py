@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from rbee.adapters.daemon import process
-from rbee.wire.chat import ChatFrame, ChatTemplate
+from rbee.wire.chat_template import ChatFrame, ChatTemplate
 
 if TYPE_CHECKING:
     from rbee.worker.llama.model import Model

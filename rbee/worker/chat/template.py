@@ -18,7 +18,7 @@ import msgspec
 from jinja2 import TemplateError
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-from rbee.wire.chat import ChatFrame, ChatTemplate
+from rbee.wire.chat_template import ChatFrame, ChatTemplate
 
 CPU_SECONDS: Final = 5
 MEMORY_BYTES: Final = 1 << 30

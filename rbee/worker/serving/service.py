@@ -13,7 +13,7 @@ from rbee.worker.engine.slots import Generations
 from rbee.worker.status.metrics import Measures
 
 if TYPE_CHECKING:
-    from rbee.wire.chat import ChatFrame
+    from rbee.wire.chat_template import ChatFrame
     from rbee.wire.worker import InferenceRequest
     from rbee.worker.engine.slots import Generation
     from rbee.worker.llama.loading import Loaded
