@@ -1,7 +1,7 @@
 Feature: What is checked before a worker starts
   A start that cannot succeed is refused at once, with the reason and the way out; no process is started for it.
 
-  The first two scenarios need a control group, which only root can make; tests/unit/test_preflight.py holds the numbers
+  The first two scenarios need a control group, which only root can make; tests/unit/hive/test_preflight.py holds the numbers
   where there is none.
 
   @s23

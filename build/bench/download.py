@@ -26,7 +26,7 @@ environment.enter()
 import psutil  # noqa: E402
 
 from features.lab.machine import Machine  # noqa: E402
-from tests.hub import REVISION  # noqa: E402
+from tests.kit.hub import REVISION  # noqa: E402
 
 SIZE = 1_000_000_000
 RUNS = 5
@@ -40,7 +40,7 @@ def main() -> int:
         source = make(Path(folder) / NAME)
         with (
             subprocess.Popen(
-                [sys.executable, ROOT / "tests" / "hub.py", REF, source],
+                [sys.executable, ROOT / "tests" / "kit" / "hub.py", REF, source],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,

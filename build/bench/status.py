@@ -26,7 +26,7 @@ environment.enter()
 from features.lab.machine import Machine  # noqa: E402
 from rbee import __version__  # noqa: E402
 from rbee.adapters import tokens  # noqa: E402
-from tests.process.remote_nodes import register, some_address  # noqa: E402
+from tests.kit.remote_nodes import register, some_address  # noqa: E402
 
 MANY = 20
 RUNS = 15

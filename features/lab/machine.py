@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 PROGRAM = Path(os.environ.get("RBEE_PYZ", "dist/rbee.pyz")).absolute()
-STANDIN = Path("tests/process/standin_worker.py").absolute()
+STANDIN = Path("tests/kit/standin_worker.py").absolute()
 PATIENCE = 45.0
 """Seconds after which whatever a test waits for is not coming."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import httpx
 
 from features.lab.machine import PATIENCE, processes_of, wait_until
-from tests.sshd import Sshd
+from tests.kit.sshd import Sshd
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,14 +12,14 @@ from pytest_bdd import given, then, when
 from features.lab.terminal import run_on_terminal
 from features.steps.models import REPOSITORY, STEM, M
 from features.steps.nodes import NAME, listed
-from tests import tinyllama
+from tests.kit import tinyllama
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from features.lab.machine import Machine
     from features.lab.node import Nodes
-    from tests.hub import Hub
+    from tests.kit.hub import Hub
 
 
 @given("workstation is registered, and reaches that hub")

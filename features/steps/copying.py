@@ -15,14 +15,14 @@ from pytest_bdd import given, then, when
 from features.lab.machine import wait_until
 from features.lab.node import HIVE_PORT, free_address
 from features.steps.models import REPOSITORY, STEM, M
-from tests.proxy import Proxy
+from tests.kit.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from features.lab.machine import Machine
     from features.lab.node import Node, Nodes
-    from tests.hub import Hub
+    from tests.kit.hub import Hub
 
 FILE = f"{STEM}.gguf"
 PIECE_SECONDS = 0.02

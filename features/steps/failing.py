@@ -15,7 +15,7 @@ from features.lab.machine import PATIENCE, letters, wait_until
 from features.lab.terminal import run_on_terminal
 from features.steps.nodes import NAME
 from features.steps.streams import events
-from tests.models import make as make_chain
+from tests.kit.models import make as make_chain
 
 if TYPE_CHECKING:
     from pathlib import Path

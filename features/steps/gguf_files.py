@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 import psutil
 from pytest_bdd import given, parsers, then, when
 
-from tests import models, tinyllama
+from tests.kit import models, tinyllama
 
 if TYPE_CHECKING:
     import subprocess
 
     from features.lab.machine import Machine
-    from tests.hub import Hub
+    from tests.kit.hub import Hub
 
 M = f"hf:{tinyllama.REPOSITORY}"
 CACHE_PER_TOKEN = 2 * tinyllama.LAYERS * 256 * 2

@@ -18,7 +18,7 @@ from pytest_bdd import given, parsers, then, when
 from features.lab import overlay
 from features.lab.machine import PROGRAM, wait_until
 from features.steps.launching import run_as_nobody
-from tests import disk
+from tests.kit import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

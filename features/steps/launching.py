@@ -14,7 +14,7 @@ import pytest
 from pytest_bdd import given, parsers, then, when
 
 from features.lab.machine import PROGRAM, find_python
-from tests import disk
+from tests.kit import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

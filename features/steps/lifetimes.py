@@ -15,7 +15,7 @@ import httpx
 from pytest_bdd import given, parsers, then, when
 
 from features.lab.machine import PATIENCE, wait_until
-from tests.models import make as make_chain
+from tests.kit.models import make as make_chain
 
 if TYPE_CHECKING:
     from pathlib import Path

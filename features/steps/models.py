@@ -15,9 +15,9 @@ from pytest_bdd import given, parsers, then, when
 from features.lab.machine import free_port, wait_until
 from features.lab.terminal import run_on_terminal
 from features.steps.streams import events
-from tests import models, tinyllama
-from tests.hub import Fault, Hub
-from tests.hub_cache import store
+from tests.kit import models, tinyllama
+from tests.kit.hub import Fault, Hub
+from tests.kit.hub_cache import store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -16,7 +16,7 @@ from pytest_bdd import given, parsers, then, when
 
 from features.lab.machine import wait_until
 from features.lab.terminal import run_on_terminal
-from tests.proxy import Proxy
+from tests.kit.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

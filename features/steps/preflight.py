@@ -31,7 +31,7 @@ def memory_limit() -> Iterator[MemoryLimit]:
     try:
         limit = MemoryLimit()
     except OSError as exc:
-        pytest.skip(f"no control group can be made here ({exc}); tests/unit/test_preflight.py holds the numbers")
+        pytest.skip(f"no control group can be made here ({exc}); tests/unit/hive/test_preflight.py holds the numbers")
     yield limit
     limit.close()
 
@@ -40,7 +40,7 @@ def memory_limit() -> Iterator[MemoryLimit]:
 def _limited(memory_limit: MemoryLimit, machine: Machine, seen: dict[str, Any], available: int) -> None:
     """Start hive and queen where that much is left beside what they take themselves."""
     if psutil.virtual_memory().available < (available + 1000) * MEGABYTE:
-        pytest.skip(f"there are no {available} MB here; tests/unit/test_preflight.py holds the numbers")
+        pytest.skip(f"there are no {available} MB here; tests/unit/hive/test_preflight.py holds the numbers")
     # The key-value cache of the shortest context: a tenth of a megabyte.
     machine.env |= {"RBEE_WORKER_SLOTS": "1", "RBEE_WORKER_CONTEXT": "16"}
     memory_limit.set(available * MEGABYTE)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.scripted import Scripted
+from tests.kit.scripted import Scripted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

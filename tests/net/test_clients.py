@@ -16,7 +16,7 @@ from rbee.errors import (
 )
 from rbee.wire.common import Health, Narration
 from rbee.wire.hive import SpawnReply, SpawnRequest
-from tests.scripted import STREAM, Scripted, chunk, reply
+from tests.kit.scripted import STREAM, Scripted, chunk, reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.proxy import Proxy
+from tests.kit.proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

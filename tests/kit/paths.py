@@ -1,0 +1,10 @@
+"""Where the programs are that tests start as processes of their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+KIT: Final = ROOT / "tests" / "kit"
+STANDIN_WORKER: Final = KIT / "standin_worker.py"

@@ -1,0 +1,127 @@
+"""What the hub says of repositories, the user's token, and the user's own cache."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rbee.adapters.download import hub as adapter
+from rbee.adapters.download import hub_cache
+from rbee.adapters.download.web import Web
+from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
+from rbee.wire.hub import HubFile, Repository
+from tests.kit.hub import REVISION, Hub
+from tests.kit.hub_cache import store as cached
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    for name in ("HF_TOKEN", "HF_TOKEN_PATH", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "HTTP_PROXY", "http_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url + "/")
+        (tmp_path / "m.gguf").write_bytes(b"GGUF" * 100)
+        (tmp_path / "README.md").write_text("small")
+        hub.add("bees/model", tmp_path / "m.gguf")
+        hub.add("bees/model", tmp_path / "README.md", is_large=False)
+        yield hub
+
+
+def ask(hub: Hub, repository: str, token: str | None = None) -> Repository:
+    with Web(adapter.endpoint(), token) as web:
+        return adapter.files(web, repository)
+
+
+def test_the_files_come_with_size_and_hash(hub: Hub) -> None:
+    found = ask(hub, "bees/model")
+    sha256 = hub.repositories["bees/model"].files["m.gguf"].sha256
+    assert found == Repository("bees/model", REVISION, [HubFile("m.gguf", 400, sha256), HubFile("README.md", 5, None)])
+    assert adapter.address(found, "a b/m.gguf") == f"{hub.url}/bees/model/resolve/{REVISION}/a%20b/m.gguf"
+
+
+def test_what_is_not_there_or_not_for_us_says_so(hub: Hub) -> None:
+    with pytest.raises(ModelNotFoundError):
+        ask(hub, "bees/none")
+    hub.protect("bees/model", "hf_x")
+    with pytest.raises(ModelAccessDeniedError, match="private"):
+        ask(hub, "bees/model")
+    with pytest.raises(ModelAccessDeniedError, match="does not open it"):
+        ask(hub, "bees/model", "hf_other")
+    assert ask(hub, "bees/model", "hf_x").files
+
+
+@pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example", "http://", "http://x:bad"])
+def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
+    with pytest.raises(DownloadFailedError, match="no web address"):
+        Web(endpoint, None)
+
+
+def test_the_token_is_the_variables_else_the_files(hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert adapter.token() is None
+    file = tmp_path / ".cache" / "huggingface" / "token"
+    file.parent.mkdir(parents=True)
+    file.write_text("hf_file\n")
+    assert adapter.token() == "hf_file"
+    monkeypatch.setenv("HF_TOKEN", " hf_variable ")
+    assert adapter.token() == "hf_variable"
+
+
+@pytest.mark.parametrize("token", ["hf_ä", "hf_a\nX-Other: 1", "hf_a b"])
+def test_a_token_that_is_none_is_refused_and_not_shown(hub: Hub, token: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(ModelAccessDeniedError) as caught:
+        adapter.token()
+    assert "hf_" not in str(caught.value.message)
+
+
+def store(home: Path, name: str, content: bytes, sha256: str, snapshot: str = REVISION) -> Path:
+    cache = home / ".cache" / "huggingface" / "hub"
+    return cached(cache, "bees/model", name, content, sha256=sha256, revision=snapshot)
+
+
+@pytest.mark.parametrize("snapshot", [REVISION, "f" * 40])
+def test_a_file_in_the_users_cache_is_found_under_its_name(hub: Hub, tmp_path: Path, snapshot: str) -> None:
+    found = ask(hub, "bees/model")
+    model = found.files[0]
+    assert hub_cache.find(found, [model]) is None
+    link = store(tmp_path, "m.gguf", b"GGUF" * 100, str(model.sha256), snapshot)
+    assert hub_cache.find(found, [model]) == [link]
+
+
+def test_another_file_of_that_name_is_not_taken(hub: Hub, tmp_path: Path) -> None:
+    found = ask(hub, "bees/model")
+    store(tmp_path, "m.gguf", b"GGUF" * 100, "0" * 64)
+    assert hub_cache.find(found, found.files[:1]) is None
+    store(tmp_path, "short.gguf", b"GGUF", "1" * 64)
+    assert hub_cache.find(found, [HubFile("short.gguf", 5, None)]) is None
+
+
+def test_a_split_model_is_taken_only_whole(hub: Hub, tmp_path: Path) -> None:
+    found = ask(hub, "bees/model")
+    parts = [HubFile(f"p-0000{number}-of-00002.gguf", 4, str(number) * 64) for number in (1, 2)]
+    first = store(tmp_path, parts[0].name, b"GGUF", str(parts[0].sha256))
+    assert hub_cache.find(found, parts) is None
+    second = store(tmp_path, parts[1].name, b"GGUF", str(parts[1].sha256))
+    assert hub_cache.find(found, parts) == [first, second]
+
+
+def test_without_the_hub_the_cache_is_listed_its_main_branch_first(hub: Hub, tmp_path: Path) -> None:
+    assert list(hub_cache.repositories("bees/model")) == []
+    store(tmp_path, "m.gguf", b"GGUF" * 100, "1" * 64, "c" * 40)
+    store(tmp_path, "deep/m.gguf", b"GGUF", "2" * 64, "a" * 40)
+    store(tmp_path, "m.gguf", b"GGUF" * 2, "no-hash", "b" * 40)  # the last one is what `main` means
+    store(tmp_path, "README.md", b"bees", "3" * 64, "b" * 40)
+    gone = store(tmp_path, "gone.gguf", b"bees", "4" * 64, "b" * 40)
+    gone.resolve().unlink()
+    assert list(hub_cache.repositories("bees/model")) == [
+        Repository("bees/model", "b" * 40, [HubFile("m.gguf", 8, None)]),
+        Repository("bees/model", "a" * 40, [HubFile("deep/m.gguf", 4, "2" * 64)]),
+        Repository("bees/model", "c" * 40, [HubFile("m.gguf", 400, "1" * 64)]),
+    ]
+    assert hub.asked == []

@@ -1,0 +1,521 @@
+"""A hive that fetches models from the hub: real processes, real HTTP, the stand-in for the hub."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from rbee.adapters import tokens
+from tests.kit import models
+from tests.kit.hub import Fault, Hub
+from tests.kit.hub_cache import store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    import httpx
+
+    from tests.conftest import Daemon, Daemons
+
+REF = "hf:bees/model"
+FILE = "model.Q4_K_M.gguf"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = models.make(tmp_path_factory.mktemp("model") / FILE, width=512)
+    with path.open("ab") as file:
+        file.write(os.urandom(3_000_000))  # what follows the last tensor is nobody's
+    return path
+
+
+@pytest.fixture
+def hub(model: Path) -> Iterator[Hub]:
+    with Hub() as hub:
+        hub.add("bees/model", model)
+        yield hub
+
+
+@pytest.fixture
+def start(hub: Hub, daemons: Daemons, tmp_path: Path) -> Callable[..., Daemon]:
+    environment = {
+        "HF_ENDPOINT": hub.url,
+        "RBEE_HUB_PRIVATE_REDIRECTS": "true",
+        "RBEE_PATHS_MODELS_DIR": str(tmp_path / "models"),
+        "RBEE_TIMEOUTS_DOWNLOAD_DELAYS": "0.01 0.01 0.01 0.01 0.01",
+        "RBEE_WORKER_CONTEXT": "64",
+    }
+    return lambda **more: daemons.start("hive", **(environment | more))
+
+
+def told(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+    name = "message"
+    for line in answer.iter_lines():
+        if line.startswith("event: "):
+            name = line.removeprefix("event: ")
+        elif line.startswith("data: ") and line != "data: [DONE]":
+            yield name, json.loads(line.removeprefix("data: "))
+            name = "message"
+
+
+def stream(client: httpx.Client, path: str, reference: str = REF) -> Any:
+    return client.stream("POST", path, json={"model_ref": reference}, headers={"Accept": "text/event-stream"})
+
+
+def pulled(client: httpx.Client, reference: str = REF) -> list[tuple[str, dict[str, Any]]]:
+    with stream(client, "/v1/models/download", reference) as answer:
+        return list(told(answer))
+
+
+def test_a_worker_of_a_model_that_is_not_here_is_fetched_for_it(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
+) -> None:
+    daemon = start()
+    hub.then(Fault(reset=0.4, rate=20e6))
+    with daemon.client() as client:
+        with stream(client, "/v1/workers/spawn") as answer:
+            seen = list(told(answer))
+        progress = [event for name, event in seen if name == "progress"]
+        steps = [event for event in progress if event["stage"] == "downloading"]
+        assert all(set(event) == {"stage", "bytes_downloaded", "bytes_total", "speed_mbps"} for event in steps)
+        assert [event["bytes_downloaded"] for event in steps] == sorted(event["bytes_downloaded"] for event in steps)
+        assert steps[-1]["bytes_downloaded"] == steps[-1]["bytes_total"] == model.stat().st_size
+        (retry,) = [event for event in progress if event["stage"] == "retrying"]
+        assert (retry["attempt"], retry["attempts"], retry["delay_ms"]) == (2, 6, 10)
+        path = tmp_path / "models/hf/bees/model" / FILE
+        assert progress[-2:] == [{"stage": "verifying"}, {"stage": "complete", "local_path": str(path)}]
+        assert seen[-1][0] == "worker"
+        assert path.read_bytes() == model.read_bytes()
+        (row,) = client.get("/v1/models/list").json()["models"]
+        assert row["downloaded_at_unix"] <= row["last_used_unix"] <= time.time()
+        assert (row["id"], row["provider"], row["reference"], row["variant"], row["local_path"], row["size_bytes"]) == (
+            ("model.Q4_K_M", "hf", "bees/model", "Q4_K_M", str(path), model.stat().st_size)
+        )
+        assert hub.sent == row["size_bytes"]
+
+
+def test_what_is_in_the_catalogue_asks_nobody(start: Callable[..., Daemon], hub: Hub) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        pulled(client)
+        asked = len(hub.asked)
+        again = client.post("/v1/models/download", json={"model_ref": REF}).json()
+        assert again == {"local_path": client.get("/v1/models/list").json()["models"][0]["local_path"]}
+        assert pulled(client, f"{REF}:Q4_K_M")[-1][0] == "model"
+        assert len(hub.asked) == asked, "the variant that was chosen is known by its name too"
+        pulled(client, f"{REF}/{FILE}")
+        assert len(client.get("/v1/models/list").json()["models"]) == 1
+        assert hub.sent == client.get("/v1/models/list").json()["models"][0]["size_bytes"]
+
+
+def test_progress_is_there_for_who_comes_late_and_after_the_end(start: Callable[..., Daemon], hub: Hub) -> None:
+    daemon = start()
+    hub.fault = Fault(rate=5e6)
+    with daemon.client() as client:
+        download_id = client.post("/v1/models/download", json={"model_ref": REF}).json()["download_id"]
+        for _ in range(2):
+            with client.stream("GET", "/v1/models/download/progress", params={"id": download_id}) as answer:
+                lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
+            assert lines[-1] == "data: [DONE]"
+            assert json.loads(lines[-2].removeprefix("data: "))["stage"] == "complete"
+        assert len(lines) == 2, "of one that has ended only the last event is told"
+        unknown = client.get("/v1/models/download/progress", params={"id": "none"})
+        assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
+
+
+def test_two_share_a_download_and_one_of_them_may_go(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    daemon = start()
+    hub.fault = Fault(rate=4e6)
+    ends: list[tuple[str, dict[str, Any]]] = []
+    joined = threading.Event()
+    with daemon.client() as client, daemon.client() as other:
+
+        def stay() -> None:
+            with stream(other, "/v1/models/download") as answer:
+                for event in told(answer):
+                    ends.append(event)
+                    joined.set()
+
+        with stream(client, "/v1/models/download") as first:
+            events = told(first)
+            next(event for _, event in events if event.get("stage") == "downloading")
+            stays = threading.Thread(target=stay)
+            stays.start()
+            assert joined.wait(20), "it is told how the download stands as soon as it shares it"
+        stays.join(20)
+        assert ends[-1][0] == "model"
+        assert hub.sent == model.stat().st_size
+
+
+def test_the_last_who_goes_ends_it_and_the_next_goes_on(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path, eventually: Callable[..., None]
+) -> None:
+    daemon = start()
+    hub.fault = Fault(stall=0.5)
+    part = tmp_path / "models/hf/bees/model" / f"{FILE}.part"
+    with daemon.client() as client:
+        with stream(client, "/v1/models/download") as answer:
+            events = told(answer)
+            next(event for _, event in events if event.get("stage") == "downloading")
+            eventually(lambda: part.stat().st_size == model.stat().st_size // 2)
+        hub.fault = Fault()
+        assert pulled(client)[-1][0] == "model"
+    assert hub.sent == model.stat().st_size
+
+
+def test_a_download_without_a_stream_ends_when_it_is_given_up(start: Callable[..., Daemon], hub: Hub) -> None:
+    daemon = start()
+    hub.fault = Fault(stall=0.5)
+    with daemon.client() as client:
+        download_id = client.post("/v1/models/download", json={"model_ref": REF}).json()["download_id"]
+        assert client.post("/v1/models/download", json={"model_ref": REF}).json()["download_id"] == download_id
+        assert client.delete(f"/v1/models/download/{download_id}").status_code == 204
+        answer = client.get("/v1/models/download/progress", params={"id": download_id})
+        assert json.loads(answer.text.splitlines()[0].removeprefix("data: "))["code"] == "CANCELLED"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_a_hive_that_ends_leaves_what_the_next_one_goes_on_with(
+    number: signal.Signals, start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
+) -> None:
+    daemon = start()
+    hub.fault = Fault(rate=3e6)
+    part = tmp_path / "models/hf/bees/model" / f"{FILE}.part"
+    with daemon.client() as client:
+        client.post("/v1/models/download", json={"model_ref": REF})
+    while not part.exists() or part.stat().st_size < model.stat().st_size * 0.3:
+        time.sleep(0.01)
+    started = time.monotonic()
+    daemon.signal(number)
+    code, _ = daemon.wait()
+    assert time.monotonic() - started < 5
+    assert code == (0 if number is signal.SIGTERM else -9)
+    there = part.stat().st_size
+    assert 0 < there < model.stat().st_size
+    hub.fault = Fault()
+    with start().client() as client:
+        assert pulled(client)[-1][0] == "model"
+    assert hub.content()[-1].sent == model.stat().st_size - there
+
+
+def test_a_model_is_removed_with_its_file_but_not_while_a_worker_has_it(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        worker = client.post("/v1/workers/spawn", json={"model_ref": REF}).json()
+        refused = client.delete("/v1/models/model.Q4_K_M")
+        assert (refused.status_code, refused.json()["error"]["code"]) == (409, "MODEL_IN_USE")
+        assert refused.json()["error"]["details"]["workers"] == [worker["worker_id"]]
+        client.delete(f"/v1/workers/{worker['worker_id']}")
+        eventually(lambda: client.get("/v1/workers/list").json()["workers"] == [])
+        assert client.delete("/v1/models/model.Q4_K_M").status_code == 204
+        assert client.get("/v1/models/list").json() == {"models": []}
+        assert not (tmp_path / "models/hf").exists()
+        assert client.delete("/v1/models/model.Q4_K_M").status_code == 404
+
+
+def test_a_damaged_catalogue_is_rebuilt_from_the_files(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        pulled(client)
+    daemon.signal()
+    daemon.wait()
+    database = daemon.home / "models.db"
+    database.write_bytes(b"no database" * 1000)
+    folder = tmp_path / "models/hf/bees/shouting"
+    folder.mkdir(parents=True)
+    shutil.copy(tmp_path / "models/hf/bees/model" / FILE, folder / "LOUD.Q4_K_M.GGUF")
+    daemon = start()
+    sent = hub.sent
+    with daemon.client() as client:
+        loud, row = sorted(client.get("/v1/models/list").json()["models"], key=lambda row: str(row["id"]))
+        assert (loud["id"], loud["reference"]) == ("LOUD.Q4_K_M", "bees/shouting")
+        assert (row["id"], row["reference"]) == ("model.Q4_K_M", "bees/model")
+        assert client.post("/v1/models/download", json={"model_ref": f"{REF}/{FILE}"}).json()["local_path"]
+        assert pulled(client)[-1][1]["id"] == row["id"], "the hub is asked what the reference means, and no more"
+    assert hub.sent == sent
+    said = [line["message"] for line in daemon.log()]
+    assert any("models.db is damaged" in line for line in said)
+    assert any("rebuilt from the files on disk: " in line and "model.Q4_K_M" in line for line in said)
+
+
+def test_a_rebuilt_catalogue_offers_its_models_to_others_too(
+    start: Callable[..., Daemon], hub: Hub, model: Path, eventually: Callable[..., None]
+) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        pulled(client)
+        (offered,) = client.get("/v1/models/files", params={"model_ref": REF}).json()["models"]
+    daemon.signal()
+    daemon.wait()
+    (daemon.home / "models.db").write_bytes(b"no database" * 1000)
+    with start().client() as client:
+        asked = {"model_ref": f"{REF}/{FILE}"}
+        eventually(lambda: bool(client.get("/v1/models/files", params=asked).json()["models"]))
+        (again,) = client.get("/v1/models/files", params=asked).json()["models"]
+        assert again["files"] == offered["files"]
+        (row,) = client.get("/v1/models/list").json()["models"]
+        assert row["sha256"] == digest(model)
+        assert client.get(f"/v1/models/content/{digest(model)}").content == model.read_bytes()
+
+
+def test_folders_of_others_among_the_models_are_left_alone(
+    start: Callable[..., Daemon], tmp_path: Path, model: Path
+) -> None:
+    for folder in (os.fsdecode(b"\xff\xfe"), "b..s", "my bees"):
+        path = tmp_path / "models/hf" / folder / "model/model.gguf"
+        path.parent.mkdir(parents=True)
+        path.write_bytes(model.read_bytes()[:100])
+    with start().client() as client:
+        assert client.get("/v1/models/list").json() == {"models": []}
+
+
+def test_a_file_that_somebody_removed_is_fetched_again(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
+    daemon = start()
+    with daemon.client() as client:
+        pulled(client)
+        (tmp_path / "models/hf/bees/model" / FILE).unlink()
+        assert pulled(client)[-1][0] == "model"
+    assert hub.sent == 2 * hub.repositories["bees/model"].files[FILE].size
+
+
+def test_a_file_that_was_cut_short_is_fetched_again(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
+    size = hub.repositories["bees/model"].files[FILE].size
+    path = tmp_path / "models/hf/bees/model" / FILE
+    with start().client() as client:
+        pulled(client)
+        os.truncate(path, size // 2)
+        assert client.post("/v1/workers/spawn", json={"model_ref": REF}).status_code == 200
+    assert path.stat().st_size == size
+    assert hub.sent == 2 * size
+
+
+def test_of_a_split_model_only_the_file_that_was_removed_is_fetched_again(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path
+) -> None:
+    models.make(tmp_path / "big.gguf", tensors_per_file=8)
+    parts = sorted(tmp_path.glob("big-*.gguf"))
+    hub.add("bees/big", *parts)
+    with start().client() as client:
+        pulled(client, "hf:bees/big")
+        sent = hub.sent
+        (tmp_path / "models/hf/bees/big" / parts[1].name).unlink()
+        assert client.post("/v1/workers/spawn", json={"model_ref": "hf:bees/big"}).status_code == 200
+    assert hub.sent - sent == parts[1].stat().st_size
+
+
+@pytest.mark.parametrize("more", [1000, 0])
+def test_a_file_that_the_hub_has_changed_is_another_one_in_the_catalogue_too(
+    more: int, start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
+) -> None:
+    with start().client() as client:
+        pulled(client)
+        changed = tmp_path / FILE
+        changed.write_bytes(model.read_bytes()[:-1000] + os.urandom(1000 + more))
+        hub.add("bees/model", changed)
+        row = pulled(client, f"{REF}/{FILE}")[-1][1]
+        assert (row["size_bytes"], row["sha256"]) == (changed.stat().st_size, digest(changed))
+        assert client.get("/v1/models/list").json() == {"models": [row]}
+        assert pulled(client)[-1][1] == row, "the name by which it was first fetched means it too"
+
+
+def test_a_file_in_the_users_own_cache_is_used_where_it_is(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
+) -> None:
+    link = store(tmp_path / "hf-cache", "bees/model", FILE, model.read_bytes(), revision="a" * 40)
+    daemon = start(HF_HUB_CACHE=str(tmp_path / "hf-cache"))
+    with daemon.client() as client:
+        assert pulled(client)[-1][1]["local_path"] == str(link)
+        assert client.delete("/v1/models/model.Q4_K_M").status_code == 204
+    assert hub.sent == 0
+    assert link.exists(), "it is the user's"
+
+
+def test_a_disk_that_is_too_small_is_said_before_a_byte_is_fetched(start: Callable[..., Daemon], hub: Hub) -> None:
+    hub.repositories["bees/model"].files[FILE].size = 10**15
+    daemon = start()
+    with daemon.client() as client:
+        answer = client.post("/v1/workers/spawn", json={"model_ref": REF})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (507, "INSUFFICIENT_DISK")
+    details = error["details"]
+    assert details["needed"] == 10**9
+    assert abs(details["needed"] - details["available"] - details["difference"]) <= 1
+    assert hub.sent == 0
+
+
+def test_a_password_in_the_hubs_address_is_told_nobody(start: Callable[..., Daemon], hub: Hub) -> None:
+    daemon = start(HF_ENDPOINT=hub.url.replace("//", "//bee:secret@"))
+    with daemon.client() as client:
+        events = pulled(client)
+    assert events[-1][0] == "model"
+    assert events[0][1]["human"].endswith(f" from {hub.url.removeprefix('http://')}")
+    assert "secret" not in json.dumps([*events, *daemon.log()])
+
+
+def test_a_hub_that_does_not_tell_sizes_is_not_taken_for_one_of_empty_files(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path
+) -> None:
+    file = hub.repositories["bees/model"].files[FILE]
+    file.size, file.is_large = 0, False
+    with start().client() as client:
+        error = client.post("/v1/workers/spawn", json={"model_ref": REF}).json()["error"]
+        assert error["code"] == "DOWNLOAD_FAILED"
+        assert error["message"].endswith(f" does not say how large {FILE} is")
+        assert client.get("/v1/models/list").json() == {"models": []}
+    assert not (tmp_path / "models/hf").exists()
+
+
+@pytest.mark.parametrize(
+    ("reference", "status", "code"),
+    [
+        ("hf:bees/none", 404, "MODEL_NOT_FOUND"),
+        ("hf:bees/model:Q2_K", 404, "MODEL_NOT_FOUND"),
+        ("hf:bees/secret", 403, "MODEL_ACCESS_DENIED"),
+    ],
+)
+def test_what_the_hub_has_not_for_us_is_an_error_of_its_own(
+    reference: str, status: int, code: str, start: Callable[..., Daemon], hub: Hub, model: Path
+) -> None:
+    hub.add("bees/secret", model)
+    hub.protect("bees/secret", "hf_x")
+    with start().client() as client:
+        answer = client.post("/v1/workers/spawn", json={"model_ref": reference})
+        assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
+        told_so = client.post("/v1/models/download", json={"model_ref": reference}).json()
+        events = client.get("/v1/models/download/progress", params={"id": told_so["download_id"]}).text
+        assert code in events
+
+
+def test_a_split_model_is_fetched_whole_and_loaded(
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    models.make(tmp_path / "big.gguf", tensors_per_file=8)
+    parts = sorted(tmp_path.glob("big-*.gguf"))
+    hub.add("bees/big", *parts)
+    with start().client() as client:
+        row = pulled(client, "hf:bees/big")[-1][1]
+        assert row["size_bytes"] == sum(part.stat().st_size for part in parts)
+        assert row["id"] == "big-00001-of-00003"
+        worker = client.post("/v1/workers/spawn", json={"model_ref": "hf:bees/big"}).json()
+        eventually(lambda: [one["state"] for one in client.get("/v1/workers/list").json()["workers"]] == ["idle"])
+        client.delete(f"/v1/workers/{worker['worker_id']}")
+        eventually(lambda: client.get("/v1/workers/list").json()["workers"] == [])
+        assert client.delete(f"/v1/models/{row['id']}").status_code == 204
+    assert not (tmp_path / "models/hf").exists()
+
+
+def test_show_describes_what_is_here_and_fetches_nothing(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    with start().client() as client:
+        missing = client.get("/v1/models/show", params={"model_ref": REF})
+        assert (missing.status_code, missing.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
+        assert hub.asked == []
+        pulled(client)
+        for asked in (REF, "model.Q4_K_M", f"file:{model}"):
+            found = client.get("/v1/models/show", params={"model_ref": asked}).json()
+            assert found["size_bytes"] == model.stat().st_size
+            assert found["header"]["architecture"] == "llama"
+        assert client.get("/v1/models/show", params={"model_ref": "builtin:bee-stories"}).json()["model"] is None
+
+
+def test_what_does_not_fit_is_reckoned_for_all_slots_and_the_longest_context_is_offered(
+    start: Callable[..., Daemon], hub: Hub, model: Path
+) -> None:
+    slots, context, per_token = 64, 1 << 24, 2 * 2 * 2 * 512  # 2 bytes, keys and values, 2 layers, 512 numbers
+    weights = int(model.stat().st_size * 1.2)
+    with start().client() as client:
+        asked = {"model_ref": REF, "slots": slots, "context": context}
+        answer = client.post("/v1/workers/spawn", json=asked)
+        assert client.get("/v1/workers/list").json() == {"workers": []}
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (503, "VRAM_EXHAUSTED")
+    details = error["details"]
+    assert details["required"] == -(-(weights + per_token * slots * context) // 1_000_000)
+    longest = details["longest_context"]
+    assert longest % 64 == 0
+    left = details["available"] * 1_000_000 - weights - longest * slots * per_token
+    assert -1_000_000 < left < 64 * slots * per_token
+    assert f"a context of {longest} tokens instead of {context}" in error["hint"]
+
+
+def test_what_others_may_copy_is_told_by_its_hashes(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    hub.add("bees/model", model, name="model.Q8_0.gguf")
+    with start().client() as client:
+
+        def files(reference: str) -> Any:
+            return client.get("/v1/models/files", params={"model_ref": reference}).json()
+
+        assert files(REF) == {"is_here": False, "models": []}
+        pulled(client)
+        file = {"name": FILE, "size_bytes": model.stat().st_size, "sha256": digest(model)}
+        mine = {"variant": "Q4_K_M", "is_meant": True, "files": [file]}
+        assert files(REF) == files(f"{REF}:Q4_K_M") == {"is_here": True, "models": [mine]}
+        assert files(f"{REF}:Q8_0") == {"is_here": False, "models": [mine | {"is_meant": False}]}
+        assert files("builtin:bee-stories")["models"] == []
+
+
+def digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_is_given_from_any_byte_on(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    sha256, data = digest(model), model.read_bytes()
+    path = f"/v1/models/content/{sha256}"
+    with start().client() as client:
+        assert client.get(path).status_code == 404
+        pulled(client)
+        whole = client.get(path)
+        assert (whole.status_code, whole.headers["ETag"], whole.content) == (200, f'"{sha256}"', data)
+        assert int(client.head(path).headers["Content-Length"]) == len(data)
+        for asked, first, last in (
+            ("bytes=1000000-", 1_000_000, len(data) - 1),
+            ("bytes=0-0", 0, 0),
+            (f"bytes=5-{10**17}", 5, len(data) - 1),
+        ):
+            part = client.get(path, headers={"Range": asked, "If-Range": f'"{sha256}"'})
+            assert (part.status_code, part.content) == (206, data[first : last + 1])
+            assert part.headers["Content-Range"] == f"bytes {first}-{last}/{len(data)}"
+        for headers in (
+            {"Range": "bytes=5-", "If-Range": '"another"'},
+            {"Range": "bytes=-5"},
+            {"Range": "bytes=1-2,4-5"},
+        ):
+            assert client.get(path, headers=headers).content == data
+        beyond = client.get(path, headers={"Range": f"bytes={len(data)}-"})
+        assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
+
+
+def test_the_key_of_a_file_opens_that_file_alone(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    sha256 = digest(model)
+    daemon = start()
+    with daemon.client() as client:
+        pulled(client)
+        client.headers["Authorization"] = f"Bearer {tokens.content_key(daemon.token, sha256)}"
+        assert client.get(f"/v1/models/content/{sha256}").content == model.read_bytes()
+        for path in (f"/v1/models/content/{'0' * 64}", "/v1/models/list", f"/v1/models/content/..%2f{sha256}"):
+            assert client.get(path).status_code == 401
+
+
+@pytest.mark.parametrize("asked", ["..%2f..%2fmodels.db", "%2fetc%2fpasswd", FILE, "model.Q4_K_M", "%00", "A" * 64])
+def test_a_content_that_is_no_hash_of_a_model_is_not_there(asked: str, start: Callable[..., Daemon], hub: Hub) -> None:
+    with start().client() as client:
+        pulled(client)
+        assert client.get(f"/v1/models/content/{asked}").status_code == 404
+
+
+def test_a_file_that_was_changed_on_the_disk_is_not_given(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+    with start().client() as client:
+        path = Path(pulled(client)[-1][1]["local_path"])
+        with path.open("ab") as file:
+            file.write(b"more")
+        assert client.get(f"/v1/models/content/{digest(model)}").status_code == 404

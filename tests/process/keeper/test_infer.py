@@ -1,0 +1,273 @@
+"""`rbee infer` as a process, against a stand-in for its peers."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.kit.keeper_driver import TEXT, Keeper, finish, wait_for
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Keeper:
+    return Keeper(tmp_path)
+
+
+def test_stdout_is_exactly_the_text_and_one_newline(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once")
+    assert (code, out) == (0, TEXT + "\n")
+    assert "[queen-rbee] Choosing a worker on local\n" in err
+    assert "\x1b" not in err
+    assert keeper.running() == []
+
+
+def test_the_first_command_makes_everything_private(keeper: Keeper) -> None:
+    assert keeper.run("infer", "--prompt", "Once")[0] == 0
+    folders = [keeper.state, *(path for path in keeper.state.rglob("*") if path.is_dir())]
+    assert [path for path in folders if path.stat().st_mode & 0o077] == []
+
+
+def test_quiet_silences_what_is_no_error(keeper: Keeper) -> None:
+    assert keeper.run("infer", "--prompt", "Once", "--quiet") == (0, TEXT + "\n", "")
+
+
+def test_options_reach_queen_and_worker(keeper: Keeper) -> None:
+    options = ["--max-tokens", "7", "--temperature", "0.5", "--top-p", "0.9", "--top-k", "5", "--min-p", "0.1"]
+    options += ["--seed", "3", "--stop", "x", "--stop", "y", "--raw", "--backend", "cpu", "--device", "0"]
+    assert keeper.run("infer", "--prompt", "Once", *options)[0] == 0
+    bodies = {path: body for method, path, body in keeper.calls() if method == "POST"}
+    sampling = {"temperature": 0.5, "top_p": 0.9, "top_k": 5, "min_p": 0.1, "seed": 3, "stop": ["x", "y"], "raw": True}
+    common = {"prompt": "Once", "max_tokens": 7, **sampling}
+    for path in ("/v2/tasks", "/v1/inference"):
+        assert {key: bodies[path][key] for key in common} == common
+    assert (bodies["/v2/tasks"]["backend"], bodies["/v2/tasks"]["device"]) == ("cpu", 0)
+    assert bodies["/v2/tasks"]["model"] == "builtin:bee-stories"
+    assert bodies["/v2/tasks"]["request_id"] == bodies["/v1/inference"]["request_id"]
+
+
+def test_json_is_one_object(keeper: Keeper) -> None:
+    code, out, _ = keeper.run("infer", "--prompt", "Once", "--json")
+    found = json.loads(out)
+    assert code == 0
+    assert found["text"] == TEXT
+    assert (found["total_tokens"], found["duration_ms"], found["stop_reason"]) == (6, 12.5, "eos")
+    assert set(found) == {
+        "request_id", "model", "node", "worker_id", "text", "total_tokens", "duration_ms", "stop_reason",
+    }  # fmt: skip
+
+
+def test_piped_prompt_loses_its_last_newline_only(keeper: Keeper) -> None:
+    assert keeper.run("infer", data=b"two\nlines\n\n")[0] == 0
+    assert next(body for _, path, body in keeper.calls() if path == "/v2/tasks")["prompt"] == "two\nlines\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (b"", "the prompt is empty"),
+        (b"\n", "the prompt is empty"),
+        (b"ab\xff", "not valid UTF-8: byte 3 of standard input"),
+        (b"ab\0c", "NUL character: character 3 of standard input"),
+        (b"x" * 1_000_001, "more than 1,000,000 characters"),
+        ("é".encode() * 4_000_000, "more than 1,000,000 characters"),
+    ],
+)
+def test_bad_prompts_are_refused_before_anything_starts(keeper: Keeper, data: bytes, said: str) -> None:
+    code, out, err = keeper.run("infer", data=data)
+    assert (code, out) == (1, "")
+    assert said in err
+    assert err.startswith("rbee: ")
+    assert not (keeper.state).exists()
+
+
+def test_a_prompt_option_that_is_not_utf8_is_refused(keeper: Keeper) -> None:
+    with keeper.start("infer", "--prompt", b"caf\xe9") as process:
+        code, _, err = finish(process)
+    assert code == 1
+    assert "not valid UTF-8: byte 4 of --prompt" in err
+    assert not (keeper.state).exists()
+
+
+def test_a_bad_model_reference_is_refused_with_the_forms(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "x", "--model", "llama")
+    assert (code, out) == (1, "")
+    assert "a bare word names no model" in err
+    assert "hf:ORG/REPO:VARIANT" in err
+    assert not (keeper.state).exists()
+
+
+def test_loading_is_waited_for(keeper: Keeper) -> None:
+    code, out, _ = keeper.run("infer", "--prompt", "Once", loading=2)
+    assert (code, out) == (0, TEXT + "\n")
+    assert ("GET", "/v1/loading/progress", None) in keeper.calls()
+
+
+def test_a_failed_load_is_told(keeper: Keeper) -> None:
+    plan = {"load_error": ["MODEL_LOAD_FAILED", "the file is not GGUF"]}
+    code, out, err = keeper.run("infer", "--prompt", "Once", **plan)
+    assert (code, out) == (1, "")
+    assert "rbee: the file is not GGUF\nhint: look at the worker's log:" in err
+    assert keeper.running() == []
+
+
+def test_loading_timeout_says_how_far_it_came(keeper: Keeper) -> None:
+    keeper.env["RBEE_TIMEOUTS_LOADING"] = "1"
+    code, _, err = keeper.run("infer", "--prompt", "Once", loading=99, stuck=True, layers=3)
+    assert code == 1
+    assert "rbee: the model was not loaded within 1 s: state loading, 3 of 22 layers" in err
+    assert "hint: look at the worker's log:" in err
+
+
+def test_busy_is_retried_after_1_2_and_4_seconds(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", busy=99)
+    assert (code, out) == (1, "")
+    assert [line[-3:] for line in err.splitlines() if "retrying" in line] == ["1 s", "2 s", "4 s"]
+    assert "still busy after 3 retries\nhint: wait for a running request to end, or use another node" in err
+
+
+def test_a_slot_that_becomes_free_is_taken(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", busy=1)
+    assert (code, out) == (0, TEXT + "\n")
+    assert "retrying in 1 s" in err
+
+
+def test_a_stream_that_breaks_leaves_its_text(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", cut_after=3)
+    assert (code, out) == (1, "Once upon a")
+    assert "rbee: the stream closed unexpectedly" in err
+    assert "3 of 20 tokens" in err
+    (path,) = (keeper.state / "partial").iterdir()
+    assert str(path) in err
+    assert path.read_text() == "Once upon a"
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_worker_that_shuts_down_in_the_middle_is_not_replaced(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", drain_after=3)
+    assert (code, out) == (1, "Once upon a")
+    assert "rbee: the stream closed unexpectedly (the worker is shutting down), with 3 of 20 tokens" in err
+
+
+def test_silence_between_tokens_is_bounded(keeper: Keeper) -> None:
+    keeper.env["RBEE_TIMEOUTS_TOKEN"] = "0.5"
+    code, out, err = keeper.run("infer", "--prompt", "Once", hang_after=2)
+    assert (code, out) == (1, "Once upon")
+    assert "2 of 20 tokens" in err
+    assert any(method == "DELETE" for method, _, _ in keeper.calls())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_generating_stops_the_worker(keeper: Keeper, number: int) -> None:
+    with keeper.start("infer", "--prompt", "Once", hang_after=2) as process:
+        assert process.stdout is not None
+        assert os.read(process.stdout.fileno(), 100) != b""
+        process.send_signal(number)
+        code, _, err = finish(process)
+    assert code == 128 + number
+    assert err.endswith("Cancelled.\n")
+    posted = next(body["request_id"] for _, path, body in keeper.calls() if path == "/v1/inference")
+    assert ("DELETE", f"/v1/inference/{posted}", None) in keeper.calls()
+    assert keeper.running() == []
+
+
+def test_ctrl_c_while_placing_gives_the_task_up(keeper: Keeper) -> None:
+    with keeper.start("infer", "--prompt", "Once", place="hang") as process:
+        wait_for(lambda: any(path == "/v2/tasks" for _, path, _ in keeper.calls()))
+        process.send_signal(signal.SIGINT)
+        code, _, err = finish(process)
+    assert code == 130
+    assert err.endswith("Cancelled.\n")
+    assert any(method == "DELETE" and path.startswith("/v2/tasks/") for method, path, _ in keeper.calls())
+    assert keeper.running() == []
+
+
+def test_ctrl_c_while_the_queen_starts_leaves_nothing(keeper: Keeper) -> None:
+    with keeper.start("infer", "--prompt", "Once", start="hang") as process:
+        wait_for(lambda: len(keeper.running()) == 2)
+        process.send_signal(signal.SIGINT)
+        code, _, err = finish(process)
+    assert code == 130
+    assert "Traceback" not in err
+    assert keeper.running() == []
+
+
+def test_a_second_ctrl_c_ends_a_slow_queen(keeper: Keeper) -> None:
+    with keeper.start("infer", "--prompt", "Once", hang_after=1, end_s=60) as process:
+        assert process.stdout is not None
+        os.read(process.stdout.fileno(), 100)
+        process.send_signal(signal.SIGINT)
+        wait_for(lambda: any(method == "DELETE" for method, _, _ in keeper.calls()))
+        time.sleep(0.3)  # the queen's second request to end must not come before its first
+        process.send_signal(signal.SIGINT)
+        finish(process)
+    assert process.returncode == 130
+    assert keeper.running() == []
+
+
+def test_a_killed_keeper_leaves_nothing(keeper: Keeper) -> None:
+    with keeper.start("infer", "--prompt", "Once", hang_after=1) as process:
+        assert process.stdout is not None
+        os.read(process.stdout.fileno(), 100)
+        process.kill()
+        finish(process)
+    wait_for(lambda: keeper.running() == [])
+
+
+def test_a_reader_that_leaves_ends_it_quietly(keeper: Keeper) -> None:
+    with keeper.start("infer", "--prompt", "Once", tokens=["x"] * 500, token_s=0.02) as process:
+        assert process.stdout is not None
+        process.stdout.read(3)
+        process.stdout.close()
+        assert process.stderr is not None
+        err = process.stderr.read().decode()
+    assert process.returncode == 141
+    assert "rbee:" not in err
+    assert "Traceback" not in err
+    assert any(method == "DELETE" for method, _, _ in keeper.calls())
+    assert keeper.running() == []
+
+
+def test_a_full_disk_is_one_clear_line(keeper: Keeper) -> None:
+    with Path("/dev/full").open("wb") as full, keeper.start("infer", "--prompt", "Once", stdout=full) as process:
+        code, _, err = finish(process)
+    assert code == 1
+    assert "rbee: standard output cannot be written: No space left on device" in err
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ({"start": "die"}, "the queen ended before it was ready: exit code 3\n  the stand-in dies as it was told"),
+        ({"start": ["PORT_IN_USE", "port 8080 is taken"]}, "port 8080 is taken"),
+        ({"place": ["NODE_NOT_FOUND", "node moon is not in the registry"]}, "node moon is not in the registry"),
+        ({"place": "cut"}, "the queen ended before the request was placed"),
+        ({"refuse": ["INVALID_API_KEY", "no"]}, "does not accept the key"),
+    ],
+)
+def test_failures_are_told_once_and_leave_nothing(keeper: Keeper, plan: dict[str, object], said: str) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", **plan)
+    assert (code, out) == (1, "")
+    assert err.count(f"rbee: {said}" if "\n" in said else said) == 1
+    assert "Traceback" not in err
+    assert keeper.running() == []
+
+
+def test_narration_cannot_draw_on_the_terminal(keeper: Keeper) -> None:
+    narration = {"narration": {"human": "\x1b[2Jhello\n\x9brbee: done\u202e"}}
+    _, _, err = keeper.run("infer", "--prompt", "Once", **narration)
+    assert "\x1b" not in err
+    assert "\x9b" not in err
+    assert "\u202e" not in err
+    assert "\ufffd[2Jhello \ufffdrbee: done" in err
+
+
+def test_debug_shows_where_an_error_comes_from(keeper: Keeper) -> None:
+    plan = {"place": ["NODE_NOT_FOUND", "node moon is not in the registry"]}
+    _, _, err = keeper.run("infer", "--prompt", "Once", "--debug", **plan)
+    assert "Traceback" in err
+    assert err.rstrip().endswith("rbee: node moon is not in the registry")

@@ -1,0 +1,73 @@
+"""More requests than slots, at a real queen with the real engine: they wait in line where they ask to."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import threading
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.kit.models import make
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="needs the engine")
+
+TASK = {"prompt": "The bee", "max_tokens": 40, "relay": True, "temperature": 0}
+STREAM = {"Accept": "text/event-stream"}
+
+
+def relay(queen: Any, **more: Any) -> list[dict[str, Any]]:
+    """Run a task through the queen; returns the data of its events, errors too."""
+    with queen.client() as client:
+        text = client.post("/v2/tasks", json=TASK | more, headers=STREAM, timeout=120).text
+    lines = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    assert lines.pop() == "[DONE]"
+    return [json.loads(line) for line in lines]
+
+
+def test_all_of_many_requests_are_served_one_after_the_other(daemons: Any) -> None:
+    queen = daemons.start("queen", RBEE_WORKER_SLOTS="1")
+    answers: list[list[dict[str, Any]]] = []
+    threads = [threading.Thread(target=lambda: answers.append(relay(queen, wait_s=100))) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(answers) == 6
+    for events in answers:
+        assert events[-1].get("done"), events[-1]
+    with queen.client() as client:
+        (worker,) = client.get("/v2/workers/list").json()["workers"]
+    assert worker["slots_total"] == 1
+    queen.signal()
+    assert queen.wait(60)[0] == 0
+    assert daemons.left() == []
+
+
+def test_who_does_not_wait_or_waits_in_vain_is_told(daemons: Any, tmp_path: Path) -> None:
+    model = f"file:{make(tmp_path / 'letters.gguf', width=1024, context=4096)}"
+    queen = daemons.start("queen", RBEE_WORKER_SLOTS="1", RBEE_QUEEN_MAX_WAITING="1")
+    relay(queen, model=model, max_tokens=1)
+    with queen.client() as client:
+        handle = client.post("/v2/tasks", json=TASK | {"relay": False, "model": model}).json()
+        with client.stream(
+            "POST",
+            handle["worker_url"] + "/v1/inference",
+            json={"prompt": "A", "max_tokens": 4000, "temperature": 0},  # capital letters go round for ever
+            headers={"Authorization": f"Bearer {handle['api_key']}"},
+        ) as running:
+            chunks = running.iter_bytes()  # closed with its last reference, and the stream with it
+            next(chunks)
+            assert relay(queen, model=model)[-1]["error"]["code"] == "ALL_SLOTS_BUSY"
+            error = relay(queen, model=model, wait_s=0.1)[-1]["error"]
+            assert error["code"] == "ALL_SLOTS_BUSY"
+            assert error["details"]["waited_s"] == 0.1
+            # It has not ended meanwhile, or the errors would prove nothing.
+            assert client.get("/v2/workers/list").json()["workers"][0]["state"] == "busy"
+    queen.signal()
+    assert queen.wait(60)[0] == 0
+    assert daemons.left() == []

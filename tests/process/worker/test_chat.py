@@ -1,0 +1,72 @@
+"""A model's chat template as a worker uses it: with the real engine, and with templates that mean harm."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.conftest import ROOT
+from tests.kit.models import make
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="needs the engine")
+
+SHOUTING = "{{ messages[0].content }}A"
+HARMFUL = {
+    "endless": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "bomb": "{% set x = namespace(v='xxxxxxxx') %}{% for i in range(60) %}{% set x.v = x.v ~ x.v %}{% endfor %}",
+    "broken": "{{ messages[0].content",
+}
+
+
+def answer(queen: Any, model: Path, prompt: str, **more: Any) -> str:
+    with queen.client() as client:
+        task = {"prompt": prompt, "model": f"file:{model}"}
+        handle = client.post("/v2/tasks", json=task, timeout=60).json()
+        key = {"Authorization": f"Bearer {handle['api_key']}"}
+        deadline = time.monotonic() + 60
+        while not client.get(f"{handle['worker_url']}/v1/ready").json()["ready"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        body = {"prompt": prompt, "max_tokens": 5, "temperature": 0, "stream": False} | more
+        reply = client.post(f"{handle['worker_url']}/v1/inference", json=body, headers=key)
+        assert reply.status_code == 200, reply.text
+        return str(reply.json()["text"])
+
+
+def test_a_prompt_goes_through_the_models_template_unless_it_is_raw(daemons: Any, tmp_path: Path) -> None:
+    """In these models each letter is followed by the next one: the answer shows the last token of the prompt."""
+    queen = daemons.start("queen")
+    model = make(tmp_path / "letters.gguf", chat_template=SHOUTING)
+    assert answer(queen, model, "m") == "BCDEF"
+    assert answer(queen, model, "m", raw=True) == "nopqr"
+    queen.signal()
+    assert queen.wait(60)[0] == 0
+
+
+@pytest.mark.parametrize("name", HARMFUL)
+def test_a_template_that_means_harm_only_goes_unused(daemons: Any, tmp_path: Path, name: str) -> None:
+    queen = daemons.start("queen")
+    model = make(tmp_path / "letters.gguf", chat_template=HARMFUL[name])
+    assert answer(queen, model, "m") == "nopqr"
+    (log,) = (queen.home / "logs").glob("worker-*.log")
+    assert "chat template cannot be used" in log.read_text()
+    queen.signal()
+    assert queen.wait(60)[0] == 0
+    assert daemons.left() == []
+
+
+def test_a_template_that_writes_what_is_no_text_is_refused_in_words() -> None:
+    asked = {"template": "{{ '\\ud800' }}{{ messages[0].content }}", "begin": "", "end": ""}
+    command = [sys.executable, "-m", "rbee", "chat-template"]
+    done = subprocess.run(command, cwd=ROOT, input=json.dumps(asked).encode(), capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (1, b"")
+    assert "UnicodeEncodeError" in json.loads(done.stdout)["reason"]

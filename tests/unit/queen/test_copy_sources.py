@@ -1,0 +1,66 @@
+"""At which URL another machine reaches a hive, and that none is told where it reaches only itself there."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, cast
+
+import msgspec
+import pytest
+
+from rbee.adapters.config import Hive, Settings
+from rbee.queen.hives.local import LocalHive
+from rbee.queen.hives.remote.hive import RemoteHive
+from rbee.queen.registry.identity import Hives
+from tests.kit.remote_nodes import row
+
+if TYPE_CHECKING:
+    from rbee.queen.registry.table import Registry
+    from rbee.wire.registry import Tunnel
+
+
+def remote(address: str, tunnel: Tunnel = "never") -> RemoteHive:
+    found = msgspec.structs.replace(row("attic", address), tunnel=tunnel)
+    registry = cast("Registry", None)
+    return RemoteHive(found, Settings(), "token", registry, Hives(Settings(), "token", registry))
+
+
+def local(host: str, advertise: str | None = None) -> LocalHive:
+    settings = Settings(hive=Hive(host=host, advertise=advertise))
+    return LocalHive(settings, "token", None, Hives(settings, "token", cast("Registry", None)), ephemeral=False)
+
+
+def test_a_remote_hive_is_reached_as_the_queen_reaches_it() -> None:
+    hive = remote("192.0.2.7")
+    assert hive.outside("http://192.0.2.7:9200") == "http://192.0.2.7:9200"
+    assert not hive.is_here
+
+
+def test_one_behind_ssh_is_the_queens_alone() -> None:
+    hive = remote("192.0.2.7", "always")
+    assert hive.outside("http://127.0.0.1:40000") is None
+    assert not hive.is_here
+    assert not remote("127.0.0.1", "always").is_here, "such as a container, whose loopback is another"
+
+
+@pytest.mark.parametrize("address", ["127.4.5.6", "localhost", "::1"])
+def test_one_at_a_loopback_address_is_on_the_queens_host(address: str) -> None:
+    assert remote(address).is_here
+    assert remote(address).outside(f"http://{address}:9200") is None
+
+
+@pytest.mark.parametrize(
+    ("host", "advertise", "url", "outside"),
+    [
+        ("127.0.0.1", None, "http://127.0.0.1:9200", None),
+        ("0.0.0.0", None, "http://0.0.0.0:9200", None),
+        ("::", None, "http://[::]:9200", None),
+        ("0.0.0.0", "192.0.2.1", "http://0.0.0.0:9201", "http://192.0.2.1:9201"),
+        ("192.0.2.1", None, "http://192.0.2.1:9200", "http://192.0.2.1:9200"),
+        ("2001:db8::1", None, "http://[2001:db8::1]:9200", "http://[2001:db8::1]:9200"),
+        ("bees.example", None, "http://bees.example:9200", "http://bees.example:9200"),
+    ],
+)
+def test_the_queens_own_hive_is_reached_where_it_listens_for_others(
+    host: str, advertise: str | None, url: str, outside: str | None
+) -> None:
+    assert local(host, advertise).outside(url) == outside
