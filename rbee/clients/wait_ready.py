@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 import trio
 
 from rbee.adapters.http import sse_client
+from rbee.concurrency.background import open_background
 from rbee.errors import (
     ConnectionTimeoutError,
     DrainingError,
@@ -70,17 +71,12 @@ async def wait_ready(
     failure: RbeeError | None = None
     try:
         with trio.move_on_after(limits.loading + grace) as patience:
-            async with trio.open_nursery() as nursery:
-                try:
-                    await _poll(worker, audience, limits, heard, nursery)
-                except ConnectionTimeoutError:
-                    failure = heard.farewell or WorkerFailedError(
-                        "the worker ended while it loaded its model", hint=hint
-                    )
-                except RbeeError as exc:
-                    # Kept until the nursery has ended, which would wrap it in a group.
-                    failure = exc
-                nursery.cancel_scope.cancel()
+            async with open_background() as nursery:
+                await _poll(worker, audience, limits, heard, nursery)
+    except ConnectionTimeoutError:
+        failure = heard.farewell or WorkerFailedError("the worker ended while it loaded its model", hint=hint)
+    except RbeeError as exc:
+        failure = exc
     finally:
         audience.end_progress()
     if failure is not None:

@@ -21,6 +21,7 @@ from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
 from rbee.clients import callback as ready_callback
+from rbee.concurrency.background import sole_error
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
@@ -192,7 +193,7 @@ class _Worker:
             await self._service.run(loaded)
         except* EngineFailedError as group:
             log.exception("the engine failed")
-            error = lifecycle.sole_error(group)
+            error = sole_error(group)
             assert error is not None
             self._status.set_failed(error)
             await trio.sleep(FAREWELL_SECONDS)  # for the streams to tell their readers

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from rbee.wire.common import Narration
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KEY = "rbee_w_test"
 MODEL_REF = "file:/test.gguf"
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import InternalError, RbeeError
+from rbee.concurrency.background import sole_error
+from rbee.errors import InternalError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -147,21 +148,6 @@ def leave_note(text: str) -> None:
     """Say on stderr, which may be the log, what was left undone at the end (see `tail.notes`)."""
     with suppress(OSError):
         os.write(STDERR, f"note: {text}\n".encode("utf-8", "replace"))
-
-
-def sole_error(group: BaseExceptionGroup[BaseException]) -> RbeeError | None:
-    """Return the error of the catalogue that a nursery's exception group stands for, or None for a bug.
-
-    A nursery wraps what its tasks raise; beside an expected error there may be only cancellations.
-    """
-    expected, rest = group.split(RbeeError)
-    if expected is None or rest is not None:
-        return None
-    error: BaseException = expected
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, RbeeError)
-    return error
 
 
 def _exit_anyway() -> None:

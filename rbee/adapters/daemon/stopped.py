@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.daemon import process
+from rbee.concurrency.background import open_background
 from rbee.errors import ConnectionTimeoutError
 
 if TYPE_CHECKING:
@@ -30,25 +31,16 @@ async def unless_stopped(role: str, identity: process.Identity | None) -> AsyncI
     if identity is None:
         yield
         return
-    failure: Exception | None = None
-    is_stopped = False
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
+        with trio.CancelScope() as block:
 
-        async def watch() -> None:
-            nonlocal is_stopped
-            await _stopped_for_good(identity)
-            is_stopped = True
-            nursery.cancel_scope.cancel()
+            async def watch() -> None:
+                await _stopped_for_good(identity)
+                block.cancel()
 
-        nursery.start_soon(watch)
-        try:
+            nursery.start_soon(watch)
             yield
-        except Exception as exc:  # noqa: BLE001 (raised again below: the nursery would wrap it in a group)
-            failure = exc
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
-    if is_stopped:
+    if block.cancelled_caught:
         raise explain(role, identity)
 
 

@@ -14,6 +14,7 @@ from rbee.adapters.http.client import (
     headers_of_call,
     read_body,
 )
+from rbee.concurrency.background import open_background
 from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError
 from rbee.wire.common import DONE, EVENT_STREAM
 
@@ -96,17 +97,12 @@ async def events(
         timeout=httpx.Timeout(client.timeout.connect, read=STREAM_SILENCE),
     )
     reader = _Reader(opened, f"{client.base_url.host}:{client.base_url.port}", client.timeout.read or STREAM_SILENCE)
-    async with trio.open_nursery() as nursery:
-        error: Exception | None = await nursery.start(reader.run)
-        if error is None:
-            try:
-                async with reader.channel:
-                    yield EventStream(reader.channel, reader.failure)
-            except Exception as exc:  # noqa: BLE001 (raised again below: the nursery would wrap it in a group)
-                error = exc
-        nursery.cancel_scope.cancel()
-    if error is not None:
-        raise error
+    async with open_background() as nursery:
+        refusal: RbeeError | None = await nursery.start(reader.run)
+        if refusal is not None:
+            raise refusal
+        async with reader.channel:
+            yield EventStream(reader.channel, reader.failure)
 
 
 class _Reader:

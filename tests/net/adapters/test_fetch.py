@@ -31,7 +31,7 @@ from tests.kit.hub import REVISION, Fault, Hub
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 SIZE = 6_000_017
 DELAYS = (0.01,) * 5
 

@@ -221,7 +221,7 @@ async def test_it_answers_from_the_moment_it_has_started() -> None:
 STALLED = """
 import socket, sys, trio
 sys.path.insert(0, {root!r})
-from rbee.adapters import serve, sse
+from rbee.adapters.http import server as http_server, sse_server
 from rbee.adapters.http.app import new_app, streamed
 
 async def main():
@@ -229,14 +229,14 @@ async def main():
     async with trio.open_nursery() as nursery:
         async def produce(send):
             while True:
-                await send.send(sse.event("x" * 65536))
+                await send.send(sse_server.event("x" * 65536))
 
         @app.get("/flood")
         async def flood():
             return streamed(nursery, produce)
 
-        listener = serve.bind("127.0.0.1", 0)
-        server = serve.Server(app, listener)
+        listener = http_server.bind("127.0.0.1", 0)
+        server = http_server.Server(app, listener)
         await nursery.start(server.run)
         print(listener.getsockname()[1], flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
@@ -249,7 +249,7 @@ trio.run(main)
 
 def test_a_client_that_does_not_read_does_not_keep_a_daemon_alive() -> None:
     """Its answer is being written when the daemon ends, and hypercorn lets nothing cancel a write."""
-    script = STALLED.format(root=str(Path(__file__).parents[2]))
+    script = STALLED.format(root=str(Path(__file__).resolve().parents[3]))
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters.daemon.lifecycle import sole_error
+from rbee.concurrency.background import sole_error
 from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.wire.common import Sampling
 from rbee.worker.engine.loop import Engine

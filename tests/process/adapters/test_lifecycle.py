@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters.daemon.lifecycle import Stopping, sole_error
-from rbee.errors import CancelledError, PortInUseError, RbeeError
+from rbee.adapters.daemon.lifecycle import Stopping
+from rbee.errors import PortInUseError, RbeeError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ PROGRAM = """
 import os, sys, threading, time
 sys.path.insert(0, {root!r})
 import trio
-from rbee.adapters import lifecycle
+from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer
 from rbee.errors import CancelledError, PortInUseError
 
@@ -196,17 +196,6 @@ def test_a_thread_that_hangs_does_not_keep_the_process(run: Callable[..., subpro
     child = run("threading.Thread(target=time.sleep, args=(600,)).start()")
     child.wait(30)
     assert line(child) == "ended 0"
-
-
-def test_an_expected_error_is_found_within_groups() -> None:
-    error = PortInUseError("x")
-    group = BaseExceptionGroup
-    assert sole_error(group("", [error])) is error
-    assert sole_error(group("", [group("", [group("", [error])])])) is error
-    assert sole_error(group("", [error, CancelledError("y")])) == error
-    assert sole_error(group("", [ZeroDivisionError()])) is None
-    assert sole_error(group("", [error, ZeroDivisionError()])) is None
-    assert sole_error(group("", [group("", [error]), group("", [KeyboardInterrupt()])])) is None
 
 
 def test_only_a_second_signal_is_urgent() -> None:

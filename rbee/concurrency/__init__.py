@@ -1,0 +1,1 @@
+"""Idioms of trio that several roles need, one each."""
