@@ -53,7 +53,7 @@ class Builder:
                 os.killpg(self._group, signal.SIGKILL)
 
 
-def locate(tell: Callable[[str], None], builder: Builder | None = None) -> Path:
+def locate(report: Callable[[str], None], builder: Builder | None = None) -> Path:
     """Return the file that runs, or in a checkout dist/rbee.pyz, built first where it is missing or out of date.
 
     Blocks while it builds; `tell` is given the lines that this prints. A `builder` can end it; without, it gets the
@@ -70,8 +70,8 @@ def locate(tell: Callable[[str], None], builder: Builder | None = None) -> Path:
         )
     file = root / "dist" / "rbee.pyz"
     if is_outdated(file, root):
-        tell(f"Building {file}")
-        _build(root, tell, builder)
+        report(f"Building {file}")
+        _build(root, report, builder)
     return file
 
 
@@ -99,7 +99,7 @@ def is_outdated(file: Path, root: Path) -> bool:
     )
 
 
-def _build(root: Path, tell: Callable[[str], None], builder: Builder | None) -> None:
+def _build(root: Path, report: Callable[[str], None], builder: Builder | None) -> None:
     # Not by .venv's Python: the script makes .venv complete, and goes on in it.
     command = [interpreter(), str(root / "build" / "zipapp.py")]
     lines = []
@@ -117,7 +117,7 @@ def _build(root: Path, tell: Callable[[str], None], builder: Builder | None) -> 
         assert build.stderr is not None
         for line in map(str.rstrip, build.stderr):
             lines.append(line)
-            tell(line)
+            report(line)
     if build.returncode:
         said = [line.removeprefix("rbee: ") for line in lines if line.startswith("rbee: ")]
         reason = f": {said[-1]}" if said else f" (exit code {build.returncode})"

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
-from rbee.clients.progress import told
+from rbee.clients.progress import progress_of
 from rbee.errors import DownloadFailedError, InternalError, SpawnFailedError
 from rbee.wire import hive as wire
 from rbee.wire import model_copy
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from rbee.wire.logs import LogQuery
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import Report
 
 
 _EVENTS: Final[dict[str, type[wire.HiveEvent]]] = {
@@ -72,14 +72,14 @@ class HiveClient(Connected):
         """Open the stream of the node's logs; each event is a LogLine."""
         return sse_client.events(self._http, "GET", f"{HIVE_LOGS}?lines={query.lines}&follow={query.follow}".lower())
 
-    async def spawn(self, request: wire.SpawnRequest, tell: Callable[[Told], None]) -> wire.SpawnReply:
+    async def spawn(self, request: wire.SpawnRequest, report: Report) -> wire.SpawnReply:
         """Start a worker, passing on what the hive tells; returns once the worker answers HTTP."""
         try:
             async with sse_client.events(self._http, "POST", wire.WORKERS_SPAWN, body=request) as events:
                 async for event in events:
-                    if (message := told(event)) is None:
+                    if (message := progress_of(event)) is None:
                         return sse_client.decode_event(event.data, wire.SpawnReply)
-                    tell(message)
+                    report(message)
         except sse_client.StreamLostError as exc:
             raise SpawnFailedError(f"the hive was lost while it started the worker: {exc}") from exc
         raise InternalError("the hive ended the start of a worker without a result")
@@ -96,17 +96,15 @@ class HiveClient(Connected):
             self._http, "GET", model_copy.FILES, model_copy.Offers, params=params, delays=self._delays
         )
 
-    async def pull(
-        self, reference: str, sources: list[model_copy.Source], tell: Callable[[Told], None]
-    ) -> model_wire.ModelRow:
+    async def pull(self, reference: str, sources: list[model_copy.Source], report: Report) -> model_wire.ModelRow:
         """Have a model fetched where it is not there; whoever is cancelled here no longer keeps it going."""
         request = model_wire.DownloadRequest(model_ref=reference, sources=sources)
         try:
             async with sse_client.events(self._http, "POST", model_wire.DOWNLOAD, body=request) as events:
                 async for event in events:
-                    if (message := told(event)) is None:
+                    if (message := progress_of(event)) is None:
                         return sse_client.decode_event(event.data, model_wire.ModelRow)
-                    tell(message)
+                    report(message)
         except sse_client.StreamLostError as exc:
             raise DownloadFailedError(
                 f"the hive was lost while it fetched the model: {exc}", hint="the next try goes on where this one ended"

@@ -13,14 +13,14 @@ from rbee.wire.progress import Progress
 
 if TYPE_CHECKING:
     from rbee.wire.download import DownloadEvent
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import ProgressEvent
 
 
 class _Staged(msgspec.Struct):
     stage: str
 
 
-def told(event: sse_client.Event) -> Told | None:
+def progress_of(event: sse_client.Event) -> ProgressEvent | None:
     """Return the narration or progress that an event is; None for another one, which is a result."""
     if event.name == "narration":
         return sse_client.decode_event(event.data, Narration)

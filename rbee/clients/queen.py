@@ -75,17 +75,17 @@ class QueenClient(Connected):
         found = await http_client.call(self._http, "GET", registry.LIST, registry.BeehiveList, delays=self._delays)
         return found.nodes
 
-    async def add_node(self, node: registry.Beehive, tell: Callable[[Narration], None]) -> registry.Success:
+    async def add_node(self, node: registry.Beehive, report: Callable[[Narration], None]) -> registry.Success:
         """Register a node, passing on what the queen narrates. Raises SshFailedError or NodeExistsError."""
-        return await self._told(registry.ADD, node, tell)
+        return await self._told(registry.ADD, node, report)
 
-    async def update_node(self, node: registry.Beehive, tell: Callable[[Narration], None]) -> registry.Success:
+    async def update_node(self, node: registry.Beehive, report: Callable[[Narration], None]) -> registry.Success:
         """Change a registered node. Raises SshFailedError or NodeNotFoundError."""
-        return await self._told(registry.UPDATE, node, tell)
+        return await self._told(registry.UPDATE, node, report)
 
-    async def remove_node(self, name: str, tell: Callable[[Narration], None]) -> registry.Success:
+    async def remove_node(self, name: str, report: Callable[[Narration], None]) -> registry.Success:
         """Forget a node, whose hive may have to end first. Raises NodeNotFoundError."""
-        return await self._told(registry.REMOVE, registry.NodeName(node_name=name), tell)
+        return await self._told(registry.REMOVE, registry.NodeName(node_name=name), report)
 
     def install(self, request: registry.InstallRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of `narration`, `progress` and, last, `success` events."""
@@ -97,12 +97,12 @@ class QueenClient(Connected):
         """Open the stream of what is told and, last, a result."""
         return sse_client.events(self._http, method, path, body=body)
 
-    async def _told(self, path: str, asked: Request, tell: Callable[[Narration], None]) -> registry.Success:
+    async def _told(self, path: str, asked: Request, report: Callable[[Narration], None]) -> registry.Success:
         try:
             async with sse_client.events(self._http, "POST", path, body=asked) as events:
                 async for event in events:
                     if event.name == "narration":
-                        tell(sse_client.decode_event(event.data, Narration))
+                        report(sse_client.decode_event(event.data, Narration))
                     else:
                         return sse_client.decode_event(event.data, registry.Success)
         except sse_client.StreamLostError as exc:

@@ -82,7 +82,7 @@ async def _serve(
     store = await Store.open(settings.state_dir / "models.db", tables.MIGRATIONS)
     if store.damage is not None:
         human = f"{store.damage} from the files on the disk"
-        announcer.tell(Narration(actor=ROLE, action="rebuild", target="models.db", human=human))
+        announcer.report(Narration(actor=ROLE, action="rebuild", target="models.db", human=human))
     known = reconcile.compare(await store.transact(tables.last_known_workers), process.is_running)
     url = http_server.base_url(listener)
     catalogue = Catalogue(settings.paths.models, store.transact)

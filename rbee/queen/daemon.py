@@ -78,7 +78,7 @@ async def _serve(
     store = await Store.open(settings.state_dir / "beehives.db", MIGRATIONS)
     if store.damage is not None:
         human = f"{store.damage}; `rbee setup add-node` makes machines known again"
-        announcer.tell(Narration(actor=ROLE, action="rebuild", target="beehives.db", human=human))
+        announcer.report(Narration(actor=ROLE, action="rebuild", target="beehives.db", human=human))
     registry = Registry(store)
     hive = LocalHive(settings, token, options.config, Hives(settings, token, registry), ephemeral=options.ephemeral)
     nodes = Nodes(settings, token, registry, hive)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from rbee.wire.common import Message, Narration
 from rbee.wire.download import DownloadEvent
 
@@ -21,5 +23,8 @@ class Progress(Message, kw_only=True):
     speed_mbps: float = 0.0
 
 
-Told = Narration | Progress | DownloadEvent
-"""What is told while something is done."""
+ProgressEvent = Narration | Progress | DownloadEvent
+"""What a daemon reports while it does something for a caller."""
+
+Report = Callable[[ProgressEvent], None]
+"""Takes what happens, at once and without waiting; passes it up to the caller of the running request."""

@@ -219,4 +219,4 @@ class _Worker:
 
     def _tell(self, action: str, sentence: str) -> None:
         log.info("%s", sentence)
-        self._announcer.tell(Narration(actor=ROLE, action=action, target=self._options.id, human=sentence))
+        self._announcer.report(Narration(actor=ROLE, action=action, target=self._options.id, human=sentence))

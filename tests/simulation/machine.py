@@ -58,7 +58,7 @@ class Child:
         else:
             process.kill()
 
-    async def listen(self, tell: Callable[[Narration], None]) -> None:
+    async def listen(self, report: Callable[[Narration], None]) -> None:
         if self._is_adopted:
             return
         assert isinstance(self._process, Worker)
@@ -67,7 +67,7 @@ class Child:
                 return
             if isinstance(item, RbeeError):
                 raise item
-            tell(item)
+            report(item)
         raise SilentEndError("the process ended before it was ready")
 
     async def wait(self) -> str:
@@ -90,7 +90,7 @@ class Machine:
     async def _pause(self, most: float) -> None:
         await trio.sleep(self._chance.choice((0, self._chance.uniform(0, most))))
 
-    async def plan(self, request: SpawnRequest, tell: Callable[[Narration], None]) -> Spec:
+    async def plan(self, request: SpawnRequest, report: Callable[[Narration], None]) -> Spec:
         await self._pause(1)
         model = request.reference()
         backend, device = request.backend or "cpu", request.device or 0

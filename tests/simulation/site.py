@@ -40,7 +40,7 @@ class Client:
     async def follow(self, heard: Callable[[HiveEvent], None]) -> None:
         await self._network.stream(self._url, "the events", lambda hive, send: hive.follow(send), heard)
 
-    async def spawn(self, request: SpawnRequest, tell: Callable[[Narration], None]) -> SpawnReply:
+    async def spawn(self, request: SpawnRequest, report: Callable[[Narration], None]) -> SpawnReply:
         replies: list[SpawnReply] = []
         try:
             await self._network.stream(
@@ -72,7 +72,7 @@ class Site:
         # One that has said where it is is taken to be there until its process has ended.
         return HIVE_URL if self.hive is not None and self.hive.is_running and self.hive.answers.is_set() else None
 
-    async def ensure(self, tell: Callable[[Narration], None]) -> str:
+    async def ensure(self, report: Callable[[Narration], None]) -> str:
         if (url := await self.find()) is not None:
             return url
         if self.hive is not None and self.hive.is_running:

@@ -75,7 +75,7 @@ class Announcer:
                 self._close()
         return self._enabled and not self._open
 
-    def tell(self, narration: Narration) -> None:
+    def report(self, narration: Narration) -> None:
         self._write(Line(narration=narration))
 
     def ready(self, ready: Ready) -> None:
@@ -90,20 +90,20 @@ class Announcer:
             self._close()
 
 
-def heed(text: bytes | str, tell: Callable[[Narration], None]) -> Ready | None:
+def heed(text: bytes | str, report: Callable[[Narration], None]) -> Ready | None:
     """Take one line of a daemon's stdout: passes narration on, raises its error, returns its readiness."""
     try:
         line = msgspec.json.decode(text, type=Line)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return None  # something printed to stdout; the log has stderr
     if line.narration is not None:
-        tell(line.narration)
+        report(line.narration)
     if line.error is not None:
         raise from_body({"error": line.error}) or SpawnFailedError("the process failed to start")
     return line.ready
 
 
-async def listen(process: trio.Process, tell: Callable[[Narration], None]) -> Ready:
+async def listen(process: trio.Process, report: Callable[[Narration], None]) -> Ready:
     """Follow a child's announcements until it is ready, passing its narration to `tell`.
 
     Raises the error that the child announced, or SilentEndError when it ended (or closed its stdout) without one.
@@ -115,7 +115,7 @@ async def listen(process: trio.Process, tell: Callable[[Narration], None]) -> Re
         while chunk := await stdout.receive_some(65536):
             *lines, pending = (pending + chunk).split(b"\n")
             for text in lines:
-                if (ready := heed(text, tell)) is not None:
+                if (ready := heed(text, report)) is not None:
                     return ready
             if len(pending) > MAX_LINE:
                 break

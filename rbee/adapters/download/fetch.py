@@ -84,7 +84,7 @@ class Fetch:
         resource: Resource,
         to: Path,
         delays: Sequence[float],
-        tell: Callable[[Step | Retry], None],
+        report: Callable[[Step | Retry], None],
         *,
         tries: int = 2,
     ) -> None:
@@ -92,7 +92,7 @@ class Fetch:
         self._resource = resource
         self._to = to
         self._delays = delays
-        self._say = tell
+        self._say = report
         self._tries = tries
         self._told_at = 0.0
         self._stopped = threading.Event()

@@ -69,7 +69,7 @@ class Connection(TCPServer):
             await super().protocol_send(event)
 
     @contextmanager
-    def watched(self, limit: float, tell: Callable[[bool], Awaitable[None]]) -> Iterator[None]:
+    def watched(self, limit: float, report: Callable[[bool], Awaitable[None]]) -> Iterator[None]:
         """Await `tell(True)` when the client takes nothing for `limit` seconds, and `tell(False)` when it does again.
 
         The answer to one of its requests has to run meanwhile.
@@ -78,7 +78,7 @@ class Connection(TCPServer):
 
         async def watch() -> None:
             with scope:
-                await tcp_info.watch(self.stream, limit, tell)
+                await tcp_info.watch(self.stream, limit, report)
 
         self._probe_when_idle(tcp_info.PROBE_SECONDS)
         self._task_group.spawn(watch)

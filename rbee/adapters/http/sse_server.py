@@ -17,7 +17,7 @@ from rbee.wire.common import DONE, Narration
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import ProgressEvent, Report
 
 HEARTBEAT: Final = b": heartbeat\n\n"
 LAST: Final = f"data: {DONE}\n\n".encode()
@@ -78,16 +78,16 @@ async def _send_last(send: Send, error: RbeeError) -> None:
         await send.send(event(to_body(error, correlation.get())))
 
 
-async def narrated(send: Send, work: Callable[[Callable[[Told], None]], Awaitable[T]], name: str) -> T:
+async def with_progress_and_result(send: Send, work: Callable[[Report], Awaitable[T]], name: str) -> T:
     """Run `work` and send what it tells while it runs, then its result as an event called `name`; returns that."""
-    outcome = await told(send, work)
+    outcome = await with_progress(send, work)
     await send.send(event(outcome, name))
     return outcome
 
 
-async def told(send: Send, work: Callable[[Callable[[Told], None]], Awaitable[T]]) -> T:
+async def with_progress(send: Send, work: Callable[[Report], Awaitable[T]]) -> T:
     """Run `work` and send what it tells while it runs, as events called `narration` and `progress`."""
-    tell, messages = trio.open_memory_channel["Told"](math.inf)
+    report, messages = trio.open_memory_channel["ProgressEvent"](math.inf)
 
     async def pass_on() -> None:
         with contextlib.suppress(trio.BrokenResourceError):
@@ -96,17 +96,17 @@ async def told(send: Send, work: Callable[[Callable[[Told], None]], Awaitable[T]
 
     correlation_id = correlation.get()  # here, because who works may call from a task that serves many requests
 
-    def say(message: Told) -> None:
+    def say(message: ProgressEvent) -> None:
         if isinstance(message, Narration) and message.correlation_id is None:
             message = msgspec.structs.replace(message, correlation_id=correlation_id)
         # Who works may go on for others after this client has gone.
         with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            tell.send_nowait(message)
+            report.send_nowait(message)
 
     outcome: T | RbeeError
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pass_on)
-        with tell:
+        with report:
             try:
                 outcome = await work(say)
             except RbeeError as exc:
@@ -116,7 +116,7 @@ async def told(send: Send, work: Callable[[Callable[[Told], None]], Awaitable[T]
     return outcome
 
 
-def encoded(data: str, name: str) -> bytes:
+def event_from_json(data: str, name: str) -> bytes:
     """Return an event whose data is encoded already."""
     line = f"data: {data}\n\n".encode()
     return line if name == "message" else b"event: " + name.encode() + b"\n" + line

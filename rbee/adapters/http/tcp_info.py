@@ -54,7 +54,7 @@ def probe(stream: trio.SocketStream, idle: int, patience: float) -> None:
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-async def watch(stream: trio.SocketStream, limit: float, tell: Callable[[bool], Awaitable[None]]) -> None:
+async def watch(stream: trio.SocketStream, limit: float, report: Callable[[bool], Awaitable[None]]) -> None:
     """Await `tell(True)` when the other end takes nothing for `limit` seconds, `tell(False)` when it does again.
 
     Returns when the connection is closed. One that is sent nothing is heard of by the kernel's probes, once in
@@ -69,5 +69,5 @@ async def watch(stream: trio.SocketStream, limit: float, tell: Callable[[bool], 
             silence = 0 if now.pending else now.unheard - PROBE_SECONDS
         if (is_silent := silence >= limit) != was_silent:
             was_silent = is_silent
-            await tell(is_silent)
+            await report(is_silent)
         await trio.sleep(limit / 5)

@@ -91,7 +91,7 @@ def worker_log(folder: Path, worker_id: str) -> str | None:
 
 
 async def read(
-    folder: Path, query: LogQuery, tell: Callable[[list[LogLine]], Awaitable[None]], *, only: str | None = None
+    folder: Path, query: LogQuery, report: Callable[[list[LogLine]], Awaitable[None]], *, only: str | None = None
 ) -> None:
     """Pass on the newest lines of the logs in `folder`, and with `follow` what is written from then on.
 
@@ -99,13 +99,13 @@ async def read(
     """
     logs = NodeLogs(folder, only)
     try:
-        await tell(await trio.to_thread.run_sync(logs.last, query.lines, limiter=_limiter))
+        await report(await trio.to_thread.run_sync(logs.last, query.lines, limiter=_limiter))
         if not query.follow:
-            await tell(logs.unfinished() if query.lines else [])
+            await report(logs.unfinished() if query.lines else [])
         while query.follow and not logs.is_over:
             found = await trio.to_thread.run_sync(logs.more, limiter=_limiter)
             if found:
-                await tell(found)
+                await report(found)
             else:
                 await trio.sleep(LOOK_SECONDS)
     finally:

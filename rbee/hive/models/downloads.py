@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from rbee.wire.model_copy import Source
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.models import ModelRow
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import ProgressEvent, Report
 
-    Tell = Callable[[Told], None]
 
 REMEMBERED: Final = 600.0
 """Seconds for which the last event of an ended download can still be asked for."""
@@ -34,7 +33,7 @@ class Download:
         self.id = str(uuid.uuid4())
         self.ref = ref
         self.sources = sources
-        self.last: Told | None = None
+        self.last: ProgressEvent | None = None
         self._progress = Downloading(bytes_downloaded=0, bytes_total=0, speed_mbps=0.0)
         self._changed = changed
         self.done = trio.Event()
@@ -43,9 +42,9 @@ class Download:
         self.scope = trio.CancelScope()
         self.claims = 0
         self.is_detached = False
-        self._watchers: list[Tell] = []
+        self._watchers: list[Report] = []
 
-    def tell(self, event: Told) -> None:
+    def report(self, event: ProgressEvent) -> None:
         """Pass an event on to all who watch."""
         if not isinstance(event, Narration):
             self.last = event
@@ -55,11 +54,11 @@ class Download:
         for watcher in list(self._watchers):
             watcher(event)
 
-    def watch(self, tell: Tell) -> None:
+    def watch(self, report: Report) -> None:
         """Have `tell` called with what the last event was, and with each that follows."""
         if self.last is not None:
-            tell(self.last)
-        self._watchers.append(tell)
+            report(self.last)
+        self._watchers.append(report)
 
     def state(self) -> DownloadState:
         """Return how it stands."""
@@ -75,18 +74,18 @@ class Download:
             code=last.code if isinstance(last, Failed) else None,
         )
 
-    def unwatch(self, tell: Tell) -> None:
+    def unwatch(self, report: Report) -> None:
         """Call `tell` no more."""
-        self._watchers.remove(tell)
+        self._watchers.remove(report)
 
     def settle(self, result: ModelRow | RbeeError) -> None:
         """Tell how it has ended."""
         self.result = result
         self.ended_at = trio.current_time()
         if isinstance(result, RbeeError):
-            self.tell(Failed(code=result.code, message=result.message))
+            self.report(Failed(code=result.code, message=result.message))
         else:
-            self.tell(Complete(local_path=result.local_path))
+            self.report(Complete(local_path=result.local_path))
         self.done.set()
 
 
@@ -96,7 +95,7 @@ class Downloads:
     Of those who share one, the first says which other nodes have the model.
     """
 
-    def __init__(self, fetch: Callable[[ModelRef, Tell, Sequence[Source]], Awaitable[ModelRow]]) -> None:
+    def __init__(self, fetch: Callable[[ModelRef, Report, Sequence[Source]], Awaitable[ModelRow]]) -> None:
         self._fetch = fetch
         self._running: dict[str, Download] = {}
         self._known: dict[str, Download] = {}
@@ -116,17 +115,17 @@ class Downloads:
         for download in self._running.values():
             download.scope.cancel()
 
-    async def get(self, ref: ModelRef, tell: Tell, sources: Sequence[Source] = ()) -> ModelRow:
+    async def get(self, ref: ModelRef, report: Report, sources: Sequence[Source] = ()) -> ModelRow:
         """Return a model once it is here, sharing a download that runs; what that tells is told meanwhile.
 
         A caller that is cancelled takes its claim back: the last one ends the download. Raises why it failed.
         """
         download = self._join(ref, sources)
-        download.watch(tell)
+        download.watch(report)
         try:
             await download.done.wait()
         finally:
-            download.unwatch(tell)
+            download.unwatch(report)
             self._release(download)
         if isinstance(download.result, RbeeError):
             raise _again(download.result)
@@ -193,7 +192,7 @@ class Downloads:
         result: ModelRow | RbeeError = CancelledError("the download was stopped; what came of it is kept")
         try:
             with download.scope:
-                result = await self._fetch(download.ref, download.tell, download.sources)
+                result = await self._fetch(download.ref, download.report, download.sources)
         except RbeeError as exc:
             result = exc
         finally:

@@ -28,9 +28,8 @@ if TYPE_CHECKING:
     from rbee.wire.model_copy import Source
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.models import ModelRow
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import ProgressEvent, Report
 
-    Tell = Callable[[Told], None]
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +53,7 @@ class Library:
         self._planned: Counter[str] = Counter()
 
     @asynccontextmanager
-    async def provided(self, ref: ModelRef, tell: Tell, sources: Sequence[Source]) -> AsyncIterator[Located]:
+    async def provided(self, ref: ModelRef, report: Report, sources: Sequence[Source]) -> AsyncIterator[Located]:
         """Give a model's file; within the block a worker is about to use it, and it is not removed.
 
         One of the hub is fetched where it is not here, and told about meanwhile; `sources` are the nodes that may have
@@ -66,7 +65,7 @@ class Library:
                 yield located
             return
         while True:
-            row = await self.obtain(ref, tell, sources)
+            row = await self.obtain(ref, report, sources)
             with self._kept(row.local_path):
                 # Its row tells: whoever removes it looks whether it is kept, and at once has its row deleted.
                 if await self.catalogue.has(row):
@@ -74,9 +73,9 @@ class Library:
                     yield Located(Path(row.local_path), row.size_bytes)
                     return
 
-    async def obtain(self, ref: ModelRef, tell: Tell, sources: Sequence[Source]) -> ModelRow:
+    async def obtain(self, ref: ModelRef, report: Report, sources: Sequence[Source]) -> ModelRow:
         """Return a model of the hub, fetched where it is not here; what it comes to is told meanwhile."""
-        return await self.catalogue.find(ref) or await self.downloads.get(ref, tell, sources)
+        return await self.catalogue.find(ref) or await self.downloads.get(ref, report, sources)
 
     async def offers(self, ref: ModelRef) -> Offers:
         """Say what others may copy of the repository of `ref`: the models of which every file's hash is known."""
@@ -167,13 +166,13 @@ class Library:
         log.info("model %s was removed", model_id)
         return row
 
-    async def _download(self, ref: ModelRef, tell: Tell, sources: Sequence[Source]) -> ModelRow:
+    async def _download(self, ref: ModelRef, report: Report, sources: Sequence[Source]) -> ModelRow:
         """Fetch a model and take it into the catalogue; when cancelled, its thread ends by itself soon after."""
         token = trio.lowlevel.current_trio_token()
 
-        def tell_here(event: Told) -> None:
+        def tell_here(event: ProgressEvent) -> None:
             with suppress(trio.RunFinishedError):
-                token.run_sync_soon(tell, event)
+                token.run_sync_soon(report, event)
 
         known = {
             file.name: file.sha256

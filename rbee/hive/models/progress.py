@@ -11,9 +11,7 @@ from rbee.wire.common import Narration
 from rbee.wire.download import Downloading, Retrying, Verifying
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import Report
 
 SPEED_SECONDS: Final = 3.0
 """The speed that is told is that of so long a time."""
@@ -23,9 +21,9 @@ MEGABYTE: Final = 1_000_000
 class Telling:
     """What is told of `target`; of its `total` bytes, `done_before` are those of files that are whole."""
 
-    def __init__(self, target: str, tell: Callable[[Told], None]) -> None:
+    def __init__(self, target: str, report: Report) -> None:
         self._target = target
-        self._tell = tell
+        self._tell = report
         self.total = 0
         self.done_before = 0
         self._seen: deque[tuple[float, int]] = deque()

@@ -23,7 +23,7 @@ from rbee.wire.hub import Repository
 from rbee.wire.model_copy import CONTENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from rbee.adapters.config import Settings
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from rbee.wire.hub import HubFile
     from rbee.wire.model_copy import Source
     from rbee.wire.model_ref import ModelRef
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import Report
 
 
 class Provided(NamedTuple):
@@ -70,7 +70,7 @@ class Provision:
         self,
         ref: ModelRef,
         settings: Settings,
-        tell: Callable[[Told], None],
+        report: Report,
         sources: Sequence[Source],
         token: str,
         known: Mapping[str, str] | None = None,
@@ -78,7 +78,7 @@ class Provision:
         self._ref = ref
         self._settings = settings
         self._models_dir = settings.paths.models
-        self._telling = Telling(str(ref), tell)
+        self._telling = Telling(str(ref), report)
         self._sources = list(sources)
         self._token = token
         self._known = known or {}

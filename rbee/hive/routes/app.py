@@ -70,7 +70,7 @@ def build(
             return answer(await hive.spawn(wanted, lambda _: None))
 
         async def produce(send: sse_server.Send) -> None:
-            await sse_server.narrated(send, lambda tell: hive.spawn(wanted, tell), "worker")
+            await sse_server.with_progress_and_result(send, lambda report: hive.spawn(wanted, report), "worker")
 
         return streamed(nursery, produce, heartbeat=heartbeat)
 

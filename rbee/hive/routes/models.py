@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from rbee.hive.models.downloads import Download
     from rbee.hive.models.library import Library
     from rbee.hive.workers.loop import Hive
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import ProgressEvent
 
 
 def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, heartbeat: float) -> None:
@@ -50,7 +50,9 @@ def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, hea
         if wants_stream():
             # As long as the stream is held, so is the claim to the download.
             async def produce(send: sse_server.Send) -> None:
-                await sse_server.narrated(send, lambda tell: library.obtain(ref, tell, asked.sources), "model")
+                await sse_server.with_progress_and_result(
+                    send, lambda report: library.obtain(ref, report, asked.sources), "model"
+                )
 
             return streamed(nursery, produce, heartbeat=heartbeat)
         if (row := await library.catalogue.find(ref)) is not None:
@@ -92,12 +94,12 @@ def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, hea
 
 async def _follow(download: Download, send: sse_server.Send) -> None:
     """Send the last event, and each that follows, until the download has ended; what is for people is left out."""
-    tell, told = trio.open_memory_channel["Told"](math.inf)
+    report, told = trio.open_memory_channel["ProgressEvent"](math.inf)
 
-    def pass_on(event: Told) -> None:
+    def pass_on(event: ProgressEvent) -> None:
         if not isinstance(event, Narration):
             with suppress(trio.BrokenResourceError):
-                tell.send_nowait(event)
+                report.send_nowait(event)
 
     download.watch(pass_on)
     try:

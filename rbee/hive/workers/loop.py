@@ -40,10 +40,9 @@ if TYPE_CHECKING:
     from rbee.hive.workers.machine import Child, Machine
     from rbee.hive.workers.record import Ended, Worker
     from rbee.wire.models import ModelRow
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import Report
     from rbee.wire.worker import WorkerStatus
 
-    Tell = Callable[[Told], None]
     Decision = Callable[[], list[Effect]]
     Transact = Callable[[Work], Awaitable[Any]]
 
@@ -56,8 +55,8 @@ ACCEPT_SECONDS: Final = 3.0
 class _Start:
     """Someone waits for a worker to answer HTTP; several may wait for the same one."""
 
-    def __init__(self, tell: Tell) -> None:
-        self.tell = tell
+    def __init__(self, report: Report) -> None:
+        self.report = report
         self.done = trio.Event()
         self.result: wire.SpawnReply | RbeeError | None = None
 
@@ -96,13 +95,13 @@ class Hive:
         """Return the key that opens a worker, and with which it calls back."""
         return self._machine.key_of(worker_id)
 
-    async def spawn(self, request: wire.SpawnRequest, tell: Tell) -> wire.SpawnReply:
+    async def spawn(self, request: wire.SpawnRequest, report: Report) -> wire.SpawnReply:
         """Check, start a worker, and return once it answers HTTP; its model loads meanwhile.
 
         When the caller is cancelled the worker is started all the same: it is there for the next request.
         """
-        spec = await self._machine.plan(request, tell)
-        start = _Start(tell)
+        spec = await self._machine.plan(request, report)
+        start = _Start(report)
 
         def decide() -> list[Effect]:
             # Here and not at who asks: what he saw of the workers is past.
@@ -288,13 +287,13 @@ class Hive:
     # Effects.
 
     async def _run_child(self, worker: Worker) -> None:
-        def tell(narration: Narration) -> None:
+        def report(narration: Narration) -> None:
             for start in self._starts.get(worker.id, ()):
-                start.tell(narration)
+                start.report(narration)
 
         target = f"{worker.spec.backend}:{worker.spec.device}"
         human = f"Starting a worker for {worker.spec.model_ref} on {target}"
-        tell(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
+        report(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
         try:
             child = await self._machine.launch(worker)
         except RbeeError as exc:
@@ -306,7 +305,7 @@ class Hive:
         self._decide(lambda: self._pool.launched(worker.id, child.identity.pid))
         announced: list[RbeeError] = []
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen, child, tell, announced)
+            nursery.start_soon(self._listen, child, report, announced)
             how = await child.wait()
             nursery.cancel_scope.deadline = trio.current_time() + 1  # a grandchild may hold the pipe open
         self._ended(worker, how, announced[0] if announced else None)
@@ -320,9 +319,9 @@ class Hive:
         log.info("worker %s ended: %s", worker.id, ending.how)
         self._decide(lambda: self._pool.exited(worker.id, ending, announced))
 
-    async def _listen(self, child: Child, tell: Callable[[Narration], None], announced: list[RbeeError]) -> None:
+    async def _listen(self, child: Child, report: Callable[[Narration], None], announced: list[RbeeError]) -> None:
         try:
-            await child.listen(tell)
+            await child.listen(report)
         except announce.SilentEndError:
             pass  # its exit says more
         except RbeeError as exc:
@@ -336,7 +335,7 @@ class Hive:
         narration = Narration(actor="rbee-hive", action="ready_callback", target=worker.id, human=human)
         for start in self._starts.pop(worker.id, ()):
             if error is None:
-                start.tell(narration)
+                start.report(narration)
             start.settle(error or self._reply(worker))
 
     async def _follow(self, worker: Worker, scope: trio.CancelScope) -> None:

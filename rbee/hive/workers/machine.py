@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from rbee.hive.workers.record import Spec, Worker
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import Report
     from rbee.wire.worker import WorkerStatus
 
 
@@ -28,7 +28,7 @@ class Child(Protocol):
         """Signal the process, unless it has ended."""
         ...
 
-    async def listen(self, tell: Callable[[Narration], None]) -> None:
+    async def listen(self, report: Callable[[Narration], None]) -> None:
         """Pass on what the worker announces until it is ready or says why not; raises its error."""
         ...
 
@@ -40,7 +40,7 @@ class Child(Protocol):
 class Machine(Protocol):
     """Starts, asks and ends workers."""
 
-    async def plan(self, request: SpawnRequest, tell: Callable[[Told], None]) -> Spec:
+    async def plan(self, request: SpawnRequest, report: Report) -> Spec:
         """Check a request and return what exactly is to be started; raises why it cannot be."""
         ...
 

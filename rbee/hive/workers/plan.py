@@ -14,19 +14,17 @@ from rbee.wire import model_ref
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rbee.adapters.config import Settings
     from rbee.hive.models.library import Library
     from rbee.wire.gguf import ModelHeader
     from rbee.wire.hive import SpawnRequest
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import Report
 
 DEFAULT_CONTEXT: Final = 4096
 """Tokens of one request where nothing else is configured, or the model's own context where that is less."""
 
 
-async def plan(request: SpawnRequest, settings: Settings, library: Library, tell: Callable[[Told], None]) -> Spec:
+async def plan(request: SpawnRequest, settings: Settings, library: Library, report: Report) -> Spec:
     """Check everything that can be known before a process is started, and tell the sizes.
 
     A model of the hub is fetched where it is not here. Raises InvalidRequestError, ModelNotFoundError,
@@ -36,7 +34,7 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, tell
     ref = model_ref.parse(request.reference())
     backends = await trio.to_thread.run_sync(inventory.backends)
     placement = preflight.choose_device(backends, request.backend, request.device)
-    async with library.provided(ref, tell, request.sources) as located:
+    async with library.provided(ref, report, request.sources) as located:
         header = await locate.read_header(located.path)
     slots = request.slots or settings.worker.slots
     context = request.context or settings.worker.context or _default_context(header)
@@ -54,7 +52,7 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, tell
         cache_per_token,
     )
     megabytes = f"{needed / preflight.MEGABYTE:.0f} of {available_memory(spec) / preflight.MEGABYTE:.0f} MB"
-    tell(
+    report(
         Narration(
             actor="rbee-hive",
             action="preflight",

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rbee.hive.workers.record import Spec, Worker
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import Report
     from rbee.wire.worker import WorkerStatus
 
 log = logging.getLogger(__name__)
@@ -49,9 +49,9 @@ class Child:
         """Signal the process, unless it has ended."""
         process.send_signal(self.identity, number)
 
-    async def listen(self, tell: Callable[[Narration], None]) -> None:
+    async def listen(self, report: Callable[[Narration], None]) -> None:
         """Pass on what the worker announces until it is ready or says why not; raises its error."""
-        await announce.listen(self._child, tell)
+        await announce.listen(self._child, report)
 
     async def wait(self) -> str:
         """Return how the process ended, in words, once it has."""
@@ -71,7 +71,7 @@ class Adopted:
         """Signal the process, unless it has ended."""
         process.send_signal(self.identity, number)
 
-    async def listen(self, tell: Callable[[Narration], None]) -> None:
+    async def listen(self, report: Callable[[Narration], None]) -> None:
         """It announced what it had to say to the hive that started it."""
 
     async def wait(self) -> str:
@@ -105,8 +105,8 @@ class LocalMachine:
         self._advertise = advertise
         self._ephemeral = ephemeral
 
-    async def plan(self, request: SpawnRequest, tell: Callable[[Told], None]) -> Spec:
-        return await plan(request, self._settings, self._library, tell)
+    async def plan(self, request: SpawnRequest, report: Report) -> Spec:
+        return await plan(request, self._settings, self._library, report)
 
     def available_memory(self, spec: Spec) -> int:
         return available_memory(spec)

@@ -11,7 +11,7 @@ import trio
 from rbee.adapters.daemon import instance, stopped
 from rbee.adapters.http import sse_client
 from rbee.adapters.logs.json_log import correlate
-from rbee.clients.progress import told
+from rbee.clients.progress import progress_of
 from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, InternalError, RbeeError, UnloadFailedError, WorkerFailedError
@@ -98,8 +98,8 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
     try:
         async with stopped.unless_stopped("queen", identity), queen.place(task) as events:
             async for event in events:
-                if (message := told(event)) is not None:
-                    terminal.tell(message)
+                if (message := progress_of(event)) is not None:
+                    terminal.report(message)
                 elif event.name == "worker":
                     # Read on to the end: only then the queen takes another request of this name.
                     handle = sse_client.decode_event(event.data, TaskHandle)

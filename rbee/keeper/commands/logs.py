@@ -39,19 +39,19 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     show = _as_json if options.json else _as_text
     text = Text(terminal)
 
-    async def tell(lines: list[LogLine]) -> None:
+    async def report(lines: list[LogLine]) -> None:
         if lines:
             await text.write("".join(f"{show(query.node, line)}\n" for line in lines))
 
     async def command(hurry: trio.Event) -> Result:
         try:
             if query.node == LOCAL_NODE and await _are_here(settings):
-                await node_logs.read(settings.logs_dir, query, tell)
+                await node_logs.read(settings.logs_dir, query, report)
             else:
                 own = Options(options.config, options.debug)
                 async with session.use(settings, terminal, hurry, options=own) as queen, queen.logs(query) as events:
                     async for event in events:
-                        await tell([sse_client.decode_event(event.data, LogLine)])
+                        await report([sse_client.decode_event(event.data, LogLine)])
         except sse_client.StreamLostError as exc:
             raise ConnectionTimeoutError(
                 "the queen was lost while the logs were read", hint=f"its log is {settings.logs_dir / 'queen.log'}"

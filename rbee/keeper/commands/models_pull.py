@@ -34,7 +34,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     async def command(hurry: trio.Event) -> Result:
         try:
             async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
-                row = await queen_models.pull(queen, asked, terminal.tell)
+                row = await queen_models.pull(queen, asked, terminal.report)
         except RbeeError as exc:
             why_ended.name_node(exc)
             raise

@@ -29,7 +29,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
 
     async def command(hurry: trio.Event) -> Result:
         async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
-            done = await queen_models.remove(queen, asked, terminal.tell)
+            done = await queen_models.remove(queen, asked, terminal.report)
         note = f"{done.id} was removed from {done.node}: {render.size(done.freed_bytes)}."
         return Result(data=msgspec.to_builtins(done), notes=(note,))
 

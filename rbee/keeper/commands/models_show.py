@@ -34,7 +34,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     async def command(hurry: trio.Event) -> Result:
         try:
             async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
-                found = await queen_models.show(queen, asked.model_ref, asked.node, terminal.tell)
+                found = await queen_models.show(queen, asked.model_ref, asked.node, terminal.report)
         except RbeeError as exc:
             why_ended.name_node(exc)
             raise

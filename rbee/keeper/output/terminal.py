@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rbee.keeper.output.bars import Bars
     from rbee.wire.common import Narration
     from rbee.wire.download import DownloadEvent
-    from rbee.wire.progress import Progress, Told
+    from rbee.wire.progress import Progress, ProgressEvent
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -77,7 +77,7 @@ class Terminal:
         """Say something that is neither data nor an error."""
         self._line(render.clean(text, lines=True))
 
-    def tell(self, message: Told) -> None:
+    def report(self, message: ProgressEvent) -> None:
         """Show what a daemon tells: a sentence, how far something is, or that it is tried again."""
         from rbee.wire.common import Narration
         from rbee.wire.download import Retrying

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
     import trio
@@ -13,7 +12,7 @@ if TYPE_CHECKING:
     from rbee.clients.hive import HiveClient
     from rbee.errors import UnloadFailedError
     from rbee.queen.scheduling.choose_node import Devices
-    from rbee.wire.common import Narration
+    from rbee.wire.progress import Report
 
 
 class HiveLink(Protocol):
@@ -52,7 +51,7 @@ class HiveLink(Protocol):
         """Return the URL of the hive if it runs, else None; starts nothing. Raises why it cannot be used."""
         ...
 
-    async def ensure(self, tell: Callable[[Narration], None]) -> str:
+    async def ensure(self, report: Report) -> str:
         """Return the URL of the hive, started if need be; raises why it could not be."""
         ...
 

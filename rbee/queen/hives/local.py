@@ -30,13 +30,14 @@ from rbee.wire.common import Narration, base_url
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     from rbee.adapters.config import Settings
     from rbee.queen.registry.identity import Hives
     from rbee.queen.scheduling.choose_node import Devices
     from rbee.wire.common import Health
+    from rbee.wire.progress import Report
 
 log = logging.getLogger(__name__)
 
@@ -118,13 +119,15 @@ class LocalHive:
             port=port,
         )
 
-    async def ensure(self, tell: Callable[[Narration], None]) -> str:
+    async def ensure(self, report: Report) -> str:
         """Return the URL of the hive, started if need be; raises why it could not be."""
         if (running := instance.find(self._settings.state_dir, "hive")) is not None:
             await stopped.wait_to_go_on("hive", running.identity)
         if (found := await self.find()) is not None:
             return found
-        tell(Narration(actor="queen-rbee", action="start_hive", target="local", human="Starting the hive on this host"))
+        report(
+            Narration(actor="queen-rbee", action="start_hive", target="local", human="Starting the hive on this host")
+        )
         options = ["--config", self._config_file] if self._config_file else []
         if self._ephemeral:
             options.append("--ephemeral")
@@ -141,7 +144,7 @@ class LocalHive:
         self._owned = process.identify(child.pid)
         try:
             with trio.fail_after(self._settings.timeouts.start):
-                ready = await announce.listen(child, tell)
+                ready = await announce.listen(child, report)
         except trio.TooSlowError:
             child.kill()
             await child.wait()
@@ -149,7 +152,7 @@ class LocalHive:
         except announce.SilentEndError:
             reason = process.describe_end(await child.wait())
             raise SpawnFailedError(f"the hive ended at its start: {reason}", log="hive.log") from None
-        tell(
+        report(
             Narration(actor="queen-rbee", action="hive_ready", target="local", human=f"The hive answers at {ready.url}")
         )
         return ready.url

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from rbee.queen.hives.copy_sources import Find
     from rbee.queen.hives.link import HiveLink
     from rbee.queen.scheduling.choose_worker import Wanted
-    from rbee.queen.scheduling.orders import Placed, Tell
+    from rbee.queen.scheduling.orders import Placed
     from rbee.wire.hive import HiveEvent, WorkerList
+    from rbee.wire.progress import Report
 
 log = logging.getLogger(__name__)
 
@@ -81,13 +82,13 @@ class Node:
         self._heard(event)
         self._placing.hear(event)
 
-    async def place(self, wanted: Wanted, tell: Tell, wait: float = 0) -> Placed:
+    async def place(self, wanted: Wanted, report: Report, wait: float = 0) -> Placed:
         """Return a worker for `wanted`, started if need be; what happens is told meanwhile.
 
         Where all its slots are taken, the request waits up to `wait` seconds for one; without, it is sent there all the
         same, and the worker answers for itself. Raises AllSlotsBusyError when the wait was in vain, or too many wait.
         """
-        order = Order(wanted, tell, wait)
+        order = Order(wanted, report, wait)
         self._placing.take(order)
         try:
             with order.patience:
@@ -167,9 +168,9 @@ class Node:
         return None
 
     @asynccontextmanager
-    async def visit(self, tell: Tell) -> AsyncIterator[HiveClient]:
+    async def visit(self, report: Report) -> AsyncIterator[HiveClient]:
         """Open a connection to the node's hive, which is started if need be. Raises why it could not be."""
-        visit = Visit(tell)
+        visit = Visit(report)
         self._placing.take(visit)
         await visit.done.wait()
         if isinstance(visit.result, RbeeError):

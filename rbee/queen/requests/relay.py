@@ -13,19 +13,17 @@ from rbee.wire.common import Narration, Sampling
 from rbee.wire.worker import InferenceRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rbee.adapters.config import Timeouts
     from rbee.adapters.http.connection import Connection
-    from rbee.wire.progress import Progress, Told
+    from rbee.wire.progress import Progress, Report
     from rbee.wire.queen import TaskRequest
 
 
 class _Listener:
     """Hears how a model loads, and tells it on."""
 
-    def __init__(self, tell: Callable[[Told], None]) -> None:
-        self._tell = tell
+    def __init__(self, report: Report) -> None:
+        self._tell = report
 
     def narrate(self, narration: Narration) -> None:
         self._tell(narration)
@@ -46,11 +44,11 @@ class Reached(WorkerClient):
         self._node = node
         self._limits = limits
 
-    async def wait_ready(self, tell: Callable[[Told], None]) -> None:
+    async def wait_ready(self, report: Report) -> None:
         """Return once the worker has loaded its model; what it tells meanwhile is told on."""
         try:
             # The hive counts too, from an earlier moment on, knows the layers, and needs a moment to end the worker.
-            await wait_ready(self, _Listener(tell), self._limits, grace=self._limits.unload)
+            await wait_ready(self, _Listener(report), self._limits, grace=self._limits.unload)
         except RbeeError as exc:
             exc.details = {"node": self._node, "log": f"worker-{self.worker_id}.log"} | exc.details
             raise
@@ -58,11 +56,11 @@ class Reached(WorkerClient):
     async def relay(self, send: sse_server.Send, task: TaskRequest, client: Connection) -> None:
         """Run the request at the worker, and send its events as they come; it hears when `client` takes nothing."""
 
-        async def tell(is_silent: bool) -> None:
+        async def report(is_silent: bool) -> None:
             with suppress(RbeeError):  # a worker that cannot be told is lost, which its stream says too
                 await self.tell_reader(task.request_id or "", is_silent=is_silent)
 
-        with client.watched(self._limits.silent, tell):
+        with client.watched(self._limits.silent, report):
             await self._pass_on(send, task)
 
     async def _pass_on(self, send: sse_server.Send, task: TaskRequest) -> None:
@@ -76,7 +74,7 @@ class Reached(WorkerClient):
         try:
             async with self.inference(request) as events:
                 async for event in events:
-                    await send.send(sse_server.encoded(event.data, event.name))
+                    await send.send(sse_server.event_from_json(event.data, event.name))
         except sse_client.StreamLostError as exc:
             raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
         except ConnectionTimeoutError as exc:

@@ -22,16 +22,12 @@ from rbee.wire.common import Narration
 from rbee.wire.decode import convert
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rbee.adapters.config import Settings
     from rbee.adapters.http.connection import Connection
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.requests.tracker import Task
-    from rbee.wire.progress import Told
-
-    Tell = Callable[[Told], None]
+    from rbee.wire.progress import Report
 
 
 class Request:
@@ -46,16 +42,16 @@ class Request:
         self._wanted = _wanted(asked, settings)
         self._patience = asked.wait_s
 
-    async def place(self, tell: Tell) -> wire.TaskHandle:
+    async def place(self, report: Report) -> wire.TaskHandle:
         """Return a worker for the request; where the caller cannot reach it, once it has loaded its model."""
-        handle = await self._choose(tell)
+        handle = await self._choose(report)
         # While the model loads, the worker does not know yet that there is anything to cancel.
         self._task.placed(handle, self._node(handle).reach(handle.worker_url))
         if handle.direct or self._asked.relay:
             return handle
         try:
             async with self._reached(handle) as worker:
-                await worker.wait_ready(tell)
+                await worker.wait_ready(report)
         except WorkerFailedError as exc:
             raise await explained(exc, self._node(handle), handle.worker_id) from exc
         return msgspec.structs.replace(handle, state="idle")
@@ -64,13 +60,13 @@ class Request:
         """Send `client` what is told, then the worker, and with `relay` its own events as they come."""
         patient_until = trio.current_time() + self._asked.wait_s
         while True:
-            handle = await sse_server.narrated(send, self.place, "worker")
+            handle = await sse_server.with_progress_and_result(send, self.place, "worker")
             if not self._asked.relay:
                 return
             try:
                 async with self._reached(handle) as worker:
                     if handle.state not in ("idle", "busy"):
-                        await sse_server.told(send, worker.wait_ready)
+                        await sse_server.with_progress(send, worker.wait_ready)
                     await worker.relay(send, self._asked, client)
             except AllSlotsBusyError:
                 # Someone who did not ask the queen was faster.
@@ -91,31 +87,31 @@ class Request:
         url = self._node(handle).reach(handle.worker_url)
         return Reached(handle.worker_id, handle.node, url, handle.api_key, self._settings.timeouts)
 
-    async def _choose(self, tell: Tell) -> wire.TaskHandle:
+    async def _choose(self, report: Report) -> wire.TaskHandle:
         if (name := _node_name(self._asked, self._settings)) is not None:
-            return await self._place_at(name, tell)
+            return await self._place_at(name, report)
         if len(nodes := self._nodes.all()) == 1:
-            return await self._place_at(nodes[0].name, tell)
+            return await self._place_at(nodes[0].name, report)
         choices = choose_node.rank(await _candidates(nodes, self._wanted.model_ref), self._wanted)
         for choice, after in zip_longest(choices, choices[1:]):
             human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
-            tell(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
+            report(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
             try:
-                return await self._place_at(choice.node, tell)
+                return await self._place_at(choice.node, report)
             except RbeeError as exc:
                 # Of one whose hive runs, all else is for the user to know.
                 if after is None or (choice.is_running and not isinstance(exc, ConnectionTimeoutError)):
                     raise
                 human = f"{choice.node} cannot take the request: {exc.message.splitlines()[0]}"
-                tell(Narration(actor="queen-rbee", action="skip_node", target=choice.node, human=human))
+                report(Narration(actor="queen-rbee", action="skip_node", target=choice.node, human=human))
         raise AssertionError
 
-    async def _place_at(self, name: str, tell: Tell) -> wire.TaskHandle:
+    async def _place_at(self, name: str, report: Report) -> wire.TaskHandle:
         node = self._nodes.get(name)
         if self._asked.worker_id is not None:
             placed = await _known(node, self._asked.worker_id)
         else:
-            placed = await node.place(self._wanted, tell, self._patience)
+            placed = await node.place(self._wanted, report, self._patience)
         return wire.TaskHandle(
             request_id=self._asked.request_id or "",
             node=node.name,

@@ -59,11 +59,11 @@ async def _are_here(node: Node, settings: Settings) -> bool:
 
 
 async def _read(query: wire.LogQuery, settings: Settings, send: sse_server.Send) -> None:
-    async def tell(lines: list[wire.LogLine]) -> None:
+    async def report(lines: list[wire.LogLine]) -> None:
         if lines:
             await send.send(b"".join(map(sse_server.event, lines)))
 
-    await node_logs.read(settings.logs_dir, query, tell)
+    await node_logs.read(settings.logs_dir, query, report)
 
 
 async def _pass_on(node: Node, query: wire.LogQuery, send: sse_server.Send) -> None:

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
-    from rbee.wire.progress import Told
-
-    Tell = Callable[[Told], None]
+    from rbee.wire.progress import Report
 
 
 def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery) -> None:
@@ -35,13 +33,13 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
     def chosen(name: str | None) -> Node:
         return nodes.get(name or settings.defaults.node or LOCAL_NODE)
 
-    async def told(work: Callable[[Tell], Awaitable[object]]) -> Response:
+    async def told(work: Callable[[Report], Awaitable[object]]) -> Response:
         """Answer with the result, or with a stream that tells first."""
         if not wants_stream():
             return answer(await work(lambda _: None))
 
         async def produce(send: sse_server.Send) -> None:
-            await sse_server.narrated(send, work, "result")
+            await sse_server.with_progress_and_result(send, work, "result")
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
 
@@ -53,8 +51,8 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
         convert({"node": name}, NodeQuery)
         node = nodes.get(name)
 
-        async def work(tell: Tell) -> wire.SwarmModels:
-            async with node.visit(tell) as hive:
+        async def work(report: Report) -> wire.SwarmModels:
+            async with node.visit(report) as hive:
                 return wire.SwarmModels(nodes=[wire.NodeModels(node=node.name, models=await hive.models())])
 
         return await told(work)
@@ -64,8 +62,8 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
         asked = convert(dict(request.args), wire.NodeModel)
         node = chosen(asked.node)
 
-        async def work(tell: Tell) -> wire.ModelDetails:
-            async with node.visit(tell) as hive:
+        async def work(report: Report) -> wire.ModelDetails:
+            async with node.visit(report) as hive:
                 return await hive.show_model(asked.model_ref)
 
         return await told(work)
@@ -80,8 +78,8 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
         asked = await body(wire.NodeModelId)
         node = chosen(asked.node)
 
-        async def work(tell: Tell) -> wire.Removed:
-            async with node.visit(tell) as hive:
+        async def work(report: Report) -> wire.Removed:
+            async with node.visit(report) as hive:
                 sizes = {row.id: row.size_bytes for row in await hive.models()}
                 await hive.remove_model(asked.id)
             return wire.Removed(id=asked.id, node=node.name, freed_bytes=sizes.get(asked.id, 0))
@@ -89,30 +87,30 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
         return await told(work)
 
 
-async def _pull(node: Node, reference: str, tell: Tell) -> wire.ModelRow:
+async def _pull(node: Node, reference: str, report: Report) -> wire.ModelRow:
     try:
-        async with node.visit(tell) as hive:
-            return await hive.pull(reference, await node.find_sources(hive, reference), tell)
+        async with node.visit(report) as hive:
+            return await hive.pull(reference, await node.find_sources(hive, reference), report)
     except RbeeError as exc:
         exc.details.setdefault("node", node.name)
         raise
 
 
-async def _all(nodes: Nodes, tell: Tell) -> wire.SwarmModels:
+async def _all(nodes: Nodes, report: Report) -> wire.SwarmModels:
     """Ask all nodes at once; hives of other machines are not started for it."""
     found: dict[str, wire.NodeModels] = {}
     everyone = nodes.all()
     async with trio.open_nursery() as asking:
         for node in everyone:
-            asking.start_soon(_ask, node, tell, found)
+            asking.start_soon(_ask, node, report, found)
     return wire.SwarmModels(nodes=[found[node.name] for node in everyone])
 
 
-async def _ask(node: Node, tell: Tell, found: dict[str, wire.NodeModels]) -> None:
+async def _ask(node: Node, report: Report, found: dict[str, wire.NodeModels]) -> None:
     rows: list[wire.ModelRow] = []
     said: str | None = None
     try:
-        async with node.visit(tell) if node.name == LOCAL_NODE else node.reached() as hive:
+        async with node.visit(report) if node.name == LOCAL_NODE else node.reached() as hive:
             rows = await hive.models()
     except RbeeError as exc:
         said = exc.message

@@ -29,35 +29,33 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
-    from rbee.wire.progress import Told
-
-    Tell = Callable[[Told], None]
+    from rbee.wire.progress import Report
 
 
 def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nursery: trio.Nursery) -> None:
     """Add the routes; streams are fed by tasks in `nursery`."""
     changing = trio.Lock()
 
-    async def told(work: Callable[[Tell], Awaitable[wire.Success]]) -> Response:
+    async def told(work: Callable[[Report], Awaitable[wire.Success]]) -> Response:
         """Answer with the result, or with a stream that tells first."""
         if not wants_stream():
             return answer(await work(lambda _: None))
 
         async def produce(send: sse_server.Send) -> None:
-            await sse_server.narrated(send, work, "success")
+            await sse_server.with_progress_and_result(send, work, "success")
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
 
-    async def end_hive(name: str, tell: Tell) -> None:
+    async def end_hive(name: str, report: Report) -> None:
         """Forget the tasks of a node, and end its hive if a queen started it."""
         link = nodes.remote(name)
         if was_owned := link.is_owned:
             human = f"Ending the hive on {name}; its running requests may finish first"
-            tell(Narration(actor="queen-rbee", action="stop_hive", target=name, human=human))
+            report(Narration(actor="queen-rbee", action="stop_hive", target=name, human=human))
         await nodes.drop(name)
         if was_owned and link.is_owned:
             human = f"The hive on {name} could not be ended, and may run still: the queen's log says why"
-            tell(Narration(actor="queen-rbee", action="stop_hive", target=name, human=human))
+            report(Narration(actor="queen-rbee", action="stop_hive", target=name, human=human))
 
     @app.post(wire.ADD)
     async def add_node() -> Response:
@@ -68,8 +66,8 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
             )
         await registry.check_free(asked.node_name)
 
-        async def work(tell: Tell) -> wire.Success:
-            row = await _describe(asked, settings, tell)
+        async def work(report: Report) -> wire.Success:
+            row = await _describe(asked, settings, report)
             async with _whole(changing):
                 await registry.check_single(row)
                 await registry.add(row)
@@ -83,12 +81,12 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
         asked = await body(wire.Beehive)
         nodes.remote(asked.node_name)
 
-        async def work(tell: Tell) -> wire.Success:
+        async def work(report: Report) -> wire.Success:
             known = next((row for row in await registry.rows() if row.node_name == asked.node_name), None)
-            row = await _describe(asked, settings, tell, known)
+            row = await _describe(asked, settings, report, known)
             async with _whole(changing):
                 await registry.check_single(row)
-                await end_hive(row.node_name, tell)
+                await end_hive(row.node_name, report)
                 await registry.replace(row)
                 nodes.add(row)
             return wire.Success(message=f"node {row.node_name} was changed", node_name=row.node_name)
@@ -104,9 +102,9 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
         name = (await body(wire.NodeName)).node_name
         nodes.remote(name)
 
-        async def work(tell: Tell) -> wire.Success:
+        async def work(report: Report) -> wire.Success:
             async with _whole(changing):
-                await end_hive(name, tell)
+                await end_hive(name, report)
                 await registry.remove(name)
             return wire.Success(message=f"node {name} was removed", node_name=name)
 
@@ -118,7 +116,7 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
         link = nodes.remote(asked.node_name)
 
         async def produce(send: sse_server.Send) -> None:
-            await sse_server.narrated(send, partial(link.install, asked), "success")
+            await sse_server.with_progress_and_result(send, partial(link.install, asked), "success")
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
 
@@ -132,7 +130,7 @@ async def _whole(changing: trio.Lock) -> AsyncIterator[None]:
 
 
 async def _describe(
-    asked: wire.Beehive, settings: Settings, tell: Tell, known: wire.BeehiveRow | None = None
+    asked: wire.Beehive, settings: Settings, report: Report, known: wire.BeehiveRow | None = None
 ) -> wire.BeehiveRow:
     """Connect to the machine and find out what the user has not said. Raises SshFailedError; stores nothing.
 
@@ -140,7 +138,7 @@ async def _describe(
     """
 
     def say(action: str, human: str) -> None:
-        tell(Narration(actor="queen-rbee", action=action, target=asked.node_name, human=human))
+        report(Narration(actor="queen-rbee", action=action, target=asked.node_name, human=human))
 
     key_path = None if asked.ssh_key_path is None else os.path.expanduser(asked.ssh_key_path)  # noqa: ASYNC240, PTH111
     is_same = known is not None and (known.ssh_host, known.ssh_port) == (asked.ssh_host, asked.ssh_port)

@@ -46,6 +46,6 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
             return answer(await work())
 
         async def produce(send: sse_server.Send) -> None:
-            await sse_server.narrated(send, work, "success")
+            await sse_server.with_progress_and_result(send, work, "success")
 
         return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)

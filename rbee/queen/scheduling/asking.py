@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from rbee.queen.hives.copy_sources import Find
     from rbee.queen.hives.link import HiveLink
     from rbee.queen.scheduling.choose_worker import Wanted
-    from rbee.queen.scheduling.orders import Tell
     from rbee.wire.hive import SpawnReply, WorkerRow
+    from rbee.wire.progress import Report
 
 
 async def list_workers(name: str, hive: HiveLink, url: str) -> list[WorkerRow]:
@@ -28,7 +28,7 @@ async def list_workers(name: str, hive: HiveLink, url: str) -> list[WorkerRow]:
         raise identity.refused(name, url.removeprefix("http://")) from exc
 
 
-async def start_worker(hive: HiveLink, url: str, wanted: Wanted, find_sources: Find, tell: Tell) -> SpawnReply:
+async def start_worker(hive: HiveLink, url: str, wanted: Wanted, find_sources: Find, report: Report) -> SpawnReply:
     """Have the hive at `url` start a worker, or name one that it starts or has started already."""
     async with hive.connect(url) as client:
         request = SpawnRequest(
@@ -38,4 +38,4 @@ async def start_worker(hive: HiveLink, url: str, wanted: Wanted, find_sources: F
             reuse=True,
             sources=await find_sources(client, wanted.model_ref),
         )
-        return await client.spawn(request, tell)
+        return await client.spawn(request, report)

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
     from rbee.queen.hives.follower import HiveView
     from rbee.queen.hives.link import HiveLink
     from rbee.queen.scheduling.choose_worker import Wanted
-    from rbee.queen.scheduling.orders import Message, Tell
+    from rbee.queen.scheduling.orders import Message
     from rbee.wire.hive import HiveEvent, SpawnReply, WorkerRow
+    from rbee.wire.progress import Report
 
 SUCCESSION_SECONDS: Final = 60.0
 """For a hive that shuts down to be gone: it lets running requests end first."""
@@ -142,7 +143,7 @@ class Placing:
             return
         correlation.set(order.correlation_id)  # what is asked and logged for this order, by the tasks it starts too
         try:
-            url = await self._ensure(order.tell)
+            url = await self._ensure(order.report)
         except RbeeError as exc:
             self._refuse(order, exc)
             return
@@ -165,7 +166,7 @@ class Placing:
         else:
             self._settle_at(order, found)
 
-    async def _ensure(self, tell: Tell) -> str:
+    async def _ensure(self, report: Report) -> str:
         """Return the URL of the hive, started if need be.
 
         One that starts already has not said yet where it is: a queen that was killed meanwhile had started it, or a
@@ -174,7 +175,7 @@ class Placing:
         patient_until = trio.current_time() + SUCCESSION_SECONDS
         for pause in chain(PAUSES[1:], repeat(PAUSES[-1])):
             try:
-                url = await self._hive.ensure(tell)
+                url = await self._hive.ensure(report)
             except AlreadyRunningError:
                 if trio.current_time() >= patient_until:
                     raise
@@ -183,14 +184,14 @@ class Placing:
                 return url
             if pause == PAUSES[1]:
                 human = "A hive starts or ends there already; waiting for it"
-                tell(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
+                report(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
             await trio.sleep(pause)
         raise AssertionError
 
     async def _welcome(self, visit: Visit) -> None:
         correlation.set(visit.correlation_id)
         try:
-            visit.settle(await self._ensure(visit.tell))
+            visit.settle(await self._ensure(visit.report))
         except RbeeError as exc:
             exc.details.setdefault("node", self.name)
             visit.settle(exc)
@@ -208,7 +209,7 @@ class Placing:
         if is_ending and order.successor_by is None:
             order.successor_by = now + SUCCESSION_SECONDS
             human = "The hive is shutting down; the next one takes the request once it has ended"
-            order.tell(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
+            order.report(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
         is_between = is_ending or isinstance(error, ConnectionTimeoutError)
         if is_between and order.successor_by is not None and now < order.successor_by:
             self._put_back(order)
@@ -230,11 +231,11 @@ class Placing:
         order.patience.deadline = order.waits_until
         before = len(self._queue.waiters) - 1
         human = f"All slots are busy; waiting up to {order.wait:g} s for one" + (f", after {before}" if before else "")
-        order.tell(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
+        order.report(Narration(actor="queen-rbee", action="wait", target=self.name, human=human))
 
     def _settle_at(self, order: Order, row: WorkerRow) -> None:
         human = f"A worker with {row.model_ref} runs on {self.name} already ({row.state})"
-        order.tell(Narration(actor="queen-rbee", action="choose_worker", target=self.name, human=human))
+        order.report(Narration(actor="queen-rbee", action="choose_worker", target=self.name, human=human))
         order.settle(Placed(row.id, row.url, row.state))
 
     def _dispatch(self) -> None:
@@ -266,7 +267,7 @@ class Placing:
         result: SpawnReply | RbeeError = CancelledError("nobody waits for the download any longer")
         with scope:
             try:
-                result = await asking.start_worker(self._hive, url, wanted, self._find_sources, start.tell)
+                result = await asking.start_worker(self._hive, url, wanted, self._find_sources, start.report)
             except RbeeError as exc:
                 result = exc
         self._send.send_nowait(Started(wanted, result))

@@ -11,13 +11,10 @@ from rbee.errors import InternalError, RbeeError
 from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.wire.common import WorkerState
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import Report
 
-    Tell = Callable[[Told], None]
 
 PAUSES: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds before an order is placed once more: the first time at once, then with more and more patience.
@@ -38,9 +35,9 @@ class Placed(NamedTuple):
 class Order:
     """A request that is to be placed; `wait` is how many seconds it would wait for a slot."""
 
-    def __init__(self, wanted: Wanted, tell: Tell, wait: float) -> None:
+    def __init__(self, wanted: Wanted, report: Report, wait: float) -> None:
         self.wanted = wanted
-        self.tell = tell
+        self.report = report
         self.wait = wait
         self.correlation_id = correlation.get()
         self.done = trio.Event()
@@ -63,8 +60,8 @@ class Order:
 class Visit:
     """Someone wants to ask the node's hive something, and have it started if need be."""
 
-    def __init__(self, tell: Tell) -> None:
-        self.tell = tell
+    def __init__(self, report: Report) -> None:
+        self.report = report
         self.correlation_id = correlation.get()
         self.done = trio.Event()
         self.result: str | RbeeError = InternalError("the queen ended")

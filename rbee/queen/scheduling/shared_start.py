@@ -10,14 +10,14 @@ from rbee.wire.download import Downloading, Retrying, Verifying
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import ProgressEvent, Report
 
 
 class Waiting(Protocol):
     """Who waits for a worker."""
 
     @property
-    def tell(self) -> Callable[[Told], None]:
+    def report(self) -> Report:
         """Tell it what happens."""
         ...
 
@@ -35,13 +35,13 @@ class Starting(Generic[T]):
     def __init__(self, first: T, stop: Callable[[], None]) -> None:
         self.waiting = [first]
         self._stop = stop
-        self._last: Told | None = None
+        self._last: ProgressEvent | None = None
 
     def join(self, waiter: T) -> None:
         """One more waits, and is told at once how far it is."""
         self.waiting.append(waiter)
         if self._last is not None:
-            waiter.tell(self._last)
+            waiter.report(self._last)
 
     def leave(self, waiter: T) -> None:
         """One waits no longer, if it did."""
@@ -49,12 +49,12 @@ class Starting(Generic[T]):
             self.waiting.remove(waiter)
             self._stop_if_unwanted()
 
-    def tell(self, message: Told) -> None:
+    def report(self, message: ProgressEvent) -> None:
         """Pass on what happens."""
         if not isinstance(message, Narration):
             self._last = message
         for waiter in self.waiting:
-            waiter.tell(message)
+            waiter.report(message)
         self._stop_if_unwanted()
 
     def _stop_if_unwanted(self) -> None:

@@ -107,21 +107,21 @@ def _load(options: Options, progressed: object, abort: threading.Event) -> Loade
     found = header.read(options.path)
     progress = _Progress(found.block_count or 1, found.tensor_bytes / 1e6)
 
-    def tell(fraction: float) -> None:
+    def report(fraction: float) -> None:
         if (now := progress.at(fraction)) is not None:
             progressed(now)
 
     length = options.context or min(found.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     check_memory(options, found, length)
-    tell(0.0)
-    model = Model(options.path, found, backend=options.backend, device=options.device, progress=tell, abort=abort)
+    report(0.0)
+    model = Model(options.path, found, backend=options.backend, device=options.device, progress=report, abort=abort)
     try:
         threads = _threads(options.threads, model.size_bytes)
         context = Context(model, slots=options.slots, length=length, threads=threads)
     except BaseException:
         model.close()
         raise
-    tell(1.0)
+    report(1.0)
     return Loaded(model, context)
 
 

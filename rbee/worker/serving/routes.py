@@ -80,10 +80,10 @@ def new(
         del generation  # from here on it lives as long as the answer: see Generation
         headers = {wire.REQUEST_ID_HEADER: request_id}
 
-        async def tell(is_silent: bool) -> None:
+        async def report(is_silent: bool) -> None:
             service.set_silent(request_id, is_silent)
 
-        watched = connection.current.get().watched(timeouts.silent, tell)
+        watched = connection.current.get().watched(timeouts.silent, report)
         if asked.stream:
 
             async def produce(send: Send) -> None:

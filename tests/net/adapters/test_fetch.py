@@ -172,12 +172,12 @@ def test_a_pause_is_given_within_reason(hub: Hub, tmp_path: Path) -> None:
     hub.fault = Fault(status=503, retry_after="999999999")
     attempt = Try(hub, tmp_path)
 
-    def tell(event: Step | Retry) -> None:
+    def report(event: Step | Retry) -> None:
         attempt.told.append(event)
         if isinstance(event, Retry):
             fetch.stop()
 
-    fetch = Fetch(attempt.web, attempt.resource, attempt.to, DELAYS, tell)
+    fetch = Fetch(attempt.web, attempt.resource, attempt.to, DELAYS, report)
     with pytest.raises(DownloadFailedError, match="given up"), attempt.web:
         fetch.run()
     assert [retry.delay for retry in attempt.retries] == [60]

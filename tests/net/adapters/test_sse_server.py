@@ -74,8 +74,8 @@ async def test_events_come_in_order_and_end_with_done(serve: Serve) -> None:
         for number in range(100):
             await send.send(sse_server.event({"number": number}))
         await send.send(sse_server.event(narration("x"), "narration"))
-        await send.send(sse_server.encoded('{"as":"it is"}', "message"))
-        await send.send(sse_server.encoded("{}", "worker"))
+        await send.send(sse_server.event_from_json('{"as":"it is"}', "message"))
+        await send.send(sse_server.event_from_json("{}", "worker"))
 
     response = await fetch(await serve(produce))
     *numbers, told, as_it_is, named, done, rest = response.text.split("\n\n")
@@ -274,14 +274,14 @@ async def test_a_client_that_does_not_read_holds_the_producer_back(serve: Serve)
 
 
 async def test_what_is_told_comes_before_the_result(serve: Serve) -> None:
-    async def work(tell: Callable[[Narration], None]) -> dict[str, int]:
-        tell(narration("one"))
+    async def work(report: Callable[[Narration], None]) -> dict[str, int]:
+        report(narration("one"))
         await trio.lowlevel.checkpoint()
-        tell(narration("two"))
+        report(narration("two"))
         return {"x": 1}
 
     async def produce(send: sse_server.Send) -> None:
-        assert await sse_server.narrated(send, work, "worker") == {"x": 1}
+        assert await sse_server.with_progress_and_result(send, work, "worker") == {"x": 1}
         await send.send(sse_server.event("after"))
 
     response = await fetch(await serve(produce), headers={"X-Correlation-Id": UUID})
@@ -297,30 +297,30 @@ async def test_what_another_task_tells_has_the_requests_id(serve: Serve, nursery
     """An owner of state works for many requests, and its own task has the id of none of them."""
     told = trio.Event()
 
-    async def owner(tell: Callable[[Narration], None]) -> None:
+    async def owner(report: Callable[[Narration], None]) -> None:
         json_log.correlation.set(None)
-        tell(narration("one"))
+        report(narration("one"))
         told.set()
 
-    async def work(tell: Callable[[Narration], None]) -> int:
-        nursery.start_soon(owner, tell)
+    async def work(report: Callable[[Narration], None]) -> int:
+        nursery.start_soon(owner, report)
         await told.wait()
         return 0
 
     async def produce(send: sse_server.Send) -> None:
-        await sse_server.narrated(send, work, "worker")
+        await sse_server.with_progress_and_result(send, work, "worker")
 
     text = (await fetch(await serve(produce), headers={"X-Correlation-Id": UUID})).text
     assert f'"correlation_id":"{UUID}"' in text
 
 
 async def test_what_was_told_before_an_error_comes_before_it(serve: Serve) -> None:
-    async def work(tell: Callable[[Narration], None]) -> int:
-        tell(narration("one"))
+    async def work(report: Callable[[Narration], None]) -> int:
+        report(narration("one"))
         raise InternalError("no")
 
     async def produce(send: sse_server.Send) -> None:
-        await sse_server.narrated(send, work, "worker")
+        await sse_server.with_progress_and_result(send, work, "worker")
 
     one, error, done, _ = (await fetch(await serve(produce))).text.split("\n\n")
     assert '"human":"one"' in one
@@ -331,33 +331,33 @@ async def test_what_was_told_before_an_error_comes_before_it(serve: Serve) -> No
 async def test_the_error_of_the_work_is_raised_as_it_is() -> None:
     send, receive = trio.open_memory_channel[bytes](10)
 
-    async def work(tell: Callable[[Narration], None]) -> int:
+    async def work(report: Callable[[Narration], None]) -> int:
         raise InternalError("no")
 
     with send, receive, pytest.raises(RbeeError, match="no"):
-        await sse_server.narrated(send, work, "worker")
+        await sse_server.with_progress_and_result(send, work, "worker")
 
 
 async def test_telling_after_the_client_has_gone_does_nothing() -> None:
     send, receive = trio.open_memory_channel[bytes](0)
     kept: list[Callable[[Narration], None]] = []
 
-    async def work(tell: Callable[[Narration], None]) -> int:
-        kept.append(tell)
+    async def work(report: Callable[[Narration], None]) -> int:
+        kept.append(report)
         await trio.sleep_forever()
         return 0
 
     with send, receive:
         with trio.move_on_after(0.01):
-            await sse_server.narrated(send, work, "worker")
+            await sse_server.with_progress_and_result(send, work, "worker")
         kept[0](narration("to nobody"))
 
 
 async def test_a_client_that_leaves_lets_the_work_that_it_asked_for_be_cancelled(serve: Serve) -> None:
     ended = trio.Event()
 
-    async def work(tell: Callable[[Narration], None]) -> int:
-        tell(narration("one"))
+    async def work(report: Callable[[Narration], None]) -> int:
+        report(narration("one"))
         try:
             await trio.sleep_forever()
         finally:
@@ -365,7 +365,7 @@ async def test_a_client_that_leaves_lets_the_work_that_it_asked_for_be_cancelled
         return 0
 
     async def produce(send: sse_server.Send) -> None:
-        await sse_server.narrated(send, work, "worker")
+        await sse_server.with_progress_and_result(send, work, "worker")
 
     async with await open_raw(await serve(produce)) as stream:
         while b"one" not in await stream.receive_some():

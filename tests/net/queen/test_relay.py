@@ -61,7 +61,7 @@ class StandIn:
     async def workers(self) -> WorkerList:
         return WorkerList(workers=[], ended=self.ended)
 
-    async def place(self, wanted: object, tell: object, wait: float) -> Placed:
+    async def place(self, wanted: object, report: object, wait: float) -> Placed:
         return Placed("w", self.url, self.placed)
 
     def app(self, nursery: trio.Nursery) -> QuartTrio:

@@ -231,10 +231,10 @@ async def test_a_reader_that_is_cancelled_leaves_nothing_open(tmp_path: Path) ->
     async def told(_: list[LogLine]) -> None:
         reached.set()
 
-    for tell in (stuck, told):
+    for report in (stuck, told):
         reached = trio.Event()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(node_logs.read, tmp_path, LogQuery(follow=True), tell)
+            nursery.start_soon(node_logs.read, tmp_path, LogQuery(follow=True), report)
             await reached.wait()
             await trio.testing.wait_all_tasks_blocked()
             nursery.cancel_scope.cancel()

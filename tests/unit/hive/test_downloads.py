@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from rbee.wire.model_copy import Source
     from rbee.wire.model_ref import ModelRef
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import ProgressEvent
 
 M = model_ref.parse("hf:bees/model")
 STEP = Downloading(bytes_downloaded=4, bytes_total=10, speed_mbps=1)
@@ -48,9 +48,11 @@ class Hub:
         self.let_go = trio.Event()
         self.failure: Exception | None = None
 
-    async def fetch(self, ref: ModelRef, tell: Callable[[Told], None], sources: Sequence[Source]) -> ModelRow:
+    async def fetch(
+        self, ref: ModelRef, report: Callable[[ProgressEvent], None], sources: Sequence[Source]
+    ) -> ModelRow:
         self.begun += 1
-        tell(STEP)
+        report(STEP)
         try:
             await self.let_go.wait()
         except trio.Cancelled:
@@ -74,11 +76,11 @@ async def downloads(hub: Hub, nursery: trio.Nursery) -> Downloads:
 
 
 async def test_all_who_ask_share_one_and_late_ones_learn_how_far_it_is(downloads: Downloads, hub: Hub) -> None:
-    early: list[Told] = []
-    late: list[Told] = []
+    early: list[ProgressEvent] = []
+    late: list[ProgressEvent] = []
     got: list[ModelRow] = []
 
-    async def ask(told: list[Told]) -> None:
+    async def ask(told: list[ProgressEvent]) -> None:
         got.append(await downloads.get(M, told.append))
 
     async with trio.open_nursery() as nursery:
@@ -105,7 +107,7 @@ async def test_how_each_stands_is_told_and_each_change_is_noted(
     steps = {"bytes_downloaded": 4, "bytes_total": 10}
     assert downloads.states() == [msgspec.structs.replace(asking, stage="downloading", speed_mbps=1, **steps)]
     changed = downloads.changed
-    begun.tell(Retrying(attempt=2, attempts=6, delay_ms=100, message="it was lost"))
+    begun.report(Retrying(attempt=2, attempts=6, delay_ms=100, message="it was lost"))
     assert changed.is_set()
     retrying = msgspec.structs.replace(asking, stage="retrying", message="it was lost", **steps)
     assert downloads.states() == [retrying], "how far it had come is told still"
@@ -178,7 +180,7 @@ async def test_an_ended_one_is_known_for_ten_minutes(downloads: Downloads, hub: 
     begun = downloads.begin(M)
     await begun.done.wait()
     await trio.sleep(REMEMBERED - 1)
-    told: list[Told] = []
+    told: list[ProgressEvent] = []
     downloads.known(begun.id).watch(told.append)
     assert told == [Complete(local_path="/m.gguf")]
     await trio.sleep(2)

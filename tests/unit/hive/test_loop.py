@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.store.write_behind import Work
     from rbee.wire.common import Narration
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import ProgressEvent
 
 SPEC = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
 WORKER = Worker("w", SPEC, "loading", 0.0, url="http://127.0.0.1:9")
@@ -86,7 +86,7 @@ class _SlowPlan(LocalMachine):
     looking: trio.Event
     looked: trio.Event
 
-    async def plan(self, request: SpawnRequest, tell: Callable[[Told], None]) -> Spec:
+    async def plan(self, request: SpawnRequest, report: Callable[[ProgressEvent], None]) -> Spec:
         self.looking.set()
         await self.looked.wait()
         return SPEC

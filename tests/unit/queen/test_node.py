@@ -25,7 +25,7 @@ class StartsForEver:
     async def find(self) -> None:
         return None
 
-    async def ensure(self, tell: object) -> str:
+    async def ensure(self, report: object) -> str:
         await trio.sleep_forever()
         raise AssertionError
 
@@ -61,7 +61,7 @@ class Ends:
     async def find(self) -> None:
         return None
 
-    async def ensure(self, tell: object) -> str:
+    async def ensure(self, report: object) -> str:
         await trio.lowlevel.checkpoint()
         return "http://127.0.0.1:9200"
 
@@ -75,7 +75,7 @@ class Ends:
             raise ConnectionTimeoutError("127.0.0.1:9200 does not answer")
         return WorkerList(workers=[])
 
-    async def spawn(self, request: object, tell: object) -> SpawnReply:
+    async def spawn(self, request: object, report: object) -> SpawnReply:
         await trio.sleep(0.1)
         if trio.current_time() < self.over:
             raise DrainingError("the hive is shutting down and starts no workers")
@@ -108,17 +108,17 @@ class StartsAlready(Ends):
         self.ready_at = trio.current_time() + seconds
         self.tries = 0
 
-    async def ensure(self, tell: object) -> str:
+    async def ensure(self, report: object) -> str:
         self.tries += 1
         if trio.current_time() < self.ready_at:
             raise AlreadyRunningError("a hive runs already")
-        return await super().ensure(tell)
+        return await super().ensure(report)
 
     async def workers(self) -> WorkerList:
         await trio.lowlevel.checkpoint()
         return WorkerList(workers=[])
 
-    async def spawn(self, request: object, tell: object) -> SpawnReply:
+    async def spawn(self, request: object, report: object) -> SpawnReply:
         await trio.lowlevel.checkpoint()
         return SpawnReply(worker_id="w", url="http://127.0.0.1:8001", state="loading", api_key="k")
 

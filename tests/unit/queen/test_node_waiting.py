@@ -54,7 +54,7 @@ class Hive:
     async def find(self) -> str:
         return "http://127.0.0.1:9200"
 
-    async def ensure(self, tell: object) -> str:
+    async def ensure(self, report: object) -> str:
         return await self.find()
 
     @asynccontextmanager
@@ -71,7 +71,7 @@ class Hive:
         heard(WorkerList(workers=self.rows if self.shown is None else self.shown))
         await self.is_cut.wait()
 
-    async def spawn(self, request: object, tell: object) -> SpawnReply:
+    async def spawn(self, request: object, report: object) -> SpawnReply:
         self.started += 1
         await trio.sleep(1)
         self.show(row(0, "loading", f"new{self.started}"))
@@ -101,12 +101,12 @@ class Lab:
         nursery.start_soon(self.node.run)
 
     async def ask(self, name: str, wait: float) -> None:
-        def tell(narration: Narration) -> None:
+        def report(narration: Narration) -> None:
             self.told.append(narration.human)
 
         async def order() -> None:
             try:
-                placed = await self.node.place(WANTED, tell, wait)
+                placed = await self.node.place(WANTED, report, wait)
                 assert isinstance(placed, Placed)
                 self.placed.append((name, placed.worker_id))
             except (AllSlotsBusyError, DrainingError) as exc:

@@ -7,7 +7,7 @@ import pytest
 from rbee.queen.scheduling.shared_start import Starting
 from rbee.wire.common import Narration
 from rbee.wire.download import Complete, Downloading, Retrying, Verifying
-from rbee.wire.progress import Progress, Told
+from rbee.wire.progress import Progress, ProgressEvent
 
 STEP = Downloading(bytes_downloaded=4, bytes_total=10, speed_mbps=1)
 SENTENCE = Narration(actor="rbee-hive", action="start", target="m", human="Starting a worker")
@@ -15,9 +15,9 @@ SENTENCE = Narration(actor="rbee-hive", action="start", target="m", human="Start
 
 class Waiter:
     def __init__(self) -> None:
-        self.told: list[Told] = []
+        self.told: list[ProgressEvent] = []
 
-    def tell(self, message: Told) -> None:
+    def report(self, message: ProgressEvent) -> None:
         self.told.append(message)
 
 
@@ -33,21 +33,21 @@ class Start:
 
 def test_all_are_told_and_who_comes_late_learns_how_far_it_is() -> None:
     found = Start()
-    found.start.tell(SENTENCE)
-    found.start.tell(STEP)
+    found.start.report(SENTENCE)
+    found.start.report(STEP)
     late = Waiter()
     found.start.join(late)
     assert late.told == [STEP]
-    found.start.tell(SENTENCE)
+    found.start.report(SENTENCE)
     assert late.told == [STEP, SENTENCE]
     assert found.first.told == [SENTENCE, STEP, SENTENCE]
 
 
 @pytest.mark.parametrize("last", [STEP, Verifying(), Retrying(attempt=2, attempts=6, delay_ms=100, message="lost")])
-def test_a_download_ends_with_the_last_who_waits(last: Told) -> None:
+def test_a_download_ends_with_the_last_who_waits(last: ProgressEvent) -> None:
     found, other = Start(), Waiter()
     found.start.join(other)
-    found.start.tell(last)
+    found.start.report(last)
     found.start.leave(found.first)
     assert found.stops == 0
     found.start.leave(other)
@@ -58,14 +58,14 @@ def test_a_download_that_nobody_waits_for_any_more_ends_as_it_begins() -> None:
     found = Start()
     found.start.leave(found.first)
     assert found.stops == 0, "it may be a worker that starts"
-    found.start.tell(STEP)
+    found.start.report(STEP)
     assert found.stops == 1
 
 
 @pytest.mark.parametrize("last", [Complete(local_path="/m.gguf"), Progress(stage="copying"), SENTENCE])
-def test_a_worker_that_starts_is_there_for_the_next_request(last: Told) -> None:
+def test_a_worker_that_starts_is_there_for_the_next_request(last: ProgressEvent) -> None:
     found = Start()
-    found.start.tell(last)
+    found.start.report(last)
     found.start.leave(found.first)
     assert found.stops == 0
 

@@ -29,17 +29,16 @@ from rbee.wire.common import Health, Narration, base_url
 from rbee.wire.registry import Success
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from rbee.adapters.config import Settings
     from rbee.adapters.ssh.connection import Connection
     from rbee.queen.registry.identity import Hives
     from rbee.queen.registry.table import Registry
     from rbee.queen.scheduling.choose_node import Devices
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow, InstallRequest
 
-    Tell = Callable[[Narration], None]
 
 log = logging.getLogger(__name__)
 
@@ -188,7 +187,7 @@ class RemoteHive:
             self._hive_id = health.hive_id
             await self._registry.identified(self.row.node_name, health.hive_id)
 
-    async def ensure(self, tell: Tell) -> str:
+    async def ensure(self, report: Report) -> str:
         """Return the URL of the hive, started over SSH if need be; raises why it could not be."""
         try:
             if (found := await self.find()) is not None:
@@ -196,38 +195,38 @@ class RemoteHive:
         except OTHERS as exc:
             # The node's own may listen elsewhere, or be another one by now: only SSH leads to that very machine.
             try:
-                return await self._launch(tell)
+                return await self._launch(report)
             except (PortInUseError, SshFailedError) as second:
                 if second.details.get("reason") == "host_key":
                     raise
                 raise exc from second
-        return await self._launch(tell)
+        return await self._launch(report)
 
-    async def _launch(self, tell: Tell) -> str:
+    async def _launch(self, report: Report) -> str:
         """Start the hive over SSH, or find it there, and return the URL at which it is reached."""
         name = self.row.node_name
         async with self.changing:
-            self._tell(tell, "ssh_connect", f"Connecting to {self.row.ssh_user}@{self.row.ssh_host} by SSH")
+            self._tell(report, "ssh_connect", f"Connecting to {self.row.ssh_user}@{self.row.ssh_host} by SSH")
             async with self.dial() as connection:
-                self._tell(tell, "start_hive", f"Starting the hive on {name}")
+                self._tell(report, "start_hive", f"Starting the hive on {name}")
                 with trio.CancelScope(shield=True):  # cut half-way, it would leave a hive that nobody ends
-                    found = await self._start(connection, tell)
+                    found = await self._start(connection, report)
                     self._inside, self._hive_id = found.url, found.id or None
-        url = await self._approach(tell)
+        url = await self._approach(report)
         await self._registry.located(name, found.url, found.id, is_tunnelled=self._is_tunnelled)
-        self._tell(tell, "hive_ready", f"The hive on {name} answers at {self.address}")
+        self._tell(report, "hive_ready", f"The hive on {name} answers at {self.address}")
         return url
 
-    def _tell(self, tell: Tell, action: str, human: str) -> None:
-        tell(Narration(actor="queen-rbee", action=action, target=self.row.node_name, human=human))
+    def _tell(self, report: Report, action: str, human: str) -> None:
+        report(Narration(actor="queen-rbee", action=action, target=self.row.node_name, human=human))
 
-    async def _start(self, connection: Connection, tell: Tell) -> launch.Running:
+    async def _start(self, connection: Connection, report: Report) -> launch.Running:
         """Start the hive, or find the one of this installation."""
         was_owned = self.is_owned
         # Before it runs: a queen that is killed meanwhile leaves it to the next one.
         await self.own(owned=True)
         try:
-            found = await launch.start(connection, self.row, self.settings, tell)
+            found = await launch.start(connection, self.row, self.settings, report)
         except SshFailedError:
             raise  # it may run by now
         except RbeeError:
@@ -236,7 +235,7 @@ class RemoteHive:
         await self.own(owned=found.is_queens)
         return found
 
-    async def _approach(self, tell: Tell) -> str:
+    async def _approach(self, report: Report) -> str:
         """Return the URL of the hive that runs, directly, or where that does not work and may be through SSH."""
         row, limits = self.row, self.settings.timeouts
         assert self._inside is not None
@@ -247,7 +246,7 @@ class RemoteHive:
                 await self.check(await self._greet(url, seconds))
 
             def say(line: str) -> None:
-                self._tell(tell, "connect_retry", line)
+                self._tell(report, "connect_retry", line)
 
             said = await attempts.attempt(ask, self.address, delays=delays, seconds=seconds, say=say)
             failed.extend(said)
@@ -265,10 +264,10 @@ class RemoteHive:
                 if row.tunnel == "never":
                     raise
                 failed.append(exc.message)
-                self._tell(tell, "connect_retry", exc.message)
+                self._tell(report, "connect_retry", exc.message)
         if row.tunnel != "never":
             if failed:
-                self._tell(tell, "ssh_tunnel", f"{self.address} cannot be reached; going through SSH")
+                self._tell(report, "ssh_tunnel", f"{self.address} cannot be reached; going through SSH")
             await self._tunnel.connect()
             inner = self._through_ssh(self._port)
             if await attempt(inner, limits.connect_delays, limits.connect):
@@ -284,14 +283,14 @@ class RemoteHive:
             attempts=failed,
         )
 
-    async def install(self, asked: InstallRequest, tell: Callable[[Told], None]) -> Success:
+    async def install(self, asked: InstallRequest, report: Report) -> Success:
         """Bring rbee to the node, or take the version before back; a hive of another version is ended then."""
         row, name = self.row, self.row.node_name
         sources = self.settings.remote.git_repo_dir or f"{row.install_path}/src"
         if self._installing.locked():
-            self._tell(tell, "wait", f"Waiting for another installation on {name} to end")
+            self._tell(report, "wait", f"Waiting for another installation on {name} to end")
         async with self._installing, self.dial() as connection:
-            installer = Installer(connection, row, tell)
+            installer = Installer(connection, row, report)
             if asked.rollback:
                 version = await installer.roll_back()
             else:
@@ -301,10 +300,10 @@ class RemoteHive:
                 seconds = limits.drain + limits.cascade
                 outcome = await launch.stop(connection, row, seconds=seconds, unless_version=version)
         if outcome in ("ended", "killed"):
-            self._tell(tell, "stop_hive", f"Ended the hive on {name}, which was of another version")
+            self._tell(report, "stop_hive", f"Ended the hive on {name}, which was of another version")
         elif outcome == "foreign":
             human = f"A user started the hive on {name}, which is of another version: it has to be ended there"
-            self._tell(tell, "stop_hive", human)
+            self._tell(report, "stop_hive", human)
         return Success(message=f"rbee {version} is installed on {name}", node_name=name)
 
     async def end(self, urgent: trio.Event) -> None:

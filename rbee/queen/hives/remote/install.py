@@ -17,15 +17,14 @@ from rbee.errors import InstallFailedError, InsufficientDiskError, SshFailedErro
 from rbee.queen.hives.remote import script as remote_script
 from rbee.queen.hives.remote.probe import probe
 from rbee.wire.common import Narration
-from rbee.wire.progress import Progress
+from rbee.wire.progress import Progress, Report
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from rbee.adapters.ssh.connection import Connection
     from rbee.queen.hives.remote.probe import Machine
-    from rbee.wire.progress import Told
+    from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow
 
 STEP_SECONDS: Final = 0.1
@@ -48,7 +47,7 @@ token_file = {token}
 class Installer:
     """One installation on one node."""
 
-    def __init__(self, connection: Connection, row: BeehiveRow, told: Callable[[Told], None]) -> None:
+    def __init__(self, connection: Connection, row: BeehiveRow, told: Report) -> None:
         self._connection = connection
         self._row = row
         self._told = told
@@ -103,13 +102,13 @@ class Installer:
     async def _copy(self, prepared: remote_script.Said, python: str, part: str) -> str:
         name = self._row.node_name
 
-        def tell(line: str) -> None:
+        def report(line: str) -> None:
             trio.from_thread.run_sync(self._tell, "build", line)
 
         # In a checkout it is built first, which may take minutes.
         builder = zipapp.Builder()
         try:
-            file = await trio.to_thread.run_sync(zipapp.locate, tell, builder, abandon_on_cancel=True)
+            file = await trio.to_thread.run_sync(zipapp.locate, report, builder, abandon_on_cancel=True)
         except trio.Cancelled:
             builder.give_up()
             raise

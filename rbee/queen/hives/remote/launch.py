@@ -13,14 +13,11 @@ from rbee.queen.hives.remote import script as remote_script
 from rbee.queen.hives.remote.install import PYTHON
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from rbee.adapters.config import Settings
     from rbee.adapters.ssh.connection import Connection
-    from rbee.wire.common import Narration
+    from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow
 
-    Tell = Callable[[Narration], None]
 
 AGAIN_SECONDS: Final = 0.2
 
@@ -33,7 +30,7 @@ class Running(NamedTuple):
     is_queens: bool
 
 
-async def start(connection: Connection, row: BeehiveRow, settings: Settings, tell: Tell) -> Running:
+async def start(connection: Connection, row: BeehiveRow, settings: Settings, report: Report) -> Running:
     """Start the hive, or find the one of this installation that runs already.
 
     Raises what the hive says why it does not start, SpawnFailedError or SpawnTimeoutError; `details["node"]` names the
@@ -42,7 +39,7 @@ async def start(connection: Connection, row: BeehiveRow, settings: Settings, tel
     try:
         patient_until = trio.current_time() + settings.timeouts.start
         while trio.current_time() < patient_until:
-            if (found := await _start_once(connection, row, settings, tell)) is not None:
+            if (found := await _start_once(connection, row, settings, report)) is not None:
                 return found
             await trio.sleep(AGAIN_SECONDS)  # somebody else is starting it
     except RbeeError as exc:
@@ -51,7 +48,7 @@ async def start(connection: Connection, row: BeehiveRow, settings: Settings, tel
     raise SpawnTimeoutError("another start of the hive does not come to an end there", node=row.node_name)
 
 
-async def _start_once(connection: Connection, row: BeehiveRow, settings: Settings, tell: Tell) -> Running | None:
+async def _start_once(connection: Connection, row: BeehiveRow, settings: Settings, report: Report) -> Running | None:
     limits, binary = settings.timeouts, settings.remote.binary_path
     parameters = {
         "python": "" if binary else f"{row.install_path}/bin/{PYTHON}",
@@ -69,7 +66,7 @@ async def _start_once(connection: Connection, row: BeehiveRow, settings: Setting
     def heard(name: str, value: str) -> None:
         if name == "announced":
             try:
-                found = announce.heed(value, tell)
+                found = announce.heed(value, report)
             except AlreadyRunningError as exc:
                 refused.append(exc)
             else:
