@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {
     "asyncio", "click", "httpx", "hypercorn", "jinja2", "llama_cpp", "msgspec", "numpy", "paramiko", "psutil", "quart",
-    "rich", "tenacity", "trio",
+    "rich", "trio",
 }  # fmt: skip
 PROGRAM = """
 import json, sys
