@@ -25,6 +25,7 @@ from rbee.queen.registry.identity import Hives
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.requests.tracker import Tasks
 from rbee.queen.routes import app as routes
+from rbee.queen.routes.context import Context
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ async def _serve(
     nodes = Nodes(settings, token, registry, hive)
     async with trio.open_nursery() as nursery:
         tasks = Tasks(nodes.board.task)
-        app = routes.build(nodes, registry, tasks, settings, token, nursery, stopping)
+        app = routes.build(Context(settings, token, registry, nodes, tasks, nursery, stopping))
         server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         await nursery.start(nodes.run)

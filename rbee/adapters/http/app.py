@@ -147,7 +147,7 @@ def wants_stream() -> bool:
 
 def streamed(
     nursery: trio.Nursery,
-    produce: Callable[[sse_server.Send], Awaitable[None]],
+    produce: Callable[[sse_server.Send], Awaitable[object]],
     *,
     heartbeat: float = 10.0,
     headers: dict[str, str] | None = None,

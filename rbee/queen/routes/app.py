@@ -19,27 +19,15 @@ from rbee.queen.routes import workers as worker_routes
 from rbee.wire import queen as wire
 
 if TYPE_CHECKING:
-    import trio
     from quart_trio import QuartTrio
 
-    from rbee.adapters.config import Settings
-    from rbee.adapters.daemon.lifecycle import Stopping
-    from rbee.queen.nodes.nodes import Nodes
-    from rbee.queen.registry.table import Registry
-    from rbee.queen.requests.tracker import Tasks
+    from rbee.queen.routes.context import Context
 
 
-def build(
-    nodes: Nodes,
-    registry: Registry,
-    tasks: Tasks,
-    settings: Settings,
-    token: str,
-    nursery: trio.Nursery,
-    stopping: Stopping,
-) -> QuartTrio:
-    """Return the application; streams are fed by tasks in `nursery`."""
-    app = new_app("queen-rbee", lambda _: [token], {wire.HEALTH})
+def build(context: Context) -> QuartTrio:
+    """Return the application."""
+    app = new_app("queen-rbee", lambda _: [context.token], {wire.HEALTH})
+    nodes, tasks = context.nodes, context.tasks
 
     @app.get(wire.HEALTH)
     async def health() -> Response:
@@ -57,10 +45,6 @@ def build(
             content_type=metrics.CONTENT_TYPE,
         )
 
-    task_routes.add(app, nodes, tasks, settings, token, nursery, stopping)
-    worker_routes.add(app, nodes)
-    log_routes.add(app, nodes, settings, nursery)
-    model_routes.add(app, nodes, settings, nursery)
-    swarm_routes.add(app, nodes, settings, nursery)
-    node_routes.add(app, nodes, registry, settings, nursery)
+    for routes in (task_routes, worker_routes, log_routes, model_routes, swarm_routes, node_routes):
+        routes.add(app, context)
     return app

@@ -8,7 +8,6 @@ from quart import request
 
 from rbee.adapters.daemon import instance
 from rbee.adapters.http import sse_client, sse_server
-from rbee.adapters.http.app import streamed
 from rbee.adapters.logs import node_logs
 from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.wire import logs as wire
@@ -16,17 +15,17 @@ from rbee.wire.decode import convert
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    import trio
     from quart import Response
     from quart_trio import QuartTrio
 
     from rbee.adapters.config import Settings
     from rbee.queen.nodes.node import Node
-    from rbee.queen.nodes.nodes import Nodes
+    from rbee.queen.routes.context import Context
 
 
-def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery) -> None:
-    """Add the route; streams are fed by tasks in `nursery`."""
+def add(app: QuartTrio, context: Context) -> None:
+    """Add the route."""
+    nodes, settings = context.nodes, context.settings
 
     @app.get(wire.QUEEN_LOGS)
     async def logs() -> Response:
@@ -39,7 +38,7 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
             else:
                 await _pass_on(node, query, send)
 
-        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
+        return context.stream(produce)
 
 
 async def _are_here(node: Node, settings: Settings) -> bool:

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from quart import Response, request
 
-from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import answer, body, streamed, wants_stream
+from rbee.adapters.http.app import body
 from rbee.errors import RbeeError
 from rbee.wire import model_ref
 from rbee.wire import models as wire
@@ -17,37 +16,26 @@ from rbee.wire.decode import convert
 from rbee.wire.queen import LOCAL_NODE, NodeQuery
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
     from quart_trio import QuartTrio
 
-    from rbee.adapters.config import Settings
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
+    from rbee.queen.routes.context import Context
     from rbee.wire.progress import Report
 
 
-def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery) -> None:
-    """Add the routes; streams are fed by tasks in `nursery`."""
+def add(app: QuartTrio, context: Context) -> None:
+    """Add the routes."""
+    nodes = context.nodes
 
     def chosen(name: str | None) -> Node:
-        return nodes.get(name or settings.defaults.node or LOCAL_NODE)
-
-    async def told(work: Callable[[Report], Awaitable[object]]) -> Response:
-        """Answer with the result, or with a stream that tells first."""
-        if not wants_stream():
-            return answer(await work(lambda _: None))
-
-        async def produce(send: sse_server.Send) -> None:
-            await sse_server.with_progress_and_result(send, work, "result")
-
-        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
+        return nodes.get(name or context.settings.defaults.node or LOCAL_NODE)
 
     @app.get(wire.SWARM_LIST)
     async def list_models() -> Response:
         name = request.args.get("node")
         if name is None:
-            return await told(partial(_all, nodes))
+            return await context.respond(partial(_all, nodes), "result")
         convert({"node": name}, NodeQuery)
         node = nodes.get(name)
 
@@ -55,7 +43,7 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
             async with node.visit(report) as hive:
                 return wire.SwarmModels(nodes=[wire.NodeModels(node=node.name, models=await hive.models())])
 
-        return await told(work)
+        return await context.respond(work, "result")
 
     @app.get(wire.SWARM_SHOW)
     async def show_model() -> Response:
@@ -66,12 +54,13 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
             async with node.visit(report) as hive:
                 return await hive.show_model(asked.model_ref)
 
-        return await told(work)
+        return await context.respond(work, "result")
 
     @app.post(wire.SWARM_PULL)
     async def pull_model() -> Response:
         asked = await body(wire.NodeModel)
-        return await told(partial(_pull, chosen(asked.node), str(model_ref.parse(asked.model_ref))))
+        work = partial(_pull, chosen(asked.node), str(model_ref.parse(asked.model_ref)))
+        return await context.respond(work, "result")
 
     @app.post(wire.SWARM_REMOVE)
     async def remove_model() -> Response:
@@ -84,7 +73,7 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
                 await hive.remove_model(asked.id)
             return wire.Removed(id=asked.id, node=node.name, freed_bytes=sizes.get(asked.id, 0))
 
-        return await told(work)
+        return await context.respond(work, "result")
 
 
 async def _pull(node: Node, reference: str, report: Report) -> wire.ModelRow:

@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import answer, body, streamed, wants_stream
+from rbee.adapters.http.app import answer, body
 from rbee.adapters.ssh import dial
 from rbee.adapters.ssh.target import Target
 from rbee.errors import NodeExistsError
@@ -21,30 +20,20 @@ from rbee.wire.common import Narration
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator
 
     from quart import Response
     from quart_trio import QuartTrio
 
     from rbee.adapters.config import Settings
-    from rbee.queen.nodes.nodes import Nodes
-    from rbee.queen.registry.table import Registry
+    from rbee.queen.routes.context import Context
     from rbee.wire.progress import Report
 
 
-def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nursery: trio.Nursery) -> None:
-    """Add the routes; streams are fed by tasks in `nursery`."""
+def add(app: QuartTrio, context: Context) -> None:
+    """Add the routes."""
+    nodes, registry, settings = context.nodes, context.registry, context.settings
     changing = trio.Lock()
-
-    async def told(work: Callable[[Report], Awaitable[wire.Success]]) -> Response:
-        """Answer with the result, or with a stream that tells first."""
-        if not wants_stream():
-            return answer(await work(lambda _: None))
-
-        async def produce(send: sse_server.Send) -> None:
-            await sse_server.with_progress_and_result(send, work, "success")
-
-        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
 
     async def end_hive(name: str, report: Report) -> None:
         """Forget the tasks of a node, and end its hive if a queen started it."""
@@ -74,7 +63,7 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
                 nodes.add(row)
             return wire.Success(message=f"node {row.node_name} was saved", node_name=row.node_name)
 
-        return await told(work)
+        return await context.respond(work, "success")
 
     @app.post(wire.UPDATE)
     async def update_node() -> Response:
@@ -91,7 +80,7 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
                 nodes.add(row)
             return wire.Success(message=f"node {row.node_name} was changed", node_name=row.node_name)
 
-        return await told(work)
+        return await context.respond(work, "success")
 
     @app.get(wire.LIST)
     async def list_nodes() -> Response:
@@ -108,17 +97,13 @@ def add(app: QuartTrio, nodes: Nodes, registry: Registry, settings: Settings, nu
                 await registry.remove(name)
             return wire.Success(message=f"node {name} was removed", node_name=name)
 
-        return await told(work)
+        return await context.respond(work, "success")
 
     @app.post(wire.INSTALL)
     async def install() -> Response:
         asked = await body(wire.InstallRequest)
         link = nodes.remote(asked.node_name)
-
-        async def produce(send: sse_server.Send) -> None:
-            await sse_server.with_progress_and_result(send, partial(link.install, asked), "success")
-
-        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
+        return context.stream_progress(partial(link.install, asked), "success")
 
 
 @asynccontextmanager

@@ -6,24 +6,22 @@ from typing import TYPE_CHECKING
 
 from quart import request
 
-from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import answer, body, streamed, wants_stream
+from rbee.adapters.http.app import answer, body
 from rbee.queen.nodes.survey import end_worker, status_of
 from rbee.wire import queen as wire
 from rbee.wire.decode import convert
 from rbee.wire.events import EVENTS
 
 if TYPE_CHECKING:
-    import trio
     from quart import Response
     from quart_trio import QuartTrio
 
-    from rbee.adapters.config import Settings
-    from rbee.queen.nodes.nodes import Nodes
+    from rbee.queen.routes.context import Context
 
 
-def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery) -> None:
-    """Add the routes; streams are fed by tasks in `nursery`."""
+def add(app: QuartTrio, context: Context) -> None:
+    """Add the routes."""
+    nodes = context.nodes
 
     @app.get(wire.STATUS)
     async def status() -> Response:
@@ -33,19 +31,13 @@ def add(app: QuartTrio, nodes: Nodes, settings: Settings, nursery: trio.Nursery)
 
     @app.get(EVENTS)
     async def events() -> Response:
-        return streamed(nursery, nodes.board.follow, heartbeat=settings.timeouts.heartbeat)
+        return context.stream(nodes.board.follow)
 
     @app.post(wire.WORKERS_SHUTDOWN)
     async def shut_down() -> Response:
         asked = await body(wire.WorkerShutdown)
 
-        async def work(_: object = None) -> wire.WorkerEnding:
+        async def work(_: object) -> wire.WorkerEnding:
             return await end_worker(nodes.all(), asked.worker_id)
 
-        if not wants_stream():
-            return answer(await work())
-
-        async def produce(send: sse_server.Send) -> None:
-            await sse_server.with_progress_and_result(send, work, "success")
-
-        return streamed(nursery, produce, heartbeat=settings.timeouts.heartbeat)
+        return await context.respond(work, "success")

@@ -7,38 +7,27 @@ from typing import TYPE_CHECKING
 
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import connection, sse_server
-from rbee.adapters.http.app import answer, body, empty, streamed, wants_stream
+from rbee.adapters.http.app import answer, body, empty, wants_stream
 from rbee.errors import DrainingError, RbeeError
 from rbee.queen.requests import request
 from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
 
 if TYPE_CHECKING:
-    import trio
     from quart import Response
     from quart_trio import QuartTrio
 
-    from rbee.adapters.config import Settings
-    from rbee.adapters.daemon.lifecycle import Stopping
-    from rbee.queen.nodes.nodes import Nodes
-    from rbee.queen.requests.tracker import Tasks
+    from rbee.queen.routes.context import Context
 
 
-def add(
-    app: QuartTrio,
-    nodes: Nodes,
-    tasks: Tasks,
-    settings: Settings,
-    token: str,
-    nursery: trio.Nursery,
-    stopping: Stopping,
-) -> None:
-    """Add the routes; streams are fed by tasks in `nursery`."""
+def add(app: QuartTrio, context: Context) -> None:
+    """Add the routes."""
+    nodes, tasks, settings, token = context.nodes, context.tasks, context.settings, context.token
 
     @app.post(wire.TASKS)
     async def start_task() -> Response:
         asked = await body(wire.TaskRequest)
-        if stopping.asked.is_set():
+        if context.stopping.asked.is_set():
             raise DrainingError("the queen is shutting down and takes no new tasks")
         asked.request_id = request_id = asked.request_id or str(uuid.uuid4())
         request.check(asked, nodes, settings)
@@ -59,7 +48,7 @@ def add(
         limits = settings.timeouts
         # A client can be heard only when it is sent something.
         heartbeat = min(limits.heartbeat, limits.silent / 2) if asked.relay else limits.heartbeat
-        return streamed(nursery, produce, heartbeat=heartbeat, headers=headers)
+        return context.stream(produce, heartbeat=heartbeat, headers=headers)
 
     @app.delete("/v2/tasks/<request_id>")
     async def cancel_task(request_id: str) -> Response:

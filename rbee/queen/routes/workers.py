@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.nodes.node import Node
-    from rbee.queen.nodes.nodes import Nodes
+    from rbee.queen.routes.context import Context
 
 
-def add(app: QuartTrio, nodes: Nodes) -> None:
+def add(app: QuartTrio, context: Context) -> None:
     """Add the routes."""
+    nodes = context.nodes
 
     def node_named(name: str) -> Node:
         return nodes.get(convert({"node": name}, wire.NodeQuery).node)

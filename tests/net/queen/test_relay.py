@@ -17,6 +17,7 @@ from rbee.adapters.tokens import worker_key
 from rbee.queen.nodes.ended_workers import REMEMBERED, Endings
 from rbee.queen.requests.tracker import Tasks
 from rbee.queen.routes import app as routes
+from rbee.queen.routes.context import Context
 from rbee.queen.scheduling.orders import Placed
 from rbee.wire import worker as wire
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList
@@ -116,7 +117,8 @@ async def queen(
 ) -> AsyncIterator[httpx.AsyncClient]:
     nodes = cast("Nodes", OneNode(worker))
     registry = cast("Registry", None)  # no task asks it
-    url = await serve_app(routes.build(nodes, registry, Tasks(), config.Settings(), TOKEN, nursery, Stopping()))
+    context = Context(config.Settings(), TOKEN, registry, nodes, Tasks(), nursery, Stopping())
+    url = await serve_app(routes.build(context))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
         yield client
