@@ -26,7 +26,7 @@ from rbee.hive.models.library import Library
 from rbee.hive.routes import app as routes
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import models as model_routes
-from rbee.hive.workers import reconcile
+from rbee.hive.workers import reconcile, rows
 from rbee.hive.workers.loop import Hive
 from rbee.hive.workers.pool import Limits
 from rbee.hive.workers.processes import LocalMachine
@@ -83,7 +83,7 @@ async def _serve(
     if store.damage is not None:
         human = f"{store.damage} from the files on the disk"
         announcer.report(Narration(actor=ROLE, action="rebuild", target="models.db", human=human))
-    known = reconcile.compare(await store.transact(tables.last_known_workers), process.is_running)
+    known = reconcile.compare(await store.transact(rows.last_known), process.is_running)
     url = http_server.base_url(listener)
     catalogue = Catalogue(settings.paths.models, store.transact)
     await catalogue.reconcile()

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from rbee.errors import RbeeError, StorageError
-from rbee.hive import tables
-from rbee.hive.workers import reconcile, view
+from rbee.hive.workers import reconcile, rows, view
 from rbee.hive.workers.effects import Answer, Launch
 from rbee.hive.workers.loop import Hive
 from tests.simulation.machine import Machine
@@ -69,7 +68,7 @@ class HiveProcess(Process):
 
     async def main(self) -> str:
         try:
-            known = reconcile.compare(await self._transact(tables.last_known_workers), self._is_running)
+            known = reconcile.compare(await self._transact(rows.last_known), self._is_running)
         except RbeeError as exc:
             return f"exit code 1: {exc.message}"
         await trio.sleep(self._chance.uniform(0, 1))

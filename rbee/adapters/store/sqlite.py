@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar
 
 import trio
 
@@ -27,6 +27,12 @@ _WANTS_ROOM: Final = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 _FILES: Final = ("", "-wal", "-shm")
 """A database in WAL mode is up to three files (sqlite.org/wal.html)."""
+
+
+class Transact(Protocol):
+    """Runs a function on the database, in one transaction; `Store.transact` is one."""
+
+    async def __call__(self, work: Callable[[sqlite3.Connection], T], /) -> T: ...
 
 
 class Store:

@@ -15,15 +15,14 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from rbee.adapters.daemon import announce
 from rbee.adapters.store.write_behind import Rows
 from rbee.errors import RbeeError
-from rbee.hive import tables
-from rbee.hive.workers import view
+from rbee.hive.workers import rows, view
 from rbee.hive.workers.effects import Answer, AskToEnd, CheckHealth, Follow, Forget, Keep, Kill, Launch, Terminate
 from rbee.hive.workers.pool import Ending, Limits, Pool
 from rbee.hive.workers.record import Spec
@@ -32,19 +31,16 @@ from rbee.wire import model_ref
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
-
-    from rbee.adapters.store.write_behind import Work
-    from rbee.hive.tables import LastKnown
+    from rbee.adapters.store.sqlite import Transact
     from rbee.hive.workers.effects import Effect
     from rbee.hive.workers.machine import Child, Machine
     from rbee.hive.workers.record import Ended, Worker
+    from rbee.hive.workers.rows import LastKnownWorker
     from rbee.wire.models import ModelRow
     from rbee.wire.progress import Report
     from rbee.wire.worker import WorkerStatus
 
     Decision = Callable[[], list[Effect]]
-    Transact = Callable[[Work], Awaitable[Any]]
 
 log = logging.getLogger(__name__)
 
@@ -163,7 +159,7 @@ class Hive:
         await self._ask(look)
         return found
 
-    def adopt(self, known: LastKnown) -> None:
+    def adopt(self, known: LastKnownWorker) -> None:
         """Take over a worker that an earlier hive left running."""
         spec = Spec(
             known.model_ref, "", known.backend, known.device, known.resource, known.slots_total, None, known.memory
@@ -179,7 +175,7 @@ class Hive:
 
     def forget(self, worker_id: str) -> None:
         """Drop what is stored of a worker that has ended since an earlier hive stored it."""
-        self._rows.put(worker_id, partial(tables.delete_worker, worker_id=worker_id))
+        self._rows.put(worker_id, partial(rows.delete, worker_id=worker_id))
 
     def stuck(self) -> list[Ended]:
         """Return the workers that had to be killed for the hive to end."""
@@ -267,7 +263,7 @@ class Hive:
                     self._signal(worker, signal.SIGKILL)
                 case Keep():
                     if (child := self._children.get(worker.id)) is not None:
-                        save = partial(tables.save_worker, worker=replace(worker), identity=child.identity)
+                        save = partial(rows.save, worker=replace(worker), identity=child.identity)
                         self._rows.put(worker.id, save)
                 case Forget(reason=reason):
                     if reason is not None:
@@ -276,7 +272,7 @@ class Hive:
                         followed.cancel()
                     self._children.pop(worker.id, None)
                     self._answered.pop(worker.id, None)
-                    self._rows.put(worker.id, partial(tables.delete_worker, worker_id=worker.id))
+                    self._rows.put(worker.id, partial(rows.delete, worker_id=worker.id))
                     self._nursery.start_soon(self._machine.remove_old_logs, set(self._pool.workers))
         self._tell()
 

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from rbee.adapters.daemon.process import Identity
-    from rbee.hive.tables import LastKnown
+    from rbee.hive.workers.rows import LastKnownWorker
 
 log = logging.getLogger(__name__)
 
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 class Compared(NamedTuple):
     """The stored workers that still run, and the ids of the others."""
 
-    surviving: list[LastKnown]
+    surviving: list[LastKnownWorker]
     gone: list[str]
 
 
-def compare(stored: Iterable[LastKnown], is_running: Callable[[Identity], bool]) -> Compared:
+def compare(stored: Iterable[LastKnownWorker], is_running: Callable[[Identity], bool]) -> Compared:
     """Tell which of the stored workers still run.
 
     A row is compared with the process's start time and the boot, so a pid that belongs to someone else by now is never

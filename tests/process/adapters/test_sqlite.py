@@ -15,6 +15,7 @@ from rbee.adapters.daemon import process
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import StorageError
 from rbee.hive import tables
+from rbee.hive.workers import rows
 from rbee.hive.workers.reconcile import compare
 from rbee.hive.workers.record import Spec, Worker
 
@@ -284,16 +285,16 @@ def worker(name: str, **changed: Any) -> Worker:
 async def test_a_workers_row_is_replaced_and_deleted(tmp_path: Path) -> None:
     store = await Store.open(tmp_path / "models.db", tables.MIGRATIONS)
     me = process.Identity(17, 18, "boot")
-    await store.transact(lambda c: tables.save_worker(c, worker("a", url="http://x", idle_since=5.0), me))
-    await store.transact(lambda c: tables.save_worker(c, worker("a", url="http://y", slots_busy=1), me))
+    await store.transact(lambda c: rows.save(c, worker("a", url="http://x", idle_since=5.0), me))
+    await store.transact(lambda c: rows.save(c, worker("a", url="http://y", slots_busy=1), me))
     assert await store.transact(
         lambda c: c.execute("SELECT url, state, slots_total, slots_available, idle_since FROM workers").fetchall()
     ) == [("http://y", "busy", 4, 3, None)]
-    known = tables.LastKnown("a", "http://y", "builtin:bee-stories", "cpu", 0, 4, "ram", 1, me)
-    assert await store.transact(tables.last_known_workers) == [known]
-    await store.transact(lambda c: tables.delete_worker(c, "a"))
-    await store.transact(lambda c: tables.delete_worker(c, "a"))
-    assert await store.transact(tables.last_known_workers) == []
+    known = rows.LastKnownWorker("a", "http://y", "builtin:bee-stories", "cpu", 0, 4, "ram", 1, me)
+    assert await store.transact(rows.last_known) == [known]
+    await store.transact(lambda c: rows.delete(c, "a"))
+    await store.transact(lambda c: rows.delete(c, "a"))
+    assert await store.transact(rows.last_known) == []
     await store.close()
 
 
@@ -308,10 +309,10 @@ async def test_only_workers_that_still_run_survive(tmp_path: Path) -> None:
             assert mine is not None
             assert other is not None
             recycled = process.Identity(other.pid, other.started_at - 1, other.boot_id)
-            await store.transact(lambda c: tables.save_worker(c, worker("a", url="http://x"), mine))
-            await store.transact(lambda c: tables.save_worker(c, worker("b", url="http://x"), recycled))
-            await store.transact(lambda c: tables.save_worker(c, worker("c"), process.Identity(2**22 + 1, 1, "boot")))
-            found = compare(await store.transact(tables.last_known_workers), process.is_running)
+            await store.transact(lambda c: rows.save(c, worker("a", url="http://x"), mine))
+            await store.transact(lambda c: rows.save(c, worker("b", url="http://x"), recycled))
+            await store.transact(lambda c: rows.save(c, worker("c"), process.Identity(2**22 + 1, 1, "boot")))
+            found = compare(await store.transact(rows.last_known), process.is_running)
             assert [(row.id, row.identity) for row in found.surviving] == [("a", mine)]
             assert found.gone == ["b", "c"]
             assert process.is_running(mine)
