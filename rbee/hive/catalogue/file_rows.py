@@ -1,4 +1,4 @@
-"""The table `model_files`: which files a model of the catalogue is made of, in order, and their hashes."""
+"""The table `model_files`: the files of each model of the catalogue, in order, with their hashes."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-class Stored(NamedTuple):
-    """A file on this node's disk, and how long it is."""
+class StoredFile(NamedTuple):
+    """A file on this node's disk, and its size when it was stored."""
 
     path: Path
     size: int
 
 
-class Unhashed(NamedTuple):
-    """A file of a model whose hash is not known."""
+class UnhashedFile(NamedTuple):
+    """A file of a model whose hash is unknown."""
 
     model_id: str
     name: str
@@ -32,11 +32,11 @@ def put(connection: sqlite3.Connection, model_id: str, files: Sequence[HubFile])
     """Store the files of a new model."""
     connection.executemany(
         "INSERT INTO model_files (model_id, place, name, size_bytes, sha256) VALUES (?, ?, ?, ?, ?)",
-        [(model_id, place, *file) for place, file in enumerate(files)],
+        [(model_id, index, *file) for index, file in enumerate(files)],
     )
 
 
-def forget_others(connection: sqlite3.Connection) -> None:
+def delete_orphans(connection: sqlite3.Connection) -> None:
     """Delete the files of models that are no longer in the catalogue."""
     connection.execute("DELETE FROM model_files WHERE model_id NOT IN (SELECT id FROM models)")
 
@@ -49,10 +49,10 @@ def of(connection: sqlite3.Connection, model_id: str) -> list[HubFile]:
     return [HubFile(*row) for row in rows]
 
 
-def stored(connection: sqlite3.Connection, model_id: str) -> list[Stored]:
-    """Return where the files of a model are, and how long they were when they came."""
+def stored(connection: sqlite3.Connection, model_id: str) -> list[StoredFile]:
+    """Return where the files of a model are, and their sizes when they were stored."""
     first = connection.execute("SELECT local_path FROM models WHERE id = ?", (model_id,)).fetchone()
-    return [Stored(_beside(first[0], file.name), file.size) for file in of(connection, model_id)] if first else []
+    return [StoredFile(_beside(first[0], file.name), file.size) for file in of(connection, model_id)] if first else []
 
 
 def _beside(first: str, name: str) -> Path:
@@ -60,27 +60,27 @@ def _beside(first: str, name: str) -> Path:
     return Path(first).with_name(PurePosixPath(name).name)
 
 
-def by_hash(connection: sqlite3.Connection, sha256: str) -> list[Stored]:
-    """Return the files that have this content, as far as the catalogue tells."""
+def by_hash(connection: sqlite3.Connection, sha256: str) -> list[StoredFile]:
+    """Return the files that have this content, according to the table."""
     rows = connection.execute(
         "SELECT local_path, name, model_files.size_bytes FROM model_files JOIN models ON id = model_id"
         " WHERE model_files.sha256 = ?",
         (sha256,),
     )
-    return [Stored(_beside(first, name), size) for first, name, size in rows]
+    return [StoredFile(_beside(first, name), size) for first, name, size in rows]
 
 
-def without_hash(connection: sqlite3.Connection) -> list[Unhashed]:
-    """Return the files whose hash is not known, the smallest first."""
+def without_hash(connection: sqlite3.Connection) -> list[UnhashedFile]:
+    """Return the files whose hash is unknown, the smallest first."""
     rows = connection.execute(
         "SELECT model_id, name, local_path, model_files.size_bytes FROM model_files JOIN models ON id = model_id"
         " WHERE model_files.sha256 IS NULL ORDER BY model_files.size_bytes"
     )
-    return [Unhashed(model_id, name, _beside(first, name), size) for model_id, name, first, size in rows]
+    return [UnhashedFile(model_id, name, _beside(first, name), size) for model_id, name, first, size in rows]
 
 
-def note_hash(connection: sqlite3.Connection, file: Unhashed, sha256: str) -> None:
-    """Store the hash of a file, unless the catalogue tells of another one there by now."""
+def note_hash(connection: sqlite3.Connection, file: UnhashedFile, sha256: str) -> None:
+    """Store the hash of a file, unless its row has changed since."""
     values = (sha256, file.model_id, file.name, file.size)
     connection.execute(
         "UPDATE model_files SET sha256 = ? WHERE (model_id, name, size_bytes) = (?, ?, ?) AND sha256 IS NULL", values

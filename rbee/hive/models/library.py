@@ -13,7 +13,7 @@ import trio
 
 from rbee.adapters.files import sha256 as hashing
 from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError, StorageError
-from rbee.hive.catalogue import catalogue, locate
+from rbee.hive.catalogue import folder, locate
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.provision import Provision
 from rbee.wire import model_ref
@@ -69,7 +69,7 @@ class Library:
             with self._kept(row.local_path):
                 # Its row tells: whoever removes it looks whether it is kept, and at once has its row deleted.
                 if await self.catalogue.has(row):
-                    await self.catalogue.used(row)
+                    await self.catalogue.note_use(row)
                     yield Located(Path(row.local_path), row.size_bytes)
                     return
 
@@ -162,7 +162,7 @@ class Library:
             )
         await self.catalogue.forget(row)
         if self.catalogue.owns(row):
-            await trio.to_thread.run_sync(_unlink, Path(row.local_path))
+            await trio.to_thread.run_sync(folder.remove, Path(row.local_path))
         log.info("model %s was removed", model_id)
         return row
 
@@ -193,15 +193,4 @@ class Library:
 
 
 def _measured(path: Path) -> Located:
-    return Located(path, sum(part.stat().st_size for part in catalogue.paths_of(path)))
-
-
-def _unlink(first: Path) -> None:
-    try:
-        for path in catalogue.paths_of(first):
-            path.unlink(missing_ok=True)
-        for folder in list(first.parents)[:3]:
-            folder.rmdir()  # only where nothing else is in it
-    except OSError as exc:
-        if any(path.exists() for path in catalogue.paths_of(first)):
-            raise StorageError(f"{first.name} cannot be removed: {exc.strerror}") from exc
+    return Located(path, sum(part.stat().st_size for part in folder.paths_of(path)))

@@ -16,7 +16,7 @@ from rbee.adapters.download import fetch, hub, hub_cache
 from rbee.adapters.download.web import BrokenError, Web, name_of
 from rbee.adapters.hardware import inventory
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
-from rbee.hive.catalogue import catalogue, peer_offers, user_cache, variant
+from rbee.hive.catalogue import folder, peer_offers, user_cache, variant
 from rbee.hive.models import progress
 from rbee.hive.models.progress import Telling
 from rbee.wire.hub import Repository
@@ -173,15 +173,15 @@ class Provision:
         if (kept := hub_cache.find(repository, choice.files)) is not None:
             self._telling.say("cache", f"{self._ref} is in the Hugging Face cache of this node")
             return Provided(self._ref, kept[0], choice.variant, choice.files)
-        folder = catalogue.folder_of(self._models_dir, self._ref.reference)
-        missing = [file for file in choice.files if not self._is_there(folder / file.name, file)]
+        target = folder.folder_of(self._models_dir, self._ref.reference)
+        missing = [file for file in choice.files if not self._is_there(target / file.name, file)]
         self._telling.total = choice.size
         self._telling.done_before = choice.size - sum(file.size for file in missing)
-        self._check_disk(folder, missing)
+        self._check_disk(target, missing)
         started = time.monotonic()
         hashes = {file.name: file.sha256 for file in choice.files}
         for file in missing:
-            found = self._fetch_one(file, folder / file.name, choice, site)
+            found = self._fetch_one(file, target / file.name, choice, site)
             hashes[file.name] = found or file.sha256
             self._telling.done_before += file.size
         if missing:
@@ -189,7 +189,7 @@ class Provision:
             seconds = time.monotonic() - started
             self._telling.say("download_complete", f"{action} {self._ref} in {seconds:.1f} s")
         files = [file._replace(sha256=hashes[file.name]) for file in choice.files]
-        return Provided(self._ref, folder / files[0].name, choice.variant, files)
+        return Provided(self._ref, target / files[0].name, choice.variant, files)
 
     def _fetch_one(self, file: HubFile, to: Path, choice: Choice, site: _Hub | None) -> str | None:
         """Bring a file from whoever has it, the hub at last, each going on where the one before has ended."""
@@ -241,11 +241,11 @@ class Provision:
         self._places.append(place)
         self._telling.say("download" if verb == "Downloading" else "copy", f"{verb} {what} from {place}")
 
-    def _check_disk(self, folder: Path, missing: list[HubFile]) -> None:
+    def _check_disk(self, target: Path, missing: list[HubFile]) -> None:
         """Raise InsufficientDiskError where what is still to come does not fit."""
-        there = sum(min(file.size, _length(_part(folder / file.name))) for file in missing)
+        there = sum(min(file.size, _length(_part(target / file.name))) for file in missing)
         needed = sum(file.size for file in missing) - there
-        available = inventory.disk(folder).available
+        available = inventory.disk(target).available
         if needed > available:
             raise fetch.too_little(needed, available, str(self._ref))
 
