@@ -40,19 +40,19 @@ log = logging.getLogger(__name__)
 
 ROLE: Final = "rbee-hive"
 HELP: Final = """\
-Run the hive of this machine in the foreground: it owns the models and workers here.
+Run this machine's hive in the foreground. It keeps the models and runs the workers of this machine.
 
-Ctrl+C ends it, with everything it started.
+Ctrl+C ends it and everything it started.
 """
 
 
 def main(argv: list[str]) -> int:
     """Run the hive until it is told to end; returns the exit code."""
     parser = Parser(prog="rbee hive", usage="rbee hive [options]", description=HELP)
-    parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", metavar="N", type=whole(0, 65535), help="port to listen on (default 9200)")
-    parser.add_argument("--advertise", metavar="HOST", help="host that stands in the workers' URLs")
-    parser.add_argument("--config", metavar="FILE", help="read the settings from this file")
+    parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", metavar="N", type=whole(0, 65535), help="port to listen on (default: 9200)")
+    parser.add_argument("--advertise", metavar="HOST", help="host in the workers' URLs")
+    parser.add_argument("--config", metavar="FILE", help="read settings from this file")
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--started-by", choices=("user", "queen"), default="user", help=argparse.SUPPRESS)

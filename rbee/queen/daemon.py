@@ -36,19 +36,19 @@ log = logging.getLogger(__name__)
 
 ROLE: Final = "queen-rbee"
 HELP: Final = """\
-Run the queen in the foreground: it decides which machine and worker serve a request.
+Run the queen in the foreground. It decides which machine and which worker serve a request.
 
-Ctrl+C ends it, with everything it started.
+Ctrl+C ends it and everything it started.
 """
 
 
 def main(argv: list[str]) -> int:
     """Run the queen until it is told to end; returns the exit code."""
     parser = Parser(prog="rbee queen", usage="rbee queen [options]", description=HELP)
-    parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default 127.0.0.1)")
-    parser.add_argument("--port", metavar="N", type=whole(0, 65535), help="port to listen on (default 8080)")
+    parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--port", metavar="N", type=whole(0, 65535), help="port to listen on (default: 8080)")
     # Absolute, because the hive reads it too, in another folder.
-    parser.add_argument("--config", metavar="FILE", type=os.path.abspath, help="read the settings from this file")
+    parser.add_argument("--config", metavar="FILE", type=os.path.abspath, help="read settings from this file")
     parser.add_argument("--debug", action="store_true", help="log more")
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)

@@ -57,21 +57,21 @@ def main(argv: list[str]) -> int:
     parser = Parser(
         prog="rbee worker",
         usage="rbee worker [options]",
-        description="Run one model. Hives start workers; a user never needs to.\n",
+        description="Run one model. The hive starts its workers; users never need to.\n",
     )
     parser.add_argument("--id", required=True, help="the worker's UUID")
     parser.add_argument("--model-ref", required=True, help="the model's reference")
     parser.add_argument("--model-path", required=True, type=Path, help="the model's GGUF file")
-    parser.add_argument("--backend", default="cpu")
-    parser.add_argument("--device", type=int, default=0)
-    parser.add_argument("--slots", type=int, help="requests served at once")
-    parser.add_argument("--context", type=int, help="tokens of one request")
-    parser.add_argument("--memory", type=int, default=0, help="bytes that the hive reckons with")
-    parser.add_argument("--threads", type=int, help="compute threads")
+    parser.add_argument("--backend", default="cpu", help="cpu, cuda, …")
+    parser.add_argument("--device", type=int, default=0, help="the index of the backend's device")
+    parser.add_argument("--slots", type=int, help="number of requests served at once")
+    parser.add_argument("--context", type=int, help="maximum number of tokens per request")
+    parser.add_argument("--memory", type=int, default=0, help="bytes that the hive has reserved for it")
+    parser.add_argument("--threads", type=int, help="number of compute threads")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--advertise", help="host that stands in the worker's URL")
+    parser.add_argument("--advertise", help="host in the worker's URL")
     parser.add_argument("--port-from", type=int, help="first port to try")
-    parser.add_argument("--hive-url", required=True, help="the hive that is told")
+    parser.add_argument("--hive-url", required=True, help="the hive to report to")
     parser.add_argument("--log", type=Path, help="log file (default: stderr)")
     parser.add_argument("--config", help="configuration file")
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)

@@ -1,4 +1,4 @@
-"""Reads the command line: the options of each command, and what they may be."""
+"""Parses the command line: the options of each command and their allowed values."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from rbee.adapters.arguments import HelpAction, HelpRequest, Parser, UsageError, fraction, whole
-from rbee.keeper.command_line import table as known
+from rbee.keeper.command_line import table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,8 +25,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         parser.refuse(extra[0])
     if not hasattr(options, "module"):
         if parser.prog != "rbee":
-            raise UsageError(f"{parser.prog} needs to know what to do", _actions(parser))
-        raise HelpRequest(known.HELP)
+            raise UsageError(f"{parser.prog} needs a command", _actions(parser))
+        raise HelpRequest(table.HELP)
     return options
 
 
@@ -37,17 +37,17 @@ def _actions(parser: Parser) -> str:
 
 class _Main(Parser):
     def format_help(self) -> str:
-        return known.HELP
+        return table.HELP
 
 
 def _parser() -> Parser:
     main = _Main(prog="rbee")
-    main.synonyms = known.SYNONYMS
+    main.synonyms = table.SYNONYMS
     main.set_defaults(config=None, quiet=False, debug=False, json=False)
     _general_options(main)
     commands = main.add_subparsers(metavar="command", parser_class=Parser)
-    made = {command.name: _add(commands, command) for command in known.COMMANDS}
-    for group in known.GROUPS:
+    made = {command.name: _add(commands, command) for command in table.COMMANDS}
+    for group in table.GROUPS:
         parser = commands.add_parser(
             group.name, prog=f"rbee {group.name}", usage=group.usage, description=group.summary
         )
@@ -60,7 +60,9 @@ def _parser() -> Parser:
     _workers_options(made)
     _models_options(made)
     _setup_options(made)
-    made["status"].add_argument("-w", "--watch", action="store_true", default=False, help="show what changes, live")
+    made["status"].add_argument(
+        "-w", "--watch", action="store_true", default=False, help="keep the view up to date until Ctrl+C"
+    )
     _logs_options(made["logs"])
     for name in ("status", "logs", "detect", "workers list", "workers health", "workers shutdown", "setup list-nodes"):
         made[name].add_argument("--json", action="store_true", help="print JSON")
@@ -84,11 +86,11 @@ def _add(parsers: argparse._SubParsersAction[Parser], command: Command, prefix: 
 
 
 def _general_options(parser: Parser) -> None:
-    """Add what every command takes, also before its name; there a default of its own would win over what is given."""
+    """Add the options that all commands take, also before the command's name; a default here would overwrite those."""
     add = parser.add_argument_group("general").add_argument
-    add("--config", metavar="FILE", default=argparse.SUPPRESS, help="read the settings from this file")
-    add("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="only errors on standard error")
-    add("--debug", action="store_true", default=argparse.SUPPRESS, help="show where an error comes from")
+    add("--config", metavar="FILE", default=argparse.SUPPRESS, help="read settings from this file")
+    add("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="print only errors to standard error")
+    add("--debug", action="store_true", default=argparse.SUPPRESS, help="print the traceback of an error")
     add("-h", "--help", action=HelpAction)
     parser.set_defaults(parser=parser)
 
@@ -96,78 +98,88 @@ def _general_options(parser: Parser) -> None:
 def _infer_options(parser: Parser) -> None:
     add = parser.add_argument_group("what to generate").add_argument
     add("--prompt", metavar="TEXT", default=None, help="the text to continue (default: standard input)")
-    add(
-        "--model", metavar="REF", default=None, help="the model (default: from the configuration, else the bundled one)"
-    )
-    add("--max-tokens", metavar="N", default=20, type=whole(1, 2**31 - 1), help="stop after N tokens (default 20)")
-    add("--stop", metavar="TEXT", default=None, action="append", help="stop before this text; may be repeated")
-    add("--raw", action="store_true", default=False, help="give the prompt to the model without its chat template")
+    add("--model", metavar="REF", default=None, help="the model (default: from the settings, else the bundled one)")
+    add("--max-tokens", metavar="N", default=20, type=whole(1, 2**31 - 1), help="stop after N tokens (default: 20)")
+    add("--stop", metavar="TEXT", default=None, action="append", help="stop before this text; repeatable")
+    add("--raw", action="store_true", default=False, help="send the prompt without the model's chat template")
 
     add = parser.add_argument_group("how to choose the next token").add_argument
-    add("--temperature", metavar="X", default=0.7, type=fraction(0, 2), help="0 takes the likeliest (default 0.7)")
-    add("--top-k", metavar="N", default=None, type=whole(0, 1_000_000), help="only the N likeliest; 0 for all")
+    add(
+        "--temperature",
+        metavar="X",
+        default=0.7,
+        type=fraction(0, 2),
+        help="0 always takes the likeliest token (default: 0.7)",
+    )
+    add(
+        "--top-k",
+        metavar="N",
+        default=None,
+        type=whole(0, 1_000_000),
+        help="choose among the N likeliest tokens; 0: among all",
+    )
     add(
         "--top-p",
         metavar="X",
         default=None,
         type=fraction(0, 1, above=True),
-        help="only the likeliest that add up to X",
+        help="choose among the likeliest whose probabilities add up to X",
     )
     add(
         "--min-p",
         metavar="X",
         default=None,
         type=fraction(0, 1),
-        help="only those at least X times as likely as the first",
+        help="choose among tokens at least X times as likely as the likeliest",
     )
-    add("--seed", metavar="N", default=None, type=whole(0, 2**32 - 2), help="the same seed gives the same text")
+    add("--seed", metavar="N", default=None, type=whole(0, 2**32 - 2), help="the same seed yields the same text")
 
     add = parser.add_argument_group("where to run").add_argument
     add(
         "--node",
         metavar="NAME",
         default=None,
-        help="the node (default: from the configuration, else the queen chooses)",
+        help="the node (default: from the settings, else the queen chooses)",
     )
-    add("--backend", metavar="NAME", default=None, help="cpu, cuda, …; `rbee detect` lists them")
-    add("--device", metavar="N", default=None, type=whole(0, 1023), help="the backend's device")
+    add("--backend", metavar="NAME", default=None, help="cpu, cuda, …; see `rbee detect`")
+    add("--device", metavar="N", default=None, type=whole(0, 1023), help="the index of the backend's device")
     add(
         "--wait",
         metavar="SECONDS",
         default=0.0,
         type=fraction(0, 3600),
-        help="wait in line so long for a slot where all are taken (default 0: ask again after 1, 2 and 4 s)",
+        help="queue up to SECONDS for a free slot (default: 0: retry after 1, 2 and 4 s)",
     )
 
-    parser.add_argument("--json", action="store_true", default=False, help="print one JSON object at the end")
+    parser.add_argument(
+        "--json", action="store_true", default=False, help="print one JSON object at the end instead of the text"
+    )
 
 
 def _install_options(parser: Parser) -> None:
-    add = parser.add_argument_group("where to").add_argument
-    add("--system", action="store_true", default=False, help="for all users of this machine; needs root")
-    add("--prefix", metavar="DIR", default=None, help="with --system: below this folder instead of /")
+    add = parser.add_argument_group("where").add_argument
+    add("--system", action="store_true", default=False, help="install for all users of this machine; needs root")
+    add("--prefix", metavar="DIR", default=None, help="with --system: install below this folder instead of /")
     parser.add_argument(
         "--systemd",
         action="store_true",
         default=False,
-        help="also write systemd services of the user for queen and hive",
+        help="also write systemd user services for queen and hive",
     )
 
 
 def _workers_options(made: Mapping[str, Parser]) -> None:
-    made["workers health"].add_argument(
-        "--node", metavar="NAME", default=None, help="this node only (default: all of them)"
-    )
+    made["workers health"].add_argument("--node", metavar="NAME", default=None, help="only this node (default: all)")
     made["workers shutdown"].add_argument(
-        "--id", metavar="ID", required=True, help="the worker's id, or the first eight characters of it or more"
+        "--id", metavar="ID", required=True, help="the worker's id, or at least its first eight characters"
     )
 
 
 def _logs_options(parser: Parser) -> None:
     add = parser.add_argument
-    add("--node", metavar="NAME", default=None, help="the node (default: from the configuration, else `local`)")
-    add("-f", "--follow", action="store_true", default=False, help="go on with what is written, until Ctrl+C")
-    add("--lines", metavar="N", default=200, type=whole(0, 10_000), help="how many lines to begin with (default 200)")
+    add("--node", metavar="NAME", default=None, help="the node (default: from the settings, else `local`)")
+    add("-f", "--follow", action="store_true", default=False, help="print new lines as they are written, until Ctrl+C")
+    add("--lines", metavar="N", default=200, type=whole(0, 10_000), help="start with the last N lines (default: 200)")
 
 
 def _models_options(made: Mapping[str, Parser]) -> None:
@@ -175,9 +187,9 @@ def _models_options(made: Mapping[str, Parser]) -> None:
         made[f"models {name}"].usage = f"rbee models {name} {what} [options]"
     for name in ("models show", "models pull"):
         made[name].add_argument("model", metavar="REF", help="hf:ORG/REPO[:VARIANT], hf:ORG/REPO/FILE.gguf, …")
-    made["models rm"].add_argument("id", metavar="ID", help="as `rbee models list` shows it")
+    made["models rm"].add_argument("id", metavar="ID", help="the model's id, as shown by `rbee models list`")
     for name in ("list", "show", "pull", "rm"):
-        where = "all that answer" if name == "list" else "from the configuration, else `local`"
+        where = "all that answer" if name == "list" else "from the settings, else `local`"
         parser = made[f"models {name}"]
         parser.add_argument("--node", metavar="NAME", default=None, help=f"the node (default: {where})")
         parser.add_argument("--json", action="store_true", help="print JSON")
@@ -188,35 +200,54 @@ def _setup_options(made: Mapping[str, Parser]) -> None:
         is_update = name.endswith("update-node")
         made[name].set_defaults(is_update=is_update)
         add = made[name].add_argument
-        default = (lambda _: "") if is_update else " (default {})".format
+        default = (lambda _: "") if is_update else " (default: {})".format
         add("--name", metavar="NAME", required=True, help="the node's name: letters, digits, dots, dashes")
-        add("--ssh-host", metavar="HOST", required=not is_update, default=None, help="its name or address")
-        add("--ssh-port", metavar="PORT", default=None, type=whole(1, 65535), help="sshd's port" + default("22"))
-        add("--ssh-user", metavar="USER", required=not is_update, default=None, help="the user to log in as")
-        add("--ssh-key", metavar="FILE", default=None, help="the private key" + default("the agent's, then the usual"))
+        add(
+            "--ssh-host",
+            metavar="HOST",
+            required=not is_update,
+            default=None,
+            help="the machine's host name or address",
+        )
+        add(
+            "--ssh-port",
+            metavar="PORT",
+            default=None,
+            type=whole(1, 65535),
+            help="the port of its sshd" + default("22"),
+        )
+        add("--ssh-user", metavar="USER", required=not is_update, default=None, help="log in as this user")
+        add(
+            "--ssh-key",
+            metavar="FILE",
+            default=None,
+            help="the private key file" + default("the agent's keys, then ~/.ssh/id_*"),
+        )
         add(
             "--install-path",
             metavar="DIR",
             default=None,
-            help="where rbee lives there" + default("~/.local/share/rbee/node"),
+            help="the folder for rbee on the machine" + default("~/.local/share/rbee/node"),
         )
-        add("--git-repo", metavar="URL", default=None, help="the repository for `setup install --from-source`")
+        add("--git-repo", metavar="URL", default=None, help="the repository that `setup install --from-source` builds")
         add("--git-branch", metavar="NAME", default=None, help="its branch" + default("main"))
         add(
             "--tunnel",
             choices=("auto", "always", "never"),
             default=None,
-            help="reach its ports through SSH; auto: where they cannot be reached directly" + default("auto"),
+            help="reach its ports through SSH; auto: only if they cannot be reached directly" + default("auto"),
         )
         add(
             "--accept-host-key",
             metavar="SHA256:…",
             default=None,
-            help="trust a new host key with this fingerprint; without, you are asked on a terminal",
+            help="trust a new host key with this fingerprint; without it you are asked on a terminal",
         )
-    made["setup remove-node"].add_argument("--name", metavar="NAME", required=True, help="the node")
+    made["setup remove-node"].add_argument("--name", metavar="NAME", required=True, help="the node's name")
     add = made["setup install"].add_argument
-    add("--node", metavar="NAME", required=True, help="the node")
+    add("--node", metavar="NAME", required=True, help="the node's name")
     way = made["setup install"].add_mutually_exclusive_group().add_argument
-    way("--from-source", action="store_true", default=False, help="build the registered repository there")
-    way("--rollback", action="store_true", default=False, help="take the version before back")
+    way(
+        "--from-source", action="store_true", default=False, help="build the node's registered repository there instead"
+    )
+    way("--rollback", action="store_true", default=False, help="go back to the previous version")

@@ -1,4 +1,4 @@
-"""The commands: what their help says, and the module that carries each out."""
+"""Lists the commands: the help text of each, and the module that runs it."""
 
 from __future__ import annotations
 
@@ -9,41 +9,43 @@ usage: rbee <command> [options]
 
 Runs language models on the machines you own.
 
+The queen picks a machine for each request; each machine's hive starts its workers; a worker runs one model.
+
 use a model
   infer            continue a prompt; the text streams to standard output
-  models           the models on the machines: list, show, pull, rm
+  models           list, show, pull or remove the models on the machines
 
 add a machine
-  setup            register machines that are reached by SSH, and bring rbee there
+  setup            register machines reached over SSH, and install rbee on them
 
-see what there is
-  status           what runs where
-  workers          list the workers that hold a model, ask for their health, or end one
-  logs             what the hive and the workers of a node write, also live
-  detect           backends and devices of this machine
+see what is there
+  status           show what runs where
+  workers          list workers, check their health, or end one
+  logs             show what a machine's hive and workers log, also live
+  detect           show this machine's processor, memory, backends and devices
 
 keep it running (otherwise everything ends with the command)
   up               start a queen in the background
-  down             stop it, with everything it started
+  down             stop it and everything it started
   queen, hive      run that daemon in the foreground
   token            print the swarm's token
 
 set it up
-  install          put rbee, its settings and its services in their places
+  install          install rbee, its settings file and its services on this machine
 
 examples
   rbee infer --prompt "Once upon a time"
   echo "Once upon a time" | rbee infer --max-tokens 100 2>/dev/null
   rbee up; rbee infer --prompt "The bees" --json; rbee down
 
-`rbee <command> --help` explains a command; `rbee --version` tells the version.
-Standard output holds data only; what happens is told on standard error.
+`rbee <command> --help` explains a command; `rbee --version` prints the version.
+Standard output carries data only; progress and errors go to standard error.
 """
 
 INFER: Final = """\
 Continue a prompt with a language model, and print the text as it is generated.
 
-Without a running queen everything that is needed is started, and ends with the command.
+If no queen is running, the command starts everything it needs, and ends it before it exits.
 Standard output gets the text and one newline, nothing else.
 """
 
@@ -52,7 +54,7 @@ models
   builtin:bee-stories               ships with rbee
   file:/absolute/path.gguf          a GGUF file on the node
   hf:ORG/REPO[:VARIANT]             from the Hugging Face hub, for example hf:ORG/REPO:Q4_K_M
-  hf:ORG/REPO/FILE.gguf
+  hf:ORG/REPO/FILE.gguf             one file of it
 
 examples
   rbee infer --prompt "Once upon a time"
@@ -61,34 +63,16 @@ examples
   rbee infer --prompt "List three flowers:" --stop "4." --json
 """
 
-
-INSTALL: Final = """\
-Put rbee in its place, with its other names, a settings file and a folder for models.
-
-Run from a checkout, it installs dist/rbee.pyz, and builds it first where that is needed. Run again, it brings the
-program up to date. A settings file that is there is never changed.
-"""
-
-INSTALL_EXAMPLES: Final = """\
-               install                          install --system
-  program      ~/.local/bin/rbee                /usr/local/bin/rbee
-  settings     ~/.config/rbee/config.toml       /etc/rbee/config.toml
-  models       ~/.local/share/rbee/models/      /var/lib/rbee/models/
-  services     ~/.config/systemd/user/          /etc/systemd/user/
-
-Beside the program: rbee-keeper, queen-rbee, rbee-hive and llm-worker-rbee, the same program under other names.
-"""
-
 STATUS: Final = """\
 Show the queen, the nodes and the workers.
 
-With --watch the picture is kept up to date until Ctrl+C; with --json too, each change is one line.
+With --watch the view stays up to date until Ctrl+C; with --watch --json each change is printed as one line.
 """
 
 LOGS: Final = """\
-Show the logs of a node's hive and its workers, the newest lines last.
+Show the logs of a node's hive and workers, oldest line first.
 
-The logs of this host can be read without any daemon. Times are local.
+The logs of this machine can be read while no daemon runs. Times are local.
 """
 
 LOGS_EXAMPLES: Final = """\
@@ -98,35 +82,99 @@ examples
   rbee logs --lines 10000 --json
 """
 
-MODELS_USAGE: Final = "rbee models {list,show,pull,rm} [options]"
-MODELS_HELP: Final = """\
-  list       what is on the machines, with sizes and last use
-  show REF   what a model is, from its file's header
-  pull REF   fetch one of the Hugging Face hub
-  rm ID      remove one from the disk
+DETECT: Final = """\
+Show this machine's processor, memory, disk, backends and devices.
+
+No daemon needs to run.
+"""
+
+UP: Final = """\
+Start a queen in the background, and wait until it answers.
+
+Models then stay loaded between commands, until `rbee down`.
+"""
+
+DOWN: Final = """\
+Stop the queen that runs in the background, its hives and their workers.
+
+Running requests may finish first; new ones are refused.
+"""
+
+INSTALL: Final = """\
+Install rbee on this machine: the program, its other names, a settings file and a folder for models.
+
+From a checkout it installs dist/rbee.pyz, and builds that file first if it is missing or out of date.
+Run it again to update the program. An existing settings file is never changed.
+"""
+
+INSTALL_EXAMPLES: Final = """\
+               install                          install --system
+  program      ~/.local/bin/rbee                /usr/local/bin/rbee
+  settings     ~/.config/rbee/config.toml       /etc/rbee/config.toml
+  models       ~/.local/share/rbee/models/      /var/lib/rbee/models/
+  services     ~/.config/systemd/user/          /etc/systemd/user/
+
+The other names beside the program: rbee-keeper, queen-rbee, rbee-hive and llm-worker-rbee.
 """
 
 WORKERS_USAGE: Final = "rbee workers {list,health,shutdown} [options]"
 WORKERS_HELP: Final = """\
-  list       the workers of all nodes
-  health     whether the hives and workers are well
+Workers are processes that each hold one model in memory.
+
+  list       list the workers of all nodes
+  health     show whether hives and workers are healthy
   shutdown   end a worker
 """
 
+MODELS_USAGE: Final = "rbee models {list,show,pull,rm} [options]"
+MODELS_HELP: Final = """\
+Models are GGUF files on the disks of the nodes.
+
+  list       list the models on the nodes, with size and last use
+  show REF   show what a model is, read from its file's header
+  pull REF   fetch a model from the Hugging Face hub
+  rm ID      remove a model from the disk
+"""
+
+PULL: Final = """\
+Fetch a model from the Hugging Face hub, or from another node that has it, and verify it.
+
+An interrupted download is resumed. For private models set HF_TOKEN, or log in with the hub's own tools.
+"""
+
+PULL_EXAMPLES: Final = """\
+example
+  rbee models pull hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:Q4_K_M
+"""
 
 SETUP_USAGE: Final = "rbee setup {add-node,update-node,list-nodes,remove-node,install} [options]"
 SETUP_HELP: Final = """\
-  add-node      register a machine that is reached by SSH
-  update-node   change a registered one
-  list-nodes    the registered nodes
-  remove-node   forget one
-  install       bring rbee to a registered node
+Nodes are machines of the swarm, each known by a name.
+
+  add-node      register a machine that is reached over SSH
+  update-node   change a registered node
+  list-nodes    list the registered nodes
+  remove-node   remove a node from the registry
+  install       install rbee on a registered node
 """
+
+ADD_NODE: Final = """\
+Register a machine: connect to it over SSH, find out what it has, and store it as a node.
+
+If the connection fails, nothing is stored.
+"""
+
 SETUP_EXAMPLES: Final = """\
 examples
   rbee setup add-node --name attic --ssh-host 192.168.1.5 --ssh-user bee
   rbee setup install --node attic
   rbee infer --node attic --prompt "Once upon a time"
+"""
+
+SETUP_INSTALL: Final = """\
+Copy this program to a registered node, with the swarm's token and a settings file, and test it there.
+
+If the node has the same file already, nothing is sent. The previous version is kept.
 """
 
 
@@ -152,80 +200,53 @@ COMMANDS: Final = (
     Command("infer", "rbee.keeper.commands.infer", INFER, INFER_EXAMPLES),
     Command("status", "rbee.keeper.commands.status", STATUS),
     Command("logs", "rbee.keeper.commands.logs", LOGS, LOGS_EXAMPLES),
-    Command(
-        "detect",
-        "rbee.keeper.commands.detect",
-        "Show this machine's processor, memory, backends and devices. Needs no daemon.\n",
-    ),
-    Command(
-        "up",
-        "rbee.keeper.commands.up",
-        "Start a queen in the background and wait until it answers.\n\n"
-        "Models then stay loaded between commands. It runs until `rbee down`.\n",
-    ),
-    Command(
-        "down",
-        "rbee.keeper.commands.down",
-        "Stop the queen that runs in the background, its hives and their workers.\n\n"
-        "Running requests may finish first; no new ones are taken.\n",
-    ),
+    Command("detect", "rbee.keeper.commands.detect", DETECT),
+    Command("up", "rbee.keeper.commands.up", UP),
+    Command("down", "rbee.keeper.commands.down", DOWN),
     Command(
         "token",
         "rbee.keeper.commands.token",
-        "Print the token that opens the swarm's HTTP interfaces; it is made where there is none yet.\n",
-        'examples\n  curl -H "Authorization: Bearer $(rbee token)" http://127.0.0.1:8080/v2/workers/list\n',
+        "Print the token that opens the swarm's HTTP interfaces; create it if there is none.\n",
+        'example\n  curl -H "Authorization: Bearer $(rbee token)" http://127.0.0.1:8080/v2/workers/list\n',
     ),
     Command("install", "rbee.keeper.commands.install", INSTALL, INSTALL_EXAMPLES),
 )
 
 WORKERS: Final = (
     Command("list", "rbee.keeper.commands.workers_list", "List the workers of all nodes.\n"),
-    Command("health", "rbee.keeper.commands.workers_health", "Show whether the hives and workers are well.\n"),
+    Command("health", "rbee.keeper.commands.workers_health", "Show whether hives and workers are healthy.\n"),
     Command(
         "shutdown",
         "rbee.keeper.commands.workers_shutdown",
-        "End a worker: its requests may finish first, then its model is unloaded. Returns once it has ended.\n",
+        "End a worker, and wait until it has ended. Its running requests may finish first.\n",
     ),
 )
 
 MODELS: Final = (
-    Command("list", "rbee.keeper.commands.models_list", "List the models that were fetched, on all nodes or one.\n"),
+    Command("list", "rbee.keeper.commands.models_list", "List the fetched models of all nodes, or of one.\n"),
     Command(
         "show",
         "rbee.keeper.commands.models_show",
-        "Show what a model on a node is: architecture, size, quantisation, context, vocabulary.\n",
+        "Show what a model is: architecture, size, quantisation, context, vocabulary.\n",
     ),
-    Command(
-        "pull",
-        "rbee.keeper.commands.models_pull",
-        "Fetch a model of the Hugging Face hub, from another node that has it or from there, and verify it.\n\n"
-        "What an interrupted one left is used. Private models: HF_TOKEN, or the token file of the hub's own tools.\n",
-        "example\n  rbee models pull hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:Q4_K_M\n",
-    ),
+    Command("pull", "rbee.keeper.commands.models_pull", PULL, PULL_EXAMPLES),
     Command("rm", "rbee.keeper.commands.models_rm", "Remove a fetched model from a node's disk.\n"),
 )
 
 SETUP: Final = (
-    Command(
-        "add-node",
-        "rbee.keeper.commands.setup_add",
-        "Register a machine: connect to it by SSH, find out what it has, and remember it.\n\n"
-        "Nothing is stored when the connection fails.\n",
-        SETUP_EXAMPLES,
-    ),
+    Command("add-node", "rbee.keeper.commands.setup_add", ADD_NODE, SETUP_EXAMPLES),
     Command(
         "update-node",
         "rbee.keeper.commands.setup_add",
-        "Change a registered machine; what is not given stays as it is.\n",
+        "Change a registered node. Options that are left out keep their values.\n",
     ),
     Command("list-nodes", "rbee.keeper.commands.setup_list", "List the registered nodes.\n"),
-    Command("remove-node", "rbee.keeper.commands.setup_remove", "Forget a node; what is installed there stays.\n"),
     Command(
-        "install",
-        "rbee.keeper.commands.setup_install",
-        "Bring this very program to a registered node, with the swarm's token and its settings, and try it there.\n\n"
-        "Where the same file is there already nothing is sent. The version before is kept.\n",
+        "remove-node",
+        "rbee.keeper.commands.setup_remove",
+        "Remove a node from the registry. What is installed there stays.\n",
     ),
+    Command("install", "rbee.keeper.commands.setup_install", SETUP_INSTALL),
 )
 
 GROUPS: Final = (
@@ -254,4 +275,4 @@ SYNONYMS: Final = {
     "remove-node": "rbee setup remove-node",
     "update-node": "rbee setup update-node",
 }
-"""What people try who come from Ollama, Docker or llama.cpp, or forget the group."""
+"""A command of Ollama, Docker or llama.cpp, or one without its group → the command here."""

@@ -73,7 +73,7 @@ def test_what_other_programs_call_a_command_leads_to_one_that_exists() -> None:
         (["workers", "stop"], "there is no command 'stop'", "`rbee workers --help` shows what it takes"),
         (
             ["workers"],
-            "rbee workers needs to know what to do",
+            "rbee workers needs a command",
             "`rbee workers list`, `rbee workers health` or `rbee workers shutdown`; "
             "`rbee workers --help` explains them",
         ),
