@@ -1,13 +1,15 @@
 """The catalogue of errors: a class is a code, an HTTP status and a default advice.
 
 A role raises one of these classes and renders it to the error body of its HTTP answers; the client of that role raises
-the same class again from the code (`from_body`), so an error keeps its kind from the worker to the user's terminal.
+the same class again (`from_body`), so an error keeps its kind from the worker to the user's terminal.
 Everything outside this tree is a bug and becomes an `InternalError`.
 """
 
 from __future__ import annotations
 
 from typing import Any, ClassVar, Final
+
+_HOST_KEY: Final = "host_key"
 
 
 class RbeeError(Exception):
@@ -47,11 +49,28 @@ class ConnectionTimeoutError(RbeeError):
     status = 503
 
 
+class AddressTakenError(ConnectionTimeoutError):
+    """Something listens at the address and does not answer as a daemon does; with its base class, nobody listens."""
+
+
 class SshFailedError(RbeeError):
     """`details["reason"]` is one of timeout, auth, host_key, refused, dns, command."""
 
     code = "SSH_FAILED"
     status = 400
+
+
+class HostKeyError(SshFailedError):
+    """The server showed a host key that is not known, or another one than before."""
+
+    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
+        super().__init__(message, hint=hint, **{"reason": _HOST_KEY} | details)
+
+    @property
+    def unknown_fingerprint(self) -> str | None:
+        """The fingerprint of a key that can be accepted; None where another key of the server was known."""
+        found = self.details.get("fingerprint")
+        return found if isinstance(found, str) and "known" not in self.details else None
 
 
 class VersionMismatchError(RbeeError):
@@ -181,13 +200,14 @@ class AllSlotsBusyError(RbeeError):
 
 
 class DrainingError(RbeeError):
-    """The daemon is shutting down and takes no new work.
-
-    A worker that alone was told to end stands in `details["worker_id"]`: then its hive and the queen go on.
-    """
+    """The daemon is shutting down and takes no new work."""
 
     code = "SHUTTING_DOWN"
     status = 503
+
+
+class WorkerDrainingError(DrainingError):
+    """One worker was told to end, while its hive and the queen go on; `details["worker_id"]` is the worker."""
 
 
 class WorkerFailedError(RbeeError):
@@ -239,6 +259,10 @@ class InvalidApiKeyError(RbeeError):
     status = 401
 
 
+class KeyRefusedError(InvalidApiKeyError):
+    """A daemon refused our own token or key; `details["host"]` is its address. The caller's was good."""
+
+
 class MissingApiKeyError(RbeeError):
     code = "MISSING_API_KEY"
     status = 401
@@ -273,8 +297,19 @@ def _tree(base: type[RbeeError]) -> list[type[RbeeError]]:
     return [base, *(cls for sub in base.__subclasses__() for cls in _tree(sub))]
 
 
-CATALOGUE: Final[dict[str, type[RbeeError]]] = {cls.code: cls for cls in _tree(RbeeError)}
+CATALOGUE: Final[dict[str, type[RbeeError]]] = {cls.code: cls for cls in _tree(RbeeError) if "code" in vars(cls)}
 """Every code that may stand in an error body, with its class."""
+
+
+def _class_of(code: str, details: dict[str, Any]) -> type[RbeeError]:
+    """Return the class of an error that was received; what shares a code with its base class is told by its details."""
+    if code == DrainingError.code and "worker_id" in details:
+        return WorkerDrainingError
+    if code == SshFailedError.code and details.get("reason") == _HOST_KEY:
+        return HostKeyError
+    if code == InvalidApiKeyError.code and "host" in details:
+        return KeyRefusedError
+    return CATALOGUE.get(code, InternalError)
 
 
 def to_body(error: RbeeError, correlation_id: str | None = None) -> dict[str, Any]:
@@ -300,9 +335,10 @@ def from_body(body: object) -> RbeeError | None:
     )
     if not isinstance(code, str) or not isinstance(message, str):
         return None
-    error = CATALOGUE.get(code, InternalError)(message, hint=hint if isinstance(hint, str) else None)
-    if isinstance(details, dict):
-        error.details = details
+    if not isinstance(details, dict):
+        details = {}
+    error = _class_of(code, details)(message, hint=hint if isinstance(hint, str) else None)
+    error.details = details
     if isinstance(correlation_id, str):
         error.correlation_id = correlation_id
     return error

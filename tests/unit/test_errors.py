@@ -9,7 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee import errors
-from rbee.errors import CATALOGUE, InternalError, RbeeError, from_body, to_body
+from rbee.errors import (
+    CATALOGUE,
+    AddressTakenError,
+    HostKeyError,
+    InternalError,
+    KeyRefusedError,
+    RbeeError,
+    WorkerDrainingError,
+    from_body,
+    to_body,
+)
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -39,7 +49,15 @@ def _classes(base: type[RbeeError]) -> list[type[RbeeError]]:
     return [found for sub in base.__subclasses__() for found in (sub, *_classes(sub))]
 
 
-OURS = [cls for cls in _classes(RbeeError) if cls.__module__ == errors.__name__]
+ALL = [cls for cls in _classes(RbeeError) if cls.__module__ == errors.__name__]
+OURS = [cls for cls in ALL if "code" in vars(cls)]
+NARROWER: dict[type[RbeeError], dict[str, object] | None] = {
+    AddressTakenError: None,
+    HostKeyError: {"reason": "host_key", "fingerprint": "SHA256:x"},
+    WorkerDrainingError: {"worker_id": "w"},
+    KeyRefusedError: {"host": "10.0.0.1:8500"},
+}
+"""Classes that share the code of their base class, and the details that tell them from it; None: never sent as such."""
 
 
 def test_no_two_classes_share_a_code() -> None:
@@ -49,6 +67,36 @@ def test_no_two_classes_share_a_code() -> None:
 
 def test_the_catalogue_knows_every_class() -> None:
     assert {cls.code: cls for cls in OURS} == CATALOGUE
+
+
+def test_what_shares_a_code_is_known_here() -> None:
+    assert set(ALL) - set(OURS) == set(NARROWER)
+
+
+@pytest.mark.parametrize("cls", NARROWER)
+def test_a_narrower_class_goes_over_the_wire_as_its_base_class_does(cls: type[RbeeError]) -> None:
+    """A node that runs an older version knows the code, and nothing of the class."""
+    details = NARROWER[cls] or {"attempts": ["attempt 1: timeout"]}
+    sent, base = cls("what happened", **details), cls.__mro__[1]
+    assert (cls.code, cls.status) == (base.code, base.status)  # type: ignore[attr-defined]
+    assert to_body(sent) == to_body(base("what happened", **details))
+    assert type(from_body(to_body(sent))) is (base if NARROWER[cls] is None else cls)
+    assert type(from_body(to_body(base("what happened")))) is base
+
+
+@pytest.mark.parametrize("details", [{"worker_id": None}, {"reason": ["host_key"]}, {"reason": {}}, {"host": 1}, {}])
+@pytest.mark.parametrize("code", ["SHUTTING_DOWN", "SSH_FAILED", "INVALID_API_KEY"])
+def test_details_of_any_shape_make_an_error_of_that_code(code: str, details: dict[str, object]) -> None:
+    error = from_body({"error": {"code": code, "message": "m", "details": details}})
+    assert error is not None
+    assert (error.code, error.details) == (code, details)
+
+
+def test_a_host_key_that_is_new_can_be_accepted_and_a_changed_one_cannot() -> None:
+    assert HostKeyError("m", fingerprint="SHA256:x").unknown_fingerprint == "SHA256:x"
+    assert HostKeyError("m", fingerprint="SHA256:x", known=["SHA256:y"]).unknown_fingerprint is None
+    assert HostKeyError("m", fingerprint=7).unknown_fingerprint is None
+    assert HostKeyError("m").unknown_fingerprint is None
 
 
 @pytest.mark.parametrize("cls", OURS)

@@ -18,7 +18,7 @@ import msgspec
 import trio
 
 from rbee.adapters.logs.json_log import correlation
-from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError, from_body
+from rbee.errors import AddressTakenError, ConnectionTimeoutError, InternalError, RbeeError, from_body
 from rbee.wire.common import CORRELATION_HEADER
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ DEAD_PEER: Final = (
 )
 """The socket's options for that."""
 _LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
-TAKEN: Final = ("timeout", "the connection was closed")
-"""How the attempts of a ConnectionTimeoutError end where a program listens that is none of ours; else nobody does."""
 UNREACHED: Final = (httpx.TransportError, httpx.InvalidURL, UnicodeError)
 """What httpx raises when it cannot reach an address; the last two when the address itself is none."""
 
@@ -91,22 +89,25 @@ async def call(
     """Make one call and return its decoded answer; `kind` is `bytes` for the answer as it came.
 
     `delays` gives the attempts, so only calls that are safe to repeat may have more than one. Raises
-    ConnectionTimeoutError when no attempt got an answer, the error that the other side sent, or InternalError when the
-    other side answers nonsense.
+    ConnectionTimeoutError when no attempt got an answer (AddressTakenError when one was accepted), the error that the
+    other side sent, or InternalError when the other side answers nonsense.
     """
     content = None if body is None else msgspec.json.encode(body)
     attempts: list[str] = []
+    kind_of_failure = ConnectionTimeoutError
     for number, delay in enumerate(delays, 1):
         await trio.sleep(delay)
         try:
             status, answer = await _exchange(client, method, path, content, params)
         except UNREACHED as exc:
             attempts.append(f"attempt {number}: {describe(exc)}")
+            if _was_accepted(exc):
+                kind_of_failure = AddressTakenError
             continue
         except httpx.DecodingError as exc:
             raise InternalError("the answer cannot be unpacked") from exc
         return decode_answer(status, answer, kind)
-    raise ConnectionTimeoutError(f"{client.base_url.host}:{client.base_url.port} does not answer", attempts=attempts)
+    raise kind_of_failure(f"{client.base_url.host}:{client.base_url.port} does not answer", attempts=attempts)
 
 
 async def _exchange(
@@ -163,6 +164,14 @@ def decode_error(status: int, content: bytes) -> RbeeError:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         error = None
     return error or InternalError(f"the answer was HTTP status {status} without an error object", status=status)
+
+
+def _was_accepted(exc: Exception) -> bool:
+    """Tell whether somebody listens who did not answer; the address was not refused, and leads somewhere.
+
+    A connection that was not even accepted in time counts: so it is where the listener's queue is full.
+    """
+    return not isinstance(exc, httpx.InvalidURL | UnicodeError | httpx.ConnectError)
 
 
 def describe(exc: Exception) -> str:

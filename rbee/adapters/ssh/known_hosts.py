@@ -12,7 +12,7 @@ from paramiko import HostKeys
 from paramiko.ssh_exception import SSHException
 
 from rbee.adapters.files import private
-from rbee.errors import SshFailedError, StorageError
+from rbee.errors import HostKeyError, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,7 +51,7 @@ class Trust:
     def check(self, shown: str, accepted: str | None) -> bool:
         """Return whether the key is known already; False for one whose fingerprint is `accepted` now.
 
-        Raises SshFailedError (`host_key`) for a key that nobody vouches for, and for one that has changed.
+        Raises HostKeyError for a key that nobody vouches for, and for one that has changed.
         """
         if shown in self._keys:
             return True
@@ -59,22 +59,20 @@ class Trust:
         if self._keys:
             known = sorted({fingerprint(key) for key in self._keys})
             own = "".join(f", the same with `-f {private.shown(file)}`" for file in self._files if file != USERS)
-            raise SshFailedError(
+            raise HostKeyError(
                 f"the host key of {self._name} has changed\n  known {', '.join(known)}\n  shown {found}",
                 hint="someone may be listening in. If the machine was set up anew, forget its old key: "
                 f"`ssh-keygen -R '{self._name}'`{own}, and "
                 "`rbee setup remove-node`; then add the node again",
-                reason="host_key",
                 fingerprint=found,
                 known=known,
             )
         if accepted == found:
             return False
-        raise SshFailedError(
+        raise HostKeyError(
             f"the host key of {self._name} is not known: {found} ({shown.split(maxsplit=1)[0]})"
             + (f", and {accepted} was to be accepted" if accepted else ""),
             hint=f"compare it with `ssh-keygen -lf` on that machine; --accept-host-key {found} accepts it",
-            reason="host_key",
             fingerprint=found,
         )
 

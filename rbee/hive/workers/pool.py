@@ -17,6 +17,7 @@ from rbee.errors import (
     SpawnFailedError,
     SpawnTimeoutError,
     UnloadFailedError,
+    WorkerDrainingError,
     WorkerFailedError,
     WorkerNotFoundError,
     from_body,
@@ -233,7 +234,7 @@ class Pool:
         if self.stopping:
             return DrainingError("the hive is shutting down, and the worker was not ready yet")
         if worker.phase == "ending":
-            return DrainingError("the worker was told to end before it was ready", worker_id=worker.id)
+            return WorkerDrainingError("the worker was told to end before it was ready", worker_id=worker.id)
         return SpawnFailedError(f"the worker ended before it was ready: {how}")
 
     def end(self, worker_id: str, now: float) -> list[Effect]:

@@ -14,7 +14,14 @@ from rbee.adapters.logs.json_log import correlate
 from rbee.clients.progress import progress_of
 from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
-from rbee.errors import DrainingError, InternalError, RbeeError, UnloadFailedError, WorkerFailedError
+from rbee.errors import (
+    DrainingError,
+    InternalError,
+    RbeeError,
+    UnloadFailedError,
+    WorkerDrainingError,
+    WorkerFailedError,
+)
 from rbee.keeper.command_line import prompt, reference
 from rbee.keeper.inference import why_ended
 from rbee.keeper.inference.generation import Generation
@@ -63,7 +70,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
             except DrainingError as exc:
                 # The worker was told to end, or the queen: it was another command's, which is over. Nothing was
                 # generated yet, so another one may do it.
-                of_worker = is_placed or "worker_id" in exc.details
+                of_worker = is_placed or isinstance(exc, WorkerDrainingError)
                 if is_last or not (of_worker or await session.wait_until_gone(settings, terminal)):
                     raise
             else:

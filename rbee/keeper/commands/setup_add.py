@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from rbee.errors import SshFailedError
+from rbee.errors import HostKeyError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
 from rbee.keeper.session.child_queen import Options
@@ -80,10 +80,8 @@ async def _store(queen: QueenClient, node: Beehive, terminal: Terminal, *, is_up
     send = queen.update_node if is_update else queen.add_node
     try:
         return _done((await send(node, terminal.narrate)).message)
-    except SshFailedError as exc:
-        found = exc.details.get("fingerprint")
-        is_new = exc.details.get("reason") == "host_key" and "known" not in exc.details
-        if not is_new or not isinstance(found, str) or node.accept_host_key is not None:
+    except HostKeyError as exc:
+        if (found := exc.unknown_fingerprint) is None or node.accept_host_key is not None:
             raise
         question = f"The host key of {node.ssh_host} is not known yet: {found}\nIs it the one of that machine? [y/N] "
         if not await terminal.confirm(question):

@@ -17,6 +17,7 @@ from rbee.errors import (
     DrainingError,
     InferenceTimeoutError,
     InvalidApiKeyError,
+    KeyRefusedError,
     MissingApiKeyError,
     RbeeError,
     WorkerFailedError,
@@ -110,7 +111,7 @@ class Generation:
         except (StreamLostError, ConnectionTimeoutError, WorkerFailedError) as exc:
             raise self._lost(exc) from exc
         except (InvalidApiKeyError, MissingApiKeyError) as exc:
-            raise InvalidApiKeyError(
+            raise KeyRefusedError(
                 f"authentication failed: the worker at {self._worker.url} does not accept the key that its hive gave",
                 hint=f"the worker may be of an older start: `rbee down`, then try again; its log is {self._log}",
                 host=self._worker.url,

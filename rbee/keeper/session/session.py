@@ -10,13 +10,14 @@ import trio
 from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.daemon import instance, process, stopped
-from rbee.adapters.http import client as http_client
 from rbee.clients.queen import QueenClient
 from rbee.errors import (
+    AddressTakenError,
     AlreadyRunningError,
     ConnectionTimeoutError,
     DrainingError,
     InvalidApiKeyError,
+    KeyRefusedError,
     MissingApiKeyError,
     PortInUseError,
     RbeeError,
@@ -93,11 +94,9 @@ async def _ask(url: str, seconds: float) -> QueenHealth | None:
     try:
         async with QueenClient(url, None, timeout=seconds) as client:
             return await client.health()
-    except ConnectionTimeoutError as exc:
-        if not any(attempt.endswith(http_client.TAKEN) for attempt in exc.details.get("attempts", ())):
+    except RbeeError as exc:
+        if isinstance(exc, ConnectionTimeoutError) and not isinstance(exc, AddressTakenError):
             return None
-    except RbeeError:
-        pass
     port = _port(url)
     raise PortInUseError(
         f"port {port} is taken by a program that is not a queen of rbee ({url})",
@@ -131,10 +130,10 @@ async def attach(settings: Settings, found: Found) -> AsyncIterator[QueenClient]
         limits = settings.timeouts
         async with QueenClient(found.url, token, timeout=limits.call, delays=limits.call_delays) as client:
             yield client
+    except KeyRefusedError:
+        raise
     except (InvalidApiKeyError, MissingApiKeyError) as exc:
-        if "host" in exc.details:
-            raise
-        raise InvalidApiKeyError(
+        raise KeyRefusedError(
             f"authentication failed: the queen at {host} does not accept our token",
             hint=f"the file {settings.token_file} must hold the token of that queen",
             host=host,

@@ -13,11 +13,11 @@ import trio
 
 from rbee.adapters.daemon import announce, instance, process, stopped
 from rbee.adapters.hardware import inventory
-from rbee.adapters.http import client as http_client
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import tail
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
+    AddressTakenError,
     ConnectionTimeoutError,
     PortInUseError,
     RbeeError,
@@ -106,11 +106,9 @@ class LocalHive:
             # Health needs no token, and a stranger gets none.
             async with HiveClient(url, None, timeout=self._settings.timeouts.call) as client:
                 return await client.health(patient=False)
-        except ConnectionTimeoutError as exc:
-            if not any(attempt.endswith(http_client.TAKEN) for attempt in exc.details.get("attempts", ())):
+        except RbeeError as exc:
+            if isinstance(exc, ConnectionTimeoutError) and not isinstance(exc, AddressTakenError):
                 return None
-        except RbeeError:
-            pass
         port = self._settings.hive.port
         raise PortInUseError(
             f"port {port} is taken{http_server.holder(port)}: what answers at {url} is not a hive of rbee",

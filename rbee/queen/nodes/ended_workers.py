@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import CATALOGUE, DrainingError, LoadingTimeoutError, ModelLoadFailedError, RbeeError
+from rbee.errors import CATALOGUE, LoadingTimeoutError, ModelLoadFailedError, RbeeError, WorkerDrainingError
 from rbee.wire.hive import WorkerGone, WorkerList
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ async def explained(error: RbeeError, node: Node, worker_id: str) -> RbeeError:
     """
     with trio.move_on_after(PATIENCE):
         if (ended := await _ending(node, worker_id)) is None:
-            return DrainingError("the worker was told to end", **error.details | {"worker_id": worker_id})
+            return WorkerDrainingError("the worker was told to end", **error.details | {"worker_id": worker_id})
         if ended.code in (LoadingTimeoutError.code, ModelLoadFailedError.code):
             found = CATALOGUE[ended.code](ended.reason or "")
         else:

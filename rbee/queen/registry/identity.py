@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.daemon import instance
-from rbee.errors import InvalidApiKeyError, PortInUseError, VersionMismatchError
+from rbee.errors import KeyRefusedError, PortInUseError, VersionMismatchError
 from rbee.wire.common import API_VERSION
 from rbee.wire.queen import LOCAL_NODE
 
@@ -21,7 +21,7 @@ class AnotherHiveError(PortInUseError):
     """What answers is no hive, or that of another node or installation."""
 
 
-class AnotherSwarmError(InvalidApiKeyError):
+class AnotherSwarmError(KeyRefusedError):
     """What answers is a hive that has another token."""
 
 

@@ -17,6 +17,7 @@ from rbee.errors import (
     ConnectionTimeoutError,
     DrainingError,
     RbeeError,
+    WorkerDrainingError,
 )
 from rbee.queen.scheduling import asking, choose_worker
 from rbee.queen.scheduling.orders import PAUSES, GivenUp, Order, Placed, Started, Visit
@@ -205,7 +206,7 @@ class Placing:
         if is_lost and order.successor_by is None:
             order.successor_by = now + LOST_SECONDS
         # A worker that alone was told to end leaves no successor: who asked for it may ask anew.
-        is_ending = isinstance(error, DrainingError) and "worker_id" not in error.details
+        is_ending = isinstance(error, DrainingError) and not isinstance(error, WorkerDrainingError)
         if is_ending and order.successor_by is None:
             order.successor_by = now + SUCCESSION_SECONDS
             human = "The hive is shutting down; the next one takes the request once it has ended"

@@ -15,6 +15,7 @@ from rbee.adapters.ssh.target import Target
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     ConnectionTimeoutError,
+    HostKeyError,
     InternalError,
     PortInUseError,
     RbeeError,
@@ -196,9 +197,9 @@ class RemoteHive:
             # The node's own may listen elsewhere, or be another one by now: only SSH leads to that very machine.
             try:
                 return await self._launch(report)
+            except HostKeyError:
+                raise
             except (PortInUseError, SshFailedError) as second:
-                if second.details.get("reason") == "host_key":
-                    raise
                 raise exc from second
         return await self._launch(report)
 
