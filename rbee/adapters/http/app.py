@@ -12,6 +12,7 @@ from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, Reque
 
 from rbee.adapters import tokens
 from rbee.adapters.http import sse_server
+from rbee.adapters.http.connection import ClientConnection, connection_of
 from rbee.adapters.logs.json_log import correlate, correlation
 from rbee.errors import (
     InternalError,
@@ -67,7 +68,7 @@ def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Colle
         if (found := correlation.get()) is not None:
             response.headers[CORRELATION_HEADER] = found
         if _has_two_lengths(request):
-            # What follows on the connection may be the body's end for whoever stands before us (RFC 9112, section 6.3).
+            # A proxy before us may take what follows on the connection for the body's end (RFC 9112, section 6.3).
             response.headers["Connection"] = "close"
         return response
 
@@ -145,6 +146,11 @@ def wants_stream() -> bool:
     return EVENT_STREAM in request.headers.get("Accept", "")
 
 
+def client_connection() -> ClientConnection:
+    """Return the connection over which the request came that is being answered."""
+    return connection_of(request.scope)
+
+
 def streamed(
     nursery: trio.Nursery,
     produce: Callable[[sse_server.Send], Awaitable[object]],
@@ -152,7 +158,7 @@ def streamed(
     heartbeat: float = 10.0,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Answer with an event stream; see `sse.stream`. What `produce` logs and asks carries this request's id."""
+    """Answer with an event stream; see `sse_server.stream`. What `produce` logs and asks carries this request's id."""
     correlation_id = correlation.get()
 
     async def produce_correlated(send: sse_server.Send) -> None:

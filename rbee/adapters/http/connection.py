@@ -6,14 +6,13 @@ import logging
 import socket
 import struct
 from contextlib import contextmanager
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
-import hypercorn.trio.run
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Updated
 from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.typing import ConnectionState
 
 from rbee.adapters.http import tcp_info
 
@@ -21,22 +20,26 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from hypercorn.events import Event
+    from hypercorn.trio.worker_context import WorkerContext
+    from hypercorn.typing import AppWrapper
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 1.0
-"""How often a connection is looked at."""
+CHECK_SECONDS: Final = 1.0
+"""How often a connection is checked."""
+_STATE_KEY: Final = "rbee.connection"
+"""Where a request's ASGI scope holds its connection, under `state`."""
 _RESET_AT_CLOSE: Final = struct.pack("ii", 1, 0)
 """The linger option that drops what was not sent; the kernel would go on trying for minutes."""
 
 
 class ConnectionConfig(Config):
-    """`stalled` is how many seconds a client may take nothing of what it is sent, or not be heard of at all."""
+    """`stalled` is how many seconds a client may take nothing of what it is sent, or acknowledge nothing at all."""
 
     stalled: float
 
 
-class Connection(TCPServer):
+class ClientConnection(TCPServer):
     """A connection that is over when its client has closed it, has vanished, or has stopped reading for too long.
 
     Hypercorn's lets a write take for ever. The kernel's own limit, TCP_USER_TIMEOUT, is none for readers: it gives up
@@ -47,8 +50,13 @@ class Connection(TCPServer):
     stream: trio.SocketStream  # type: ignore[assignment]  # there is no TLS here
     _is_over = False
 
+    def __init__(
+        self, app: AppWrapper, config: ConnectionConfig, context: WorkerContext, stream: trio.SocketStream
+    ) -> None:
+        state = ConnectionState({_STATE_KEY: self})
+        super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # there is no TLS here
+
     async def _read_data(self) -> None:
-        current.set(self)  # what this task starts, the handlers of its requests among it, finds it there
         self._probe_when_idle()
         try:
             async with trio.open_nursery() as nursery:
@@ -69,8 +77,8 @@ class Connection(TCPServer):
             await super().protocol_send(event)
 
     @contextmanager
-    def watched(self, limit: float, report: Callable[[bool], Awaitable[None]]) -> Iterator[None]:
-        """Await `tell(True)` when the client takes nothing for `limit` seconds, and `tell(False)` when it does again.
+    def watched(self, limit: float, on_change: Callable[[bool], Awaitable[None]]) -> Iterator[None]:
+        """Await `on_change(True)` when the client takes nothing for `limit` seconds, `on_change(False)` when it does.
 
         The answer to one of its requests has to run meanwhile.
         """
@@ -78,7 +86,7 @@ class Connection(TCPServer):
 
         async def watch() -> None:
             with scope:
-                await tcp_info.watch(self.stream, limit, report)
+                await tcp_info.watch(self.stream, limit, on_change)
 
         self._probe_when_idle(tcp_info.PROBE_SECONDS)
         self._task_group.spawn(watch)
@@ -89,7 +97,7 @@ class Connection(TCPServer):
             self._probe_when_idle()
 
     def _probe_when_idle(self, idle: int | None = None) -> None:
-        """Have the kernel break the connection where nothing is to be sent, but the other end is lost."""
+        """Have the kernel break the connection where nothing is to be sent, but the client is lost."""
         if self.stream.socket.fileno() != -1:
             patience = self.config.stalled
             tcp_info.probe(self.stream, idle or max(1, round(patience / 2)), patience)
@@ -102,13 +110,13 @@ class Connection(TCPServer):
         """
         acknowledged, moved_at = -1, trio.current_time()
         while True:
-            await trio.sleep(min(LOOK_SECONDS, self.config.stalled / 4))
-            if (now := tcp_info.look(self.stream)) is None:
+            await trio.sleep(min(CHECK_SECONDS, self.config.stalled / 4))
+            if (delivery := tcp_info.read(self.stream)) is None:
                 break
-            if now.acknowledged != acknowledged or not now.pending:
-                acknowledged, moved_at = now.acknowledged, trio.current_time()
+            if delivery.acknowledged != acknowledged or not delivery.pending:
+                acknowledged, moved_at = delivery.acknowledged, trio.current_time()
             elif trio.current_time() - moved_at >= self.config.stalled:
-                log.warning("a client took nothing for %g s, and is given up", self.config.stalled)
+                log.warning("a client took nothing for %g s: its connection is closed", self.config.stalled)
                 self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_AT_CLOSE)
                 break
         # Before the cancellation, which may come while the reader is at just this, and would cut it half-way.
@@ -116,8 +124,6 @@ class Connection(TCPServer):
         reading.cancel()
 
 
-current: ContextVar[Connection] = ContextVar("current")
-"""The connection over which the request came that is being answered."""
-
-# `serve` takes the class from its module; there is no other way to give it one.
-hypercorn.trio.run.TCPServer = Connection  # type: ignore[attr-defined]
+def connection_of(scope: Any) -> ClientConnection:
+    """Return the connection over which the request with this ASGI scope came."""
+    return cast("ClientConnection", scope["state"][_STATE_KEY])

@@ -6,18 +6,23 @@ import errno
 import ipaddress
 import socket
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-import hypercorn.trio
 import trio
-from hypercorn.config import Sockets
+from hypercorn.trio.lifespan import Lifespan
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.utils import wrap_app
 
 from rbee.adapters.daemon import process
-from rbee.adapters.http.connection import ConnectionConfig
+from rbee.adapters.http.connection import ClientConnection, ConnectionConfig
+from rbee.concurrency.background import open_background
 from rbee.errors import InvalidConfigurationError, PortInUseError
 from rbee.wire import common
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from quart_trio import QuartTrio
 
 BACKLOG: Final = 256
@@ -101,12 +106,11 @@ def base_url(listener: socket.socket, host: str | None = None) -> str:
     return common.base_url(host or address, port)
 
 
-class _Bound(ConnectionConfig):
-    """A configuration whose socket exists already."""
+class _Config(ConnectionConfig):
+    """What we want otherwise than hypercorn does."""
 
-    def __init__(self, listener: socket.socket, stalled: float) -> None:
+    def __init__(self, stalled: float) -> None:
         super().__init__()
-        self._listener = listener
         self.stalled = stalled
         # The client's expiry of idle connections is 5 s, which would race with hypercorn's 5 s.
         self.keep_alive_timeout = 75
@@ -115,9 +119,6 @@ class _Bound(ConnectionConfig):
         self.include_server_header = False
         # Hypercorn would print to stderr beside our log.
         self.errorlog = None
-
-    def create_sockets(self) -> Sockets:
-        return Sockets([], [self._listener], [])
 
 
 class _LastByteShielded:
@@ -143,26 +144,44 @@ class _LastByteShielded:
 class Server:
     """Serves one application on one listener; `run` in a nursery, then `stop`.
 
-    `stalled` is how many seconds a client may take nothing of what it is sent before it is given up.
+    `stalled` is how many seconds a client may take nothing of what it is sent before its connection is closed.
     """
 
     def __init__(self, app: QuartTrio, listener: socket.socket, *, stalled: float = 30.0) -> None:
         self._app = app
-        self._config = _Bound(listener, stalled)
+        self._listener = listener
+        self._config = _Config(stalled)
         self._stop = trio.Event()
         self._ended = trio.Event()
 
     async def run(self, *, task_status: trio.TaskStatus[Any] = trio.TASK_STATUS_IGNORED) -> None:
-        """Serve until `stop`; started once requests are answered. Closes the listener."""
+        """Serve until `stop`; started once requests are answered. Closes the listener.
+
+        Hypercorn's own `serve` would make connections of its own class, which a client that vanishes holds for ever.
+        """
+        app = wrap_app(_LastByteShielded(self._app), self._config.wsgi_max_body_size, "asgi")
+        lifespan = Lifespan(app, self._config, {})
         try:
-            await hypercorn.trio.serve(
-                _LastByteShielded(self._app),
-                self._config,
-                shutdown_trigger=self._stop.wait,
-                task_status=task_status,
-            )
+            async with open_background() as nursery:
+                await nursery.start(lifespan.handle_lifespan)
+                await lifespan.wait_for_startup()
+                await self._accept(partial(ClientConnection, app, self._config), task_status)
+                await lifespan.wait_for_shutdown()
         finally:
             self._ended.set()
+
+    async def _accept(self, connect: Callable[..., Any], task_status: trio.TaskStatus[Any]) -> None:
+        """Accept connections until `stop`, then give those that are open a moment to end."""
+        context = WorkerContext(None)
+        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
+        async with trio.open_nursery() as connections:
+            async with open_background() as accepting:
+                serve = partial(trio.serve_listeners, partial(connect, context), handler_nursery=connections)
+                await accepting.start(serve, [listener])
+                task_status.started()
+                await self._stop.wait()
+            await context.terminated.set()
+            connections.cancel_scope.deadline = trio.current_time() + self._config.graceful_timeout
 
     async def stop(self) -> None:
         """Take no more requests and cut those that still run; returns when the server has ended."""

@@ -1,4 +1,4 @@
-"""How long the other end of a connection has not been heard of, as the kernel knows it."""
+"""Reads from TCP_INFO how long a peer has acknowledged nothing."""
 
 from __future__ import annotations
 
@@ -23,23 +23,23 @@ _TCP_INFO: Final = struct.Struct("=B55xI60xQ")
 """`tcpi_state`, `tcpi_last_ack_recv` (ms) and `tcpi_bytes_acked` of struct tcp_info (linux/tcp.h)."""
 
 
-class Progress(NamedTuple):
-    """Bytes that the other end has acknowledged, bytes it has not, and the seconds since any acknowledgement."""
+class Delivery(NamedTuple):
+    """Bytes that the peer has acknowledged, bytes it has not, and the seconds since its last acknowledgement."""
 
     acknowledged: int
     pending: int
-    unheard: float
+    idle_seconds: float
 
 
-def look(stream: trio.SocketStream) -> Progress | None:
-    """Return how far a connection is, or None when either end has closed it."""
+def read(stream: trio.SocketStream) -> Delivery | None:
+    """Return what a connection has delivered, or None when either end has closed it."""
     if (descriptor := stream.socket.fileno()) == -1:
         return None
-    state, unheard, acknowledged = _TCP_INFO.unpack(
+    state, idle_ms, acknowledged = _TCP_INFO.unpack(
         stream.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO.size)
     )
     (pending,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.TIOCOUTQ, bytes(4)))
-    return Progress(acknowledged, pending, unheard / 1000) if state == _ESTABLISHED else None
+    return Delivery(acknowledged, pending, idle_ms / 1000) if state == _ESTABLISHED else None
 
 
 def probe(stream: trio.SocketStream, idle: int, patience: float) -> None:
@@ -54,20 +54,20 @@ def probe(stream: trio.SocketStream, idle: int, patience: float) -> None:
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
 
-async def watch(stream: trio.SocketStream, limit: float, report: Callable[[bool], Awaitable[None]]) -> None:
-    """Await `tell(True)` when the other end takes nothing for `limit` seconds, `tell(False)` when it does again.
+async def watch(stream: trio.SocketStream, limit: float, on_change: Callable[[bool], Awaitable[None]]) -> None:
+    """Await `on_change(True)` when the peer takes nothing for `limit` seconds, `on_change(False)` when it does again.
 
-    Returns when the connection is closed. One that is sent nothing is heard of by the kernel's probes, once in
+    Returns when the connection is closed. A peer that is sent nothing acknowledges the kernel's probes, once in
     PROBE_SECONDS; so its silence is noticed that much later.
     """
     acknowledged, moved_at, was_silent = -1, trio.current_time(), False
-    while (now := look(stream)) is not None:
-        if now.pending and now.acknowledged == acknowledged:
+    while (delivery := read(stream)) is not None:
+        if delivery.pending and delivery.acknowledged == acknowledged:
             silence = trio.current_time() - moved_at
         else:
-            acknowledged, moved_at = now.acknowledged, trio.current_time()
-            silence = 0 if now.pending else now.unheard - PROBE_SECONDS
+            acknowledged, moved_at = delivery.acknowledged, trio.current_time()
+            silence = 0 if delivery.pending else delivery.idle_seconds - PROBE_SECONDS
         if (is_silent := silence >= limit) != was_silent:
             was_silent = is_silent
-            await report(is_silent)
+            await on_change(is_silent)
         await trio.sleep(limit / 5)

@@ -14,7 +14,7 @@ from rbee.wire.worker import InferenceRequest
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts
-    from rbee.adapters.http.connection import Connection
+    from rbee.adapters.http.connection import ClientConnection
     from rbee.wire.progress import Progress, Report
     from rbee.wire.queen import TaskRequest
 
@@ -53,7 +53,7 @@ class Reached(WorkerClient):
             exc.details = {"node": self._node, "log": f"worker-{self.worker_id}.log"} | exc.details
             raise
 
-    async def relay(self, send: sse_server.Send, task: TaskRequest, client: Connection) -> None:
+    async def relay(self, send: sse_server.Send, task: TaskRequest, client: ClientConnection) -> None:
         """Run the request at the worker, and send its events as they come; it hears when `client` takes nothing."""
 
         async def report(is_silent: bool) -> None:

@@ -23,7 +23,7 @@ from rbee.wire.decode import convert
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
-    from rbee.adapters.http.connection import Connection
+    from rbee.adapters.http.connection import ClientConnection
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.requests.tracker import Task
@@ -56,7 +56,7 @@ class Request:
             raise await explained(exc, self._node(handle), handle.worker_id) from exc
         return msgspec.structs.replace(handle, state="idle")
 
-    async def serve(self, send: sse_server.Send, client: Connection) -> None:
+    async def serve(self, send: sse_server.Send, client: ClientConnection) -> None:
         """Send `client` what is told, then the worker, and with `relay` its own events as they come."""
         patient_until = trio.current_time() + self._asked.wait_s
         while True:

@@ -6,8 +6,8 @@ import uuid
 from typing import TYPE_CHECKING
 
 from rbee.adapters.http import client as http_client
-from rbee.adapters.http import connection, sse_server
-from rbee.adapters.http.app import answer, body, empty, wants_stream
+from rbee.adapters.http import sse_server
+from rbee.adapters.http.app import answer, body, client_connection, empty, wants_stream
 from rbee.errors import DrainingError, RbeeError
 from rbee.queen.requests import request
 from rbee.wire import queen as wire
@@ -39,7 +39,7 @@ def add(app: QuartTrio, context: Context) -> None:
             response.headers.update(headers)
             return response
 
-        client = connection.current.get()
+        client = client_connection()
 
         async def produce(send: sse_server.Send) -> None:
             with tasks.track(request_id) as task:

@@ -11,8 +11,8 @@ import trio
 from quart import Response
 
 from rbee import __version__
-from rbee.adapters.http import connection, metrics
-from rbee.adapters.http.app import answer, body, empty, new_app, streamed
+from rbee.adapters.http import metrics
+from rbee.adapters.http.app import answer, body, client_connection, empty, new_app, streamed
 from rbee.adapters.http.sse_server import event
 from rbee.errors import to_body
 from rbee.wire import worker as wire
@@ -83,7 +83,7 @@ def new(
         async def report(is_silent: bool) -> None:
             service.set_silent(request_id, is_silent)
 
-        watched = connection.current.get().watched(timeouts.silent, report)
+        watched = client_connection().watched(timeouts.silent, report)
         if asked.stream:
 
             async def produce(send: Send) -> None:
