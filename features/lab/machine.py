@@ -6,30 +6,19 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import httpx
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.kit import processes
+from tests.kit.ports import hold_port, worker_ports
+from tests.kit.waiting import PATIENCE, wait_until
 
 PROGRAM = Path(os.environ.get("RBEE_PYZ", "dist/rbee.pyz")).absolute()
 STANDIN = Path("tests/kit/standin_worker.py").absolute()
-PATIENCE = 45.0
-"""Seconds after which whatever a test waits for is not coming."""
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def find_python(version: str) -> str | None:
@@ -48,15 +37,6 @@ def find_python(version: str) -> str | None:
     return None
 
 
-def wait_until(what: Callable[[], Any], seconds: float = PATIENCE) -> Any:
-    """Return the first true value of `what`, asked every 20 ms; fails after `seconds`."""
-    deadline = time.monotonic() + seconds
-    while not (value := what()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s"
-        time.sleep(0.02)
-    return value
-
-
 def letters(child: subprocess.Popen[bytes], count: int) -> str:
     """Return the next letters of a command's stdout, as soon as they are there, and take no more than those.
 
@@ -71,21 +51,6 @@ def letters(child: subprocess.Popen[bytes], count: int) -> str:
     return found.decode()
 
 
-def processes_of(home: Path) -> dict[int, list[str]]:
-    """Return pid → command line of every process with this home folder, ended ones that nobody reaped too."""
-    mark = f"HOME={home}".encode()
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                if mark in (folder / "environ").read_bytes().split(b"\0"):
-                    words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
-                    found[int(folder.name)] = words[:-1]
-            except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue
-    return found
-
-
 class Machine:
     """Runs the program with a home folder of its own, and finds every process that descends from that."""
 
@@ -93,7 +58,7 @@ class Machine:
         self.home = home
         self.python = python
         self.state = home / ".rbee"
-        self.queen_port, self.hive_port = free_port(), free_port()
+        self.queen_port, self.hive_port = hold_port(), hold_port()
         self.env = {
             "HOME": str(home),
             "PATH": os.environ["PATH"],
@@ -101,7 +66,7 @@ class Machine:
             "HF_ENDPOINT": "http://127.0.0.1:9",  # nobody answers there: no test asks the real hub
             "RBEE_QUEEN_PORT": str(self.queen_port),
             "RBEE_HIVE_PORT": str(self.hive_port),
-            "RBEE_WORKER_PORT_FROM": str(free_port()),
+            "RBEE_WORKER_PORT_FROM": str(worker_ports()),
             # Extracting the program once a session is enough.
             "RBEE_CACHE": os.environ.get("RBEE_TEST_CACHE", str(home / ".cache" / "rbee")),
         }
@@ -209,7 +174,7 @@ class Machine:
 
     def processes(self) -> dict[int, list[str]]:
         """Return pid → command line of every process that runs with this home, ended ones that nobody reaped too."""
-        return processes_of(self.home)
+        return processes.of_home(self.home)
 
     def worker_processes(self) -> dict[int, list[str]]:
         """Return pid → command line of the workers, stand-ins too."""
@@ -222,7 +187,7 @@ class Machine:
                 child.send_signal(signal.SIGTERM)
         for child in self._children:
             child.communicate(timeout=PATIENCE)
-        wait_until(lambda: not self.processes(), 15)
+        wait_until(lambda: not self.processes(), "processes are left", 15)
 
     def kill(self) -> None:
         """End whatever runs here for good, so that a failed scenario harms no other."""

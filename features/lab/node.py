@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import random
 import signal
 import sys
 from contextlib import suppress
@@ -11,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import httpx
 
-from features.lab.machine import PATIENCE, processes_of, wait_until
+from tests.kit import processes
+from tests.kit.ports import own_address
 from tests.kit.sshd import Sshd
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,11 +21,6 @@ if TYPE_CHECKING:
     from features.lab.machine import Machine
 
 HIVE_PORT = 9200
-
-
-def free_address() -> str:
-    """Return a loopback address of its own: hives of all nodes listen on one port, and so may those of other tests."""
-    return f"127.{random.randrange(1, 255)}.{random.randrange(256)}.{random.randrange(2, 255)}"
 
 
 class Node:
@@ -40,7 +36,7 @@ class Node:
         self.path = f"{sys.base_exec_prefix}/bin:/usr/bin:/bin"
         variables = {"HOME": str(folder / "home"), "PATH": self.path} | (env or {})
         options.setdefault("SetEnv", " ".join(f'"{name}={value}"' for name, value in variables.items()))
-        self.sshd = Sshd(folder, free_address(), **options)
+        self.sshd = Sshd(folder, own_address(), **options)
         self.address = self.sshd.address
         self.home = self.sshd.home
         self.install = self.home / ".local" / "share" / "rbee" / "node"
@@ -77,7 +73,7 @@ class Node:
 
     def processes(self) -> dict[int, list[str]]:
         """Return pid → command line of every process that runs with its home."""
-        return processes_of(self.home)
+        return processes.of_home(self.home)
 
     def daemons(self, role: str) -> dict[int, list[str]]:
         """Return pid → command line of its hives or workers."""
@@ -111,7 +107,8 @@ class Nodes:
     def end(self) -> None:
         """Nothing may be left on any of them, once the machines that used them have ended."""
         wait_until(
-            lambda: not [words for node in self._nodes.values() for words in node.processes().values()], PATIENCE
+            lambda: not [words for node in self._nodes.values() for words in node.processes().values()],
+            "processes are left on a node",
         )
 
     def kill(self) -> None:

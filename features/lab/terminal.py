@@ -7,7 +7,7 @@ import subprocess
 import time
 from typing import TYPE_CHECKING, NamedTuple
 
-from features.lab.machine import PATIENCE
+from tests.kit.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine

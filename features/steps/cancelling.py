@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import PATIENCE, letters, wait_until
+from features.lab.machine import letters
+from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine

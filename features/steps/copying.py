@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pytest_bdd import given, then, when
 
-from features.lab.machine import wait_until
-from features.lab.node import HIVE_PORT, free_address
+from features.lab.node import HIVE_PORT
 from features.steps.models import REPOSITORY, STEM, M
+from tests.kit.ports import own_address
 from tests.kit.proxy import Proxy
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -72,7 +73,7 @@ def _slow(machine: Machine, nodes: Nodes, hub: Hub, slow: list[Proxy], seen: dic
     (pid,) = attic.daemons("hive")
     os.kill(pid, signal.SIGTERM)
     wait_until(lambda: not attic.has_hive() and not attic.daemons("hive"))
-    address = free_address()
+    address = own_address()
     proxy = Proxy((address, HIVE_PORT), host=attic.address, port=HIVE_PORT)
     slow.append(proxy)
     folder = attic.install

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import PATIENCE, PROGRAM, letters, wait_until
+from features.lab.machine import PROGRAM, letters
 from features.steps.failing import ALPHABET, ENDLESS
+from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine

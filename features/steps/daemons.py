@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import wait_until
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine

@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import PATIENCE, letters, wait_until
+from features.lab.machine import letters
 from features.lab.terminal import run_on_terminal
 from features.steps.nodes import NAME
 from features.steps.streams import events
 from tests.kit.models import make as make_chain
+from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import given, then, when
 
-from features.lab.machine import wait_until
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
@@ -32,9 +32,9 @@ def _polled(machine: Machine, seen: dict[str, Any]) -> None:
         return float(row["last_health_at"])
 
     first = last()
-    wait_until(lambda: last() > first, 5)
+    wait_until(lambda: last() > first, seconds=5)
     second = last()
-    wait_until(lambda: last() > second, 5)
+    wait_until(lambda: last() > second, seconds=5)
 
 
 @when("the worker hangs")

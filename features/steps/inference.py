@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import parsers, then, when
 
-from features.lab.machine import PATIENCE, find_python, letters, wait_until
+from features.lab.machine import find_python, letters
 from features.steps.failing import ALPHABET
+from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine

@@ -16,9 +16,10 @@ import pytest
 from pytest_bdd import given, parsers, then, when
 
 from features.lab import overlay
-from features.lab.machine import PROGRAM, wait_until
+from features.lab.machine import PROGRAM
 from features.steps.launching import run_as_nobody
 from tests.kit import disk
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

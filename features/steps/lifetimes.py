@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import PATIENCE, wait_until
 from tests.kit.models import make as make_chain
+from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import free_port, wait_until
 from features.lab.terminal import run_on_terminal
 from features.steps.streams import events
 from tests.kit import models, tinyllama
 from tests.kit.hub import Fault, Hub
 from tests.kit.hub_cache import store
+from tests.kit.ports import hold_port
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,7 +92,7 @@ def _resets_later(hub: Hub, small_model: Path) -> None:
 
 @given("the hub cannot be reached")
 def _no_hub(machine: Machine) -> None:
-    machine.env["HF_ENDPOINT"] = f"http://127.0.0.1:{free_port()}"
+    machine.env["HF_ENDPOINT"] = f"http://127.0.0.1:{hold_port()}"
 
 
 @given("the user's Hugging Face cache has M")
@@ -274,7 +275,7 @@ def _six(hub: Hub, small_model: Path) -> None:
 
 @then("no process is left")
 def _none_left(machine: Machine) -> None:
-    wait_until(lambda: not machine.processes(), 5)
+    wait_until(lambda: not machine.processes(), seconds=5)
 
 
 @then("the hub has sent as many bytes as M has")

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from pytest_bdd import given, parsers, then, when
 
-from features.lab.machine import wait_until
 from features.lab.terminal import run_on_terminal
 from tests.kit.proxy import Proxy
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -301,4 +301,4 @@ def _alone(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
 
 @then(parsers.parse("nothing runs on {name}"))
 def _nothing_there(nodes: Nodes, name: str) -> None:
-    wait_until(lambda: not nodes[name].processes(), 5)
+    wait_until(lambda: not nodes[name].processes(), seconds=5)

@@ -13,9 +13,10 @@ import pytest
 from pytest_bdd import given, then, when
 
 from features.lab import earlier
-from features.lab.machine import wait_until
-from features.lab.node import HIVE_PORT, free_address
+from features.lab.node import HIVE_PORT
 from features.steps.nodes import NAME
+from tests.kit.ports import own_address
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -77,7 +78,7 @@ def _earlier(nodes: Nodes) -> None:
 
 @given("a hive there that listens at another address")
 def _elsewhere(nodes: Nodes, users: list[subprocess.Popen[bytes]]) -> None:
-    users.append(_start_hive(nodes[NAME], free_address()))
+    users.append(_start_hive(nodes[NAME], own_address()))
 
 
 @given("a hive that a user started there")

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from pytest_bdd import given, then, when
 
-from features.lab.machine import wait_until
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine

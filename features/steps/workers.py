@@ -15,10 +15,10 @@ from urllib.parse import urlsplit
 import httpx
 from pytest_bdd import given, then, when
 
-from features.lab.machine import wait_until
 from features.lab.models import make_model
 from features.lab.terminal import run_on_terminal
 from features.steps.streams import events
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine

@@ -9,8 +9,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from rbee.adapters.daemon import process
+from tests.kit.ports import own_address
 from tests.kit.proxy import Proxy
-from tests.kit.remote_node import free_address
 from tests.kit.sshd import Sshd
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class BareNode:
         self.name = name
         variables = {"HOME": str(folder / "home"), "PATH": PATH} | (env or {})
         self.variables = " ".join(f'"{key}={value}"' for key, value in variables.items())
-        self.sshd = Sshd(folder, free_address(), **({"SetEnv": self.variables} | options))
+        self.sshd = Sshd(folder, own_address(), **({"SetEnv": self.variables} | options))
         self.home = self.sshd.home
         self.install = self.home / "node"
         self.port = self.sshd.port

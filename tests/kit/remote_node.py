@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-import random
 import shlex
 import signal
-import socket
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -17,8 +15,9 @@ import httpx
 
 from rbee.adapters.daemon import process
 from tests.conftest import ROOT
+from tests.kit.ports import own_address, worker_ports
 from tests.kit.sshd import Sshd
-from tests.kit.swarm import free_port, wait_until
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     import subprocess
@@ -37,21 +36,12 @@ sys.exit(main())
 """
 
 
-def free_address() -> str:
-    """Return a loopback address at which nobody listens at the port of a hive."""
-    while True:
-        address = ".".join(["127", *(str(random.randint(2, 250)) for _ in range(3))])
-        with socket.socket() as probe:
-            if probe.connect_ex((address, 9200)) != 0:
-                return address
-
-
 class RemoteNode:
     """A node called `name`; its hive listens at the usual port of its address."""
 
     def __init__(self, folder: Path, name: str = "workstation", address: str | None = None, **sshd: str) -> None:
         self.name = name
-        self.address = address or free_address()
+        self.address = address or own_address()
         self.sshd = Sshd(folder, self.address, **sshd)
         self.home = self.sshd.home
         self.install = folder / "rbee"
@@ -62,7 +52,7 @@ class RemoteNode:
         self.settings: dict[str, dict[str, Any]] = {
             "paths": {"state_dir": str(self.install / "state")},
             "auth": {"token_file": str(self.install / "token")},
-            "worker": {"port_from": free_port(), "threads": 1},
+            "worker": {"port_from": worker_ports(), "threads": 1},
         }
         self.configure()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from typing import TYPE_CHECKING, Any
 
 import trio
@@ -15,11 +14,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 HIVE_PORT = "9200"
-
-
-def some_address() -> str:
-    """Return an address of this machine at which nobody listens: 127.0.0.0/8 is all of it."""
-    return f"127.{random.randint(10, 250)}.{random.randint(1, 250)}.{random.randint(1, 250)}"
 
 
 def register(home: Path, *nodes: tuple[str, str]) -> None:

@@ -14,6 +14,8 @@ from typing import Final
 
 import pytest
 
+from tests.kit.ports import hold_port
+
 PROGRAM: Final = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
@@ -46,7 +48,7 @@ class Sshd:
             _make_key(file)
         self.user = pwd.getpwuid(os.geteuid()).pw_name
         self.log = folder / "sshd.log"
-        self.port = _free_port(address)
+        self.port = hold_port(address)
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.start()
@@ -127,10 +129,3 @@ class Sshd:
 
 def _make_key(file: Path) -> None:
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(file)], check=True)
-
-
-def _free_port(address: str) -> int:
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        port: int = probe.getsockname()[1]
-        return port

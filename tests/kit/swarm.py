@@ -6,44 +6,21 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import threading
-import time
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import httpx
 import psutil
 
 from rbee.adapters.daemon import instance, process
 from tests.conftest import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-PATIENCE = 30.0
-"""Seconds after which whatever is waited for is not coming."""
-
-
-def free_port() -> int:
-    """Return a port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def wait_until(what: Callable[[], Any], why: str, seconds: float = PATIENCE) -> Any:
-    """Return the first true value of `what`; fails after `seconds`, saying `why` it waited."""
-    deadline = time.monotonic() + seconds
-    while not (value := what()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {why}"
-        time.sleep(0.02)
-    return value
+from tests.kit.ports import hold_port, worker_ports
+from tests.kit.waiting import PATIENCE, wait_until
 
 
 def role_of(words: list[str]) -> str:
@@ -240,10 +217,10 @@ class Swarm:
         self.cwd = ROOT
         self.env = os.environ | {
             "RBEE_HOME": str(home),
-            "RBEE_QUEEN_PORT": str(free_port()),
+            "RBEE_QUEEN_PORT": str(hold_port()),
             # Each as it is by default: the next daemon of a role listens where the one before did.
-            "RBEE_HIVE_PORT": str(free_port()),
-            "RBEE_WORKER_PORT_FROM": str(free_port()),
+            "RBEE_HIVE_PORT": str(hold_port()),
+            "RBEE_WORKER_PORT_FROM": str(worker_ports()),
             "RBEE_WORKER_THREADS": "1",
             "PYTHONWARNINGS": "default",
             **environment,

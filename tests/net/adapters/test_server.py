@@ -22,6 +22,7 @@ from rbee.adapters.http import server as http_server
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, new_app, streamed
 from rbee.errors import InvalidConfigurationError, PortInUseError
+from tests.kit.ports import hold_port, worker_ports
 
 if TYPE_CHECKING:
     from quart import Response
@@ -32,11 +33,6 @@ def port_of(listener: socket.socket) -> int:
     port = listener.getsockname()[1]
     assert isinstance(port, int)
     return port
-
-
-def free_port() -> int:
-    with http_server.bind("127.0.0.1", 0) as listener:
-        return port_of(listener)
 
 
 # Binding.
@@ -72,7 +68,7 @@ def test_a_taken_port_names_its_holder_and_the_flag() -> None:
 
 
 def test_a_port_can_be_bound_again_at_once() -> None:
-    port = free_port()
+    port = hold_port()
     for _ in range(3):
         listener = http_server.bind("127.0.0.1", port)
         with socket.create_connection(("127.0.0.1", port)):
@@ -88,13 +84,13 @@ def test_an_impossible_host_is_a_wrong_setting(host: str) -> None:
 
 
 def test_the_first_free_port_is_taken() -> None:
-    first = free_port()
+    first = worker_ports()
     with http_server.bind_first("127.0.0.1", first) as one, http_server.bind_first("127.0.0.1", first) as other:
         assert first <= port_of(one) < port_of(other)
 
 
 async def test_many_that_bind_at_once_get_a_port_each() -> None:
-    first = free_port()
+    first = worker_ports()
     listeners: list[socket.socket] = []
 
     async def bind() -> None:

@@ -16,7 +16,8 @@ import trio
 from rbee.adapters.daemon import process, stopped
 from rbee.errors import ConnectionTimeoutError, StorageError
 from tests.kit import paths
-from tests.kit.swarm import Keeper, Swarm, wait_until
+from tests.kit.swarm import Keeper, Swarm
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

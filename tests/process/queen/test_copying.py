@@ -11,7 +11,8 @@ import pytest
 from rbee.adapters import tokens
 from tests.kit import models
 from tests.kit.hub import Hub
-from tests.kit.remote_nodes import register, some_address, start_hive
+from tests.kit.ports import own_address
+from tests.kit.remote_nodes import register, start_hive
 from tests.process.hive.test_models import FILE, REF, told
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ class Swarm:
             "RBEE_HUB_PRIVATE_REDIRECTS": "true",
             "RBEE_WORKER_CONTEXT": "64",
         }
-        self._addresses = {"attic": some_address(), "cellar": some_address()}
+        self._addresses = {"attic": own_address(), "cellar": own_address()}
         register(daemons.home, *self._addresses.items())
         tokens.load_or_create(daemons.home / "token")
         self.attic, self.cellar = self.start("attic"), self.start("cellar")

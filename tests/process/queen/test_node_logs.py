@@ -20,7 +20,8 @@ import pytest
 from rbee.adapters import tokens
 from tests.conftest import ROOT
 from tests.kit import paths
-from tests.kit.remote_nodes import register, some_address, start_hive
+from tests.kit.ports import own_address
+from tests.kit.remote_nodes import register, start_hive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -176,7 +177,7 @@ def test_the_queen_reads_the_logs_of_this_host_also_without_a_hive(daemons: Any)
 
 
 def test_the_queen_passes_on_the_logs_of_another_node(daemons: Any, eventually: Callable[..., None]) -> None:
-    address = some_address()
+    address = own_address()
     register(daemons.home, ("attic", address))
     tokens.load_or_create(daemons.home / "token")
     hive = start_hive(daemons, "attic", address)
@@ -291,7 +292,7 @@ def test_following_goes_on_until_ctrl_c(home: Path) -> None:
 
 
 def test_a_node_whose_hive_does_not_answer_is_told_with_what_to_do(daemons: Any) -> None:
-    register(daemons.home, ("attic", some_address()))
+    register(daemons.home, ("attic", own_address()))
     queen = daemons.start("queen")
     code, out, err = run(queen.home, "--node", "attic", "--follow")
     assert (code, out) == (1, "")
@@ -305,7 +306,7 @@ def test_a_node_whose_hive_does_not_answer_is_told_with_what_to_do(daemons: Any)
 
 
 def test_another_node_is_followed_until_its_queen_ends(daemons: Any) -> None:
-    address = some_address()
+    address = own_address()
     register(daemons.home, ("attic", address))
     tokens.load_or_create(daemons.home / "token")
     hive = start_hive(daemons, "attic", address)

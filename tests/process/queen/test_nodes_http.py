@@ -15,7 +15,8 @@ import pytest
 from tests.kit.bare_node import BareNode
 from tests.kit.proxy import Proxy
 from tests.kit.remote_node import RemoteNode
-from tests.kit.swarm import Swarm, wait_until
+from tests.kit.swarm import Swarm
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit.remote_node import RemoteNode, free_address, infer, register, row, rows
-from tests.kit.swarm import Swarm, wait_until
+from tests.kit.ports import own_address
+from tests.kit.remote_node import RemoteNode, infer, register, row, rows
+from tests.kit.swarm import Swarm
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -84,7 +86,7 @@ def test_a_users_hive_that_only_its_machine_reaches(swarm: Swarm, node: RemoteNo
     """It listens elsewhere: SSH finds it and leads there."""
     swarm.start_queen()
     register(swarm, node)
-    elsewhere = free_address()
+    elsewhere = own_address()
     with subprocess.Popen(node.command("hive", "--host", elsewhere, "--config", node.config), env=node.env) as hive:
         wait_until(lambda: node.answers(elsewhere), "the user's hive answers")
         done = infer(swarm, node)

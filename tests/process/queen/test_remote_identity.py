@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rbee import __version__
-from tests.kit.remote_node import RemoteNode, free_address, infer, register, rows
-from tests.kit.swarm import Swarm, free_port, wait_until
+from tests.kit.ports import hold_port, own_address
+from tests.kit.remote_node import RemoteNode, infer, register, rows
+from tests.kit.swarm import Swarm
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +25,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def address() -> str:
-    return free_address()
+    return own_address()
 
 
 @pytest.fixture
@@ -70,7 +72,7 @@ def test_two_nodes_do_not_share_a_hive(swarm: Swarm, attic: RemoteNode, cellar: 
     local = swarm.run("infer", "--node", "local", "--prompt", "A")
     assert f"what answers at {attic.address}:9200 is the hive of node attic, not that of node local" in local.stderr
     # What the hint says helps, and whoever comes later finds each of them.
-    cellar.configure(hive={"port": free_port()})
+    cellar.configure(hive={"port": hold_port(cellar.address)})
     assert infer(swarm, cellar).returncode == 0
     assert infer(swarm, attic).returncode == 0
     assert len({row["hive_id"] for row in rows(swarm)}) == 2
@@ -149,7 +151,7 @@ def test_a_hive_of_another_swarm_is_not_shown_the_token(swarm: Swarm, attic: Rem
 
 def test_another_program_at_the_usual_port_leaves_the_node_another_one(swarm: Swarm, attic: RemoteNode) -> None:
     register(swarm, attic)
-    attic.configure(hive={"port": free_port()})
+    attic.configure(hive={"port": hold_port(attic.address)})
     with socket.create_server((attic.address, 9200)):
         done = infer(swarm, attic)
         assert done.returncode == 0, done.stderr

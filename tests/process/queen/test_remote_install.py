@@ -22,7 +22,8 @@ from tests.conftest import ROOT
 from tests.kit import disk as small_disk
 from tests.kit.bare_node import PATH, BareNode
 from tests.kit.packed import SIZE, pack
-from tests.kit.swarm import Swarm, wait_until
+from tests.kit.swarm import Swarm
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,7 +10,8 @@ import pytest
 
 from tests.kit import network
 from tests.kit.remote_node import RemoteNode, infer, register, row
-from tests.kit.swarm import Swarm, wait_until
+from tests.kit.swarm import Swarm
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     import subprocess

@@ -15,7 +15,8 @@ import pytest
 from tests.kit import models
 from tests.kit.hub import Hub
 from tests.kit.remote_node import RemoteNode, infer, register
-from tests.kit.swarm import Swarm, wait_until
+from tests.kit.swarm import Swarm
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     import subprocess

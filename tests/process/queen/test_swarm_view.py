@@ -25,7 +25,8 @@ from rbee.adapters import tokens
 from tests.conftest import ROOT
 from tests.kit import paths
 from tests.kit.hub import Fault, Hub
-from tests.kit.remote_nodes import register, some_address, start_hive
+from tests.kit.ports import own_address
+from tests.kit.remote_nodes import register, start_hive
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,8 +63,8 @@ class Swarm:
     """A queen with `local`, `attic` (a hive that runs) and `cellar` (none)."""
 
     def __init__(self, daemons: Any, behaviour: str = "well", **environment: str) -> None:
-        address = some_address()
-        self.dead_address = some_address()
+        address = own_address()
+        self.dead_address = own_address()
         register(daemons.home, ("attic", address), ("cellar", self.dead_address))
         tokens.load_or_create(daemons.home / "token")
         environment["RBEE_WORKER_COMMAND"] = standin(behaviour)

@@ -20,7 +20,8 @@ from rbee.adapters.daemon import process
 from tests.kit.leaving import leave
 from tests.kit.models import make
 from tests.kit.raw_client import Client, FailedError
-from tests.kit.swarm import Swarm, wait_until
+from tests.kit.swarm import Swarm
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

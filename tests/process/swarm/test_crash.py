@@ -21,7 +21,9 @@ from rbee.adapters.daemon import instance, process
 from rbee.adapters.daemon.instance import Place
 from tests.kit import paths
 from tests.kit.models import make
-from tests.kit.swarm import PATIENCE, Swarm, free_port, processes_of, stored_workers, wait_until
+from tests.kit.ports import hold_port
+from tests.kit.swarm import Swarm, processes_of, stored_workers
+from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -256,7 +258,7 @@ def test_a_worker_that_starts_when_its_hive_is_killed_is_ended_by_the_next(
     options = {
         "RBEE_WORKER_COMMAND": f"{prefix}{standin('silent')}",
         "RBEE_TIMEOUTS_UNLOAD": "1",
-        "RBEE_HIVE_PORT": str(free_port()),
+        "RBEE_HIVE_PORT": str(hold_port()),
     }
     first = daemons.start("hive", **options)
     with subprocess.Popen(spawning(first, tmp_path)) as asking:

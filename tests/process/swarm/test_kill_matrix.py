@@ -15,7 +15,8 @@ import pytest
 
 from rbee.adapters.daemon import process
 from tests.kit.models import make
-from tests.kit.swarm import PATIENCE, Client, Keeper, Swarm, said_by, wait_until
+from tests.kit.swarm import Client, Keeper, Swarm, said_by
+from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,8 @@ import pytest
 
 from rbee.adapters.daemon import process
 from tests.kit import paths
-from tests.kit.swarm import PATIENCE, Swarm, wait_until
+from tests.kit.swarm import Swarm
+from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -17,7 +17,7 @@ from tests.kit import paths
 from tests.kit.leaving import leave
 from tests.kit.models import make
 from tests.kit.raw_client import Client
-from tests.kit.swarm import wait_until
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
