@@ -23,7 +23,7 @@ from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import Hives
 from rbee.queen.registry.table import MIGRATIONS, Registry
-from rbee.queen.requests.tracker import Tasks
+from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
 from rbee.queen.routes.context import Context
 from rbee.wire.common import Narration
@@ -84,8 +84,8 @@ async def _serve(
     hive = LocalHive(settings, token, options.config, Hives(settings, token, registry), ephemeral=options.ephemeral)
     nodes = Nodes(settings, token, registry, hive)
     async with trio.open_nursery() as nursery:
-        tasks = Tasks(nodes.board.task)
-        app = routes.build(Context(settings, token, registry, nodes, tasks, nursery, stopping))
+        tracker = RequestTracker(nodes.board.task)
+        app = routes.build(Context(settings, token, registry, nodes, tracker, nursery, stopping))
         server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         await nursery.start(nodes.run)
@@ -100,7 +100,7 @@ async def _serve(
         notifier.stopping("Ending what the queen has started", settings.timeouts.ending)
         lifecycle.tell_terminal("Ending what the queen has started; Ctrl+C again ends running requests at once.")
         failure = await nodes.end(stopping.urgent)
-        tasks.end()
+        tracker.end()
         await server.stop()
         nursery.cancel_scope.cancel()
     log.info("the queen has ended")

@@ -18,6 +18,7 @@ from rbee.wire.common import (
     WorkerState,
 )
 from rbee.wire.download import SwarmDownload  # noqa: TC001 (msgspec reads annotations at run time)
+from rbee.wire.worker import InferenceRequest
 
 HEALTH: Final = "/health"
 TASKS: Final = "/v2/tasks"
@@ -54,6 +55,11 @@ class TaskRequest(Sampling, kw_only=True):
     relay: bool = False
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0
     narrate: bool = False
+
+    def generation(self) -> InferenceRequest:
+        """Return what the worker is asked for."""
+        common = set(InferenceRequest.__struct_fields__) & set(self.__struct_fields__)
+        return InferenceRequest(**{name: getattr(self, name) for name in common})
 
 
 class NodeQuery(Request, kw_only=True):

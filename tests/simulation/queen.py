@@ -12,7 +12,7 @@ from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.queen.nodes import node as product
 from rbee.queen.nodes.ended_workers import explained
 from rbee.queen.nodes.node import Node
-from rbee.queen.requests.tracker import Tasks
+from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.scheduling.orders import Order, Placed
 from tests.simulation import reader
 from tests.simulation.worker import key_of
@@ -67,7 +67,7 @@ class QueenProcess(Process):
         self.node = Node("local", site, max_waiting=max_waiting)
         self._network = network
         self._loading_seconds = site.limits.loading + site.limits.unload
-        self._tasks = Tasks()
+        self._tracker = RequestTracker()
         self._hive_has_ended = trio.Event()
         self._stopped = trio.Event()
 
@@ -81,7 +81,7 @@ class QueenProcess(Process):
             if not order.done.is_set() and not order.is_given_up:
                 raise Violation(f"the queen ends, and an order for {order.wanted.model_ref} is not told")
         await self._hive_has_ended.wait()
-        self._tasks.end()
+        self._tracker.end()
         await trio.sleep(FAREWELL_SECONDS)  # for the answers that this has brought about
         return "exit code 0"
 
@@ -98,7 +98,7 @@ class QueenProcess(Process):
 
     async def task(self, request_id: str, wanted: Wanted, wait: float, tokens: int, relay: bool, send: Send) -> None:
         """Place a request, and with `relay` run it, as the queen's `/v2/tasks` does."""
-        with self._tasks.track(request_id) as tracked:
+        with self._tracker.track(request_id) as tracked:
             patient_until = trio.current_time() + wait
             while True:
                 placed = await self.node.place(wanted, lambda _: None, wait)
@@ -140,5 +140,5 @@ class QueenProcess(Process):
             raise failure[0]
 
     async def cancel_task(self, request_id: str) -> None:
-        if (worker := self._tasks.cancel(request_id)) is not None:
+        if (worker := self._tracker.cancel(request_id)) is not None:
             await reader.cancel(self._network, worker, request_id)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import math
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 import trio
 
 from rbee.adapters.logs.json_log import correlation
+from rbee.concurrency.reporting import with_reports
 from rbee.errors import InternalError, RbeeError, to_body
 from rbee.wire.common import DONE, Narration
 
@@ -86,34 +86,17 @@ async def with_progress_and_result(send: Send, work: Callable[[Report], Awaitabl
 
 
 async def with_progress(send: Send, work: Callable[[Report], Awaitable[T]]) -> T:
-    """Run `work` and send what it tells while it runs, as events called `narration` and `progress`."""
-    report, messages = trio.open_memory_channel["ProgressEvent"](math.inf)
+    """Run `work` and send what it reports while it runs, as events called `narration` and `progress`."""
+    return await with_reports(lambda message: send.send(progress_event(message)), work)
 
-    async def pass_on() -> None:
-        with contextlib.suppress(trio.BrokenResourceError):
-            async for message in messages:
-                await send.send(event(message, "narration" if isinstance(message, Narration) else "progress"))
 
-    correlation_id = correlation.get()  # here, because who works may call from a task that serves many requests
-
-    def say(message: ProgressEvent) -> None:
-        if isinstance(message, Narration) and message.correlation_id is None:
-            message = msgspec.structs.replace(message, correlation_id=correlation_id)
-        # Who works may go on for others after this client has gone.
-        with contextlib.suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            report.send_nowait(message)
-
-    outcome: T | RbeeError
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pass_on)
-        with report:
-            try:
-                outcome = await work(say)
-            except RbeeError as exc:
-                outcome = exc  # raised outside: a nursery would wrap it in a group
-    if isinstance(outcome, RbeeError):
-        raise outcome
-    return outcome
+def progress_event(message: ProgressEvent) -> bytes:
+    """Encode what was reported; a narration gets the id of the request that is answered, if it has none."""
+    if not isinstance(message, Narration):
+        return event(message, "progress")
+    if message.correlation_id is None:
+        message = msgspec.structs.replace(message, correlation_id=correlation.get())
+    return event(message, "narration")
 
 
 def event_from_json(data: str, name: str) -> bytes:

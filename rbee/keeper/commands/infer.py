@@ -6,6 +6,7 @@ import contextlib
 import uuid
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import trio
 
 from rbee.adapters.daemon import instance, stopped
@@ -34,7 +35,6 @@ from rbee.wire import model_ref
 from rbee.wire.common import Sampling
 from rbee.wire.decode import convert
 from rbee.wire.queen import TaskHandle, TaskRequest
-from rbee.wire.worker import InferenceRequest
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -148,13 +148,7 @@ async def _generate(
     as_json: bool,
 ) -> Result:
     log = why_ended.place_of(settings, f"worker-{handle.worker_id}.log", handle.node)
-    request = InferenceRequest(
-        **{name: getattr(task, name) for name in Sampling.__struct_fields__},
-        prompt=task.prompt,
-        max_tokens=task.max_tokens,
-        request_id=task.request_id,
-        narrate=True,
-    )
+    request = msgspec.structs.replace(task.generation(), narrate=True)
     limits = settings.timeouts
     async with contextlib.AsyncExitStack() as stack:
         worker: WorkerClient | RelayedWorker

@@ -5,37 +5,38 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rbee.adapters.http import sse_client, sse_server
+from rbee.adapters.http import sse_client
 from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
 from rbee.errors import ConnectionTimeoutError, RbeeError, WorkerFailedError
-from rbee.wire.common import Narration, Sampling
-from rbee.wire.worker import InferenceRequest
+from rbee.queen.requests.events import Generated
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts
     from rbee.adapters.http.connection import ClientConnection
+    from rbee.queen.requests.events import Emit
+    from rbee.wire.common import Narration
     from rbee.wire.progress import Progress, Report
     from rbee.wire.queen import TaskRequest
 
 
-class _Listener:
-    """Hears how a model loads, and tells it on."""
+class ProgressForwarder:
+    """Forwards how a model loads to the caller of the request."""
 
     def __init__(self, report: Report) -> None:
-        self._tell = report
+        self._report = report
 
     def narrate(self, narration: Narration) -> None:
-        self._tell(narration)
+        self._report(narration)
 
     def progress(self, progress: Progress) -> None:
-        self._tell(progress)
+        self._report(progress)
 
     def end_progress(self) -> None:
         pass
 
 
-class Reached(WorkerClient):
+class WorkerRelay(WorkerClient):
     """A worker of some node at the URL at which the queen reaches it."""
 
     def __init__(self, worker_id: str, node: str, url: str, key: str, limits: Timeouts) -> None:
@@ -45,37 +46,30 @@ class Reached(WorkerClient):
         self._limits = limits
 
     async def wait_ready(self, report: Report) -> None:
-        """Return once the worker has loaded its model; what it tells meanwhile is told on."""
+        """Return once the worker has loaded its model; reports how that goes on."""
         try:
             # The hive counts too, from an earlier moment on, knows the layers, and needs a moment to end the worker.
-            await wait_ready(self, _Listener(report), self._limits, grace=self._limits.unload)
+            await wait_ready(self, ProgressForwarder(report), self._limits, grace=self._limits.unload)
         except RbeeError as exc:
             exc.details = {"node": self._node, "log": f"worker-{self.worker_id}.log"} | exc.details
             raise
 
-    async def relay(self, send: sse_server.Send, task: TaskRequest, client: ClientConnection) -> None:
-        """Run the request at the worker, and send its events as they come; it hears when `client` takes nothing."""
+    async def relay(self, emit: Emit, task: TaskRequest, client: ClientConnection) -> None:
+        """Run the request at the worker and emit its events as they come.
 
-        async def report(is_silent: bool) -> None:
+        The worker is told when `client` takes nothing any more, and when it does again.
+        """
+
+        async def tell_worker(is_silent: bool) -> None:
             with suppress(RbeeError):  # a worker that cannot be told is lost, which its stream says too
                 await self.tell_reader(task.request_id or "", is_silent=is_silent)
 
-        with client.watched(self._limits.silent, report):
-            await self._pass_on(send, task)
-
-    async def _pass_on(self, send: sse_server.Send, task: TaskRequest) -> None:
-        request = InferenceRequest(
-            **{name: getattr(task, name) for name in Sampling.__struct_fields__},
-            prompt=task.prompt,
-            max_tokens=task.max_tokens,
-            narrate=task.narrate,
-            request_id=task.request_id,
-        )
-        try:
-            async with self.inference(request) as events:
-                async for event in events:
-                    await send.send(sse_server.event_from_json(event.data, event.name))
-        except sse_client.StreamLostError as exc:
-            raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
-        except ConnectionTimeoutError as exc:
-            raise WorkerFailedError("the worker was lost before it answered") from exc
+        with client.watched(self._limits.silent, tell_worker):
+            try:
+                async with self.inference(task.generation()) as events:
+                    async for event in events:
+                        await emit(Generated(*event))
+            except sse_client.StreamLostError as exc:
+                raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
+            except ConnectionTimeoutError as exc:
+                raise WorkerFailedError("the worker was lost before it answered") from exc

@@ -1,18 +1,17 @@
-"""Carries a request from its arrival to its worker, and where the caller cannot go there, through its answer."""
+"""Runs a request: chooses its worker, and relays the answer to callers that cannot reach that."""
 
 from __future__ import annotations
 
-from itertools import zip_longest
 from typing import TYPE_CHECKING
 
 import msgspec
 import trio
 
 from rbee.adapters import tokens
-from rbee.adapters.http import sse_server
+from rbee.concurrency.reporting import with_reports
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
 from rbee.queen.nodes.ended_workers import explained
-from rbee.queen.requests.relay import Reached
+from rbee.queen.requests.relay import WorkerRelay
 from rbee.queen.scheduling import choose_node
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.orders import Placed
@@ -26,56 +25,60 @@ if TYPE_CHECKING:
     from rbee.adapters.http.connection import ClientConnection
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
-    from rbee.queen.requests.tracker import Task
+    from rbee.queen.requests.events import Emit
+    from rbee.queen.requests.tracker import TrackedRequest
     from rbee.wire.progress import Report
 
 
-class Request:
-    """One request, tracked as `task`."""
+class InferenceRun:
+    """One request of a caller, from its arrival to the end of what the queen has to do for it."""
 
-    def __init__(self, asked: wire.TaskRequest, task: Task, nodes: Nodes, settings: Settings, token: str) -> None:
-        self._asked = asked
-        self._task = task
+    def __init__(
+        self, request: wire.TaskRequest, tracked: TrackedRequest, nodes: Nodes, settings: Settings, token: str
+    ) -> None:
+        self._request = request
+        self._tracked = tracked
         self._nodes = nodes
         self._settings = settings
         self._token = token
-        self._wanted = _wanted(asked, settings)
-        self._patience = asked.wait_s
+        self._wanted = _wanted(request, settings)
+        self._patience = request.wait_s
 
     async def place(self, report: Report) -> wire.TaskHandle:
         """Return a worker for the request; where the caller cannot reach it, once it has loaded its model."""
         handle = await self._choose(report)
         # While the model loads, the worker does not know yet that there is anything to cancel.
-        self._task.placed(handle, self._node(handle).reach(handle.worker_url))
-        if handle.direct or self._asked.relay:
+        self._tracked.placed(handle, self._node(handle).reach(handle.worker_url))
+        if handle.direct or self._request.relay:
             return handle
         try:
-            async with self._reached(handle) as worker:
+            async with self._relay_to(handle) as worker:
                 await worker.wait_ready(report)
         except WorkerFailedError as exc:
             raise await explained(exc, self._node(handle), handle.worker_id) from exc
         return msgspec.structs.replace(handle, state="idle")
 
-    async def serve(self, send: sse_server.Send, client: ClientConnection) -> None:
-        """Send `client` what is told, then the worker, and with `relay` its own events as they come."""
-        patient_until = trio.current_time() + self._asked.wait_s
+    async def run(self, emit: Emit, client: ClientConnection) -> None:
+        """Emit the progress, then the worker, and with `relay` what that generates for `client`."""
+        patient_until = trio.current_time() + self._request.wait_s
         while True:
-            handle = await sse_server.with_progress_and_result(send, self.place, "worker")
-            if not self._asked.relay:
+            handle = await with_reports(emit, self.place)
+            await emit(handle)
+            if not self._request.relay:
                 return
             try:
-                async with self._reached(handle) as worker:
+                async with self._relay_to(handle) as worker:
                     if handle.state not in ("idle", "busy"):
-                        await sse_server.with_progress(send, worker.wait_ready)
-                    await worker.relay(send, self._asked, client)
+                        await with_reports(emit, worker.wait_ready)
+                    await worker.relay(emit, self._request, client)
             except AllSlotsBusyError:
-                # Someone who did not ask the queen was faster.
+                # A caller that did not ask the queen was faster.
                 self._patience = patient_until - trio.current_time()
                 if self._patience <= 0:
                     raise
             except WorkerFailedError as exc:
-                if self._asked.worker_id is not None:
-                    raise  # who knows the worker finds out by itself, as with a worker that it reaches
+                if self._request.worker_id is not None:
+                    raise  # a caller that knows the worker asks by itself, as with a worker that it reaches
                 raise await explained(exc, self._node(handle), handle.worker_id) from exc
             else:
                 return
@@ -83,24 +86,24 @@ class Request:
     def _node(self, handle: wire.TaskHandle) -> Node:
         return self._nodes.get(handle.node)
 
-    def _reached(self, handle: wire.TaskHandle) -> Reached:
+    def _relay_to(self, handle: wire.TaskHandle) -> WorkerRelay:
         url = self._node(handle).reach(handle.worker_url)
-        return Reached(handle.worker_id, handle.node, url, handle.api_key, self._settings.timeouts)
+        return WorkerRelay(handle.worker_id, handle.node, url, handle.api_key, self._settings.timeouts)
 
     async def _choose(self, report: Report) -> wire.TaskHandle:
-        if (name := _node_name(self._asked, self._settings)) is not None:
+        if (name := _node_name(self._request, self._settings)) is not None:
             return await self._place_at(name, report)
         if len(nodes := self._nodes.all()) == 1:
             return await self._place_at(nodes[0].name, report)
         choices = choose_node.rank(await _candidates(nodes, self._wanted.model_ref), self._wanted)
-        for choice, after in zip_longest(choices, choices[1:]):
+        for choice in choices:
             human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
             report(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
             try:
                 return await self._place_at(choice.node, report)
             except RbeeError as exc:
                 # Of one whose hive runs, all else is for the user to know.
-                if after is None or (choice.is_running and not isinstance(exc, ConnectionTimeoutError)):
+                if choice is choices[-1] or (choice.is_running and not isinstance(exc, ConnectionTimeoutError)):
                     raise
                 human = f"{choice.node} cannot take the request: {exc.message.splitlines()[0]}"
                 report(Narration(actor="queen-rbee", action="skip_node", target=choice.node, human=human))
@@ -108,12 +111,12 @@ class Request:
 
     async def _place_at(self, name: str, report: Report) -> wire.TaskHandle:
         node = self._nodes.get(name)
-        if self._asked.worker_id is not None:
-            placed = await _known(node, self._asked.worker_id)
+        if self._request.worker_id is not None:
+            placed = await _known(node, self._request.worker_id)
         else:
             placed = await node.place(self._wanted, report, self._patience)
         return wire.TaskHandle(
-            request_id=self._asked.request_id or "",
+            request_id=self._request.request_id or "",
             node=node.name,
             worker_id=placed.worker_id,
             worker_url=placed.url,
@@ -136,21 +139,21 @@ async def _candidates(nodes: list[Node], reference: str) -> list[choose_node.Can
     return found
 
 
-def check(asked: wire.TaskRequest, nodes: Nodes, settings: Settings) -> None:
+def check(request: wire.TaskRequest, nodes: Nodes, settings: Settings) -> None:
     """Refuse what is wrong with a request before anything is started. Raises InvalidRequestError, NodeNotFoundError."""
-    _wanted(asked, settings)
-    if (name := _node_name(asked, settings)) is not None:
+    _wanted(request, settings)
+    if (name := _node_name(request, settings)) is not None:
         nodes.get(name)
 
 
-def _wanted(asked: wire.TaskRequest, settings: Settings) -> Wanted:
-    ref = model_ref.parse(asked.model or settings.defaults.model or model_ref.BUILTIN)
-    return Wanted(str(ref), asked.backend, asked.device)
+def _wanted(request: wire.TaskRequest, settings: Settings) -> Wanted:
+    ref = model_ref.parse(request.model or settings.defaults.model or model_ref.BUILTIN)
+    return Wanted(str(ref), request.backend, request.device)
 
 
-def _node_name(asked: wire.TaskRequest, settings: Settings) -> str | None:
+def _node_name(request: wire.TaskRequest, settings: Settings) -> str | None:
     """Return the node that the user has named, with the request or in the configuration."""
-    name = asked.node or settings.defaults.node
+    name = request.node or settings.defaults.node
     return None if name is None else convert({"node": name}, wire.NodeQuery).node
 
 

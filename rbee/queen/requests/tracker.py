@@ -23,11 +23,11 @@ REMEMBERED: Final = 1000
 
 
 @dataclass(slots=True)
-class Task:
-    """One request; `worker` is (URL, key) once it is placed. `told` hears what becomes of it."""
+class TrackedRequest:
+    """One request; `worker` is (URL, key) once it is placed. `on_change` gets each of its states."""
 
     request_id: str
-    told: Callable[[SwarmTask], None]
+    on_change: Callable[[SwarmTask], None]
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     cause: RbeeError = field(default_factory=lambda: CancelledError("the request was cancelled"))
     running: bool = True
@@ -36,70 +36,70 @@ class Task:
     def placed(self, handle: TaskHandle, url: str) -> None:
         """A worker has it, which the queen reaches at `url`."""
         self.worker = (url, handle.api_key)
-        self._tell("placed", handle.node, handle.worker_id)
+        self._publish("placed", handle.node, handle.worker_id)
 
     def begin(self) -> None:
         """It waits for a worker."""
-        self._tell("waiting", None, None)
+        self._publish("waiting", None, None)
 
     def end(self) -> None:
-        """The queen has done what she was asked for."""
+        """The queen has done what it was asked for."""
         self.running = False
-        self._tell("ended", None, None)
+        self._publish("ended", None, None)
 
-    def _tell(self, state: Literal["waiting", "placed", "ended"], node: str | None, worker_id: str | None) -> None:
-        self.told(SwarmTask(request_id=self.request_id, state=state, node=node, worker_id=worker_id))
+    def _publish(self, state: Literal["waiting", "placed", "ended"], node: str | None, worker_id: str | None) -> None:
+        self.on_change(SwarmTask(request_id=self.request_id, state=state, node=node, worker_id=worker_id))
 
 
-class Tasks:
-    """The requests of this queen by id; `told` hears what becomes of each."""
+class RequestTracker:
+    """The requests of this queen by id; `on_change` gets each state of each."""
 
-    def __init__(self, told: Callable[[SwarmTask], None] = lambda _: None) -> None:
-        self._told = told
-        self._tasks: OrderedDict[str, Task] = OrderedDict()
+    def __init__(self, on_change: Callable[[SwarmTask], None] = lambda _: None) -> None:
+        self._on_change = on_change
+        self._requests: OrderedDict[str, TrackedRequest] = OrderedDict()
 
     @property
     def running(self) -> int:
         """How many have not ended."""
-        return sum(task.running for task in self._tasks.values())
+        return sum(request.running for request in self._requests.values())
 
     @contextmanager
-    def track(self, request_id: str) -> Iterator[Task]:
+    def track(self, request_id: str) -> Iterator[TrackedRequest]:
         """Run a request's work in the block; `cancel` makes it raise CancelledError, and `end` DrainingError.
 
         Raises InvalidRequestError when a request of this id runs already.
         """
-        if (known := self._tasks.get(request_id)) is not None and known.running:
+        if (known := self._requests.get(request_id)) is not None and known.running:
             raise InvalidRequestError(
                 "field request_id: a request with this id is running", field="request_id", rule="unique"
             )
-        task = self._tasks[request_id] = Task(request_id, self._told)
-        self._tasks.move_to_end(request_id)
+        request = self._requests[request_id] = TrackedRequest(request_id, self._on_change)
+        self._requests.move_to_end(request_id)
         self._trim()
-        task.begin()
+        request.begin()
         try:
-            with task.scope:
-                yield task
+            with request.scope:
+                yield request
         finally:
-            task.end()
-        if task.scope.cancelled_caught:
-            raise task.cause
+            request.end()
+        if request.scope.cancelled_caught:
+            raise request.cause
 
     def cancel(self, request_id: str) -> tuple[str, str] | None:
         """Stop placing the request; returns the worker that has it, if one has."""
-        if (task := self._tasks.get(request_id)) is None:
+        if (request := self._requests.get(request_id)) is None:
             return None
-        task.scope.cancel()
-        return task.worker
+        request.scope.cancel()
+        return request.worker
 
     def end(self) -> None:
         """Stop every request that still runs: what it waits for has ended, and the queen does too."""
-        for task in self._tasks.values():
-            if task.running:
-                task.cause = DrainingError("the queen is shutting down")
-                task.scope.cancel()
+        for request in self._requests.values():
+            if request.running:
+                request.cause = DrainingError("the queen is shutting down")
+                request.scope.cancel()
 
     def _trim(self) -> None:
-        for request_id in list(self._tasks)[:-REMEMBERED]:
-            if not self._tasks[request_id].running:
-                del self._tasks[request_id]
+        for request_id in list(self._requests)[:-REMEMBERED]:
+            if not self._requests[request_id].running:
+                del self._requests[request_id]

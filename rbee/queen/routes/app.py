@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def build(context: Context) -> QuartTrio:
     """Return the application."""
     app = new_app("queen-rbee", lambda _: [context.token], {wire.HEALTH})
-    nodes, tasks = context.nodes, context.tasks
+    nodes, tracker = context.nodes, context.tracker
 
     @app.get(wire.HEALTH)
     async def health() -> Response:
@@ -39,7 +39,7 @@ def build(context: Context) -> QuartTrio:
         return Response(
             metrics.render(
                 metrics.Gauge("rbee_nodes", "Known nodes", None, {"": len(nodes.all())}),
-                metrics.Gauge("rbee_tasks", "Tasks that are placed, wait or are relayed", None, {"": tasks.running}),
+                metrics.Gauge("rbee_tasks", "Tasks that are placed, wait or are relayed", None, {"": tracker.running}),
                 metrics.Gauge("rbee_workers", "Workers by state", "state", metrics.count(row.state for row in workers)),
             ),
             content_type=metrics.CONTENT_TYPE,

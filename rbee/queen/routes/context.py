@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rbee.adapters.daemon.lifecycle import Stopping
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
-    from rbee.queen.requests.tracker import Tasks
+    from rbee.queen.requests.tracker import RequestTracker
     from rbee.wire.progress import Report
 
 
@@ -30,7 +30,7 @@ class Context:
     token: str
     registry: Registry
     nodes: Nodes
-    tasks: Tasks
+    tracker: RequestTracker
     nursery: trio.Nursery
     stopping: Stopping
 

@@ -15,9 +15,11 @@ from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, new_app, streamed
 from rbee.adapters.tokens import worker_key
 from rbee.queen.nodes.ended_workers import REMEMBERED, Endings
-from rbee.queen.requests.tracker import Tasks
+from rbee.queen.requests.events import Generated
+from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
 from rbee.queen.routes.context import Context
+from rbee.queen.routes.tasks import encode
 from rbee.queen.scheduling.orders import Placed
 from rbee.wire import worker as wire
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList
@@ -117,7 +119,7 @@ async def queen(
 ) -> AsyncIterator[httpx.AsyncClient]:
     nodes = cast("Nodes", OneNode(worker))
     registry = cast("Registry", None)  # no task asks it
-    context = Context(config.Settings(), TOKEN, registry, nodes, Tasks(), nursery, Stopping())
+    context = Context(config.Settings(), TOKEN, registry, nodes, RequestTracker(), nursery, Stopping())
     url = await serve_app(routes.build(context))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
@@ -227,3 +229,11 @@ async def test_a_task_can_be_cancelled_while_its_worker_loads(worker: StandIn, q
     assert events_of(texts[0])[-1]["error"]["code"] == "CANCELLED"
     assert worker.cancelled == [UUID]
     assert worker.inferences == []
+
+
+def test_what_the_worker_generates_is_passed_on_as_it_came_and_can_be_read() -> None:
+    data = '{"token":"über","index":3,"new":1}'
+    generated = Generated("message", data)
+    assert encode(generated) == f"data: {data}\n\n".encode()
+    assert generated.decode() == wire.Token(token="über", index=3)
+    assert Generated("from_a_newer_version", "{}").decode() is None

@@ -1,0 +1,33 @@
+"""What the run of a request emits: progress, the worker that has the request, then what the worker generates."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, NamedTuple
+
+from rbee.adapters.http import sse_client
+from rbee.clients import worker
+from rbee.wire.progress import ProgressEvent
+from rbee.wire.queen import TaskHandle
+
+if TYPE_CHECKING:
+    from rbee.wire.common import Narration
+    from rbee.wire.worker import Done, Token
+
+
+class Generated(NamedTuple):
+    """An event of the worker's own stream, as it came: it can be passed on without having been read."""
+
+    name: str
+    data: str
+
+    def decode(self) -> Token | Done | Narration | None:
+        """Return what it says; None stands for an event of a newer version. Raises the error that it carries."""
+        return worker.decode(sse_client.Event(self.name, self.data))
+
+
+RunEvent = ProgressEvent | TaskHandle | Generated
+"""In this order; a request whose worker turned out to be busy may be placed again, and begin anew."""
+
+Emit = Callable[[RunEvent], Awaitable[None]]
+"""Takes one event; a slow taker holds the run up. An error is not an event: the run raises it."""
