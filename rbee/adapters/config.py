@@ -32,7 +32,7 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     pass
 
 
-class Queen(_Section, kw_only=True):
+class QueenSettings(_Section, kw_only=True):
     """`max_waiting` requests may wait for a slot on one node."""
 
     host: str = "127.0.0.1"
@@ -40,7 +40,7 @@ class Queen(_Section, kw_only=True):
     max_waiting: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 100
 
 
-class Hive(_Section, kw_only=True):
+class HiveSettings(_Section, kw_only=True):
     """`advertise` is the host that stands in the workers' URLs; None means the one the hive listens on."""
 
     host: str = "127.0.0.1"
@@ -48,7 +48,7 @@ class Hive(_Section, kw_only=True):
     advertise: str | None = None
 
 
-class Worker(_Section, kw_only=True):
+class WorkerSettings(_Section, kw_only=True):
     """`context` counts tokens of one request; None means what the model was trained with, at most 4096.
 
     `threads` None means as many as the model's size is worth, at most one for each core. `command` replaces the
@@ -62,7 +62,7 @@ class Worker(_Section, kw_only=True):
     command: list[str] | None = None
 
 
-class Paths(_Section, kw_only=True):
+class PathSettings(_Section, kw_only=True):
     models_dir: AbsolutePath = "~/.local/share/rbee/models"
     state_dir: AbsolutePath = "~/.rbee"
 
@@ -71,19 +71,19 @@ class Paths(_Section, kw_only=True):
         return Path(self.models_dir).expanduser()
 
 
-class Defaults(_Section, kw_only=True):
+class DefaultSettings(_Section, kw_only=True):
     model: str | None = None
     node: str | None = None
 
 
-class Remote(_Section, kw_only=True):
+class RemoteSettings(_Section, kw_only=True):
     """On other machines: the program that is run, and where sources are kept; None stands for the install path's."""
 
     binary_path: AbsolutePath | None = None
     git_repo_dir: AbsolutePath | None = None
 
 
-class Hub(_Section, kw_only=True):
+class HubSettings(_Section, kw_only=True):
     """Of the Hugging Face hub, whose address is that of its own tools: the environment's `HF_ENDPOINT`.
 
     `private_redirects` lets it send us to addresses of private networks, as a mirror within one may.
@@ -92,7 +92,7 @@ class Hub(_Section, kw_only=True):
     private_redirects: bool = False
 
 
-class Logs(_Section, kw_only=True):
+class LogSettings(_Section, kw_only=True):
     """`max_bytes` bounds each log file, and the older one beside it; `kept_workers` counts logs of ended workers."""
 
     max_bytes: Annotated[int, msgspec.Meta(ge=10_000, le=1 << 40)] = 10_000_000
@@ -136,7 +136,7 @@ class Timeouts(_Section, kw_only=True):
         return self.drain + self.cascade + ENDING_MARGIN
 
 
-class Auth(_Section, kw_only=True):
+class AuthSettings(_Section, kw_only=True):
     token_file: AbsolutePath | None = None
 
 
@@ -146,16 +146,16 @@ class Settings(_Section, kw_only=True):
     `file` is the absolute path of the one that `--config` asked for: whoever starts a daemon passes it on.
     """
 
-    queen: Queen = msgspec.field(default_factory=Queen)
-    hive: Hive = msgspec.field(default_factory=Hive)
-    worker: Worker = msgspec.field(default_factory=Worker)
-    paths: Paths = msgspec.field(default_factory=Paths)
-    defaults: Defaults = msgspec.field(default_factory=Defaults)
-    remote: Remote = msgspec.field(default_factory=Remote)
-    hub: Hub = msgspec.field(default_factory=Hub)
-    logs: Logs = msgspec.field(default_factory=Logs)
+    queen: QueenSettings = msgspec.field(default_factory=QueenSettings)
+    hive: HiveSettings = msgspec.field(default_factory=HiveSettings)
+    worker: WorkerSettings = msgspec.field(default_factory=WorkerSettings)
+    paths: PathSettings = msgspec.field(default_factory=PathSettings)
+    defaults: DefaultSettings = msgspec.field(default_factory=DefaultSettings)
+    remote: RemoteSettings = msgspec.field(default_factory=RemoteSettings)
+    hub: HubSettings = msgspec.field(default_factory=HubSettings)
+    logs: LogSettings = msgspec.field(default_factory=LogSettings)
     timeouts: Timeouts = msgspec.field(default_factory=Timeouts)
-    auth: Auth = msgspec.field(default_factory=Auth)
+    auth: AuthSettings = msgspec.field(default_factory=AuthSettings)
     source: str = "built-in defaults"
     file: str | None = None
 
@@ -173,16 +173,16 @@ class Settings(_Section, kw_only=True):
 
 
 _SECTIONS: Final[dict[str, type[_Section]]] = {
-    "queen": Queen,
-    "hive": Hive,
-    "worker": Worker,
-    "paths": Paths,
-    "defaults": Defaults,
-    "remote": Remote,
-    "hub": Hub,
-    "logs": Logs,
+    "queen": QueenSettings,
+    "hive": HiveSettings,
+    "worker": WorkerSettings,
+    "paths": PathSettings,
+    "defaults": DefaultSettings,
+    "remote": RemoteSettings,
+    "hub": HubSettings,
+    "logs": LogSettings,
     "timeouts": Timeouts,
-    "auth": Auth,
+    "auth": AuthSettings,
 }
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 import msgspec
 import pytest
 
-from rbee.adapters.config import Hive, Settings
+from rbee.adapters.config import HiveSettings, Settings
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.hives.remote.hive import RemoteHive
 from rbee.queen.registry.identity import Hives
@@ -25,7 +25,7 @@ def remote(address: str, tunnel: Tunnel = "never") -> RemoteHive:
 
 
 def local(host: str, advertise: str | None = None) -> LocalHive:
-    settings = Settings(hive=Hive(host=host, advertise=advertise))
+    settings = Settings(hive=HiveSettings(host=host, advertise=advertise))
     return LocalHive(settings, "token", None, Hives(settings, "token", cast("Registry", None)), ephemeral=False)
 
 
