@@ -1,4 +1,4 @@
-"""Says where an installation puts its files; pure."""
+"""Says where an installation puts its files (PURE)."""
 
 from __future__ import annotations
 

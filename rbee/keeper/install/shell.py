@@ -1,4 +1,4 @@
-"""Says how to put a folder into PATH, in the words of the user's shell; pure."""
+"""Says how to put a folder into PATH, in the words of the user's shell (PURE)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writes the systemd units of the daemons; pure."""
+"""Writes the systemd units of the daemons (PURE)."""
 
 from __future__ import annotations
 

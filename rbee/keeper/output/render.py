@@ -1,4 +1,4 @@
-"""Turns what is to be shown into text; pure."""
+"""Turns what is to be shown into text (PURE)."""
 
 from __future__ import annotations
 

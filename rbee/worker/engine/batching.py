@@ -1,4 +1,4 @@
-"""Decides which tokens of which sequences the engine decodes in its next step."""
+"""Decides which tokens of which sequences the engine decodes in its next step (PURE)."""
 
 from __future__ import annotations
 

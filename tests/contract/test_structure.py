@@ -1,0 +1,37 @@
+"""The shape of the tree: folders and modules of a size that one reads, and no import circles."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+MODULES = sorted((ROOT / "rbee").rglob("*.py"))
+MOST_MODULES = 20
+MOST_LINES = 400
+
+
+def test_no_folder_is_too_wide() -> None:
+    folders = [path.parent for path in MODULES if path.name != "__init__.py"]
+    assert {str(folder) for folder in folders if folders.count(folder) > MOST_MODULES} == set()
+
+
+def test_no_module_is_too_long() -> None:
+    lengths = {path.relative_to(ROOT): len(path.read_text("utf-8").splitlines()) for path in MODULES}
+    assert {str(path): length for path, length in lengths.items() if length > MOST_LINES} == {}
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in MODULES if path.name == "__init__.py"], ids=lambda path: path.parent.name
+)
+def test_a_package_holds_no_code(path: Path) -> None:
+    docstring, *rest = ast.parse(path.read_text("utf-8")).body
+    assert isinstance(docstring, ast.Expr)
+    # The package's own names its version, which the start of the program may read without importing anything else.
+    names = [
+        name.id for node in rest if isinstance(node, ast.Assign) for name in node.targets if isinstance(name, ast.Name)
+    ]
+    assert names == (["__version__"] if path.parent == ROOT / "rbee" else [])
+    assert len(rest) == len(names)
