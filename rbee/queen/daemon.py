@@ -21,7 +21,7 @@ from rbee.adapters.logs import json_log
 from rbee.adapters.store.sqlite import Store
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes.nodes import Nodes
-from rbee.queen.registry.identity import Hives
+from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
@@ -81,7 +81,9 @@ async def _serve(
         human = f"{store.damage}; `rbee setup add-node` makes machines known again"
         announcer.report(Narration(actor=ROLE, action="rebuild", target="beehives.db", human=human))
     registry = Registry(store)
-    hive = LocalHive(settings, token, options.config, Hives(settings, token, registry), ephemeral=options.ephemeral)
+    hive = LocalHive(
+        settings, token, options.config, HiveIdentities(settings, token, registry), ephemeral=options.ephemeral
+    )
     nodes = Nodes(settings, token, registry, hive)
     async with trio.open_nursery() as nursery:
         tracker = RequestTracker(nodes.board.task)

@@ -24,7 +24,7 @@ from rbee.hive.workers.pool import Limits
 from rbee.hive.workers.processes import LocalMachine
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes.nodes import Nodes
-from rbee.queen.registry.identity import Hives
+from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes.context import Context
@@ -62,7 +62,10 @@ async def apps(
     nodes_store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
     registry = Registry(nodes_store)
     nodes = Nodes(
-        settings, TOKEN, registry, LocalHive(settings, TOKEN, None, Hives(settings, TOKEN, registry), ephemeral=False)
+        settings,
+        TOKEN,
+        registry,
+        LocalHive(settings, TOKEN, None, HiveIdentities(settings, TOKEN, registry), ephemeral=False),
     )
     await nursery.start(nodes.run)
     hive_app = rbee.hive.routes.app.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None)

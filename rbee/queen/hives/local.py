@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
-    from rbee.queen.registry.identity import Hives
+    from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.scheduling.choose_node import Devices
     from rbee.wire.common import Health
     from rbee.wire.progress import Report
@@ -46,12 +46,12 @@ class LocalHive:
     """The hive on this host, whether it runs or not; `end` ends the one that a queen started."""
 
     def __init__(
-        self, settings: Settings, token: str, config_file: str | None, hives: Hives, *, ephemeral: bool
+        self, settings: Settings, token: str, config_file: str | None, identities: HiveIdentities, *, ephemeral: bool
     ) -> None:
         self._settings = settings
         self._token = token
         self._config_file = config_file
-        self._hives = hives
+        self._identities = identities
         self._ephemeral = ephemeral
         self._children, self._ended_soon = trio.open_memory_channel[trio.Process](math.inf)
         self._owned: process.Identity | None = None
@@ -96,7 +96,7 @@ class LocalHive:
         else:
             async with HiveClient(url, self._token, timeout=limits.connect, delays=limits.connect_delays) as client:
                 health = await client.health()
-        await self._hives.check(health, LOCAL_NODE, url.removeprefix("http://"), running.id if running else None)
+        await self._identities.check(health, LOCAL_NODE, url.removeprefix("http://"), running.id if running else None)
         self._verified = running
         return url
 

@@ -12,7 +12,8 @@ from rbee.queen.hives import copy_sources
 from rbee.queen.hives.remote.hive import RemoteHive
 from rbee.queen.nodes.feed import Board
 from rbee.queen.nodes.node import Node
-from rbee.queen.registry.identity import Hives
+from rbee.queen.registry.identity import HiveIdentities
+from rbee.queen.registry.record import NodeRecord
 from rbee.queen.registry.table import not_found
 from rbee.wire.events import NodeSeen
 from rbee.wire.queen import LOCAL_NODE
@@ -42,7 +43,7 @@ class Nodes:
         self._settings = settings
         self._token = token
         self._registry = registry
-        self._hives = Hives(settings, token, registry)
+        self._identities = HiveIdentities(settings, token, registry)
         self._entries: dict[str, _Entry] = {}
         self._local = local
         self.board = Board()
@@ -82,7 +83,8 @@ class Nodes:
 
     def add(self, row: BeehiveRow) -> None:
         """Take in a node of the registry."""
-        self._start(row.node_name, RemoteHive(row, self._settings, self._token, self._registry, self._hives))
+        record = NodeRecord(row, self._registry)
+        self._start(record.name, RemoteHive(record, self._settings, self._token, self._identities))
 
     def _start(self, name: str, link: HiveLink) -> None:
         self.board.node(NodeSeen(node=name, status="unreachable"))
@@ -134,4 +136,4 @@ class Nodes:
     def unended(self) -> list[str]:
         """Return the other machines that have a hive which a queen started, and which could not be ended yet."""
         links = {name: entry.link for name, entry in self._entries.items()}
-        return [name for name, link in links.items() if isinstance(link, RemoteHive) and link.is_owned]
+        return [name for name, link in links.items() if isinstance(link, RemoteHive) and link.record.is_owned]

@@ -29,7 +29,7 @@ OTHERS: Final = (AnotherHiveError, AnotherSwarmError)
 """Somebody else has the address; the node's own hive may listen elsewhere."""
 
 
-class Hives:
+class HiveIdentities:
     """Knows the hives of all nodes.
 
     A hive says which one it is before it is shown the token: an address may have been given to another machine, lead
@@ -66,7 +66,7 @@ class Hives:
         local = instance.find(self._settings.state_dir, "hive")
         if local is not None and local.id == hive_id:
             return LOCAL_NODE
-        return await self._registry.owner(hive_id)
+        return await self._registry.node_of(hive_id)
 
 
 def _port(node: str) -> str:

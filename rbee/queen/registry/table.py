@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import time
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -63,9 +62,10 @@ class Registry:
         """Store a new node. Raises NodeExistsError."""
 
         def work(connection: sqlite3.Connection) -> None:
-            names, marks = ", ".join(_COLUMNS), ", ".join("?" * len(_COLUMNS))
+            values = msgspec.structs.asdict(row)
+            names, marks = ", ".join(values), ", ".join("?" * len(values))
             try:
-                connection.execute(f"INSERT INTO beehives ({names}) VALUES ({marks})", _values(row))  # noqa: S608 (ours)
+                connection.execute(f"INSERT INTO beehives ({names}) VALUES ({marks})", _encoded(values))  # noqa: S608 (ours)
             except sqlite3.IntegrityError:
                 raise _exists(row.node_name) from None
 
@@ -103,33 +103,11 @@ class Registry:
             )
 
     async def replace(self, row: BeehiveRow) -> None:
-        """Store a node anew that is there. Raises NodeNotFoundError."""
-        await self._change(row.node_name, dict(zip(_COLUMNS, _values(row), strict=True)))
+        """Store all of a node that is in the table. Raises NodeNotFoundError."""
+        await self.change(row.node_name, **msgspec.structs.asdict(row))
 
-    async def connected(self, node_name: str) -> None:
-        """Note that the node was reached just now."""
-        await self._change(node_name, {"last_connected_unix": time.time(), "status": "reachable", "last_error": None})
-
-    async def failed(self, node_name: str, reason: str) -> None:
-        """Note why the node was not reached."""
-        await self._change(node_name, {"status": "unreachable", "last_error": reason})
-
-    async def owned(self, node_name: str, *, owned: bool) -> None:
-        """Note whether the hive that runs there is ours to end."""
-        await self._change(node_name, {"spawned_by_queen": int(owned)})
-
-    async def located(self, node_name: str, hive_url: str, hive_id: str, *, is_tunnelled: bool) -> None:
-        """Note where the node's hive listens, as the node knows it, which it is, and whether only SSH leads there."""
-        await self._change(
-            node_name, {"hive_url": hive_url, "hive_id": hive_id or None, "is_tunnelled": int(is_tunnelled)}
-        )
-
-    async def identified(self, node_name: str, hive_id: str) -> None:
-        """Note which hive is the node's."""
-        await self._change(node_name, {"hive_id": hive_id})
-
-    async def owner(self, hive_id: str) -> str | None:
-        """Return a node that this hive is known to be, or None."""
+    async def node_of(self, hive_id: str) -> str | None:
+        """Return the node whose hive this is known to be, or None."""
 
         def work(connection: sqlite3.Connection) -> str | None:
             query = "SELECT node_name FROM beehives WHERE hive_id = ? ORDER BY node_name"
@@ -138,11 +116,13 @@ class Registry:
 
         return await self._store.transact(work)
 
-    async def _change(self, node_name: str, values: dict[str, Any]) -> None:
+    async def change(self, node_name: str, /, **values: Any) -> None:
+        """Store some columns of a node. Raises NodeNotFoundError."""
+
         def work(connection: sqlite3.Connection) -> int:
             changes = ", ".join(f"{name} = ?" for name in values)
             query = f"UPDATE beehives SET {changes} WHERE node_name = ?"  # noqa: S608 (our own columns)
-            return connection.execute(query, (*values.values(), node_name)).rowcount
+            return connection.execute(query, (*_encoded(values), node_name)).rowcount
 
         if await self._store.transact(work) == 0:
             raise not_found(node_name)
@@ -188,9 +168,8 @@ def _exists(node_name: str) -> NodeExistsError:
     )
 
 
-def _values(row: BeehiveRow) -> list[Any]:
-    values = msgspec.structs.asdict(row)
-    return [json.dumps(values[name]) if name in _JSON else values[name] for name in _COLUMNS]
+def _encoded(values: dict[str, Any]) -> list[Any]:
+    return [json.dumps(value) if name in _JSON else value for name, value in values.items()]
 
 
 def _row(values: tuple[Any, ...]) -> BeehiveRow:

@@ -38,11 +38,11 @@ def add(app: QuartTrio, context: Context) -> None:
     async def end_hive(name: str, report: Report) -> None:
         """Forget the tasks of a node, and end its hive if a queen started it."""
         link = nodes.remote(name)
-        if was_owned := link.is_owned:
+        if was_owned := link.record.is_owned:
             human = f"Ending the hive on {name}; its running requests may finish first"
             report(Narration(actor="queen-rbee", action="stop_hive", target=name, human=human))
         await nodes.drop(name)
-        if was_owned and link.is_owned:
+        if was_owned and link.record.is_owned:
             human = f"The hive on {name} could not be ended, and may run still: the queen's log says why"
             report(Narration(actor="queen-rbee", action="stop_hive", target=name, human=human))
 

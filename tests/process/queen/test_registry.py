@@ -11,6 +11,7 @@ import trio
 
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import NodeExistsError, NodeNotFoundError
+from rbee.queen.registry.record import NodeRecord
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.wire.registry import BeehiveRow
 
@@ -104,25 +105,46 @@ async def test_a_change_of_every_field_is_stored(registry: Registry) -> None:
     assert await registry.rows() == [changed, row(node_name="other")]
 
 
-async def test_what_becomes_of_a_node_is_noted(registry: Registry) -> None:
-    await registry.add(row(status="unknown", spawned_by_queen=False))
-    await registry.failed("attic", "timeout")
-    (found,) = await registry.rows()
+async def test_a_record_changes_the_row_in_memory_and_in_the_table(registry: Registry) -> None:
+    added = row(status="unknown", spawned_by_queen=False)
+    await registry.add(added)
+    await registry.add(row(node_name="other"))
+    record = NodeRecord(added, registry)
+
+    async def stored() -> BeehiveRow:
+        found, other = await registry.rows()
+        assert found == record.row
+        assert other == row(node_name="other")
+        return found
+
+    await record.failed("timeout")
+    found = await stored()
     assert (found.status, found.last_error, found.last_connected_unix) == ("unreachable", "timeout", 1.5)
     before = time.time()
-    await registry.connected("attic")
-    await registry.owned("attic", owned=True)
-    (found,) = await registry.rows()
+    await record.connected()
+    await record.owned(owned=True)
+    found = await stored()
     assert (found.status, found.last_error, found.spawned_by_queen) == ("reachable", None, True)
     assert before <= (found.last_connected_unix or 0) <= time.time()
-    await registry.owned("attic", owned=False)
-    assert not (await registry.rows())[0].spawned_by_queen
+    await record.owned(owned=False)
+    assert not (await stored()).spawned_by_queen
+    await record.identified("one")
+    assert ((await stored()).hive_id, await registry.node_of("one")) == ("one", "attic")
+    await record.located("http://127.0.0.1:9300", None)
+    found = await stored()
+    assert (found.hive_url, found.hive_id, await registry.node_of("one")) == ("http://127.0.0.1:9300", None, None)
+    await record.tunnelled(tunnelled=True)
+    assert (await stored()).is_tunnelled
+    assert msgspec.structs.replace(await stored(), is_tunnelled=False, hive_url=None, status="unknown") == (
+        msgspec.structs.replace(added, last_error=None, last_connected_unix=found.last_connected_unix)
+    )
 
 
 async def test_a_node_that_is_not_there_is_said_with_the_command_that_adds_it(registry: Registry) -> None:
     await registry.add(row())
     await registry.remove("attic")
-    for refused in (registry.remove("attic"), registry.replace(row()), registry.connected("attic")):
+    record = NodeRecord(row(), registry)
+    for refused in (registry.remove("attic"), registry.replace(row()), record.connected()):
         with pytest.raises(NodeNotFoundError, match="attic is not in the registry") as caught:
             await refused
         assert "rbee setup add-node --name attic" in (caught.value.hint or "")

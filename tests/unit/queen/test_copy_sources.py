@@ -10,7 +10,8 @@ import pytest
 from rbee.adapters.config import HiveSettings, Settings
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.hives.remote.hive import RemoteHive
-from rbee.queen.registry.identity import Hives
+from rbee.queen.registry.identity import HiveIdentities
+from rbee.queen.registry.record import NodeRecord
 from tests.kit.remote_nodes import row
 
 if TYPE_CHECKING:
@@ -21,12 +22,14 @@ if TYPE_CHECKING:
 def remote(address: str, tunnel: Tunnel = "never") -> RemoteHive:
     found = msgspec.structs.replace(row("attic", address), tunnel=tunnel)
     registry = cast("Registry", None)
-    return RemoteHive(found, Settings(), "token", registry, Hives(Settings(), "token", registry))
+    return RemoteHive(NodeRecord(found, registry), Settings(), "token", HiveIdentities(Settings(), "token", registry))
 
 
 def local(host: str, advertise: str | None = None) -> LocalHive:
     settings = Settings(hive=HiveSettings(host=host, advertise=advertise))
-    return LocalHive(settings, "token", None, Hives(settings, "token", cast("Registry", None)), ephemeral=False)
+    return LocalHive(
+        settings, "token", None, HiveIdentities(settings, "token", cast("Registry", None)), ephemeral=False
+    )
 
 
 def test_a_remote_hive_is_reached_as_the_queen_reaches_it() -> None:

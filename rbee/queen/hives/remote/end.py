@@ -26,7 +26,7 @@ async def end(hive: RemoteHive, urgent: trio.Event) -> None:
     `urgent` ends the wait for its requests. One that cannot be reached stays ours: the next queen may reach it.
     """
     async with hive.changing:
-        if not hive.is_owned:
+        if not hive.record.is_owned:
             return
         limits, name = hive.settings.timeouts, hive.row.node_name
         deadline = trio.current_time() + limits.drain + limits.cascade
@@ -40,7 +40,7 @@ async def end(hive: RemoteHive, urgent: trio.Event) -> None:
             with trio.move_on_at(deadline):
                 is_over = await _signal(hive, deadline)
         if is_over:
-            await hive.own(owned=False)
+            await hive.record.owned(owned=False)
         else:
             log.warning("the hive on %s could not be ended; the next queen tries again", name)
 

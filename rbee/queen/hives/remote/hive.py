@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.ssh.connection import Connection
-    from rbee.queen.registry.identity import Hives
-    from rbee.queen.registry.table import Registry
+    from rbee.queen.registry.identity import HiveIdentities
+    from rbee.queen.registry.record import NodeRecord
     from rbee.queen.scheduling.choose_node import Devices
     from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow, InstallRequest
@@ -51,26 +51,25 @@ LOOK_SECONDS: Final = 2.0
 class RemoteHive:
     """The hive of one node; `run` in a nursery carries its tunnel, `end` ends the one that a queen started."""
 
-    def __init__(self, row: BeehiveRow, settings: Settings, token: str, registry: Registry, hives: Hives) -> None:
-        self.row = row
+    def __init__(self, record: NodeRecord, settings: Settings, token: str, identities: HiveIdentities) -> None:
+        self.record = record
         self.settings = settings
         self.changing = trio.Lock()
         """Held by whoever starts or ends the hive."""
-        self.is_owned = row.spawned_by_queen
         self._token = token
-        self._registry = registry
-        self._hives = hives
-        self._hive_id = row.hive_id
+        self._identities = identities
         self._tunnel = Tunnel(self.dial)
-        # Where it listens, as the node itself knows it; kept for the next queen, which else would have to ask by SSH.
-        self._inside = row.hive_url
-        self._is_tunnelled = row.tunnel == "always" or (row.tunnel == "auto" and row.is_tunnelled)
         self._installing = trio.Lock()
+
+    @property
+    def row(self) -> BeehiveRow:
+        """The node as the registry holds it now."""
+        return self.record.row
 
     @property
     def is_direct(self) -> bool:
         """Whether others reach the workers at their own addresses; else only we do, through SSH."""
-        return not self._is_tunnelled
+        return not self.record.is_tunnelled
 
     @property
     def is_here(self) -> bool:
@@ -88,16 +87,16 @@ class RemoteHive:
 
     @property
     def _port(self) -> int:
-        return (urlsplit(self._inside).port or HIVE_PORT) if self._inside is not None else HIVE_PORT
+        return urlsplit(self.row.hive_url or "").port or HIVE_PORT
 
     def reach(self, url: str) -> str:
         """Return the URL at which the queen reaches a worker that the hive calls `url`."""
-        if not self._is_tunnelled or self._inside is None:
+        if self.is_direct or self.row.hive_url is None:
             return url
         return self._through_ssh(urlsplit(url).port or HIVE_PORT)
 
     def _through_ssh(self, port: int) -> str:
-        host = urlsplit(self._inside or "").hostname
+        host = urlsplit(self.row.hive_url or "").hostname
         assert host is not None
         return self._tunnel.url(str(host), port)
 
@@ -128,15 +127,10 @@ class RemoteHive:
                 connection = await stack.enter_async_context(opened)
             except SshFailedError as exc:
                 exc.details.setdefault("node", row.node_name)
-                await self._registry.failed(row.node_name, exc.message)
+                await self.record.failed(exc.message)
                 raise
-            await self._registry.connected(row.node_name)
+            await self.record.connected()
             yield connection
-
-    async def own(self, *, owned: bool) -> None:
-        """Remember, beyond our own end, whether the hive is ours to end."""
-        self.is_owned = owned
-        await self._registry.owned(self.row.node_name, owned=owned)
 
     async def find(self) -> str | None:
         """Return the URL of the hive if it answers.
@@ -166,9 +160,9 @@ class RemoteHive:
             raise ConnectionTimeoutError(f"{self.address} does not answer", attempts=["timeout"]) from None
 
     def _url(self) -> str | None:
-        if not self._is_tunnelled:
+        if self.is_direct:
             return base_url(self.row.ssh_host, self._port)
-        return self._through_ssh(self._port) if self._inside is not None else None
+        return self._through_ssh(self._port) if self.row.hive_url is not None else None
 
     async def _greet(self, url: str, seconds: float) -> Health:
         async with HiveClient(url, None, timeout=seconds) as client:  # health needs no token, and a stranger gets none
@@ -179,14 +173,13 @@ class RemoteHive:
 
     async def check(self, health: Health) -> None:
         """Raise why who answers cannot be used: another hive, or one of another version."""
-        await self._hives.check(health, self.row.node_name, self.address, self._hive_id)
+        await self._identities.check(health, self.row.node_name, self.address, self.row.hive_id)
 
     async def _accept(self, health: Health) -> None:
         """Take who answers for the hive of this node; the first one is remembered. Raises as `check`."""
         await self.check(health)
-        if self._hive_id is None and health.hive_id is not None:
-            self._hive_id = health.hive_id
-            await self._registry.identified(self.row.node_name, health.hive_id)
+        if self.row.hive_id is None and health.hive_id is not None:
+            await self.record.identified(health.hive_id)
 
     async def ensure(self, report: Report) -> str:
         """Return the URL of the hive, started over SSH if need be; raises why it could not be."""
@@ -212,9 +205,8 @@ class RemoteHive:
                 self._tell(report, "start_hive", f"Starting the hive on {name}")
                 with trio.CancelScope(shield=True):  # cut half-way, it would leave a hive that nobody ends
                     found = await self._start(connection, report)
-                    self._inside, self._hive_id = found.url, found.id or None
+                    await self.record.located(found.url, found.id or None)
         url = await self._approach(report)
-        await self._registry.located(name, found.url, found.id, is_tunnelled=self._is_tunnelled)
         self._tell(report, "hive_ready", f"The hive on {name} answers at {self.address}")
         return url
 
@@ -223,23 +215,22 @@ class RemoteHive:
 
     async def _start(self, connection: Connection, report: Report) -> launch.Running:
         """Start the hive, or find the one of this installation."""
-        was_owned = self.is_owned
+        was_owned = self.record.is_owned
         # Before it runs: a queen that is killed meanwhile leaves it to the next one.
-        await self.own(owned=True)
+        await self.record.owned(owned=True)
         try:
             found = await launch.start(connection, self.row, self.settings, report)
         except SshFailedError:
             raise  # it may run by now
         except RbeeError:
-            await self.own(owned=was_owned)
+            await self.record.owned(owned=was_owned)
             raise
-        await self.own(owned=found.is_queens)
+        await self.record.owned(owned=found.is_queens)
         return found
 
     async def _approach(self, report: Report) -> str:
         """Return the URL of the hive that runs, directly, or where that does not work and may be through SSH."""
         row, limits = self.row, self.settings.timeouts
-        assert self._inside is not None
         failed: list[str] = []
 
         async def attempt(url: str, delays: tuple[float, ...], seconds: float) -> bool:
@@ -259,7 +250,7 @@ class RemoteHive:
             patience = (limits.connect_delays, limits.connect) if row.tunnel == "never" else ((0.0,), LOOK_SECONDS)
             try:
                 if await attempt(direct, *patience):
-                    self._is_tunnelled = False
+                    await self.record.tunnelled(tunnelled=False)
                     return direct
             except AnotherHiveError as exc:
                 if row.tunnel == "never":
@@ -272,7 +263,7 @@ class RemoteHive:
             await self._tunnel.connect()
             inner = self._through_ssh(self._port)
             if await attempt(inner, limits.connect_delays, limits.connect):
-                self._is_tunnelled = True
+                await self.record.tunnelled(tunnelled=True)
                 return inner
         hint = f"check that the hive runs on {row.node_name}, and that no firewall is in between"
         if row.tunnel == "never":
