@@ -14,7 +14,7 @@ from rbee.adapters import arguments, config, tokens
 from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.daemon import lifecycle, process
 from rbee.adapters.daemon.announce import Announcer, Ready
-from rbee.adapters.daemon.instance import Place
+from rbee.adapters.daemon.instance import InstanceLock
 from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
@@ -72,7 +72,7 @@ def main(argv: list[str]) -> int:
 async def _serve(
     settings: Settings, options: argparse.Namespace, announcer: Announcer, notifier: Notifier, stopping: Stopping
 ) -> None:
-    place = Place(settings.state_dir, "hive")
+    lock = InstanceLock(settings.state_dir, "hive")
     json_log.to_file(ROLE, settings.logs_dir / "hive.log", settings.logs.max_bytes)
     # First, because whether a token may be made depends on an address that can be listened on.
     listener = http_server.bind(
@@ -107,7 +107,7 @@ async def _serve(
                 nursery,
                 stopping.ask,
                 started_by=options.started_by,
-                hive_id=place.id,
+                hive_id=lock.id,
                 heartbeat=settings.timeouts.heartbeat,
             )
             model_routes.add(app, hive, library, nursery, settings.timeouts.heartbeat)
@@ -120,9 +120,9 @@ async def _serve(
                 log.info("the queen that started this hive has gone before it was ready")
                 nursery.cancel_scope.cancel()
                 return
-            place.publish(url, __version__, ephemeral=options.ephemeral, started_by=options.started_by)
+            lock.publish(url, __version__, ephemeral=options.ephemeral, started_by=options.started_by)
             log.info("the hive %s answers at %s", __version__, url)
-            announcer.ready(Ready(url, os.getpid(), __version__, place.id))
+            announcer.ready(Ready(url, os.getpid(), __version__, lock.id))
             notifier.ready(f"The hive answers at {url}")
             lifecycle.tell_terminal(
                 f"The hive answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it."
@@ -133,7 +133,7 @@ async def _serve(
             await hive.run()
             await server.stop()
             nursery.cancel_scope.cancel()
-        place.leave()
+        lock.leave()
         if stuck := hive.stuck():
             raise UnloadFailedError(
                 "; ".join(ended.reason for ended in stuck if ended.reason),
@@ -168,8 +168,8 @@ async def _pass_on(stopping: Stopping, hive: Hive, library: Library, notifier: N
     lifecycle.tell_terminal("Ending the workers; Ctrl+C again ends running requests at once.")
     library.downloads.stop()
     hive.stop()
-    await stopping.urgent.wait()
-    hive.hurry()
+    await stopping.forced.wait()
+    hive.force()
 
 
 def _limits(timeouts: Timeouts) -> Limits:

@@ -14,7 +14,7 @@ from rbee.adapters import arguments, config, tokens
 from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
-from rbee.adapters.daemon.instance import Place
+from rbee.adapters.daemon.instance import InstanceLock
 from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
@@ -68,7 +68,7 @@ def main(argv: list[str]) -> int:
 async def _serve(
     settings: Settings, options: argparse.Namespace, announcer: Announcer, notifier: Notifier, stopping: Stopping
 ) -> None:
-    place = Place(settings.state_dir, "queen")
+    lock = InstanceLock(settings.state_dir, "queen")
     level = logging.DEBUG if options.debug else logging.INFO
     json_log.to_file(ROLE, settings.logs_dir / "queen.log", settings.logs.max_bytes, level)
     token = tokens.load_or_create(settings.token_file)
@@ -91,7 +91,7 @@ async def _serve(
         server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         await nursery.start(nodes.run)
-        place.publish(url, __version__, ephemeral=options.ephemeral)
+        lock.publish(url, __version__, ephemeral=options.ephemeral)
         log.info("the queen %s answers at %s", __version__, url)
         announcer.ready(Ready(url, os.getpid(), __version__))
         notifier.ready(f"The queen answers at {url}")
@@ -101,7 +101,7 @@ async def _serve(
         log.info("shutting down")
         notifier.stopping("Ending what the queen has started", settings.timeouts.ending)
         lifecycle.tell_terminal("Ending what the queen has started; Ctrl+C again ends running requests at once.")
-        failure = await nodes.end(stopping.urgent)
+        failure = await nodes.end(stopping.forced)
         tracker.end()
         await server.stop()
         nursery.cancel_scope.cancel()
@@ -110,4 +110,4 @@ async def _serve(
         lifecycle.leave_note(f"The hive on {name} could not be ended, and may run still; the next queen tries again.")
     if failure is not None:
         raise failure
-    place.leave()
+    lock.leave()

@@ -148,7 +148,7 @@ class _Worker:
                 work.start_soon(end_when_orphaned, status, self._settings.timeouts.orphan, self._stopping.ask)
                 await self._stopping.asked.wait()
                 log.info("draining: %d requests run", status.running)
-                await self._service.drain(self._settings.timeouts.drain, self._stopping.urgent)
+                await self._service.drain(self._settings.timeouts.drain, self._stopping.forced)
                 work.cancel_scope.cancel()
             status.close()
             await server.stop()

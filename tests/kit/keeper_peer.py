@@ -18,7 +18,7 @@ import trio
 from rbee import __version__
 from rbee.adapters import config, tokens
 from rbee.adapters.daemon.announce import Announcer, Ready
-from rbee.adapters.daemon.instance import Place
+from rbee.adapters.daemon.instance import InstanceLock
 from rbee.errors import AlreadyRunningError, from_body
 from rbee.wire.common import Narration
 
@@ -215,7 +215,7 @@ async def queen(arguments: list[str]) -> None:
         announcer.failed(from_body(error(*failure)))
         sys.exit(1)
     try:
-        place = Place(settings.state_dir, "queen")
+        lock = InstanceLock(settings.state_dir, "queen")
     except AlreadyRunningError as exc:
         announcer.failed(exc)
         sys.exit(1)
@@ -226,7 +226,7 @@ async def queen(arguments: list[str]) -> None:
         peer = Peer(url, token)
         nursery.start_soon(trio.serve_listeners, peer.handle, listeners)
         announcer.report(Narration(actor="queen-rbee", action="ready", target="queen", human=f"Listening on {url}"))
-        place.publish(url, __version__, ephemeral=ephemeral)
+        lock.publish(url, __version__, ephemeral=ephemeral)
         announcer.ready(Ready(url, os.getpid(), __version__))
         await until_asked(ephemeral)
         with trio.move_on_after(10):
@@ -235,7 +235,7 @@ async def queen(arguments: list[str]) -> None:
             with trio.move_on_after(seconds):
                 await until_asked(ephemeral=False)
         nursery.cancel_scope.cancel()
-    place.leave()
+    lock.leave()
 
 
 async def until_asked(ephemeral: bool) -> None:

@@ -120,9 +120,9 @@ class HiveProcess(Process):
         else:
             self.hive.stop()
 
-    def hurry(self) -> None:
+    def force(self) -> None:
         if self.hive is not None:
-            self.hive.hurry()
+            self.hive.force()
 
     # What it answers.
 

@@ -191,7 +191,7 @@ class Story:
         if chance.random() < 0.3:
             await trio.sleep(chance.uniform(0, 10))
             self.trace.add("story", f"{hive.name} is told to hurry")
-            hive.hurry()
+            hive.force()
             limit = self._limits.unload / 2 + ENDING_SLACK
         with trio.move_on_after(limit):
             await hive.ended.wait()

@@ -228,7 +228,7 @@ class Worker(Process):
         self.status.set_draining()
         with trio.move_on_after(DRAIN_SECONDS):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._hurry, nursery.cancel_scope)
+                nursery.start_soon(self._force, nursery.cancel_scope)
                 await self.status.wait_idle()
                 nursery.cancel_scope.cancel()
         if self.status.slots_busy:
@@ -236,8 +236,8 @@ class Worker(Process):
             with trio.move_on_after(2):
                 await self.status.wait_idle()
 
-    async def _hurry(self, scope: trio.CancelScope) -> None:
-        await self._stopping.urgent.wait()
+    async def _force(self, scope: trio.CancelScope) -> None:
+        await self._stopping.forced.wait()
         scope.cancel()
 
     async def _be_told(self, seconds: float) -> None:
@@ -269,7 +269,7 @@ class Worker(Process):
         elif not self.url:
             self.end("SIGTERM")
         else:
-            self._stopping.wish()
+            self._stopping.on_signal()
 
     @property
     def requests(self) -> dict[int, str]:

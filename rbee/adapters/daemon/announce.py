@@ -1,4 +1,4 @@
-"""How a daemon that starts talks to its parent: JSON lines on stdout, until it is ready or has failed.
+"""How a starting daemon talks to its parent: JSON lines on stdout, until it is ready or has failed.
 
 A line holds one of `narration`, `ready` or `error`. After the last one the daemon closes its stdout.
 """
@@ -24,7 +24,7 @@ MAX_LINE = 1024 * 1024
 
 
 class Ready(msgspec.Struct, omit_defaults=True):
-    """The daemon answers HTTP at `url`; `id` is that of its place (`instance.Place`), where it has one."""
+    """The daemon answers HTTP at `url`; `id` is that of its `InstanceLock`, where it has one."""
 
     url: str
     pid: int
@@ -33,7 +33,7 @@ class Ready(msgspec.Struct, omit_defaults=True):
 
 
 class SilentEndError(SpawnFailedError):
-    """The child closed its stdout without saying that it is ready or why not."""
+    """The child closed its stdout before it announced that it is ready, or why it is not."""
 
 
 class Line(msgspec.Struct, omit_defaults=True):
@@ -57,7 +57,7 @@ class Announcer:
             sys.stdout.buffer.write(msgspec.json.encode(line) + b"\n")
             sys.stdout.buffer.flush()
         except OSError:
-            self._close()  # the parent has gone; what it does not hear, it does not miss
+            self._close()  # the parent has gone, and nobody else listens
 
     def _close(self) -> None:
         """Point stdout at nothing; a closed descriptor 1 would be given to the next file opened."""
@@ -67,7 +67,7 @@ class Announcer:
         os.close(nothing)
 
     def is_abandoned(self) -> bool:
-        """Tell, before `ready`, whether the parent that was to listen has gone."""
+        """Return, before `ready`, whether the parent that should listen has gone."""
         if self._open:
             poller = select.poll()
             poller.register(1, 0)
@@ -79,7 +79,7 @@ class Announcer:
         self._write(Line(narration=narration))
 
     def ready(self, ready: Ready) -> None:
-        """Say that HTTP is answered, and end the announcements."""
+        """Announce that HTTP is answered, and end the announcements."""
         self._write(Line(ready=ready))
         if self._open:
             self._close()
@@ -90,8 +90,8 @@ class Announcer:
             self._close()
 
 
-def heed(text: bytes | str, report: Callable[[Narration], None]) -> Ready | None:
-    """Take one line of a daemon's stdout: passes narration on, raises its error, returns its readiness."""
+def parse_line(text: bytes | str, report: Callable[[Narration], None]) -> Ready | None:
+    """Parse one line of a daemon's stdout: passes narration on, raises its error, returns its readiness."""
     try:
         line = msgspec.json.decode(text, type=Line)
     except (msgspec.MsgspecError, UnicodeDecodeError):
@@ -115,7 +115,7 @@ async def listen(process: trio.Process, report: Callable[[Narration], None]) -> 
         while chunk := await stdout.receive_some(65536):
             *lines, pending = (pending + chunk).split(b"\n")
             for text in lines:
-                if (ready := heed(text, report)) is not None:
+                if (ready := parse_line(text, report)) is not None:
                     return ready
             if len(pending) > MAX_LINE:
                 break

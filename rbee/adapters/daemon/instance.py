@@ -41,7 +41,7 @@ class Instance(msgspec.Struct):
     has_left: bool = False
 
 
-class Place:
+class InstanceLock:
     """The place, taken; release it by ending the process. `id` is the same for each daemon that has it in turn.
 
     A lock on the file decides who runs: the kernel drops it however the process ends, so a file left behind by a crash

@@ -29,57 +29,57 @@ SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 class Stopping:
-    """Why and how urgently a daemon should end.
+    """Whether a daemon should end, and whether it should still wait for running requests.
 
-    `asked` is set by the first of SIGNALS, by the parent's pipe closing, or by `ask()`; `urgent` by the second
+    `asked` is set by the first of SIGNALS, by the parent's pipe closing, or by `ask()`; `forced` by the second
     signal or close, which ends the wait for running requests.
     """
 
     def __init__(self) -> None:
         self.asked = trio.Event()
-        self.urgent = trio.Event()
+        self.forced = trio.Event()
 
     def ask(self) -> None:
-        """Ask it to end, as often as one likes."""
+        """Request the shutdown; idempotent."""
         self.asked.set()
 
-    def wish(self) -> None:
-        """A signal has come, or the parent has gone: the first asks, the second makes it urgent."""
+    def on_signal(self) -> None:
+        """A signal has come, or the parent has gone: the first requests the shutdown, the second forces it."""
         if self.asked.is_set():
-            self.urgent.set()
+            self.forced.set()
         else:
             self.asked.set()
 
 
-def _heeded() -> list[signal.Signals]:
-    """Return the signals to heed: not SIGHUP where it is ignored, as `nohup` has it."""
+def _handled_signals() -> list[signal.Signals]:
+    """Return the signals to handle: not SIGHUP where it is ignored, as `nohup` has it."""
     ignored = signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
     return [number for number in SIGNALS if number != signal.SIGHUP or not ignored]
 
 
-def _hold_signals(heeded: Sequence[int]) -> list[int]:
+def _hold_signals(handled: Sequence[int]) -> list[int]:
     """Note each signal while nobody receives them, in the list returned: before trio does, and in the last moments.
 
-    trio puts back the handlers that were there before. The system's own would end a daemon that ends already, with
-    another exit code, and before it has said what it has to say.
+    trio puts back the handlers that were there before. The system's own would end a daemon that is ending already, with
+    another exit code, and before it has reported how it ended.
     """
     held: list[int] = []
-    for number in heeded:
+    for number in handled:
         signal.signal(number, lambda received, _: held.append(received))
     return held
 
 
 async def _watch_signals(
-    stopping: Stopping, heeded: Sequence[int], held: list[int], task_status: trio.TaskStatus[None]
+    stopping: Stopping, handled: Sequence[int], held: list[int], task_status: trio.TaskStatus[None]
 ) -> None:
-    with trio.open_signal_receiver(*heeded) as received:
+    with trio.open_signal_receiver(*handled) as received:
         task_status.started()
         for number in held:
             log.info("got %s", signal.Signals(number).name)
-            stopping.wish()
+            stopping.on_signal()
         async for number in received:
             log.info("got %s", signal.Signals(number).name)
-            stopping.wish()
+            stopping.on_signal()
 
 
 async def _watch_parent(stopping: Stopping) -> None:
@@ -88,7 +88,7 @@ async def _watch_parent(stopping: Stopping) -> None:
         await trio.lowlevel.wait_readable(0)
         if not os.read(0, 4096):
             log.info("the parent has gone")
-            stopping.wish()
+            stopping.on_signal()
             return
 
 
@@ -104,13 +104,13 @@ def run(
     in native code leaves on stderr what Python was doing.
     """
     faulthandler.enable(STDERR, all_threads=False)
-    heeded = _heeded()
-    held = _hold_signals(heeded)
+    handled = _handled_signals()
+    held = _hold_signals(handled)
 
     async def main() -> None:
         stopping = Stopping()
         async with trio.open_nursery() as nursery:
-            await nursery.start(_watch_signals, stopping, heeded, held)
+            await nursery.start(_watch_signals, stopping, handled, held)
             if ephemeral:
                 nursery.start_soon(_watch_parent, stopping)
             await daemon(stopping)
@@ -138,7 +138,7 @@ def run(
 
 
 def tell_terminal(text: str) -> None:
-    """Say something to a person who has started this daemon at a terminal; elsewhere stderr is a log, or a journal."""
+    """Write to the person who started this daemon at a terminal; elsewhere stderr is a log, or a journal."""
     with suppress(OSError):
         if os.isatty(STDERR):
             os.write(STDERR, f"{text}\n".encode())

@@ -1,4 +1,4 @@
-"""Notices that a process of this machine which one waits for is stopped, as by SIGSTOP or Ctrl+Z, and says so."""
+"""Detects that a local process we wait for was stopped (SIGSTOP, Ctrl+Z)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from rbee.errors import ConnectionTimeoutError
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-PATIENCE: Final = 5.0
-"""Seconds that a stopped process has to go on: a debugger or a snapshot may stop one for a moment."""
-LOOK: Final = 1.0
-"""Seconds between two looks; some blocks last as long as the daemon."""
+GRACE_SECONDS: Final = 5.0
+"""For a stopped process to go on: a debugger or a snapshot may stop one for a moment."""
+CHECK_SECONDS: Final = 1.0
+"""Between two checks; some blocks last as long as the daemon."""
 
 
 @asynccontextmanager
-async def unless_stopped(role: str, identity: process.Identity | None) -> AsyncIterator[None]:
-    """Run the block, which waits for that process; give it up once the process was stopped for PATIENCE seconds.
+async def fail_if_sigstopped(role: str, identity: process.Identity | None) -> AsyncIterator[None]:
+    """Run the block, which waits for that process; cancel it once the process was stopped for GRACE_SECONDS.
 
     Raises ConnectionTimeoutError then. The kernel accepts connections in the name of a stopped process, so the block
     would wait for its longest limit, and could then say no more than that nothing came. Without an identity (a daemon
@@ -45,23 +45,23 @@ async def unless_stopped(role: str, identity: process.Identity | None) -> AsyncI
 
 
 async def wait_to_go_on(role: str, identity: process.Identity) -> None:
-    """Return at once, or once the process goes on that is stopped; raises ConnectionTimeoutError when it does not."""
-    with trio.move_on_after(PATIENCE):
+    """Return once the process runs, at once where it does; raises ConnectionTimeoutError when it stays stopped."""
+    with trio.move_on_after(GRACE_SECONDS):
         while process.is_stopped(identity):  # noqa: ASYNC110 (another process's state)
-            await trio.sleep(LOOK)
+            await trio.sleep(CHECK_SECONDS)
         return
     raise explain(role, identity)
 
 
 async def _stopped_for_good(identity: process.Identity) -> None:
-    """Return once the process was stopped for PATIENCE seconds at every look."""
+    """Return once the process was stopped for GRACE_SECONDS at every check."""
     while True:
-        with trio.move_on_after(PATIENCE) as patience:
+        with trio.move_on_after(GRACE_SECONDS) as patience:
             while process.is_stopped(identity):  # noqa: ASYNC110 (another process's state)
-                await trio.sleep(LOOK)
+                await trio.sleep(CHECK_SECONDS)
         if patience.cancelled_caught:
             return
-        await trio.sleep(LOOK)
+        await trio.sleep(CHECK_SECONDS)
 
 
 def explain(role: str, identity: process.Identity) -> ConnectionTimeoutError:

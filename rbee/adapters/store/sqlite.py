@@ -39,7 +39,7 @@ class Store:
     """An open database.
 
     SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that two connections use, so there is one connection, and the
-    limiter of 1 makes every transaction wait for the one before. Who opens a store holds its role's `Place` already,
+    limiter of 1 makes every transaction wait for the one before. The opener of a store holds its role's `InstanceLock`,
     so no other process has the file.
     """
 

@@ -185,9 +185,9 @@ class Hive:
         """Begin to end every worker; `run` returns once they are gone."""
         self._decide(lambda: self._pool.stop(trio.current_time()))
 
-    def hurry(self) -> None:
+    def force(self) -> None:
         """Stop waiting for running requests."""
-        self._decide(lambda: self._pool.hurry(trio.current_time()))
+        self._decide(lambda: self._pool.force(trio.current_time()))
 
     # The loop.
 

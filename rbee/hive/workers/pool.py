@@ -267,7 +267,7 @@ class Pool:
         self.stopping = True
         return [effect for worker in self.workers.values() for effect in self._end(worker, now)]
 
-    def hurry(self, now: float) -> list[Effect]:
+    def force(self, now: float) -> list[Effect]:
         """Nobody waits for running requests any longer."""
         for worker in self.workers.values():
             worker.deadline = now + self.limits.unload / 2

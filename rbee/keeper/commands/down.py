@@ -25,16 +25,16 @@ if TYPE_CHECKING:
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Return once the queen is gone, and with it its hives and their workers."""
 
-    async def command(hurry: trio.Event) -> Result:
+    async def command(force: trio.Event) -> Result:
         try:
-            return await end(hurry)
+            return await end(force)
         except AlreadyRunningError:  # the queen of another command, which has just started
-            return await end(hurry)
+            return await end(force)
 
-    async def end(hurry: trio.Event) -> Result:
+    async def end(force: trio.Event) -> Result:
         queen = instance.find(settings.state_dir, "queen")
         if queen is None:
-            return await _without_queen(settings, terminal, child_queen.Options(options.config, options.debug), hurry)
+            return await _without_queen(settings, terminal, child_queen.Options(options.config, options.debug), force)
         pid = queen.identity.pid
         if queen.ephemeral:
             return Result(notes=(f"The queen (pid {pid}) runs for another command only, and ends with it.",))
@@ -68,7 +68,7 @@ async def _end(role: str, identity: process.Identity, settings: Settings, termin
 
 
 async def _without_queen(
-    settings: Settings, terminal: Terminal, options: child_queen.Options, hurry: trio.Event
+    settings: Settings, terminal: Terminal, options: child_queen.Options, force: trio.Event
 ) -> Result:
     """End what a queen left when it was killed: nobody else will."""
     notes = ["No queen is running."]
@@ -83,8 +83,8 @@ async def _without_queen(
             notes.append(f"If that folder was deleted, `kill {listener}` ends the queen, with everything it started.")
     elif killed := _killed(settings):
         # Workers of a hive that was killed, and hives on other machines: a queen knows how to find and end them.
-        queen = await child_queen.ephemeral(settings, terminal, options, hurry)
-        if (failure := await queen.end(settings, terminal, hurry)) is not None:
+        queen = await child_queen.ephemeral(settings, terminal, options, force)
+        if (failure := await queen.end(settings, terminal, force)) is not None:
             raise failure
         whose = " and ".join(f"the {role} (pid {found.identity.pid})" for role, found in killed.items())
         notes.append(f"What {whose} left when killed has ended.")

@@ -49,14 +49,14 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Place the prompt, stream the answer; everything that is wrong with it is refused before anything starts."""
     task = _task(options, settings)
 
-    async def command(hurry: trio.Event) -> Result:
+    async def command(force: trio.Event) -> Result:
         correlate(task.request_id)
         own = Options(options.config, options.debug)
         for is_last in (False, False, True):
             is_placed = False
             result: Result | None = None
             try:
-                async with session.use(settings, terminal, hurry, options=own) as queen:
+                async with session.use(settings, terminal, force, options=own) as queen:
                     handle = await _place(queen, task, settings, terminal)
                     is_placed = True
                     try:
@@ -103,7 +103,7 @@ async def _place(queen: QueenClient, task: TaskRequest, settings: Settings, term
     identity = holder.identity if holder is not None and holder.url == queen.url else None
     handle: TaskHandle | None = None
     try:
-        async with stopped.unless_stopped("queen", identity), queen.place(task) as events:
+        async with stopped.fail_if_sigstopped("queen", identity), queen.place(task) as events:
             async for event in events:
                 if (message := progress_of(event)) is not None:
                     terminal.report(message)

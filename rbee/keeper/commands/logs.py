@@ -43,13 +43,13 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
         if lines:
             await text.write("".join(f"{show(query.node, line)}\n" for line in lines))
 
-    async def command(hurry: trio.Event) -> Result:
+    async def command(force: trio.Event) -> Result:
         try:
             if query.node == LOCAL_NODE and await _are_here(settings):
                 await node_logs.read(settings.logs_dir, query, report)
             else:
                 own = Options(options.config, options.debug)
-                async with session.use(settings, terminal, hurry, options=own) as queen, queen.logs(query) as events:
+                async with session.use(settings, terminal, force, options=own) as queen, queen.logs(query) as events:
                     async for event in events:
                         await report([sse_client.decode_event(event.data, LogLine)])
         except sse_client.StreamLostError as exc:

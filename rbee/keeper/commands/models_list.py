@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Return what the catalogues hold; a hive is started for it on this host, and on the node that is named."""
 
-    async def command(hurry: trio.Event) -> Result:
-        async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+    async def command(force: trio.Event) -> Result:
+        async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
             swarm = await queen_models.all_models(queen, options.node, terminal.report)
         notes = tuple(f"{node.node}: {node.error}" for node in swarm.nodes if node.error is not None)
         return Result(data=msgspec.to_builtins(swarm), text=_text(swarm), notes=notes)

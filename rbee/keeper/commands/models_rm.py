@@ -27,8 +27,8 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen remove it; a model that a worker has is kept."""
     asked = convert({"id": options.id, "node": options.node or settings.defaults.node}, NodeModelId)
 
-    async def command(hurry: trio.Event) -> Result:
-        async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+    async def command(force: trio.Event) -> Result:
+        async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
             done = await queen_models.remove(queen, asked, terminal.report)
         note = f"{done.id} was removed from {done.node}: {render.size(done.freed_bytes)}."
         return Result(data=msgspec.to_builtins(done), notes=(note,))

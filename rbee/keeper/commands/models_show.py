@@ -31,9 +31,9 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     node = options.node or settings.defaults.node
     asked = convert({"model_ref": options.model, "node": node}, NodeModel)
 
-    async def command(hurry: trio.Event) -> Result:
+    async def command(force: trio.Event) -> Result:
         try:
-            async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+            async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
                 found = await queen_models.show(queen, asked.model_ref, asked.node, terminal.report)
         except RbeeError as exc:
             why_ended.name_node(exc)

@@ -45,9 +45,9 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     standing = {"ssh_host": "unknown", "ssh_user": "unknown"} if options.is_update else {}
     asked = convert(standing | fields, Beehive, strict=True)
 
-    async def command(hurry: trio.Event) -> Result:
+    async def command(force: trio.Event) -> Result:
         own = Options(options.config, options.debug)
-        async with session.use(settings, terminal, hurry, options=own) as queen:
+        async with session.use(settings, terminal, force, options=own) as queen:
             node = await _merged(queen, fields, asked) if options.is_update else asked
             done = await _store(queen, node, terminal, is_update=options.is_update)
         following = "" if options.is_update else f" Next: rbee setup install --node {node.node_name}"

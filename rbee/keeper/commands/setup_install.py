@@ -27,8 +27,8 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen copy what it runs itself, or build the sources there, or take the version before back."""
     request = InstallRequest(node_name=options.node, from_source=options.from_source, rollback=options.rollback)
 
-    async def command(hurry: trio.Event) -> Result:
-        async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+    async def command(force: trio.Event) -> Result:
+        async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
             done = await _follow(queen, request, terminal)
         return Result(notes=(f"{done.message}.",))
 

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Return what the registry holds."""
 
-    async def command(hurry: trio.Event) -> Result:
-        async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+    async def command(force: trio.Event) -> Result:
+        async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
             nodes = await queen.nodes()
         return Result(data={"nodes": msgspec.to_builtins(nodes)}, text=_text(nodes))
 

@@ -24,8 +24,8 @@ SSH_PORT: Final = 22
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen end the node's hive, if a queen started it, and forget the node."""
 
-    async def command(hurry: trio.Event) -> Result:
-        async with session.use(settings, terminal, hurry, options=Options(options.config, options.debug)) as queen:
+    async def command(force: trio.Event) -> Result:
+        async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
             rows = {row.node_name: row for row in await queen.nodes()}
             await queen.remove_node(options.name, terminal.narrate)
         note = f"Node {options.name} was removed from the registry. What is installed there stays"

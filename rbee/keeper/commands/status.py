@@ -33,7 +33,7 @@ ENDED: Final = "The queen has ended."
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Return the state of the queen, the nodes and the workers, or keep it shown; starts nothing."""
 
-    async def command(_hurry: trio.Event) -> Result:
+    async def command(_force: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
             if options.watch:
                 raise ConnectionTimeoutError("no queen is running", hint="`rbee up` starts one that stays")

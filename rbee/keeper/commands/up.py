@@ -25,7 +25,7 @@ AGAIN: Final = 0.2
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Return once a queen answers, with where it does."""
 
-    async def command(hurry: trio.Event) -> Result:
+    async def command(force: trio.Event) -> Result:
         own = child_queen.Options(options.config, options.debug)
         limit = settings.timeouts.start
         with trio.move_on_after(limit):
@@ -33,7 +33,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
                 if (found := await session.find(settings)) is not None:
                     return _running(found, settings)
                 try:
-                    ready = await child_queen.background(settings, terminal, own, hurry)
+                    ready = await child_queen.background(settings, terminal, own, force)
                 except AlreadyRunningError:
                     # One that begins or ends just now: soon it answers, or it is gone.
                     await trio.sleep(AGAIN)

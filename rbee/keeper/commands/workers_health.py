@@ -26,7 +26,7 @@ def run(options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
     if options.node is not None:
         convert({"node": options.node}, NodeQuery)
 
-    async def command(_hurry: trio.Event) -> Result:
+    async def command(_force: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
             return Result(data={"nodes": []}, notes=(NO_QUEEN,))
         async with session.attach(settings, found) as client:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
     """Return what the running queen knows; starts nothing, since a new queen would know of no worker."""
 
-    async def command(_hurry: trio.Event) -> Result:
+    async def command(_force: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
             return Result(data={"workers": [], "ended": [], "unreachable": []}, notes=(NO_QUEEN,))
         async with session.attach(settings, found) as client:

@@ -27,7 +27,7 @@ PAUSE: Final = 0.1
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     """Have the worker end, and wait until it has."""
 
-    async def command(_hurry: trio.Event) -> Result:
+    async def command(_force: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
             raise WorkerNotFoundError(NO_QUEEN[:1].lower() + NO_QUEEN[1:].rstrip("."), hint="`rbee up` starts one")
         async with session.attach(settings, found) as client:

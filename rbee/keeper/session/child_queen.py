@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
@@ -10,6 +11,7 @@ import trio
 from rbee.adapters.daemon import announce, instance, process
 from rbee.adapters.files import full_disk
 from rbee.adapters.logs import tail
+from rbee.concurrency.background import call_when, open_background
 from rbee.errors import SpawnFailedError, UnloadFailedError
 
 if TYPE_CHECKING:
@@ -38,17 +40,17 @@ class OwnQueen(NamedTuple):
     ready: announce.Ready
     child: trio.Process
 
-    async def end(self, settings: Settings, terminal: Terminal, hurry: trio.Event) -> UnloadFailedError | None:
+    async def end(self, settings: Settings, terminal: Terminal, force: trio.Event) -> UnloadFailedError | None:
         """End the queen with everything it started, and wait until it is gone.
 
         Returns what did not end as it should, and had to be killed.
         """
-        await _end(self.child, settings, terminal, hurry)
+        await _end(self.child, settings, terminal, force)
         said = tail.farewell(_log(settings)) if self.child.returncode else None
         return None if said is None else UnloadFailedError(said.message, hint=said.hint)
 
 
-async def ephemeral(settings: Settings, terminal: Terminal, options: Options, hurry: trio.Event) -> OwnQueen:
+async def ephemeral(settings: Settings, terminal: Terminal, options: Options, force: trio.Event) -> OwnQueen:
     """Start a queen that ends when we close its stdin, or when we end in any way; returns once it answers.
 
     Raises what the queen announces. A cancellation ends it before it leaves here.
@@ -57,17 +59,17 @@ async def ephemeral(settings: Settings, terminal: Terminal, options: Options, hu
     try:
         return OwnQueen(await _listen(child, settings, terminal), child)
     except BaseException:
-        await _end(child, settings, terminal, hurry)
+        await _end(child, settings, terminal, force)
         raise
 
 
-async def background(settings: Settings, terminal: Terminal, options: Options, hurry: trio.Event) -> announce.Ready:
+async def background(settings: Settings, terminal: Terminal, options: Options, force: trio.Event) -> announce.Ready:
     """Start a queen that stays; returns once it answers. A failure or cancellation ends it again."""
     child = await _start(_command(options), settings, hold_stdin=False)
     try:
         return await _listen(child, settings, terminal)
     except BaseException:
-        await _end(child, settings, terminal, hurry)
+        await _end(child, settings, terminal, force)
         raise
 
 
@@ -103,52 +105,39 @@ async def _listen(child: trio.Process, settings: Settings, terminal: Terminal) -
         raise SpawnFailedError(f"the queen ended before it was ready: {how}{said}", hint=f"its log is {log}") from None
 
 
-async def _end(child: trio.Process, settings: Settings, terminal: Terminal, hurry: trio.Event) -> None:
-    """End a queen: its pipe or SIGTERM first; SIGTERM (again) once there is hurry; SIGKILL when it is stuck."""
+async def _end(child: trio.Process, settings: Settings, terminal: Terminal, force: trio.Event) -> None:
+    """End a queen: its pipe or SIGTERM first; SIGTERM (again) once `force` is set; SIGKILL when it is stuck."""
     limits = settings.timeouts
     with trio.CancelScope(shield=True), trio.move_on_after(limits.drain + limits.cascade + MARGIN):
         if child.stdin is not None:
             await child.stdin.aclose()
         else:
             child.terminate()
-        child.send_signal(signal.SIGCONT)  # one that is stopped would heed neither
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_hurry, child, hurry)
+        child.send_signal(signal.SIGCONT)  # one that is stopped would react to neither
+        async with open_background() as nursery:
+            # A queen takes the second request to end, of whichever kind, as a forced one.
+            nursery.start_soon(call_when, force, child.terminate)
             nursery.start_soon(_explain, terminal)
             await child.wait()
-            nursery.cancel_scope.cancel()
     if child.returncode is None:
         terminal.note(f"the queen (pid {child.pid}) did not end in time and was killed; its log is {_log(settings)}")
         child.kill()
         with trio.CancelScope(shield=True):
             await child.wait()
     if child.returncode != 0:
-        await _wait_for_orphan(settings, hurry)
+        await _wait_for_orphan(settings, force)
 
 
-async def _wait_for_orphan(settings: Settings, hurry: trio.Event) -> None:
+async def _wait_for_orphan(settings: Settings, force: trio.Event) -> None:
     """Wait for the hive of a queen that was killed: its pipe has closed, and it ends by itself with its workers."""
     hive = instance.find(settings.state_dir, "hive")
     if hive is None or not hive.ephemeral or hive.started_by != "queen":
         return
-
-    async def hurry_along() -> None:
-        await hurry.wait()
-        process.send_signal(hive.identity, signal.SIGTERM)
-
     process.send_signal(hive.identity, signal.SIGCONT)  # one that is stopped would not notice
-
     with trio.move_on_after(settings.timeouts.cascade, shield=True):
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(hurry_along)
+        async with open_background() as nursery:
+            nursery.start_soon(call_when, force, partial(process.send_signal, hive.identity, signal.SIGTERM))
             await process.wait_gone(hive.identity)
-            nursery.cancel_scope.cancel()
-
-
-async def _hurry(child: trio.Process, hurry: trio.Event) -> None:
-    await hurry.wait()
-    # A queen takes the second request to end, of whichever kind, as urgent.
-    child.send_signal(signal.SIGTERM)
 
 
 async def _explain(terminal: Terminal) -> None:

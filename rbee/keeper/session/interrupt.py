@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
+from rbee.concurrency.background import open_background
 from rbee.keeper.output.result import Interrupted
 
 if TYPE_CHECKING:
@@ -16,40 +17,30 @@ T = TypeVar("T")
 
 
 def run(command: Callable[[trio.Event], Awaitable[T]]) -> T:
-    """Run `command` under trio and return what it returns.
+    """Run `command` under trio and return its result.
 
-    The first SIGINT or SIGTERM cancels it. Its clean-up is shielded, and should end at once when the second one sets
-    the event that the command was given. Raises Interrupted after a signal, whatever the clean-up raised.
+    The first SIGINT or SIGTERM cancels it. Its clean-up is shielded; the second one sets the event that the command was
+    given, and then the clean-up should wait for nothing more. Raises Interrupted after a signal, whatever the clean-up
+    raised.
     """
     received: list[int] = []
 
     async def main() -> T:
-        hurry = trio.Event()
-        result: list[T] = []
-        failure: Exception | None = None
+        force = trio.Event()
         with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-            async with trio.open_nursery() as nursery:
-                work = trio.CancelScope()
+            async with open_background() as nursery:
+                with trio.CancelScope() as work:
 
-                async def watch() -> None:
-                    async for number in signals:
-                        if received:
-                            hurry.set()
-                        received.append(number)
-                        work.cancel()
+                    async def watch() -> None:
+                        async for number in signals:
+                            if received:
+                                force.set()
+                            received.append(number)
+                            work.cancel()
 
-                nursery.start_soon(watch)
-                with work:
-                    try:
-                        result.append(await command(hurry))
-                    except Exception as exc:  # noqa: BLE001 (raised below: the nursery would wrap it in a group)
-                        failure = exc
-                nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-        if not result:
-            raise Interrupted(received[0])
-        return result[0]
+                    nursery.start_soon(watch)
+                    return await command(force)
+        raise Interrupted(received[0])
 
     try:
         return trio.run(main)

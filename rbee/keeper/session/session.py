@@ -142,14 +142,14 @@ async def attach(settings: Settings, found: Found) -> AsyncIterator[QueenClient]
 
 @asynccontextmanager
 async def use(
-    settings: Settings, terminal: Terminal, hurry: trio.Event, *, options: child_queen.Options
+    settings: Settings, terminal: Terminal, force: trio.Event, *, options: child_queen.Options
 ) -> AsyncIterator[QueenClient]:
-    """Give the queen that runs, and leave it running; or start one, and end it with everything it started.
+    """Connect to the queen that runs, and leave it running; or start one, and end it with everything it started.
 
-    The end is waited for, also after an error or a cancellation; `hurry` makes it urgent. Raises UnloadFailedError when
-    everything else went well.
+    The end is waited for, also after an error or a cancellation; `force` ends running requests at once. Raises
+    UnloadFailedError where the end alone failed.
     """
-    queen = await _find_or_start(settings, terminal, hurry, options)
+    queen = await _find_or_start(settings, terminal, force, options)
     if isinstance(queen, Found):
         try:
             async with attach(settings, queen) as client:
@@ -164,9 +164,9 @@ async def use(
         async with attach(settings, Found(queen.ready.url, health)) as client:
             yield client
     except BaseException:
-        await queen.end(settings, terminal, hurry)
+        await queen.end(settings, terminal, force)
         raise
-    if (failure := await queen.end(settings, terminal, hurry)) is not None:
+    if (failure := await queen.end(settings, terminal, force)) is not None:
         raise failure
 
 
@@ -190,7 +190,7 @@ async def wait_until_gone(settings: Settings, terminal: Terminal) -> bool:
 
 
 async def _find_or_start(
-    settings: Settings, terminal: Terminal, hurry: trio.Event, options: child_queen.Options
+    settings: Settings, terminal: Terminal, force: trio.Event, options: child_queen.Options
 ) -> Found | child_queen.OwnQueen:
     """Return a queen, whichever way; two keepers that start one at the same time agree on one of them."""
     told = False
@@ -209,7 +209,7 @@ async def _find_or_start(
                     )
                 )
             try:
-                return await child_queen.ephemeral(settings, terminal, options, hurry)
+                return await child_queen.ephemeral(settings, terminal, options, force)
             except AlreadyRunningError:
                 # It is another keeper's, which starts or ends right now: soon it answers, or it is gone.
                 holder = instance.find(settings.state_dir, "queen")

@@ -40,8 +40,8 @@ class HiveLink(Protocol):
         """Do what the link needs while it is used, until cancelled."""
         ...
 
-    async def end(self, urgent: trio.Event) -> UnloadFailedError | None:
-        """End the hive if a queen started it, in a bounded time; `urgent` ends the wait for its requests.
+    async def end(self, force: trio.Event) -> UnloadFailedError | None:
+        """End the hive if a queen started it, in a bounded time; `force` ends the wait for its requests.
 
         Returns what did not end as it should, as far as the queen can learn of it.
         """

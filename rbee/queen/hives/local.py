@@ -6,6 +6,7 @@ import logging
 import math
 import signal
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -16,6 +17,7 @@ from rbee.adapters.hardware import inventory
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import tail
 from rbee.clients.hive import HiveClient
+from rbee.concurrency.background import call_when, open_background
 from rbee.errors import (
     AddressTakenError,
     ConnectionTimeoutError,
@@ -166,7 +168,7 @@ class LocalHive:
         running = instance.find(self._settings.state_dir, "hive")
         identity = running.identity if running is not None and running.url == url else None
         async with (
-            stopped.unless_stopped("hive", identity),
+            stopped.fail_if_sigstopped("hive", identity),
             HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays) as client,
         ):
             yield client
@@ -185,19 +187,19 @@ class LocalHive:
                 while True:
                     self._ended_soon.receive_nowait().poll()
 
-    async def end(self, urgent: trio.Event) -> UnloadFailedError | None:
-        """End the hive if a queen started it, and wait until it is gone; `urgent` ends the wait for requests.
+    async def end(self, force: trio.Event) -> UnloadFailedError | None:
+        """End the hive if a queen started it, and wait until it is gone; `force` ends the wait for requests.
 
         The workers of one that was killed live on: another hive takes them over, and ends with them. Returns what did
         not end as it should.
         """
-        failure = await self._end_running(urgent)
+        failure = await self._end_running(force)
         killed = instance.find_killed(self._settings.state_dir, "hive")
         if killed is None or killed.ephemeral or killed.started_by != "queen":
             return failure
         if failure is not None:
-            urgent = trio.Event()
-            urgent.set()  # one that had to be killed now: its requests have had their time
+            force = trio.Event()
+            force.set()  # one that had to be killed now: its requests have had their time
         log.info("the hive (pid %d) was killed; starting another one to end its workers", killed.identity.pid)
         try:
             await self.ensure(lambda _: None)
@@ -208,10 +210,10 @@ class LocalHive:
                 f" {exc.message}",
                 hint=f"a worker that nobody uses ends by itself after {self._settings.timeouts.orphan:g} s",
             )
-        second = await self._end_running(urgent)
+        second = await self._end_running(force)
         return failure or second
 
-    async def _end_running(self, urgent: trio.Event) -> UnloadFailedError | None:
+    async def _end_running(self, force: trio.Event) -> UnloadFailedError | None:
         """End the hive as `end` does: SIGTERM begins its own cascade, and past every bound it is killed."""
         if (owned := self._find_owned()) is None:
             return None
@@ -219,10 +221,9 @@ class LocalHive:
         log.info("ending the hive (pid %d)", owned.pid)
         process.send_signal(owned, signal.SIGTERM)
         with trio.move_on_after(limits.drain + limits.cascade) as patience:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._hurry, owned, urgent)
+            async with open_background() as nursery:
+                nursery.start_soon(call_when, force, partial(process.send_signal, owned, signal.SIGTERM))
                 await process.wait_gone(owned)
-                nursery.cancel_scope.cancel()
         if patience.cancelled_caught:
             log.error("the hive (pid %d) did not end in time and is killed", owned.pid)
             process.send_signal(owned, signal.SIGKILL)
@@ -245,7 +246,3 @@ class LocalHive:
             return self._owned  # it may not have got so far as to say where it is
         running = instance.find(self._settings.state_dir, "hive")
         return running.identity if running is not None and running.started_by == "queen" else None
-
-    async def _hurry(self, owned: process.Identity, urgent: trio.Event) -> None:
-        await urgent.wait()
-        process.send_signal(owned, signal.SIGTERM)

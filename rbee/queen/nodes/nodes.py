@@ -109,13 +109,13 @@ class Nodes:
         self.remote(name)  # raises
         entry = self._entries.pop(name)
         entry.node.stop_placing()
-        urgent = trio.Event()
-        urgent.set()
-        await entry.link.end(urgent)
+        force = trio.Event()
+        force.set()
+        await entry.link.end(force)
         entry.running.cancel()
         self.board.node(NodeSeen(node=name, status="removed"))
 
-    async def end(self, urgent: trio.Event) -> UnloadFailedError | None:
+    async def end(self, force: trio.Event) -> UnloadFailedError | None:
         """Place nothing more, and end every hive that a queen started, all at once: none waits for another.
 
         Returns what did not end as it should.
@@ -123,7 +123,7 @@ class Nodes:
         failures: list[UnloadFailedError] = []
 
         async def end(link: HiveLink) -> None:
-            if (failure := await link.end(urgent)) is not None:
+            if (failure := await link.end(force)) is not None:
                 failures.append(failure)
 
         for entry in self._entries.values():

@@ -146,12 +146,12 @@ class Service:
         if (generation := self._generations.find(request_id)) is not None:
             self._generations.set_silent(generation, is_silent)
 
-    async def drain(self, seconds: float, urgent: trio.Event) -> None:
-        """Take no more requests, and give those that run `seconds`, or until `urgent`, to end; then end them."""
+    async def drain(self, seconds: float, force: trio.Event) -> None:
+        """Take no more requests, and give those that run `seconds`, or until `force`, to end; then end them."""
         self._status.set_draining()
         async with trio.open_nursery() as nursery:
             nursery.cancel_scope.deadline = trio.current_time() + seconds
-            nursery.start_soon(_cancel_when, urgent, nursery.cancel_scope)
+            nursery.start_soon(_cancel_when, force, nursery.cancel_scope)
             await self._status.wait_idle()
             nursery.cancel_scope.cancel()
         if self._engine is not None and self._status.running:

@@ -29,7 +29,7 @@ from rbee.wire.common import Narration
 announcer = Announcer(True)
 ready = Ready("http://127.0.0.1:1", os.getpid(), "1")
 def tell(human):
-    announcer.tell(Narration(actor="rbee-hive", action="a", target="t", human=human))
+    announcer.report(Narration(actor="rbee-hive", action="a", target="t", human=human))
 """
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rbee.adapters.daemon import instance, process
-from rbee.adapters.daemon.instance import Place
+from rbee.adapters.daemon.instance import InstanceLock
 from rbee.errors import AlreadyRunningError, StorageError
 
 if TYPE_CHECKING:
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 HOLDER = """
 import sys
 from pathlib import Path
-from rbee.adapters.daemon.instance import Place
-place = Place(Path(sys.argv[1]), "hive")
+from rbee.adapters.daemon.instance import InstanceLock
+place = InstanceLock(Path(sys.argv[1]), "hive")
 if len(sys.argv) > 2:
     place.publish(sys.argv[2], "1.2.3", ephemeral=False, started_by="queen")
 print("held", flush=True)
@@ -52,7 +52,7 @@ def holder(folder: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 def test_a_second_one_is_refused_with_the_firsts_address(tmp_path: Path) -> None:
     with holder(tmp_path, "http://127.0.0.1:9200") as child:
         with pytest.raises(AlreadyRunningError) as caught:
-            Place(tmp_path, "hive")
+            InstanceLock(tmp_path, "hive")
         assert caught.value.message == f"a hive runs already at http://127.0.0.1:9200 (pid {child.pid})"
         assert caught.value.hint is not None
         assert "RBEE_HOME" in caught.value.hint
@@ -60,13 +60,13 @@ def test_a_second_one_is_refused_with_the_firsts_address(tmp_path: Path) -> None
 
 def test_a_second_one_is_refused_before_the_first_has_an_address(tmp_path: Path) -> None:
     with holder(tmp_path), pytest.raises(AlreadyRunningError, match=r"a hive runs already$"):
-        Place(tmp_path, "hive")
+        InstanceLock(tmp_path, "hive")
 
 
 def test_another_role_and_another_folder_are_free(tmp_path: Path) -> None:
     with holder(tmp_path / "one"):
-        Place(tmp_path / "one", "queen")
-        Place(tmp_path / "two", "hive")
+        InstanceLock(tmp_path / "one", "queen")
+        InstanceLock(tmp_path / "two", "hive")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -75,7 +75,7 @@ def test_the_place_is_free_once_its_holder_has_ended(tmp_path: Path, number: sig
         child.send_signal(number)
         child.wait()
         assert instance.find(tmp_path, "hive") is None
-        Place(tmp_path, "hive").publish("http://127.0.0.1:9201", "1", ephemeral=True)
+        InstanceLock(tmp_path, "hive").publish("http://127.0.0.1:9201", "1", ephemeral=True)
         found = instance.find(tmp_path, "hive")
         assert found is not None
         assert found.url == "http://127.0.0.1:9201"
@@ -117,7 +117,7 @@ def test_of_many_that_start_at_once_one_gets_the_place(tmp_path: Path) -> None:
     def take() -> None:
         barrier.wait()
         try:
-            Place(tmp_path, "hive")
+            InstanceLock(tmp_path, "hive")
         except AlreadyRunningError:
             outcomes.append("refused")
         else:
@@ -135,7 +135,7 @@ def test_of_many_that_start_at_once_one_gets_the_place(tmp_path: Path) -> None:
 def test_a_spoilt_file_is_nobody_and_in_nobodys_way(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "hive.lock").write_bytes(content)
     assert instance.find(tmp_path, "hive") is None
-    Place(tmp_path, "hive").publish("http://x", "1", ephemeral=False)
+    InstanceLock(tmp_path, "hive").publish("http://x", "1", ephemeral=False)
     assert instance.find(tmp_path, "hive") is not None
 
 
@@ -154,16 +154,16 @@ def test_a_child_of_the_holder_does_not_inherit_the_place(tmp_path: Path) -> Non
         child.stdout.readline()
         child.kill()
         child.wait()
-        Place(tmp_path, "hive")
+        InstanceLock(tmp_path, "hive")
 
 
 def test_a_folder_that_cannot_be_written_is_an_error_of_ours(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StorageError, match="cannot be written"):
-        Place(tmp_path / "file", "hive")
+        InstanceLock(tmp_path / "file", "hive")
 
 
 def test_the_folder_is_made_private(tmp_path: Path) -> None:
-    Place(tmp_path / "state", "hive")
+    InstanceLock(tmp_path / "state", "hive")
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "state/hive.lock").stat().st_mode & 0o777 == 0o600

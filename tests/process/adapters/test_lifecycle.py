@@ -35,7 +35,7 @@ print("ended", code, flush=True)
 sys.exit(code)
 """
 WAIT = (
-    "await stopping.asked.wait(); print('asked', flush=True); await stopping.urgent.wait(); print('urgent', flush=True)"
+    "await stopping.asked.wait(); print('asked', flush=True); await stopping.forced.wait(); print('urgent', flush=True)"
 )
 LAST_MOMENTS = {
     # The task that receives them has ended, and trio has put back the handlers that were there before.
@@ -202,12 +202,12 @@ def test_only_a_second_signal_is_urgent() -> None:
     stopping = Stopping()
     stopping.ask()
     stopping.ask()
-    assert (stopping.asked.is_set(), stopping.urgent.is_set()) == (True, False)
+    assert (stopping.asked.is_set(), stopping.forced.is_set()) == (True, False)
     stopping = Stopping()
-    stopping.wish()
+    stopping.on_signal()
     stopping.ask()
-    assert (stopping.asked.is_set(), stopping.urgent.is_set()) == (True, False)
-    stopping.wish()
-    assert stopping.urgent.is_set()
+    assert (stopping.asked.is_set(), stopping.forced.is_set()) == (True, False)
+    stopping.on_signal()
+    assert stopping.forced.is_set()
     assert isinstance(stopping.asked, trio.Event)
     assert issubclass(PortInUseError, RbeeError)

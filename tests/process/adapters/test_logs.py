@@ -102,10 +102,10 @@ def test_a_worker_writes_its_own_log_and_a_fault_leaves_its_trace(
 ABORT = """
 import faulthandler
 from pathlib import Path
-from rbee.adapters import logs
-from rbee.worker import llama
+from rbee.adapters.logs import json_log
+from rbee.worker.llama import library as llama
 faulthandler.enable(2, all_threads=False)
-logs.to_file("llm-worker-rbee", Path({log!r}), 10_000)
+json_log.to_file("llm-worker-rbee", Path({log!r}), 10_000)
 llama.api()
 ggml = llama.load_backends(llama.libraries())
 ggml.ggml_abort(b"/where/it/was/built.c", 7, b"GGML_ASSERT(%s) failed", b"\\x1b[31mn / 2")

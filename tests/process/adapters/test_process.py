@@ -301,7 +301,7 @@ def test_the_program_starts_itself_again(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_module_starts_itself_again_from_any_folder(monkeypatch: pytest.MonkeyPatch) -> None:
-    package = Path(process.__file__).resolve().parents[3]
+    package = Path(process.__file__).resolve().parents[2]
     process.program.cache_clear()
     monkeypatch.setattr(sys, "argv", [str(package / "__main__.py")])
     command = [*process.program(), "--version"]

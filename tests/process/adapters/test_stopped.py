@@ -45,8 +45,8 @@ def sleeper() -> Iterator[process.Identity]:
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stopped, "PATIENCE", 0.3)
-    monkeypatch.setattr(stopped, "LOOK", 0.02)
+    monkeypatch.setattr(stopped, "GRACE_SECONDS", 0.3)
+    monkeypatch.setattr(stopped, "CHECK_SECONDS", 0.02)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def stop(identity: process.Identity) -> None:
 async def test_a_block_that_waits_for_a_stopped_process_is_given_up(sleeper: process.Identity) -> None:
     stop(sleeper)
     with trio.fail_after(10), pytest.raises(ConnectionTimeoutError) as failure:
-        async with stopped.unless_stopped("hive", sleeper):
+        async with stopped.fail_if_sigstopped("hive", sleeper):
             await trio.sleep_forever()
     assert f"the hive (pid {sleeper.pid}) is stopped" in failure.value.message
     assert failure.value.hint == f"`kill -CONT {sleeper.pid}` lets it go on"
@@ -76,7 +76,7 @@ async def test_a_block_that_waits_for_a_stopped_process_is_given_up(sleeper: pro
 
 @pytest.mark.usefixtures("impatient")
 async def test_a_process_that_goes_on_in_time_is_waited_for(sleeper: process.Identity) -> None:
-    async with stopped.unless_stopped("hive", sleeper):
+    async with stopped.fail_if_sigstopped("hive", sleeper):
         for _ in range(5):
             stop(sleeper)
             await trio.sleep(0.1)
@@ -89,15 +89,15 @@ async def test_a_process_that_goes_on_in_time_is_waited_for(sleeper: process.Ide
 async def test_what_the_block_raises_is_raised_and_what_it_is_cancelled_by_too(sleeper: process.Identity) -> None:
     stop(sleeper)
     with pytest.raises(StorageError):
-        async with stopped.unless_stopped("hive", sleeper):
+        async with stopped.fail_if_sigstopped("hive", sleeper):
             raise StorageError("on purpose")
     with trio.move_on_after(0.1) as scope:
-        async with stopped.unless_stopped("hive", sleeper):
+        async with stopped.fail_if_sigstopped("hive", sleeper):
             await trio.sleep_forever()
     assert scope.cancelled_caught
     with pytest.raises(ConnectionTimeoutError):
         await stopped.wait_to_go_on("hive", sleeper)
-    async with stopped.unless_stopped("hive", None):
+    async with stopped.fail_if_sigstopped("hive", None):
         await trio.sleep(0.5)
 
 

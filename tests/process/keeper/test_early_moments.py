@@ -39,7 +39,7 @@ def test_ctrl_c_before_trio_listens_to_signals_is_an_interruption(monkeypatch: p
         interrupt_now()
         return listen(*numbers)
 
-    async def command(_hurry: trio.Event) -> None:
+    async def command(_force: trio.Event) -> None:
         await trio.sleep(5)
 
     monkeypatch.setattr(trio, "open_signal_receiver", too_late)

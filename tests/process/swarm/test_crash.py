@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rbee.adapters.daemon import instance, process
-from rbee.adapters.daemon.instance import Place
+from rbee.adapters.daemon.instance import InstanceLock
 from tests.kit import paths
 from tests.kit.models import make
 from tests.kit.ports import hold_port
@@ -113,7 +113,7 @@ def test_a_queen_that_was_never_asked_ends_the_hive_of_a_killed_one_too(swarm: S
 def test_a_request_waits_for_a_hive_that_has_the_place_and_does_not_answer_yet(swarm: Swarm) -> None:
     """As one that a killed queen had started a moment before."""
     swarm.start_queen()
-    starting = Place(swarm.home, "hive")
+    starting = InstanceLock(swarm.home, "hive")
     keeper = swarm.ask(BUNDLED, 3)
     wait_until(lambda: "A hive starts or ends there already" in keeper.errors, "the hive is waited for")
     assert not keeper.ended.is_set()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from rbee.adapters.daemon.instance import Place
+from rbee.adapters.daemon.instance import InstanceLock
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def test_a_disk_that_is_full_at_the_last_moment_is_said_so(
             return 3
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    place = Place(tmp_path, "queen")
+    place = InstanceLock(tmp_path, "queen")
     monkeypatch.setattr(os, "pwrite", write)
     with pytest.raises(StorageError, match="cannot be written"):
         place.publish("http://127.0.0.1:1", "1", ephemeral=False)

@@ -548,7 +548,7 @@ def test_hurry_ends_the_wait_for_requests() -> None:
     pool, worker = at("busy")
     pool.stop(0)
     assert pool.due() == 40
-    assert pool.hurry(1) == [Terminate(worker)]
+    assert pool.force(1) == [Terminate(worker)]
     assert pool.due() == 6
     assert pool.tick(6) == [Kill(worker)]
 
@@ -557,14 +557,14 @@ def test_hurry_waits_for_a_launch_to_have_a_process() -> None:
     pool = Pool(Limits())
     pool.spawn("w", SPEC, 100 * GB, 0)
     pool.stop(0)
-    assert pool.hurry(0) == []
+    assert pool.force(0) == []
     assert kinds(pool.launched("w", 17)) == [Keep, Terminate]
 
 
 def test_hurrying_an_empty_node_does_nothing() -> None:
     pool = Pool(Limits())
     pool.stop(0)
-    assert pool.hurry(0) == []
+    assert pool.force(0) == []
 
 
 class Life(RuleBasedStateMachine):
@@ -681,8 +681,8 @@ class Life(RuleBasedStateMachine):
 
     @precondition(lambda self: self.pool.stopping)
     @rule()
-    def hurry(self) -> None:
-        self.perform(self.pool.hurry(self.now))
+    def force(self) -> None:
+        self.perform(self.pool.force(self.now))
 
     @invariant()
     def no_worker_is_launched_twice(self) -> None:

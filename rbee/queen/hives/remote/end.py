@@ -20,10 +20,10 @@ KILL_MARGIN: Final = 2.0
 """Before our own patience ends, so that we hear of it."""
 
 
-async def end(hive: RemoteHive, urgent: trio.Event) -> None:
+async def end(hive: RemoteHive, force: trio.Event) -> None:
     """End the hive if it is ours, within the limits of draining and of the cascade.
 
-    `urgent` ends the wait for its requests. One that cannot be reached stays ours: the next queen may reach it.
+    `force` ends the wait for its requests. One that cannot be reached stays ours: the next queen may reach it.
     """
     async with hive.changing:
         if not hive.record.is_owned:
@@ -33,7 +33,7 @@ async def end(hive: RemoteHive, urgent: trio.Event) -> None:
         is_over = False
         with trio.move_on_at(deadline - limits.cascade / 2):
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(_cancel_when, urgent, nursery.cancel_scope)
+                nursery.start_soon(_cancel_when, force, nursery.cancel_scope)
                 is_over = await _ask_to_end(hive)
                 nursery.cancel_scope.cancel()
         if not is_over:

@@ -298,6 +298,6 @@ class RemoteHive:
             self._tell(report, "stop_hive", human)
         return Success(message=f"rbee {version} is installed on {name}", node_name=name)
 
-    async def end(self, urgent: trio.Event) -> None:
+    async def end(self, force: trio.Event) -> None:
         """End the hive if a queen started it; bounded, also where the node does not answer."""
-        await remote_end.end(self, urgent)
+        await remote_end.end(self, force)

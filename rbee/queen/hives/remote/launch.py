@@ -66,7 +66,7 @@ async def _start_once(connection: Connection, row: BeehiveRow, settings: Setting
     def heard(name: str, value: str) -> None:
         if name == "announced":
             try:
-                found = announce.heed(value, report)
+                found = announce.parse_line(value, report)
             except AlreadyRunningError as exc:
                 refused.append(exc)
             else:
