@@ -3,6 +3,7 @@
 python3 build/test.py                       everything
 python3 build/test.py unit features         some steps
 python3 build/test.py s34                   one scenario, by its tag
+python3 build/test.py --full                also what takes long: all 36 cases of the kill matrix, 5000 simulations
 python3 build/test.py unit -- -k slots -x   what follows -- is pytest's
 python3 build/test.py --setup-only          only .venv with the engine and the tools
 """
@@ -60,6 +61,8 @@ def main() -> int:
         # The tests that need it fail, each with the same advice.
         print(missing, flush=True)
     paths = [path for name, path in TESTS.items() if name in steps and (ROOT / path).is_dir()]
+    if arguments.full and any(path.startswith("tests/") for path in paths):
+        for_pytest = ["--full", *for_pytest]
     passed = not paths or _test(paths, tags, for_pytest)
     return 0 if passed and not failed else 1
 
@@ -77,6 +80,7 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "steps", nargs="*", metavar="STEP", help="a step's name or a scenario's tag (default: all steps)"
     )
+    parser.add_argument("--full", action="store_true", help="all of the kill matrix (36 cases, not 12), 5000 seeds")
     parser.add_argument("--setup-only", action="store_true", help="make .venv ready and run nothing")
     parsed = parser.parse_args(arguments)
     for step in parsed.steps:
@@ -97,9 +101,17 @@ def _check(name: str, command: list[str]) -> bool:
 
 
 def _test(paths: list[str], tags: list[str], for_pytest: list[str]) -> bool:
-    """Runs pytest once over everything, so that its closing line counts everything."""
-    command = ["pytest", *paths, *(["-m", " or ".join(tags)] if tags else []), *for_pytest]
+    """Runs pytest once over everything, on all processors, so that its closing line counts everything."""
+    command = ["pytest", *_parallel(for_pytest), *paths, *(["-m", " or ".join(tags)] if tags else []), *for_pytest]
     return not subprocess.run(command, env=_environment(), check=False).returncode
+
+
+def _parallel(for_pytest: list[str]) -> list[str]:
+    """Returns the options by which processes share the tests, one for each processor; nothing for a debugger."""
+    if {"--pdb", "--trace", "-s", "-n"} & set(for_pytest):
+        return []
+    # Groups come in the order of tests/kit/schedule.py, and not by how many tests they hold.
+    return ["-n", str(min(len(os.sched_getaffinity(0)), 4)), "--dist=loadgroup", "--no-loadscope-reorder"]
 
 
 def _environment() -> dict[str, str]:

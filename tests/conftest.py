@@ -18,6 +18,8 @@ import hypothesis
 import psutil
 import pytest
 
+from tests.kit import schedule
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Iterator
 
@@ -29,6 +31,17 @@ ROOT = Path(__file__).resolve().parent.parent
 # The machine may be busy with other work: an example that takes long proves nothing.
 hypothesis.settings.register_profile("rbee", deadline=None, max_examples=50, database=None)
 hypothesis.settings.load_profile("rbee")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--full", action="store_true", help="every case of what is slow by nature")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Order the tests where several processes share them."""
+    if hasattr(config, "workerinput"):
+        schedule.arrange(items)
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -218,9 +231,12 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             tables.setdefault(title, {}).setdefault(row, {})[column] = figure
     for title, rows in tables.items():
         columns = list(dict.fromkeys(column for row in rows.values() for column in row))
-        width = max(len(row) for row in rows)
+        lines = [
+            ["", *columns],
+            *([row, *(found.get(column, "-") for column in columns)] for row, found in rows.items()),
+        ]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
         terminalreporter.section(title)
-        terminalreporter.write_line("  ".join([" " * width, *columns]))
-        for row, figures in rows.items():
-            cells = [figures.get(column, "-").rjust(len(column)) for column in columns]
-            terminalreporter.write_line("  ".join([row.ljust(width), *cells]))
+        for row, *figures in lines:
+            cells = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)]
+            terminalreporter.write_line("  ".join([row.ljust(widths[0]), *cells]))

@@ -9,5 +9,5 @@ if TYPE_CHECKING:
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--seeds", type=int, default=200, help="simulations to run")
+    parser.addoption("--seeds", type=int, help="simulations to run")
     parser.addoption("--first-seed", type=int, default=0, help="the seed of the first one")
