@@ -21,7 +21,7 @@ Attempts = Annotated[tuple[Delay, ...], msgspec.Meta(min_length=1, max_length=10
 Retries = Annotated[tuple[Delay, ...], msgspec.Meta(max_length=100)]
 """The seconds before each attempt after the first."""
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^[/~]")]
-"""Daemons work in other folders than the command that starts them, so a relative path would name another place."""
+"""Daemons work in other folders than the command that starts them, so a relative path would name another file."""
 MAX_SHOWN: Final = 60
 """Characters of a wrong value that are shown."""
 ENDING_MARGIN: Final = 10.0
@@ -77,16 +77,16 @@ class DefaultSettings(_Section, kw_only=True):
 
 
 class RemoteSettings(_Section, kw_only=True):
-    """On other machines: the program that is run, and where sources are kept; None stands for the install path's."""
+    """On other machines: the program to run, and where sources are kept; None means those of the install path."""
 
     binary_path: AbsolutePath | None = None
     git_repo_dir: AbsolutePath | None = None
 
 
 class HubSettings(_Section, kw_only=True):
-    """Of the Hugging Face hub, whose address is that of its own tools: the environment's `HF_ENDPOINT`.
+    """The Hugging Face hub; its address is `HF_ENDPOINT` of the environment, as for its own tools.
 
-    `private_redirects` lets it send us to addresses of private networks, as a mirror within one may.
+    `private_redirects` lets it redirect to addresses of private networks, as a mirror inside one may.
     """
 
     private_redirects: bool = False
@@ -111,7 +111,7 @@ class Timeouts(_Section, kw_only=True):
     download_delays: Retries = (0.1, 0.2, 0.4, 0.8, 1.6)  # of a file, which goes on at its last byte
     download_stall: Seconds = 60  # without a byte of a download, before that counts as a failure
     copy_stall: Seconds = 10  # the same of another node, before the next one or the hub is asked
-    ready_poll: Seconds = 0.1  # between two questions whether a worker is ready, at first
+    ready_poll: Seconds = 0.1  # between two polls for a worker's readiness, at first
     ready_poll_most: Seconds = 2  # and at last
     start: Seconds = 30  # a queen or hive, until it answers
     worker_ready: Seconds = 30  # process start to ready callback
@@ -128,7 +128,7 @@ class Timeouts(_Section, kw_only=True):
     cascade: Seconds = 30  # a whole hive's end, beside the drain
     heartbeat: Seconds = 10  # a comment line on each quiet stream
     silent: Seconds = 0.4  # a client that takes nothing of what it is sent, before others may have its slot
-    stalled: Seconds = 30  # a client that takes nothing of what it is sent, before it is given up
+    stalled: Seconds = 30  # a client that takes nothing of what it is sent, before its connection is closed
 
     @property
     def ending(self) -> float:
@@ -143,7 +143,7 @@ class AuthSettings(_Section, kw_only=True):
 class Settings(_Section, kw_only=True):
     """All settings; `source` says which file they came from, for error messages.
 
-    `file` is the absolute path of the one that `--config` asked for: whoever starts a daemon passes it on.
+    `file` is the absolute path of the one that `--config` named: a process that starts a daemon passes it on.
     """
 
     queen: QueenSettings = msgspec.field(default_factory=QueenSettings)
@@ -233,8 +233,8 @@ def _find(file: str | None) -> Path | None:
         if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises for a folder that is closed to us)
             raise InvalidConfigurationError(f"the configuration file {path} does not exist")
         return path
-    places = (Path("~/.config/rbee/config.toml").expanduser(), Path("/etc/rbee/config.toml"))
-    return next((path for path in places if os.path.isfile(path)), None)  # noqa: PTH113
+    paths = (Path("~/.config/rbee/config.toml").expanduser(), Path("/etc/rbee/config.toml"))
+    return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
 
 
 def _parse(path: Path) -> dict[str, Any]:

@@ -24,7 +24,7 @@ FORM: Final = re.compile(r"[!-~]{1,512}")
 def load_or_create(path: Path) -> str:
     """Return the swarm's token, made on first use: 32 random bytes, base64url, in a file of mode 0600.
 
-    Two processes that start at once agree on one token: the file is linked into place, and a link never overwrites.
+    Two processes that start at once agree on one token: the file gets its name by a link, and a link never overwrites.
     """
     if (token := read(path)) is not None:
         return token
@@ -82,17 +82,17 @@ def _unusable(path: Path) -> StorageError:
 def worker_key(token: str, worker_id: str) -> str:
     """Return the key of one worker: HMAC-SHA256 (RFC 2104) of its id under the swarm's token.
 
-    Worker ids are random, so each key is fresh; and since whoever has the token can compute it, a hive that was
-    restarted knows the keys of the workers it finds, and no key is ever stored.
+    Worker ids are random, so each key is fresh; and since the token is enough to compute it, a hive that was restarted
+    knows the keys of the workers it finds, and no key is ever stored.
     """
     digest = hmac.new(token.encode(), b"rbee worker " + worker_id.encode(), hashlib.sha256).digest()
     return "rbee_w_" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
 
 
 def swarm_id(token: str) -> str:
-    """Return what tells the daemons of one swarm from those of another, and nothing of the token.
+    """Return the id of the swarm with this token; the token cannot be computed from it.
 
-    It is public, so that a token need not be shown to a stranger to find out that it is one.
+    It is public, so that a daemon need not send its token to a stranger to find out that it is one.
     """
     return hmac.new(token.encode(), b"rbee swarm", hashlib.sha256).hexdigest()[:32]
 
@@ -100,7 +100,7 @@ def swarm_id(token: str) -> str:
 def content_key(token: str, sha256: str) -> str:
     """Return the key that opens one file's content at every hive of the swarm: HMAC-SHA256 of its hash.
 
-    A hive that copies a model shows this and never the token: where it is sent to may be another machine than meant.
+    A hive that copies a model shows this and never the token: the address may lead to another machine than was meant.
     """
     digest = hmac.new(
         token.encode(), b"rbee content " + sha256.encode("utf-8", "surrogateescape"), hashlib.sha256

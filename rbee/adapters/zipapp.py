@@ -33,14 +33,14 @@ def version_of(path: Path) -> str | None:
 
 
 class Builder:
-    """The build that may be needed first; whoever waits no longer ends it, from another thread."""
+    """The build that may be needed first; a caller that waits no longer ends it, from another thread."""
 
     def __init__(self) -> None:
         self.is_given_up = False
         self._group: int | None = None
 
     def started(self, group: int) -> None:
-        """Take note of the build's process group."""
+        """Remember the build's process group."""
         self._group = group
         if self.is_given_up:
             self.give_up()
@@ -56,7 +56,7 @@ class Builder:
 def locate(report: Callable[[str], None], builder: Builder | None = None) -> Path:
     """Return the file that runs, or in a checkout dist/rbee.pyz, built first where it is missing or out of date.
 
-    Blocks while it builds; `tell` is given the lines that this prints. A `builder` can end it; without, it gets the
+    Blocks while it builds; `report` gets the lines that this prints. A `builder` can end it; without, it gets the
     terminal's signals. Raises StorageError where there is no such file.
     """
     running = Path(sys.argv[0]).resolve()

@@ -1,4 +1,4 @@
-"""The one call upwards: a worker tells its hive where it listens."""
+"""The one call upwards: a worker reports to its hive where it listens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the queen asks of a hive."""
+"""The queen's client of a hive."""
 
 from __future__ import annotations
 
@@ -50,30 +50,30 @@ class HiveClient(Connected):
         return await http_client.call(self._http, "GET", wire.RESOURCES, wire.Resources, delays=self._delays)
 
     async def end_worker(self, worker_id: str) -> None:
-        """Have a worker end; returns once it has accepted that. Raises WorkerNotFoundError."""
+        """End a worker; returns once it has accepted that. Raises WorkerNotFoundError."""
         await http_client.call(self._http, "DELETE", f"{wire.WORKERS}/{quote(worker_id, safe='')}", bytes)
 
     async def backends(self) -> list[wire.Backend]:
-        """Return what workers there can run on, with the memory that is free now."""
+        """Return the backends there, with the memory that is free now."""
         found = await http_client.call(self._http, "GET", wire.BACKENDS, wire.BackendList, delays=self._delays)
         return found.backends
 
-    async def follow(self, heard: Callable[[wire.HiveEvent], None]) -> None:
-        """Hold the hive's event stream and pass on what it tells, first the whole state, then each change.
+    async def follow(self, on_event: Callable[[wire.HiveEvent], None]) -> None:
+        """Follow the hive's event stream: call `on_event` with the whole state, then with each change.
 
-        Returns when the hive ends the stream; raises event_stream.StreamLostError or an RbeeError when it is lost.
+        Returns when the hive ends the stream; raises StreamLostError or an RbeeError when it is lost.
         """
         async with sse_client.events(self._http, "GET", wire.EVENTS) as events:
             async for event in events:
                 if (kind := _EVENTS.get(event.name)) is not None:
-                    heard(sse_client.decode_event(event.data, kind))
+                    on_event(sse_client.decode_event(event.data, kind))
 
     def logs(self, query: LogQuery) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of the node's logs; each event is a LogLine."""
         return sse_client.events(self._http, "GET", f"{HIVE_LOGS}?lines={query.lines}&follow={query.follow}".lower())
 
     async def spawn(self, request: wire.SpawnRequest, report: Report) -> wire.SpawnReply:
-        """Start a worker, passing on what the hive tells; returns once the worker answers HTTP."""
+        """Start a worker, reporting what the hive does; returns once the worker answers HTTP."""
         try:
             async with sse_client.events(self._http, "POST", wire.WORKERS_SPAWN, body=request) as events:
                 async for event in events:
@@ -97,7 +97,7 @@ class HiveClient(Connected):
         )
 
     async def pull(self, reference: str, sources: list[model_copy.Source], report: Report) -> model_wire.ModelRow:
-        """Have a model fetched where it is not there; whoever is cancelled here no longer keeps it going."""
+        """Have a model fetched if the node lacks it; a cancelled call no longer keeps the download going."""
         request = model_wire.DownloadRequest(model_ref=reference, sources=sources)
         try:
             async with sse_client.events(self._http, "POST", model_wire.DOWNLOAD, body=request) as events:

@@ -1,4 +1,4 @@
-"""Reads what a daemon tells in a stream while it works."""
+"""Reads the progress events of a daemon's stream."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _Staged(msgspec.Struct):
 
 
 def progress_of(event: sse_client.Event) -> ProgressEvent | None:
-    """Return the narration or progress that an event is; None for another one, which is a result."""
+    """Return an event's narration or progress; None for any other event, which is a result."""
     if event.name == "narration":
         return sse_client.decode_event(event.data, Narration)
     if event.name != "progress":

@@ -1,4 +1,4 @@
-"""Waits until a worker has loaded its model, and tells how far it is."""
+"""Waits until a worker has loaded its model, and reports how far it is."""
 
 from __future__ import annotations
 
@@ -27,30 +27,30 @@ if TYPE_CHECKING:
 
 
 class Audience(Protocol):
-    """Who is told; a keeper's terminal is one."""
+    """Shows progress; the keeper's terminal is one."""
 
     def narrate(self, narration: Narration) -> None:
-        """Take a sentence."""
+        """Show a sentence."""
         ...
 
     def progress(self, progress: Progress) -> None:
-        """Take how far the model is."""
+        """Show how far the model is."""
         ...
 
     def end_progress(self) -> None:
-        """Nothing more of that comes for now."""
+        """End the progress display."""
         ...
 
 
 class _Loading:
-    """What was last heard of a model that loads."""
+    """The last known state of a model that loads."""
 
     def __init__(self) -> None:
         self.state = "loading"
         self.since: float | None = None
         self.progress: Progress | None = None
         self.ended = trio.Event()
-        self.farewell: DrainingError | None = None
+        self.draining: DrainingError | None = None
 
     @property
     def layers(self) -> tuple[int, int] | None:
@@ -64,17 +64,17 @@ async def wait_ready(
     """Return once the worker can take a request.
 
     Raises the error with which loading failed, LoadingTimeoutError after the limit of loading and `grace` more seconds,
-    DrainingError when the worker was told to end, or WorkerFailedError when it has gone; `log` says where to look then.
+    DrainingError when the worker was asked to end, or WorkerFailedError when it has gone; `log` names its log then.
     """
-    heard = _Loading()
+    loading = _Loading()
     hint = None if log is None else f"look at the worker's log: {log}"
     failure: RbeeError | None = None
     try:
         with trio.move_on_after(limits.loading + grace) as patience:
             async with open_background() as nursery:
-                await _poll(worker, audience, limits, heard, nursery)
+                await _poll(worker, audience, limits, loading, nursery)
     except ConnectionTimeoutError:
-        failure = heard.farewell or WorkerFailedError("the worker ended while it loaded its model", hint=hint)
+        failure = loading.draining or WorkerFailedError("the worker ended while it loaded its model", hint=hint)
     except RbeeError as exc:
         failure = exc
     finally:
@@ -84,13 +84,13 @@ async def wait_ready(
             failure.hint = f"{failure.hint}; {hint}" if failure.hint and failure.hint != hint else hint
         raise failure
     if patience.cancelled_caught:
-        error = LoadingTimeoutError.after(limits.loading, heard.state, heard.layers)
+        error = LoadingTimeoutError.after(limits.loading, loading.state, loading.layers)
         error.hint = hint
         raise error
 
 
 async def _poll(
-    worker: WorkerClient, audience: Audience, limits: Timeouts, heard: _Loading, nursery: trio.Nursery
+    worker: WorkerClient, audience: Audience, limits: Timeouts, loading: _Loading, nursery: trio.Nursery
 ) -> None:
     """Ask until the worker is ready; its progress stream is followed beside."""
     pause, follows = limits.ready_poll, False
@@ -98,45 +98,45 @@ async def _poll(
         answer = await worker.ready()
         if answer.ready:
             audience.end_progress()
-            if heard.since is not None:
-                audience.narrate(_loaded(heard, trio.current_time() - heard.since))
+            if loading.since is not None:
+                audience.narrate(_loaded(loading, trio.current_time() - loading.since))
             return
-        heard.since = heard.since or trio.current_time()
+        loading.since = loading.since or trio.current_time()
         if answer.state == "failed":
             error = from_body({"error": answer.error})
             raise error or ModelLoadFailedError("the worker could not load the model")
         if answer.state == "draining":
             raise DrainingError("the worker is shutting down")
-        heard.state = answer.state
+        loading.state = answer.state
         if not follows and answer.progress_url is not None:
             follows = True
             # The path alone: a worker may be reached by another way than it knows, and another host would get the key.
-            nursery.start_soon(_follow, worker, urlsplit(answer.progress_url).path, audience, heard)
-        if heard.ended.is_set():
+            nursery.start_soon(_follow, worker, urlsplit(answer.progress_url).path, audience, loading)
+        if loading.ended.is_set():
             await trio.sleep(pause)
         else:
             # The end of the progress stream is a reason to ask at once.
             with trio.move_on_after(pause):
-                await heard.ended.wait()
-            if heard.progress is not None and not heard.ended.is_set():
+                await loading.ended.wait()
+            if loading.progress is not None and not loading.ended.is_set():
                 # Once more, in case it came too early for a bar and nothing has moved since.
-                audience.progress(heard.progress)
+                audience.progress(loading.progress)
         pause = min(pause * 2, limits.ready_poll_most)
 
 
-def _loaded(heard: _Loading, seconds: float) -> Narration:
+def _loaded(loading: _Loading, seconds: float) -> Narration:
     size = ""
-    if heard.progress is not None:
-        size = f" {heard.progress.vram_mb:.0f} MB, {heard.progress.layers_total} layers,"
+    if loading.progress is not None:
+        size = f" {loading.progress.vram_mb:.0f} MB, {loading.progress.layers_total} layers,"
     return Narration(
         actor="model-loader", action="loaded", target="model", human=f"Loaded the model:{size} in {seconds:.1f} s"
     )
 
 
-async def _follow(worker: WorkerClient, path: str, audience: Audience, heard: _Loading) -> None:
-    """Show how the loading goes on. That this stream is lost means nothing: the polling decides.
+async def _follow(worker: WorkerClient, path: str, audience: Audience, loading: _Loading) -> None:
+    """Show the progress of the loading. A lost stream means nothing: the polling decides.
 
-    A worker that is told to end says so here, and may be gone before it is asked again.
+    A worker that was asked to end says so here, and may be gone before the next poll.
     """
     try:
         async with worker.loading(path) as events:
@@ -144,11 +144,11 @@ async def _follow(worker: WorkerClient, path: str, audience: Audience, heard: _L
                 progress = sse_client.decode_event(event.data, Progress)
                 if progress.stage == "ready":
                     break
-                heard.progress = progress
+                loading.progress = progress
                 audience.progress(progress)
     except DrainingError as exc:
-        heard.farewell = exc
+        loading.draining = exc
     except (RbeeError, sse_client.StreamLostError):
         pass
     audience.end_progress()
-    heard.ended.set()
+    loading.ended.set()

@@ -1,4 +1,4 @@
-"""What a worker and the process that renders a chat template tell each other."""
+"""Messages between a worker and the process that renders its chat template."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class ChatTemplate(Message, kw_only=True):
 
 
 class ChatFrame(Message, kw_only=True):
-    """What stands before and after a prompt; `strips` says that white space around the prompt goes away."""
+    """The text before and after a prompt; with `strips`, white space around the prompt is removed."""
 
     before: str
     after: str

@@ -103,8 +103,8 @@ class Narration(Message, kw_only=True):
 class Health(Message, kw_only=True, omit_defaults=True):
     """The answer of a hive's and a worker's `/v1/health`.
 
-    A hive says who started it, who alone may end it; which one it is, the same from one start to the next; and to which
-    swarm it belongs, without its token.
+    A hive names who started it, who alone may end it; its id, the same from one start to the next; and the swarm it
+    belongs to, without its token.
     """
 
     status: Literal["alive"]

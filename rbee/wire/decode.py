@@ -56,7 +56,7 @@ def _invalid(text: str) -> InvalidRequestError:
     field = "$"
     if found := _PATH.search(text):
         field, text = found["path"] or "$", text[: found.start()]
-    # The path repeats keys of the payload where a mapping's value is wrong; those are ours only if they look it.
+    # The path repeats keys of the payload where a mapping's value is wrong; only those that look like ours are.
     if not re.fullmatch(r"[A-Za-z0-9_.\[\]$]{1,200}", field):
         field = "$"
     if text.startswith("Object contains unknown field"):

@@ -1,4 +1,4 @@
-"""What the queen tells of the swarm as it happens."""
+"""The queen's events: what happens in the swarm."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EVENTS: Final = "/v2/events"
 
 
 class NodeSeen(Message, kw_only=True):
-    """A node, and whether its hive tells what it does: `unreachable` also stands for one that does not run."""
+    """A node, and whether its hive's events arrive: `unreachable` includes a hive that does not run."""
 
     node: str
     status: Literal["alive", "unreachable", "removed"]
@@ -29,9 +29,9 @@ class SwarmWorkerGone(Message, kw_only=True):
 
 
 class SwarmTask(Message, kw_only=True):
-    """A request, as far as the queen has it in hand: until it is placed, or with `relay` until its answer has ended.
+    """A request while the queen handles it: until it is placed, or with `relay` until its answer has ended.
 
-    What becomes of one that has gone to its worker shows in the worker's state.
+    After that it shows in its worker's state.
     """
 
     request_id: str
@@ -41,7 +41,7 @@ class SwarmTask(Message, kw_only=True):
 
 
 class SwarmState(Message, kw_only=True):
-    """All that is known of the swarm; of tasks, those that the queen has in hand, of downloads those that run."""
+    """The whole state of the swarm; tasks are those that the queen handles, downloads those that run."""
 
     nodes: list[NodeSeen]
     workers: list[SwarmWorker]
@@ -50,4 +50,4 @@ class SwarmState(Message, kw_only=True):
 
 
 SwarmEvent = SwarmState | NodeSeen | SwarmWorker | SwarmWorkerGone | SwarmTask | SwarmDownload
-"""What `/v2/events` tells: the whole (`state`), then each change (`node`, `worker`, `gone`, `task`, `download`)."""
+"""The events of `/v2/events`: the whole (`state`), then each change (`node`, `worker`, `gone`, `task`, `download`)."""

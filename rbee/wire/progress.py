@@ -1,4 +1,4 @@
-"""How far a download or the loading of a model is, as the daemons tell it."""
+"""How far a download or the loading of a model is."""
 
 from __future__ import annotations
 

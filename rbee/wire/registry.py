@@ -71,8 +71,8 @@ class Beehive(Request, kw_only=True):
 class BeehiveRow(Message, kw_only=True):
     """A node as the registry holds it; paths are absolute, times are Unix seconds, `host_key` is the pinned key.
 
-    `hive_url` is where its hive was last seen to listen, as the node itself knows it; `is_tunnelled` tells whether only
-    SSH leads there. `hive_id` tells its hive from every other one, once that has been seen.
+    `hive_url` is where its hive last listened, as the node itself knows it; `is_tunnelled` says whether only SSH leads
+    there. `hive_id` identifies its hive, once that has been seen.
     """
 
     node_name: str

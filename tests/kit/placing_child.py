@@ -8,10 +8,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from rbee.adapters.files.atomic import Folder
+from rbee.adapters.files.atomic import AtomicFolder
 
 folder, source, name = sys.argv[1:]
-with Folder(Path(folder), lambda: None) as place:
+with AtomicFolder(Path(folder), lambda: None) as place:
     sys.stdout.write("holding\n")
     sys.stdout.flush()
     place.copy(Path(source), name, mode=0o755)

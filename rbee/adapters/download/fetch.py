@@ -1,4 +1,4 @@
-"""Fetches one file, whole and verified: resumed at its last byte, renamed into place at the end."""
+"""Fetches one file, whole and verified: resumed at its last byte, renamed at the end."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rbee.adapters.download.partial import Part
+from rbee.adapters.download.partial import PartialFile
 from rbee.adapters.download.web import BrokenError
 from rbee.adapters.files import full_disk
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, InsufficientDiskError, StorageError
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 
     from rbee.adapters.download.web import Web
 
-TELL_SECONDS: Final = 0.1
-LOCK_SECONDS: Final = 0.2
-"""Between two looks whether another one who fetches this file has ended."""
+REPORT_SECONDS: Final = 0.1
+LOCK_POLL_SECONDS: Final = 0.2
+"""Between two tries for the lock that another fetch of this file holds."""
 _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
 
 
@@ -39,7 +39,7 @@ class Resource(NamedTuple):
 
 
 class Step(NamedTuple):
-    """What is told while a file is fetched: `bytes_done` of it are there."""
+    """Progress of a fetch: `bytes_done` of the file are on the disk."""
 
     bytes_done: int
     is_verifying: bool = False
@@ -55,7 +55,7 @@ class Retry(NamedTuple):
 
 
 class _File(NamedTuple):
-    """Tells a file from others that have its name before or after it."""
+    """Identifies a file among those that have its name before or after it."""
 
     device: int
     inode: int
@@ -74,8 +74,8 @@ def _which(path: Path) -> _File | None:
 class Fetch:
     """One file on its way; `run` blocks, and `stop` ends it from another thread.
 
-    `delays` are the seconds before each attempt after the first; `tries` is how often it may turn out to be another
-    file than it should.
+    `delays` are the seconds before each attempt after the first; `tries` is how often the
+    hash may turn out wrong.
     """
 
     def __init__(
@@ -99,37 +99,37 @@ class Fetch:
         self._before = _which(to)
 
     def stop(self) -> None:
-        """End it soon, with what is there kept; nothing more is told."""
+        """End the fetch soon and report nothing more; the bytes on the disk stay."""
         self._stopped.set()
         self._web.abandon()
 
     def run(self) -> str | None:
-        """Fetch, verify, and rename into place; returns the file's hash, unless somebody else put it there meanwhile.
+        """Fetch, verify, and rename to the final name; returns the hash, or None when another fetch finished it first.
 
-        What is there of an earlier attempt is used; what this one leaves, the next one uses. Raises
+        Bytes of an earlier attempt are used, and bytes that this one leaves are used by the next. Raises
         DownloadFailedError, ChecksumMismatchError, InsufficientDiskError, StorageError, or what the site refuses with.
         """
         try:
-            with Part(self._to) as part:
+            with PartialFile(self._to) as part:
                 while not part.lock():
-                    if self._stopped.wait(LOCK_SECONDS):
+                    if self._stopped.wait(LOCK_POLL_SECONDS):
                         raise _given_up()
                 return None if self._is_there() else self._fetch(part)
         except OSError as exc:
             raise self._refused(exc) from exc
 
     def _is_there(self) -> bool:
-        """Whether someone else, whom we waited for, has put the file in its place, or instead of another one."""
+        """Whether the fetch that held the lock has installed the file, or another one under its name."""
         now = _which(self._to)
         return now is not None and now != self._before and now.size == self._resource.size
 
-    def _fetch(self, part: Part) -> str:
+    def _fetch(self, part: PartialFile) -> str:
         wanted = self._resource.sha256
         for number in range(1, self._tries + 1):
             self._complete(part)
             self._tell(Step(part.size, is_verifying=True))
             if wanted in (None, found := part.digest.hexdigest()):
-                part.place()
+                part.finish()
                 return found
             part.clear()
             if number < self._tries:
@@ -144,8 +144,8 @@ class Fetch:
             found=found,
         )
 
-    def _complete(self, part: Part) -> None:
-        """Bring the part to its full size, in several attempts."""
+    def _complete(self, part: PartialFile) -> None:
+        """Bring the partial file to its full size, in several attempts."""
         attempts = len(self._delays) + 1
         for attempt, delay in enumerate((*self._delays, None), 1):
             try:
@@ -163,7 +163,7 @@ class Fetch:
             else:
                 return
 
-    def _failed(self, part: Part, attempts: int, exc: BrokenError) -> DownloadFailedError:
+    def _failed(self, part: PartialFile, attempts: int, exc: BrokenError) -> DownloadFailedError:
         percent = 100 * part.size // max(1, self._resource.size)
         return DownloadFailedError(
             f"{self._to.name} could not be fetched: {exc}, after {attempts} attempts, at {percent} %",
@@ -173,8 +173,8 @@ class Fetch:
             reason=str(exc),
         )
 
-    def _attempt(self, part: Part) -> None:
-        """Append what is missing. Raises BrokenError, with what came kept."""
+    def _attempt(self, part: PartialFile) -> None:
+        """Append the missing bytes. Raises BrokenError; the bytes that came stay."""
         size = self._resource.size
         if part.size > size or (part.etag is None and self._resource.sha256 is None):
             part.clear()  # nothing would vouch for what the next bytes are appended to
@@ -194,7 +194,7 @@ class Fetch:
             raise BrokenError(f"the connection ended at {part.size} of {size} bytes")
         self._tell(Step(part.size))
 
-    def _receive(self, part: Part, response: httpx.Response) -> None:
+    def _receive(self, part: PartialFile, response: httpx.Response) -> None:
         etag = response.headers.get("ETag", "")
         if self._resource.etag not in (None, etag):
             raise BrokenError("the site has another file there")
@@ -214,7 +214,7 @@ class Fetch:
                 part.clear()
                 raise BrokenError("the site sends more than the file's size")
             part.append(data)
-            if (now := time.monotonic()) - self._told_at >= TELL_SECONDS:
+            if (now := time.monotonic()) - self._told_at >= REPORT_SECONDS:
                 self._told_at = now
                 self._tell(Step(size))
 
@@ -231,7 +231,7 @@ class Fetch:
             self._say(what)
 
     def _refused(self, exc: OSError) -> InsufficientDiskError | StorageError:
-        """Say in words what the disk refuses; what is there stays for the next try."""
+        """Describe what the disk refused; the bytes on it stay for the next try."""
         name = self._to.name
         if full_disk.is_full(exc):
             try:

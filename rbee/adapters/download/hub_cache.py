@@ -1,4 +1,4 @@
-"""Looks for files of the Hugging Face hub in the user's own cache of it.
+"""Finds files of the Hugging Face hub in the user's own cache of it.
 
 Its layout is documented at https://huggingface.co/docs/huggingface_hub/guides/manage-cache: a folder for each
 repository, in it one for each revision, whose files are links to blobs named by their hashes.

@@ -1,4 +1,4 @@
-"""Holds what has come of a file so far, beside where the file will be: one process at a time, whatever ends it."""
+"""A partial download: locked, resumable, hashed as it grows."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import fcntl
 import os
 from typing import TYPE_CHECKING, Final, Self
 
-from rbee.adapters.files.sha256 import Hashing
+from rbee.adapters.files.sha256 import RunningSha256
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
     from typing import BinaryIO
 
-CHUNK: Final = 1024 * 1024
+READ_BYTES: Final = 1024 * 1024
 
 
-class Part:
+class PartialFile:
     """The file `NAME.part`, open and locked, with `NAME.part.etag` beside it: the validator of what it holds.
 
-    `digest` is the SHA-256 of its bytes, once `read` has been through what an earlier process left.
+    `digest` is the SHA-256 of its bytes, once `read` has hashed those that an earlier process left.
     """
 
     def __init__(self, to: Path) -> None:
@@ -27,12 +27,12 @@ class Part:
         self._path = to.with_name(f"{to.name}.part")
         self._etag = to.with_name(f"{to.name}.part.etag")
         self._file: BinaryIO
-        self.digest: Hashing
+        self.digest: RunningSha256
 
     def __enter__(self) -> Self:
         self._to.parent.mkdir(parents=True, exist_ok=True)
         self._file = self._path.open("ab", buffering=0)
-        self.digest = Hashing()
+        self.digest = RunningSha256()
         return self
 
     def __exit__(self, *failure: object) -> None:
@@ -40,7 +40,7 @@ class Part:
         self._file.close()
 
     def lock(self) -> bool:
-        """Become the only one who writes; returns False while someone else is.
+        """Lock the file; returns False while another fetch holds the lock.
 
         Two hives may share a folder of models, and a thread that was abandoned may still have a last word to write.
         """
@@ -49,7 +49,7 @@ class Part:
         except BlockingIOError:
             return False
         if not self._is_current():
-            # Whoever had it has renamed or removed it meanwhile.
+            # The fetch that held the lock has renamed or removed the file.
             self._file.close()
             self._file = self._path.open("ab", buffering=0)
             return self.lock()
@@ -68,16 +68,16 @@ class Part:
         return os.fstat(self._file.fileno()).st_size
 
     def read(self, is_over: Callable[[], bool]) -> None:
-        """Bring `digest` up to what is there; stops early when `is_over`."""
+        """Hash the bytes that are on the disk; stops early when `is_over`."""
         if self.digest.count == self.size:
             return
         self.digest.clear()
         with self._path.open("rb", buffering=0) as file:
-            while (piece := file.read(CHUNK)) and not is_over():
+            while (piece := file.read(READ_BYTES)) and not is_over():
                 self.digest.update(piece)
 
     def append(self, data: bytes) -> None:
-        """Write at the end. Raises OSError, with what fitted written and counted."""
+        """Append. Raises OSError; the bytes that fitted are written and counted."""
         view = memoryview(data)
         while view:
             count = self._file.write(view)
@@ -85,14 +85,14 @@ class Part:
             view = view[count:]
 
     def clear(self) -> None:
-        """Begin anew."""
+        """Start over."""
         self._file.truncate(0)
         self._etag.unlink(missing_ok=True)
         self.digest.clear()
 
     @property
     def etag(self) -> str | None:
-        """The validator of what is there, where the site gave a strong one."""
+        """The validator of the bytes on the disk, where the site gave a strong one."""
         try:
             return self._etag.read_text(encoding="ascii").strip() or None
         except (OSError, UnicodeDecodeError):
@@ -110,8 +110,8 @@ class Part:
         self.clear()
         self._path.unlink(missing_ok=True)
 
-    def place(self) -> None:
-        """Make it the file: on the disk first, then under its name."""
+    def finish(self) -> None:
+        """Sync it to the disk, then rename it to the file's name."""
         os.fsync(self._file.fileno())
         self._path.replace(self._to)
         self._etag.unlink(missing_ok=True)

@@ -1,4 +1,4 @@
-"""Fetches over HTTP: from the internet, with redirects only where they are safe, and from hives of the own swarm.
+"""Fetches over HTTP: from the internet, with redirects only where they are safe, and from hives of this swarm.
 
 Everything here blocks, and is called from a thread: files are written and hashed where they are read. It has a client
 of its own beside `adapters.http` for that reason: one that blocks can be left half-way at any point.
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 MAX_REDIRECTS: Final = 5
-LONGEST_PAUSE: Final = 60
-"""Seconds that a site may have us wait."""
-PIECE: Final = 1024 * 1024
-LARGE: Final = 4 * PIECE
+MAX_RETRY_AFTER_SECONDS: Final = 60
+"""The longest Retry-After that is obeyed."""
+READ_BYTES: Final = 1024 * 1024
+MIN_LARGE_BYTES: Final = 4 * READ_BYTES
 MAX_ANSWER: Final = 64 * 1024 * 1024
 """A repository's list of files; some have ten thousands."""
 CONNECT_SECONDS: Final = 10.0
 NEAR_SECONDS: Final = 3.0
-"""To connect to a machine of the own swarm: one that takes longer is off, or behind a firewall."""
+"""To connect to a machine of this swarm: one that takes longer is off, or behind a firewall."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
 
 
 class BrokenError(Exception):
-    """An attempt failed in a way that another one may mend; the message says how, in words.
+    """An attempt failed in a way that another one may mend; the message says how.
 
-    `after` is how many seconds the site wants to be left alone.
+    `after` is the site's Retry-After in seconds.
     """
 
     def __init__(self, message: str, *, after: float = 0) -> None:
@@ -50,10 +50,10 @@ class BrokenError(Exception):
 class Web:
     """Reads from one site, `home`, and from those that it redirects to; the token goes to that site alone.
 
-    `may_be_private` lets redirects lead to private, loopback and link-local addresses: a stranger's site could
-    otherwise have us ask our own network. `stall` is how many seconds without a byte end a request. With `is_near`
-    the site is a daemon of the own swarm: no proxy of the environment is asked, and no redirect followed. Raises
-    DownloadFailedError when `home` is no web address.
+    `may_be_private` lets redirects lead to private, loopback and link-local addresses: an untrusted site could
+    otherwise reach into the user's own network. `stall` is how many seconds without a byte end a request. `is_near`
+    means that the site is a daemon of this swarm: no proxy of the environment is asked, no redirect followed.
+    Raises DownloadFailedError when `home` is no web address.
     """
 
     def __init__(
@@ -94,9 +94,9 @@ class Web:
         self._forget()
 
     def abandon(self) -> None:
-        """End what runs, from another thread: it raises BrokenError, and so does whatever would follow.
+        """End the running request, from another thread: it raises BrokenError, and so does every later one.
 
-        While a connection is being made, that is only once it is made.
+        A connection that is being made ends once it is made.
         """
         with self._lock:
             self._is_abandoned = True
@@ -108,12 +108,12 @@ class Web:
         """Return the body of a small answer. Raises BrokenError, or an error of the catalogue that no retry mends."""
         with self.get(url) as response:
             if response.status_code != 200:
-                raise BrokenError(f"{name_of(self._home)} answered HTTP {response.status_code}")
+                raise BrokenError(f"{host_and_port(self._home)} answered HTTP {response.status_code}")
             body = bytearray()
             for part in self.parts(response):
                 body += part
                 if len(body) > MAX_ANSWER:
-                    raise DownloadFailedError(f"{name_of(self._home)} answers more than any list of files is")
+                    raise DownloadFailedError(f"{host_and_port(self._home)} answers more than any list of files is")
             return bytes(body)
 
     @contextmanager
@@ -123,20 +123,20 @@ class Web:
         Raises BrokenError, ModelAccessDeniedError, ModelNotFoundError or DownloadFailedError.
         """
         for _ in range(MAX_REDIRECTS + 1):
-            place = _split(url)
-            self._check(place)
-            response = self._send(url, place, (headers or {}) | self._authorization(place))
+            address = _split(url)
+            self._check(address)
+            response = self._send(url, address, (headers or {}) | self._authorization(address))
             try:
                 if response.status_code in _REDIRECTS and not self._is_near:
                     url = _join(url, response.headers.get("Location", ""))
                     continue
-                self._heed(response, place)
+                self._check_status(response, address)
                 yield response
                 return
             finally:
                 response.close()
                 self._forget()
-        raise DownloadFailedError(f"{name_of(self._home)} redirects in circles")
+        raise DownloadFailedError(f"{host_and_port(self._home)} redirects in circles")
 
     def parts(self, response: httpx.Response) -> Iterator[bytes]:
         """Yield the body as it comes. Raises BrokenError when it breaks off."""
@@ -153,7 +153,7 @@ class Web:
         """
         length = response.headers.get("Content-Length", "")
         pieces = response.iter_raw()
-        if response.headers.get("Transfer-Encoding") or not length.isdecimal() or int(length) < LARGE:
+        if response.headers.get("Transfer-Encoding") or not length.isdecimal() or int(length) < MIN_LARGE_BYTES:
             yield from pieces
             return
         left = int(length)
@@ -162,11 +162,11 @@ class Web:
             yield piece
             break
         stream = response.extensions["network_stream"]
-        while left > 0 and (piece := stream.read(min(PIECE, left), self._http.timeout.read)):
+        while left > 0 and (piece := stream.read(min(READ_BYTES, left), self._http.timeout.read)):
             left -= len(piece)
             yield piece
 
-    def _send(self, url: str, place: SplitResult, headers: dict[str, str]) -> httpx.Response:
+    def _send(self, url: str, address: SplitResult, headers: dict[str, str]) -> httpx.Response:
         is_direct = True
 
         def trace(event: str, info: dict[str, Any]) -> None:
@@ -176,22 +176,22 @@ class Web:
                 is_direct = info["host"] == request.url.raw_host.decode("ascii")
             elif event == "connection.connect_tcp.complete":
                 # Before anything is asked; the name may mean another address than it did a moment ago.
-                self._take(info["return_value"], place, is_direct=is_direct)
+                self._keep(info["return_value"], address, is_direct=is_direct)
 
         try:
             request = self._http.build_request("GET", url, headers=headers, extensions={"trace": trace})
             return self._http.send(request, stream=True)
         except httpx.TransportError as exc:
             self._forget()
-            raise self._broken(exc, place) from exc
+            raise self._broken(exc, address) from exc
         except (httpx.InvalidURL, UnicodeError) as exc:
-            raise DownloadFailedError(f"{name_of(self._home)} leads to what is no web address") from exc
+            raise DownloadFailedError(f"{host_and_port(self._home)} leads to what is no web address") from exc
         except BaseException:
             self._forget()
             raise
 
-    def _take(self, stream: Any, place: SplitResult, *, is_direct: bool) -> None:
-        """Keep hold of a new connection, unless it leads where it should not."""
+    def _keep(self, stream: Any, address: SplitResult, *, is_direct: bool) -> None:
+        """Keep a new connection, unless it leads where it should not."""
         connection = stream.get_extra_info("socket")
         peer = str(connection.getpeername()[0])
         with self._lock:
@@ -199,9 +199,9 @@ class Web:
                 stream.close()
                 raise BrokenError("given up")
             self._connected = connection.dup()  # TLS takes the descriptor over
-        if is_direct and not self._is_home(place) and not self._may_be_private and _is_private(peer):
+        if is_direct and not self._is_home(address) and not self._may_be_private and _is_private(peer):
             stream.close()
-            raise self._private(place)
+            raise self._private(address)
 
     def _forget(self) -> None:
         with self._lock:
@@ -209,48 +209,52 @@ class Web:
                 self._connected.close()
                 self._connected = None
 
-    def _broken(self, exc: Exception, place: SplitResult) -> BrokenError:
-        return BrokenError("given up" if self._is_abandoned else _words(exc, name_of(place)))
+    def _broken(self, exc: Exception, address: SplitResult) -> BrokenError:
+        return BrokenError("given up" if self._is_abandoned else _words(exc, host_and_port(address)))
 
-    def _is_home(self, place: SplitResult) -> bool:
-        return (place.scheme, place.netloc) == (self._home.scheme, self._home.netloc)
+    def _is_home(self, address: SplitResult) -> bool:
+        return (address.scheme, address.netloc) == (self._home.scheme, self._home.netloc)
 
-    def _authorization(self, place: SplitResult) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self._token}"} if self._token is not None and self._is_home(place) else {}
+    def _authorization(self, address: SplitResult) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self._token}"} if self._token is not None and self._is_home(address) else {}
 
-    def _check(self, place: SplitResult) -> None:
-        """Raise DownloadFailedError for an address that we should not ask."""
-        if self._is_home(place):
+    def _check(self, address: SplitResult) -> None:
+        """Raise DownloadFailedError for an address that must not be asked."""
+        if self._is_home(address):
             return
-        if self._home.scheme == "https" and place.scheme != "https":
-            raise DownloadFailedError(f"{name_of(self._home)} redirects to {place.hostname} without encryption")
-        if not self._may_be_private and _is_private(place.hostname or ""):
-            raise self._private(place)
+        if self._home.scheme == "https" and address.scheme != "https":
+            raise DownloadFailedError(f"{host_and_port(self._home)} redirects to {address.hostname} without encryption")
+        if not self._may_be_private and _is_private(address.hostname or ""):
+            raise self._private(address)
 
-    def _private(self, place: SplitResult) -> DownloadFailedError:
+    def _private(self, address: SplitResult) -> DownloadFailedError:
         return DownloadFailedError(
-            f"{name_of(self._home)} redirects to {place.hostname}, which is in a private network",
+            f"{host_and_port(self._home)} redirects to {address.hostname}, which is in a private network",
             hint="where that is meant: `private_redirects = true` under [hub] in the configuration of the node",
         )
 
-    def _heed(self, response: httpx.Response, place: SplitResult) -> None:
-        status, said, host = response.status_code, response.headers.get("X-Error-Code", ""), name_of(place)
+    def _check_status(self, response: httpx.Response, address: SplitResult) -> None:
+        status, error_code, host = (
+            response.status_code,
+            response.headers.get("X-Error-Code", ""),
+            host_and_port(address),
+        )
         if status in (200, 206, 416):
             return
-        if status == 429 or status >= 500 or not self._is_home(place):
+        if status == 429 or status >= 500 or not self._is_home(address):
             # Where the site redirects to, an address holds for minutes; the next attempt gets a new one.
             raise BrokenError(f"{host} answered HTTP {status}", after=_pause(response))
         if self._is_near:
             raise DownloadFailedError(f"{host} answered HTTP {status}", status=status)
         if status in (401, 403):
-            raise self._denied(status, said)
+            raise self._denied(status, error_code)
         if status in (404, 410):
             raise ModelNotFoundError(f"{host} has no such model or file", status=status)
         raise DownloadFailedError(f"{host} answered HTTP {status}", status=status)
 
-    def _denied(self, status: int, said: str) -> ModelAccessDeniedError:
-        host = name_of(self._home)
-        if said == "GatedRepo":
+    def _denied(self, status: int, error_code: str) -> ModelAccessDeniedError:
+        host = host_and_port(self._home)
+        if error_code == "GatedRepo":
             why = "it is gated: its terms must be accepted on its page first"
         elif self._token is not None:
             why = "the token that this node has does not open it"
@@ -264,21 +268,21 @@ class Web:
         )
 
 
-def name_of(place: SplitResult) -> str:
-    """Return host and port, to be told: the user and password that an address may hold are nobody's business."""
-    return place.netloc.rpartition("@")[2]
+def host_and_port(address: SplitResult) -> str:
+    """Return host and port for messages, without the user and password that an address may hold."""
+    return address.netloc.rpartition("@")[2]
 
 
 def _split(url: str) -> SplitResult:
-    """Take an address apart. Raises DownloadFailedError for what is none."""
+    """Parse a web address. Raises DownloadFailedError for anything else."""
     try:
-        place = urlsplit(url)
-        is_web = place.scheme in ("http", "https") and bool(place.hostname) and place.port != 0
+        address = urlsplit(url)
+        is_web = address.scheme in ("http", "https") and bool(address.hostname) and address.port != 0
     except ValueError:
         is_web = False
     if not is_web:
         raise DownloadFailedError("the hub's address, or where it redirects to, is no web address")
-    return place
+    return address
 
 
 def _join(url: str, location: str) -> str:
@@ -289,13 +293,13 @@ def _join(url: str, location: str) -> str:
 
 
 def _pause(response: httpx.Response) -> int:
-    """Return how many seconds a site that has too much to do asks for (RFC 9110, section 10.2.3), within reason."""
-    said = response.headers.get("Retry-After", "")
-    return min(int(said), LONGEST_PAUSE) if re.fullmatch(r"[0-9]{1,9}", said) else 0
+    """Return the seconds of a Retry-After header (RFC 9110, section 10.2.3), bounded."""
+    error_code = response.headers.get("Retry-After", "")
+    return min(int(error_code), MAX_RETRY_AFTER_SECONDS) if re.fullmatch(r"[0-9]{1,9}", error_code) else 0
 
 
 def _is_private(host: str) -> bool:
-    """Whether an address is in no public network; a name is none."""
+    """Whether this is the address of a private network; a host name is not."""
     try:
         address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:

@@ -1,4 +1,4 @@
-"""Puts files into folders so that each is there whole or not at all, also when two do so, or one is killed."""
+"""Installs files atomically; one installer per folder at a time."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 UNFINISHED: Final = ".rbee-new-"
-"""How the names begin under which files are written, before they get their own."""
-CHUNK: Final = 1 << 20
+"""Prefix of the temporary names under which files are written first."""
+COPY_BYTES: Final = 1 << 20
 
 
 def make_folder(path: Path) -> None:
@@ -26,14 +26,14 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
 
 
-class Folder:
-    """A folder to put files into, made where it is missing; while `with` lasts, other processes wait to do the same.
+class AtomicFolder:
+    """A folder to install files into, made where it is missing; other installers wait while `with` lasts.
 
-    What has a name stays there until its successor has reached the disk. Raises StorageError.
+    A file stays under its name until its successor has reached the disk. Raises StorageError.
     """
 
     def __init__(self, path: Path, wait: Callable[[], None]) -> None:
-        """`wait` is called where another process has to be waited for."""
+        """`wait` is called when another process holds the folder."""
         self._path = path
         self._wait = wait
 
@@ -43,7 +43,7 @@ class Folder:
             self._descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             on_failure.callback(os.close, self._descriptor)
             if self._hold():
-                # Nobody else is writing: these are of processes that were killed.
+                # Nothing else writes here: these are of processes that were killed.
                 for path in self._path.glob(f"{UNFINISHED}*"):
                     path.unlink(missing_ok=True)
             on_failure.pop_all()
@@ -53,23 +53,23 @@ class Folder:
         os.close(self._descriptor)
 
     def copy(self, source: Path, name: str, *, mode: int) -> None:
-        """Put a copy of `source` there, in place of what has the name."""
+        """Install a copy of `source` as `name`; replaces a file of that name."""
         with _explained(source, "read"), source.open("rb") as original, self._unfinished(name) as unfinished:
             with unfinished.open("xb") as copy:
-                shutil.copyfileobj(original, copy, CHUNK)
+                shutil.copyfileobj(original, copy, COPY_BYTES)
                 copy.flush()
                 os.fchmod(copy.fileno(), mode)
                 os.fsync(copy.fileno())
             self._rename(unfinished, name)
 
     def write(self, name: str, text: str) -> None:
-        """Put a text there, in place of what has the name."""
+        """Install a text as `name`; replaces a file of that name."""
         with self._unfinished(name) as unfinished:
             _write(unfinished, text)
             self._rename(unfinished, name)
 
     def add(self, name: str, text: str) -> bool:
-        """Put a text there unless something has the name already; returns whether it did."""
+        """Install a text as `name` unless something has that name already; returns whether it did."""
         if os.path.lexists(self._path / name):
             return False
         with self._unfinished(name) as unfinished:
@@ -83,13 +83,13 @@ class Folder:
         return True
 
     def link(self, name: str, target: str) -> None:
-        """Put a symbolic link there, in place of what has the name; `target` is seen from the folder."""
+        """Install a symbolic link as `name`; `target` is relative to the folder."""
         with self._unfinished(name) as unfinished:
             unfinished.symlink_to(target)
             self._rename(unfinished, name)
 
     def _hold(self) -> bool:
-        """Take the folder, waiting for whoever has it; returns False on a file system that has no locks."""
+        """Lock the folder, after any other installer; returns False on a file system that has no locks."""
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

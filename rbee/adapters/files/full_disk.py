@@ -1,4 +1,4 @@
-"""Tells a full disk from other refusals, and what to do about it."""
+"""Tells a full disk from other failures of the file system, with advice."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ ADVICE: Final = "free some space on that disk; RBEE_HOME names another folder"
 
 
 def is_full(exc: OSError) -> bool:
-    """Tell whether the disk, or the user's share of it, had no room."""
+    """Whether the disk, or the user's quota on it, was full."""
     return exc.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def refused(what: str, exc: OSError) -> StorageError:
-    """Return the error for `what` could not be done, with the reason that the system gave."""
+    """Return the error for an operation, named by `what`, that failed with `exc`."""
     if is_full(exc):
         return StorageError(f"{what}: the disk is full", hint=ADVICE)
     name = Path(exc.filename).name if isinstance(exc.filename, str) else ""

@@ -1,4 +1,4 @@
-"""Makes the folders that hold what nobody but the user shall read, and shows paths as users write them."""
+"""Folders that only the user may read, and paths as users write them."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from pathlib import Path
 
 
 def shown(path: Path) -> str:
-    """Return a path for a person to read and to type: one of the home folder begins with ~/."""
+    """Return a path for a person to read and type: one in the home folder begins with ~/."""
     path = path.expanduser()
     home = Path("~").expanduser()
     return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
 
 
 def make_private(path: Path) -> None:
-    """Make a folder, and those above it that are missing, for the user alone; one that is there stays as it is.
+    """Make a folder and its missing parents with mode 0700; a folder that exists stays as it is.
 
-    Raises OSError. `Path.mkdir` would give its mode to the last one, and make the ones above for everybody.
+    Raises OSError. `Path.mkdir` would give that mode to the last one only, and make its parents readable for all.
     """
     if not path.parent.exists():
         make_private(path.parent)

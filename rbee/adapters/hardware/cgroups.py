@@ -28,7 +28,7 @@ _VERSION_2: Final = _Files("memory.max", "memory.current", "inactive_file")
 
 
 def memory_limits(own: Path = OWN, mount: Path = MOUNT) -> Iterator[Space]:
-    """Yield limit and rest of this process's group, and of those around it: all of them hold.
+    """Yield limit and remaining bytes of this process's group and of its parents: all of them apply.
 
     A group without a limit is left out in version 2, and has one beyond all memory in version 1.
     """
@@ -51,7 +51,7 @@ def _groups(own: Path, mount: Path) -> Iterator[tuple[Path, _Files]]:
                 root, files = mount / "memory", _VERSION_1
             else:
                 continue
-            # A group outside what is mounted begins with "..", and cannot be looked at. In a container the path may
+            # A group outside the mount begins with "..", and cannot be read. In a container the path may
             # be the host's: then the only folder of it that is there is the container's own root.
             inner = root if ".." in path.split("/") else root / path.lstrip("/")
             for folder in (inner, *inner.parents):

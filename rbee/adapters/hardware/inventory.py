@@ -1,4 +1,4 @@
-"""Finds out what this machine has: processor, memory, disk, and the backends that the engine can use."""
+"""Describes this machine: processor, memory, disk, and the backends that the engine can use."""
 
 from __future__ import annotations
 
@@ -64,16 +64,16 @@ def own_memory() -> int:
 def disk(path: Path) -> Space:
     """Return the space of the file system that holds `path`, or will hold it once it is made."""
     # Not Path.exists, which raises for a folder that is closed to us.
-    place = next((folder for folder in (path, *path.parents) if os.path.exists(folder)), Path("/"))  # noqa: PTH110
+    folder = next((parent for parent in (path, *path.parents) if os.path.exists(parent)), Path("/"))  # noqa: PTH110
     try:
-        usage = psutil.disk_usage(str(place))
+        usage = psutil.disk_usage(str(folder))
     except OSError as exc:
         raise StorageError(f"the disk of the models folder cannot be looked at: {exc.strerror}") from exc
     return Space(total=usage.total, available=usage.free)
 
 
 def backends() -> list[Backend]:
-    """Return what a worker here can run on: always the processor, and GPUs where engine and driver know them."""
+    """Return the backends that a worker here can use: the processor, and GPUs that both engine and driver support."""
     space = memory()
     here = Device(index=0, name=_processor_model(), memory_total=space.total, memory_available=space.available)
     found = [Backend(name=CPU, devices=[here])]
@@ -83,8 +83,8 @@ def backends() -> list[Backend]:
 
 
 def engine_has(backend: str) -> bool:
-    """Tell whether the engine's libraries hold a backend. Looks for its file; loads nothing."""
-    # For a top-level package find_spec only looks; llama_cpp itself is not imported.
+    """Whether the engine's libraries include a backend. Checks for its file; loads nothing."""
+    # For a top-level package find_spec imports nothing.
     spec = importlib.util.find_spec("llama_cpp")
     folders = spec.submodule_search_locations if spec is not None else None
     return any((Path(folder) / "lib" / f"libggml-{backend}.so").exists() for folder in folders or ())

@@ -97,7 +97,7 @@ def check_key(incoming: Request, keys: Collection[str]) -> None:
     scheme, _, given = incoming.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not given.strip():
         raise MissingApiKeyError("this needs the header Authorization: Bearer <token>")
-    # Every key is compared, so that the time taken does not tell which one was near.
+    # Every key is compared, so that the time taken does not reveal which one was near.
     if sum(tokens.matches(given.strip(), key) for key in keys) == 0:
         raise InvalidApiKeyError("authentication failed: the key is wrong")
 
@@ -142,7 +142,7 @@ def empty(status: int) -> Response:
 
 
 def wants_stream() -> bool:
-    """Tell whether the client asks for an event stream."""
+    """Whether the client asks for an event stream."""
     return EVENT_STREAM in request.headers.get("Accept", "")
 
 

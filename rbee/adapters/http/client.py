@@ -115,7 +115,7 @@ async def _exchange(
 ) -> tuple[int, bytes]:
     """Send one request and return the answer's status and body.
 
-    httpx's own limits hold for each read, so whoever sends a byte now and then could hold us for ever.
+    httpx's own limits hold for each read, so a server that sends a byte now and then could hold us for ever.
     """
     with trio.move_on_after((client.timeout.connect or 0) + (client.timeout.read or 0)):
         async with client.stream(method, path, content=content, params=params, headers=headers_of_call()) as response:
@@ -167,7 +167,7 @@ def decode_error(status: int, content: bytes) -> RbeeError:
 
 
 def _was_accepted(exc: Exception) -> bool:
-    """Tell whether somebody listens who did not answer; the address was not refused, and leads somewhere.
+    """Whether some program listens there that did not answer; the address was not refused, and leads somewhere.
 
     A connection that was not even accepted in time counts: so it is where the listener's queue is full.
     """

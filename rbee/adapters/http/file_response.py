@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
     from pathlib import Path
 
-PIECE: Final = 1024 * 1024
+READ_BYTES: Final = 1024 * 1024
 READERS: Final = 4
 """Threads that read at once for all who copy; each of them waits for its own network most of the time."""
 _RANGE: Final = re.compile(r"bytes=(\d{1,18})-(\d{0,18})")
@@ -64,7 +64,7 @@ async def _read(file: BinaryIO, at: int, end: int) -> AsyncGenerator[bytes, None
     """Yield the bytes from `at` to `end`, less where the file has become shorter; closes it."""
     with file:
         while at < end:
-            count = min(PIECE, end - at)
+            count = min(READ_BYTES, end - at)
             piece = await trio.to_thread.run_sync(os.pread, file.fileno(), count, at, limiter=_limiter)
             if not piece:
                 return  # the connection is closed then, and who copies learns that it was cut

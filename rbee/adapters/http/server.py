@@ -1,4 +1,4 @@
-"""Binds a port and serves an application on it until told to stop."""
+"""Binds a port and serves an application on it until stopped."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _bind(host: str, port: int) -> socket.socket | None:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only this machine reaches what listens on `host`."""
+    """Whether only this machine reaches a server on `host`."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -70,7 +70,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_own(host: str) -> bool:
-    """Tell whether `host` is another machine to each who uses it: the loopback, or all addresses there are."""
+    """Whether `host` means a different machine on each machine: loopback, or the unspecified address."""
     try:
         return is_loopback(host) or ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -80,7 +80,7 @@ def is_own(host: str) -> bool:
 def bind_first(host: str, first: int) -> socket.socket:
     """Return a listening socket on the first free port from `first` upwards.
 
-    Binding is the test: to look for a free port first and bind it later would be a race.
+    Binding is the test: finding a free port first and binding it later would be a race.
     """
     for port in range(first, min(first + 1000, 65536)):
         if (listener := _bind(host, port)) is not None:

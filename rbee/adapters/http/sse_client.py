@@ -84,7 +84,7 @@ async def events(
     """Open a stream and give its events in order, without the last one (`[DONE]`).
 
     An answer that is no stream raises before the block is entered, as `call` does. Iterating raises StreamLostError
-    when the connection ends early. Leaving the block closes the connection, which tells the other side to stop.
+    when the connection ends early. Leaving the block closes the connection, and so stops the other side.
 
     A task of its own reads the connection and awaits nothing else, because leaving httpx's generators half-way is not
     safe under trio.
@@ -187,7 +187,7 @@ class _Reader:
 class _BoundedBody(httpx.AsyncByteStream):
     """A body that is read no further, by way of `scope`, where over MAX_ANSWER_BYTES come and no event among them.
 
-    Whoever takes an event sets `unfinished`, in bytes, back to 0.
+    The caller that takes an event sets `unfinished`, in bytes, back to 0.
     """
 
     def __init__(self, body: httpx.AsyncByteStream, scope: trio.CancelScope) -> None:

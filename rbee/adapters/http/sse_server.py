@@ -79,7 +79,7 @@ async def _send_last(send: Send, error: RbeeError) -> None:
 
 
 async def with_progress_and_result(send: Send, work: Callable[[Report], Awaitable[T]], name: str) -> T:
-    """Run `work` and send what it tells while it runs, then its result as an event called `name`; returns that."""
+    """Send what `work` reports while it runs, then its result as an event called `name`; returns the result."""
     outcome = await with_progress(send, work)
     await send.send(event(outcome, name))
     return outcome

@@ -31,7 +31,7 @@ def correlate(given: str | None) -> str:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line; JSON escapes control characters, so a log can never draw on a terminal."""
+    """One JSON object a line; JSON escapes control characters, so a log cannot control a terminal."""
 
     def __init__(self, role: str) -> None:
         super().__init__()

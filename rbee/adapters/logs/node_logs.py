@@ -17,17 +17,17 @@ if TYPE_CHECKING:
     from rbee.adapters.logs.redaction import Entry
     from rbee.wire.logs import LogLine, LogQuery
 
-LOOK_SECONDS: Final = 0.2
-"""Between two looks at the logs of who follows them."""
+POLL_SECONDS: Final = 0.2
+"""Between two reads of logs that are followed."""
 _WORKER_ID: Final = re.compile(r"[0-9a-f-]{1,64}")
 _NAMES: Final = re.compile(r"(hive|worker-.+)\.log")
 _limiter: Final = trio.CapacityLimiter(4)
 
 
 class NodeLogs:
-    """The logs in a folder that somebody else writes; close it. Every method blocks for as long as the disk does.
+    """The logs in a folder that other processes write; close it. Every method blocks for as long as the disk does.
 
-    `only` is the file name of the one log that is meant.
+    `only` is the file name of one log, to read no other.
     """
 
     def __init__(self, folder: Path, only: str | None = None) -> None:
@@ -42,11 +42,11 @@ class NodeLogs:
         return found[-count:] if count else []
 
     def unfinished(self) -> list[LogLine]:
-        """Return the lines that have no end yet, for who reads no more."""
+        """Return the last lines although they have no end yet, for a caller that reads no more."""
         return _in_order([reader.unfinished() for reader in self._readers.values()])
 
     def more(self) -> list[LogLine]:
-        """Return what was written since; of a log that is new, all."""
+        """Return what was written since the last read; of a new log, all."""
         self._look()
         found = _in_order([reader.more() for reader in self._readers.values()])
         for name in [name for name, reader in self._readers.items() if reader.is_gone]:
@@ -55,11 +55,11 @@ class NodeLogs:
 
     @property
     def is_over(self) -> bool:
-        """Whether the one log that is meant has been removed."""
+        """Whether the log named by `only` was removed."""
         return self._only is not None and self._only not in self._readers
 
     def _look(self) -> None:
-        """Take in the logs that are new."""
+        """Open the logs that are new."""
         try:
             names = {path.name for path in self._folder.iterdir()}
         except OSError:
@@ -69,14 +69,14 @@ class NodeLogs:
                 self._readers[name] = LogReader(self._folder / name, found[1])
 
     def close(self) -> None:
-        """Let all files go."""
+        """Close all files."""
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()
 
 
 def _in_order(logs: list[list[Entry]]) -> list[LogLine]:
-    """Merge logs by time. What stands before the first time of its log was written just before that."""
+    """Merge logs by time. Lines before the first timestamp of their log take that timestamp."""
     entries: list[tuple[str, LogLine]] = []
     for log in logs:
         first = next((entry.at for entry in log if entry.at), "")
@@ -95,7 +95,7 @@ async def read(
 ) -> None:
     """Pass on the newest lines of the logs in `folder`, and with `follow` what is written from then on.
 
-    No more is read while `tell` waits. Ends with the one log that is meant, else only when cancelled.
+    No more is read while `report` waits. Ends when the log named by `only` is removed, else only when cancelled.
     """
     logs = NodeLogs(folder, only)
     try:
@@ -107,6 +107,6 @@ async def read(
             if found:
                 await report(found)
             else:
-                await trio.sleep(LOOK_SECONDS)
+                await trio.sleep(POLL_SECONDS)
     finally:
         logs.close()

@@ -1,4 +1,4 @@
-"""Reads one log file that somebody else writes, rotates and removes."""
+"""Reads one log file that another process writes, rotates and removes."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ if TYPE_CHECKING:
 
     from rbee.adapters.logs.redaction import Entry
 
-CHUNK: Final = 1 << 18
-"""Bytes read at once of what is new."""
+READ_BYTES: Final = 1 << 18
+"""Bytes of new text per read."""
 MOST: Final = 1 << 20
-"""Bytes that are read of what is old."""
+"""Bytes of old text that are read at most."""
 
 
 class LogReader:
@@ -56,13 +56,13 @@ class LogReader:
             os.close(descriptor)
 
     def unfinished(self) -> list[Entry]:
-        """Return the line that has no end yet, for who reads no more."""
+        """Return the last line although it has no end yet, for a caller that reads no more."""
         return self._lines.end()
 
     def more(self) -> list[Entry]:
-        """Return what was written since, from the beginning where nothing was read yet; a part of it when it is much.
+        """Return what was written since the last read, or from the beginning; at most one read of it.
 
-        A file that was replaced is read to its end before the one that is in its place now.
+        A file that was replaced is read to its end before its successor.
         """
         if self._descriptor is None:
             self._open()
@@ -70,15 +70,15 @@ class LogReader:
                 self.is_gone = True
                 return []
         if os.fstat(self._descriptor).st_size < os.lseek(self._descriptor, 0, os.SEEK_CUR):
-            os.lseek(self._descriptor, 0, os.SEEK_SET)  # somebody has emptied it
-        data = os.read(self._descriptor, CHUNK)
+            os.lseek(self._descriptor, 0, os.SEEK_SET)  # it was emptied
+        data = os.read(self._descriptor, READ_BYTES)
         found = self._lines.feed(data)
-        if len(data) == CHUNK or self._is_in_place():
+        if len(data) == READ_BYTES or self._is_in_place():
             return found
         # Once more: it may have been written to before it was replaced, and after it was read.
-        data = os.read(self._descriptor, CHUNK)
+        data = os.read(self._descriptor, READ_BYTES)
         found += self._lines.feed(data)
-        if len(data) < CHUNK:
+        if len(data) < READ_BYTES:
             found += self._lines.end()
             has_gap = not self._is_at(self._older)
             self.close()
@@ -87,13 +87,13 @@ class LogReader:
             if self._descriptor is not None:
                 if has_gap:
                     found.append(self._lines.note("lines may be missing here: the log was removed, or grew too fast"))
-                found += self._lines.feed(os.read(self._descriptor, CHUNK))
+                found += self._lines.feed(os.read(self._descriptor, READ_BYTES))
         return found
 
     def _is_in_place(self) -> bool:
         if self._path.exists():
             return self._is_at(self._path)
-        # Between two steps of its writer it is at neither place: it has been renamed, and the next one is not there.
+        # Between two steps of its writer there is no file of either name: it was renamed, and the next is not made yet.
         return self._is_at(self._older)
 
     def _is_at(self, path: Path) -> bool:
@@ -110,7 +110,7 @@ class LogReader:
             self._descriptor = None
 
     def close(self) -> None:
-        """Let the file go."""
+        """Close the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -122,8 +122,8 @@ def _end_of(descriptor: int, size: int, count: int) -> bytes:
         return b""
     data, start = b"", size
     while start > 0 and size - start < MOST and data.count(b"\n") <= count:
-        step = min(CHUNK, start)
+        step = min(READ_BYTES, start)
         start -= step
         data = os.pread(descriptor, step, start) + data
-    # Where reading began is seldom where a line begins, and half a line tells nobody anything.
+    # Reading seldom begins where a line does, and half a line is of no use.
     return data.partition(b"\n")[2] if start else data

@@ -1,4 +1,4 @@
-"""Takes a log apart into lines that may leave the machine: without stacks, absolute paths and secrets."""
+"""Splits a log into lines that may leave the machine: without stacks, absolute paths and secrets."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import Any, Final, NamedTuple
 from rbee.wire.logs import LogLine
 
 MAX_LINE: Final = 65536
-"""Bytes of one line; of a longer one the rest is left out."""
+"""Bytes of one line; the rest of a longer one is dropped."""
 _STACK: Final = re.compile(r"Traceback \(most recent call last\):|.*\(most recent call first\):|Extension modules: ")
-"""How the interpreter begins the stack of a failure (traceback, faulthandler): what follows indented is the stack."""
+"""How the interpreter begins a stack (traceback, faulthandler), which is the indented lines that follow."""
 _FOLDERS: Final = re.compile(r"(?<![\w:/.~-])~?/(?!v[12]/)(?:[^\s/'\"]+/)+")
 """The folders of an absolute path. Not those of a URL, a path of our HTTP interface, or a model's reference."""
 _SECRET: Final = re.compile(r"rbee_[A-Za-z0-9_-]{16,}")
 
 
 class Stacks:
-    """Leaves out the stacks that the interpreter writes, line by line: they are for the log alone."""
+    """Drops the stacks that the interpreter writes, line by line: they are for the log alone."""
 
     def __init__(self) -> None:
         self._inside = False
 
     def keeps(self, line: str) -> bool:
-        """Tell whether the next line is none of a stack."""
+        """Whether the next line belongs to no stack."""
         if _STACK.match(line):
             self._inside = True
         elif not (self._inside and line.startswith(" ")):
@@ -50,17 +50,17 @@ class Lines:
         self._at = ""
 
     def feed(self, data: bytes) -> list[Entry]:
-        """Return the lines that are whole now."""
+        """Return the lines that are complete now."""
         *whole, rest = data.split(b"\n")
         if whole:
             whole[0] = self._begun + whole[0]
             self._begun = b""
-        # Whoever writes without ever ending a line must not fill our memory.
+        # A writer that never ends a line must not fill our memory.
         self._begun = (self._begun + rest)[: MAX_LINE + 1]
         return [entry for line in whole for entry in self._take(line)]
 
     def end(self) -> list[Entry]:
-        """Return the line that has no end, if there is one: no more is coming."""
+        """Return the last line if it has no end: no more is coming."""
         begun, self._begun = self._begun, b""
         return self._take(begun)
 
@@ -87,7 +87,7 @@ class Lines:
         if not isinstance(found, dict) or not isinstance(message := found.get("message"), str):
             return LogLine(source=self._source, message=public(text))
         if isinstance(trace := found.get("traceback"), str):
-            # What failed, and not where: the rest of its last line may quote anything.
+            # The kind of failure only: the rest of its last line may quote anything.
             message += f" ({trace.rstrip().rpartition(chr(10))[2].partition(':')[0]})"
         return LogLine(
             source=self._source,
@@ -103,6 +103,6 @@ def _text(value: object) -> str | None:
 
 
 def public(text: str) -> str:
-    """Return `text` without what is nobody's business outside its machine; it is UTF-8 in any case."""
+    """Return `text`, as valid UTF-8, without what must not leave its machine."""
     shown = _SECRET.sub("rbee_…", _FOLDERS.sub("…/", text))
     return shown.encode("utf-8", "replace").decode()

@@ -1,4 +1,4 @@
-"""Writes lines to a log file that stays bounded, whatever happens to the disk it lies on."""
+"""A log file of bounded size that survives a full disk and its own removal."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _STDERR: Final = 2
 class LogFile(logging.Handler):
     """Appends to `path`; before it grows past `max_bytes` it is renamed to `<path>.1`, of which there is one.
 
-    While the disk is full, lines are dropped and counted, and nobody who logs notices. The file is opened again
-    whenever it is not in its place: then somebody has removed it, perhaps to make room.
+    While the disk is full, lines are dropped and counted, and the callers go on. The file is opened again when it was
+    removed, perhaps to make room.
 
-    Where stderr leads to the file, as whoever starts a daemon arranges it, it moves along to each new one: what native
-    code says with its last breath belongs beside the newest lines. (The library's RotatingFileHandler leaves stderr
-    behind, keeps in its buffer what a full disk did not take, and never looks for a file that was removed.)
+    Where stderr leads to the file, as the process that starts a daemon arranges it, it is moved to each new file: what
+    native code writes when it crashes belongs beside the newest lines. (The library's RotatingFileHandler leaves stderr
+    behind, keeps in its buffer what a full disk did not take, and never notices that the file was removed.)
     """
 
     def __init__(self, path: Path, max_bytes: int) -> None:
@@ -35,7 +35,7 @@ class LogFile(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         try:
             line = self.format(record)
-        except Exception:  # noqa: BLE001 (as every handler does: who logs badly is told on stderr)
+        except Exception:  # noqa: BLE001 (as every handler does: a bad logging call is reported on stderr)
             self.handleError(record)
             return
         try:
@@ -89,14 +89,14 @@ class LogFile(logging.Handler):
 
 
 def _stderr_leads_to(path: Path) -> bool:
-    """Tell whether stderr is this file, or goes nowhere, as it does when the disk was too full to make the file."""
+    """Whether stderr is this file, or /dev/null, as it is when the disk was too full to make the file."""
     try:
         stderr = os.fstat(_STDERR)
     except OSError:
         return True  # closed, and the next file that is opened must not be taken for it
-    for place in (path, Path(os.devnull)):
+    for file in (path, Path(os.devnull)):
         with suppress(OSError):
-            if os.path.samestat(stderr, place.stat()):
+            if os.path.samestat(stderr, file.stat()):
                 return True
     return False
 

@@ -1,4 +1,4 @@
-"""Names the log files of workers, and removes those of ended ones but the newest."""
+"""Names the log files of workers, and removes old ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Holds some room on a disk, to be given up when the disk is full: a database needs room even to delete."""
+"""Reserves disk space to free when the disk is full: a database needs room even to delete."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Ballast:
         self._is_whole = False
 
     def drop(self) -> bool:
-        """Give the room to the disk; returns whether there was any."""
+        """Free the reserved space; returns whether there was any."""
         self._is_whole = False
         try:
             held = self._path.stat().st_size
@@ -31,7 +31,7 @@ class Ballast:
         return held > 0
 
     def restore(self) -> None:
-        """Take what is missing, or as much of it as there is. Costs nothing while the ballast is whole."""
+        """Reserve what is missing, or as much as the disk has. Costs nothing while the ballast is whole."""
         if self._is_whole:
             return
         with suppress(OSError):

@@ -39,13 +39,13 @@ class Store:
     """An open database.
 
     SQLite 3.7.0 to 3.51.2 can corrupt a WAL database that two connections use, so there is one connection, and the
-    limiter of 1 makes every transaction wait for the one before. The opener of a store holds its role's `InstanceLock`,
-    so no other process has the file.
+    limiter of 1 makes every transaction wait for the one before. A daemon opens its store after it holds its
+    role's lock, so no other process has the file.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, ballast: Ballast, damage: str | None) -> None:
         self.damage = damage
-        """What was wrong with the file, and where it is now; None where nothing was."""
+        """What was wrong with the file, and where it was moved; None for a sound file."""
         self._connection = connection
         self._path = path
         self._ballast = ballast
@@ -55,8 +55,8 @@ class Store:
     async def open(cls, path: Path, migrations: Sequence[str]) -> Store:
         """Open or make the database; `migrations` are scripts in order, of which only new ones are run.
 
-        A damaged file is moved aside and made anew: what it knew can be found out again, and a daemon that does not
-        start helps nobody. Raises StorageError when the file cannot be opened or was made by a newer version.
+        A damaged file is moved aside and made anew: its content can be found out again, and a daemon that does not
+        start is of no use. Raises StorageError when the file cannot be opened or was made by a newer version.
         """
         ballast = Ballast(path.with_name(f"{path.name}.ballast"))
         connection, damage = await trio.to_thread.run_sync(_open, path, migrations, ballast)
@@ -107,7 +107,7 @@ def _code(exc: sqlite3.Error) -> int:
 
 
 def _explain(exc: sqlite3.Error, path: Path, what: str) -> StorageError:
-    """Return the error that people get, beginning with `what`."""
+    """Return the error to show, whose message begins with `what`."""
     if _is_full(exc, path.parent):
         return StorageError(f"{what}: the disk is full", hint=full_disk.ADVICE)
     # SQLITE_ERROR: the statement does not fit the tables, so they are not those of our version.
@@ -127,7 +127,7 @@ def _is_full(exc: sqlite3.Error, folder: Path) -> bool:
 
 
 def _open(path: Path, migrations: Sequence[str], ballast: Ballast) -> tuple[sqlite3.Connection, str | None]:
-    """Return the connection, and what to say of a damaged file."""
+    """Return the connection, and a note on a damaged file."""
     damage = None
     try:
         private.make_private(path.parent)

@@ -20,10 +20,10 @@ log = logging.getLogger(__name__)
 RETRY_SECONDS: Final = 5.0
 
 
-class Rows:
-    """Of each row the latest state is due; `transact` stores one.
+class WriteBehind:
+    """Rows to write, of each the latest state only; `transact` stores one.
 
-    A disk that is full for hours costs one row each, however often that changes, and two lines of the log.
+    While the disk is full, memory holds one state per row, and the log gets two lines.
     """
 
     def __init__(self, transact: Callable[[Work], Awaitable[Any]]) -> None:
@@ -33,12 +33,12 @@ class Rows:
         self._closed = trio.Event()
 
     def put(self, key: str, work: Work) -> None:
-        """Have the row `key` written (or deleted) soon; what was due for it before is not written any more."""
+        """Write (or delete) the row `key` soon, instead of what was due for it before."""
         self._due[key] = work
         self._changed.set()
 
     def close(self) -> None:
-        """Make `run` return once everything is written, or has been tried once more."""
+        """Have `run` return once everything is written, or has been tried once more."""
         self._closed.set()
         self._changed.set()
 
@@ -63,7 +63,7 @@ class Rows:
                     await self._closed.wait()
 
     async def _write(self) -> RbeeError | None:
-        """Write what is due; returns why something still is."""
+        """Write what is due; returns why some of it still is."""
         error = None
         for key, work in list(self._due.items()):
             try:

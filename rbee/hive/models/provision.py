@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from rbee.adapters import tokens
 from rbee.adapters.download import fetch, hub, hub_cache
-from rbee.adapters.download.web import BrokenError, Web, name_of
+from rbee.adapters.download.web import BrokenError, Web, host_and_port
 from rbee.adapters.hardware import inventory
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 from rbee.hive.catalogue import folder, peer_offers, user_cache, variant
@@ -56,7 +56,7 @@ class _Hub(NamedTuple):
     @property
     def name(self) -> str:
         """What it is called in what is told."""
-        return name_of(urlsplit(hub.endpoint()))
+        return host_and_port(urlsplit(hub.endpoint()))
 
 
 class Provision:
@@ -164,7 +164,9 @@ class Provision:
         choice = variant.choose(self._ref, repository.files)
         if unknown := [file.name for file in choice.files if file.size <= 0]:
             # Else an empty file would be whole at once.
-            raise DownloadFailedError(f"{name_of(urlsplit(hub.endpoint()))} does not say how large {unknown[0]} is")
+            raise DownloadFailedError(
+                f"{host_and_port(urlsplit(hub.endpoint()))} does not say how large {unknown[0]} is"
+            )
         return _Hub(web, repository, choice)
 
     def _bring(self, choice: Choice, site: _Hub | None) -> Provided:

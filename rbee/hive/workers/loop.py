@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.daemon import announce
-from rbee.adapters.store.write_behind import Rows
+from rbee.adapters.store.write_behind import WriteBehind
 from rbee.errors import RbeeError
 from rbee.hive.workers import rows, view
 from rbee.hive.workers.effects import Answer, AskToEnd, CheckHealth, Follow, Forget, Keep, Kill, Launch, Terminate
@@ -68,7 +68,7 @@ class Hive:
         self._machine = machine
         self._pool = Pool(limits)
         self._send, self._inbox = trio.open_memory_channel[Callable[[], None]](math.inf)
-        self._rows = Rows(transact)
+        self._rows = WriteBehind(transact)
         self._starts: dict[str, list[_Start]] = {}
         self._children: dict[str, Child] = {}
         self._scopes: dict[str, trio.CancelScope] = {}

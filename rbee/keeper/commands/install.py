@@ -150,16 +150,16 @@ def _place(layout: Layout, source: Path, services: dict[str, str], terminal: Ter
     # Folders first: what cannot be made is found out before anything is replaced.
     for path in (layout.models, layout.config.parent, *([layout.units] if services else [])):
         atomic.make_folder(path)
-    with atomic.Folder(layout.programs, wait) as programs:
+    with atomic.AtomicFolder(layout.programs, wait) as programs:
         program = layout.programs / PROGRAM
         if program.is_symlink() or not (program.exists() and program.samefile(source)):
             programs.copy(source, PROGRAM, mode=0o755)
         for name in LINKS:
             programs.link(name, PROGRAM)
-    with atomic.Folder(layout.config.parent, wait) as configs:
+    with atomic.AtomicFolder(layout.config.parent, wait) as configs:
         is_new = configs.add(layout.config.name, settings_file.text(layout.models if is_system else None))
     if services:
-        with atomic.Folder(layout.units, wait) as units_folder:
+        with atomic.AtomicFolder(layout.units, wait) as units_folder:
             for name, text in services.items():
                 units_folder.write(name, text)
     return not is_new

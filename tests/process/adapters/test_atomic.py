@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.adapters.files.atomic import UNFINISHED, Folder, make_folder
+from rbee.adapters.files.atomic import UNFINISHED, AtomicFolder, make_folder
 from rbee.errors import StorageError
 from tests.kit import paths
 
@@ -63,7 +63,7 @@ def copying(tmp_path: Path, folder: Path, eventually: Callable[..., None]) -> It
 
 def test_each_way_to_put_something_there(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "source").write_bytes(os.urandom(3 << 20))
-    with Folder(folder, never) as place:
+    with AtomicFolder(folder, never) as place:
         place.copy(tmp_path / "source", "program", mode=0o755)
         place.link("link", "program")
         place.write("text", "one\n")
@@ -72,7 +72,7 @@ def test_each_way_to_put_something_there(folder: Path, tmp_path: Path) -> None:
     assert (folder / "program").stat().st_mode & 0o7777 == 0o755
     assert str((folder / "link").readlink()) == "program"
     assert (folder / "text").read_text() == (folder / "own").read_text() == "one\n"
-    with Folder(folder, never) as place:
+    with AtomicFolder(folder, never) as place:
         place.copy(CHILD, "program", mode=0o700)
         place.link("link", "text")
         place.write("text", "two\n")
@@ -92,7 +92,7 @@ def test_a_link_is_replaced_and_not_what_it_leads_to(folder: Path, tmp_path: Pat
     for name in ("copied", "written", "linked"):
         (folder / name).symlink_to(tmp_path / "elsewhere")
     (folder / "dangling").symlink_to(tmp_path / "nowhere")
-    with Folder(folder, never) as place:
+    with AtomicFolder(folder, never) as place:
         place.copy(tmp_path / "source", "copied", mode=0o644)
         place.write("written", "new")
         place.link("linked", "copied")
@@ -113,7 +113,7 @@ def test_whoever_is_killed_leaves_what_was_there_and_the_next_one_tidies_up(
     child.wait()
     assert (folder / "name").read_text() == "as it was"
     assert len(names(folder)) == 3
-    with Folder(folder, never) as place:
+    with AtomicFolder(folder, never) as place:
         place.write("name", "new")
     assert names(folder) == {"name", ".rbee-own"}
     assert (folder / "name").read_text() == "new"
@@ -124,7 +124,7 @@ def test_two_take_turns(folder: Path, copying: Callable[[], subprocess.Popen]) -
     waiting = threading.Event()
 
     def second() -> None:
-        with Folder(folder, waiting.set) as place:
+        with AtomicFolder(folder, waiting.set) as place:
             place.write("name", "the second")
 
     thread = threading.Thread(target=second)
@@ -139,12 +139,12 @@ def test_two_take_turns(folder: Path, copying: Callable[[], subprocess.Popen]) -
 
 
 def test_an_error_leaves_nothing_half_done_and_lets_go_of_the_folder(folder: Path, tmp_path: Path) -> None:
-    with Folder(folder, never) as place:
+    with AtomicFolder(folder, never) as place:
         place.write("name", "whole")
-    with Folder(folder, never) as place, pytest.raises(StorageError) as caught:
+    with AtomicFolder(folder, never) as place, pytest.raises(StorageError) as caught:
         place.copy(tmp_path / "missing", "name", mode=0o755)
     assert caught.value.message == f"{tmp_path / 'missing'} could not be read: No such file or directory"
-    with Folder(folder, never) as place, pytest.raises(StorageError) as caught:
+    with AtomicFolder(folder, never) as place, pytest.raises(StorageError) as caught:
         place.copy(tmp_path, "name", mode=0o755)
     assert caught.value.message == f"{tmp_path} could not be read: Is a directory"
     assert names(folder) == {"name"}
@@ -154,7 +154,7 @@ def test_an_error_leaves_nothing_half_done_and_lets_go_of_the_folder(folder: Pat
 def test_what_stands_in_the_way_is_named(folder: Path) -> None:
     make_folder(folder.parent)
     folder.write_text("a file")
-    with pytest.raises(StorageError) as caught, Folder(folder, never):
+    with pytest.raises(StorageError) as caught, AtomicFolder(folder, never):
         pass
     assert caught.value.message == f"{folder} could not be made: File exists"
     with pytest.raises(StorageError) as caught:
@@ -162,7 +162,7 @@ def test_what_stands_in_the_way_is_named(folder: Path) -> None:
     assert caught.value.message == f"{folder / 'deeper'} could not be made: Not a directory"
     folder.unlink()
     make_folder(folder / "name")
-    with Folder(folder, never) as place, pytest.raises(StorageError) as caught:
+    with AtomicFolder(folder, never) as place, pytest.raises(StorageError) as caught:
         place.write("name", "text")
     assert caught.value.message == f"{folder / 'name'} could not be written: Is a directory"
     assert caught.value.hint == "what was there before is unchanged"
@@ -174,7 +174,7 @@ def test_a_limit_on_the_size_of_files_leaves_what_was_there(folder: Path, tmp_pa
     import resource
 
     (tmp_path / "source").write_bytes(bytes(1 << 20))
-    with Folder(folder, never) as place:
+    with AtomicFolder(folder, never) as place:
         place.write("name", "as it was")
     child = subprocess.run(
         [sys.executable, str(CHILD), str(folder), str(tmp_path / "source"), "name"],

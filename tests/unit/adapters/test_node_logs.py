@@ -199,7 +199,7 @@ def test_much_that_is_new_comes_in_parts(tmp_path: Path, open_logs: OpenLogs) ->
     while found := logs.more():
         sizes.append(len(found))
     assert sum(sizes) == 1000
-    assert max(sizes) <= 2 * reader.CHUNK // 1000
+    assert max(sizes) <= 2 * reader.READ_BYTES // 1000
 
 
 def test_one_log_alone(tmp_path: Path, open_logs: OpenLogs) -> None:

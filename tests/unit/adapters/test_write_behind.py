@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from rbee.adapters.store import write_behind
-from rbee.adapters.store.write_behind import Rows
+from rbee.adapters.store.write_behind import WriteBehind
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
@@ -45,8 +45,8 @@ def row(key: str, value: int) -> Callable[[Any], tuple[str, int]]:
 
 
 @asynccontextmanager
-async def written_to(disk: Disk) -> AsyncIterator[Rows]:
-    found = Rows(disk.transact)
+async def written_to(disk: Disk) -> AsyncIterator[WriteBehind]:
+    found = WriteBehind(disk.transact)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(found.run)
         yield found
@@ -136,7 +136,7 @@ async def test_what_is_no_error_of_ours_is_a_bug(autojump_clock: MockClock) -> N
     async def fail(_: Any) -> None:
         raise ZeroDivisionError
 
-    found = Rows(fail)
+    found = WriteBehind(fail)
     found.put("a", row("a", 1))
     with pytest.raises(ZeroDivisionError):
         await found.run()
