@@ -171,7 +171,7 @@ def _add_unknown(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
 
 @when(parsers.parse("the user registers it on a terminal, and says {answer} when asked about the fingerprint"))
 def _add_on_terminal(machine: Machine, nodes: Nodes, seen: dict[str, Any], answer: str) -> None:
-    question = "Is it the one of that machine? [y/N] "
+    question = "Is this the key of that machine? [y/N] "
     seen["done"] = done = run_on_terminal(machine, *_register(nodes), answers={question: f"{answer}\n"})
     assert nodes[NAME].sshd.fingerprint in done.text
     assert question in done.text

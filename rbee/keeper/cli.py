@@ -1,4 +1,4 @@
-"""Runs one command, and turns its result or its failure into output and an exit code."""
+"""Runs one command; turns its result or its error into output and an exit code."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 PATHS: Final = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_PATHS_STATE_DIR", "RBEE_PATHS_MODELS_DIR", "RBEE_AUTH_TOKEN_FILE")
 """Environment variables that hold a path."""
 OUTPUT_CLOSED: Final = 128 + signal.SIGPIPE
-"""What a shell reports for a program that ended because nobody reads its output any more."""
+"""The exit code that a shell reports for a program whose output nobody reads any more."""
 
 
 def main(arguments: list[str]) -> int:
-    """Run a command; returns 0, 1 for a failure, 2 for wrong usage, 130 after Ctrl+C."""
+    """Run a command; returns 0, or 1 for a failure, 2 for wrong usage, 130 after Ctrl+C."""
     occupy_standard_descriptors()
     terminal = Terminal()
     try:
-        _perform(arguments, terminal)
+        _run(arguments, terminal)
     except UsageError as exc:
         terminal.error(exc.message, exc.hint)
         return WRONG_USAGE
@@ -48,16 +48,16 @@ def main(arguments: list[str]) -> int:
             terminal.debug(_traceback())
         terminal.error(exc.message, exc.hint)
         return exc.exit_code
-    except Exception as exc:  # noqa: BLE001 (a bug; it is shown or kept)
+    except Exception as exc:  # noqa: BLE001 (a bug: its traceback is shown or logged)
         trace = _traceback()
         if "--debug" in arguments:
             terminal.debug(trace)
-        terminal.error(f"this is a bug in rbee: {type(exc).__name__}", _keep(trace))
+        terminal.error(f"this is a bug in rbee: {type(exc).__name__}", _log_bug(trace))
         return 1
     return 0
 
 
-def _perform(arguments: list[str], terminal: Terminal) -> None:
+def _run(arguments: list[str], terminal: Terminal) -> None:
     try:
         options = parse(arguments)
     except HelpRequest as request:
@@ -85,8 +85,8 @@ def _make_paths_absolute(options: Namespace) -> None:
 
 
 def _import(name: str) -> ModuleType:
-    """Import a module in the shortest time: half of what a command on a warm model takes is this."""
-    # What modules are made of is never garbage; looking through it again and again takes a tenth of the time.
+    """Import a module fast: half the time of a command on a warm model is spent here."""
+    # Objects of modules are never garbage; scanning them again and again takes a tenth of the time.
     gc.disable()
     try:
         return importlib.import_module(name)
@@ -110,8 +110,8 @@ def _show(result: Result, options: Namespace, terminal: Terminal) -> None:
 
 
 def _where_to_look(error: RbeeError, settings: Settings) -> str:
-    found = f" for correlation id {error.correlation_id}" if error.correlation_id else ""
-    return f"look{found} into the logs in {settings.logs_dir}"
+    about = f" for correlation id {error.correlation_id}" if error.correlation_id else ""
+    return f"look{about} into the logs in {settings.logs_dir}"
 
 
 def _traceback() -> str:
@@ -120,8 +120,8 @@ def _traceback() -> str:
     return traceback.format_exc()
 
 
-def _keep(trace: str) -> str:
-    """Append a bug's traceback to the keeper's log; returns what to tell the user."""
+def _log_bug(trace: str) -> str:
+    """Append a bug's traceback to the keeper's log; returns the hint for the user."""
     try:
         from rbee.adapters import config
         from rbee.adapters.files import private
@@ -132,5 +132,5 @@ def _keep(trace: str) -> str:
         with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8") as file:
             file.write(trace)
     except (OSError, RbeeError):
-        return "the same command with --debug shows where"
+        return "run the same command with --debug to see where"
     return f"please report it with the last lines of {log}"

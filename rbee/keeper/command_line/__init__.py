@@ -1,1 +1,1 @@
-"""The commands and their options."""
+"""The commands, their options, and the values that users type."""

@@ -1,4 +1,4 @@
-"""Takes the prompt from the command line or from standard input, and checks it before anything is started."""
+"""Reads the prompt from the command line or from standard input, and checks it before anything is started."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ _MAX_BYTES: Final = 4 * MAX_CHARACTERS
 
 
 def read(option: str | None) -> str:
-    """Return the prompt: `--prompt` as it was given, else what is piped in without its last newline.
+    """Return the prompt: `--prompt` unchanged, else standard input without its last newline.
 
-    Raises UsageError where there is neither, and InvalidRequestError for text that no model can be given.
+    Raises UsageError if there is neither, and InvalidRequestError for text that no model accepts.
     """
     if option is not None:
-        # The arguments' own bytes, whatever the locale made of them.
+        # The bytes of the argument, however the locale decoded them.
         return _check(os.fsencode(option), "--prompt")
     if os.isatty(0):
         raise UsageError("there is no prompt", GIVE)
-    # Not sys.stdin, which is None where it was closed; and not without end: an endless input is refused too.
+    # Not sys.stdin, which is None if it was closed. Bounded, because an endless input must be refused too.
     with open(0, "rb", closefd=False) as stdin:
         data = stdin.read(_MAX_BYTES + 2)
     return _check(data[:-2] if data.endswith(b"\r\n") else data.removesuffix(b"\n"), "standard input")
@@ -35,7 +35,7 @@ def _check(data: bytes, where: str) -> str:
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as exc:
-        # Too long as well, perhaps, and cut within a character: then the length is what is wrong.
+        # It may be too long as well, and cut within a character: then the length is the error.
         if len(data) <= _MAX_BYTES:
             raise _refused(
                 f"the prompt is not valid UTF-8: byte {exc.start + 1} of {where}",

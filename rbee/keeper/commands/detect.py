@@ -1,4 +1,4 @@
-"""Shows what this machine has; needs no daemon."""
+"""`rbee detect`: shows this machine's processor, memory, disk, backends and devices."""
 
 from __future__ import annotations
 

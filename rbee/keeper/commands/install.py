@@ -1,4 +1,4 @@
-"""Puts the program, its other names, its settings and its services where a machine expects them."""
+"""`rbee install`: installs the program, its other names, its settings and its services on this machine."""
 
 from __future__ import annotations
 
@@ -27,28 +27,28 @@ if TYPE_CHECKING:
     from rbee.keeper.output.terminal import Terminal
 
 CARRIED: Final = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_CACHE")
-"""Variables that a user's services need as this command has them, to work with the same files."""
+"""Variables passed on to a user's services, so that they use the same files as this command."""
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
-    """Install, or bring an installation up to date; settings that are there stay as they are.
+    """Install or update; existing settings are left unchanged.
 
-    Raises StorageError; a program that was there before then still works. Raises UsageError for a bad prefix.
+    Raises StorageError, and then a program installed before still works. Raises UsageError for a bad prefix.
     """
     prefix = _prefix(options)
     if options.system:
         _require_rights(prefix)
-        # Others shall be able to read it all, however careful root is otherwise.
+        # All users must be able to read everything, whatever root's umask is.
         os.umask(0o022)
         layout = layouts.system(prefix or Path("/"))
     else:
         layout = layouts.user(_home())
     source = zipapp.locate(terminal.note)
     services = _services(options, settings, layout, prefix) if options.systemd else {}
-    _refuse_strangers(layout, services)
+    _refuse_foreign_files(layout, services)
     before = zipapp.version_of(layout.programs / PROGRAM)
-    has_config = _place(layout, source, services, terminal, is_system=options.system)
-    _try(layout.programs / PROGRAM)
+    has_config = _write(layout, source, services, terminal, is_system=options.system)
+    _check_starts(layout.programs / PROGRAM)
     version = zipapp.version_of(layout.programs / PROGRAM)
     lines = [summary.headline(before, version), *summary.places(layout, services, has_config=has_config)]
     if not options.system:
@@ -62,7 +62,7 @@ def _prefix(options: Namespace) -> Path | None:
     given: str | None = options.prefix
     if given is None:
         return None
-    hint = "`rbee install --system --prefix DIR` puts into DIR what --system puts into /"
+    hint = "`rbee install --system --prefix DIR` installs below DIR what --system installs below /"
     if not options.system:
         raise UsageError("--prefix goes with --system", hint)
     if not given.strip():
@@ -83,34 +83,31 @@ def _require_rights(prefix: Path | None) -> None:
         command = shlex.join(["sudo", *process.program(), "install", "--system"])
         raise StorageError(
             "only root can install rbee for all users of this machine",
-            hint=f"{command}\n"
-            "or `rbee install` for yourself alone, or --prefix DIR to put the same files below another folder",
+            hint=f"{command}\nor `rbee install` for yourself only, or --prefix DIR to install below another folder",
         )
 
 
-def _refuse_strangers(layout: Layout, services: dict[str, str]) -> None:
-    """Raise StorageError where a file that is none of ours has a name that we need."""
-    strangers = []
+def _refuse_foreign_files(layout: Layout, services: dict[str, str]) -> None:
+    """Raise StorageError if a file that is not ours has a name that we need."""
+    foreign = []
     for name in (PROGRAM, *LINKS):
         path = layout.programs / name
-        is_ours = zipapp.version_of(path) is not None or (name in LINKS and _leads_to(path, PROGRAM))
+        is_ours = zipapp.version_of(path) is not None or (name in LINKS and _links_to(path, PROGRAM))
         if os.path.lexists(path) and not is_ours:
-            strangers.append(path)
+            foreign.append(path)
     for name in services:
         path = layout.units / name
         if os.path.lexists(path) and not _begins_with(path, units.MARK):
-            strangers.append(path)
-    if strangers:
-        what, them = (
-            ("is there already, and is", "it") if len(strangers) == 1 else ("are there already, and are", "them")
-        )
+            foreign.append(path)
+    if foreign:
+        what, them = ("exists already, and was", "it") if len(foreign) == 1 else ("exist already, and were", "them")
         raise StorageError(
-            f"{', '.join(map(str, strangers))} {what} not of rbee's making",
-            hint=f"nothing was changed; move {them} away, then run this again",
+            f"{', '.join(map(str, foreign))} {what} not made by rbee",
+            hint=f"nothing was changed; move {them} away, then try again",
         )
 
 
-def _leads_to(path: Path, target: str) -> bool:
+def _links_to(path: Path, target: str) -> bool:
     return path.is_symlink() and str(path.readlink()) == target
 
 
@@ -141,13 +138,13 @@ def _services(options: Namespace, settings: Settings, layout: Layout, prefix: Pa
         raise StorageError(f"no services can be written for systemd: {exc}") from exc
 
 
-def _place(layout: Layout, source: Path, services: dict[str, str], terminal: Terminal, *, is_system: bool) -> bool:
-    """Write everything; returns whether there were settings already, which then stay."""
+def _write(layout: Layout, source: Path, services: dict[str, str], terminal: Terminal, *, is_system: bool) -> bool:
+    """Write all files; returns whether there was a settings file already, which is then unchanged."""
 
     def wait() -> None:
-        terminal.note("Waiting for another rbee that is installing …")
+        terminal.note("Waiting for another `rbee install` …")
 
-    # Folders first: what cannot be made is found out before anything is replaced.
+    # Folders first: if one cannot be made, nothing has been replaced yet.
     for path in (layout.models, layout.config.parent, *([layout.units] if services else [])):
         atomic.make_folder(path)
     with atomic.AtomicFolder(layout.programs, wait) as programs:
@@ -165,8 +162,8 @@ def _place(layout: Layout, source: Path, services: dict[str, str], terminal: Ter
     return not is_new
 
 
-def _try(program: Path) -> None:
-    """Start the installed file as a user would. Raises StorageError with the reason why it does not start."""
+def _check_starts(program: Path) -> None:
+    """Start the installed file as a user would. Raises StorageError with the reason if it does not start."""
     try:
         done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError as exc:
@@ -178,5 +175,5 @@ def _try(program: Path) -> None:
         reason = lines[-1].removeprefix("rbee: ") if lines else process.describe_end(done.returncode)
     raise StorageError(
         f"{program} is installed, but does not start: {reason}",
-        hint=f"it needs a `python3` in PATH that fits; otherwise: {shlex.join([sys.executable, str(program)])}",
+        hint=f"it needs a suitable `python3` in PATH; without one: {shlex.join([sys.executable, str(program)])}",
     )

@@ -1,4 +1,4 @@
-"""Shows the logs of a node's hive and workers."""
+"""`rbee logs`: shows the logs of a node's hive and workers, also live."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
     from rbee.keeper.output.terminal import Terminal
 
 SOURCE_WIDTH: Final = len("worker-01234567")
-"""A worker is told by the first eight digits of its id."""
+"""A worker is named by the first eight digits of its id."""
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
-    """Write the lines as they come, until the last one or Ctrl+C."""
+    """Write the lines as they arrive, until the last one or Ctrl+C."""
     node = options.node or settings.defaults.node or LOCAL_NODE
     query = convert({"node": node, "lines": options.lines, "follow": options.follow}, NodeLogQuery)
     show = _as_json if options.json else _as_text
@@ -45,7 +45,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
 
     async def command(force: trio.Event) -> Result:
         try:
-            if query.node == LOCAL_NODE and await _are_here(settings):
+            if query.node == LOCAL_NODE and await _are_local(settings):
                 await node_logs.read(settings.logs_dir, query, report)
             else:
                 own = Options(options.config, options.debug)
@@ -54,7 +54,8 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
                         await report([sse_client.decode_event(event.data, LogLine)])
         except sse_client.StreamLostError as exc:
             raise ConnectionTimeoutError(
-                "the queen was lost while the logs were read", hint=f"its log is {settings.logs_dir / 'queen.log'}"
+                "the connection to the queen was lost while reading the logs",
+                hint=f"its log is {settings.logs_dir / 'queen.log'}",
             ) from exc
         finally:
             await text.cut()
@@ -63,8 +64,8 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     return interrupt.run(command)
 
 
-async def _are_here(settings: Settings) -> bool:
-    """Tell whether `local` is this host with our own state folder: then no daemon needs to run."""
+async def _are_local(settings: Settings) -> bool:
+    """Whether the node `local` is this machine with our own state folder: then no daemon is needed."""
     return instance.find(settings.state_dir, "queen") is not None or await session.find(settings) is None
 
 
@@ -77,7 +78,7 @@ def _as_text(_node: str, line: LogLine) -> str:
     level = f"{line.level}: " if line.level not in (None, "info", "debug") else ""
     head = f"{_time(line.time):<23}  {render.clean(line.source)[:SOURCE_WIDTH]:<{SOURCE_WIDTH}}  "
     first, *others = [render.clean(part) for part in (level + line.message).splitlines()] or [""]
-    # No line may look as if another source had written it.
+    # Continuation lines are indented: none may look as if another source had written it.
     return "\n".join([head + first, *(" " * len(head) + other for other in others)])
 
 

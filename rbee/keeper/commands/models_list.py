@@ -1,4 +1,4 @@
-"""Lists the models of all nodes."""
+"""`rbee models list`: lists the fetched models of all nodes, or of one."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
-    """Return what the catalogues hold; a hive is started for it on this host, and on the node that is named."""
+    """Return the rows of the catalogues; starts a hive on this machine, or on the node that `--node` names."""
 
     async def command(force: trio.Event) -> Result:
         async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
@@ -42,7 +42,9 @@ def _text(swarm: SwarmModels) -> str:
         for row in node.models
     ]
     if not rows:
-        return "No models were fetched yet: `rbee models pull REF` fetches one. builtin:bee-stories is always there."
+        return (
+            "No models have been fetched yet; `rbee models pull REF` fetches one. builtin:bee-stories is always there."
+        )
     return render.table(("id", "node", "model", "size", "last used"), rows)
 
 

@@ -1,4 +1,4 @@
-"""Fetches a model onto a node."""
+"""`rbee models pull`: fetches a model to a node."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
-    """Have the queen fetch it, and show how far it is; Ctrl+C ends it, unless somebody else waits for it too."""
+    """Have the queen fetch the model, and show the progress; Ctrl+C ends it, unless another request needs it too."""
     node = options.node or settings.defaults.node
-    asked = convert({"model_ref": str(reference.parse(options.model)), "node": node}, NodeModel)
+    wanted = convert({"model_ref": str(reference.parse(options.model)), "node": node}, NodeModel)
 
     async def command(force: trio.Event) -> Result:
         try:
             async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
-                row = await queen_models.pull(queen, asked, terminal.report)
+                row = await queen_models.pull(queen, wanted, terminal.report)
         except RbeeError as exc:
             why_ended.name_node(exc)
             raise
         finally:
             terminal.end_progress()
-        note = f"{row.model_ref} is on {asked.node or 'local'}: {row.id}, {render.size(row.size_bytes)}."
+        note = f"{row.model_ref} is on {wanted.node or 'local'}: {row.id}, {render.size(row.size_bytes)}."
         return Result(data=msgspec.to_builtins(row), notes=(note,))
 
     return interrupt.run(command)

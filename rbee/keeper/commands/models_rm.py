@@ -1,4 +1,4 @@
-"""Removes a model from a node."""
+"""`rbee models rm`: removes a model from a node's disk."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
-    """Have the queen remove it; a model that a worker has is kept."""
-    asked = convert({"id": options.id, "node": options.node or settings.defaults.node}, NodeModelId)
+    """Have the queen remove the model; one that a worker uses is refused."""
+    wanted = convert({"id": options.id, "node": options.node or settings.defaults.node}, NodeModelId)
 
     async def command(force: trio.Event) -> Result:
         async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
-            done = await queen_models.remove(queen, asked, terminal.report)
-        note = f"{done.id} was removed from {done.node}: {render.size(done.freed_bytes)}."
-        return Result(data=msgspec.to_builtins(done), notes=(note,))
+            removed = await queen_models.remove(queen, wanted, terminal.report)
+        note = f"{removed.id} was removed from {removed.node}: {render.size(removed.freed_bytes)}."
+        return Result(data=msgspec.to_builtins(removed), notes=(note,))
 
     return interrupt.run(command)

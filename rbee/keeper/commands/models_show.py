@@ -1,4 +1,4 @@
-"""Shows what a model is."""
+"""`rbee models show`: shows what a model is."""
 
 from __future__ import annotations
 
@@ -27,27 +27,27 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
-    """Return what the header of its file says; a model that is not on the node is not fetched for it."""
+    """Return the header of the model's file; a model that is not on the node is not fetched."""
     node = options.node or settings.defaults.node
-    asked = convert({"model_ref": options.model, "node": node}, NodeModel)
+    wanted = convert({"model_ref": options.model, "node": node}, NodeModel)
 
     async def command(force: trio.Event) -> Result:
         try:
             async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
-                found = await queen_models.show(queen, asked.model_ref, asked.node, terminal.report)
+                model = await queen_models.show(queen, wanted.model_ref, wanted.node, terminal.report)
         except RbeeError as exc:
             why_ended.name_node(exc)
             raise
-        return Result(data=msgspec.to_builtins(found), text=_text(found))
+        return Result(data=msgspec.to_builtins(model), text=_text(model))
 
     return interrupt.run(command)
 
 
-def _text(found: ModelDetails) -> str:
-    header = found.header
+def _text(model: ModelDetails) -> str:
+    header = model.header
     lines = {
-        "file": found.local_path,
-        "size": render.size(found.size_bytes),
+        "file": model.local_path,
+        "size": render.size(model.size_bytes),
         "name": header.name,
         "architecture": header.architecture,
         "parameters": f"{header.parameters / 1e6:.1f} million",
@@ -61,4 +61,4 @@ def _text(found: ModelDetails) -> str:
     shown = [
         f"  {name:<14} {'unknown' if value is None else render.clean(str(value))}" for name, value in lines.items()
     ]
-    return "\n".join([render.clean(found.model_ref), *shown])
+    return "\n".join([render.clean(model.model_ref), *shown])

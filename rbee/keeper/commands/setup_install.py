@@ -1,4 +1,4 @@
-"""Installs this program on a registered node."""
+"""`rbee setup install`: installs this program on a registered node."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
-    """Have the queen copy what it runs itself, or build the sources there, or take the version before back."""
+    """Have the queen copy its own program there, build it from source, or go back to the previous version."""
     request = InstallRequest(node_name=options.node, from_source=options.from_source, rollback=options.rollback)
 
     async def command(force: trio.Event) -> Result:
@@ -49,7 +49,7 @@ async def _follow(queen: QueenClient, request: InstallRequest, terminal: Termina
                     case _:
                         sse_client.decode_event(event.data, dict)
     except sse_client.StreamLostError as exc:
-        raise InternalError("the queen ended before the installation did") from exc
+        raise InternalError("the queen exited before the installation was complete") from exc
     finally:
         terminal.end_progress()
-    raise InternalError("the queen ended the installation without a result")
+    raise InternalError("the queen ended the stream without a result of the installation")

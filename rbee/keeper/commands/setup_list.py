@@ -1,4 +1,4 @@
-"""Lists the registered nodes."""
+"""`rbee setup list-nodes`: lists the registered nodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
-    """Return what the registry holds."""
+    """Return the rows of the registry."""
 
     async def command(force: trio.Event) -> Result:
         async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:

@@ -1,4 +1,4 @@
-"""Forgets a registered node."""
+"""`rbee setup remove-node`: removes a node from the registry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SSH_PORT: Final = 22
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
-    """Have the queen end the node's hive, if a queen started it, and forget the node."""
+    """Have the queen end the node's hive, if a queen started it, and remove the node."""
 
     async def command(force: trio.Event) -> Result:
         async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
@@ -36,8 +36,8 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
 
 
 def deletion(row: BeehiveRow) -> str:
-    """Return the command that deletes an installation; ssh hands its words to a shell there, which reads them again."""
-    there = shlex.join(["rm", "-r", row.install_path])
+    """Return the command that deletes an installation, quoted twice: ssh passes its words to a shell there."""
+    command = shlex.join(["rm", "-r", row.install_path])
     port = [] if row.ssh_port == SSH_PORT else ["-p", str(row.ssh_port)]
     key = [] if row.ssh_key_path is None else ["-i", row.ssh_key_path]
-    return shlex.join(["ssh", *port, *key, f"{row.ssh_user}@{row.ssh_host}", there])
+    return shlex.join(["ssh", *port, *key, f"{row.ssh_user}@{row.ssh_host}", command])

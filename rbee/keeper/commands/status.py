@@ -1,4 +1,4 @@
-"""Shows what runs where."""
+"""`rbee status`: shows what runs where, once or live."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ if TYPE_CHECKING:
     from rbee.keeper.session.session import Found
 
 REFRESH_SECONDS: Final = 2.0
-"""Between two pictures where nothing is told: memory changes by itself."""
+"""Between two views if no event arrives: memory changes without one."""
 SETTLE_SECONDS: Final = 0.3
-"""What happens within that time is shown in one picture."""
+"""Events within that time are shown together."""
 ENDED: Final = "The queen has ended."
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
-    """Return the state of the queen, the nodes and the workers, or keep it shown; starts nothing."""
+    """Return the state of queen, nodes and workers, or keep showing it; starts nothing."""
 
     async def command(_force: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
             if options.watch:
                 raise ConnectionTimeoutError("no queen is running", hint="`rbee up` starts one that stays")
-            return Result(data=status.NOTHING, text=status.NO_QUEEN)
+            return Result(data=status.EMPTY, text=status.NO_QUEEN)
         async with session.attach(settings, found) as client:
             if not options.watch:
-                shown = status.draw(found, await client.status(), settings)
-                return Result(data=shown.data, text=shown.text)
+                view = status.draw(found, await client.status(), settings)
+                return Result(data=view.data, text=view.text)
             if options.json:
                 await _print_changes(client, Text(terminal))
             else:
@@ -65,7 +65,7 @@ async def _print_changes(client: QueenClient, text: Text) -> None:
 
 
 async def _watch(client: QueenClient, found: Found, settings: Settings, screen: Screen) -> None:
-    """Draw the swarm anew whenever something happens in it, until the queen ends."""
+    """Show the status again after each event, until the queen ends."""
     try:
         async with client.events() as events, screen:
             is_over = False

@@ -1,4 +1,4 @@
-"""Prints the swarm's token."""
+"""`rbee token`: prints the swarm's token."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ if TYPE_CHECKING:
 
 
 def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
-    """Return the token, made where there is none yet: a script may ask before the first queen has run."""
+    """Return the token; creates it if there is none, because a script may ask before the first queen has run."""
     return Result(text=tokens.load_or_create(settings.token_file))

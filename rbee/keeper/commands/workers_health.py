@@ -1,4 +1,4 @@
-"""Shows whether the hives and workers of all nodes are well, or those of one."""
+"""`rbee workers health`: shows whether hives and workers are healthy."""
 
 from __future__ import annotations
 

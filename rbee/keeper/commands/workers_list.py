@@ -1,4 +1,4 @@
-"""Lists the workers of all nodes."""
+"""`rbee workers list`: lists the workers of all nodes, and why the last ones ended."""
 
 from __future__ import annotations
 
@@ -22,15 +22,19 @@ if TYPE_CHECKING:
 
 
 def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
-    """Return what the running queen knows; starts nothing, since a new queen would know of no worker."""
+    """Return the workers that the running queen knows; starts nothing, because a new queen would know none."""
 
     async def command(_force: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
             return Result(data={"workers": [], "ended": [], "unreachable": []}, notes=(NO_QUEEN,))
         async with session.attach(settings, found) as client:
             swarm = await client.workers()
-        lost = unreachable(swarm.unreachable)
-        parts = [workers_table(swarm.workers), *(["\n".join(lost)] if lost else []), *_endings(swarm.ended, settings)]
+        missing = unreachable(swarm.unreachable)
+        parts = [
+            workers_table(swarm.workers),
+            *(["\n".join(missing)] if missing else []),
+            *_endings(swarm.ended, settings),
+        ]
         data = {
             "workers": to_json(swarm.workers),
             "ended": to_json(swarm.ended),
@@ -42,12 +46,12 @@ def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
 
 
 def _endings(ended: list[EndedWorker], settings: Settings) -> list[str]:
-    """Return a paragraph for each worker that ended without being asked to; the newest shows the end of its log."""
+    """Return a paragraph for each worker that ended unexpectedly; the last one with the end of its log."""
     paragraphs = []
     for worker in ended:
         when = datetime.fromtimestamp(worker.ended_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-        said = f"worker {worker.worker_id} (pid {worker.pid}) with {worker.model_ref} on {worker.node}"
+        name = f"worker {worker.worker_id} (pid {worker.pid}) with {worker.model_ref} on {worker.node}"
         log = why_ended.place_of(settings, worker.log, worker.node)
         last = why_ended.end_of_log(worker.last_lines) if worker is ended[-1] else ""
-        paragraphs.append(f"{when}  {said} ended: {worker.reason}\nits log is {log}{last}")
+        paragraphs.append(f"{when}  {name} ended: {worker.reason}\nits log is {log}{last}")
     return [render.clean(paragraph, lines=True) for paragraph in paragraphs]

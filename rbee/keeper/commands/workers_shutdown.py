@@ -1,4 +1,4 @@
-"""Ends a worker, wherever it is."""
+"""`rbee workers shutdown`: ends a worker on whichever node it runs."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.queen import WorkerEnding
 
-PAUSE: Final = 0.1
-"""Seconds between two looks whether the worker is still there."""
+POLL_SECONDS: Final = 0.1
+"""Seconds between two questions whether the worker still runs."""
 
 
 def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
@@ -32,8 +32,10 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
             raise WorkerNotFoundError(NO_QUEEN[:1].lower() + NO_QUEEN[1:].rstrip("."), hint="`rbee up` starts one")
         async with session.attach(settings, found) as client:
             ending = await client.end_worker(options.id)
-            told = Narration(actor="queen-rbee", action="shutdown", target=ending.worker_id, human=_sentence(ending))
-            terminal.narrate(told)
+            narration = Narration(
+                actor="queen-rbee", action="shutdown", target=ending.worker_id, human=_sentence(ending)
+            )
+            terminal.narrate(narration)
             await _wait_until_gone(client, ending)
         ended = f"worker {ending.worker_id} on {ending.node} has ended"
         data = {"success": True, "message": ended, "worker_id": ending.worker_id, "node": ending.node}
@@ -47,9 +49,9 @@ def _sentence(ending: WorkerEnding) -> str:
 
 
 async def _wait_until_gone(client: QueenClient, ending: WorkerEnding) -> None:
-    """Return once the worker has ended. Raises UnloadFailedError where it had to be killed.
+    """Return once the worker has ended. Raises UnloadFailedError if it had to be killed.
 
-    Its hive sees to it that this comes: the wait needs no limit of its own.
+    The wait needs no limit: the hive kills a worker that does not end.
     """
     while True:
         swarm = await client.workers(ending.node)
@@ -61,4 +63,4 @@ async def _wait_until_gone(client: QueenClient, ending: WorkerEnding) -> None:
             )
         if all(worker.worker_id != ending.worker_id for worker in swarm.workers):
             return
-        await trio.sleep(PAUSE)
+        await trio.sleep(POLL_SECONDS)

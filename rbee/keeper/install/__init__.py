@@ -1,1 +1,1 @@
-"""What `rbee install` puts where."""
+"""What `rbee install` writes, and where."""

@@ -1,4 +1,4 @@
-"""Says where an installation puts its files (PURE)."""
+"""Names the folders and files of an installation, for one user or for all (PURE)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ if TYPE_CHECKING:
 
 PROGRAM: Final = "rbee"
 LINKS: Final = ("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")
-"""The other names of the program; by the last three it acts as that role."""
+"""Other names of the program; called by one of the last three, it runs that role."""
 
 
 class Layout(NamedTuple):
-    """The folders and files of one installation; all absolute."""
+    """The folders and files of one installation, all absolute."""
 
     programs: Path
     config: Path
@@ -23,7 +23,7 @@ class Layout(NamedTuple):
 
 
 def user(home: Path) -> Layout:
-    """Return the places of one user's installation."""
+    """Return the layout for one user."""
     return Layout(
         programs=home / ".local/bin",
         config=home / ".config/rbee/config.toml",
@@ -33,7 +33,7 @@ def user(home: Path) -> Layout:
 
 
 def system(root: Path) -> Layout:
-    """Return the places of an installation for all users, below `root`."""
+    """Return the layout for all users, below `root`."""
     return Layout(
         programs=root / "usr/local/bin",
         config=root / "etc/rbee/config.toml",

@@ -1,4 +1,4 @@
-"""Makes the settings file of a new installation."""
+"""Composes the settings file of a new installation."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _MODELS: Final = '# models_dir = "~/.local/share/rbee/models"'
 
 
 def text(models: Path | None = None) -> str:
-    """Return every setting with its default, behind a `#`; `models` is set where the models are elsewhere."""
+    """Return every setting with its default, commented out; `models`, if given, is set as the models' folder."""
     template = (Path(rbee.data.__path__[0]) / _TEMPLATE).read_text(encoding="utf-8")
     if models is None:
         return template
@@ -22,5 +22,5 @@ def text(models: Path | None = None) -> str:
 
 
 def _quote(value: str) -> str:
-    """Return a basic string of TOML: JSON's, but that DEL must be escaped too (toml.io/en/v1.0.0#string)."""
+    """Return a basic string of TOML: as in JSON, but DEL is escaped too (toml.io/en/v1.0.0#string)."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

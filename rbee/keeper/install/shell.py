@@ -1,4 +1,4 @@
-"""Says how to put a folder into PATH, in the words of the user's shell (PURE)."""
+"""Composes the commands that add a folder to PATH, for the user's shell (PURE)."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Final
 
 _FILES: Final = {"bash": "~/.bashrc", "zsh": "~/.zshrc", "csh": "~/.cshrc", "tcsh": "~/.tcshrc"}
-"""Shell → the file that it reads at each start; `~/.profile` for those that are not known."""
+"""Shell → the file that it reads at each start; `~/.profile` for other shells."""
 _PLAIN: Final = re.compile(r"[\w/.,+@-]+", re.ASCII)
 
 
 def path_lines(folder: Path, home: Path, shell: str) -> list[str]:
-    """Return the commands that put `folder` into PATH, now and for ever; `shell` is the path of the user's."""
+    """Return the commands that add `folder` to PATH, now and in new shells; `shell` is the path of the user's shell."""
     kind = Path(shell).name
     if kind == "fish":
         return [f"fish_add_path {_quote(folder, home)}"]
@@ -23,7 +23,7 @@ def path_lines(folder: Path, home: Path, shell: str) -> list[str]:
 
 
 def _quote(folder: Path, home: Path, more: str = "") -> str:
-    """Return the folder as a word of a shell, short where it is in the home folder; `more` is left to the shell."""
+    """Return the folder quoted for a shell, with $HOME if it is inside; the shell expands `more`."""
     inside = folder.relative_to(home) if folder.is_relative_to(home) else None
     plain = f"$HOME/{inside}" if inside is not None else str(folder)
     if _PLAIN.fullmatch(str(folder if inside is None else inside)):
@@ -31,6 +31,6 @@ def _quote(folder: Path, home: Path, more: str = "") -> str:
     return shlex.quote(str(folder)) + (f'"{more}"' if more else "")
 
 
-def stands_in(folder: Path, path: str) -> bool:
+def is_in_path(folder: Path, path: str) -> bool:
     """Whether `path`, the value of PATH, names `folder`."""
     return any(Path(entry) == folder for entry in path.split(":") if entry)

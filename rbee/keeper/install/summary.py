@@ -1,4 +1,4 @@
-"""Tells what an installation consists of, and what its user does next."""
+"""Composes what `rbee install` prints: what was installed where, and the next steps."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def headline(before: str | None, version: str | None) -> str:
 
 
 def places(layout: Layout, services: Iterable[str], *, has_config: bool) -> list[str]:
-    config = f"{layout.config}{' (was there, and is unchanged)' if has_config else ''}"
+    config = f"{layout.config}{' (already there; unchanged)' if has_config else ''}"
     rows = [
         ("program", layout.programs / PROGRAM),
         ("links", ", ".join(LINKS)),
@@ -38,31 +38,31 @@ def places(layout: Layout, services: Iterable[str], *, has_config: bool) -> list
 
 
 def older_daemons(settings: Settings, layout: Layout, version: str | None) -> list[str]:
-    """Say which daemons go on with another version, and how to replace them."""
+    """Return a line for each running daemon of another version, with how to replace it."""
     lines = []
-    for role, advice in (("queen", "`rbee down` ends it"), ("hive", "end it, and the queen starts the new one")):
+    for role, advice in (("queen", "`rbee down` ends it"), ("hive", "end it; the queen then starts the new one")):
         running = instance.find(settings.state_dir, role)
         if running is None or running.version == version or running.started_by == "queen":
             continue
         is_service = (layout.units / units.name(role)).exists()
         how = f"`systemctl --user restart rbee-{role}` replaces it" if is_service else advice
-        lines.append(f"The {role} that runs (pid {running.identity.pid}) is still version {running.version}; {how}.")
+        lines.append(f"The running {role} (pid {running.identity.pid}) is still version {running.version}; {how}.")
     return lines
 
 
 def path(layout: Layout, home: Path) -> list[str]:
-    """Say how `rbee` comes to mean the program that was installed."""
-    if not shell.stands_in(layout.programs, os.environ.get("PATH", "")):
+    """Return what to do if `rbee` in PATH is not the installed program."""
+    if not shell.is_in_path(layout.programs, os.environ.get("PATH", "")):
         lines = shell.path_lines(layout.programs, home, os.environ.get("SHELL", ""))
         return ["", f"{layout.programs} is not in PATH. For this shell and for new ones:", *(f"  {x}" for x in lines)]
     found = shutil.which(PROGRAM)
     if found is not None and not Path(found).samefile(layout.programs / PROGRAM):
-        return ["", f"`rbee` still means {found}: its folder stands before {layout.programs} in PATH."]
+        return ["", f"`rbee` still means {found}: its folder comes before {layout.programs} in PATH."]
     return []
 
 
 def next_steps(layout: Layout, *, is_elsewhere: bool, has_services: bool) -> list[str]:
-    """Say how to go on; `is_elsewhere` means where rbee does not look for its settings by itself."""
+    """Return the next steps; `is_elsewhere` means that rbee does not look there for its settings by itself."""
     steps = [
         ('rbee infer --prompt "Once upon a time"', "text from the model that ships with rbee"),
         ("rbee up", "a queen in the background: models stay warm"),

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from rbee.wire.download import DownloadEvent
 
 INTERVAL: Final = 0.05
-"""Seconds between two drawings."""
+"""Seconds between two refreshes."""
 
 
 class Bars:
-    """One bar at a time; hidden, it leaves nothing on the screen."""
+    """One progress bar at a time; hidden, it leaves nothing on the screen."""
 
     def __init__(self, *, colours: bool) -> None:
         self._console = Console(stderr=True, no_color=not colours, highlight=False)
@@ -31,7 +31,7 @@ class Bars:
         self._drawn_at = 0.0
 
     def show(self, event: Loading | DownloadEvent) -> None:
-        """Draw the state that `event` tells; a stage without an amount takes the bar away."""
+        """Draw the progress that `event` reports; a stage without an amount hides the bar."""
         match event:
             case Loading(stage="loading_to_vram"):
                 layers = f"{event.layers_loaded}/{render.plural(event.layers_total, 'layer')}"
@@ -47,8 +47,8 @@ class Bars:
 
     def _draw(self, what: str, done: int, total: int, amount: str) -> None:
         if self._progress is None:
-            # No refreshing thread: an event is what changes the picture. And sys.stderr stays what it is: nothing is
-            # written there but through the terminal, which takes the bar away first.
+            # No refresh thread: only events change the bar. sys.stderr is not redirected: everything written there goes
+            # through Terminal, which hides the bar first.
             self._progress = Progress(
                 TextColumn("{task.description}"),
                 BarColumn(30),
@@ -69,7 +69,7 @@ class Bars:
             self._drawn_at = now
 
     def hide(self) -> None:
-        """Take the bar away."""
+        """Remove the bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

@@ -1,4 +1,4 @@
-"""Turns what is to be shown into text (PURE)."""
+"""Turns what is shown into text: tables, sizes, narration, errors, and strings made safe for a terminal (PURE)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINES: Final = {key: value for key, value in _ONE_LINE.items() if key != 10}
 _TEXT: Final = {key: value for key, value in _CONTROLS.items() if key not in (9, 10)} | {13: None}
 
 EMOJI: Final = (
-    # An action's own sign first; a word stands for every action that contains it.
+    # A word stands for every action that contains it, and the first word found wins.
     ("ssh", "🔌"),
     ("connect", "🔌"),
     ("download", "📥"),
@@ -45,7 +45,7 @@ _ACTORS: Final = {
 
 
 def clean(text: str, *, lines: bool = False) -> str:
-    """Return `text` as safe to show: no control or direction characters, on one line unless `lines`.
+    """Return `text` without control or direction characters, on one line unless `lines`.
 
     It may come from another machine, which must not be able to move the cursor, set the window's title, or write lines
     that look like ours.
@@ -54,7 +54,7 @@ def clean(text: str, *, lines: bool = False) -> str:
 
 
 def clean_generated(text: str) -> str:
-    """Return generated text as safe to show on a terminal; tabs, newlines and writing directions are its own."""
+    """Return generated text without control characters; tabs, newlines and writing directions are part of it."""
     return text.translate(_TEXT)
 
 
@@ -68,20 +68,20 @@ def narration(event: Narration, *, emoji: bool) -> str:
 
 
 def error(message: str, hint: str | None) -> str:
-    """Return the lines that tell a failure: what happened, then what to do."""
-    said = clean(message, lines=True).strip()
-    return f"rbee: {said}" + (f"\nhint: {clean(hint, lines=True).strip()}" if hint else "")
+    """Return the lines that report a failure: what happened, then what to do."""
+    what = clean(message, lines=True).strip()
+    return f"rbee: {what}" + (f"\nhint: {clean(hint, lines=True).strip()}" if hint else "")
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    """Return aligned columns under headings, numbers to the right."""
+    """Return aligned columns under headings; columns of numbers are aligned to the right."""
     cells = [[clean(str(cell)) for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headings, *cells, strict=True)]
-    right = [bool(rows) and all(isinstance(row[index], int) for row in rows) for index in range(len(headings))]
+    is_numeric = [bool(rows) and all(isinstance(row[index], int) for row in rows) for index in range(len(headings))]
     return "\n".join(
         "  ".join(
-            cell.rjust(width) if to_right else cell.ljust(width)
-            for cell, width, to_right in zip(line, widths, right, strict=True)
+            cell.rjust(width) if numeric else cell.ljust(width)
+            for cell, width, numeric in zip(line, widths, is_numeric, strict=True)
         ).rstrip()
         for line in ([heading.upper() for heading in headings], *cells)
     )

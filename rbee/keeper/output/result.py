@@ -1,4 +1,4 @@
-"""How a command can end: with a result, or interrupted."""
+"""The two ways in which a command ends: with a result, or interrupted by a signal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ if TYPE_CHECKING:
 
 
 class Result(NamedTuple):
-    """`data` is what `--json` prints; `text` is the same for people, and `notes` go to stderr beside it.
+    """`data` is what `--json` prints, `text` the same for people; `notes` go to stderr.
 
-    A command that streams its result to stdout gives none of them. `failure` is raised once all that is shown: the
-    result is there, and what came after it went wrong.
+    A command that streams its result to stdout leaves them empty. `failure` is raised after all of them were shown:
+    the result is complete, and something after it went wrong.
     """
 
     data: object = None
@@ -23,7 +23,7 @@ class Result(NamedTuple):
 
 
 class Interrupted(Exception):
-    """A signal ended the command; everything it had started is gone."""
+    """A signal ended the command; everything it had started has ended."""
 
     def __init__(self, number: int) -> None:
         super().__init__(signal.Signals(number).name)

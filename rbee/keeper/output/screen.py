@@ -1,4 +1,4 @@
-"""Shows a picture that changes, on the whole of a terminal, or one after the other where stdout is none."""
+"""Shows a text that changes: full-screen on a terminal, one version after the other elsewhere."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ if TYPE_CHECKING:
     from rbee.keeper.output.terminal import Terminal
 
 _ENTER: Final = b"\x1b[?1049h\x1b[?25l"
-"""The other screen, and no cursor (xterm's control sequences); what was on the terminal is there again afterwards."""
+"""Switch to the alternate screen and hide the cursor (xterm's control sequences)."""
+
 _LEAVE: Final = b"\x1b[?25h\x1b[?1049l"
+"""Show the cursor and switch back; the terminal shows again what it showed before."""
 
 
 class Screen:
-    """Shows pictures; `async with` gives the terminal back as it was."""
+    """The terminal while a text is shown full-screen; `async with` restores it."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._out = Stdout()
@@ -38,7 +40,7 @@ class Screen:
             self._out.send_now(_LEAVE)
 
     async def show(self, text: str) -> None:
-        """Show a picture, unless it is the one that is shown."""
+        """Show this text in place of the last; elsewhere than on a terminal only if it differs."""
         if not self._draws:
             if text != self._last:
                 await self._out.send(f"{text}\n\n".encode())
@@ -48,7 +50,7 @@ class Screen:
 
 
 def _frame(text: str, columns: int, rows: int) -> bytes:
-    """Return what draws `text` from the top, over what was there: a line that wrapped would move all others."""
+    """Return bytes that draw `text` over the last frame; lines are cut, because one that wraps would shift the rest."""
     lines = [render.clean(line)[:columns] for line in text.split("\n")]
     if len(lines) > rows:
         lines[rows - 1 :] = ["…"]

@@ -1,7 +1,7 @@
-"""Writes to stdout and stderr, and to nothing else does the keeper write.
+"""The keeper's only writer to stdout and stderr.
 
-stdout is data; everything else goes to stderr. Written with `os.write`: unbuffered, and so that nothing is left in a
-buffer that fails while the interpreter ends.
+Data goes to stdout, everything else to stderr. It writes with `os.write`, unbuffered: a buffer could fail to be
+flushed while the interpreter exits.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
 BAR_AFTER: Final = 0.15
-"""Seconds that something must take before a bar is drawn; what is done sooner would only flicker."""
+"""Seconds before a bar is drawn; for anything shorter it would only flicker."""
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
 class OutputClosedError(Exception):
-    """Whoever reads stdout has had enough (`| head -1`); the command ends quietly."""
+    """The reader of stdout has closed it (`| head -1`); the command ends quietly."""
 
 
 def occupy_standard_descriptors() -> None:
     """Open /dev/null on each of descriptors 0 to 2 that is closed.
 
-    Otherwise the next socket or file opened gets that number, and what is meant for stdout is written into it.
+    Otherwise the next socket or file opened gets that number, and data meant for stdout is written into it.
     """
     for descriptor in range(3):
         try:
@@ -47,10 +47,10 @@ def occupy_standard_descriptors() -> None:
 
 
 class Terminal:
-    """The user's side: data on stdout, and lines, bars and errors on stderr.
+    """Writes data to stdout; lines, bars and errors to stderr.
 
-    While generated text is on its way to the same terminal as stderr, lines are held back until the text has ended, so
-    that neither breaks into the other. `quiet` silences all but errors.
+    While generated text is being written to the terminal that stderr is too, lines are held back until the text has
+    ended, so that neither interrupts the other. `quiet` suppresses everything but data and errors.
     """
 
     def __init__(self) -> None:
@@ -66,19 +66,19 @@ class Terminal:
 
     @property
     def is_shown(self) -> bool:
-        """Whether stdout is a screen: text is made safe for it, and kept exactly as it is elsewhere."""
+        """Whether stdout is a terminal: there text is made safe, elsewhere it is written exactly as it is."""
         return os.isatty(STDOUT)
 
     def narrate(self, event: Narration) -> None:
-        """Tell what happens."""
+        """Write what a daemon or the keeper is doing."""
         self._line(render.narration(event, emoji=self._draws and _speaks_utf8()))
 
     def note(self, text: str) -> None:
-        """Say something that is neither data nor an error."""
+        """Write a line that is neither data nor an error."""
         self._line(render.clean(text, lines=True))
 
     def report(self, message: ProgressEvent) -> None:
-        """Show what a daemon tells: a sentence, how far something is, or that it is tried again."""
+        """Show an event of a daemon: a sentence, progress, or a retry."""
         from rbee.wire.common import Narration
         from rbee.wire.download import Retrying
 
@@ -92,7 +92,7 @@ class Terminal:
                 self.progress(message)
 
     def progress(self, progress: Progress | DownloadEvent) -> None:
-        """Draw how far something is, where there is a terminal to draw on."""
+        """Draw a progress bar, if stderr is a terminal."""
         if self.quiet or not self._draws or self._in_text:
             return
         now = time.monotonic()
@@ -107,18 +107,18 @@ class Terminal:
         self._bars.show(progress)
 
     def end_progress(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         self._progress_since = None
         if self._bars is not None:
             self._bars.hide()
 
     def error(self, message: str, hint: str | None) -> None:
-        """Tell a failure; not even `--quiet` silences it."""
+        """Write a failure, even with `--quiet`."""
         self.end_progress()
         self._write_line(render.error(message, hint))
 
     async def confirm(self, question: str) -> bool:
-        """Ask the user; without a terminal to ask on, or with `--quiet`, the answer is no."""
+        """Ask the user a yes-or-no question; without a terminal or with `--quiet` the answer is no."""
         import trio
 
         if self.quiet or not (os.isatty(STDIN) and os.isatty(STDERR)):
@@ -129,7 +129,7 @@ class Terminal:
         return os.read(STDIN, 1024).strip().lower() in (b"y", b"yes")
 
     def cancelled(self) -> None:
-        """Confirm that the user's Ctrl+C has taken effect."""
+        """Confirm that Ctrl+C has taken effect."""
         self.end_progress()
         # The terminal has echoed ^C on the current line.
         self._write_line("\nCancelled." if self._draws and not self._at_line_start else "Cancelled.")
@@ -148,16 +148,16 @@ class Terminal:
             try:
                 view = view[write_stdout(view) :]
             except BlockingIOError:
-                # Whoever shares the descriptor has made it non-blocking.
+                # Another process that shares the descriptor has made it non-blocking.
                 select.select([], [STDOUT], [])
 
     def begin_text(self) -> None:
-        """Generated text follows on stdout."""
+        """Announce that generated text follows on stdout."""
         self.end_progress()
         self._in_text = True
 
     def end_text(self) -> None:
-        """The generated text has ended, with a newline where that is needed; tell what was held back."""
+        """Announce that the generated text has ended; write the lines that were held back."""
         self._in_text = False
         self._at_line_start = True
         held, self._held = self._held, []
@@ -166,7 +166,7 @@ class Terminal:
 
     @property
     def needs_fresh_line(self) -> bool:
-        """Whether text that broke off must be followed by a newline before anything else is written."""
+        """Whether interrupted text needs a newline before anything else is written."""
         return self._shared or self.is_shown
 
     def _line(self, text: str) -> None:
@@ -177,18 +177,18 @@ class Terminal:
             return
         if self._bars is not None:
             self._bars.hide()  # the next event draws it again, below this line
-        # Not rich: it takes 60 ms to import, and two escapes are all that is needed here.
+        # Not rich: it takes 60 ms to import, and two escape sequences do.
         self._write_line(f"{_DIM}{text}{_PLAIN}" if self._colours else text)
 
     @staticmethod
     def _write_line(text: str) -> None:
-        # Nobody can be told that stderr is gone.
+        # If stderr is gone, there is nowhere to report it.
         with contextlib.suppress(OSError):
             os.write(STDERR, text.encode("utf-8", "replace") + b"\n")
 
 
 def write_stdout(data: bytes | memoryview) -> int:
-    """Write to stdout, and return how much of it was taken.
+    """Write to stdout; returns how many bytes were written.
 
     Raises OutputClosedError, BlockingIOError, or StorageError.
     """
@@ -203,7 +203,7 @@ def write_stdout(data: bytes | memoryview) -> int:
 
 
 def is_waitable(descriptor: int) -> bool:
-    """Whether the system can tell when the descriptor takes data; a regular file always does."""
+    """Whether one can wait until the descriptor accepts data; a regular file always does."""
     mode = os.fstat(descriptor).st_mode
     return stat.S_ISFIFO(mode) or stat.S_ISSOCK(mode) or os.isatty(descriptor)
 

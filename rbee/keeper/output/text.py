@@ -1,4 +1,4 @@
-"""Prints generated text on stdout as it arrives."""
+"""Writes generated text to stdout as it arrives."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ if TYPE_CHECKING:
     from rbee.keeper.output.terminal import Terminal
 
 CHUNK: Final = 4096
-"""A pipe that is ready takes this much at once (PIPE_BUF on Linux, pipe(7))."""
+"""Bytes that a writable pipe accepts without blocking (PIPE_BUF on Linux, pipe(7))."""
 
 
 class Stdout:
-    """Takes bytes, and waits while nobody reads them: a reader that has stopped (`| less`) does not stop Ctrl+C."""
+    """Asynchronous stdout: while the reader has stopped reading (`| less`), Ctrl+C still works."""
 
     def __init__(self) -> None:
         self._waits = is_waitable(STDOUT)
 
     async def send(self, data: bytes) -> None:
-        """Write all of it. Raises OutputClosedError when nobody reads any more."""
+        """Write all of it. Raises OutputClosedError if the reader has gone."""
         view = memoryview(data)
         while view:
             if self._waits:
@@ -37,13 +37,13 @@ class Stdout:
 
     @staticmethod
     def send_now(data: bytes) -> None:
-        """Write what can be written at once, as the last thing, whatever became of the reader."""
+        """Write what can be written without waiting, as the last output; a reader that has gone is ignored."""
         with contextlib.suppress(BlockingIOError, OutputClosedError, StorageError):
             write_stdout(data)
 
 
 class Text:
-    """The text of one command; `end` or `cut` must follow the last piece."""
+    """The generated text of one command; call `end` or `cut` after the last piece."""
 
     def __init__(self, terminal: Terminal) -> None:
         self._terminal = terminal
@@ -52,7 +52,7 @@ class Text:
         self._last = ""
 
     async def write(self, piece: str) -> None:
-        """Write a piece. Raises OutputClosedError when nobody reads any more."""
+        """Write a piece. Raises OutputClosedError if the reader has gone."""
         if not piece:
             return
         if not self._last:
@@ -62,12 +62,12 @@ class Text:
         await self._out.send(shown.encode("utf-8", "replace"))
 
     async def end(self) -> None:
-        """Write the newline that ends the text, whatever the text itself ended with."""
+        """Write the newline that ends the output, also after text that ends with one."""
         await self._out.send(b"\n")
         self._terminal.end_text()
 
     async def cut(self) -> None:
-        """Leave the text as far as it came; a screen gets a fresh line, a file nothing that is not text."""
+        """Stop in the middle of the text; a terminal gets a newline, a file gets nothing but text."""
         if not self._last:
             return
         if self._last != "\n" and self._terminal.needs_fresh_line:

@@ -1,1 +1,1 @@
-"""Tables and pictures of the swarm."""
+"""Tables of the swarm, shared by commands."""

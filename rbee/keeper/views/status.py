@@ -1,4 +1,4 @@
-"""Shows the whole swarm: its queen, its nodes side by side, its workers."""
+"""The view of `rbee status`: the queen, the nodes, the downloads and the workers, as JSON and as text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rbee.adapters.daemon import instance, process
 from rbee.keeper.output import render
-from rbee.keeper.views.workers import to_json
+from rbee.keeper.views.workers import SHORT, to_json
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -15,27 +15,25 @@ if TYPE_CHECKING:
     from rbee.wire.download import SwarmDownload
     from rbee.wire.queen import NodeStatus, SwarmStatus, SwarmWorker
 
-SHORT: Final = 8
-"""Characters of a worker's id that are shown; they are enough to name it."""
 NO_QUEEN: Final = "No queen is running. `rbee infer` starts one for itself; `rbee up` starts one that stays."
-NOTHING: Final[dict[str, Any]] = {
+EMPTY: Final[dict[str, Any]] = {
     "queen": {"running": False, "url": None, "version": None, "pid": None, "mode": None},
     "nodes": [],
     "workers": [],
     "downloads": [],
 }
-"""What is known where no queen runs."""
+"""The data when no queen is running."""
 
 
-class Picture(NamedTuple):
-    """The swarm as it is at one moment, as JSON values and for people."""
+class StatusView(NamedTuple):
+    """The swarm at one moment, as JSON values and as text."""
 
     data: dict[str, Any]
     text: str
 
 
-def draw(found: Found, status: SwarmStatus, settings: Settings) -> Picture:
-    """Return what a queen has told."""
+def draw(found: Found, status: SwarmStatus, settings: Settings) -> StatusView:
+    """Return the view of what the queen has answered."""
     holder = instance.find(settings.state_dir, "queen")
     own = holder if holder is not None and holder.url == found.url else None
     queen: dict[str, Any] = {
@@ -51,10 +49,16 @@ def draw(found: Found, status: SwarmStatus, settings: Settings) -> Picture:
         "workers": to_json(status.workers),
         "downloads": to_json(status.downloads),
     }
-    lost = [_why(node, settings) for node in status.nodes if node.status == "unreachable"]
-    fetched = [_download(download) for download in status.downloads]
-    parts = [_queen(queen), _nodes(status.nodes), "\n".join(lost), "\n".join(fetched), _workers(status.workers)]
-    return Picture(data, "\n\n".join(filter(None, parts)))
+    unreachable = [_why_unreachable(node, settings) for node in status.nodes if node.status == "unreachable"]
+    downloads = [_download(download) for download in status.downloads]
+    parts = [
+        _queen(queen),
+        _nodes(status.nodes),
+        "\n".join(unreachable),
+        "\n".join(downloads),
+        _workers(status.workers),
+    ]
+    return StatusView(data, "\n\n".join(filter(None, parts)))
 
 
 def _queen(queen: dict[str, Any]) -> str:
@@ -78,23 +82,23 @@ def _nodes(nodes: list[NodeStatus]) -> str:
     return render.table(("node", "hive", "workers", "free slots", "free memory"), rows)
 
 
-def _why(node: NodeStatus, settings: Settings) -> str:
-    """Return why nothing is known of a node; of this host more can be said than the queen knows."""
+def _why_unreachable(node: NodeStatus, settings: Settings) -> str:
+    """Return why a node does not answer; about this machine the keeper knows more than the queen."""
     hive = instance.find(settings.state_dir, "hive") if node.node == LOCAL_NODE else None
     if node.node == LOCAL_NODE and hive is None and node.version is None:
-        why = "no hive is running; the first request starts it"
+        reason = "no hive is running; the first request starts it"
     elif hive is None:
-        why = node.reason or node.status
+        reason = node.reason or node.status
     elif process.is_stopped(hive.identity):
         pid = hive.identity.pid
-        why = f"the hive, pid {pid}, is stopped; `kill -CONT {pid}` lets it go on"
+        reason = f"the hive, pid {pid}, is stopped; `kill -CONT {pid}` lets it go on"
     else:
-        why = f"the hive, pid {hive.identity.pid}, does not answer; its log is {settings.logs_dir / 'hive.log'}"
-    return render.clean(f"{node.node}: {why}")
+        reason = f"the hive, pid {hive.identity.pid}, does not answer; its log is {settings.logs_dir / 'hive.log'}"
+    return render.clean(f"{node.node}: {reason}")
 
 
 def _download(download: SwarmDownload) -> str:
-    """Return one line about a model that a node fetches."""
+    """Return one line about a model that a node is fetching."""
     done, total = download.bytes_downloaded, download.bytes_total
     words = [f"{100 * done // total} % of {render.size(total)}"] if total else []
     match download.stage:

@@ -1,4 +1,4 @@
-"""Shows the workers of the swarm alike in every command."""
+"""The table of workers, and the JSON of rows, as every command shows them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 NO_QUEEN: Final = "No queen is running, so no workers are known."
 SHORT: Final = 8
-"""Characters of a worker's id that tell it from others, and by which it can be ended."""
+"""Characters of a worker's id that are shown; they are enough to identify it."""
 
 
 def workers_table(workers: Sequence[SwarmWorker]) -> str:
-    """Return the workers as a table, or a sentence where there are none."""
+    """Return the workers as a table, or a sentence if there are none."""
     if not workers:
         return "No workers are running."
     rows = [
@@ -39,7 +39,7 @@ def workers_table(workers: Sequence[SwarmWorker]) -> str:
 
 
 def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:
-    """Return a line for each node of which nothing is known."""
+    """Return a line for each node that does not answer."""
     return [
         render.clean(f"{node.node} is unreachable: {node.reason}") for node in nodes if node.status == "unreachable"
     ]
@@ -48,5 +48,5 @@ def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:
 def to_json(
     rows: Sequence[SwarmWorker | EndedWorker | UnreachableNode | NodeStatus | SwarmDownload],
 ) -> Any:
-    """Return what the queen lists as JSON values, with the keys of the queen's own answer."""
+    """Return rows of the queen's answer as JSON values, with the same keys."""
     return msgspec.to_builtins(list(rows))

@@ -120,7 +120,7 @@ def test_an_upgrade_keeps_what_is_the_users(user: User) -> None:
     (user.home / ".local/bin/other").write_text("another program")
     told = installed(user.install())
     assert f"Installed rbee {__version__} in place of 0.0.1" in told
-    assert f"{CONFIG} (was there, and is unchanged)" in told
+    assert f"{CONFIG} (already there; unchanged)" in told
     tree = user.tree()
     assert tree[PROGRAM] == user.file.read_bytes()
     assert tree[CONFIG] == b"[worker]\nslots = 2\n"
@@ -197,14 +197,14 @@ def test_no_strangers_file_is_overwritten(user: User, kind: str) -> None:
     before = user.tree()
     message, hint = refused(user.install("--systemd"))
     strangers = ", ".join(str(user.home / name) for name in NAMES)
-    assert message == f"{strangers} are there already, and are not of rbee's making"
-    assert hint == "nothing was changed; move them away, then run this again"
+    assert message == f"{strangers} exist already, and were not made by rbee"
+    assert hint == "nothing was changed; move them away, then try again"
     assert user.tree() == before
 
 
 def test_one_stranger_is_enough(user: User) -> None:
     put_stranger(user.home / NAMES[2], "file", user)
-    assert refused(user.install())[0] == f"{user.home / NAMES[2]} is there already, and is not of rbee's making"
+    assert refused(user.install())[0] == f"{user.home / NAMES[2]} exists already, and was not made by rbee"
     assert set(user.tree()) == {NAMES[2]}
 
 
@@ -281,14 +281,16 @@ def test_another_rbee_that_comes_first_is_told(user: User, tmp_path: Path) -> No
 # Daemons that run.
 
 
-@pytest.mark.parametrize(("role", "way_out"), [("queen", "`rbee down` ends it"), ("hive", "end it, and the queen")])
+@pytest.mark.parametrize(
+    ("role", "way_out"), [("queen", "`rbee down` ends it"), ("hive", "end it; the queen then starts")]
+)
 def test_daemons_of_another_version_are_named(user: User, daemons: Any, role: str, way_out: str) -> None:
     daemon = daemons.start(role)
     user.env["RBEE_HOME"] = str(daemons.home)
     assert "still version" not in installed(user.install()), "it is of the version that was installed"
     make_file(user.file, "9.9.9")
     told = installed(user.install())
-    assert f"The {role} that runs (pid {daemon.process.pid}) is still version {__version__}; {way_out}" in told
+    assert f"The running {role} (pid {daemon.process.pid}) is still version {__version__}; {way_out}" in told
     assert f"`systemctl --user restart rbee-{role}` replaces it" in installed(user.install("--systemd"))
 
 

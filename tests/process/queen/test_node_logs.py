@@ -321,7 +321,7 @@ def test_another_node_is_followed_until_its_queen_ends(daemons: Any) -> None:
         assert queen.wait() == (0, "")
         _, err = process.communicate(timeout=20)
     assert process.returncode == 1
-    assert err.startswith(b"rbee: the queen was lost while the logs were read")
+    assert err.startswith(b"rbee: the connection to the queen was lost while reading the logs")
 
 
 def test_a_reader_who_has_had_enough_ends_it_quietly(home: Path) -> None:

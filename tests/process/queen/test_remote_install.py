@@ -252,7 +252,7 @@ def test_the_queen_is_killed(swarm: Swarm, node: BareNode) -> None:
     assert queen is not None
     process.send_signal(queen.identity, signal.SIGKILL)
     code, errors = end(keeper)
-    assert (code, "the queen ended before the installation did" in errors) == (1, True), errors
+    assert (code, "the queen exited before the installation was complete" in errors) == (1, True), errors
     swarm.start_queen()
     finish(swarm, node)
 

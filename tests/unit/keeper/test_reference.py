@@ -64,4 +64,4 @@ def test_a_file_whose_name_cannot_stand_in_a_reference_needs_another(tmp_path: P
 
 def test_a_file_of_another_kind_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "bee.bin").write_bytes(b"GGUF")
-    assert hint(f"{tmp_path}/bee.bin") == ["models are GGUF files, and end in .gguf"]
+    assert hint(f"{tmp_path}/bee.bin") == ["models are GGUF files, whose names end in .gguf"]

@@ -56,8 +56,8 @@ def test_a_shell_that_runs_the_lines_finds_the_folder(tmp_path: Path, kind: str,
 
 
 @pytest.mark.parametrize(
-    ("path", "stands"),
+    ("path", "expected"),
     [("/a/bin:/usr/bin", True), ("/usr/bin:/a/bin/", True), ("/a/bin2:/b/a/bin", False), ("", False), ("::", False)],
 )
-def test_a_folder_stands_in_path(path: str, stands: bool) -> None:
-    assert shell.stands_in(Path("/a/bin"), path) == stands
+def test_a_folder_is_in_path(path: str, expected: bool) -> None:
+    assert shell.is_in_path(Path("/a/bin"), path) == expected

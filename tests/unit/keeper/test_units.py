@@ -82,12 +82,12 @@ def test_a_word_is_quoted(word: str, quoted: str) -> None:
 
 @pytest.mark.parametrize("path", ["/o'brien/python3", '/a"b/python3', "/back\\slash/python3", "/new\nline/python3"])
 def test_an_interpreter_that_systemd_would_not_start_is_refused(path: str) -> None:
-    with pytest.raises(ValueError, match="it starts no program whose path has quotes"):
+    with pytest.raises(ValueError, match="it starts no program whose path contains quotes"):
         unit("hive", [path, "/bin/rbee", "hive"])
 
 
 def test_a_path_that_is_not_unicode_is_refused() -> None:
-    with pytest.raises(ValueError, match=r"UTF-8 only, and a path is something else: '/\\udcff'"):
+    with pytest.raises(ValueError, match=r"UTF-8 only, and a path is not: '/\\udcff'"):
         unit("hive", ["/usr/bin/python3", "/\udcff", "hive"])
     with pytest.raises(ValueError, match="UTF-8 only"):
         unit("hive", RBEE_HOME="/\udcff")
