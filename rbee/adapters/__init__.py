@@ -1,1 +1,1 @@
-"""One outside thing each: files, processes, sockets, databases; no knowledge of roles."""
+"""The outside world, one thing per folder; knows no roles."""

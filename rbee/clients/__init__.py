@@ -1,1 +1,1 @@
-"""How a role talks to the one below it."""
+"""HTTP clients: how a role talks to the one below it."""

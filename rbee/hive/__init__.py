@@ -1,1 +1,1 @@
-"""The daemon that owns the models and workers of one node."""
+"""The daemon that keeps the models and runs the workers of one machine."""

@@ -1,1 +1,1 @@
-"""The daemon that serves one model."""
+"""The daemon that runs one model."""

@@ -1,1 +1,1 @@
-"""A daemon's life on its host: one per state folder, announced, supervised, ended."""
+"""The life of a daemon: one per role and state folder, announced, supervised, ended."""

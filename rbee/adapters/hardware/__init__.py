@@ -1,1 +1,1 @@
-"""What this machine has: processors, memory, devices."""
+"""The processors, memory and devices of this machine."""

@@ -1,1 +1,1 @@
-"""HTTP and server-sent events, both ends."""
+"""HTTP and server-sent events, client and server."""

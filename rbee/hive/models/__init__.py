@@ -1,1 +1,1 @@
-"""Fetching models, and removing them."""
+"""Fetching and removing models."""

@@ -1,1 +1,1 @@
-"""The life of the workers of this machine."""
+"""Starting, watching and ending the workers of this machine."""

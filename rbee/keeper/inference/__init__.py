@@ -1,1 +1,1 @@
-"""A generation as the user sees it."""
+"""Following a generation, straight from the worker or through the queen."""

@@ -1,1 +1,1 @@
-"""What is written to stdout and stderr."""
+"""The only writers to stdout and stderr."""

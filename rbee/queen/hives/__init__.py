@@ -1,1 +1,1 @@
-"""The way to each node's hive, and what it reports."""
+"""How each node's hive is reached, and what it reports."""

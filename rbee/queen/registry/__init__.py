@@ -1,1 +1,1 @@
-"""The registered nodes, and which hive is whose."""
+"""The database of nodes, and which hive belongs to which."""

@@ -1,1 +1,1 @@
-"""Which node and which worker serve a request, and who waits."""
+"""Which node and which worker serve a request, and which requests wait."""

@@ -1,1 +1,1 @@
-"""Chat templates."""
+"""Chat templates, rendered in a process of their own."""

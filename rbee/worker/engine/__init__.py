@@ -1,1 +1,1 @@
-"""The engine's loop: batches, sequences, slots."""
+"""Batches, sequences and slots: several requests decoded together."""

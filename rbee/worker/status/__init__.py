@@ -1,1 +1,1 @@
-"""What a worker reports of itself."""
+"""What a worker reports about itself."""
