@@ -10,7 +10,7 @@ import trio
 from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError
 from rbee.queen.scheduling.choose_worker import Wanted
-from rbee.queen.scheduling.orders import Placed
+from rbee.queen.scheduling.place_request import Placed
 from tests.simulation import reader
 from tests.simulation.queen import QUEEN_URL
 from tests.simulation.world import NEEDED, Violation

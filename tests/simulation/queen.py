@@ -13,7 +13,8 @@ from rbee.queen.nodes import node as product
 from rbee.queen.nodes.ended_workers import explained
 from rbee.queen.nodes.node import Node
 from rbee.queen.requests.tracker import RequestTracker
-from rbee.queen.scheduling.orders import Order, Placed
+from rbee.queen.scheduling.node_loop import NodeLoop
+from rbee.queen.scheduling.place_request import Placed, PlaceRequest
 from tests.simulation import reader
 from tests.simulation.worker import key_of
 from tests.simulation.world import Process, Violation
@@ -32,30 +33,42 @@ TELLING_SECONDS: Final = 0.1
 FAREWELL_SECONDS: Final = 1.0
 
 
-class WatchedOrder(Order):
-    """An order of the product's node that is settled once; `made` has those of the queen that runs."""
+class WatchedRequest(PlaceRequest):
+    """A request of the product's node that is answered once; `made` has those of the queen that runs."""
 
-    made: ClassVar[list[WatchedOrder]] = []
+    made: ClassVar[list[WatchedRequest]] = []
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, wanted: Wanted, wait: float, report: Any, answer: Any, *rest: Any) -> None:
+        self.is_answered = False
+        self.is_given_up = False
+
+        def answer_once(result: Placed | RbeeError) -> None:
+            if self.is_answered:
+                raise Violation(f"a request for {wanted.model_ref} is answered twice")
+            self.is_answered = True
+            answer(result)
+
+        super().__init__(wanted, wait, report, answer_once, *rest)
         self.made.append(self)
 
-    def settle(self, result: Placed | RbeeError) -> None:
-        if self.done.is_set():
-            raise Violation(f"an order for {self.wanted.model_ref} is settled twice")
-        super().settle(result)
+
+class WatchedLoop(NodeLoop):
+    """The product's loop, which notes the requests that are given up."""
+
+    def give_up(self, request: Any) -> None:
+        request.is_given_up = True
+        super().give_up(request)
 
 
 @contextmanager
 def watched() -> Iterator[None]:
-    """Have the product make orders that are watched."""
-    made = product.Order
-    product.Order = WatchedOrder
+    """Have the product make requests that are watched."""
+    made = product.PlaceRequest, product.NodeLoop
+    product.PlaceRequest, product.NodeLoop = WatchedRequest, WatchedLoop
     try:
         yield
     finally:
-        product.Order = made
+        product.PlaceRequest, product.NodeLoop = made
 
 
 class QueenProcess(Process):
@@ -63,7 +76,7 @@ class QueenProcess(Process):
 
     def __init__(self, world: World, network: Network, site: Site, max_waiting: int, number: int) -> None:
         super().__init__(world, f"queen{number}")
-        WatchedOrder.made.clear()
+        WatchedRequest.made.clear()
         self.node = Node("local", site, max_waiting=max_waiting)
         self._network = network
         self._loading_seconds = site.limits.loading + site.limits.unload
@@ -75,11 +88,11 @@ class QueenProcess(Process):
         self.listen(QUEEN_URL)
         self.nursery.start_soon(self.node.run)
         await self._stopped.wait()
-        placed = list(WatchedOrder.made)  # whoever comes from here on is refused at once
+        placed = list(WatchedRequest.made)  # whoever comes from here on is refused at once
         await trio.sleep(TELLING_SECONDS)
-        for order in placed:
-            if not order.done.is_set() and not order.is_given_up:
-                raise Violation(f"the queen ends, and an order for {order.wanted.model_ref} is not told")
+        for request in placed:
+            if not request.is_answered and not request.is_given_up:
+                raise Violation(f"the queen ends, and a request for {request.wanted.model_ref} has no answer")
         await self._hive_has_ended.wait()
         self._tracker.end()
         await trio.sleep(FAREWELL_SECONDS)  # for the answers that this has brought about

@@ -20,7 +20,7 @@ from tests.simulation.worker import key_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from rbee.queen.scheduling.orders import Placed
+    from rbee.queen.scheduling.place_request import Placed
     from rbee.wire.worker import Ready
     from tests.simulation.network import Network
 

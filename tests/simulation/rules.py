@@ -176,7 +176,7 @@ class Rules(trio.abc.Instrument):
         queen = self._world.queen
         if queen is None or not queen.is_running or self._world.drawn.reach_the_network:
             return
-        waiting = queen.node._placing._queue.waiters
+        waiting = queen.node._loop._scheduler._queue.waiters
         for order in waiting:
             if any(_serves(worker, order.wanted) for worker in pool.workers.values()):
                 since = self._free_since.setdefault(order, now)
@@ -220,13 +220,21 @@ class Rules(trio.abc.Instrument):
         """Compare what the queen has in mind with the hive's own books."""
         if (queen := self._world.queen) is None or not queen.is_running:
             return
-        node = queen.node._placing
-        for name, held in (("starts", node._starting), ("line", node._queue.waiters)):
-            if held:
-                raise Violation(f"the queen's {name} still holds {held}")
-        if left := node._queue.promises._until.keys() - pool.workers.keys():
-            raise Violation(f"the queen still promises slots of {self._names(left)}")
-        seen = {worker_id: (row.state, row.slots_available) for worker_id, row in node._queue.rows.items()}
+        node = queen.node._loop._scheduler
+        held = {
+            "requests": node._unanswered,
+            "starts": node._starts,
+            "line": node._queue.waiters,
+            "next tries": node._retry_at,
+            "hive's start": node._hive.waiting,
+        }
+        for name, left in held.items():
+            if left:
+                raise Violation(f"the queen's {name} still holds {left}")
+        if reserved := node._queue.reservations.worker_ids() - pool.workers.keys():
+            raise Violation(f"the queen still reserves slots of {self._names(reserved)}")
+        rows = queen.node._mirror.rows
+        seen = {worker_id: (row.state, row.slots_available) for worker_id, row in rows.items()}
         real = {worker.id: (worker.state, worker.slots_available) for worker in pool.workers.values()}
         if seen != real:
             raise Violation(f"the queen takes the workers to be {seen}, and they are {real}")

@@ -18,58 +18,58 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-LOOK_SECONDS: Final = 10.0
+SEARCH_SECONDS: Final = 10.0
 """How often a hive is looked for that somebody else may have started."""
-AGAIN_SECONDS: Final = 0.5
+RECONNECT_SECONDS: Final = 0.5
 """Before another try after a stream was lost; doubled with each that fails."""
 
 
-class HiveView:
-    """What a hive tells by itself."""
+class HiveFollower:
+    """Passes on what a hive reports by itself."""
 
     def __init__(self, hive: HiveLink) -> None:
         self._hive = hive
-        self._reason_to_look = trio.Event()
-        self._has_looked = trio.Event()
+        self._reason_to_try = trio.Event()
+        self._has_tried = trio.Event()
         self._is_followed = False
         self._is_last = False
 
     async def is_followed(self) -> bool:
-        """Tell whether the hive answers, as far as is known; waits for the first look only."""
-        await self._has_looked.wait()
+        """Return whether the hive answers, as far as is known; waits for the first try only."""
+        await self._has_tried.wait()
         return self._is_followed
 
-    def look(self) -> None:
-        """A hive answers now."""
-        self._reason_to_look.set()
+    def wake(self) -> None:
+        """A hive answers now: follow it without waiting for the next try."""
+        self._reason_to_try.set()
 
-    def finish(self) -> None:
+    def stop_when_lost(self) -> None:
         """The hive is to end: it is followed until then, and no other one is looked for."""
         self._is_last = True
-        self._reason_to_look.set()
+        self._reason_to_try.set()
 
-    async def run(self, heard: Callable[[HiveEvent | None], None]) -> None:
-        """Pass on each event, and None when the stream was lost; runs until cancelled or finished."""
-        pause = AGAIN_SECONDS
+    async def run(self, on_event: Callable[[HiveEvent | None], None]) -> None:
+        """Pass on each event, and None when the stream was lost; runs until cancelled or stopped."""
+        pause = RECONNECT_SECONDS
         while not self._is_last:
-            self._reason_to_look = trio.Event()
-            if await self._follow(heard):
-                pause = AGAIN_SECONDS
+            self._reason_to_try = trio.Event()
+            if await self._follow(on_event):
+                pause = RECONNECT_SECONDS
             self._is_followed = False
-            self._has_looked.set()
+            self._has_tried.set()
             with trio.move_on_after(pause):
-                await self._reason_to_look.wait()
-            pause = min(2 * pause, LOOK_SECONDS)
+                await self._reason_to_try.wait()
+            pause = min(2 * pause, SEARCH_SECONDS)
 
-    async def _follow(self, heard: Callable[[HiveEvent | None], None]) -> bool:
+    async def _follow(self, on_event: Callable[[HiveEvent | None], None]) -> bool:
         """Follow the hive while it answers; returns whether it did."""
-        was_heard = False
+        was_followed = False
 
         def pass_on(event: HiveEvent) -> None:
-            nonlocal was_heard
-            was_heard = self._is_followed = True
-            self._has_looked.set()
-            heard(event)
+            nonlocal was_followed
+            was_followed = self._is_followed = True
+            self._has_tried.set()
+            on_event(event)
 
         try:
             if (url := await self._hive.find()) is not None:
@@ -77,6 +77,6 @@ class HiveView:
                     await client.follow(pass_on)
         except (StreamLostError, RbeeError) as exc:
             log.debug("the hive's events: %s", exc)
-        if was_heard:
-            heard(None)
-        return was_heard
+        if was_followed:
+            on_event(None)
+        return was_followed

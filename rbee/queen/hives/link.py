@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from rbee.clients.hive import HiveClient
     from rbee.errors import UnloadFailedError
-    from rbee.queen.scheduling.choose_node import Devices
+    from rbee.queen.hives.devices import Devices
     from rbee.wire.progress import Report
 
 
@@ -25,7 +25,7 @@ class HiveLink(Protocol):
 
     @property
     def is_here(self) -> bool:
-        """Whether the hive runs on the queen's own host, and reaches whatever she reaches."""
+        """Whether the hive runs on the queen's own host, and reaches whatever it reaches."""
         ...
 
     def reach(self, url: str) -> str:

@@ -27,7 +27,7 @@ from rbee.errors import (
     SpawnTimeoutError,
     UnloadFailedError,
 )
-from rbee.queen.scheduling.choose_node import devices_of
+from rbee.queen.hives.devices import devices_of
 from rbee.wire.common import Narration, base_url
 from rbee.wire.queen import LOCAL_NODE
 
@@ -36,8 +36,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
+    from rbee.queen.hives.devices import Devices
     from rbee.queen.registry.identity import HiveIdentities
-    from rbee.queen.scheduling.choose_node import Devices
     from rbee.wire.common import Health
     from rbee.wire.progress import Report
 

@@ -29,7 +29,7 @@ _NAMES: Final = {
 }
 
 
-class Board:
+class SwarmFeed:
     """What is known of the swarm now, and what has changed last; whoever tells it something never waits."""
 
     def __init__(self) -> None:
@@ -54,8 +54,8 @@ class Board:
         """Return the downloads that run."""
         return list(self._downloads.values())
 
-    def heard(self, node: str, event: HiveEvent | None) -> None:
-        """A node's hive has told something; None stands for its stream having been lost."""
+    def on_hive_event(self, node: str, event: HiveEvent | None) -> None:
+        """A node's hive has reported something; None stands for a stream that was lost."""
         match event:
             case None:
                 self._only(node, {}, "its node was lost")

@@ -8,25 +8,27 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError
+from rbee.adapters.logs.json_log import correlation
+from rbee.concurrency.outcome import Outcome
+from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.queen.hives.copy_sources import nobody
-from rbee.queen.hives.follower import HiveView
-from rbee.queen.nodes.ended_workers import Endings
-from rbee.queen.scheduling.choose_node import Candidate, devices_of
-from rbee.queen.scheduling.node_loop import Placing
-from rbee.queen.scheduling.orders import Order, Visit
+from rbee.queen.hives.devices import devices_of
+from rbee.queen.hives.follower import HiveFollower
+from rbee.queen.hives.mirror import HiveMirror
+from rbee.queen.scheduling.choose_node import Candidate
+from rbee.queen.scheduling.node_loop import NodeLoop
+from rbee.queen.scheduling.place_request import HiveRequest, Placed, PlaceRequest
 from rbee.wire.model_copy import Source
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from rbee.clients.hive import HiveClient
     from rbee.queen.hives.copy_sources import Find
     from rbee.queen.hives.link import HiveLink
     from rbee.queen.scheduling.choose_worker import Wanted
-    from rbee.queen.scheduling.orders import Placed
-    from rbee.wire.hive import HiveEvent, WorkerList
+    from rbee.wire.hive import EndedWorker, HiveEvent, WorkerList
     from rbee.wire.progress import Report
 
 log = logging.getLogger(__name__)
@@ -37,13 +39,14 @@ LOOK_SECONDS: Final = 2.0
 
 
 class HiveNotRunningError(ConnectionTimeoutError):
-    """No hive runs on this host, where that is known for sure; whoever needs one starts it."""
+    """No hive runs on this host, where that is known for sure; a request that needs one starts it."""
 
 
 class Node:
     """One node, while `run` runs.
 
-    `heard` is told what its hive tells, and None when that was lost; `find_sources` says who else has a model.
+    `on_event` takes what its hive reports, and None when that was lost; `find_sources` says which other nodes have a
+    model.
     """
 
     def __init__(
@@ -52,55 +55,55 @@ class Node:
         hive: HiveLink,
         *,
         max_waiting: int = MAX_WAITING,
-        heard: Callable[[HiveEvent | None], None] = lambda _: None,
+        on_event: Callable[[HiveEvent | None], None] = lambda _: None,
         find_sources: Find = nobody,
     ) -> None:
         self.name = name
         self._hive = hive
-        self.endings = Endings()
-        self._heard = heard
-        self._view = HiveView(hive)
-        self._placing = Placing(name, hive, self._view, max_waiting, find_sources)
+        self._on_event = on_event
+        self._follower = HiveFollower(hive)
+        self._mirror = HiveMirror()
+        self._loop = NodeLoop(name, hive, self._follower, self._mirror, max_waiting, find_sources)
         self.find_sources = find_sources
 
     async def run(self) -> None:
-        """Follow the hive and place orders until cancelled; whoever waits then is told that the queen shuts down."""
+        """Follow the hive and place requests until cancelled; those that wait then get DrainingError."""
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._view.run, self._hear)
-            nursery.start_soon(self._placing.run)
+            nursery.start_soon(self._follower.run, self._on_hive_event)
+            nursery.start_soon(self._loop.run)
 
     def stop_placing(self) -> None:
-        """Take no more orders, and tell those who wait.
+        """Take no more requests, and answer those that wait.
 
-        The hive is followed on until it has ended: those who were sent to its workers may ask how they ended.
+        The hive is followed on until it has ended: requests that were sent to its workers may ask how those ended.
         """
-        self._placing.stop()
-        self._view.finish()
+        self._loop.stop()
+        self._follower.stop_when_lost()
 
-    def _hear(self, event: HiveEvent | None) -> None:
-        self.endings.hear(event)
-        self._heard(event)
-        self._placing.hear(event)
+    def _on_hive_event(self, event: HiveEvent | None) -> None:
+        self._mirror.on_hive_event(event)
+        self._on_event(event)
+        self._loop.on_hive_event(event)
+
+    @property
+    def ended(self) -> Mapping[str, EndedWorker | None]:
+        """How the last workers ended, by id, as the hive has reported; None for an end that was asked for."""
+        return self._mirror.ended
 
     async def place(self, wanted: Wanted, report: Report, wait: float = 0) -> Placed:
-        """Return a worker for `wanted`, started if need be; what happens is told meanwhile.
+        """Return a worker for `wanted`, started if need be; what happens meanwhile is reported.
 
         Where all its slots are taken, the request waits up to `wait` seconds for one; without, it is sent there all the
         same, and the worker answers for itself. Raises AllSlotsBusyError when the wait was in vain, or too many wait.
         """
-        order = Order(wanted, report, wait)
-        self._placing.take(order)
+        placed: Outcome[Placed] = Outcome()
+        request = PlaceRequest(wanted, wait, report, placed.settle, correlation.get())
+        self._loop.take(request)
         try:
-            with order.patience:
-                await order.done.wait()
+            return await placed.wait()
         finally:
-            if not order.done.is_set():
-                self._placing.leave(order)
-        if not order.done.is_set():
-            raise AllSlotsBusyError(f"no slot got free within the {wait:g} s that the request waited", waited_s=wait)
-        if isinstance(order.result, RbeeError):
-            raise order.result
-        return order.result
+            if not placed.is_settled:
+                self._loop.give_up(request)
 
     @property
     def is_direct(self) -> bool:
@@ -141,7 +144,7 @@ class Node:
         """
         with trio.move_on_after(LOOK_SECONDS):
             try:
-                if await self._view.is_followed():
+                if await self._follower.is_followed():
                     async with self.reached() as client:
                         rows, backends = (await client.workers()).workers, await client.backends()
                         # Of other kinds of models each node has the same, or none but the queen's own host.
@@ -158,7 +161,7 @@ class Node:
         """
         with trio.move_on_after(LOOK_SECONDS):
             try:
-                if await self._view.is_followed():
+                if await self._follower.is_followed():
                     async with self.reached() as hive:
                         url = hive.url if target.is_here else self._hive.outside(hive.url)
                         if url is not None and (models := (await hive.offers(reference)).models):
@@ -170,12 +173,15 @@ class Node:
     @asynccontextmanager
     async def visit(self, report: Report) -> AsyncIterator[HiveClient]:
         """Open a connection to the node's hive, which is started if need be. Raises why it could not be."""
-        visit = Visit(report)
-        self._placing.take(visit)
-        await visit.done.wait()
-        if isinstance(visit.result, RbeeError):
-            raise visit.result
-        async with self._hive.connect(visit.result) as client:
+        found: Outcome[str] = Outcome()
+        request = HiveRequest(report, found.settle, correlation.get())
+        self._loop.take_hive_request(request)
+        try:
+            url = await found.wait()
+        finally:
+            if not found.is_settled:
+                self._loop.give_up(request)
+        async with self._hive.connect(url) as client:
             yield client
 
     async def workers(self) -> WorkerList | None:

@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from rbee.errors import NodeNotFoundError
-from rbee.queen.hives import copy_sources
 from rbee.queen.hives.remote.hive import RemoteHive
-from rbee.queen.nodes.feed import Board
+from rbee.queen.nodes.feed import SwarmFeed
 from rbee.queen.nodes.node import Node
 from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.record import NodeRecord
@@ -46,7 +45,7 @@ class Nodes:
         self._identities = HiveIdentities(settings, token, registry)
         self._entries: dict[str, _Entry] = {}
         self._local = local
-        self.board = Board()
+        self.board = SwarmFeed()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the nodes until cancelled; started once each of them takes orders."""
@@ -88,15 +87,30 @@ class Nodes:
 
     def _start(self, name: str, link: HiveLink) -> None:
         self.board.node(NodeSeen(node=name, status="unreachable"))
-        heard = partial(self.board.heard, name)
+        on_event = partial(self.board.on_hive_event, name)
         find = partial(self._find_sources, name)
-        node = Node(name, link, max_waiting=self._settings.queen.max_waiting, heard=heard, find_sources=find)
+        node = Node(name, link, max_waiting=self._settings.queen.max_waiting, on_event=on_event, find_sources=find)
         entry = self._entries[name] = _Entry(node, link, trio.CancelScope())
         self._nursery.start_soon(self._run, entry)
 
     async def _find_sources(self, name: str, hive: HiveClient, reference: str) -> list[Source]:
-        others = [node for node in self.all() if node.name != name]
-        return await copy_sources.find(self.get(name), hive, reference, others)
+        """Ask the other nodes, all at once and each for a bounded time, what they have of a model's repository.
+
+        None of them is asked where `hive`, that of the node `name`, has the model already.
+        """
+        target, others = self.get(name), [node for node in self.all() if node.name != name]
+        if not reference.startswith("hf:") or not others or (await hive.offers(reference)).is_here:
+            return []
+        found: dict[str, Source] = {}
+
+        async def ask(node: Node) -> None:
+            if (source := await node.source(reference, target)) is not None:
+                found[node.name] = source
+
+        async with trio.open_nursery() as nursery:
+            for node in others:
+                nursery.start_soon(ask, node)
+        return [found[node.name] for node in others if node.name in found]
 
     async def _run(self, entry: _Entry) -> None:
         with entry.running:

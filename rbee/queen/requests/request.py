@@ -14,7 +14,7 @@ from rbee.queen.nodes.ended_workers import explained
 from rbee.queen.requests.relay import WorkerRelay
 from rbee.queen.scheduling import choose_node
 from rbee.queen.scheduling.choose_worker import Wanted
-from rbee.queen.scheduling.orders import Placed
+from rbee.queen.scheduling.place_request import Placed
 from rbee.wire import model_ref
 from rbee.wire import queen as wire
 from rbee.wire.common import Narration

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rbee.queen.scheduling.choose_worker import fitting
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from rbee.queen.scheduling.choose_worker import Wanted
-    from rbee.wire.hive import Backend, WorkerRow
+    from collections.abc import Sequence
 
-Devices = Mapping[str, Sequence[int | None]]
-"""Backend → free bytes of each of its devices; None where that is not known."""
+    from rbee.queen.hives.devices import Devices
+    from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.wire.hive import WorkerRow
 
 CPU: Final = "cpu"
 ALIKE: Final = 0.8
@@ -36,11 +35,6 @@ class Choice(NamedTuple):
     node: str
     is_running: bool
     reason: str
-
-
-def devices_of(backends: Sequence[Backend]) -> Devices:
-    """Return the devices that a hive tells of."""
-    return {backend.name: [device.memory_available for device in backend.devices] for backend in backends}
 
 
 def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:

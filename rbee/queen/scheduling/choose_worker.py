@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from rbee.wire.hive import WorkerRow
 
@@ -26,12 +26,12 @@ none, it says so at once; to start a second copy of a model is the user's decisi
 """
 
 
-def choose_worker(workers: Sequence[WorkerRow], wanted: Wanted) -> WorkerRow | None:
+def choose_worker(workers: Iterable[WorkerRow], wanted: Wanted) -> WorkerRow | None:
     """Return the worker that should serve the request, or None when one has to be started."""
     return next(iter(fitting(workers, wanted)), None)
 
 
-def fitting(workers: Sequence[WorkerRow], wanted: Wanted) -> list[WorkerRow]:
+def fitting(workers: Iterable[WorkerRow], wanted: Wanted) -> list[WorkerRow]:
     """Return the workers that can serve the request, the best first."""
     found = [worker for worker in workers if _fits(worker, wanted)]
     return sorted(found, key=lambda worker: (_ORDER[worker.state], -worker.slots_available))

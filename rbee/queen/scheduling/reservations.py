@@ -1,19 +1,32 @@
-"""Keeps one free slot from being given to two requests: what was promised, and until when (PURE)."""
+"""Keeps one free slot from being given to two requests: what is reserved, and until when (PURE)."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Mapping
 
     from rbee.wire.hive import WorkerRow
 
-PROMISE_SECONDS: Final = 1.0
-"""How long a slot stays promised to a request that was sent there and has not been seen to take it."""
+RESERVED_SECONDS: Final = 1.0
+"""How long a slot stays reserved for a request that was sent there and has not been seen to take it."""
 
 
-class Promises:
+@dataclass(slots=True)
+class _Worker:
+    """A worker with reserved slots: how many of its slots were last seen taken, and until when each reservation lasts.
+
+    None lasts while the worker loads. `is_shown` says whether the hive's event stream has shown the worker.
+    """
+
+    busy: int
+    is_shown: bool
+    until: list[float | None] = field(default_factory=list)
+
+
+class Reservations:
     """Slots that requests were sent to. Times are seconds of one monotonic clock.
 
     What a worker shows is always a little late: between the answer "go there" and the request's arrival the slot still
@@ -21,55 +34,60 @@ class Promises:
     """
 
     def __init__(self) -> None:
-        self._until: dict[str, list[float | None]] = {}
+        self._workers: dict[str, _Worker] = {}
 
     def make(self, row: WorkerRow, now: float, *, is_shown: bool = True) -> None:
-        """Promise one slot of a worker; while it loads, nobody can take it, and the promise stays.
+        """Reserve one slot of a worker; while it loads, nobody can take it, and the reservation stays.
 
-        That is so only where the hive's event stream has shown the worker, and so will tell its end (`is_shown`). Of
-        one that an answer alone has named nothing more may ever be heard, as when it starts and ends between two
-        events: until it is shown, the promise lapses like any other.
+        That is so only where the hive's event stream has shown the worker, and so will report its end (`is_shown`).
+        Of one that an answer alone has named nothing more may ever be heard, as when it starts and ends between two
+        events: until it is shown, the reservation lapses like any other.
         """
-        stays = row.state == "loading" and is_shown
-        self._until.setdefault(row.id, []).append(None if stays else now + PROMISE_SECONDS)
+        worker = self._workers.setdefault(row.id, _Worker(_busy(row), is_shown))
+        worker.until.append(None if row.state == "loading" and is_shown else now + RESERVED_SECONDS)
 
-    def see(self, before: WorkerRow | None, row: WorkerRow, now: float) -> None:
-        """Take note of a worker's new state: a slot that was taken is promised no longer."""
-        if (promised := self._until.get(row.id)) is None:
-            return
-        if row.state == "loading":
-            promised[:] = [None] * len(promised)
-        else:
-            promised[:] = [now + PROMISE_SECONDS if until is None else until for until in promised]
-        taken = _busy(row) - (_busy(before) if before is not None else 0)
-        del promised[: max(0, taken)]
+    def update(self, rows: Mapping[str, WorkerRow], now: float) -> None:
+        """These are the workers that the event stream shows: a slot that was taken is reserved no longer.
 
-    def forget(self, worker_id: str) -> None:
-        """The worker is gone."""
-        self._until.pop(worker_id, None)
-
-    def keep_only(self, worker_ids: Container[str]) -> None:
-        """These are all workers there are; whatever was promised of others is void."""
-        for gone in [worker_id for worker_id in self._until if worker_id not in worker_ids]:
-            self.forget(gone)
+        Nor is one of a worker that is gone. One that was never shown may still be on its way into the stream.
+        """
+        for worker_id, worker in list(self._workers.items()):
+            if (row := rows.get(worker_id)) is not None:
+                _see(worker, row, now)
+            elif worker.is_shown:
+                del self._workers[worker_id]
 
     def lapse(self, now: float) -> None:
         """Drop what has not been taken up in time."""
-        for worker_id, promised in list(self._until.items()):
-            promised[:] = [until for until in promised if until is None or until > now]
-            if not promised:
-                del self._until[worker_id]
+        for worker_id, worker in list(self._workers.items()):
+            worker.until[:] = [until for until in worker.until if until is None or until > now]
+            if not worker.until:
+                del self._workers[worker_id]
 
     def free(self, row: WorkerRow, now: float) -> int:
-        """Return how many slots of the worker may still be promised."""
+        """Return how many slots of the worker may still be reserved."""
         shown = row.slots_total if row.state == "loading" else row.slots_available
-        return shown - sum(until is None or until > now for until in self._until.get(row.id, ()))
+        worker = self._workers.get(row.id)
+        return shown - sum(until is None or until > now for until in (worker.until if worker is not None else ()))
 
     def due(self) -> float | None:
-        """Return when the next promise lapses."""
+        """Return when the next reservation lapses."""
         return min(
-            (until for promised in self._until.values() for until in promised if until is not None), default=None
+            (until for worker in self._workers.values() for until in worker.until if until is not None), default=None
         )
+
+    def worker_ids(self) -> set[str]:
+        """Return the workers of which slots are reserved."""
+        return set(self._workers)
+
+
+def _see(worker: _Worker, row: WorkerRow, now: float) -> None:
+    if row.state == "loading":
+        worker.until[:] = [None] * len(worker.until)
+    else:
+        worker.until[:] = [now + RESERVED_SECONDS if until is None else until for until in worker.until]
+    taken, worker.busy, worker.is_shown = _busy(row) - worker.busy, _busy(row), True
+    del worker.until[: max(0, taken)]
 
 
 def _busy(row: WorkerRow) -> int:

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
 
 from rbee.queen.scheduling.choose_worker import Wanted, fitting
-from rbee.queen.scheduling.reservations import Promises
-from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
+from rbee.queen.scheduling.reservations import Reservations
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
-    from rbee.wire.hive import HiveEvent
+    from rbee.queen.hives.mirror import HiveMirror
+    from rbee.wire.hive import WorkerRow
 
 
 class Waiter(Protocol):
@@ -32,19 +31,17 @@ class Turn(NamedTuple, Generic[W]):
     row: WorkerRow | None
 
 
-@dataclass(slots=True)
-class Queue(Generic[W]):
+class SlotQueue(Generic[W]):
     """The requests that wait on one node, the oldest first; at most `limit`.
 
-    `rows` are the workers that the hive's event stream has shown; an answer to a call of ours may be older. While
-    `is_seen` is false, nothing is known of them.
+    They wait for what the hive's event stream shows (`mirror`): an answer to a call of ours may be older.
     """
 
-    limit: int
-    promises: Promises = field(default_factory=Promises)
-    waiters: list[W] = field(default_factory=list)
-    rows: dict[str, WorkerRow] = field(default_factory=dict)
-    is_seen: bool = False
+    def __init__(self, limit: int, mirror: HiveMirror) -> None:
+        self.limit = limit
+        self.waiters: list[W] = []
+        self.reservations = Reservations()
+        self._mirror = mirror
 
     @property
     def is_full(self) -> bool:
@@ -55,48 +52,28 @@ class Queue(Generic[W]):
         if waiter in self.waiters:
             self.waiters.remove(waiter)
 
-    def see(self, event: HiveEvent, now: float) -> None:
-        """Take note of what the hive tells."""
-        match event:
-            case WorkerList(workers=rows):
-                self.is_seen = True
-                ids = {row.id for row in rows}
-                self.rows = {worker_id: row for worker_id, row in self.rows.items() if worker_id in ids}
-                # Beside the rows, which a lost stream has cleared: workers may have gone unseen.
-                self.promises.keep_only(ids)
-                for row in rows:
-                    self.see(row, now)
-            case WorkerRow():
-                self.promises.see(self.rows.get(event.id), event, now)
-                self.rows[event.id] = event
-            case WorkerGone():
-                self.rows.pop(event.id, None)
-                self.promises.forget(event.id)
+    def choose(self, rows: Iterable[WorkerRow], wanted: Wanted, now: float) -> WorkerRow | None:
+        """Return the best of these workers that has a slot left for `wanted`."""
+        return next((row for row in fitting(rows, wanted) if self.reservations.free(row, now) > 0), None)
 
-    def lose_sight(self) -> None:
-        """The hive's event stream was lost."""
-        self.rows, self.is_seen = {}, False
-
-    def choose(self, rows: Sequence[WorkerRow], wanted: Wanted, now: float) -> WorkerRow | None:
-        """Return the best worker that has a slot left for `wanted`."""
-        return next((row for row in fitting(rows, wanted) if self.promises.free(row, now) > 0), None)
-
-    def promise(self, row: WorkerRow, now: float) -> None:
-        """Promise a slot of a worker that an answer of the hive has named."""
-        self.promises.make(row, now, is_shown=row.id in self.rows)
+    def reserve(self, row: WorkerRow, now: float) -> None:
+        """Reserve a slot of a worker, which the mirror or an answer of the hive has named."""
+        self.reservations.make(row, now, is_shown=row.id in self._mirror.rows)
 
     def turns(self, now: float) -> list[Turn[W]]:
-        """Take out the requests whose turn it is now, and promise them their slots."""
-        self.promises.lapse(now)
-        if not self.is_seen:
+        """Take out the requests whose turn it is now, and reserve their slots."""
+        if self._mirror.is_live:
+            self.reservations.update(self._mirror.rows, now)
+        self.reservations.lapse(now)
+        if not self._mirror.is_live:
             return []
-        rows, turns = list(self.rows.values()), list[Turn[W]]()
+        rows, turns = self._mirror.rows.values(), list[Turn[W]]()
         for waiter in list(self.waiters):
             row = self.choose(rows, waiter.wanted, now)
             if row is None and fitting(rows, waiter.wanted):
                 continue
             if row is not None:
-                self.promises.make(row, now)
+                self.reserve(row, now)
             self.waiters.remove(waiter)
             turns.append(Turn(waiter, row))
         return turns

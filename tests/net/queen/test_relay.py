@@ -14,18 +14,18 @@ from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, new_app, streamed
 from rbee.adapters.tokens import worker_key
-from rbee.queen.nodes.ended_workers import REMEMBERED, Endings
+from rbee.queen.hives.mirror import REMEMBERED_ENDS, HiveMirror
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
 from rbee.queen.routes.context import Context
 from rbee.queen.routes.tasks import encode
-from rbee.queen.scheduling.orders import Placed
+from rbee.queen.scheduling.place_request import Placed
 from rbee.wire import worker as wire
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
     from quart import Response
     from quart_trio import QuartTrio
@@ -54,15 +54,19 @@ class StandIn:
         self.asked = trio.Event()
         self.inferences: list[wire.InferenceRequest] = []
         self.cancelled: list[str] = []
-        self.ended: list[EndedWorker] = []
-        self.endings = Endings()
+        self.listed: list[EndedWorker] = []
+        self.mirror = HiveMirror()
         self.url = ""
 
     def reach(self, url: str) -> str:
         return url
 
+    @property
+    def ended(self) -> Mapping[str, EndedWorker | None]:
+        return self.mirror.ended
+
     async def workers(self) -> WorkerList:
-        return WorkerList(workers=[], ended=self.ended)
+        return WorkerList(workers=[], ended=self.listed)
 
     async def place(self, wanted: object, report: object, wait: float) -> Placed:
         return Placed("w", self.url, self.placed)
@@ -157,7 +161,7 @@ async def test_a_failed_load_is_the_end_of_the_stream(worker: StandIn, queen: ht
 
 async def test_a_worker_that_is_gone_before_it_answers_has_failed(worker: StandIn, queen: httpx.AsyncClient) -> None:
     worker.placed, worker.url = "idle", "http://127.0.0.1:1"
-    worker.ended = [ended("SIGKILL")]
+    worker.listed = [ended("SIGKILL")]
     error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
     assert (error["code"], error["message"]) == ("WORKER_FAILED", "the worker was lost before it answered: SIGKILL")
 
@@ -174,7 +178,7 @@ async def test_why_a_worker_ended_that_loaded_is_told(
     worker: StandIn, queen: httpx.AsyncClient, code: str | None, told: str, message: str
 ) -> None:
     worker.url = "http://127.0.0.1:9"
-    worker.ended = [ended("SIGILL", code)]
+    worker.listed = [ended("SIGILL", code)]
     error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
     assert (error["code"], error["message"]) == (told, message)
     assert error["details"] == {"node": "local", "pid": 7, "log": "w.log", "last_lines": ["x"]}
@@ -192,24 +196,24 @@ async def test_a_worker_that_was_told_to_end_just_before_it_was_asked_is_no_fail
 ) -> None:
     """Its hive has told so, and may have ended too."""
     worker.placed, worker.url = placed, "http://127.0.0.1:1"
-    worker.endings.hear(WorkerGone(id="w"))
+    worker.mirror.on_hive_event(WorkerGone(id="w"))
     error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
     assert (error["code"], error["message"]) == ("SHUTTING_DOWN", "the worker was told to end")
 
 
 def test_only_the_last_endings_are_remembered() -> None:
-    endings = Endings()
-    for number in range(REMEMBERED + 1):
-        endings.hear(WorkerGone(id=str(number)))
-    assert "0" not in endings
-    assert "1" in endings
+    mirror = HiveMirror()
+    for number in range(REMEMBERED_ENDS + 1):
+        mirror.on_hive_event(WorkerGone(id=str(number)))
+    assert "0" not in mirror.ended
+    assert "1" in mirror.ended
 
 
 async def test_what_the_events_tell_of_an_end_goes_before_what_the_list_does(
     worker: StandIn, queen: httpx.AsyncClient
 ) -> None:
     worker.placed, worker.url = "idle", "http://127.0.0.1:1"
-    worker.endings.hear(WorkerGone(id="w", ended=ended("SIGKILL")))
+    worker.mirror.on_hive_event(WorkerGone(id="w", ended=ended("SIGKILL")))
     error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
     assert (error["code"], error["message"]) == ("WORKER_FAILED", "the worker was lost before it answered: SIGKILL")
 

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from rbee.queen.nodes import feed
-from rbee.queen.nodes.feed import Board
+from rbee.queen.nodes.feed import SwarmFeed
 from rbee.wire.download import DownloadState
 from rbee.wire.events import NodeSeen, SwarmTask
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
@@ -26,11 +26,11 @@ def row(name: str, state: WorkerState = "idle") -> WorkerRow:
 
 
 class Follower:
-    """Reads what a board tells."""
+    """Reads what a feed tells."""
 
-    def __init__(self, board: Board, nursery: trio.Nursery, size: int = 16) -> None:
+    def __init__(self, swarm_feed: SwarmFeed, nursery: trio.Nursery, size: int = 16) -> None:
         send, self._receive = trio.open_memory_channel[bytes](size)
-        nursery.start_soon(board.follow, send)
+        nursery.start_soon(swarm_feed.follow, send)
 
     async def next(self) -> tuple[str, dict[str, Any]]:
         with trio.fail_after(5):
@@ -45,14 +45,14 @@ class Follower:
 
 
 async def test_the_whole_comes_first_and_then_each_change(nursery: trio.Nursery) -> None:
-    told = Board()
+    told = SwarmFeed()
     told.node(NodeSeen(node="attic", status="unreachable"))
     follower = Follower(told, nursery)
     whole = {"nodes": [{"node": "attic", "status": "unreachable"}], "workers": [], "tasks": [], "downloads": []}
     assert await follower.all() == [("state", whole)]
-    told.heard("attic", WorkerList(workers=[row("a")]))
-    told.heard("attic", row("a"))
-    told.heard("attic", row("a", "busy"))
+    told.on_hive_event("attic", WorkerList(workers=[row("a")]))
+    told.on_hive_event("attic", row("a"))
+    told.on_hive_event("attic", row("a", "busy"))
     (first, alive), (second, idle), (third, busy) = await follower.all()
     assert (first, alive) == ("node", {"node": "attic", "status": "alive"})
     assert (second, idle["worker_id"], idle["node"], idle["state"]) == ("worker", "a", "attic", "idle")
@@ -70,20 +70,20 @@ async def test_the_whole_comes_first_and_then_each_change(nursery: trio.Nursery)
 
 
 async def test_why_a_worker_has_gone_is_told(nursery: trio.Nursery) -> None:
-    told = Board()
-    told.heard("attic", WorkerList(workers=[row("crashed"), row("ended"), row("lost"), row("removed")]))
-    told.heard("cellar", WorkerList(workers=[row("lost")]))
+    told = SwarmFeed()
+    told.on_hive_event("attic", WorkerList(workers=[row("crashed"), row("ended"), row("lost"), row("removed")]))
+    told.on_hive_event("cellar", WorkerList(workers=[row("lost")]))
     follower = Follower(told, nursery)
     await follower.all()
     reason = EndedWorker(
         id="crashed", model_ref="m", backend="cpu", device=0, pid=1, reason="SIGSEGV", ended_at=0.0, log="l",
         last_lines=[],
     )  # fmt: skip
-    told.heard("attic", WorkerGone(id="crashed", ended=reason))
-    told.heard("attic", WorkerGone(id="ended"))
-    told.heard("attic", WorkerGone(id="never there"))
-    told.heard("attic", WorkerList(workers=[row("removed")]))
-    told.heard("cellar", None)
+    told.on_hive_event("attic", WorkerGone(id="crashed", ended=reason))
+    told.on_hive_event("attic", WorkerGone(id="ended"))
+    told.on_hive_event("attic", WorkerGone(id="never there"))
+    told.on_hive_event("attic", WorkerList(workers=[row("removed")]))
+    told.on_hive_event("cellar", None)
     told.node(NodeSeen(node="attic", status="removed"))
     assert await follower.all() == [
         ("gone", {"worker_id": "crashed", "node": "attic", "reason": "SIGSEGV"}),
@@ -102,19 +102,19 @@ def fetching(name: str, stage: Any = "downloading") -> DownloadState:
 
 
 async def test_downloads_are_told_and_known_while_they_run(nursery: trio.Nursery) -> None:
-    told = Board()
+    told = SwarmFeed()
     follower = Follower(told, nursery)
     await follower.all()
-    told.heard("attic", fetching("a"))
-    told.heard("attic", fetching("b"))
-    told.heard("cellar", fetching("c"))
+    told.on_hive_event("attic", fetching("a"))
+    told.on_hive_event("attic", fetching("b"))
+    told.on_hive_event("cellar", fetching("c"))
     assert [(download.node, download.download_id) for download in told.downloads()] == [
         ("attic", "a"),
         ("attic", "b"),
         ("cellar", "c"),
     ]
-    told.heard("attic", fetching("a", "complete"))
-    told.heard("attic", None)
+    told.on_hive_event("attic", fetching("a", "complete"))
+    told.on_hive_event("attic", None)
     told.node(NodeSeen(node="cellar", status="removed"))
     events = [event for name, event in await follower.all() if name == "download"]
     assert [(event["download_id"], event["stage"], event["message"]) for event in events] == [
@@ -130,28 +130,28 @@ async def test_downloads_are_told_and_known_while_they_run(nursery: trio.Nursery
 
 
 async def test_who_falls_behind_is_told_the_whole_anew(nursery: trio.Nursery) -> None:
-    told = Board()
+    told = SwarmFeed()
     follower = Follower(told, nursery, size=0)
     await follower.next()
     await trio.testing.wait_all_tasks_blocked()
-    told.heard("attic", row("a", "busy"))
+    told.on_hive_event("attic", row("a", "busy"))
     await trio.testing.wait_all_tasks_blocked()  # the follower is told that now, and does not listen
     for _ in range(feed.KEPT):
-        told.heard("attic", row("a", "idle"))
-        told.heard("attic", row("a", "busy"))
+        told.on_hive_event("attic", row("a", "idle"))
+        told.on_hive_event("attic", row("a", "busy"))
     assert (await follower.next())[0] == "worker"
     name, state = await follower.next()
     assert (name, [worker["state"] for worker in state["workers"]]) == ("state", ["busy"])
-    told.heard("attic", row("a", "idle"))
+    told.on_hive_event("attic", row("a", "idle"))
     name, worker = await follower.next()
     assert (name, worker["state"]) == ("worker", "idle")
 
 
 async def test_the_last_change_that_is_kept_is_enough(nursery: trio.Nursery) -> None:
-    told = Board()
+    told = SwarmFeed()
     follower = Follower(told, nursery, size=2 * feed.KEPT)
     await follower.all()
     for number in range(feed.KEPT):
-        told.heard("attic", row(str(number)))
+        told.on_hive_event("attic", row(str(number)))
     events = await follower.all()
     assert [event["worker_id"] for _, event in events] == [str(number) for number in range(feed.KEPT)]

@@ -9,16 +9,17 @@ import pytest
 import trio
 import trio.testing
 
+from rbee.adapters.logs.json_log import correlation
 from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, DrainingError
 from rbee.queen.nodes.node import Node
 from rbee.queen.scheduling.choose_worker import Wanted
-from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList
+from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from rbee.queen.hives.link import HiveLink
-    from rbee.wire.hive import HiveEvent
+    from rbee.wire.hive import HiveEvent, SpawnRequest
 
 
 class StartsForEver:
@@ -30,8 +31,8 @@ class StartsForEver:
         raise AssertionError
 
 
-async def test_every_order_is_told_that_the_queen_ends() -> None:
-    """The first is being handled, and the others have not been read from the inbox yet."""
+async def test_every_request_is_told_that_the_queen_ends() -> None:
+    """The hive is started for all of them."""
     node = Node("local", cast("HiveLink", StartsForEver()))
     told = []
 
@@ -186,7 +187,7 @@ async def test_a_hive_that_ends_with_the_queen_is_heard_to_its_end_and_no_other_
             with pytest.raises(DrainingError):
                 await node.place(Wanted("a", None, None), lambda _: None)
             hive.event.set()
-    assert node.endings["w"] is None
+    assert node.ended["w"] is None
     assert hive.found == 1
 
 
@@ -198,3 +199,98 @@ async def test_a_hive_that_does_not_end_is_not_waited_for_for_ever(
     with pytest.raises(DrainingError, match="the hive is shutting down"):
         await node.place(Wanted("a", None, None), lambda _: None)
     assert 60 <= trio.current_time() < 65
+
+
+class Hangs:
+    """A hive that is followed and has a warm worker; to find it once more, as for a start, hangs until `goes_on`."""
+
+    def __init__(self) -> None:
+        self.goes_on = trio.Event()
+        self.ensured = 0
+        self.listed = 0
+        self.spawned: list[str] = []
+        self.correlation_ids: list[str | None] = []
+
+    async def find(self) -> str:
+        await trio.lowlevel.checkpoint()
+        return "http://127.0.0.1:9200"
+
+    async def ensure(self, report: object) -> str:
+        self.ensured += 1
+        self.correlation_ids.append(correlation.get())
+        await self.goes_on.wait()
+        return await self.find()
+
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[Hangs]:
+        yield self
+
+    async def follow(self, heard: Callable[[HiveEvent], None]) -> None:
+        heard(WorkerList(workers=[WARM]))
+        await trio.sleep_forever()
+
+    async def workers(self) -> WorkerList:
+        await trio.lowlevel.checkpoint()
+        self.listed += 1
+        return WorkerList(workers=[WARM])
+
+    async def spawn(self, request: SpawnRequest, report: object) -> SpawnReply:
+        await trio.lowlevel.checkpoint()
+        self.correlation_ids.append(correlation.get())
+        assert request.model_ref is not None
+        self.spawned.append(request.model_ref)
+        return SpawnReply(worker_id="w", url="http://127.0.0.1:8001", state="loading", api_key="k")
+
+
+WARM = WorkerRow(
+    id="warm", url="http://127.0.0.1:8002", model_ref="warm", backend="cpu", device=0, state="idle", slots_total=4,
+    slots_available=4, pid=1,
+)  # fmt: skip
+
+
+async def test_while_a_hive_is_started_warm_workers_are_given_out_and_give_ups_are_heeded(
+    nursery: trio.Nursery,
+) -> None:
+    hive = Hangs()
+    node = Node("attic", cast("HiveLink", hive))
+    nursery.start_soon(node.run)
+    await trio.testing.wait_all_tasks_blocked()
+    placed = []
+
+    async def ask(model: str) -> None:
+        correlation.set(model)
+        placed.append(await node.place(Wanted(model, None, None), lambda _: None))
+
+    with trio.CancelScope() as given_up:
+        async with trio.open_nursery() as callers:
+            callers.start_soon(ask, "cold")
+            await trio.testing.wait_all_tasks_blocked()
+            assert hive.ensured == 1
+            callers.start_soon(ask, "warm")
+            await trio.testing.wait_all_tasks_blocked()
+            assert [found.worker_id for found in placed] == ["warm"], "the hive's start hangs still"
+            given_up.cancel()
+    async with trio.open_nursery() as callers:
+        callers.start_soon(ask, "other")
+        await trio.testing.wait_all_tasks_blocked()
+        assert (hive.ensured, hive.spawned) == (1, [])
+        hive.goes_on.set()
+    assert hive.spawned == ["other"], "nobody waits for the first one any more"
+    assert hive.listed == 0, "its event stream shows what there is"
+    assert hive.correlation_ids == ["cold", "other"]
+
+
+async def test_log_lines_of_the_loop_bear_the_id_of_no_request(nursery: trio.Nursery) -> None:
+    """What one request has set off is told in its own tasks alone."""
+    hive = Hangs()
+    hive.goes_on.set()
+    seen: list[str | None] = []
+    node = Node("attic", cast("HiveLink", hive))
+    nursery.start_soon(node.run)
+    await trio.testing.wait_all_tasks_blocked()
+    correlation.set("cold")
+    await node.place(Wanted("cold", None, None), lambda _: None)
+    # Reports are made by the loop.
+    correlation.set("warm")
+    await node.place(Wanted("warm", None, None), lambda _: seen.append(correlation.get()))
+    assert seen == [None]

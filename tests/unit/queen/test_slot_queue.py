@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.scheduling.choose_worker import Wanted
-from rbee.queen.scheduling.reservations import PROMISE_SECONDS, Promises
-from rbee.queen.scheduling.slot_queue import Queue, Turn
+from rbee.queen.scheduling.reservations import RESERVED_SECONDS, Reservations
+from rbee.queen.scheduling.slot_queue import SlotQueue, Turn
 from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
+
+if TYPE_CHECKING:
+    from rbee.wire.hive import HiveEvent
 
 REF = "builtin:bee-stories"
 ANY = Wanted(REF, None, None)
@@ -36,13 +40,28 @@ def row(state: str = "idle", busy: int = 0, total: int = 2, **changed: Any) -> W
     return WorkerRow(**(values | changed))
 
 
-def waiting(*names: str, limit: int = 10) -> Queue[Waiter]:
-    queue: Queue[Waiter] = Queue(limit)
+class Queue(SlotQueue[Waiter]):
+    """A queue with the mirror that it looks at."""
+
+    def __init__(self, limit: int) -> None:
+        self.mirror = HiveMirror()
+        super().__init__(limit, self.mirror)
+
+    def see(self, event: HiveEvent | None, now: float) -> None:
+        """Show an event of the hive; nobody waits whose turn could come with it."""
+        waiters, self.waiters = self.waiters, []
+        self.mirror.on_hive_event(event)
+        assert self.turns(now) == []
+        self.waiters = waiters
+
+
+def waiting(*names: str, limit: int = 10) -> Queue:
+    queue = Queue(limit)
     queue.waiters += [Waiter(name) for name in names]
     return queue
 
 
-def turns(queue: Queue[Waiter], now: float, *rows: WorkerRow) -> list[Turn[Waiter]]:
+def turns(queue: Queue, now: float, *rows: WorkerRow) -> list[Turn[Waiter]]:
     """Show the queue that these are the workers there are, and return whose turn it is."""
     queue.see(WorkerList(workers=list(rows)), now)
     return queue.turns(now)
@@ -60,19 +79,19 @@ def test_a_slot_is_not_given_twice_before_it_is_seen_to_be_taken() -> None:
     queue = waiting("a", "b")
     one = row("busy", 1)
     assert len(turns(queue, 0, one)) == 1
-    assert turns(queue, PROMISE_SECONDS / 2, one) == []
+    assert turns(queue, RESERVED_SECONDS / 2, one) == []
 
 
-def test_what_was_promised_of_a_worker_is_void_once_it_is_known_to_be_gone() -> None:
-    promises = Promises()
+def test_what_was_reserved_of_a_worker_is_void_once_it_is_known_to_be_gone() -> None:
+    reservations = Reservations()
     here, gone = row("loading"), row("loading", id="gone")
-    promises.make(here, 0)
-    promises.make(gone, 0)
-    promises.keep_only({"w"})
-    assert (promises.free(here, 0), promises.free(gone, 0)) == (1, 2)
+    reservations.make(here, 0)
+    reservations.make(gone, 0)
+    reservations.update({"w": here}, 0)
+    assert (reservations.free(here, 0), reservations.free(gone, 0)) == (1, 2)
 
 
-def test_a_slot_that_was_taken_is_promised_no_longer() -> None:
+def test_a_slot_that_was_taken_is_reserved_no_longer() -> None:
     queue = waiting("a", "b", "c")
     free, full = row("busy", 1), row("busy", 2)
     turns(queue, 0, free)
@@ -80,40 +99,40 @@ def test_a_slot_that_was_taken_is_promised_no_longer() -> None:
     assert [turn.waiter.name for turn in turns(queue, 0.2, free)] == ["b"]
 
 
-def test_a_promise_that_is_not_taken_up_lapses() -> None:
+def test_a_reservation_that_is_not_taken_up_lapses() -> None:
     queue = waiting("a", "b")
     one = row("busy", 1)
     turns(queue, 0, one)
-    assert queue.promises.due() == PROMISE_SECONDS
-    assert [turn.waiter.name for turn in turns(queue, PROMISE_SECONDS, one)] == ["b"]
+    assert queue.reservations.due() == RESERVED_SECONDS
+    assert [turn.waiter.name for turn in turns(queue, RESERVED_SECONDS, one)] == ["b"]
 
 
-def test_the_slots_of_a_worker_that_loads_are_promised_until_it_has_loaded() -> None:
+def test_the_slots_of_a_worker_that_loads_are_reserved_until_it_has_loaded() -> None:
     queue = waiting("a", "b", "c")
     loading = row("loading")
     assert [turn.waiter.name for turn in turns(queue, 0, loading)] == ["a", "b"]
     assert turns(queue, 1000, loading) == []
-    assert queue.promises.due() is None
+    assert queue.reservations.due() is None
     idle = row("idle")
     assert turns(queue, 1000, idle) == []
-    assert queue.promises.due() == 1000 + PROMISE_SECONDS
+    assert queue.reservations.due() == 1000 + RESERVED_SECONDS
 
 
-def test_a_slot_of_a_worker_that_is_named_but_never_shown_is_not_promised_for_ever() -> None:
+def test_a_slot_of_a_worker_that_is_named_but_never_shown_is_not_reserved_for_ever() -> None:
     """It may start and end between two events of a stream that is late."""
     queue = waiting()
     queue.see(WorkerList(workers=[]), 0)
-    queue.promise(row("loading", id="never shown"), 0)
-    assert queue.promises.due() == PROMISE_SECONDS
-    queue.turns(PROMISE_SECONDS)
-    assert queue.promises.due() is None
+    queue.reserve(row("loading", id="never shown"), 0)
+    assert queue.reservations.due() == RESERVED_SECONDS
+    queue.turns(RESERVED_SECONDS)
+    assert queue.reservations.due() is None
 
 
-def test_a_slot_that_was_promised_before_its_worker_was_shown_stays_promised_while_that_loads() -> None:
+def test_a_slot_that_was_reserved_before_its_worker_was_shown_stays_reserved_while_that_loads() -> None:
     queue = waiting("a")
     queue.see(WorkerList(workers=[]), 0)
-    queue.promise(row("loading", total=1), 0)
-    assert turns(queue, PROMISE_SECONDS / 2, row("loading", total=1)) == []
+    queue.reserve(row("loading", total=1), 0)
+    assert turns(queue, RESERVED_SECONDS / 2, row("loading", total=1)) == []
     assert turns(queue, 1000, row("loading", total=1)) == []
 
 
@@ -134,7 +153,7 @@ def test_nobody_is_placed_while_nothing_is_known_of_the_workers() -> None:
     queue = waiting("a")
     assert queue.turns(0) == []
     queue.see(WorkerList(workers=[row()]), 0)
-    queue.lose_sight()
+    queue.see(None, 0)
     assert queue.turns(0) == []
     assert turns(queue, 0, row()) == [Turn(Waiter("a"), row())]
 
@@ -153,11 +172,11 @@ def test_the_queue_is_bounded() -> None:
 
 
 def test_what_is_gone_is_forgotten() -> None:
-    promises = Promises()
-    promises.make(row(), 0)
-    promises.forget("w")
-    assert promises.free(row(), 0) == 2
-    assert promises.due() is None
+    reservations = Reservations()
+    reservations.make(row(), 0)
+    reservations.update({}, 0)
+    assert reservations.free(row(), 0) == 2
+    assert reservations.due() is None
 
 
 @given(
@@ -171,7 +190,7 @@ def test_what_is_gone_is_forgotten() -> None:
     )
 )
 def test_no_more_requests_are_sent_than_there_are_slots(steps: list[tuple[str, float]]) -> None:
-    """Each request that was sent arrives within the time of a promise, and is seen at once."""
+    """Each request that was sent arrives within the time of a reservation, and is seen at once."""
     queue = waiting(*map(str, range(50)))
     now, on_the_way, busy = 0.0, [], 0
     queue.see(WorkerList(workers=[row("idle", total=3)]), now)
@@ -181,7 +200,7 @@ def test_no_more_requests_are_sent_than_there_are_slots(steps: list[tuple[str, f
 
     for step, passes in steps:
         now += passes
-        while on_the_way and (step == "arrive" or on_the_way[0] + PROMISE_SECONDS <= now + 0.5):
+        while on_the_way and (step == "arrive" or on_the_way[0] + RESERVED_SECONDS <= now + 0.5):
             on_the_way.pop(0)
             busy += 1
             show()

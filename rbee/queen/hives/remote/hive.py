@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.ssh.connection import Connection
+    from rbee.queen.hives.devices import Devices
     from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.registry.record import NodeRecord
-    from rbee.queen.scheduling.choose_node import Devices
     from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow, InstallRequest
 

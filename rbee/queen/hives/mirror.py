@@ -1,0 +1,46 @@
+"""Mirrors the workers of one hive, as its event stream shows them, for every part of the queen (PURE)."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Final
+
+from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
+
+if TYPE_CHECKING:
+    from rbee.wire.hive import EndedWorker, HiveEvent
+
+REMEMBERED_ENDS: Final = 100
+"""Ended workers whose reason can still be asked for: a hive that ends takes its own memory of them along, just when
+the requests that were sent to its workers ask."""
+
+
+class HiveMirror:
+    """What the queen knows of one hive's workers without asking.
+
+    `rows` are the workers by id; while `is_live` is false the event stream is not held, and nothing is known of them.
+    `ended` are the last workers that ended, by id; None stands for an end that was asked for.
+    """
+
+    def __init__(self) -> None:
+        self.is_live = False
+        self.rows: dict[str, WorkerRow] = {}
+        self.ended: OrderedDict[str, EndedWorker | None] = OrderedDict()
+
+    def on_hive_event(self, event: HiveEvent | None) -> None:
+        """The hive has sent an event; None stands for a stream that was lost."""
+        match event:
+            case None:
+                self.is_live, self.rows = False, {}
+            case WorkerList(workers=rows, ended=ended):
+                self.is_live, self.rows = True, {row.id: row for row in rows}
+                self.ended.update((worker.id, worker) for worker in ended)
+            case WorkerRow():
+                self.rows[event.id] = event
+            case WorkerGone(id=worker_id, ended=reason):
+                self.rows.pop(worker_id, None)
+                self.ended[worker_id] = reason
+            case _:
+                return
+        while len(self.ended) > REMEMBERED_ENDS:
+            self.ended.popitem(last=False)

@@ -1,0 +1,84 @@
+"""The one search for a node's hive, or start of it, that runs at a time, and the requests that wait for it (PURE)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Generic, NamedTuple, TypeVar
+
+from rbee.queen.scheduling.place_request import retry_pauses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+T = TypeVar("T")
+
+SUCCESSION_SECONDS: Final = 60.0
+"""For a hive that shuts down to be gone: it lets running requests end first."""
+
+
+class Postponed(NamedTuple, Generic[T]):
+    """What becomes of the requests where somebody else starts or ends the hive just now.
+
+    Some have waited for that long enough, and some hear of it for the first time.
+    """
+
+    refused: list[T]
+    surprised: list[T]
+
+
+class HiveStart(Generic[T]):
+    """What is known of the hive's start; after `join` or `begin_again` has said so, one is to begin."""
+
+    def __init__(self) -> None:
+        self.again_at: float | None = None
+        """When it is to be tried once more."""
+        self._is_running = False
+        self._patient_until: dict[T, float] = {}
+        self._informed: set[T] = set()
+        self._pauses: Iterator[float] = retry_pauses()
+
+    @property
+    def waiting(self) -> list[T]:
+        """The requests that wait for the hive."""
+        return list(self._patient_until)
+
+    def join(self, request: T, now: float) -> bool:
+        """One more request needs the hive; returns whether a start is to begin for it."""
+        self._patient_until[request] = now + SUCCESSION_SECONDS
+        if self._is_running or self.again_at is not None:
+            return False
+        self._pauses = retry_pauses()
+        next(self._pauses)  # the one before the first try
+        self._is_running = True
+        return True
+
+    def leave(self, request: T) -> None:
+        """A request waits no longer, if it did. The start goes on: the hive is there for the next request."""
+        self._patient_until.pop(request, None)
+        self._informed.discard(request)
+
+    def end(self) -> list[T]:
+        """The start has ended, well or not; returns the requests that have waited for that."""
+        self._is_running = False
+        requests = self.waiting
+        self._patient_until.clear()
+        self._informed.clear()
+        return requests
+
+    def postpone(self, now: float) -> Postponed[T]:
+        """Somebody else starts or ends a hive, which does not say yet where it is: it is looked for again."""
+        self._is_running = False
+        refused = [request for request, until in self._patient_until.items() if until <= now]
+        for request in refused:
+            self.leave(request)
+        surprised = [request for request in self._patient_until if request not in self._informed]
+        self._informed.update(surprised)
+        self.again_at = now + next(self._pauses) if self._patient_until else None
+        return Postponed(refused, surprised)
+
+    def begin_again(self, now: float) -> bool:
+        """Return whether the start is to be tried once more, now."""
+        if self.again_at is None or self.again_at > now:
+            return False
+        self.again_at = None
+        self._is_running = bool(self._patient_until)
+        return self._is_running

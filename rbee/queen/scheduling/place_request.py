@@ -1,0 +1,65 @@
+"""What a node's scheduler is asked for, and what it remembers of that until the answer (PURE)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import chain, repeat
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from rbee.errors import RbeeError
+    from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.wire.common import WorkerState
+    from rbee.wire.progress import Report
+
+RETRY_PAUSES: Final = (0.0, 0.1, 0.2, 0.4, 0.8, 1.0)
+"""Seconds before a request is placed once more: the first time at once, then with more and more patience.
+
+What its hive answers and what the event stream shows may differ for a while, and a hive that ends takes its time:
+without pauses, one request would ask thousands of times.
+"""
+
+
+def retry_pauses() -> Iterator[float]:
+    """Yield the pause before each further try."""
+    return chain(RETRY_PAUSES, repeat(RETRY_PAUSES[-1]))
+
+
+class Placed(NamedTuple):
+    """A worker that serves a request."""
+
+    worker_id: str
+    url: str
+    state: WorkerState
+
+
+@dataclass(eq=False, slots=True)
+class PlaceRequest:
+    """A request for a worker; `wait` is how many seconds it would wait for a slot.
+
+    `report` takes what happens meanwhile, and `answer` the end, once. The rest is the scheduler's own.
+    """
+
+    wanted: Wanted
+    wait: float
+    report: Report
+    answer: Callable[[Placed | RbeeError], None]
+    correlation_id: str | None = None
+    successor_by: float | None = None
+    """Until when it waits for the hive that follows one which ends."""
+    waits_until: float | None = None
+    """Until when it waits for a slot, once it has begun to."""
+    must_ask: bool = False
+    """Whether the hive itself is asked for its workers: what its event stream showed has not been enough."""
+    pauses: Iterator[float] = field(default_factory=retry_pauses)
+
+
+@dataclass(eq=False, slots=True)
+class HiveRequest:
+    """A request for the node's hive, which is started if need be; the answer is the hive's URL."""
+
+    report: Report
+    answer: Callable[[str | RbeeError], None]
+    correlation_id: str | None = None
