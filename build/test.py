@@ -18,6 +18,7 @@ import tomllib
 from pathlib import Path
 
 import environment
+import newest_python
 import openssh
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,6 +60,8 @@ def main() -> int:
         print(f"failed: {', '.join(failed)}", flush=True)
     if {"net", "process", "features"} & set(steps) and (missing := openssh.ensure()):
         # The tests that need it fail, each with the same advice.
+        print(missing, flush=True)
+    if "features" in steps and (missing := newest_python.ensure()):
         print(missing, flush=True)
     paths = [path for name, path in TESTS.items() if name in steps and (ROOT / path).is_dir()]
     if arguments.full and any(path.startswith("tests/") for path in paths):
@@ -119,6 +122,7 @@ def _environment() -> dict[str, str]:
     return os.environ | {
         "PATH": f"{Path(sys.prefix) / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "RBEE_PYZ": str(ROOT / plan["file"]["path"]),
+        "RBEE_TEST_PYTHONS": str(newest_python.BIN),
     }
 
 

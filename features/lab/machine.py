@@ -18,13 +18,19 @@ from tests.kit.ports import hold_port, worker_ports
 from tests.kit.waiting import PATIENCE, wait_until
 
 PROGRAM = Path(os.environ.get("RBEE_PYZ", "dist/rbee.pyz")).absolute()
+PYTHONS = os.environ.get("RBEE_TEST_PYTHONS", "")
+"""Folders, beside PATH, in which build/test.py has put interpreters for the tests."""
 STANDIN = Path("tests/kit/standin_worker.py").absolute()
 
 
 def find_python(version: str) -> str | None:
     """Return a CPython of this version, such as 3.12, on the PATH or under pyenv; None where there is none."""
     pyenv = Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")) / "versions"
-    candidates = [shutil.which(f"python{version}"), *sorted(map(str, pyenv.glob(f"{version}.*/bin/python3")))]
+    path = os.pathsep.join([os.environ.get("PATH", os.defpath), PYTHONS])
+    candidates = [
+        shutil.which(f"python{version}", path=path),
+        *sorted(map(str, pyenv.glob(f"{version}.*/bin/python3"))),
+    ]
     for candidate in filter(None, candidates):
         asked = subprocess.run(
             [candidate, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"],

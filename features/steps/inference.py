@@ -14,6 +14,8 @@ from features.steps.failing import ALPHABET
 from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from features.lab.machine import Machine
 
 INVALID = b"Once \xff\xfe upon"
@@ -26,12 +28,16 @@ EVERY_OPTION = (
 
 
 @when("the user runs infer under each CPython from 3.11 to 3.14 that is here")
-def _infer_each_python(machine: Machine, seen: dict[str, Any]) -> None:
+def _infer_each_python(machine: Machine, seen: dict[str, Any], record_property: Callable[[str, object], None]) -> None:
     pythons = filter(None, (find_python(version) for version in ("3.11", "3.12", "3.13", "3.14")))
     seen["each"] = []
     for machine.python in pythons:
         done = machine.run("infer", "--prompt", "Once upon a time", "--seed", "1")
         seen["each"].append((machine.python, done, machine.processes()))
+        version = subprocess.run(
+            [machine.python, "--version"], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        record_property("cell", ("rbee.pyz infer", version, "exit code", str(done.returncode)))
 
 
 @then("each printed the text and one newline, and left no process")

@@ -150,7 +150,6 @@ def swarm(tmp_path: Path) -> Iterator[Swarm]:
     found.kill()
 
 
-@pytest.mark.timeout(180)
 def test_the_daemons_are_as_before(swarm: Swarm, tmp_path: Path, cell: Cell) -> None:
     queen = swarm.start_queen()
     churn = Churn(swarm, f"file:{make(tmp_path / 'letters.gguf')}")

@@ -26,11 +26,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import Cell
 
-pytestmark = [
-    pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="real workers need the engine"),
-    # Seconds where the processors are free; each wait has a bound of its own.
-    pytest.mark.timeout(120),
-]
+pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="real workers need the engine")
 
 STOPPED_SECONDS = 3.0
 """Less than the limits within which daemons and clients answer each other: nobody need notice."""
