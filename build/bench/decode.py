@@ -98,6 +98,7 @@ def make_model() -> Path:
 
 def baseline(model_path: Path, threads: int) -> None:
     """Serve measurements over stdin and stdout: a line with a number of tokens in, the seconds they took out."""
+    from rbee.worker.engine.backend import BatchPart
     from rbee.worker.llama import header
     from rbee.worker.llama.context import Context
     from rbee.worker.llama.model import Model
@@ -108,14 +109,10 @@ def baseline(model_path: Path, threads: int) -> None:
     for line in sys.stdin:
         count = int(line)
         context.remove(0)
-        context.start_batch()
-        context.add(0, prompt, 0, wants_logits=True)
-        context.decode()
+        context.decode([BatchPart(0, prompt, 0, True)])
         started = time.perf_counter()
         for position in range(len(prompt), len(prompt) + count):
-            context.start_batch()
-            context.add(0, [300 + position], position, wants_logits=True)
-            context.decode()
+            context.decode([BatchPart(0, [300 + position], position, True)])
         print(time.perf_counter() - started, flush=True)
 
 

@@ -21,12 +21,12 @@ from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
 from rbee.clients import callback as ready_callback
-from rbee.concurrency.background import sole_error
+from rbee.concurrency.background import open_background
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
+from rbee.worker.engine.backend import EngineFailedError
 from rbee.worker.llama import loading
-from rbee.worker.llama.context import EngineFailedError
 from rbee.worker.serving import routes
 from rbee.worker.serving.service import Service
 from rbee.worker.status.orphan import end_when_orphaned
@@ -44,6 +44,7 @@ SWITCH_SECONDS: Final = 0.0005
 """How long Python lets one thread run while another wants to: its 5 ms are longer than many a decode step, and the
 engine thread would spend them waiting for trio's to finish sending the last token."""
 FAREWELL_SECONDS: Final = 0.5
+"""From the failure of the engine to the worker's end."""
 
 
 class Secret(msgspec.Struct):
@@ -89,12 +90,12 @@ def main(argv: list[str]) -> int:
     }
 
     async def daemon(stopping: Stopping) -> None:
-        # Before the first await: only then somebody may watch the pipe for its end.
+        # Before the first await: after it the pipe may be watched for its end.
         key = read_key(sys.stdin.buffer.readline(MAX_KEY_LINE))
         settings = config.load(flags, file=options.config)
         if options.log is not None:
             json_log.to_file(ROLE, options.log, settings.logs.max_bytes)
-        await _Worker(options, key, settings, announcer, stopping).run()
+        await _WorkerDaemon(options, key, settings, announcer, stopping).run()
 
     sys.setswitchinterval(SWITCH_SECONDS)
     return lifecycle.run(daemon, announcer, ephemeral=options.ephemeral)
@@ -111,7 +112,7 @@ def read_key(line: bytes) -> str:
         ) from None
 
 
-class _Worker:
+class _WorkerDaemon:
     """The worker's parts, and the order in which they begin and end."""
 
     def __init__(
@@ -130,7 +131,7 @@ class _Worker:
         log.info("starting for %s on %s:%d", options.model_ref, options.backend, options.device)
         listener = http_server.bind_first(options.host, self._settings.worker.port_from)
         url = http_server.base_url(listener, options.advertise)
-        identity = routes.Identity(options.id, self._key, url)
+        identity = routes.WorkerIdentity(options.id, self._key, url)
         async with trio.open_nursery() as nursery:
             app = routes.new(
                 identity,
@@ -142,27 +143,26 @@ class _Worker:
             )
             server = http_server.Server(app, listener, stalled=self._settings.timeouts.stalled)
             await nursery.start(server.run)
-            self._tell("http_ready", f"The worker answers HTTP at {url}")
-            async with trio.open_nursery() as work:
+            self._narrate("http_ready", f"The worker answers HTTP at {url}")
+            async with open_background() as work:
                 work.start_soon(self._work, url)
                 work.start_soon(end_when_orphaned, status, self._settings.timeouts.orphan, self._stopping.ask)
                 await self._stopping.asked.wait()
-                log.info("draining: %d requests run", status.running)
+                log.info("draining: %d requests run", status.now.running)
                 await self._service.drain(self._settings.timeouts.drain, self._stopping.forced)
-                work.cancel_scope.cancel()
             status.close()
             await server.stop()
             nursery.cancel_scope.cancel()
         log.info("the worker has ended")
-        if not status.is_loaded and status.error is None:
+        if not status.now.is_loaded and status.now.error is None:
             # A thread may still be in native code, whose destructors must not run beside it.
             os._exit(0)
 
     async def _work(self, url: str) -> None:
-        """Tell the hive, load, then serve requests until cancelled."""
+        """Call the hive back, load, then serve requests until cancelled."""
         await self._call_back(url)
         worker = self._settings.worker
-        options = loading.Options(
+        options = loading.LoadOptions(
             path=self._options.model_path,
             backend=self._options.backend,
             device=self._options.device,
@@ -174,9 +174,9 @@ class _Worker:
         started = time.monotonic()
         log.info("loading %s", options.path.name)
         try:
-            loaded = await loading.load(options, self._status)
+            loaded = await loading.load(options, self._status.set_loading)
         except ModelLoadFailedError as exc:
-            # The worker stays to say why: whoever waits for it asks over HTTP.
+            # The worker stays to say why: those that wait for it ask over HTTP.
             log.error("%s", exc.message)  # noqa: TRY400 (expected: needs no traceback)
             self._status.set_failed(exc)
             return
@@ -190,13 +190,11 @@ class _Worker:
             loaded.context.threads,
         )
         try:
-            await self._service.run(loaded)
-        except* EngineFailedError as group:
+            await self._service.run(loaded.context)
+        except EngineFailedError as exc:
             log.exception("the engine failed")
-            error = sole_error(group)
-            assert error is not None
-            self._status.set_failed(error)
-            await trio.sleep(FAREWELL_SECONDS)  # for the streams to tell their readers
+            self._status.set_failed(exc)
+            await trio.sleep(FAREWELL_SECONDS)  # for the streams to end with the error
             raise
         finally:
             loaded.close()
@@ -214,9 +212,9 @@ class _Worker:
         await ready_callback.announce(
             options.hive_url, self._key, callback, timeout=limits.call, delays=limits.call_delays
         )
-        self._tell("ready_callback", "The hive knows the worker; the model loads next")
+        self._narrate("ready_callback", "The hive knows the worker; the model loads next")
         self._announcer.ready(Ready(url, os.getpid(), __version__))
 
-    def _tell(self, action: str, sentence: str) -> None:
+    def _narrate(self, action: str, sentence: str) -> None:
         log.info("%s", sentence)
         self._announcer.report(Narration(actor=ROLE, action=action, target=self._options.id, human=sentence))

@@ -44,13 +44,14 @@ _HEADS: Final = 4
 def make(folder: Path) -> dict[str, Path]:
     """Write the files into `folder` and return them by their quantisation, F16 first."""
     files = {"F16": _make_f16(folder / f"{STEM}.F16.gguf")}
-    lib = library.api()
+    llama = library.load()
+    lib: Any = llama.functions
     for name, file_type in QUANTISATIONS.items():
         files[name] = folder / f"{STEM}.{name}.gguf"
         params = lib.llama_model_quantize_default_params()
         params.ftype = file_type.value
         failed = lib.llama_model_quantize(bytes(files["F16"]), bytes(files[name]), params)
-        assert not failed, library.complaints.lines()
+        assert not failed, llama.complaints.lines()
     return files
 
 

@@ -56,7 +56,7 @@ class Serving(NamedTuple):
 
     async def wait_state(self, *states: str, seconds: float = 20) -> None:
         with trio.fail_after(seconds):
-            while self.status.state not in states:
+            while self.status.now.state not in states:
                 await self.status.changed.wait()
 
     @property
@@ -89,20 +89,20 @@ async def serving(
     async def work() -> None:
         await load.wait()
         # One compute thread: two wait for each other at every operation, which takes long where tests share processors.
-        options = loading.Options(model, "cpu", 0, slots, context, 1, memory)
+        options = loading.LoadOptions(model, "cpu", 0, slots, context, 1, memory)
         try:
-            found = await loading.load(options, status)
+            found = await loading.load(options, status.set_loading)
         except ModelLoadFailedError as exc:
             status.set_failed(exc)
             return
         try:
-            await service.run(found)
+            await service.run(found.context)
         finally:
             found.close()
 
     async with trio.open_nursery() as nursery:
         app = routes.new(
-            routes.Identity(WORKER_ID, KEY, url),
+            routes.WorkerIdentity(WORKER_ID, KEY, url),
             status,
             service,
             timeouts=Timeouts(**timeouts),

@@ -126,14 +126,14 @@ class Rules(trio.abc.Instrument):
         for process in self._world.processes.values():
             if not isinstance(process, Worker):
                 continue
-            status = process.status
+            status = process.status.now
             if not 0 <= status.slots_busy <= status.slots_total:
                 raise Violation(f"{process.name} has {status.slots_busy} of {status.slots_total} slots busy")
-            free = len(process.generations._free)
-            running = process.generations._running.values()
+            free = len(process.slots._free)
+            running = process.slots._running.values()
             lent = sum(one.is_silent and one.slot is not None for one in running)
             if (busy := len(process.requests)) + free != status.slots_total or busy - lent != status.slots_busy:
-                raise Violation(f"{process.name} has {busy} busy and {free} free slots, and shows {status}")
+                raise Violation(f"{process.name} has {busy} busy and {free} free slots, and shows {process.status}")
             if free and any(one.slot is None and not one.is_silent for one in running):
                 raise Violation(f"{process.name} has {free} free slots, and one waits for its own")
             for request_id in process.requests.values():
@@ -202,9 +202,9 @@ class Rules(trio.abc.Instrument):
         for worker_id, process in running.items():
             if rows[worker_id] != (process.url, process.identity.pid):
                 raise Violation(f"{process.name} is stored as {rows[worker_id]}")
-            if process.status.slots_busy:
-                raise Violation(f"{process.name} has {process.status.slots_busy} busy slots and no request")
-            worker, is_now = known[worker_id], process.status.snapshot()
+            if process.status.now.slots_busy:
+                raise Violation(f"{process.name} has {process.status.now.slots_busy} busy slots and no request")
+            worker, is_now = known[worker_id], process.status.now.on_wire()
             if worker.phase != "ending" and (worker.state, worker.slots_available) != (
                 is_now.state,
                 is_now.slots_available,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from rbee.adapters.daemon.lifecycle import Stopping
+from rbee.concurrency.background import cancel_when
 from rbee.errors import (
     CancelledError,
     DrainingError,
@@ -20,9 +21,9 @@ from rbee.errors import (
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
 from rbee.wire.worker import LoadingProgress, Ready
-from rbee.worker.engine.sequence import Ended, Piece
-from rbee.worker.engine.slots import Generations
-from rbee.worker.status.metrics import Measures
+from rbee.worker.engine.sequence import JobEnded, TextEvent
+from rbee.worker.engine.slots import Slots
+from rbee.worker.status.metrics import WorkerMetrics
 from rbee.worker.status.orphan import end_when_orphaned
 from rbee.worker.status.status import Status
 from tests.simulation.world import NEEDED, Process, Violation
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.hive.workers.record import Spec
-    from rbee.worker.engine.sequence import News, Work
-    from rbee.worker.engine.slots import Generation
+    from rbee.worker.engine.sequence import EngineEvent, Job
+    from rbee.worker.engine.slots import JobHandle
     from tests.simulation.network import Network, Send
     from tests.simulation.world import World
 
@@ -52,19 +53,19 @@ def key_of(worker_id: str) -> str:
 class Engine:
     """Generates tokens at a steady pace, and stands where the thread around llama.cpp does."""
 
-    def __init__(self, nursery: trio.Nursery, deliver: Callable[[list[News]], None]) -> None:
+    def __init__(self, nursery: trio.Nursery, deliver: Callable[[list[EngineEvent]], None]) -> None:
         self._nursery = nursery
         self._deliver = deliver
         self._cancelled: set[int] = set()
-        self._aside: dict[int, trio.Event] = {}
+        self._preempted: dict[int, trio.Event] = {}
         self.running: dict[int, int] = {}
-        """Which work has which slot."""
+        """Which job has which slot."""
         self.names: dict[int, str] = {}
-        """The request of each work."""
+        """The request of each job."""
 
-    def start(self, work: Work) -> None:
-        self._enter(work.number, work.slot)
-        self._nursery.start_soon(self._generate, work)
+    def start(self, job: Job) -> None:
+        self._enter(job.number, job.slot)
+        self._nursery.start_soon(self._generate, job)
 
     def _enter(self, number: int, slot: int) -> None:
         if slot in self.running:
@@ -77,29 +78,29 @@ class Engine:
 
     def cancel(self, number: int) -> None:
         self._cancelled.add(number)
-        if number in self._aside:
-            self._aside[number].set()
+        if number in self._preempted:
+            self._preempted[number].set()
 
-    def set_aside(self, number: int) -> None:
+    def preempt(self, number: int) -> None:
         self._leave(number)
-        self._aside[number] = trio.Event()
+        self._preempted[number] = trio.Event()
 
     def resume(self, number: int, slot: int) -> None:
         self._enter(number, slot)
-        self._aside.pop(number).set()
+        self._preempted.pop(number).set()
 
-    async def _generate(self, work: Work) -> None:
-        for count in range(1, work.limit + 1):
+    async def _generate(self, job: Job) -> None:
+        for count in range(1, job.limit + 1):
             await trio.sleep(TOKEN_SECONDS)
-            while work.number in self._aside and work.number not in self._cancelled:
-                await self._aside[work.number].wait()
-            is_cancelled = work.number in self._cancelled
-            if is_cancelled or count == work.limit:
-                self._leave(work.number)
-                error = CancelledError("the request was cancelled") if is_cancelled else None
-                self._deliver([Ended(work.number, "x", count, None if is_cancelled else "length", error)])
+            while job.number in self._preempted and job.number not in self._cancelled:
+                await self._preempted[job.number].wait()
+            is_cancelled = job.number in self._cancelled
+            if is_cancelled or count == job.limit:
+                self._leave(job.number)
+                outcome: Any = CancelledError("the request was cancelled") if is_cancelled else "length"
+                self._deliver([JobEnded(job.number, "x", count, outcome)])
                 return
-            self._deliver([Piece(work.number, "x", count)])
+            self._deliver([TextEvent(job.number, "x", count)])
 
 
 class Worker(Process):
@@ -110,7 +111,7 @@ class Worker(Process):
         self.id = worker_id
         self.spec = spec
         self.status = Status(spec.slots)
-        self.generations = Generations(self.status, Measures(self.status))
+        self.slots = Slots(self.status, WorkerMetrics(self.status))
         self._announcements, self.announced = trio.open_memory_channel["Narration | RbeeError | None"](100)
         self._engine: Engine | None = None
         self._network = network
@@ -155,11 +156,11 @@ class Worker(Process):
         self._announce(Narration(actor="llm-worker-rbee", action="http_ready", target=self.id, human="answers"))
         how: list[str] = []
         async with trio.open_nursery() as work:
-            self._engine = Engine(work, self.generations.deliver)
+            self._engine = Engine(work, self.slots.deliver)
             work.start_soon(self._work, how)
             work.start_soon(end_when_orphaned, self.status, ORPHAN_SECONDS, self._stopping.ask)
             await self._stopping.asked.wait()
-            self.world.trace.add(self.name, f"drains {self.status.slots_busy} requests")
+            self.world.trace.add(self.name, f"drains {self.status.now.slots_busy} requests")
             await self._drain()
             work.cancel_scope.cancel()
         self.status.close()
@@ -227,18 +228,12 @@ class Worker(Process):
         """End as `Service.drain` does."""
         self.status.set_draining()
         with trio.move_on_after(DRAIN_SECONDS):
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._force, nursery.cancel_scope)
+            async with cancel_when(self._stopping.forced):
                 await self.status.wait_idle()
-                nursery.cancel_scope.cancel()
-        if self.status.slots_busy:
-            self.generations.cancel_all(self._engine, DrainingError("the worker is shutting down"))  # type: ignore[arg-type]
+        if self.status.now.slots_busy:
+            self.slots.cancel_all(DrainingError("the worker is shutting down"))
             with trio.move_on_after(2):
                 await self.status.wait_idle()
-
-    async def _force(self, scope: trio.CancelScope) -> None:
-        await self._stopping.forced.wait()
-        scope.cancel()
 
     async def _be_told(self, seconds: float) -> None:
         """Somebody who is not the hive tells it to end."""
@@ -287,22 +282,21 @@ class Worker(Process):
         return self.id
 
     async def tell_ready(self) -> Ready:
-        state, error = self.status.state, self.status.error
-        return Ready(
-            ready=state in ("idle", "busy"), state=state, error=None if error is None else to_body(error)["error"]
-        )
+        now = self.status.now
+        error = None if now.error is None else to_body(now.error)["error"]
+        return Ready(ready=now.is_ready, state=now.state, error=error)
 
     async def follow(self, key: str, send: Send) -> None:
         """Send what is, then every change, as the worker's `/v1/events` does."""
         self.check_key(key)
-        told = None
+        sent = None
         with self.status.followed():
             while True:
-                changed = self.status.changed
-                if (now := self.status.snapshot()) != told:
-                    told = now
-                    await send(now)
-                if self.status.is_closed:
+                changed, now = self.status.changed, self.status.now
+                if (state := now.on_wire()) != sent:
+                    sent = state
+                    await send(state)
+                if now.is_closed:
                     return
                 await changed.wait()
 
@@ -318,37 +312,37 @@ class Worker(Process):
         self.check_key(key)
         self.status.check_ready()
         options: Any = None
-        generation = self.generations.start(self._engine, request_id, [1], options, tokens)  # type: ignore[arg-type]
-        self._engine.names[generation._running.number] = request_id
+        job = self.slots.start(self._engine, request_id, [1], options, tokens)  # type: ignore[arg-type]
+        self._engine.names[job.number] = request_id
         if every := self.world.faults.silent_every:
-            self.nursery.start_soon(self._pause_reading, generation, every)
+            self.nursery.start_soon(self._pause_reading, job, every)
         try:
             with trio.fail_after(INFERENCE_SECONDS):
-                async with generation:
-                    await self._tell_news(generation, request_id, send)
+                async with job:
+                    await self._send_events(job, request_id, send)
         except trio.TooSlowError:
             raise InferenceTimeoutError("the inference did not end in time") from None
 
-    async def _pause_reading(self, generation: Generation, every: float) -> None:
+    async def _pause_reading(self, job: JobHandle, every: float) -> None:
         """Have the reader take nothing for a while, now and then."""
-        chance = self.world.chance(f"reader of {generation.request_id}")
-        while not generation._running.ended.is_set():
+        chance = self.world.chance(f"reader of {job.request_id}")
+        while not job.has_ended:
             await trio.sleep(chance.expovariate(10 / every))
-            self.generations.set_silent(generation, True)
+            self.slots.set_silent(job, True)
             await trio.sleep(chance.uniform(0, 60))
-            self.generations.set_silent(generation, False)
+            self.slots.set_silent(job, False)
 
-    async def _tell_news(self, generation: Generation, request_id: str, send: Send) -> None:
+    async def _send_events(self, job: JobHandle, request_id: str, send: Send) -> None:
         while True:
-            for news in await generation.next():
-                if isinstance(news, Ended) and news.error is not None:
-                    raise news.error
+            for event in await job.next():
+                if isinstance(event, JobEnded) and isinstance(event.outcome, RbeeError):
+                    raise event.outcome
                 self.world.rules.generated(request_id, self.id)
-                await send(("done" if isinstance(news, Ended) else "token", news.tokens))
-                if isinstance(news, Ended):
+                await send(("done" if isinstance(event, JobEnded) else "token", event.tokens))
+                if isinstance(event, JobEnded):
                     return
 
     async def cancel(self, key: str, request_id: str) -> None:
         self.check_key(key)
-        if (generation := self.generations.find(request_id)) is not None:
-            await generation.cancel()
+        if (job := self.slots.find(request_id)) is not None:
+            await job.cancel()

@@ -13,18 +13,19 @@ from rbee.adapters.daemon import process
 from rbee.wire.chat_template import ChatFrame, ChatTemplate
 
 if TYPE_CHECKING:
-    from rbee.worker.llama.model import Model
+    from rbee.worker.engine.backend import Vocabulary
 
 log = logging.getLogger(__name__)
 
 SECONDS: Final = 10.0
+"""How long a template may take to be rendered, in its process."""
 
 
-async def frame_of(model: Model) -> ChatFrame | None:
+async def frame_of(vocabulary: Vocabulary) -> ChatFrame | None:
     """Return what the model's own template puts around a prompt, or None where it has none that can be used."""
-    if (template := model.chat_template) is None:
+    if (template := vocabulary.chat_template) is None:
         return None
-    request = ChatTemplate(template=template, begin=model.begin_text, end=model.end_text)
+    request = ChatTemplate(template=template, begin=vocabulary.begin_text, end=vocabulary.end_text)
     try:
         with trio.fail_after(SECONDS):
             done = await trio.run_process(
@@ -47,17 +48,17 @@ async def frame_of(model: Model) -> ChatFrame | None:
     return None
 
 
-def tokens(model: Model, frame: ChatFrame, prompt: str) -> list[int]:
+def tokens(vocabulary: Vocabulary, frame: ChatFrame, prompt: str) -> list[int]:
     """Return the tokens of a prompt in its frame; what looks like a control token in the prompt is text."""
     if frame.strips:
         prompt = prompt.strip()
     # A template may write the begin token itself.
-    begin = not (model.begin_text and frame.before.startswith(model.begin_text))
-    if model.tokenize(prompt, begin=False) == model.tokenize(prompt, begin=False, control=True):
-        return model.tokenize(f"{frame.before}{prompt}{frame.after}", begin=begin, control=True)
+    begin = not (vocabulary.begin_text and frame.before.startswith(vocabulary.begin_text))
+    if vocabulary.tokenize(prompt, begin=False) == vocabulary.tokenize(prompt, begin=False, control=True):
+        return vocabulary.tokenize(f"{frame.before}{prompt}{frame.after}", begin=begin, control=True)
     # In parts, although a tokenizer may see their edges otherwise than it would in one text.
     return [
-        *model.tokenize(frame.before, begin=begin, control=True),
-        *model.tokenize(prompt, begin=False),
-        *model.tokenize(frame.after, begin=False, control=True),
+        *vocabulary.tokenize(frame.before, begin=begin, control=True),
+        *vocabulary.tokenize(prompt, begin=False),
+        *vocabulary.tokenize(frame.after, begin=False, control=True),
     ]

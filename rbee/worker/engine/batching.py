@@ -14,7 +14,7 @@ STEP_SECONDS: Final = 0.2
 
 
 class Pending(NamedTuple):
-    """A sequence with `tokens` tokens that the context does not hold yet.
+    """A sequence with `tokens` tokens that the memory does not hold yet.
 
     `is_decoding` says that its prompt is done and one new token waits, so a user sees every delay.
     """

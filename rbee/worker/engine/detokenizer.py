@@ -1,4 +1,4 @@
-"""Turns a sequence's token bytes into text that may be shown: whole characters, and nothing of a stop string."""
+"""Turns a sequence's token bytes into text that may be shown: whole characters, and nothing of a stop string (PURE)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 _new_decoder: Final = codecs.getincrementaldecoder("utf-8")
 
 
-class TextAssembler:
+class Detokenizer:
     """Text of one generation, piece by piece.
 
     Characters are held back until all their bytes are there; bytes that are no UTF-8 become U+FFFD. A suffix that may

@@ -1,21 +1,22 @@
-"""A generation as the engine sees it: what it is to do, what it has come to, and what it tells of that."""
+"""Engine-side state of one generation: its job, its tokens so far, its events (PURE)."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.worker.engine import batching
-from rbee.worker.engine.detokenizer import TextAssembler
-from rbee.worker.llama.sampling import Sampler
+from rbee.worker.engine.backend import BatchPart
+from rbee.worker.engine.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
     from rbee.errors import RbeeError
     from rbee.wire.common import Sampling
     from rbee.wire.worker import StopReason
+    from rbee.worker.engine.backend import Sampler
 
 
-class Work(NamedTuple):
-    """A generation to run in `slot`: at most `limit` tokens after those of the prompt. `number` is its own for ever."""
+class Job(NamedTuple):
+    """A generation to run in `slot`: at most `limit` tokens after those of the prompt. No two have one `number`."""
 
     number: int
     slot: int
@@ -24,50 +25,57 @@ class Work(NamedTuple):
     limit: int
 
 
-class Piece(NamedTuple):
-    """Text that the sequence of that work has grown by; `tokens` counts all that were generated so far."""
+class TextEvent(NamedTuple):
+    """Text that a job has grown by; `tokens` counts all that it has generated so far."""
 
     number: int
     text: str
     tokens: int
 
 
-class Ended(NamedTuple):
-    """The last news of a work, whose sequence is out of the context by now; `reason` is None after a failure."""
+class JobEnded(NamedTuple):
+    """A job's last event, perhaps with text; its sequence is out of the memory by now."""
 
     number: int
     text: str
     tokens: int
-    reason: StopReason | None
-    error: RbeeError | None = None
+    outcome: StopReason | RbeeError
 
 
-News = Piece | Ended
+EngineEvent = TextEvent | JobEnded
 
 
-class Sequence:
-    """What the engine thread knows of a running generation.
+class EngineSequence:
+    """A job that the engine runs, or has preempted.
 
-    `tokens` holds the prompt and what was generated; the context holds the first `cached` of them. So a sequence whose
-    cells were given up is simply one with nothing cached.
+    `tokens` holds the prompt and what was generated; the back-end's memory holds the first `cached` of them. So a
+    sequence that was taken out of the memory is simply one with nothing cached.
     """
 
-    def __init__(self, work: Work, vocabulary: int) -> None:
-        self.number = work.number
-        self.slot = work.slot
-        self.tokens = work.prompt
+    def __init__(self, job: Job, sampler: Sampler) -> None:
+        self.number = job.number
+        self.slot = job.slot
+        self.tokens = list(job.prompt)
         self.cached = 0
-        self.prompt_length = len(work.prompt)
-        self.limit = work.limit
-        self.sampler = Sampler(work.options, vocabulary)
-        self.text = TextAssembler(work.options.stop or ())
+        self.prompt_length = len(job.prompt)
+        self.limit = job.limit
+        self.sampler = sampler
+        self.text = Detokenizer(job.options.stop or ())
         self.is_parked = False
-        self.has_spoken = False
+        """Whether it waits for another sequence to end, since the memory has no room for both."""
+        self.has_output = False
 
     @property
     def generated(self) -> int:
+        """Tokens generated so far."""
         return len(self.tokens) - self.prompt_length
 
     def pending(self) -> batching.Pending:
+        """Return what the memory does not hold yet, for the planner."""
         count = len(self.tokens) - self.cached
         return batching.Pending(self.slot, count, count == 1 and self.generated > 0)
+
+    def part(self, chunk: batching.Chunk) -> BatchPart:
+        """Return the tokens of a planned chunk."""
+        tokens = self.tokens[self.cached : self.cached + chunk.tokens]
+        return BatchPart(self.slot, tokens, self.cached, chunk.is_last)

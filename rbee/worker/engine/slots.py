@@ -1,4 +1,4 @@
-"""Gives out slots to generations, and hands each the news of its sequence."""
+"""Gives out slots to jobs, and hands each the events of its sequence."""
 
 from __future__ import annotations
 
@@ -10,28 +10,28 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from rbee.errors import AllSlotsBusyError, CancelledError, InvalidRequestError, RbeeError
-from rbee.worker.engine.sequence import Ended, News, Work
+from rbee.worker.engine.sequence import EngineEvent, Job, JobEnded
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from rbee.wire.common import Sampling
     from rbee.worker.engine.loop import Engine
-    from rbee.worker.status.metrics import Measures
+    from rbee.worker.status.metrics import WorkerMetrics
     from rbee.worker.status.status import Status
 
 CANCEL_SECONDS: Final = 5.0
-"""How long the end of a cancelled generation is waited for; it takes a decode step, and most of a prompt none."""
+"""How long the end of a cancelled job is waited for; it takes a decode step, and most of a prompt none."""
 
 
-class _Running:
-    """The table's side of a generation. `slot` is None while another has what was its slot."""
+class _RunningJob:
+    """The table's side of a job. `slot` is None while another job has what was its slot."""
 
-    def __init__(self, work: Work, send: trio.MemorySendChannel[News], engine: Engine) -> None:
-        self.number = work.number
-        self.slot: int | None = work.slot
+    def __init__(self, job: Job, send: trio.MemorySendChannel[EngineEvent], engine: Engine) -> None:
+        self.number = job.number
+        self.slot: int | None = job.slot
         self.is_silent = False
-        self.prompt_tokens = len(work.prompt)  # the engine appends to that list
+        self.prompt_tokens = len(job.prompt)
         self.send = send
         self.engine = engine
         self.ended = trio.Event()
@@ -39,15 +39,15 @@ class _Running:
         self.cause: RbeeError | None = None
 
 
-class Generation:
-    """A running generation: its news, until it has ended.
+class JobHandle:
+    """What a request holds of its job: the events, until the job has ended.
 
-    It has a slot to itself until then, unless its reader is silent (see `Generations.set_silent`). Leaving `async with`
-    early ends it, and waits for that; an error of ours that does so is what it ended by. One that is dropped
-    without being entered, because its reader went away first, is cancelled too.
+    The job has a slot to itself until then, unless its reader is silent (see `Slots.set_silent`). Leaving `async with`
+    early ends the job, and waits for that; an error of ours that does so is what it ended by. A handle that is dropped
+    without being entered, because its reader went away first, cancels the job too.
     """
 
-    def __init__(self, request_id: str, running: _Running, receive: trio.MemoryReceiveChannel[News]) -> None:
+    def __init__(self, request_id: str, running: _RunningJob, receive: trio.MemoryReceiveChannel[EngineEvent]) -> None:
         self.request_id = request_id
         self.prompt_tokens = running.prompt_tokens
         self._running = running
@@ -55,22 +55,32 @@ class Generation:
         self._guard = weakref.finalize(self, running.engine.cancel, running.number)
         self._guard.atexit = False
 
-    async def next(self) -> list[News]:
-        """Wait for news; returns all there is, in order. After one with `Ended` there is nothing more."""
-        news = [await self._receive.receive()]
-        while True:
-            try:
-                news.append(self._receive.receive_nowait())
-            except (trio.WouldBlock, trio.EndOfChannel):
-                return news
+    @property
+    def number(self) -> int:
+        """The job's number in the engine."""
+        return self._running.number
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the job's sequence is out of the engine."""
+        return self._running.ended.is_set()
 
     @property
     def tokens(self) -> int:
         """Tokens generated so far, as far as they made text."""
         return self._running.tokens
 
+    async def next(self) -> list[EngineEvent]:
+        """Wait for events; returns all there are, in order. After a JobEnded there is nothing more."""
+        events = [await self._receive.receive()]
+        while True:
+            try:
+                events.append(self._receive.receive_nowait())
+            except (trio.WouldBlock, trio.EndOfChannel):
+                return events
+
     async def cancel(self, cause: RbeeError | None = None) -> None:
-        """End the generation, and return when its sequence is out of the engine."""
+        """End the job, and return when its sequence is out of the engine."""
         running = self._running
         if not running.ended.is_set():
             running.cause = running.cause or cause
@@ -89,26 +99,29 @@ class Generation:
             await self.cancel(value if isinstance(value, RbeeError) else None)
 
 
-class Generations:
+class Slots:
     """All slots of the worker; used in trio's thread only, where nothing else runs between two awaits."""
 
-    def __init__(self, status: Status, measures: Measures) -> None:
+    def __init__(self, status: Status, metrics: WorkerMetrics) -> None:
         self._status = status
-        self._measures = measures
-        self._free = list(range(status.slots_total))
-        self._running: dict[int, _Running] = {}
-        self._by_request: weakref.WeakValueDictionary[str, Generation] = weakref.WeakValueDictionary()
+        self._metrics = metrics
+        self._total = status.now.slots_total
+        self._free = list(range(self._total))
+        self._running: dict[int, _RunningJob] = {}  # by number, oldest first
+        self._by_request: weakref.WeakValueDictionary[str, JobHandle] = weakref.WeakValueDictionary()
         self._numbers = itertools.count()
 
     def __repr__(self) -> str:
-        return f"<Generations {len(self._running)} running, {len(self._free)} free>"
+        return f"<Slots {len(self._running)} running, {len(self._free)} free>"
 
     def check_slot(self) -> None:
         """Raise AllSlotsBusyError when a request would get no slot."""
-        if not self._free and not any(running.is_silent and running.slot is not None for running in self._all()):
-            total = self._status.slots_total
-            busy = "the only slot is" if total == 1 else f"all {total} slots are"
-            raise AllSlotsBusyError(f"{busy} busy", slots_total=total, slots_busy=total)
+        if not self._free and self._preemptible() is None:
+            raise self._busy()
+
+    def _busy(self) -> AllSlotsBusyError:
+        busy = "the only slot is" if self._total == 1 else f"all {self._total} slots are"
+        return AllSlotsBusyError(f"{busy} busy", slots_total=self._total, slots_busy=self._total)
 
     def check_new(self, request_id: str) -> None:
         """Raise InvalidRequestError when a request of this id runs."""
@@ -117,87 +130,94 @@ class Generations:
                 "field request_id: a request with this id is running", field="request_id", rule="not in use"
             )
 
-    def find(self, request_id: str) -> Generation | None:
-        """Return the generation of a request that runs."""
+    def find(self, request_id: str) -> JobHandle | None:
+        """Return the job of a request that runs."""
         found = self._by_request.get(request_id)
-        return None if found is None or found._running.ended.is_set() else found
+        return None if found is None or found.has_ended else found
 
-    def start(self, engine: Engine, request_id: str, prompt: list[int], options: Sampling, limit: int) -> Generation:
-        """Take a slot and start; raises AllSlotsBusyError. Between the check and the taking nothing can happen."""
-        self.check_slot()
+    def start(self, engine: Engine, request_id: str, prompt: list[int], options: Sampling, limit: int) -> JobHandle:
+        """Take a slot and start a job of at most `limit` tokens.
+
+        Raises AllSlotsBusyError or InvalidRequestError. Between the check and the taking nothing can happen.
+        """
         self.check_new(request_id)
-        # The one freed last: its cells are the likeliest to be in the processor's cache.
-        slot = self._free.pop() if self._free else self._vacated()
-        work = Work(next(self._numbers), slot, prompt, options, limit)
-        # Each token makes at most one piece, so a reader that stalls costs bounded memory and the engine never waits.
-        send, receive = trio.open_memory_channel[News](limit + 1)
-        running = self._running[work.number] = _Running(work, send, engine)
-        generation = self._by_request[request_id] = Generation(request_id, running, receive)
-        self._tell()
-        engine.start(work)
-        return generation
+        job = Job(next(self._numbers), self._take_slot(), prompt, options, limit)
+        # Each token makes at most one event, so a reader that stalls costs bounded memory and the engine never waits.
+        send, receive = trio.open_memory_channel[EngineEvent](limit + 1)
+        running = self._running[job.number] = _RunningJob(job, send, engine)
+        handle = self._by_request[request_id] = JobHandle(request_id, running, receive)
+        self._publish()
+        engine.start(job)
+        return handle
 
-    def _all(self) -> list[_Running]:
-        return list(self._running.values())
+    def _take_slot(self) -> int:
+        """Return a slot for a new job. Raises AllSlotsBusyError."""
+        if self._free:
+            # The one freed last: its cells are the likeliest to be in the processor's cache.
+            return self._free.pop()
+        if (preemptible := self._preemptible()) is None:
+            raise self._busy()
+        running, slot = preemptible
+        running.engine.preempt(running.number)
+        running.slot = None
+        return slot
 
-    def _vacated(self) -> int:
-        """Return the slot of the oldest generation with a silent reader, which is set aside."""
-        for running in self._all():
-            if running.is_silent and running.slot is not None:
-                running.engine.set_aside(running.number)
-                slot, running.slot = running.slot, None
-                return slot
-        raise AssertionError
+    def _preemptible(self) -> tuple[_RunningJob, int] | None:
+        """Return the oldest job in a slot whose reader is silent, and its slot."""
+        silent = (
+            (running, running.slot)
+            for running in self._running.values()
+            if running.is_silent and running.slot is not None
+        )
+        return next(silent, None)
 
-    def set_silent(self, generation: Generation, is_silent: bool) -> None:
-        """Say that the reader of a generation takes nothing any more, or that it does again.
+    def set_silent(self, handle: JobHandle, is_silent: bool) -> None:
+        """Say that the reader of a job takes nothing any more, or that it does again.
 
         It may have gone without a word, or be slow. So its slot counts as free, but it keeps it until another request
-        needs it; then it is set aside, and goes on in the next free slot once its reader is heard again.
+        needs it; then the job is preempted, and goes on in the next free slot once its reader reads again.
         """
-        running = generation._running
+        running = handle._running
         if not running.ended.is_set() and running.is_silent != is_silent:
             running.is_silent = is_silent
             self._resume()
-            self._tell()
+            self._publish()
 
     def _resume(self) -> None:
-        """Give free slots to those that lost theirs and whose readers are heard again."""
-        for running in self._all():
+        """Give free slots to preempted jobs whose readers read again."""
+        for running in self._running.values():
             if self._free and running.slot is None and not running.is_silent:
                 running.slot = self._free.pop()
                 running.engine.resume(running.number, running.slot)
 
-    def _tell(self) -> None:
-        taken = sum(running.slot is not None and not running.is_silent for running in self._all())
+    def _publish(self) -> None:
+        taken = sum(running.slot is not None and not running.is_silent for running in self._running.values())
         self._status.set_busy(taken, len(self._running))
 
-    def deliver(self, news: list[News]) -> None:
-        """Take what the engine reports of one step."""
-        for item in news:
-            running = self._running[item.number]
-            running.tokens = item.tokens
+    def deliver(self, events: list[EngineEvent]) -> None:
+        """Take the events of one step of the engine."""
+        for event in events:
+            running = self._running[event.number]
+            running.tokens = event.tokens
             # Where nobody reads any more, the cancellation is on its way.
             with suppress(trio.BrokenResourceError):
-                running.send.send_nowait(self._finish(running, item) if isinstance(item, Ended) else item)
+                running.send.send_nowait(self._finish(running, event) if isinstance(event, JobEnded) else event)
 
-    def _finish(self, running: _Running, ended: Ended) -> Ended:
+    def _finish(self, running: _RunningJob, ended: JobEnded) -> JobEnded:
         """Give the slot back: the one place where that happens, and so where requests are counted."""
-        if isinstance(ended.error, CancelledError) and running.cause is not None:
-            ended = ended._replace(error=running.cause)
-        outcome = ended.reason or ended.error
-        assert outcome is not None
-        self._measures.ended(outcome, prompt=running.prompt_tokens, generated=ended.tokens)
+        if isinstance(ended.outcome, CancelledError) and running.cause is not None:
+            ended = ended._replace(outcome=running.cause)
+        self._metrics.ended(ended.outcome, prompt=running.prompt_tokens, generated=ended.tokens)
         del self._running[running.number]
         if running.slot is not None:
             self._free.append(running.slot)
             self._resume()
         running.ended.set()
-        self._tell()
+        self._publish()
         return ended
 
-    def cancel_all(self, engine: Engine, cause: RbeeError) -> None:
-        """Ask for the end of everything that runs; the status tells when it is reached."""
+    def cancel_all(self, cause: RbeeError) -> None:
+        """Ask for the end of every job; the status says when it is reached."""
         for running in self._running.values():
             running.cause = running.cause or cause
-            engine.cancel(running.number)
+            running.engine.cancel(running.number)

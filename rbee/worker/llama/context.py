@@ -1,17 +1,27 @@
-"""The engine's working memory: batches decoded into the KV cache of all sequences, and the logits they leave."""
+"""The engine's back-end in llama.cpp: one KV cache for all sequences, and the logits of the last batch."""
 
 from __future__ import annotations
 
 import ctypes
 import logging
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from rbee.errors import ModelLoadFailedError, WorkerFailedError
-from rbee.worker.llama import library
+from rbee.errors import ModelLoadFailedError
+from rbee.worker.engine.backend import (
+    DecodeAbortedError,
+    EngineFailedError,
+    NoRoomError,
+    SavedState,
+    StateMismatchError,
+)
+from rbee.worker.llama.sampling import SamplerChain
+from rbee.worker.llama.threadpool import Threadpool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rbee.wire.common import Sampling
+    from rbee.worker.engine.backend import BatchPart
     from rbee.worker.llama.model import Model
 
 log = logging.getLogger(__name__)
@@ -28,28 +38,18 @@ _DECODED, _NO_ROOM, _ABORTED = 0, 1, 2
 _INVALID: Final = -1
 
 
-class NoRoomError(Exception):
-    """The KV cache has no cells left for this batch; nothing was changed."""
-
-
-class DecodeAbortedError(Exception):
-    """`abort` was called during the decode; the batch's tokens are not in the cache."""
-
-
-class EngineFailedError(WorkerFailedError):
-    """llama.cpp failed in a way that it does not recover from; a new process may."""
-
-    exit_code = 70  # EX_SOFTWARE: the hive can tell it from an ordinary failure
-
-
 class Context:
-    """A context with `slots` sequences of `length` tokens each. One thread at a time; `abort` from any."""
+    """A context with `slots` sequences of `length` tokens each: an `engine.backend.Backend`, which documents it."""
 
     def __init__(self, model: Model, *, slots: int, length: int, threads: int, poll: int = POLL) -> None:
         """Make the context. Raises ModelLoadFailedError where the memory does not suffice."""
-        self._lib = lib = library.api()
+        self._llama = model.llama
+        self._lib = lib = model.llama.functions
+        self.vocabulary = model
         self.slots = slots
         self.length = length
+        self.trained_length = model.trained_length
+        self.batch = BATCH
         self.threads = threads
         params = lib.llama_context_default_params()
         params.n_ctx = slots * length
@@ -58,7 +58,7 @@ class Context:
         # One output a sequence: room for logits of every token of a batch would be 65 MB with 32 000 tokens.
         params.n_outputs_max = slots
         params.n_threads = params.n_threads_batch = threads
-        # Sequences draw on one pool of cells, and share those of a common prefix.
+        # Sequences draw on one pool of cells; a copy of a sequence shares the cells of the original.
         params.kv_unified = True
         params.no_perf = True
         # ggml calls this between any two operations of a decode, in the thread that computes. A Python callback would
@@ -67,59 +67,36 @@ class Context:
         self._abort = ctypes.create_string_buffer(2)
         params.abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
         params.abort_callback_data = ctypes.addressof(self._abort)
-        library.complaints.clear()
-        self._handle: Any = lib.llama_init_from_model(model.handle, params)
-        if not self._handle:
+        self._llama.complaints.clear()
+        handle = lib.llama_init_from_model(model.handle, params)
+        if not handle:
             raise ModelLoadFailedError(
                 f"not enough memory for {slots} slots of {length} tokens",
                 hint="use fewer slots, or a smaller context",
                 reason="out_of_memory",
             )
-        self._memory: Any = lib.llama_get_memory(self._handle)
-        self._batch: Any = lib.llama_batch_init(BATCH, 0, 1)
-        for place in range(BATCH):
-            self._batch.n_seq_id[place] = 1
-        self._threadpool = library.Threadpool(threads, poll=poll)
-        if self._threadpool.handle is not None:
-            # Not among the functions that llama_cpp binds.
-            attach = lib._lib.llama_attach_threadpool
-            attach.argtypes = (ctypes.c_void_p, ctypes.c_void_p, ctypes.c_void_p)
-            attach.restype = None
-            attach(self._handle, self._threadpool.handle, self._threadpool.handle)
+        self._handle = handle
+        self._is_open = True
+        self._memory = lib.llama_get_memory(handle)
+        self._batch = lib.llama_batch_init(BATCH, 0, 1)
+        for row in range(BATCH):
+            self._batch.n_seq_id[row] = 1
+        self._threadpool = Threadpool(self._llama, threads, poll=poll)
+        self._threadpool.attach(handle)
+
+    def new_sampler(self, options: Sampling) -> SamplerChain:
+        return SamplerChain(self._lib, self._handle, options, vocabulary_tokens=self.vocabulary.tokens)
 
     def set_threads(self, decoding: int) -> None:
-        """Choose how many threads compute a step of single tokens; prompts are always read by all."""
         self._lib.llama_set_n_threads(self._handle, decoding, self.threads)
 
-    def start_batch(self) -> None:
-        """Begin an empty batch."""
+    def decode(self, parts: Sequence[BatchPart]) -> list[int]:
         self._batch.n_tokens = 0
-
-    def add(self, sequence: int, tokens: Sequence[int], position: int, *, wants_logits: bool) -> int:
-        """Append tokens of one sequence from `position` on; returns the place of the last one in the batch.
-
-        With `wants_logits` the next token can be sampled at that place.
-        """
-        batch = self._batch
-        first = place = batch.n_tokens
-        ids, positions, sequences, outputs = batch.token, batch.pos, batch.seq_id, batch.logits
-        for place, token in enumerate(tokens, first):
-            ids[place] = token
-            positions[place] = position + place - first
-            sequences[place][0] = sequence
-            outputs[place] = 0
-        outputs[place] = wants_logits
-        batch.n_tokens = place + 1
-        return int(place)
-
-    def decode(self) -> None:
-        """Decode the batch, without the GIL.
-
-        Raises NoRoomError, DecodeAbortedError, or EngineFailedError when the context is of no use any more.
-        """
-        code = self._lib.llama_decode(self._handle, self._batch)
+        rows = [self._add(part) for part in parts]
+        with self._llama.complaints.muted_while(self._is_aborted):
+            code = self._lib.llama_decode(self._handle, self._batch)
         if code == _DECODED:
-            return
+            return rows
         if code == _NO_ROOM:
             raise NoRoomError
         if code == _ABORTED:
@@ -127,30 +104,83 @@ class Context:
         if code == _INVALID:
             log.error("llama.cpp refused a batch of %d tokens: a bug of the engine loop", self._batch.n_tokens)
         raise EngineFailedError(
-            "the engine failed while decoding", code=code, complaints=library.complaints.lines()[-3:]
+            "the engine failed while decoding", code=code, complaints=self._llama.complaints.lines()[-3:]
         )
 
+    def _add(self, part: BatchPart) -> int:
+        """Append tokens to the batch; returns the row of the last one."""
+        batch = self._batch
+        first = row = batch.n_tokens
+        ids, positions, sequences, outputs = batch.token, batch.pos, batch.seq_id, batch.logits
+        for row, token in enumerate(part.tokens, first):
+            ids[row] = token
+            positions[row] = part.position + row - first
+            sequences[row][0] = part.sequence
+            outputs[row] = 0
+        outputs[row] = part.wants_logits
+        batch.n_tokens = row + 1
+        return row
+
     def abort(self) -> None:
-        """Make the decode that runs in another thread end at once, or the next one at its beginning."""
-        library.complaints.is_muted = True
         self._abort[0] = b"x"
 
     def clear_abort(self) -> None:
         self._abort[0] = b"\0"
-        library.complaints.is_muted = False
+
+    def _is_aborted(self) -> bool:
+        return self._abort[0] != b"\0"
+
+    def copy(self, source: int, target: int, length: int) -> bool:
+        end = self._end(source)
+        if source == target or not 0 < length <= end:
+            raise ValueError(f"cannot copy {length} of {end} tokens of sequence {source} to {target}")
+        self.remove(target)
+        if self.vocabulary.is_recurrent and length < end:
+            return False  # llama.cpp would copy the state after the last token
+        # Cells of a window that has moved on are gone.
+        if self._first(source) > max(0, length - self.vocabulary.window):
+            return False
+        self._lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        return True
 
     def remove(self, sequence: int, start: int = 0) -> bool:
-        """Forget a sequence's tokens from `start` on; False where this model can only forget all of them."""
-        return bool(self._lib.llama_memory_seq_rm(self._memory, sequence, start or -1, -1))
+        return self._lib.llama_memory_seq_rm(self._memory, sequence, start or -1, -1)
 
-    def sample(self, chain: Any, place: int) -> int:
-        """Return the next token from the logits at `place` of the last batch."""
-        return int(self._lib.llama_sampler_sample(chain, self._handle, place))
+    def save(self, sequence: int) -> SavedState:
+        size = self._lib.llama_state_seq_get_size(self._handle, sequence)
+        data = (ctypes.c_uint8 * size)()
+        written = self._lib.llama_state_seq_get_data(self._handle, data, size, sequence)
+        return SavedState(self.vocabulary.fingerprint, self._end(sequence), memoryview(data)[:written].tobytes())
+
+    def restore(self, sequence: int, state: SavedState) -> None:
+        self.remove(sequence)
+        # llama.cpp compares the shapes of layers alone: a state of another model of this shape would give nonsense.
+        if state.origin != self.vocabulary.fingerprint:
+            raise StateMismatchError("the state was saved with another model")
+        size = len(state.data)
+        data = (ctypes.c_uint8 * size).from_buffer_copy(state.data)
+        self._llama.complaints.clear()
+        read = self._lib.llama_state_seq_set_data(self._handle, data, size, sequence)
+        if read == size and self._end(sequence) == state.length:
+            return
+        self.remove(sequence)
+        lines = self._llama.complaints.lines()
+        if any("available cells" in line for line in lines):
+            raise NoRoomError
+        raise StateMismatchError("; ".join(lines) or "the state is not what was saved")
+
+    def _first(self, sequence: int) -> int:
+        """Return the first position that the memory holds of a sequence; -1 where it holds none."""
+        return self._lib.llama_memory_seq_pos_min(self._memory, sequence)
+
+    def _end(self, sequence: int) -> int:
+        """Return the length of what the memory holds of a sequence."""
+        return self._lib.llama_memory_seq_pos_max(self._memory, sequence) + 1
 
     def close(self) -> None:
         """Free the memory and end the compute threads."""
-        if self._handle is not None:
+        if self._is_open:
+            self._is_open = False
             self._lib.llama_batch_free(self._batch)
             self._lib.llama_free(self._handle)
-            self._handle = None
             self._threadpool.close()

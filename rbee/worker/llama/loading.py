@@ -1,4 +1,4 @@
-"""Loads the model and makes its context in a thread, telling how far it is."""
+"""Loads the model and makes its context in a thread, with progress."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from rbee.concurrency.background import open_background
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.worker import LoadingProgress
 from rbee.worker.llama import cpu_threads, header
@@ -15,10 +16,10 @@ from rbee.worker.llama.context import Context
 from rbee.worker.llama.model import Model
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from rbee.wire.gguf import ModelHeader
-    from rbee.worker.status.status import Status
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +27,7 @@ DEFAULT_CONTEXT = 4096
 """The most tokens a request may use unless the configuration says otherwise: longer contexts cost memory."""
 
 
-class Options(NamedTuple):
+class LoadOptions(NamedTuple):
     """What to load, for how many requests of how many tokens (None: as trained, at most 4096), on how many threads.
 
     None threads means as many as the model's size is worth. `memory` are the bytes that the hive reckons with.
@@ -41,17 +42,20 @@ class Options(NamedTuple):
     memory: int = 0
 
 
-class Loaded(NamedTuple):
+class LoadedModel(NamedTuple):
+    """A model, and the context that serves it; close it."""
+
     model: Model
     context: Context
 
     def close(self) -> None:
+        """Free all memory."""
         self.context.close()
         self.model.close()
 
 
-async def load(options: Options, status: Status) -> Loaded:
-    """Load the model; `status` follows. Raises ModelLoadFailedError.
+async def load(options: LoadOptions, report: Callable[[LoadingProgress], None]) -> LoadedModel:
+    """Load the model; `report` gets the progress, in trio's thread. Raises ModelLoadFailedError.
 
     Cancelling returns at once. The thread gives up between two tensors, but the first of them may come only after the
     whole file was read, minutes later: the process must then end without it (os._exit).
@@ -59,22 +63,12 @@ async def load(options: Options, status: Status) -> Loaded:
     token = trio.lowlevel.current_trio_token()
     abort = threading.Event()
 
-    def progressed(progress: LoadingProgress) -> None:
-        token.run_sync_soon(status.set_loading, progress)
+    def work() -> LoadedModel:
+        return _load(options, lambda progress: token.run_sync_soon(report, progress), abort)
 
-    def work() -> Loaded | ModelLoadFailedError:
-        try:
-            return _load(options, progressed, abort)
-        except ModelLoadFailedError as exc:
-            return exc
-
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         nursery.start_soon(_set_when_cancelled, abort)
-        loaded = await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
-        nursery.cancel_scope.cancel()
-    if isinstance(loaded, ModelLoadFailedError):
-        raise loaded
-    return loaded
+        return await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
 
 
 async def _set_when_cancelled(abort: threading.Event) -> None:
@@ -84,45 +78,41 @@ async def _set_when_cancelled(abort: threading.Event) -> None:
         abort.set()
 
 
-class _Progress:
-    """Turns llama.cpp's fraction into layers, telling only what changes."""
+class _LayerProgress:
+    """Turns llama.cpp's fraction into layers, and reports each layer once."""
 
-    def __init__(self, layers: int, megabytes: float) -> None:
-        self._layers = layers
-        self._megabytes = megabytes
-        self.told = -1
+    def __init__(self, found: ModelHeader, report: Callable[[LoadingProgress], None]) -> None:
+        self._layers = found.block_count or 1
+        self._megabytes = found.tensor_bytes / 1e6
+        self._report = report
+        self._reported = -1
 
-    def at(self, fraction: float) -> LoadingProgress | None:
-        loaded = min(self._layers, int(fraction * self._layers))
-        if loaded == self.told:
-            return None
-        self.told = loaded
-        return LoadingProgress(
-            layers_loaded=loaded, layers_total=self._layers, vram_mb=round(fraction * self._megabytes, 1)
-        )
+    def at(self, fraction: float) -> None:
+        """Report what `fraction`, from 0 to 1, comes to."""
+        layers = min(self._layers, int(fraction * self._layers))
+        if layers != self._reported:
+            self._reported = layers
+            megabytes = round(fraction * self._megabytes, 1)
+            self._report(LoadingProgress(layers_loaded=layers, layers_total=self._layers, vram_mb=megabytes))
 
 
-def _load(options: Options, progressed: object, abort: threading.Event) -> Loaded:
-    assert callable(progressed)
+def _load(options: LoadOptions, report: Callable[[LoadingProgress], None], abort: threading.Event) -> LoadedModel:
     found = header.read(options.path)
-    progress = _Progress(found.block_count or 1, found.tensor_bytes / 1e6)
-
-    def report(fraction: float) -> None:
-        if (now := progress.at(fraction)) is not None:
-            progressed(now)
-
+    progress = _LayerProgress(found, report)
     length = options.context or min(found.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     check_memory(options, found, length)
-    report(0.0)
-    model = Model(options.path, found, backend=options.backend, device=options.device, progress=report, abort=abort)
+    progress.at(0.0)
+    model = Model(
+        options.path, found, backend=options.backend, device=options.device, progress=progress.at, abort=abort
+    )
     try:
         threads = _threads(options.threads, model.size_bytes)
         context = Context(model, slots=options.slots, length=length, threads=threads)
     except BaseException:
         model.close()
         raise
-    report(1.0)
-    return Loaded(model, context)
+    progress.at(1.0)
+    return LoadedModel(model, context)
 
 
 def _threads(wanted: int | None, weights: int) -> int:
@@ -133,8 +123,8 @@ def _threads(wanted: int | None, weights: int) -> int:
     return possible
 
 
-def check_memory(options: Options, found: ModelHeader, length: int) -> None:
-    """Make the hive's check again: since then another one may have taken the memory.
+def check_memory(options: LoadOptions, found: ModelHeader, length: int) -> None:
+    """Make the hive's check again: since then another worker may have taken the memory.
 
     The system would grant it, and kill this process or its neighbours once it is written to.
     """
@@ -152,16 +142,14 @@ def check_memory(options: Options, found: ModelHeader, length: int) -> None:
         )
 
 
-def _available(options: Options) -> tuple[str, int]:
+def _available(options: LoadOptions) -> tuple[str, int]:
     """Return what memory the model would take, and how many bytes of it there are."""
-    # psutil is imported with it: not before the hive has been told.
+    # psutil is imported with it: not before the callback to the hive.
     from rbee.adapters.hardware import inventory
 
     if options.backend == inventory.CPU:
-        return (
-            "ram",
-            inventory.memory().available + inventory.own_memory(),
-        )  # what this process has is part of what it needs
+        # What this process has is part of what it needs.
+        return "ram", inventory.memory().available + inventory.own_memory()
     devices = [
         device for backend in inventory.backends() if backend.name == options.backend for device in backend.devices
     ]

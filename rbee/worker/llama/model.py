@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from typing import TYPE_CHECKING, Any
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Final
 
 from rbee.errors import ModelLoadFailedError
 from rbee.worker.llama import library
@@ -14,9 +15,11 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.wire.gguf import ModelHeader
+    from rbee.worker.llama.complaints import Complaints
+    from rbee.worker.llama.functions import ModelHandle
 
-_SPLIT_NONE = 0
-_ALL_LAYERS = -1
+_SPLIT_NONE: Final = 0
+_ALL_LAYERS: Final = -1
 
 
 class LoadAbortedError(Exception):
@@ -24,7 +27,7 @@ class LoadAbortedError(Exception):
 
 
 class Model:
-    """A loaded model. Its methods may be called from any thread until `close`."""
+    """A loaded model, and its vocabulary. Its methods may be called from any thread until `close`."""
 
     def __init__(
         self,
@@ -41,7 +44,8 @@ class Model:
         `progress` gets values from 0 to 1, in this thread; setting `abort` makes loading end with LoadAbortedError.
         Raises ModelLoadFailedError.
         """
-        lib = self._lib = library.api()
+        self.llama = library.load()
+        lib = self._lib = self.llama.functions
         params = lib.llama_model_default_params()
         if backend == "cpu":
             params.n_gpu_layers = 0
@@ -56,19 +60,25 @@ class Model:
             return abort is None or not abort.is_set()
 
         params.progress_callback = callback = lib.llama_progress_callback(go_on)
-        library.complaints.clear()
+        self.llama.complaints.clear()
         handle = lib.llama_model_load_from_file(bytes(path), params)
         del callback  # it had to live until here
         if not handle:
             if abort is not None and abort.is_set():
                 raise LoadAbortedError
-            raise explain(path, header)
-        self._handle: Any = handle
-        self._vocab: Any = lib.llama_model_get_vocab(handle)
-        self.size_bytes = int(lib.llama_model_size(handle))
-        self.layers = int(lib.llama_model_n_layer(handle))
-        self.context_length = int(lib.llama_model_n_ctx_train(handle))
-        self.vocabulary = int(lib.llama_vocab_n_tokens(self._vocab))
+            raise explain(path, header, self.llama.complaints)
+        self.handle: ModelHandle = handle
+        self._is_open = True
+        self._vocab = lib.llama_model_get_vocab(handle)
+        self.size_bytes = lib.llama_model_size(handle)
+        self.layers = lib.llama_model_n_layer(handle)
+        self.trained_length = lib.llama_model_n_ctx_train(handle)
+        self.tokens = lib.llama_vocab_n_tokens(self._vocab)
+        # A recurrent layer keeps nothing but the state after the last token.
+        self.is_recurrent = lib.llama_model_is_recurrent(handle) or lib.llama_model_is_hybrid(handle)
+        self.window = lib.llama_model_n_swa(handle)
+        file = path.stat()
+        self.fingerprint = blake2b(f"{path.name} {file.st_size} {file.st_mtime_ns}".encode(), digest_size=16).digest()
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(256)
         self._lock = threading.Lock()
@@ -77,13 +87,9 @@ class Model:
             raise ModelLoadFailedError("this model does not generate text", reason="unsupported")
 
     @property
-    def handle(self) -> Any:
-        return self._handle
-
-    @property
     def chat_template(self) -> str | None:
         """The template in jinja's language that comes with the model, if one does."""
-        found = self._lib.llama_model_chat_template(self._handle, None)
+        found = self._lib.llama_model_chat_template(self.handle, None)
         return None if found is None else found.decode("utf-8", "replace")
 
     @property
@@ -118,7 +124,7 @@ class Model:
             room = -count
 
     def piece(self, token: int) -> bytes:
-        """Return the bytes that `token` adds to the text; none for a control token."""
+        """Return the bytes that `token` adds to the text: perhaps part of a character; none for a control token."""
         if (known := self._pieces.get(token)) is not None:
             return known
         with self._lock:
@@ -130,20 +136,19 @@ class Model:
         return found
 
     def is_end(self, token: int) -> bool:
-        """Tell whether generation ends with this token."""
-        return bool(self._lib.llama_vocab_is_eog(self._vocab, token))
+        """Return whether generation ends with this token."""
+        return self._lib.llama_vocab_is_eog(self._vocab, token)
 
     def close(self) -> None:
         """Free the memory; every context of the model must be closed by then."""
-        if self._handle is not None:
-            self._lib.llama_model_free(self._handle)
-            self._handle = None
+        if self._is_open:
+            self._is_open = False
+            self._lib.llama_model_free(self.handle)
 
 
-def explain(path: Path, header: ModelHeader) -> ModelLoadFailedError:
+def explain(path: Path, header: ModelHeader, complaints: Complaints) -> ModelLoadFailedError:
     """Return why loading failed, from what llama.cpp complained about."""
-    lines = " ".join(library.complaints.lines())
-    lower = lines.lower()
+    lower = " ".join(complaints.lines()).lower()
     if "unknown model architecture" in lower or "unsupported" in lower:
         return ModelLoadFailedError(
             f"{path.name}: this engine does not know the architecture {header.architecture}", reason="unsupported"
@@ -155,8 +160,6 @@ def explain(path: Path, header: ModelHeader) -> ModelLoadFailedError:
             reason="out_of_memory",
         )
     # Names of tensors and keys help; paths are nobody's business. The line that names the cause says so.
-    causes = [
-        line.partition("error loading model: ")[2] for line in library.complaints.lines() if "error loading" in line
-    ]
+    causes = [line.partition("error loading model: ")[2] for line in complaints.lines() if "error loading" in line]
     cause = causes[0].replace(str(path), path.name)[:200] if causes else "no reason given"
     return ModelLoadFailedError(f"{path.name} is corrupt: {cause}", reason="corrupt")

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import secrets
-from typing import TYPE_CHECKING, Any, Final
-
-from rbee.worker.llama import library
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from rbee.wire.common import Sampling
+    from rbee.worker.llama.functions import ContextHandle, Functions, SamplerHandle
 
 TOP_K: Final = 40
 TOP_P: Final = 0.95
@@ -21,19 +20,23 @@ LEAST_PENALTY: Final = 1e-2
 _MAX_SEED: Final = 2**32 - 2  # the value above it stands for "random" in llama.cpp
 
 
-class Sampler:
-    """A chain of llama.cpp's samplers, in its usual order; close it."""
+class SamplerChain:
+    """llama.cpp's samplers in their usual order, over the logits of one context; close it."""
 
-    def __init__(self, options: Sampling, vocabulary: int) -> None:
-        lib = self._lib = library.api()
-        chain = self.chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+    def __init__(
+        self, functions: Functions, context: ContextHandle, options: Sampling, *, vocabulary_tokens: int
+    ) -> None:
+        lib = self._lib = functions
+        self._context = context
+        self._chain = chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
+        self._is_open = True
 
-        def add(sampler: Any) -> None:
+        def add(sampler: SamplerHandle) -> None:
             lib.llama_sampler_chain_add(chain, sampler)
 
         if options.repeat_penalty is not None and options.repeat_penalty != 1:
             penalty = max(options.repeat_penalty, LEAST_PENALTY)
-            add(lib.llama_sampler_init_penalties(vocabulary, PENALTY_TOKENS, penalty, 0.0, 0.0))
+            add(lib.llama_sampler_init_penalties(vocabulary_tokens, PENALTY_TOKENS, penalty, 0.0, 0.0))
         if options.temperature < LEAST_TEMPERATURE:
             add(lib.llama_sampler_init_greedy())
             return
@@ -46,8 +49,12 @@ class Sampler:
         add(lib.llama_sampler_init_temp(options.temperature))
         add(lib.llama_sampler_init_dist(secrets.randbelow(_MAX_SEED) if options.seed is None else options.seed))
 
+    def sample(self, row: int) -> int:
+        """Return the token that follows row `row` of the context's last batch."""
+        return self._lib.llama_sampler_sample(self._chain, self._context, row)
+
     def close(self) -> None:
         """Free the chain with its samplers."""
-        if self.chain is not None:
-            self._lib.llama_sampler_free(self.chain)
-            self.chain = None
+        if self._is_open:
+            self._is_open = False
+            self._lib.llama_sampler_free(self._chain)

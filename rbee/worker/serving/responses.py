@@ -1,4 +1,4 @@
-"""Turns a generation into the answer to its request: an event stream, or one object."""
+"""Turns a job's events into the response to its request: an event stream, or one object."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee.adapters.http.sse_server import event
-from rbee.errors import InferenceTimeoutError
+from rbee.errors import InferenceTimeoutError, RbeeError
 from rbee.wire.common import Narration
 from rbee.wire.worker import Completion, Done, Token
-from rbee.worker.engine.sequence import Ended
+from rbee.worker.engine.sequence import JobEnded
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from rbee.adapters.http.sse_server import Send
-    from rbee.worker.engine.slots import Generation
+    from rbee.worker.engine.slots import JobHandle
 
 
-class Answer:
-    """The answer to one request, which was taken at `started` (trio's clock) and may last `seconds`."""
+class InferenceResponse:
+    """The response to one request, which was taken at `started` (trio's clock) and may last `seconds`."""
 
-    def __init__(self, generation: Generation, *, started: float, seconds: float) -> None:
-        self._generation = generation
+    def __init__(self, job: JobHandle, *, started: float, seconds: float) -> None:
+        self._job = job
         self._started = started
         self._seconds = seconds
 
     async def stream(self, send: Send, *, narrate: bool) -> None:
-        """Send the events of the stream; raises the error that ends it. Cancelling ends the generation."""
-        generation = self._generation
+        """Send the events of the stream; raises the error that ends it. Cancelling ends the job."""
+        job = self._job
         index = 0
 
         async def show(texts: list[str]) -> None:
@@ -39,12 +39,12 @@ class Answer:
             index += len(texts)
             await send.send(b"".join(events))
 
-        async with generation:
+        async with job:
             if narrate:
                 await send.send(
                     self._narration(
                         "inference_start",
-                        f"Reading {generation.prompt_tokens} prompt token{'s' * (generation.prompt_tokens != 1)}",
+                        f"Reading {job.prompt_tokens} prompt token{'s' * (job.prompt_tokens != 1)}",
                     )
                 )
             with self._limited() as limit:
@@ -67,51 +67,50 @@ class Answer:
         async def collect(more: list[str]) -> None:
             texts.extend(more)
 
-        async with self._generation as generation:
+        async with self._job as job:
             with self._limited() as limit:
                 ended = await self._follow(collect)
             if limit.cancelled_caught:
                 raise self._timed_out()
         done = self._done(ended)
         return Completion(
-            request_id=generation.request_id,
+            request_id=job.request_id,
             text="".join(texts),
             total_tokens=done.total_tokens,
-            prompt_tokens=generation.prompt_tokens,
+            prompt_tokens=job.prompt_tokens,
             duration_ms=done.duration_ms,
             stop_reason=done.stop_reason,
         )
 
-    async def _follow(self, show: Callable[[list[str]], object]) -> Ended:
+    async def _follow(self, show: Callable[[list[str]], Awaitable[None]]) -> JobEnded:
         """Pass on text until the end."""
         while True:
-            news = await self._generation.next()
-            if texts := [item.text for item in news if item.text]:
-                await show(texts)  # type: ignore[misc]
-            if isinstance(last := news[-1], Ended):
+            events = await self._job.next()
+            if texts := [item.text for item in events if item.text]:
+                await show(texts)
+            if isinstance(last := events[-1], JobEnded):
                 return last
 
     def _limited(self) -> trio.CancelScope:
         return trio.CancelScope(deadline=self._started + self._seconds)
 
     def _timed_out(self) -> InferenceTimeoutError:
-        tokens = self._generation.tokens
+        tokens = self._job.tokens
         return InferenceTimeoutError(
             f"the inference did not end within {self._seconds:g} s ({tokens} tokens so far)",
             elapsed=round(trio.current_time() - self._started, 3),
             tokens=tokens,
         )
 
-    def _done(self, ended: Ended) -> Done:
-        if ended.reason is None:
-            assert ended.error is not None
-            raise ended.error
+    def _done(self, ended: JobEnded) -> Done:
+        if isinstance(ended.outcome, RbeeError):
+            raise ended.outcome
         return Done(
             total_tokens=ended.tokens,
             duration_ms=round((trio.current_time() - self._started) * 1e3, 2),
-            stop_reason=ended.reason,
+            stop_reason=ended.outcome,
         )
 
     def _narration(self, action: str, sentence: str) -> bytes:
-        told = Narration(actor="engine", action=action, target=self._generation.request_id, human=sentence)
-        return event(told, "narration")
+        narration = Narration(actor="engine", action=action, target=self._job.request_id, human=sentence)
+        return event(narration, "narration")

@@ -17,7 +17,7 @@ from rbee.adapters.http.sse_server import event
 from rbee.errors import to_body
 from rbee.wire import worker as wire
 from rbee.wire.common import API_VERSION, Health
-from rbee.worker.serving.responses import Answer
+from rbee.worker.serving.responses import InferenceResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts
     from rbee.adapters.http.sse_server import Send
     from rbee.worker.serving.service import Service
-    from rbee.worker.status.status import Status
+    from rbee.worker.status.status import Snapshot, Status
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 
 
-class Identity(NamedTuple):
-    """Who answers: the worker's id, the key that opens it, and the URL at which it is reached."""
+class WorkerIdentity(NamedTuple):
+    """The worker's id, the key that opens it, and the URL at which it is reached."""
 
     worker_id: str
     key: str
@@ -41,7 +41,7 @@ class Identity(NamedTuple):
 
 
 def new(
-    identity: Identity,
+    identity: WorkerIdentity,
     status: Status,
     service: Service,
     *,
@@ -60,7 +60,7 @@ def new(
 
     @app.get(wire.READY)
     async def ready() -> Response:
-        return answer(_ready(status, identity.url))
+        return answer(_ready(status.now, identity.url))
 
     @app.get(wire.LOADING_PROGRESS)
     async def loading() -> Response:
@@ -75,22 +75,22 @@ def new(
         started = trio.current_time()
         asked = await body(wire.InferenceRequest)
         request_id = asked.request_id or str(uuid.uuid4())
-        generation = await service.begin(asked, request_id)
-        reply = Answer(generation, started=started, seconds=timeouts.inference)
-        del generation  # from here on it lives as long as the answer: see Generation
+        job = await service.begin(asked, request_id)
+        reply = InferenceResponse(job, started=started, seconds=timeouts.inference)
+        del job  # from here on it lives as long as the response: see JobHandle
         headers = {wire.REQUEST_ID_HEADER: request_id}
 
-        async def report(is_silent: bool) -> None:
+        async def on_silent(is_silent: bool) -> None:
             service.set_silent(request_id, is_silent)
 
-        watched = client_connection().watched(timeouts.silent, report)
+        watched = client_connection().watched(timeouts.silent, on_silent)
         if asked.stream:
 
             async def produce(send: Send) -> None:
                 with watched:
                     await reply.stream(send, narrate=asked.narrate)
 
-            # A client can be heard only when it is sent something.
+            # A client acknowledges only what it is sent.
             return streamed(nursery, produce, headers=headers, heartbeat=min(timeouts.heartbeat, timeouts.silent / 2))
         with watched:
             response = answer(await reply.whole())
@@ -105,8 +105,7 @@ def new(
 
     @app.post(f"{wire.INFERENCE}/<request_id>/reader")
     async def reader(request_id: str) -> Response:
-        told = await body(wire.Reader)
-        service.set_silent(request_id, told.silent)
+        service.set_silent(request_id, (await body(wire.Reader)).silent)
         return empty(204)
 
     @app.post(wire.SHUTDOWN)
@@ -116,47 +115,46 @@ def new(
 
     @app.get(metrics.PATH)
     async def exposition() -> Response:
-        return Response(service.measures.render(), content_type=metrics.CONTENT_TYPE)
+        return Response(service.metrics.render(), content_type=metrics.CONTENT_TYPE)
 
     return app
 
 
-def _ready(status: Status, url: str) -> wire.Ready:
-    state = status.state
+def _ready(now: Snapshot, url: str) -> wire.Ready:
     return wire.Ready(
-        ready=state in ("idle", "busy"),
-        state=state,
-        progress_url=f"{url}{wire.LOADING_PROGRESS}" if state == "loading" else None,
-        model_loaded=status.is_loaded,
-        error=None if status.error is None else to_body(status.error)["error"],
+        ready=now.is_ready,
+        state=now.state,
+        progress_url=f"{url}{wire.LOADING_PROGRESS}" if now.state == "loading" else None,
+        model_loaded=now.is_loaded,
+        error=None if now.error is None else to_body(now.error)["error"],
     )
 
 
 async def _follow_loading(status: Status, send: Send) -> None:
     """Send each step of loading, from the one it is at."""
-    told = None
+    sent = None
     while True:
-        changed = status.changed
-        if status.loading is not None and status.loading != told:
-            told = status.loading
-            await send.send(event(told))
-        if status.state != "loading":
+        changed, now = status.changed, status.now
+        if now.loading is not None and now.loading != sent:
+            sent = now.loading
+            await send.send(event(sent))
+        if now.state != "loading":
             break
         await changed.wait()
-    if not status.is_loaded:
-        status.check_ready()  # it failed, or was given up
+    if not now.is_loaded:
+        raise now.refusal()  # it failed, or was given up
     await send.send(event(wire.LoadingEnded()))
 
 
 async def _follow_status(status: Status, send: Send) -> None:
-    """Send what is, then every change."""
-    told = None
+    """Send the state, then every change."""
+    sent = None
     with status.followed():
         while True:
-            changed = status.changed
-            if (now := status.snapshot()) != told:
-                told = now
-                await send.send(event(now))
-            if status.is_closed:
+            changed, now = status.changed, status.now
+            if (state := now.on_wire()) != sent:
+                sent = state
+                await send.send(event(state))
+            if now.is_closed:
                 return
             await changed.wait()

@@ -1,4 +1,4 @@
-"""Takes inference requests from their arrival to a running generation."""
+"""Takes inference requests from their arrival to a running job."""
 
 from __future__ import annotations
 
@@ -6,160 +6,128 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from rbee.concurrency.background import cancel_when
 from rbee.errors import CancelledError, DrainingError, InvalidRequestError, RbeeError
 from rbee.worker.chat import frame as chat_frame
 from rbee.worker.engine.loop import Engine
-from rbee.worker.engine.slots import Generations
-from rbee.worker.status.metrics import Measures
+from rbee.worker.engine.slots import Slots
+from rbee.worker.serving.prompt_reader import PromptReader
+from rbee.worker.status.metrics import WorkerMetrics
 
 if TYPE_CHECKING:
-    from rbee.wire.chat_template import ChatFrame
     from rbee.wire.worker import InferenceRequest
-    from rbee.worker.engine.slots import Generation
-    from rbee.worker.llama.loading import Loaded
+    from rbee.worker.engine.backend import Backend
+    from rbee.worker.engine.slots import JobHandle
     from rbee.worker.status.status import Status
 
-TOKENIZERS: Final = 4
-"""Prompts tokenised at the same time; a long one takes a thread for a second."""
-SAMPLE: Final = 16
-"""Characters for each token of the context that are read of a longer prompt, to see whether the rest matters.
-
-Text has about four characters a token, and tokenising a million takes minutes with some models.
-"""
-MARGIN: Final = 256
-"""Tokens by which such a sample may differ from the beginning of the whole."""
 CANCEL_ALL_SECONDS: Final = 2.0
 
 
-class Service:
-    """What the worker does once its model is loaded."""
+class LoadedService:
+    """What serves requests once the model is loaded."""
 
-    def __init__(self, status: Status) -> None:
-        self._status = status
-        self.measures = Measures(status)
-        self._generations = Generations(status, self.measures)
+    def __init__(self, backend: Backend, engine: Engine, prompts: PromptReader, slots: Slots) -> None:
+        self._length = backend.length
+        self._engine = engine
+        self._prompts = prompts
+        self._slots = slots
         self._preparing: dict[str, trio.CancelScope] = {}
-        self._limiter = trio.CapacityLimiter(TOKENIZERS)
-        self._loaded: Loaded | None = None
-        self._engine: Engine | None = None
-        self._frame: ChatFrame | None = None
 
-    async def run(self, loaded: Loaded) -> None:
-        """Serve requests until cancelled; raises EngineFailedError."""
-        self._loaded = loaded
-        self._frame = await chat_frame.frame_of(loaded.model)
-        self._engine = Engine(loaded.model, loaded.context, self._generations.deliver)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._engine.run)
-            self._status.set_loaded()
-
-    async def begin(self, asked: InferenceRequest, request_id: str) -> Generation:
-        """Check a request and start its generation, which the caller has to enter.
-
-        Raises the error that the client gets; nothing is taken then, nor when cancelled.
-        """
-        try:
-            return await self._begin(asked, request_id)
-        except RbeeError as exc:
-            self.measures.refused(exc)
-            raise
-
-    async def _begin(self, asked: InferenceRequest, request_id: str) -> Generation:
-        self._check(asked, request_id)
-        scope = self._preparing[request_id] = trio.CancelScope()
-        try:
-            with scope:
-                tokens = await self._tokenize(asked.prompt, raw=asked.raw)
-        finally:
-            del self._preparing[request_id]
-        if scope.cancelled_caught:
-            raise CancelledError("the request was cancelled")
-        if not tokens:
-            raise InvalidRequestError("field prompt: it has no tokens", field="prompt", rule="at least one token")
-        # The worker may have begun to shut down meanwhile.
-        self._status.check_ready()
-        assert self._engine is not None
-        assert self._loaded is not None
-        limit = min(asked.max_tokens, self._loaded.context.length - len(tokens))
-        return self._generations.start(self._engine, request_id, tokens, asked, limit)
-
-    def _check(self, asked: InferenceRequest, request_id: str) -> None:
+    def check(self, asked: InferenceRequest, request_id: str) -> None:
         """Raise what can be known before the prompt is read."""
-        self._status.check_ready()
-        assert self._loaded is not None
-        length = self._loaded.context.length
-        if asked.max_tokens > length:
+        if asked.max_tokens > self._length:
             raise InvalidRequestError(
-                f"field max_tokens: at most {length}, the context's length",
+                f"field max_tokens: at most {self._length}, the context's length",
                 field="max_tokens",
-                rule=f"<= {length}",
-                context=length,
+                rule=f"<= {self._length}",
+                context=self._length,
             )
         if request_id in self._preparing:
             raise InvalidRequestError(
                 "field request_id: a request with this id is running", field="request_id", rule="not in use"
             )
-        self._generations.check_new(request_id)
-        self._generations.check_slot()
+        self._slots.check_new(request_id)
+        self._slots.check_slot()
 
-    async def _tokenize(self, prompt: str, *, raw: bool) -> list[int]:
-        """Return the prompt's tokens; raises InvalidRequestError when the context cannot hold them and one more."""
-        assert self._loaded is not None
-        length = self._loaded.context.length
-        sample = prompt[: length * SAMPLE]
-        tokens = await self._in_thread(sample, raw=raw)
-        is_whole = len(sample) == len(prompt)
-        if not is_whole and len(tokens) < length + MARGIN:
-            tokens = await self._in_thread(prompt, raw=raw)
-            is_whole = True
-        if len(tokens) < length:
-            return tokens
-        most = self._loaded.model.context_length
-        raise InvalidRequestError(
-            f"the prompt has {'' if is_whole else 'at least '}{len(tokens)} tokens, and the context holds {length}",
-            hint="shorten the prompt"
-            + (f", or raise `context` under [worker], to {most} at most" if most > length else ""),
-            field="prompt",
-            rule=f"fewer than {length} tokens",
-            tokens=len(tokens),
-            context=length,
-        )
+    async def read(self, asked: InferenceRequest, request_id: str) -> list[int]:
+        """Return the prompt's tokens. Raises InvalidRequestError, or CancelledError after `cancel`."""
+        scope = self._preparing[request_id] = trio.CancelScope()
+        try:
+            with scope:
+                return await self._prompts.read(asked.prompt, raw=asked.raw)
+        finally:
+            del self._preparing[request_id]
+        raise CancelledError("the request was cancelled")
 
-    async def _in_thread(self, text: str, *, raw: bool) -> list[int]:
-        assert self._loaded is not None
-        model, frame = self._loaded.model, self._frame
+    def start(self, asked: InferenceRequest, request_id: str, tokens: list[int]) -> JobHandle:
+        """Start the job. Raises AllSlotsBusyError or InvalidRequestError."""
+        limit = min(asked.max_tokens, self._length - len(tokens))
+        return self._slots.start(self._engine, request_id, tokens, asked, limit)
 
-        def work() -> list[int]:
-            return model.tokenize(text) if raw or frame is None else chat_frame.tokens(model, frame, text)
+    def cancel(self, request_id: str) -> None:
+        """Cancel a request whose prompt is being read."""
+        if (preparing := self._preparing.get(request_id)) is not None:
+            preparing.cancel()
 
-        return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
+
+class Service:
+    """The worker's answers to requests, from its start to its end."""
+
+    def __init__(self, status: Status) -> None:
+        self._status = status
+        self.metrics = WorkerMetrics(status)
+        self._slots = Slots(status, self.metrics)
+        self._loaded: LoadedService | None = None
+
+    async def run(self, backend: Backend) -> None:
+        """Serve requests until cancelled; raises EngineFailedError."""
+        frame = await chat_frame.frame_of(backend.vocabulary)
+        engine = Engine(backend, self._slots.deliver)
+        self._loaded = LoadedService(backend, engine, PromptReader(backend, frame), self._slots)
+        self._status.set_loaded()
+        await engine.run()
+
+    async def begin(self, asked: InferenceRequest, request_id: str) -> JobHandle:
+        """Check a request and start its job, which the caller has to enter.
+
+        Raises the error that the client gets; nothing is taken then, nor when cancelled.
+        """
+        try:
+            service = self._ready()
+            service.check(asked, request_id)
+            tokens = await service.read(asked, request_id)
+            # The worker may have begun to shut down meanwhile.
+            self._status.check_ready()
+            return service.start(asked, request_id, tokens)
+        except RbeeError as exc:
+            self.metrics.refused(exc)
+            raise
+
+    def _ready(self) -> LoadedService:
+        if self._loaded is None:
+            raise self._status.now.refusal()
+        self._status.check_ready()
+        return self._loaded
 
     async def cancel(self, request_id: str) -> None:
         """End a request if it runs; returns when it has ended."""
-        if (preparing := self._preparing.get(request_id)) is not None:
-            preparing.cancel()
-        if (generation := self._generations.find(request_id)) is not None:
-            await generation.cancel()
+        if self._loaded is not None:
+            self._loaded.cancel(request_id)
+        if (job := self._slots.find(request_id)) is not None:
+            await job.cancel()
 
     def set_silent(self, request_id: str, is_silent: bool) -> None:
         """Say whether the reader of a request takes nothing; a request that has ended is no error."""
-        if (generation := self._generations.find(request_id)) is not None:
-            self._generations.set_silent(generation, is_silent)
+        if (job := self._slots.find(request_id)) is not None:
+            self._slots.set_silent(job, is_silent)
 
     async def drain(self, seconds: float, force: trio.Event) -> None:
         """Take no more requests, and give those that run `seconds`, or until `force`, to end; then end them."""
         self._status.set_draining()
-        async with trio.open_nursery() as nursery:
-            nursery.cancel_scope.deadline = trio.current_time() + seconds
-            nursery.start_soon(_cancel_when, force, nursery.cancel_scope)
-            await self._status.wait_idle()
-            nursery.cancel_scope.cancel()
-        if self._engine is not None and self._status.running:
-            self._generations.cancel_all(self._engine, DrainingError("the worker is shutting down"))
+        with trio.move_on_after(seconds):
+            async with cancel_when(force):
+                await self._status.wait_idle()
+        if self._status.now.running:
+            self._slots.cancel_all(DrainingError("the worker is shutting down"))
             with trio.move_on_after(CANCEL_ALL_SECONDS):
                 await self._status.wait_idle()
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.http import metrics
 from rbee.errors import RbeeError
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from rbee.wire.worker import StopReason
     from rbee.worker.status.status import Status
 
-STATES = ("loading", "idle", "busy", "draining", "failed")
+STATES: Final = ("loading", "idle", "busy", "draining", "failed")
 
 
-class Measures:
-    """Plain numbers, turned into Prometheus' format only when somebody asks."""
+class WorkerMetrics:
+    """Plain numbers, turned into Prometheus' format only on request."""
 
     def __init__(self, status: Status) -> None:
         self._status = status
@@ -36,14 +36,14 @@ class Measures:
 
     def render(self) -> bytes:
         """Return the numbers as Prometheus text."""
-        status = self._status
-        states = {state: float(state == status.state) for state in STATES}
+        now = self._status.now
+        states = {state: float(state == now.state) for state in STATES}
         requests = dict(sorted(self._requests.items()))
         return metrics.render(
             metrics.Counter("rbee_worker_requests", "Inference requests by outcome.", "outcome", requests),
             metrics.Counter("rbee_worker_prompt_tokens", "Tokens of prompts.", None, {"": self._prompt_tokens}),
             metrics.Counter("rbee_worker_generated_tokens", "Tokens generated.", None, {"": self._generated_tokens}),
-            metrics.Gauge("rbee_worker_slots", "Requests served at once.", None, {"": status.slots_total}),
-            metrics.Gauge("rbee_worker_slots_busy", "Slots that are taken.", None, {"": status.slots_busy}),
+            metrics.Gauge("rbee_worker_slots", "Requests served at once.", None, {"": now.slots_total}),
+            metrics.Gauge("rbee_worker_slots_busy", "Slots that are taken.", None, {"": now.slots_busy}),
             metrics.Gauge("rbee_worker_state", "1 for the worker's state.", "state", states),
         )

@@ -1,44 +1,39 @@
-"""What the worker says about itself, and a way to wait for the next change."""
+"""What the worker reports of itself, and a way to wait for the next change."""
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-import trio
-
+from rbee.concurrency.changed import Changed
 from rbee.errors import DrainingError, RbeeError, WorkerNotReadyError, to_body
 from rbee.wire.worker import WorkerStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    import trio
+
     from rbee.wire.worker import LoadingProgress
 
 State = Literal["loading", "idle", "busy", "draining", "failed"]
 
 
-class Status:
-    """The worker's state, changed in trio's thread only.
+class Snapshot(NamedTuple):
+    """The worker at one moment."""
 
-    A watcher takes `changed` before it looks and waits for it afterwards; so it misses nothing that lasts, and a slow
-    one skips what is past.
-    """
-
-    def __init__(self, slots: int) -> None:
-        self.slots_total = slots
-        self.slots_busy = 0
-        self.running = 0
-        self.loading: LoadingProgress | None = None
-        self.is_loaded = False
-        self.is_draining = False
-        self.is_closed = False
-        self.followers = 0
-        self.error: RbeeError | None = None
-        self.changed = trio.Event()
-
-    def __repr__(self) -> str:
-        return f"<Status {self.state} {self.slots_busy}/{self.slots_total}>"
+    slots_total: int
+    slots_busy: int = 0
+    """Slots that no request would get; jobs with silent readers run in others, or in none."""
+    running: int = 0
+    """Jobs that have not ended."""
+    loading: LoadingProgress | None = None
+    is_loaded: bool = False
+    is_draining: bool = False
+    is_closed: bool = False
+    followers: int = 0
+    """Readers of the event stream."""
+    error: RbeeError | None = None
 
     @property
     def state(self) -> State:
@@ -51,81 +46,105 @@ class Status:
         return "busy" if self.slots_busy else "idle"
 
     @property
+    def is_ready(self) -> bool:
+        """Whether requests are served."""
+        return self.state in ("idle", "busy")
+
+    @property
     def is_orphaned(self) -> bool:
-        """Whether nobody would miss the worker now."""
+        """Whether nobody would miss the worker."""
         return self.followers == 0 and self.running == 0
 
-    def snapshot(self) -> WorkerStatus:
-        """Return what `/v1/events` tells."""
-        state = self.state
+    def on_wire(self) -> WorkerStatus:
+        """Return what `/v1/events` says."""
         return WorkerStatus(
-            state=state,
+            state=self.state,
             slots_total=self.slots_total,
-            slots_available=self.slots_total - self.slots_busy if state in ("idle", "busy") else 0,
+            slots_available=self.slots_total - self.slots_busy if self.is_ready else 0,
             layers_loaded=self.loading.layers_loaded if self.loading else 0,
             layers_total=self.loading.layers_total if self.loading else 0,
             error=None if self.error is None else to_body(self.error)["error"],
         )
 
-    def check_ready(self) -> None:
-        """Raise the error that a request gets now, if it cannot be served."""
+    def refusal(self) -> RbeeError:
+        """Return the error of a request while the worker is not ready."""
         if self.error is not None:
-            raise self.error
+            return self.error
         if self.is_draining:
-            raise DrainingError("the worker is shutting down")
-        if not self.is_loaded:
-            now = self.snapshot()
-            raise WorkerNotReadyError(
-                "the model is still loading", layers_loaded=now.layers_loaded, layers_total=now.layers_total
-            )
+            return DrainingError("the worker is shutting down")
+        wire = self.on_wire()
+        return WorkerNotReadyError(
+            "the model is still loading", layers_loaded=wire.layers_loaded, layers_total=wire.layers_total
+        )
+
+
+class Status:
+    """The worker's state, changed in trio's thread only, by the methods of this class only.
+
+    A watcher takes `changed` before it reads `now`, and waits for it afterwards; so it misses nothing that lasts, and a
+    slow one skips what is past.
+    """
+
+    def __init__(self, slots: int) -> None:
+        self._now = Snapshot(slots)
+        self._changed = Changed()
+
+    def __repr__(self) -> str:
+        return f"<Status {self._now.state} {self._now.slots_busy}/{self._now.slots_total}>"
+
+    @property
+    def now(self) -> Snapshot:
+        """The state, as it is now; what is returned does not change."""
+        return self._now
+
+    @property
+    def changed(self) -> trio.Event:
+        """The event that the next change sets."""
+        return self._changed.next
+
+    def check_ready(self) -> None:
+        """Raise the error of a request that cannot be served now."""
+        if not self._now.is_ready:
+            raise self._now.refusal()
 
     def set_loading(self, progress: LoadingProgress) -> None:
-        if progress != self.loading:
-            self.loading = progress
-            self._tell()
+        if progress != self._now.loading:
+            self._change(loading=progress)
 
     def set_loaded(self) -> None:
-        self.is_loaded = True
-        self._tell()
+        self._change(is_loaded=True)
 
     def set_failed(self, error: RbeeError) -> None:
-        self.error = error
-        self._tell()
+        self._change(error=error)
 
     def set_busy(self, slots: int, running: int) -> None:
-        """`slots` are those that no request would get now; generations with silent readers run in others, or none."""
-        self.slots_busy, self.running = slots, running
-        self._tell()
+        self._change(slots_busy=slots, running=running)
+
+    def set_draining(self) -> None:
+        self._change(is_draining=True)
 
     @contextmanager
     def followed(self) -> Iterator[None]:
         """Count a follower of the event stream for as long as the block runs."""
-        self.followers += 1
-        self._tell()
+        self._change(followers=self._now.followers + 1)
         try:
             yield
         finally:
-            self.followers -= 1
-            self._tell()
-
-    def set_draining(self) -> None:
-        self.is_draining = True
-        self._tell()
+            self._change(followers=self._now.followers - 1)
 
     def close(self) -> None:
-        """Say the last word: watchers end."""
-        self.is_closed = True
-        self._tell()
+        """Publish the last change: watchers end."""
+        self._change(is_closed=True)
 
-    def _tell(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
+    def _change(self, **fields: Any) -> None:
+        self._now = self._now._replace(**fields)
+        self._changed.notify()
 
     async def wait_idle(self) -> None:
-        """Return once no generation runs."""
-        await self.wait_until(lambda: not self.running)
+        """Return once no job runs."""
+        await self.wait_until(lambda now: not now.running)
 
-    async def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Return once `condition` holds; it is looked at after each change."""
-        while not condition():
-            await self.changed.wait()
+    async def wait_until(self, condition: Callable[[Snapshot], bool]) -> None:
+        """Return once `condition` holds; it is checked after each change."""
+        while not condition(self._now):
+            await self._changed.next.wait()

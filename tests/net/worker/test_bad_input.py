@@ -93,7 +93,7 @@ async def test_every_field_of_every_wrong_value(tiny: Path) -> None:
                 error = check(answer.status_code, answer.content)
                 # The rule may concern one element: stop[0] or stop[…].
                 assert error["details"]["field"].partition("[")[0] == field, (body, error)
-        assert worker.status.state == "idle"
+        assert worker.status.now.state == "idle"
 
 
 @pytest.mark.parametrize("body", BODIES.values(), ids=BODIES.keys())

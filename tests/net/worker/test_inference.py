@@ -64,7 +64,7 @@ async def test_a_stream_is_tokens_then_done_then_the_last_event(tiny: Path) -> N
         assert pieces == [{"token": letter, "index": index} for index, letter in enumerate("xyz")]
         assert done.keys() == {"done", "total_tokens", "duration_ms", "stop_reason"}
         assert (done["done"], done["total_tokens"], done["stop_reason"]) == (True, 3, "eos")
-        assert worker.status.state == "idle"
+        assert worker.status.now.state == "idle"
 
 
 async def test_one_object_without_streaming(tiny: Path) -> None:
@@ -162,7 +162,7 @@ async def test_with_one_slot_free_one_of_two_is_served(tiny: Path) -> None:
             assert error["code"] == "ALL_SLOTS_BUSY"
             assert (error["slots_total"], error["slots_busy"]) == (1, 1)
             assert error["details"] == {"slots_total": 1, "slots_busy": 1}
-            assert worker.status.slots_busy == 0
+            assert worker.status.now.slots_busy == 0
 
 
 async def test_limits_of_the_context_are_named(tiny: Path) -> None:
@@ -204,7 +204,7 @@ async def test_cancelling_ends_the_generation_before_it_answers(slow: Path) -> N
             await anext(running)
             answer = await worker.client.delete(f"/v1/inference/{request_id}")
             assert answer.status_code == 204
-            assert worker.status.slots_busy == 0
+            assert worker.status.now.slots_busy == 0
             *_, last = [event async for event in running]
         assert msgspec.json.decode(last.data)["error"]["code"] == "CANCELLED"
         assert await worker.text("x") == "yz"
@@ -226,7 +226,7 @@ async def test_cancelling_reaches_into_a_long_prompt(slow: Path, stream: bool) -
             started = trio.current_time()
             await worker.client.delete(f"/v1/inference/{request_id}")
             assert trio.current_time() - started < 0.5
-            assert worker.status.slots_busy == 0
+            assert worker.status.now.slots_busy == 0
         assert "CANCELLED" in answers[0].text
         assert answers[0].status_code == (200 if stream else 499)
         assert await worker.text("A") == "BCDEFGHIJKLMNOPQRSTU"
@@ -290,9 +290,9 @@ async def test_a_reader_that_pauses_gives_its_slot_away_and_loses_nothing(slow: 
         await worker.wait_state("busy")
         with trio.fail_after(5):
             await worker.wait_state("idle")
-        assert worker.status.running == 1
+        assert worker.status.now.running == 1
         assert await worker.text("a", max_tokens=5) == "bcdef"
-        assert worker.status.running == 1, "it has come to its end: this proves nothing"
+        assert worker.status.now.running == 1, "it has come to its end: this proves nothing"
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
         answer = b""
         while b"[DONE]" not in answer:
@@ -326,7 +326,7 @@ async def test_an_inference_ends_at_its_time_limit(slow: Path) -> None:
         assert error["code"] == "INFERENCE_TIMEOUT"
         assert error["details"]["elapsed"] >= 1
         assert error["details"]["tokens"] > 0
-        assert worker.status.state == "idle"
+        assert worker.status.now.state == "idle"
         whole = await worker.infer("a" * 8000, stream=False)
         assert (whole.status_code, whole.json()["error"]["details"]["tokens"]) == (504, 0)
 
@@ -348,8 +348,8 @@ async def test_draining_lets_requests_end_and_takes_no_new_ones(slow: Path) -> N
         assert len(tokens(answers[0].text)) == 20
 
 
-@pytest.mark.parametrize("urgent", [False, True])
-async def test_draining_ends_what_takes_too_long(slow: Path, urgent: bool) -> None:
+@pytest.mark.parametrize("forced", [False, True])
+async def test_draining_ends_what_takes_too_long(slow: Path, forced: bool) -> None:
     async with serving(slow, context=8192, slots=2) as worker:
         answers: list[Any] = []
 
@@ -359,12 +359,12 @@ async def test_draining_ends_what_takes_too_long(slow: Path, urgent: bool) -> No
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ask)
             await worker.wait_state("busy")
-            hurry = trio.Event()
-            if urgent:
-                hurry.set()
+            force = trio.Event()
+            if forced:
+                force.set()
             with trio.fail_after(5):
-                await worker.service.drain(30 if urgent else 0.2, hurry)
-            assert worker.status.slots_busy == 0
+                await worker.service.drain(30 if forced else 0.2, force)
+            assert worker.status.now.slots_busy == 0
         assert events(answers[0].text)[-1]["error"]["code"] == "SHUTTING_DOWN"
 
 

@@ -103,12 +103,10 @@ ABORT = """
 import faulthandler
 from pathlib import Path
 from rbee.adapters.logs import json_log
-from rbee.worker.llama import library as llama
+from rbee.worker.llama import library
 faulthandler.enable(2, all_threads=False)
 json_log.to_file("llm-worker-rbee", Path({log!r}), 10_000)
-llama.api()
-ggml = llama.load_backends(llama.libraries())
-ggml.ggml_abort(b"/where/it/was/built.c", 7, b"GGML_ASSERT(%s) failed", b"\\x1b[31mn / 2")
+library.load().ggml.ggml_abort(b"/where/it/was/built.c", 7, b"GGML_ASSERT(%s) failed", b"\\x1b[31mn / 2")
 """
 
 

@@ -134,7 +134,7 @@ def test_spoilt_headers_never_hang_or_pass_for_something_else(tmp_path: Path) ->
 
 def test_it_imports_nothing_slow(tmp_path: Path) -> None:
     program = (
-        "import sys; from rbee.worker import header; code = header.main([sys.argv[1]]);"
+        "import sys; from rbee.worker.llama import header; code = header.main([sys.argv[1]]);"
         "slow = {'trio', 'quart', 'httpx', 'llama_cpp', 'psutil', 'numpy', 'asyncio'} & set(sys.modules);"
         "sys.exit(code or (print(slow, file=sys.stderr) or 3 if slow else 0))"
     )

@@ -37,8 +37,8 @@ def spec(device: int) -> Spec:
     return Spec("hf:bees/m", "/m.gguf", "cuda", device, "vram", 1, 64, 6 * GIB)
 
 
-def options(path: Path, device: int, memory: int) -> loading.Options:
-    return loading.Options(path / "m.gguf", "cuda", device, 1, 64, 1, memory)
+def options(path: Path, device: int, memory: int) -> loading.LoadOptions:
+    return loading.LoadOptions(path / "m.gguf", "cuda", device, 1, 64, 1, memory)
 
 
 @pytest.mark.usefixtures("cuda")

@@ -8,11 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.worker.engine.detokenizer import TextAssembler
+from rbee.worker.engine.detokenizer import Detokenizer
 
 
-def assemble(pieces: list[bytes], stops: list[str] | None = None) -> tuple[list[str], TextAssembler]:
-    text = TextAssembler(stops or [])
+def assemble(pieces: list[bytes], stops: list[str] | None = None) -> tuple[list[str], Detokenizer]:
+    text = Detokenizer(stops or [])
     shown = [text.feed(piece) for piece in pieces]
     return [*shown, text.finish()], text
 
@@ -85,7 +85,7 @@ def test_a_stop_string_may_be_the_whole_text() -> None:
 
 @pytest.mark.parametrize("stops", [[], [""]])
 def test_nothing_is_held_without_stop_strings(stops: list[str]) -> None:
-    assert TextAssembler(stops).feed(b"abc") == "abc"
+    assert Detokenizer(stops).feed(b"abc") == "abc"
 
 
 @given(st.binary(max_size=60), st.lists(st.integers(0, 60), max_size=8))

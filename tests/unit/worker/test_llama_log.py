@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
+import threading
 
 import pytest
 
-from rbee.worker.llama.library import Complaints
+from rbee.worker.llama.complaints import Complaints
 
 WARNING, ERROR, INFO, CONTINUED = 3, 4, 2, 5
 
@@ -44,3 +45,19 @@ def test_bytes_that_are_no_text_are_shown_all_the_same() -> None:
     complaints = Complaints()
     complaints.take(WARNING, b"\xff\xfe")
     assert complaints.lines() == ["\ufffd\ufffd"]
+
+
+def test_a_thread_that_aborts_is_not_heard_and_all_others_are() -> None:
+    complaints = Complaints()
+    is_aborted = False
+    with complaints.muted_while(lambda: is_aborted):
+        complaints.take(ERROR, b"before")
+        is_aborted = True
+        complaints.take(ERROR, b"the abort")
+        other = threading.Thread(target=complaints.take, args=(ERROR, b"another context"))
+        other.start()
+        other.join()
+    complaints.take(ERROR, b"after")
+    assert complaints.lines() == ["before", "another context", "after"]
+    complaints.clear()
+    assert complaints.lines() == []

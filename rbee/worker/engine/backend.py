@@ -1,0 +1,163 @@
+"""What the engine needs of the library that computes: one model, and a memory shared by its sequences (PURE).
+
+The engine, the chat templates and the HTTP interface know a model by these protocols alone. `rbee.worker.llama` fulfils
+them with llama.cpp, and the daemon brings the two together.
+
+A sequence is a number from 0 to `slots - 1`. Lengths and positions count tokens, from 0.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from rbee.errors import WorkerFailedError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rbee.wire.common import Sampling
+
+
+class NoRoomError(Exception):
+    """The memory has no room for these tokens; it holds what it held before."""
+
+
+class DecodeAbortedError(Exception):
+    """`abort` was called. Of each part of the batch the memory may hold any beginning: remove it."""
+
+
+class StateMismatchError(Exception):
+    """A saved state comes from another model or another kind of memory, or is damaged."""
+
+
+class EngineFailedError(WorkerFailedError):
+    """The library failed in a way that it does not recover from; a new process may."""
+
+    exit_code = 70  # EX_SOFTWARE: the hive can tell it from an ordinary failure
+
+
+class BatchPart(NamedTuple):
+    """Tokens of one sequence, of which the first stands at `position`: where the memory's part of it ends.
+
+    With `wants_logits` a sampler can choose the token that follows the last one.
+    """
+
+    sequence: int
+    tokens: list[int]
+    position: int
+    wants_logits: bool
+
+
+class SavedState(NamedTuple):
+    """What the memory held of a sequence: `length` tokens. Back-ends of the same model, or `origin`, can restore it.
+
+    `data` has no checksum: one that was on a disk or a socket has to be checked before it is restored.
+    """
+
+    origin: bytes
+    length: int
+    data: bytes
+
+
+class Sampler(Protocol):
+    """Chooses the tokens of one generation, and remembers them for the repeat penalty; used by the engine's thread."""
+
+    def sample(self, row: int) -> int:
+        """Return the token that follows row `row` of the last batch; that row must have wanted logits."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
+
+class Vocabulary(Protocol):
+    """A model's tokens and texts; its methods may be called from any thread."""
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template in jinja's language that comes with the model, if one does."""
+
+    @property
+    def begin_text(self) -> str:
+        """How templates write the begin token; empty where there is none."""
+
+    @property
+    def end_text(self) -> str:
+        """How templates write the end token; empty where there is none."""
+
+    def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
+        """Return the tokens of a text, with `begin` after the begin token where the model wants one.
+
+        Without `control` what looks like a control token is read as text.
+        """
+
+    def piece(self, token: int) -> bytes:
+        """Return the bytes that `token` adds to the text: perhaps part of a character; none for a control token."""
+
+    def is_end(self, token: int) -> bool:
+        """Return whether generation ends with this token."""
+
+
+class Backend(Protocol):
+    """A loaded model with its memory. Only `abort` may be called while another thread is in one of the methods."""
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The model's tokens."""
+
+    @property
+    def slots(self) -> int:
+        """The number of sequences."""
+
+    @property
+    def length(self) -> int:
+        """The most tokens of one sequence."""
+
+    @property
+    def trained_length(self) -> int:
+        """The most tokens of a text that the model was trained on."""
+
+    @property
+    def batch(self) -> int:
+        """The most tokens of one decode."""
+
+    @property
+    def threads(self) -> int:
+        """The most threads that compute."""
+
+    def new_sampler(self, options: Sampling) -> Sampler:
+        """Return a sampler for one generation; close it."""
+
+    def set_threads(self, decoding: int) -> None:
+        """Choose how many threads compute a batch of single tokens; prompts are always read by `threads`."""
+
+    def decode(self, parts: Sequence[BatchPart]) -> list[int]:
+        """Compute a batch of at most `batch` tokens, at most one part for each sequence, without the GIL.
+
+        Returns the row of each part's last token, for `Sampler.sample`. Raises NoRoomError, DecodeAbortedError, or
+        EngineFailedError when the back-end is of no use any more.
+        """
+
+    def abort(self) -> None:
+        """Make the decode that runs end soon, and each that begins before `clear_abort`."""
+
+    def clear_abort(self) -> None:
+        """Let the next decode run."""
+
+    def copy(self, source: int, target: int, length: int) -> bool:
+        """Make `target` a sequence of the first `length` tokens of `source`, in place of what it held.
+
+        Costs no room where sequences share what they have in common. Returns False, with an empty target, where
+        nothing can go on from there: some models keep only the state after the last token, or a window before it.
+        """
+
+    def remove(self, sequence: int, start: int = 0) -> bool:
+        """Forget a sequence's tokens from `start` on; returns False where this model can only forget all of them."""
+
+    def save(self, sequence: int) -> SavedState:
+        """Return all that the memory holds of a sequence, which stays; some KiB for each token."""
+
+    def restore(self, sequence: int, state: SavedState) -> None:
+        """Put a saved state in place of what `sequence` held. It takes room of its own, also beside the original.
+
+        Raises NoRoomError or StateMismatchError, and leaves the sequence empty then.
+        """

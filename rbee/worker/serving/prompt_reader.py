@@ -1,0 +1,71 @@
+"""Turns a request's prompt into the tokens that the model reads."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.errors import InvalidRequestError
+from rbee.worker.chat import frame as chat_frame
+
+if TYPE_CHECKING:
+    from rbee.wire.chat_template import ChatFrame
+    from rbee.worker.engine.backend import Backend
+
+TOKENIZERS: Final = 4
+"""Prompts tokenised at the same time; a long one takes a thread for a second."""
+SAMPLE: Final = 16
+"""Characters for each token of the context that are read of a longer prompt, to see whether the rest matters.
+
+Text has about four characters a token, and tokenising a million takes minutes with some models.
+"""
+MARGIN: Final = 256
+"""Tokens by which such a sample may differ from the beginning of the whole."""
+
+
+class PromptReader:
+    """Reads prompts for one model; `frame` is what its chat template puts around them, if it has one."""
+
+    def __init__(self, backend: Backend, frame: ChatFrame | None) -> None:
+        self._vocabulary = backend.vocabulary
+        self._length = backend.length
+        self._trained_length = backend.trained_length
+        self._frame = frame
+        self._limiter = trio.CapacityLimiter(TOKENIZERS)
+
+    async def read(self, prompt: str, *, raw: bool) -> list[int]:
+        """Return the prompt's tokens, at least one; `raw` leaves the frame out.
+
+        Raises InvalidRequestError where there are none, or where the context cannot hold them and one more.
+        Cancelling returns at once; the thread goes on to its end.
+        """
+        length = self._length
+        sample = prompt[: length * SAMPLE]
+        tokens = await self._in_thread(sample, raw=raw)
+        is_whole = len(sample) == len(prompt)
+        if not is_whole and len(tokens) < length + MARGIN:
+            tokens = await self._in_thread(prompt, raw=raw)
+            is_whole = True
+        if not tokens:
+            raise InvalidRequestError("field prompt: it has no tokens", field="prompt", rule="at least one token")
+        if len(tokens) < length:
+            return tokens
+        most = self._trained_length
+        raise InvalidRequestError(
+            f"the prompt has {'' if is_whole else 'at least '}{len(tokens)} tokens, and the context holds {length}",
+            hint="shorten the prompt"
+            + (f", or raise `context` under [worker], to {most} at most" if most > length else ""),
+            field="prompt",
+            rule=f"fewer than {length} tokens",
+            tokens=len(tokens),
+            context=length,
+        )
+
+    async def _in_thread(self, text: str, *, raw: bool) -> list[int]:
+        vocabulary, frame = self._vocabulary, self._frame
+
+        def work() -> list[int]:
+            return vocabulary.tokenize(text) if raw or frame is None else chat_frame.tokens(vocabulary, frame, text)
+
+        return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)

@@ -1,0 +1,160 @@
+"""The memory of llama.cpp's back-end: sequences that are copied, saved and restored go on as they would have."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from rbee.wire.common import Sampling
+from rbee.worker.engine.backend import BatchPart, DecodeAbortedError, NoRoomError, StateMismatchError
+from rbee.worker.llama import header
+from rbee.worker.llama.context import Context
+from rbee.worker.llama.model import Model
+from tests.kit.models import make
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+DRAWN = Sampling(temperature=3, top_k=0, top_p=1, min_p=0, seed=7)
+"""Each token depends on all logits, and so on all that came before."""
+PROMPT = "There was a bee, and it had something to say about the weather"
+LENGTH = 128
+"""Tokens of a slot; llama.cpp's pool has no fewer than 256 cells, which two of these are."""
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Model]]:
+    """Models of random weights."""
+    folder = tmp_path_factory.mktemp("models")
+    made: dict[str, Model] = {}
+
+    def model(name: str, *, layers: int = 2) -> Model:
+        if name not in made:
+            path = make(folder / f"{name}.gguf", random=True, layers=layers)
+            made[name] = Model(path, header.read(path))
+        return made[name]
+
+    yield model
+    for each in made.values():
+        each.close()
+
+
+@pytest.fixture
+def context(models: Callable[..., Model]) -> Iterator[Context]:
+    context = Context(models("one"), slots=2, length=LENGTH, threads=1)
+    yield context
+    context.close()
+
+
+def generate(context: Context, sequence: int, tokens: list[int], start: int, count: int = 16) -> list[int]:
+    """Return the tokens that follow `tokens`, of which the memory holds the first `start`."""
+    sampler = context.new_sampler(DRAWN)
+    tokens = list(tokens)
+    first = len(tokens)
+    for _ in range(count):
+        (row,) = context.decode([BatchPart(sequence, tokens[start:], start, True)])
+        start = len(tokens)
+        tokens.append(sampler.sample(row))
+    sampler.close()
+    return tokens[first:]
+
+
+def test_a_copy_of_any_beginning_gives_the_same_tokens(context: Context) -> None:
+    prompt = context.vocabulary.tokenize(PROMPT)
+    expected = generate(context, 0, prompt, 0)
+    assert len(set(expected)) > 8
+    assert generate(context, 1, context.vocabulary.tokenize("Where" + PROMPT[5:]), 0) != expected
+    for length in (1, 20, len(prompt) - 1):
+        assert context.copy(0, 1, length)
+        assert generate(context, 1, prompt, length) == expected
+    # Whatever becomes of the copy, the original is whole.
+    context.remove(1)
+    more = generate(context, 0, prompt + expected, len(prompt) + len(expected) - 1)
+    context.remove(0)
+    assert generate(context, 0, prompt + expected, 0) == more
+
+
+def test_a_copy_takes_no_room(context: Context) -> None:
+    tokens = context.vocabulary.tokenize("a" * 150)
+    context.decode([BatchPart(0, tokens, 0, True)])
+    assert context.copy(0, 1, 150)
+    context.decode([BatchPart(1, tokens[:50], 150, True)])
+    context.remove(0)
+    with pytest.raises(NoRoomError):
+        context.decode([BatchPart(0, tokens, 0, True)])
+
+
+@pytest.mark.parametrize(("source", "target", "length"), [(0, 0, 5), (0, 1, 0), (0, 1, 64), (1, 0, 1)])
+def test_what_is_not_there_cannot_be_copied(context: Context, source: int, target: int, length: int) -> None:
+    context.decode([BatchPart(0, context.vocabulary.tokenize("a" * 62), 0, True)])
+    with pytest.raises(ValueError, match="cannot copy"):
+        context.copy(source, target, length)
+
+
+def test_a_restored_state_gives_the_same_tokens(context: Context, models: Callable[..., Model]) -> None:
+    prompt = context.vocabulary.tokenize(PROMPT)
+    context.decode([BatchPart(0, prompt[:-1], 0, False)])
+    state = context.save(0)
+    assert state.length == len(prompt) - 1
+    expected = generate(context, 0, prompt, len(prompt) - 1)
+    context.remove(0)
+    for sequence in (0, 1):
+        context.restore(sequence, state)
+        assert generate(context, sequence, prompt, state.length) == expected
+    other = Context(models("one"), slots=1, length=512, threads=1)
+    other.restore(0, state)
+    assert generate(other, 0, prompt, state.length) == expected
+    other.close()
+
+
+def test_a_state_for_which_there_is_no_room_leaves_the_sequence_empty(context: Context) -> None:
+    tokens = context.vocabulary.tokenize("a" * 150)
+    context.decode([BatchPart(0, tokens, 0, True)])
+    state = context.save(0)
+    with pytest.raises(NoRoomError):
+        context.restore(1, state)
+    assert context.save(1).length == 0
+    # The others are as they were, and room that is made is used.
+    assert context.save(0) == state
+    context.remove(0)
+    context.restore(1, state)
+    assert context.save(1).length == state.length
+
+
+def test_a_state_of_another_model_is_refused(context: Context, models: Callable[..., Model]) -> None:
+    context.decode([BatchPart(0, context.vocabulary.tokenize(PROMPT), 0, True)])
+    state = context.save(0)
+    for other in (models("two"), models("deeper", layers=3)):
+        context = Context(other, slots=1, length=LENGTH, threads=1)
+        with pytest.raises(StateMismatchError, match="another model"):
+            context.restore(0, state)
+        context.close()
+    # Where the origin is forged, llama.cpp compares the shapes.
+    context = Context(models("deeper", layers=3), slots=1, length=LENGTH, threads=1)
+    with pytest.raises(StateMismatchError, match="layer count"):
+        context.restore(0, state._replace(origin=models("deeper").fingerprint))
+    assert generate(context, 0, context.vocabulary.tokenize(PROMPT), 0)
+    context.close()
+
+
+def test_a_damaged_state_is_refused(context: Context) -> None:
+    prompt = context.vocabulary.tokenize(PROMPT)
+    expected = generate(context, 0, prompt, 0)
+    state = context.save(0)
+    for data in (b"", state.data[:7], state.data[:200], state.data[:-1], bytes(len(state.data)), state.data + b"x"):
+        with pytest.raises(StateMismatchError):
+            context.restore(0, state._replace(data=data))
+        assert context.save(0).length == 0
+    assert generate(context, 0, prompt, 0) == expected
+
+
+def test_an_aborted_decode_is_no_complaint(context: Context, caplog: pytest.LogCaptureFixture) -> None:
+    tokens = context.vocabulary.tokenize(PROMPT)
+    context.abort()
+    with pytest.raises(DecodeAbortedError):
+        context.decode([BatchPart(0, tokens, 0, True)])
+    assert caplog.records == []
+    context.clear_abort()
+    context.remove(0)
+    context.decode([BatchPart(0, tokens, 0, True)])
