@@ -11,14 +11,13 @@ from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.hive import Device, Space
 
 
-def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
+def run(_options: Options, settings: Settings, _terminal: Terminal) -> Result:
     """Return processor, memory, disk and backends."""
     processor, memory, disk = inventory.processor(), inventory.memory(), inventory.disk(settings.paths.models)
     backends = inventory.backends()

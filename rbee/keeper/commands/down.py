@@ -16,13 +16,12 @@ from rbee.keeper.session import child_queen, interrupt, session
 from rbee.keeper.session.child_queen import MARGIN, PATIENCE
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
     """Return once the queen is gone, and with it its hives and their workers."""
 
     async def command(force: trio.Event) -> Result:
@@ -34,7 +33,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     async def end(force: trio.Event) -> Result:
         queen = instance.find(settings.state_dir, "queen")
         if queen is None:
-            return await _without_queen(settings, terminal, child_queen.Options(options.config, options.debug), force)
+            return await _without_queen(settings, terminal, options, force)
         pid = queen.identity.pid
         if queen.ephemeral:
             return Result(notes=(f"The queen (pid {pid}) runs for another command only, and ends with it.",))
@@ -67,9 +66,7 @@ async def _end(role: str, identity: process.Identity, settings: Settings, termin
     )
 
 
-async def _without_queen(
-    settings: Settings, terminal: Terminal, options: child_queen.Options, force: trio.Event
-) -> Result:
+async def _without_queen(settings: Settings, terminal: Terminal, options: Options, force: trio.Event) -> Result:
     """End what a queen left when it was killed: nobody else will."""
     notes = ["No queen is running."]
     hive = instance.find(settings.state_dir, "hive")

@@ -30,33 +30,30 @@ from rbee.keeper.inference.relayed import RelayedWorker
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.text import Text
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.session.child_queen import Options
 from rbee.wire import model_ref
 from rbee.wire.common import Sampling
 from rbee.wire.decode import convert
 from rbee.wire.queen import TaskHandle, TaskRequest
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
+    from rbee.keeper.command_line.typed import InferOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.worker import Done
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result:
     """Place the prompt, stream the answer; everything that is wrong with it is refused before anything starts."""
     task = _task(options, settings)
 
     async def command(force: trio.Event) -> Result:
         correlate(task.request_id)
-        own = Options(options.config, options.debug)
         for is_last in (False, False, True):
             is_placed = False
             result: Result | None = None
             try:
-                async with session.use(settings, terminal, force, options=own) as queen:
+                async with session.use(settings, terminal, force, options=options) as queen:
                     handle = await _place(queen, task, settings, terminal)
                     is_placed = True
                     try:
@@ -80,7 +77,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     return interrupt.run(command)
 
 
-def _task(options: Namespace, settings: Settings) -> TaskRequest:
+def _task(options: InferOptions, settings: Settings) -> TaskRequest:
     ref = reference.parse(options.model or settings.defaults.model or model_ref.BUILTIN)
     values: dict[str, Any] = {name: getattr(options, name, None) for name in Sampling.__struct_fields__}
     values |= {

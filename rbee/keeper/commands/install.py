@@ -20,9 +20,8 @@ from rbee.keeper.install.layout import LINKS, PROGRAM
 from rbee.keeper.output.result import Result
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import InstallOptions
     from rbee.keeper.install.layout import Layout
     from rbee.keeper.output.terminal import Terminal
 
@@ -30,7 +29,7 @@ CARRIED: Final = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_CACHE")
 """Variables passed on to a user's services, so that they use the same files as this command."""
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: InstallOptions, settings: Settings, terminal: Terminal) -> Result:
     """Install or update; existing settings are left unchanged.
 
     Raises StorageError, and then a program installed before still works. Raises UsageError for a bad prefix.
@@ -58,7 +57,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     return Result(notes=tuple(lines))
 
 
-def _prefix(options: Namespace) -> Path | None:
+def _prefix(options: InstallOptions) -> Path | None:
     given: str | None = options.prefix
     if given is None:
         return None
@@ -119,7 +118,7 @@ def _begins_with(path: Path, text: str) -> bool:
         return False
 
 
-def _services(options: Namespace, settings: Settings, layout: Layout, prefix: Path | None) -> dict[str, str]:
+def _services(options: InstallOptions, settings: Settings, layout: Layout, prefix: Path | None) -> dict[str, str]:
     """Return the units: file name → text."""
     environment = {}
     if not options.system:

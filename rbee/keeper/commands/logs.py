@@ -15,24 +15,22 @@ from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.text import Text
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.session.child_queen import Options
 from rbee.wire.decode import convert
 from rbee.wire.logs import LogLine, NodeLogQuery
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     import trio
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import LogsOptions
     from rbee.keeper.output.terminal import Terminal
 
 SOURCE_WIDTH: Final = len("worker-01234567")
 """A worker is named by the first eight digits of its id."""
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: LogsOptions, settings: Settings, terminal: Terminal) -> Result:
     """Write the lines as they arrive, until the last one or Ctrl+C."""
     node = options.node or settings.defaults.node or LOCAL_NODE
     query = convert({"node": node, "lines": options.lines, "follow": options.follow}, NodeLogQuery)
@@ -48,8 +46,10 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
             if query.node == LOCAL_NODE and await _are_local(settings):
                 await node_logs.read(settings.logs_dir, query, report)
             else:
-                own = Options(options.config, options.debug)
-                async with session.use(settings, terminal, force, options=own) as queen, queen.logs(query) as events:
+                async with (
+                    session.use(settings, terminal, force, options=options) as queen,
+                    queen.logs(query) as events,
+                ):
                     async for event in events:
                         await report([sse_client.decode_event(event.data, LogLine)])
         except sse_client.StreamLostError as exc:

@@ -11,23 +11,21 @@ from rbee.clients import queen_models
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.session.child_queen import Options
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     import trio
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import NodeOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.models import SwarmModels
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: NodeOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the rows of the catalogues; starts a hive on this machine, or on the node that `--node` names."""
 
     async def command(force: trio.Event) -> Result:
-        async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
+        async with session.use(settings, terminal, force, options=options) as queen:
             swarm = await queen_models.all_models(queen, options.node, terminal.report)
         notes = tuple(f"{node.node}: {node.error}" for node in swarm.nodes if node.error is not None)
         return Result(data=msgspec.to_builtins(swarm), text=_text(swarm), notes=notes)

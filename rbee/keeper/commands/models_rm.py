@@ -10,25 +10,23 @@ from rbee.clients import queen_models
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.session.child_queen import Options
 from rbee.wire.decode import convert
 from rbee.wire.models import NodeModelId
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     import trio
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import ModelIdOptions
     from rbee.keeper.output.terminal import Terminal
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: ModelIdOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen remove the model; one that a worker uses is refused."""
     wanted = convert({"id": options.id, "node": options.node or settings.defaults.node}, NodeModelId)
 
     async def command(force: trio.Event) -> Result:
-        async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
+        async with session.use(settings, terminal, force, options=options) as queen:
             removed = await queen_models.remove(queen, wanted, terminal.report)
         note = f"{removed.id} was removed from {removed.node}: {render.size(removed.freed_bytes)}."
         return Result(data=msgspec.to_builtins(removed), notes=(note,))

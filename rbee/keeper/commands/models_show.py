@@ -12,28 +12,26 @@ from rbee.keeper.inference import why_ended
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.session.child_queen import Options
 from rbee.wire.decode import convert
 from rbee.wire.models import NodeModel
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     import trio
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import ModelOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.models import ModelDetails
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the header of the model's file; a model that is not on the node is not fetched."""
     node = options.node or settings.defaults.node
     wanted = convert({"model_ref": options.model, "node": node}, NodeModel)
 
     async def command(force: trio.Event) -> Result:
         try:
-            async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
+            async with session.use(settings, terminal, force, options=options) as queen:
                 model = await queen_models.show(queen, wanted.model_ref, wanted.node, terminal.report)
         except RbeeError as exc:
             why_ended.name_node(exc)

@@ -10,17 +10,15 @@ import msgspec
 from rbee.errors import HostKeyError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.session.child_queen import Options
 from rbee.wire.decode import convert
 from rbee.wire.registry import Beehive
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     import trio
 
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
+    from rbee.keeper.command_line.typed import NodeSettingsOptions
     from rbee.keeper.output.terminal import Terminal
 
 FIELDS: Final = {
@@ -38,7 +36,7 @@ FIELDS: Final = {
 """Option → field of the queen's request."""
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: NodeSettingsOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen connect to the machine, and store the node if that succeeds."""
     fields = _fields(options)
     # Bad values are refused before anything starts; the other fields of an update are in the registry.
@@ -46,8 +44,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     requested = convert(placeholders | fields, Beehive, strict=True)
 
     async def command(force: trio.Event) -> Result:
-        own = Options(options.config, options.debug)
-        async with session.use(settings, terminal, force, options=own) as queen:
+        async with session.use(settings, terminal, force, options=options) as queen:
             node = await _merged(queen, fields, requested) if options.is_update else requested
             message = await _store(queen, node, terminal, is_update=options.is_update)
         next_step = "" if options.is_update else f" Next: rbee setup install --node {node.node_name}"
@@ -56,7 +53,7 @@ def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
     return interrupt.run(command)
 
 
-def _fields(options: Namespace) -> dict[str, Any]:
+def _fields(options: NodeSettingsOptions) -> dict[str, Any]:
     values = {field: getattr(options, name) for name, field in FIELDS.items()}
     fields = {field: value for field, value in values.items() if value is not None}
     if "ssh_key_path" in fields:

@@ -8,27 +8,25 @@ from rbee.adapters.http import sse_client
 from rbee.errors import InternalError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.session.child_queen import Options
 from rbee.wire.common import Narration
 from rbee.wire.progress import Progress
 from rbee.wire.registry import InstallRequest, Success
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     import trio
 
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
+    from rbee.keeper.command_line.typed import NodeInstallOptions
     from rbee.keeper.output.terminal import Terminal
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: NodeInstallOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen copy its own program there, build it from source, or go back to the previous version."""
     request = InstallRequest(node_name=options.node, from_source=options.from_source, rollback=options.rollback)
 
     async def command(force: trio.Event) -> Result:
-        async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
+        async with session.use(settings, terminal, force, options=options) as queen:
             done = await _follow(queen, request, terminal)
         return Result(notes=(f"{done.message}.",))
 

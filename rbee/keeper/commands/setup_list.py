@@ -10,23 +10,21 @@ import msgspec
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.session.child_queen import Options
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     import trio
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.registry import BeehiveRow
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
     """Return the rows of the registry."""
 
     async def command(force: trio.Event) -> Result:
-        async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
+        async with session.use(settings, terminal, force, options=options) as queen:
             nodes = await queen.nodes()
         return Result(data={"nodes": msgspec.to_builtins(nodes)}, text=_text(nodes))
 

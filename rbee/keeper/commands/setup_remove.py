@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING, Final
 
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.session.child_queen import Options
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     import trio
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import NodeNameOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.registry import BeehiveRow
 
 SSH_PORT: Final = 22
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: NodeNameOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen end the node's hive, if a queen started it, and remove the node."""
 
     async def command(force: trio.Event) -> Result:
-        async with session.use(settings, terminal, force, options=Options(options.config, options.debug)) as queen:
+        async with session.use(settings, terminal, force, options=options) as queen:
             rows = {row.node_name: row for row in await queen.nodes()}
             await queen.remove_node(options.name, terminal.narrate)
         note = f"Node {options.name} was removed from the registry. What is installed there stays"

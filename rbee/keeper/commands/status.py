@@ -16,10 +16,9 @@ from rbee.keeper.session import interrupt, session
 from rbee.keeper.views import status
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
+    from rbee.keeper.command_line.typed import StatusOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.keeper.session.session import Found
 
@@ -30,7 +29,7 @@ SETTLE_SECONDS: Final = 0.3
 ENDED: Final = "The queen has ended."
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: StatusOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the state of queen, nodes and workers, or keep showing it; starts nothing."""
 
     async def command(_force: trio.Event) -> Result:

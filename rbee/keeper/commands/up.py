@@ -12,9 +12,8 @@ from rbee.keeper.output.result import Result
 from rbee.keeper.session import child_queen, interrupt, session
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
 
 
@@ -22,18 +21,17 @@ AGAIN: Final = 0.2
 """Seconds before another look at a queen that does not answer yet."""
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
     """Return once a queen answers, with where it does."""
 
     async def command(force: trio.Event) -> Result:
-        own = child_queen.Options(options.config, options.debug)
         limit = settings.timeouts.start
         with trio.move_on_after(limit):
             while True:
                 if (found := await session.find(settings)) is not None:
                     return _running(found, settings)
                 try:
-                    ready = await child_queen.background(settings, terminal, own, force)
+                    ready = await child_queen.background(settings, terminal, options, force)
                 except AlreadyRunningError:
                     # One that begins or ends just now: soon it answers, or it is gone.
                     await trio.sleep(AGAIN)

@@ -12,16 +12,15 @@ from rbee.wire.decode import convert
 from rbee.wire.queen import NodeQuery
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     import trio
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import NodeOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.queen import NodeStatus, SwarmStatus, SwarmWorker
 
 
-def run(options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
+def run(options: NodeOptions, settings: Settings, _terminal: Terminal) -> Result:
     """Return the health of the nodes; starts nothing."""
     if options.node is not None:
         convert({"node": options.node}, NodeQuery)

@@ -12,16 +12,15 @@ from rbee.keeper.session import interrupt, session
 from rbee.keeper.views.workers import NO_QUEEN, to_json, unreachable, workers_table
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     import trio
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.queen import EndedWorker
 
 
-def run(_options: Namespace, settings: Settings, _terminal: Terminal) -> Result:
+def run(_options: Options, settings: Settings, _terminal: Terminal) -> Result:
     """Return the workers that the running queen knows; starts nothing, because a new queen would know none."""
 
     async def command(_force: trio.Event) -> Result:

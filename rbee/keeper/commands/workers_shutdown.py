@@ -13,10 +13,9 @@ from rbee.keeper.views.workers import NO_QUEEN
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
-    from argparse import Namespace
-
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
+    from rbee.keeper.command_line.typed import WorkerOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.queen import WorkerEnding
 
@@ -24,7 +23,7 @@ POLL_SECONDS: Final = 0.1
 """Seconds between two questions whether the worker still runs."""
 
 
-def run(options: Namespace, settings: Settings, terminal: Terminal) -> Result:
+def run(options: WorkerOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the worker end, and wait until it has."""
 
     async def command(_force: trio.Event) -> Result:

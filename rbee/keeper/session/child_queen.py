@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
 
 MARGIN: Final = 5.0
@@ -25,13 +26,6 @@ MARGIN: Final = 5.0
 PATIENCE: Final = 2.0
 """Seconds after which waiting is explained."""
 SHOWN_LINES: Final = 5
-
-
-class Options(NamedTuple):
-    """What a queen inherits from the keeper's command line; `config` is an absolute path."""
-
-    config: str | None
-    debug: bool
 
 
 class OwnQueen(NamedTuple):

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
 
 HEALTH_SECONDS: Final = 2.0
@@ -142,7 +143,7 @@ async def attach(settings: Settings, found: Found) -> AsyncIterator[QueenClient]
 
 @asynccontextmanager
 async def use(
-    settings: Settings, terminal: Terminal, force: trio.Event, *, options: child_queen.Options
+    settings: Settings, terminal: Terminal, force: trio.Event, *, options: Options
 ) -> AsyncIterator[QueenClient]:
     """Connect to the queen that runs, and leave it running; or start one, and end it with everything it started.
 
@@ -190,7 +191,7 @@ async def wait_until_gone(settings: Settings, terminal: Terminal) -> bool:
 
 
 async def _find_or_start(
-    settings: Settings, terminal: Terminal, force: trio.Event, options: child_queen.Options
+    settings: Settings, terminal: Terminal, force: trio.Event, options: Options
 ) -> Found | child_queen.OwnQueen:
     """Return a queen, whichever way; two keepers that start one at the same time agree on one of them."""
     told = False

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
+from typing import get_type_hints
+
+import msgspec
 import pytest
 
 from rbee.adapters.arguments import HelpRequest, UsageError
+from rbee.keeper.command_line import typed
 from rbee.keeper.command_line.options import parse
 from rbee.keeper.command_line.table import HELP
 
@@ -28,6 +33,51 @@ def test_general_options_stand_anywhere(arguments: list[str]) -> None:
     options = parse(arguments)
     assert (options.config, options.quiet, options.debug) == ("f", True, True)
     assert options.module == "rbee.keeper.commands.workers_list"
+
+
+NODE = "--name attic --ssh-host h --ssh-port 22 --ssh-user u --ssh-key k --install-path /p --git-repo r --git-branch b"
+SAMPLING = "--temperature 0.5 --top-k 4 --top-p 0.5 --min-p 0.1 --seed 1"
+
+
+@pytest.mark.parametrize(
+    ("least", "most"),
+    [
+        (
+            "infer",
+            f"--prompt p --model m --max-tokens 9 --stop a --stop b --raw {SAMPLING} --node n --backend cpu --json",
+        ),
+        ("infer", "--device 1 --wait 2.5"),
+        ("status", "--watch --json"),
+        ("logs", "--node n --follow --lines 3 --json"),
+        ("detect", "--json"),
+        ("up", ""),
+        ("down", ""),
+        ("token", ""),
+        ("install", "--system --prefix p --systemd"),
+        ("workers list", "--json"),
+        ("workers health", "--node n --json"),
+        ("workers shutdown --id 0123", "--json"),
+        ("models list", "--node n --json"),
+        ("models show m", "--node n --json"),
+        ("models pull m", "--node n --json"),
+        ("models rm i", "--node n --json"),
+        ("setup add-node --name n --ssh-host h --ssh-user u", f"{NODE} --tunnel auto --accept-host-key SHA256:x"),
+        ("setup update-node --name n", f"{NODE} --tunnel auto --accept-host-key SHA256:x"),
+        ("setup list-nodes", "--json"),
+        ("setup remove-node --name n", ""),
+        ("setup install --node n", "--from-source"),
+        ("setup install --node n", "--rollback"),
+    ],
+)
+def test_the_options_of_a_command_are_of_the_type_that_it_names(least: str, most: str) -> None:
+    for line in (least, f"{least} {most} --config f --quiet --debug"):
+        options = parse(line.split())
+        hints = importlib.import_module(options.module).run.__annotations__
+        types = get_type_hints(getattr(typed, next(iter(hints.values()))))
+        values = {name: value for name, value in vars(options).items() if name not in ("parser", "module")}
+        assert values.keys() == types.keys()
+        for name, value in values.items():
+            assert msgspec.convert(value, types[name], strict=True) == value
 
 
 @pytest.mark.parametrize("arguments", [[], ["-h"], ["--help"], ["-q"]])

@@ -1,0 +1,91 @@
+"""The types of each command's options, as the parser makes them."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+
+class Options(Protocol):
+    """What every command takes; `config` is an absolute path."""
+
+    config: str | None
+    quiet: bool
+    debug: bool
+    json: bool
+
+
+class NodeOptions(Options, Protocol):
+    node: str | None
+
+
+class InferOptions(NodeOptions, Protocol):
+    prompt: str | None
+    model: str | None
+    max_tokens: int
+    stop: list[str] | None
+    raw: bool
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    seed: int | None
+    backend: str | None
+    device: int | None
+    wait: float
+
+
+class StatusOptions(Options, Protocol):
+    watch: bool
+
+
+class LogsOptions(NodeOptions, Protocol):
+    follow: bool
+    lines: int
+
+
+class InstallOptions(Options, Protocol):
+    system: bool
+    prefix: str | None
+    systemd: bool
+
+
+class ModelOptions(NodeOptions, Protocol):
+    """`model` is a reference."""
+
+    model: str
+
+
+class ModelIdOptions(NodeOptions, Protocol):
+    id: str
+
+
+class WorkerOptions(Options, Protocol):
+    """`id` is a worker's, or its first characters."""
+
+    id: str
+
+
+class NodeSettingsOptions(Options, Protocol):
+    """What is known of a node; with `is_update` None leaves a value as it is."""
+
+    is_update: bool
+    name: str
+    ssh_host: str | None
+    ssh_port: int | None
+    ssh_user: str | None
+    ssh_key: str | None
+    install_path: str | None
+    git_repo: str | None
+    git_branch: str | None
+    tunnel: Literal["auto", "always", "never"] | None
+    accept_host_key: str | None
+
+
+class NodeNameOptions(Options, Protocol):
+    name: str
+
+
+class NodeInstallOptions(Options, Protocol):
+    node: str
+    from_source: bool
+    rollback: bool
