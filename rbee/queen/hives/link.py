@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from rbee.errors import UnloadFailedError
+
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     import trio
 
     from rbee.clients.hive import HiveClient
-    from rbee.errors import UnloadFailedError
     from rbee.queen.hives.devices import Devices
     from rbee.wire.progress import Report
+
+
+class LeftRunningError(UnloadFailedError):
+    """The hive could not be ended now, and may run still; the next queen tries again."""
 
 
 class HiveLink(Protocol):

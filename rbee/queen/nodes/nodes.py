@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from rbee.errors import NodeNotFoundError
+from rbee.queen.hives.link import LeftRunningError
 from rbee.queen.hives.remote.hive import RemoteHive
 from rbee.queen.nodes.feed import SwarmFeed
 from rbee.queen.nodes.node import Node
@@ -44,6 +45,8 @@ class Nodes:
         self._registry = registry
         self._identities = HiveIdentities(settings, token, registry)
         self._entries: dict[str, _Entry] = {}
+        self._remote: dict[str, RemoteHive] = {}
+        self._left_running: list[str] = []
         self._local = local
         self.board = SwarmFeed()
 
@@ -75,15 +78,15 @@ class Nodes:
                 hint="`rbee install` installs rbee on it",
                 node=name,
             )
-        entry = self._entries.get(name)
-        if entry is None or not isinstance(entry.link, RemoteHive):
+        if (hive := self._remote.get(name)) is None:
             raise not_found(name, self._entries)
-        return entry.link
+        return hive
 
     def add(self, row: BeehiveRow) -> None:
         """Take in a node of the registry."""
         record = NodeRecord(row, self._registry)
-        self._start(record.name, RemoteHive(record, self._settings, self._token, self._identities))
+        hive = self._remote[record.name] = RemoteHive(record, self._settings, self._token, self._identities)
+        self._start(record.name, hive)
 
     def _start(self, name: str, link: HiveLink) -> None:
         self.board.node(NodeSeen(node=name, status="unreachable"))
@@ -118,36 +121,42 @@ class Nodes:
                 nursery.start_soon(entry.node.run)
                 nursery.start_soon(entry.link.run)
 
-    async def drop(self, name: str) -> None:
-        """Forget a node, and end its hive if a queen started it; what waits there is told."""
+    async def drop(self, name: str) -> UnloadFailedError | None:
+        """Forget a node, and end its hive if a queen started it; requests that wait there are answered.
+
+        Returns why the hive could not be ended.
+        """
         self.remote(name)  # raises
-        entry = self._entries.pop(name)
+        entry, _ = self._entries.pop(name), self._remote.pop(name)
         entry.node.stop_placing()
         force = trio.Event()
         force.set()
-        await entry.link.end(force)
+        failure = await entry.link.end(force)
         entry.running.cancel()
         self.board.node(NodeSeen(node=name, status="removed"))
+        return failure
 
     async def end(self, force: trio.Event) -> UnloadFailedError | None:
         """Place nothing more, and end every hive that a queen started, all at once: none waits for another.
 
-        Returns what did not end as it should.
+        Returns what did not end as it should, but for the hives that `unended` names.
         """
         failures: list[UnloadFailedError] = []
 
-        async def end(link: HiveLink) -> None:
-            if (failure := await link.end(force)) is not None:
+        async def end(name: str, link: HiveLink) -> None:
+            failure = await link.end(force)
+            if isinstance(failure, LeftRunningError):
+                self._left_running.append(name)
+            elif failure is not None:
                 failures.append(failure)
 
         for entry in self._entries.values():
             entry.node.stop_placing()
         async with trio.open_nursery() as nursery:
-            for entry in self._entries.values():
-                nursery.start_soon(end, entry.link)
+            for name, entry in self._entries.items():
+                nursery.start_soon(end, name, entry.link)
         return failures[0] if failures else None
 
     def unended(self) -> list[str]:
-        """Return the other machines that have a hive which a queen started, and which could not be ended yet."""
-        links = {name: entry.link for name, entry in self._entries.items()}
-        return [name for name, link in links.items() if isinstance(link, RemoteHive) and link.record.is_owned]
+        """Return the nodes whose hive could not be ended and may run still; the next queen tries again."""
+        return [name for name in self._entries if name in self._left_running]

@@ -81,7 +81,7 @@ class Registry:
         if await self._store.transact(work):
             raise _exists(node_name)
 
-    async def check_single(self, row: BeehiveRow) -> None:
+    async def check_folder_free(self, row: BeehiveRow) -> None:
         """Raise NodeExistsError where the installation has another name: both would start and end the same hive."""
 
         def work(connection: sqlite3.Connection) -> str | None:

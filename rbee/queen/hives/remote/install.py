@@ -14,10 +14,10 @@ from rbee import __version__
 from rbee.adapters import zipapp
 from rbee.adapters.logs.redaction import public
 from rbee.errors import InstallFailedError, InsufficientDiskError, SshFailedError
-from rbee.queen.hives.remote import script as remote_script
+from rbee.queen.hives.narrate import narrate
+from rbee.queen.hives.remote import paths, script
 from rbee.queen.hives.remote.probe import probe
-from rbee.wire.common import Narration
-from rbee.wire.progress import Progress, Report
+from rbee.wire.progress import Progress
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,12 +27,10 @@ if TYPE_CHECKING:
     from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow
 
-STEP_SECONDS: Final = 0.1
-"""Between two tellings of how much is copied."""
-PYTHON: Final = "rbee-python"
-"""The link beside the program to the Python that runs it."""
-UNPACKED: Final = 4
-"""The program and what its first start unpacks take about so many times the file's size."""
+PROGRESS_SECONDS: Final = 0.1
+"""Between two reports of how much is copied."""
+UNPACKED_FACTOR: Final = 4
+"""The program and what its first start unpacks take about this many times the file's size."""
 
 CONFIG: Final = """\
 # Settings of this node, made by `rbee setup install`, which keeps what you change here.
@@ -47,14 +45,14 @@ token_file = {token}
 class Installer:
     """One installation on one node."""
 
-    def __init__(self, connection: Connection, row: BeehiveRow, told: Report) -> None:
+    def __init__(self, connection: Connection, row: BeehiveRow, report: Report) -> None:
         self._connection = connection
         self._row = row
-        self._told = told
+        self._report = report
         self._sent = ""
 
-    def _tell(self, action: str, human: str) -> None:
-        self._told(Narration(actor="queen-rbee", action=action, target=self._row.node_name, human=human))
+    def _narrate(self, action: str, human: str) -> None:
+        narrate(self._report, self._row.node_name, action, human)
 
     async def install(self, token: str, *, sources: str | None = None) -> str:
         """Install; `sources` is the folder there to build in, None copies our own file. Returns the version.
@@ -79,11 +77,11 @@ class Installer:
             version = await self._adopt(python, part, "", "")
         else:
             version = await self._copy(prepared, python, part)
-        self._tell("configure", f"Writing the swarm's token and settings on {name}")
-        await self._connection.write(token.encode() + b"\n", f"{install}/token", mode=0o600)
+        self._narrate("configure", f"Writing the swarm's token and settings on {name}")
+        await self._connection.write(token.encode() + b"\n", paths.token(self._row), mode=0o600)
         if "config" not in prepared:
-            config = CONFIG.format(state=_toml(f"{install}/state"), token=_toml(f"{install}/token"))
-            await self._connection.write(config.encode(), f"{install}/config.toml", mode=0o600)
+            config = CONFIG.format(state=_toml(paths.state(self._row)), token=_toml(paths.token(self._row)))
+            await self._connection.write(config.encode(), paths.config(self._row), mode=0o600)
         return version
 
     def _choose_python(self, machine: Machine, *, from_source: bool) -> str:
@@ -95,15 +93,15 @@ class Installer:
             raise InstallFailedError(f"rbee.pyz cannot run on {name}: {'; '.join(obstacles)}", hint=hint, node=name)
         return python.path
 
-    async def _prepare(self, python: str) -> remote_script.Said:
+    async def _prepare(self, python: str) -> script.Said:
         parameters = {"install": self._row.install_path, "python": python}
-        return await remote_script.run(self._connection, "prepare_install", parameters)
+        return await script.run(self._connection, "prepare_install", parameters)
 
-    async def _copy(self, prepared: remote_script.Said, python: str, part: str) -> str:
+    async def _copy(self, prepared: script.Said, python: str, part: str) -> str:
         name = self._row.node_name
 
         def report(line: str) -> None:
-            trio.from_thread.run_sync(self._tell, "build", line)
+            trio.from_thread.run_sync(self._narrate, "build", line)
 
         # In a checkout it is built first, which may take minutes.
         builder = zipapp.Builder()
@@ -114,7 +112,7 @@ class Installer:
             raise
         size, digest = await trio.to_thread.run_sync(_measure, file)
         if prepared.get("hash") == [digest]:
-            self._tell("copy", f"rbee {__version__} is on {name} already; nothing is sent")
+            self._narrate("copy", f"rbee {__version__} is on {name} already; nothing is sent")
             return await self._adopt(python, "", "", __version__)
         if (found := zipapp.version_of(file)) != __version__:
             raise InstallFailedError(
@@ -122,8 +120,8 @@ class Installer:
                 hint="`rbee down` ends the queen; the next command starts the new one",
                 node=name,
             )
-        self._check_room(prepared, UNPACKED * size)
-        self._tell("copy", f"Copying rbee {__version__} ({size / 1e6:.1f} MB) to {name}")
+        self._check_room(prepared, UNPACKED_FACTOR * size)
+        self._narrate("copy", f"Copying rbee {__version__} ({size / 1e6:.1f} MB) to {name}")
         started = time.monotonic()
         shown = started
 
@@ -131,10 +129,10 @@ class Installer:
             nonlocal shown
             self._sent = f" with {sent / 1e6:.1f} of {size / 1e6:.1f} MB sent"
             now = time.monotonic()
-            if now - shown >= STEP_SECONDS or sent == size:
+            if now - shown >= PROGRESS_SECONDS or sent == size:
                 shown = now
                 speed = sent / 1e6 / max(now - started, 1e-9)
-                self._told(Progress(stage="copying", bytes_downloaded=sent, bytes_total=size, speed_mbps=speed))
+                self._report(Progress(stage="copying", bytes_downloaded=sent, bytes_total=size, speed_mbps=speed))
 
         try:
             await self._connection.upload(file, part, mode=0o755, heard=heard)
@@ -145,7 +143,7 @@ class Installer:
         self._sent = ""
         return await self._adopt(python, part, digest, __version__)
 
-    def _check_room(self, prepared: remote_script.Said, size: int) -> None:
+    def _check_room(self, prepared: script.Said, size: int) -> None:
         """Raise InsufficientDiskError where fewer bytes than `size` are free, as far as is known."""
         name, free = self._row.node_name, prepared.get("free", [""])[0]
         if not free.isdecimal() or int(free) * 1024 >= size:
@@ -167,7 +165,7 @@ class Installer:
                 hint=f"`rbee setup update-node --name {row.node_name} --git-repo URL` names one",
                 node=row.node_name,
             )
-        self._tell("build", f"Building branch {row.git_branch} on {row.node_name}; the first time takes minutes")
+        self._narrate("build", f"Building branch {row.git_branch} on {row.node_name}; the first time takes minutes")
         parameters = {
             "sources": sources,
             "repository": row.git_repo_url,
@@ -181,9 +179,9 @@ class Installer:
             if key == "line" and value.strip():
                 line = public(value)
                 last[:] = [*last[-19:], line]
-                self._tell("build", line)
+                self._narrate("build", line)
 
-        said = await remote_script.run(self._connection, "build_source", parameters, heard)
+        said = await script.run(self._connection, "build_source", parameters, heard)
         if "lacks" in said:
             raise InstallFailedError(f"{row.node_name} has no {said['lacks'][0]}", node=row.node_name)
         if said.get("built") != ["0"]:
@@ -195,8 +193,8 @@ class Installer:
 
     async def _adopt(self, python: str, part: str, digest: str, version: str) -> str:
         name = self._row.node_name
-        self._tell("try", f"Checking the program on {name} and putting it in its place")
-        said = await remote_script.run(
+        self._narrate("try", f"Checking the program on {name} and putting it in its place")
+        said = await script.run(
             self._connection,
             "adopt_program",
             {"install": self._row.install_path, "python": python, "part": part, "hash": digest, "version": version},
@@ -216,7 +214,7 @@ class Installer:
     async def roll_back(self) -> str:
         """Take the version before back; returns it. Raises InstallFailedError when there is none."""
         name = self._row.node_name
-        said = await remote_script.run(self._connection, "roll_back", {"install": self._row.install_path})
+        said = await script.run(self._connection, "roll_back", {"install": self._row.install_path})
         if "none" in said:
             raise InstallFailedError(f"there is no version before on {name}", node=name)
         if "broken" in said:

@@ -1,4 +1,4 @@
-"""Starts and ends the hive of a node over an SSH connection, and says why where that fails."""
+"""Starts the hive of a node over SSH, or finds it there, and says why where that fails."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ import trio
 
 from rbee.adapters.daemon import announce
 from rbee.adapters.logs.redaction import Lines
-from rbee.errors import AlreadyRunningError, RbeeError, SpawnFailedError, SpawnTimeoutError
-from rbee.queen.hives.remote import script as remote_script
-from rbee.queen.hives.remote.install import PYTHON
+from rbee.errors import AlreadyRunningError, RbeeError, SpawnFailedError, SpawnTimeoutError, SshFailedError
+from rbee.queen.hives.narrate import narrate
+from rbee.queen.hives.remote import paths, script
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.adapters.ssh.connection import Connection
+    from rbee.queen.hives.remote.reach import Reach
     from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow
 
 
-AGAIN_SECONDS: Final = 0.2
+RETRY_SECONDS: Final = 0.2
 
 
 class Running(NamedTuple):
@@ -28,6 +29,30 @@ class Running(NamedTuple):
     url: str
     id: str
     is_queens: bool
+
+
+async def launch(reach: Reach, report: Report) -> None:
+    """Start the hive, or find the one of this installation, and note in the registry where it listens and whose it is.
+
+    Raises SshFailedError, or as `start`.
+    """
+    record, name = reach.record, reach.record.name
+    narrate(report, name, "ssh_connect", f"Connecting to {record.row.ssh_user}@{record.row.ssh_host} by SSH")
+    async with reach.dial() as connection:
+        narrate(report, name, "start_hive", f"Starting the hive on {name}")
+        with trio.CancelScope(shield=True):  # cut half-way, it would leave a hive that nobody ends
+            was_owned = record.is_owned
+            # Before it runs: a queen that is killed meanwhile leaves it to the next one.
+            await record.owned(owned=True)
+            try:
+                found = await start(connection, record.row, reach.settings, report)
+            except SshFailedError:
+                raise  # it may run by now
+            except RbeeError:
+                await record.owned(owned=was_owned)
+                raise
+            await record.owned(owned=found.is_queens)
+            await record.located(found.url, found.id or None)
 
 
 async def start(connection: Connection, row: BeehiveRow, settings: Settings, report: Report) -> Running:
@@ -41,7 +66,7 @@ async def start(connection: Connection, row: BeehiveRow, settings: Settings, rep
         while trio.current_time() < patient_until:
             if (found := await _start_once(connection, row, settings, report)) is not None:
                 return found
-            await trio.sleep(AGAIN_SECONDS)  # somebody else is starting it
+            await trio.sleep(RETRY_SECONDS)  # somebody else is starting it
     except RbeeError as exc:
         exc.details.setdefault("node", row.node_name)
         raise
@@ -51,11 +76,11 @@ async def start(connection: Connection, row: BeehiveRow, settings: Settings, rep
 async def _start_once(connection: Connection, row: BeehiveRow, settings: Settings, report: Report) -> Running | None:
     limits, binary = settings.timeouts, settings.remote.binary_path
     parameters = {
-        "python": "" if binary else f"{row.install_path}/bin/{PYTHON}",
-        "program": binary or f"{row.install_path}/bin/rbee",
-        "config": f"{row.install_path}/config.toml",
-        "lock": lock_of(row),
-        "logs": f"{row.install_path}/state/logs",
+        "python": "" if binary else paths.python(row),
+        "program": binary or paths.program(row),
+        "config": paths.config(row),
+        "lock": paths.lock(row),
+        "logs": f"{paths.state(row)}/logs",
         "cache": f"{row.install_path}/cache",
         "advertise": row.ssh_host,
         "tenths": str(round(limits.start * 10)),
@@ -72,7 +97,7 @@ async def _start_once(connection: Connection, row: BeehiveRow, settings: Setting
             else:
                 ready.extend([found] if found is not None else [])
 
-    said = await remote_script.run(connection, "start_hive", parameters, heard)
+    said = await script.run(connection, "start_hive", parameters, heard)
     if ready:
         return Running(ready[0].url, ready[0].id, True)
     if refused:
@@ -83,12 +108,7 @@ async def _start_once(connection: Connection, row: BeehiveRow, settings: Setting
     raise _not_started(said, row, settings)
 
 
-def lock_of(row: BeehiveRow) -> str:
-    """Return the file in which the hive of this installation says where it is, and which process."""
-    return f"{row.install_path}/state/hive.lock"
-
-
-def _not_started(said: remote_script.Said, row: BeehiveRow, settings: Settings) -> RbeeError:
+def _not_started(said: script.Said, row: BeehiveRow, settings: Settings) -> RbeeError:
     name = row.node_name
     if "missing" in said:
         return SpawnFailedError(
@@ -112,14 +132,3 @@ def _readable(log: list[str]) -> list[str]:
     """Return lines of a log as they may leave the node: without stacks, folders and secrets."""
     lines = Lines("hive")
     return [entry.line.message for line in log for entry in lines.feed(f"{line}\n".encode("utf-8", "replace"))]
-
-
-async def stop(connection: Connection, row: BeehiveRow, *, seconds: float, unless_version: str = "") -> str:
-    """End the hive that a queen started there: SIGTERM, and after `seconds` SIGKILL; returns what became of it.
-
-    `gone` (none ran), `crashed` (it was killed before, and its workers may run), `ended`, `killed`, `foreign` (a user
-    started it, and it goes on), or `same` (it is of the version `unless_version`, and goes on).
-    """
-    parameters = {"lock": lock_of(row), "tenths": str(max(1, round(seconds * 10))), "unless_version": unless_version}
-    said = await remote_script.run(connection, "stop_hive", parameters)
-    return next(iter(said), "gone")

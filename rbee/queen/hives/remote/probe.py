@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.errors import SshFailedError
-from rbee.queen.hives.remote import script as remote_script
+from rbee.queen.hives.remote import script
 
 if TYPE_CHECKING:
     from rbee.adapters.ssh.connection import Connection
@@ -89,9 +89,9 @@ class Machine(NamedTuple):
 
 async def probe(connection: Connection) -> Machine:
     """Ask; raises SshFailedError when the machine does not answer soon, or not in the expected form."""
-    said: remote_script.Said = {}
+    said: script.Said = {}
     with trio.move_on_after(ANSWER_SECONDS) as patience:
-        said = await remote_script.run(connection, "probe", {})
+        said = await script.run(connection, "probe", {})
     if patience.cancelled_caught:
         raise SshFailedError(
             f"the login shell there did not run a command within {ANSWER_SECONDS:g} s", reason="timeout"

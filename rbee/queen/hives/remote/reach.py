@@ -1,0 +1,161 @@
+"""The way to a node's hive: directly where its port can be reached, else through SSH."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import trio
+
+from rbee.adapters.http import server as http_server
+from rbee.adapters.ssh import dial
+from rbee.adapters.ssh.target import Target
+from rbee.clients.hive import HiveClient
+from rbee.errors import ConnectionTimeoutError, InternalError, SshFailedError
+from rbee.queen.hives.remote.tunnel import Tunnel
+from rbee.queen.registry.identity import no_hive
+from rbee.wire.common import Health, base_url
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from rbee.adapters.config import Settings
+    from rbee.adapters.ssh.connection import Connection
+    from rbee.queen.registry.identity import HiveIdentities
+    from rbee.queen.registry.record import NodeRecord
+
+HIVE_PORT: Final = 9200
+HEALTH_SECONDS: Final = 2.0
+"""How long a hive may take to say how it is, where there is another way to find out."""
+
+
+class Reach:
+    """The way to the hive of one node, which may run or not; `run` in a nursery carries the tunnel."""
+
+    def __init__(self, record: NodeRecord, settings: Settings, token: str, identities: HiveIdentities) -> None:
+        self.record = record
+        self.settings = settings
+        self._token = token
+        self._identities = identities
+        self._tunnel = Tunnel(self.dial)
+
+    async def run(self) -> None:
+        """Carry what goes through the tunnel until cancelled."""
+        await self._tunnel.run()
+
+    @property
+    def is_direct(self) -> bool:
+        """Whether others reach the workers at their own addresses; else only the queen does, through SSH."""
+        return not self.record.is_tunnelled
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the hive is on the queen's own host, at an address that no other machine has."""
+        return self.is_direct and http_server.is_loopback(self.record.row.ssh_host)
+
+    @property
+    def address(self) -> str:
+        """Host and port for people."""
+        return self.direct_url.removeprefix("http://")
+
+    @property
+    def direct_url(self) -> str:
+        """The hive's own URL, at the node's address."""
+        return base_url(self.record.row.ssh_host, self._port)
+
+    @property
+    def _port(self) -> int:
+        return urlsplit(self.record.row.hive_url or "").port or HIVE_PORT
+
+    def outside(self, url: str) -> str | None:
+        """Return the URL at which other machines reach the hive: the queen's own, unless that is through SSH."""
+        return url if self.is_direct and not http_server.is_own(self.record.row.ssh_host) else None
+
+    def worker_url(self, url: str) -> str:
+        """Return the URL at which the queen reaches a worker that the hive calls `url`."""
+        if self.is_direct or self.record.row.hive_url is None:
+            return url
+        return self._tunnel_url(urlsplit(url).port or HIVE_PORT)
+
+    def _tunnel_url(self, port: int) -> str:
+        # The address at which the hive listens there, which need not be loopback.
+        host = urlsplit(self.record.row.hive_url or "").hostname
+        assert host is not None
+        return self._tunnel.url(str(host), port)
+
+    async def open_tunnel(self) -> str:
+        """Open the SSH connection that carries the tunnel, and return the hive's URL through it.
+
+        Where the hive listens must be known. Raises SshFailedError.
+        """
+        await self._tunnel.connect()
+        return self._tunnel_url(self._port)
+
+    @asynccontextmanager
+    async def dial(self) -> AsyncIterator[Connection]:
+        """Open an SSH connection to the node, and note in the registry whether that worked. Raises SshFailedError."""
+        row = self.record.row
+        target = Target(row.ssh_host, row.ssh_port, row.ssh_user, row.ssh_key_path, row.host_key)
+        known_hosts = self.settings.state_dir / "known_hosts"
+        async with AsyncExitStack() as stack:
+            try:
+                opening = dial.connect(target, own_known_hosts=known_hosts, seconds=self.settings.timeouts.ssh_connect)
+                connection = await stack.enter_async_context(opening)
+            except SshFailedError as exc:
+                exc.details.setdefault("node", self.record.name)
+                await self.record.failed(exc.message)
+                raise
+            await self.record.connected()
+            yield connection
+
+    def connect(self, url: str) -> HiveClient:
+        """Return a connection to the hive at `url`."""
+        limits = self.settings.timeouts
+        return HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays)
+
+    async def find(self) -> str | None:
+        """Return the URL of the hive if it answers; the first hive that answers is remembered as the node's.
+
+        Raises VersionMismatchError, or for a stranger PortInUseError or InvalidApiKeyError.
+        """
+        try:
+            health = await self.ask()
+        except ConnectionTimeoutError:
+            return None
+        if health is None:
+            return None
+        await self.check(health)
+        if self.record.row.hive_id is None and health.hive_id is not None:
+            await self.record.identified(health.hive_id)
+        return self._known_url()
+
+    async def ask(self) -> Health | None:
+        """Ask the hive how it is; None where it is not known yet where the hive listens.
+
+        Raises ConnectionTimeoutError, or PortInUseError for another program.
+        """
+        if (url := self._known_url()) is None:
+            return None
+        try:
+            with trio.fail_after(HEALTH_SECONDS):
+                return await self.greet(url, HEALTH_SECONDS)
+        except trio.TooSlowError:
+            raise ConnectionTimeoutError(f"{self.address} does not answer", attempts=["timeout"]) from None
+
+    def _known_url(self) -> str | None:
+        if self.is_direct:
+            return self.direct_url
+        return self._tunnel_url(self._port) if self.record.row.hive_url is not None else None
+
+    async def greet(self, url: str, seconds: float) -> Health:
+        """Ask the program at `url` how it is. Raises as `ask`."""
+        async with HiveClient(url, None, timeout=seconds) as client:  # health needs no token, and a stranger gets none
+            try:
+                return await client.health(patient=False)
+            except InternalError as exc:
+                raise no_hive(self.record.name, self.address) from exc
+
+    async def check(self, health: Health) -> None:
+        """Raise why the hive that answered cannot be used: it is another one, or of another version."""
+        await self._identities.check(health, self.record.name, self.address, self.record.row.hive_id)

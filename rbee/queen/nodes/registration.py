@@ -1,0 +1,75 @@
+"""Registers, changes and removes nodes: in the table, among the nodes that the queen runs, and on the machine."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import trio
+
+from rbee.queen.hives.narrate import narrate
+from rbee.queen.hives.remote.describe import describe
+from rbee.wire.registry import Success
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from rbee.adapters.config import Settings
+    from rbee.queen.nodes.nodes import Nodes
+    from rbee.queen.registry.table import Registry
+    from rbee.wire.progress import Report
+    from rbee.wire.registry import Beehive
+
+
+class Registration:
+    """Changes table and nodes together; errors are those of Registry, and SshFailedError."""
+
+    def __init__(self, nodes: Nodes, registry: Registry, settings: Settings) -> None:
+        self._nodes = nodes
+        self._registry = registry
+        self._settings = settings
+        # A lock and no task of its own: a change runs for one caller, who waits for its end. Beside it another one
+        # would find the table changed and the nodes not yet.
+        self._changing = trio.Lock()
+
+    async def add(self, asked: Beehive, report: Report) -> Success:
+        """Connect to the machine, and take it in."""
+        row = await describe(asked, self._settings, report)
+        async with self._whole_change():
+            await self._registry.check_folder_free(row)
+            await self._registry.add(row)
+            self._nodes.add(row)
+        return Success(message=f"node {row.node_name} was saved", node_name=row.node_name)
+
+    async def update(self, asked: Beehive, report: Report) -> Success:
+        """Connect to the machine, and replace the node of that name; ends its hive if a queen started it."""
+        known = next((row for row in await self._registry.rows() if row.node_name == asked.node_name), None)
+        row = await describe(asked, self._settings, report, known)
+        async with self._whole_change():
+            await self._registry.check_folder_free(row)
+            await self._drop(row.node_name, report)
+            await self._registry.replace(row)
+            self._nodes.add(row)
+        return Success(message=f"node {row.node_name} was changed", node_name=row.node_name)
+
+    async def remove(self, name: str, report: Report) -> Success:
+        """Forget the node; ends its hive if a queen started it."""
+        async with self._whole_change():
+            await self._drop(name, report)
+            await self._registry.remove(name)
+        return Success(message=f"node {name} was removed", node_name=name)
+
+    @asynccontextmanager
+    async def _whole_change(self) -> AsyncIterator[None]:
+        """Make one change at a time, and all of it, also when its caller goes away."""
+        async with self._changing:
+            with trio.CancelScope(shield=True):
+                yield
+
+    async def _drop(self, name: str, report: Report) -> None:
+        if self._nodes.remote(name).record.is_owned:
+            human = f"Ending the hive on {name}; its running requests may finish first"
+            narrate(report, name, "stop_hive", human)
+        if await self._nodes.drop(name) is not None:
+            human = f"The hive on {name} could not be ended, and may run still: the queen's log says why"
+            narrate(report, name, "stop_hive", human)
