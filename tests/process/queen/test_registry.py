@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -14,6 +17,7 @@ from rbee.errors import NodeExistsError, NodeNotFoundError
 from rbee.queen.registry.record import NodeRecord
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.wire.registry import BeehiveRow
+from tests.kit.paths import FILES
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -149,3 +153,43 @@ async def test_a_node_that_is_not_there_is_said_with_the_command_that_adds_it(re
             await refused
         assert "rbee setup add-node --name attic" in (caught.value.hint or "")
     assert await registry.rows() == []
+
+
+async def test_the_registry_of_an_earlier_version_is_read_and_changed(tmp_path: Path) -> None:
+    """The file was written by commit 4824768: Registry's add, connected, owned, located, failed and identified."""
+    shutil.copyfile(FILES / "beehives-4824768.db", tmp_path / "beehives.db")
+    store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
+    registry = Registry(store)
+    attic, cellar, porch = await registry.rows()
+    assert attic == row(
+        ssh_key_path="/home/me/.ssh/id_bee",
+        install_path="/home/bee/.local/share/rbee/node",
+        last_connected_unix=attic.last_connected_unix,
+        last_error=None,
+        status="reachable",
+        hive_url="http://127.0.0.1:9300",
+        is_tunnelled=True,
+        hive_id="0f3c2a",
+    )
+    assert (cellar.status, cellar.last_error) == ("unreachable", "SSH to bee@192.0.2.7 failed: timeout")
+    assert (porch.tunnel, porch.hive_id, await registry.node_of("77aa")) == ("never", "77aa", "porch")
+    record = NodeRecord(porch, registry)
+    await record.located("http://127.0.0.1:9200", "78bb")
+    await registry.replace(msgspec.structs.replace(cellar, devices={"cpu": 4}))
+    assert await registry.rows() == [attic, msgspec.structs.replace(cellar, devices={"cpu": 4}), record.row]
+    await store.close()
+
+
+async def test_an_earlier_version_can_read_the_registry(tmp_path: Path) -> None:
+    """Version and columns of a new file are those of commit 4824768."""
+    await (await Store.open(tmp_path / "beehives.db", MIGRATIONS)).close()
+
+    def layout(file: Path) -> tuple[Any, ...]:
+        with closing(sqlite3.connect(file)) as connection:
+            return (
+                connection.execute("PRAGMA user_version").fetchone(),
+                connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall(),
+            )
+
+    shutil.copyfile(FILES / "beehives-4824768.db", tmp_path / "earlier.db")
+    assert layout(tmp_path / "beehives.db") == layout(tmp_path / "earlier.db")
