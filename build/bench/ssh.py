@@ -26,7 +26,7 @@ import trio  # noqa: E402
 
 from features.lab.machine import PROGRAM, Machine  # noqa: E402
 from features.lab.node import Node, Nodes  # noqa: E402
-from rbee.adapters.ssh import connection as ssh  # noqa: E402
+from rbee.adapters.ssh import handshake  # noqa: E402
 from rbee.adapters.ssh.target import Target  # noqa: E402
 
 RUNS = 7
@@ -75,8 +75,8 @@ def copy(node: Node, folder: Path) -> int:
 async def upload(node: Node, known: Path) -> None:
     """Copy the file as an installation does."""
     target = Target(node.address, node.sshd.port, node.sshd.user, str(node.sshd.key), node.sshd.public_key)
-    async with ssh.connect(target, own_known_hosts=known) as connection:
-        await connection.upload(PROGRAM, f"{node.home}/ours", mode=0o755, heard=lambda _: None)
+    async with handshake.connect(target, own_known_hosts=known) as connection:
+        await connection.upload(PROGRAM, f"{node.home}/ours", mode=0o755, on_progress=lambda _: None)
 
 
 def bare(node: Node, machine: Machine) -> int:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import paramiko
 
 from rbee.adapters.files import private
-from rbee.adapters.ssh.target import failed
+from rbee.adapters.ssh.failure import failed
 from rbee.errors import SshFailedError
 
 if TYPE_CHECKING:

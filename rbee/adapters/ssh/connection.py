@@ -1,51 +1,48 @@
-"""Connects to machines by SSH: runs commands there, copies files, opens connections from there."""
+"""An open SSH connection: runs commands on the other machine, copies files, opens connections from there."""
 
 from __future__ import annotations
 
-import socket
 import threading
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import paramiko
 import trio
 
-from rbee.adapters.ssh import auth, known_hosts, sftp
-from rbee.adapters.ssh.failure import translated
+from rbee.adapters.ssh import sftp
+from rbee.adapters.ssh.channel import STREAMS, Channel
 from rbee.adapters.ssh.session import open_session
-from rbee.adapters.ssh.target import Target, failed
-from rbee.errors import RbeeError, SshFailedError
+from rbee.errors import SshFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
     from pathlib import Path
+
+    from rbee.adapters.ssh.target import Target
 
 T = TypeVar("T")
 
-CONNECT_SECONDS: Final = 10.0
-DEAD_PEER_SECONDS: Final = 5
-KEEPALIVE_SECONDS: Final = 1
-"""A question at this pace has to be acknowledged within the time above, so that a partition is seen within 10 s."""
+OPEN_SECONDS: Final = 10.0
+"""For the other machine to open a connection of its own."""
 MAX_OUTPUT: Final = 16 * 1024 * 1024
 """What a command may write: far more than any of ours does, also a build with all its warnings."""
-_LIMITER: Final = trio.CapacityLimiter(64)
-_STREAMS: Final = trio.CapacityLimiter(1024)
-"""paramiko blocks: each call takes a thread, and each stream one or two for as long as it lasts."""
+CALLS: Final = trio.CapacityLimiter(64)
+"""paramiko blocks: each call takes a thread."""
 
 
 class Completed(NamedTuple):
-    """A command that has ended; its output is text, with what is no UTF-8 replaced."""
+    """A command that has ended; its output is text, in which invalid UTF-8 is replaced."""
 
     code: int
     output: str
     errors: str
 
 
-class Connection:
-    """An open connection; made by `connect`, which closes it.
+class SshConnection:
+    """Made by `handshake.connect`, which closes it.
 
-    Everything here raises SshFailedError. Cancelled, it closes the connection: what runs on the other side goes on.
+    All calls raise SshFailedError. A call that is cancelled closes the connection; its command runs on over there.
     """
 
     def __init__(self, transport: paramiko.Transport, target: Target, host_key: str) -> None:
@@ -57,15 +54,15 @@ class Connection:
     def is_open(self) -> bool:
         return self._transport.is_active()
 
-    async def run(self, command: str, stdin: bytes = b"", heard: Callable[[str], None] | None = None) -> Completed:
-        """Run a command and return what it wrote; `heard` gets each line of its output as it comes.
+    async def run(self, command: str, stdin: bytes = b"", on_line: Callable[[str], None] | None = None) -> Completed:
+        """Run a command and return what it wrote; `on_line` gets each line of its output as it comes.
 
         Raises SshFailedError for one that writes more than MAX_OUTPUT. The login shell reads `command`, and may not be
         POSIX: scripts go over stdin, to `sh -s`.
         """
-        return await self._in_thread(partial(self._run, command, stdin, heard))
+        return await self._in_thread(partial(self._run, command, stdin, on_line))
 
-    def _run(self, command: str, stdin: bytes, heard: Callable[[str], None] | None) -> Completed:
+    def _run(self, command: str, stdin: bytes, on_line: Callable[[str], None] | None) -> Completed:
         channel = open_session(self._transport)
         try:
             channel.exec_command(command)
@@ -77,17 +74,16 @@ class Connection:
                 channel.sendall(stdin)
                 channel.shutdown_write()
             output = bytearray()
-            told = 0
-
+            passed_on = 0
             while data := channel.recv(65536):
                 output.extend(data)
                 if len(output) > MAX_OUTPUT:
                     most = f"{MAX_OUTPUT >> 20} MiB"
                     raise SshFailedError(f"{self._target} wrote more than {most} of output", reason="command")
-                while heard is not None and (end := output.find(b"\n", told)) >= 0:
-                    text = output[told:end].decode("utf-8", "replace")
-                    told = end + 1
-                    trio.from_thread.run_sync(heard, text)
+                while on_line is not None and (end := output.find(b"\n", passed_on)) >= 0:
+                    text = output[passed_on:end].decode("utf-8", "replace")
+                    passed_on = end + 1
+                    trio.from_thread.run_sync(on_line, text)
             reader.join()
             code = channel.recv_exit_status()
         finally:
@@ -96,38 +92,40 @@ class Connection:
             raise SshFailedError(f"the connection to {self._target} was lost", reason="command")
         return Completed(code, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace"))
 
-    async def upload(self, file: Path, to: str, *, mode: int, heard: Callable[[int], None] | None = None) -> None:
-        """Copy a file to the absolute path `to`; `heard` gets the bytes sent so far. A failure leaves nothing."""
-
-        await self._in_thread(lambda: sftp.upload(self._transport, file, to, mode, heard))
+    async def upload(self, file: Path, to: str, *, mode: int, on_progress: Callable[[int], None] | None = None) -> None:
+        """Copy a file to the absolute path `to`; `on_progress` gets the bytes sent so far. A failure leaves nothing."""
+        await self._in_thread(lambda: sftp.upload(self._transport, file, to, mode, on_progress))
 
     async def write(self, content: bytes, to: str, *, mode: int) -> None:
         """Write a small file at the absolute path `to`, whole or not at all."""
-
         await self._in_thread(lambda: sftp.write(self._transport, content, to, mode))
 
     async def open(self, host: str, port: int) -> Channel:
-        """Open a connection from there to `host`, as it is named there; close it."""
+        """Open a connection from there to `host`, as that machine names it; the caller closes it."""
         address, here = (host, port), ("127.0.0.1", 0)
         return Channel(
             await self._in_thread(
-                lambda: self._transport.open_channel("direct-tcpip", address, here, timeout=CONNECT_SECONDS)
+                lambda: self._transport.open_channel("direct-tcpip", address, here, timeout=OPEN_SECONDS)
             )
         )
 
+    def close(self) -> None:
+        """Close it; calls that run fail."""
+        self._transport.close()
+
     async def wait_closed(self) -> None:
-        """Return once the connection has ended, from whichever side."""
-        await trio.to_thread.run_sync(self._transport.join, limiter=_STREAMS, abandon_on_cancel=True)
+        """Wait until either side has ended the connection."""
+        await trio.to_thread.run_sync(self._transport.join, limiter=STREAMS, abandon_on_cancel=True)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         try:
-            return await trio.to_thread.run_sync(work, limiter=_LIMITER, abandon_on_cancel=True)
+            return await trio.to_thread.run_sync(work, limiter=CALLS, abandon_on_cancel=True)
         except trio.Cancelled:
             self._transport.close()
             raise
         except (paramiko.SSHException, OSError, EOFError) as exc:
-            said = str(exc).rstrip(": ")  # paramiko leaves room for a reason that it has not got
-            reason = "it stopped answering" if isinstance(exc, TimeoutError) else said or "the connection was lost"
+            words = str(exc).rstrip(": ")  # paramiko leaves room for a reason that it has not got
+            reason = "it stopped answering" if isinstance(exc, TimeoutError) else words or "the connection was lost"
             if isinstance(exc, OSError) and exc.strerror:
                 reason = exc.strerror
             raise SshFailedError(f"{self._target}: {reason}", reason="command") from exc
@@ -138,88 +136,3 @@ def _read_errors(channel: paramiko.Channel, into: bytearray) -> None:
     while data := channel.recv_stderr(65536):
         if len(into) < MAX_OUTPUT:
             into.extend(data)
-
-
-class Channel:
-    """A connection that goes through an SSH connection; its calls raise trio.BrokenResourceError once it has ended."""
-
-    def __init__(self, channel: paramiko.Channel) -> None:
-        self._channel = channel
-        channel.settimeout(None)
-
-    async def send_all(self, data: bytes) -> None:
-        await self._in_thread(partial(self._channel.sendall, data))
-
-    async def send_eof(self) -> None:
-        await self._in_thread(self._channel.shutdown_write)
-
-    async def receive(self, most: int) -> bytes:
-        """Return what has come, at most `most` bytes; empty at the end."""
-        return await self._in_thread(partial(self._channel.recv, most))
-
-    def close(self) -> None:
-        """Close it; whoever waits for it is freed."""
-        self._channel.close()
-
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        try:
-            return await trio.to_thread.run_sync(work, limiter=_STREAMS, abandon_on_cancel=True)
-        except (OSError, EOFError, paramiko.SSHException) as exc:
-            raise trio.BrokenResourceError from exc
-
-
-@asynccontextmanager
-async def connect(
-    target: Target, *, own_known_hosts: Path, accept: str | None = None, seconds: float = CONNECT_SECONDS
-) -> AsyncIterator[Connection]:
-    """Open a connection; `accept` is the fingerprint of a host key that may be new, and is remembered then.
-
-    Raises SshFailedError with `details["reason"]`: timeout, auth, host_key, refused, dns or command.
-    """
-    trust = known_hosts.Trust(target.host, target.port, target.host_key, (own_known_hosts, known_hosts.USERS))
-    opened: list[socket.socket | paramiko.Transport] = []
-    try:
-        with trio.fail_after(seconds):
-            connection, is_new = await trio.to_thread.run_sync(
-                partial(_open, target, trust, accept, seconds, opened), limiter=_LIMITER, abandon_on_cancel=True
-            )
-    except BaseException as exc:
-        for resource in reversed(opened):
-            resource.close()
-        if isinstance(exc, trio.TooSlowError):
-            raise failed(target, "timeout", f"timeout, no answer within {seconds:g} s") from None
-        raise
-    try:
-        if is_new:
-            trust.remember(own_known_hosts, connection.host_key)
-        yield connection
-    finally:
-        connection._transport.close()
-
-
-def _open(
-    target: Target, trust: known_hosts.Trust, accept: str | None, seconds: float, opened: list[Any]
-) -> tuple[Connection, bool]:
-    try:
-        sock = socket.create_connection((target.host, target.port), timeout=seconds)
-        opened.append(sock)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000)
-        transport = paramiko.Transport(sock)
-        opened.append(transport)
-        transport.banner_timeout = transport.handshake_timeout = transport.auth_timeout = seconds
-        transport.channel_timeout = seconds
-        security = transport.get_security_options()
-        security.key_types = trust.algorithms(security.key_types)
-        # Half the processor time of the counter modes with a separate hash.
-        security.ciphers = sorted(security.ciphers, key=lambda name: "gcm" not in name)
-        transport.start_client(timeout=seconds)
-        host_key = known_hosts.line(transport.get_remote_server_key())
-        is_known = trust.check(host_key, accept)
-        auth.authenticate(transport, target)
-        transport.set_keepalive(KEEPALIVE_SECONDS)
-    except RbeeError:
-        raise
-    except (OSError, UnicodeError, paramiko.SSHException, EOFError) as exc:
-        raise translated(target, exc) from exc
-    return Connection(transport, target, host_key), not is_known

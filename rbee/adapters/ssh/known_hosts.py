@@ -1,4 +1,4 @@
-"""Decides whether an SSH server is the one that it was: pinned key, our known hosts, the user's known hosts."""
+"""Checks host keys: against the pinned key, else against rbee's own and the user's known hosts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import hashlib
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from paramiko import HostKeys
 from paramiko.ssh_exception import SSHException
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from paramiko import PKey
 
-USERS = Path("~/.ssh/known_hosts")
-_ALGORITHMS = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
+USERS: Final = Path("~/.ssh/known_hosts")
+_ALGORITHMS: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """A key's type names its signature algorithm, except for RSA (RFC 8332)."""
 
 
@@ -51,7 +51,7 @@ class Trust:
     def check(self, shown: str, accepted: str | None) -> bool:
         """Return whether the key is known already; False for one whose fingerprint is `accepted` now.
 
-        Raises HostKeyError for a key that nobody vouches for, and for one that has changed.
+        Raises HostKeyError for a key that is not known, and for one that has changed.
         """
         if shown in self._keys:
             return True
@@ -93,6 +93,6 @@ def _known(name: str, files: Sequence[Path]) -> set[str]:
         try:
             hosts.load(str(file.expanduser()))
         except (OSError, SSHException):
-            continue  # no such file, or one that is damaged: then it vouches for nobody
+            continue  # no such file, or a damaged one: it proves nothing
         keys |= {line(key) for key in (hosts.lookup(name) or {}).values()}
     return keys

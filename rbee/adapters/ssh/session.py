@@ -1,4 +1,4 @@
-"""Opens sessions on an SSH connection, also where the server allows one at a time."""
+"""Opens sessions on an SSH connection, also where the server allows only one at a time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rbee.errors import SshFailedError
 OPEN_SECONDS: Final = 10.0
 """For the server to answer."""
 ENDING_SECONDS: Final = 3.0
-"""For the session before to end there, after we have closed it."""
-PAUSE_SECONDS: Final = 0.05
+"""For the previous session to end there, after we have closed it."""
+RETRY_SECONDS: Final = 0.05
 
 
 def open_session(transport: paramiko.Transport) -> paramiko.Channel:
     """Open a session; blocks. Raises what paramiko raises, or SshFailedError where the server allows no more of them.
 
-    A session that was closed here counts there until its process is gone (sshd_config(5), MaxSessions).
+    A session that we closed counts there until its process is gone (sshd_config(5), MaxSessions).
     """
     until = time.monotonic() + ENDING_SECONDS
     while True:
@@ -32,4 +32,4 @@ def open_session(transport: paramiko.Transport) -> paramiko.Channel:
                     hint="look at MaxSessions in its sshd_config, and at who else is logged in there",
                     reason="command",
                 ) from exc
-        time.sleep(PAUSE_SECONDS)
+        time.sleep(RETRY_SECONDS)

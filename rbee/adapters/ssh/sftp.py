@@ -15,36 +15,40 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-CHUNK: Final = 255 * 1024
+PACKET_BYTES: Final = 255 * 1024
 """What OpenSSH takes as one SFTP packet: 256 KiB with its head (sftp-server.c, SFTP_MAX_MSG_LENGTH)."""
 STALLED_SECONDS: Final = 60.0
-"""Without a byte taken or an answer given."""
+"""How long the server may take no byte and give no answer."""
 MAX_BANNER: Final = 64 * 1024
 VERSION: Final = re.compile(rb"\x00\x00..\x02\x00\x00\x00[\x03-\x06]", re.DOTALL)
 """The head of the server's first packet: a length, SSH_FXP_VERSION, the version (draft-ietf-secsh-filexfer, 4)."""
 
 
-def upload(transport: paramiko.Transport, file: Path, to: str, mode: int, heard: Callable[[int], None] | None) -> None:
-    """Copy a file to the absolute path `to`; `heard` gets the bytes sent so far. A failure leaves nothing."""
+def upload(
+    transport: paramiko.Transport, file: Path, to: str, mode: int, on_progress: Callable[[int], None] | None
+) -> None:
+    """Copy a file to the absolute path `to`; `on_progress` gets the bytes sent so far. A failure leaves nothing."""
     with _open(transport) as sftp, file.open("rb") as source:
         try:
-            _copy(source, sftp, to, mode, heard)
+            _copy(source, sftp, to, mode, on_progress)
         except OSError:
             with suppress(OSError):
-                sftp.remove(to)  # on a full disk it would be in everybody's way
+                sftp.remove(to)  # on a full disk it would take room from everything else
             raise
 
 
-def _copy(source: BinaryIO, sftp: paramiko.SFTPClient, to: str, mode: int, heard: Callable[[int], None] | None) -> None:
+def _copy(
+    source: BinaryIO, sftp: paramiko.SFTPClient, to: str, mode: int, on_progress: Callable[[int], None] | None
+) -> None:
     with sftp.open(to, "wb") as target:
         target.set_pipelined(True)
         target.chmod(mode)
         sent = 0
-        while chunk := source.read(CHUNK):
+        while chunk := source.read(PACKET_BYTES):
             target.write(chunk)
             sent += len(chunk)
-            if heard is not None:
-                trio.from_thread.run_sync(heard, sent)
+            if on_progress is not None:
+                trio.from_thread.run_sync(on_progress, sent)
 
 
 def write(transport: paramiko.Transport, content: bytes, to: str, mode: int) -> None:
@@ -74,7 +78,7 @@ def _open(transport: paramiko.Transport) -> Iterator[paramiko.SFTPClient]:
 
 
 class _AfterBanner:
-    """A channel without what a login shell prints before SFTP begins: many sshd start its server through that shell."""
+    """A channel that skips what a login shell prints before SFTP begins: many sshd start its server by that shell."""
 
     def __init__(self, channel: paramiko.Channel) -> None:
         self._channel = channel
@@ -89,7 +93,7 @@ class _AfterBanner:
                 self._begun = True
                 self._pending = self._pending[found.start() :]
             elif not data or len(self._pending) > MAX_BANNER:
-                raise paramiko.SSHException("what answers there as SFTP is none")
+                raise paramiko.SSHException("what answers there is not SFTP")
         if self._pending:
             data, self._pending = self._pending[:most], self._pending[most:]
             return data

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters.ssh import connection as ssh
+from rbee.adapters.ssh import handshake
 from rbee.adapters.ssh.target import Target
 from rbee.errors import SshFailedError
 from rbee.queen.hives.remote import script as remote_script
@@ -37,7 +37,7 @@ def target(server: Sshd, **changed: object) -> Target:
 
 @pytest.fixture
 def connect(tmp_path: Path) -> partial[object]:
-    return partial(ssh.connect, own_known_hosts=tmp_path / "known_hosts")
+    return partial(handshake.connect, own_known_hosts=tmp_path / "known_hosts")
 
 
 async def keygen(*arguments: str) -> None:
@@ -86,7 +86,7 @@ async def test_a_file_is_copied_with_its_mode(shared: Sshd, connect: partial[obj
     (tmp_path / "here").write_bytes(content)
     there, heard = shared.home / "there", list[int]()
     async with connect(target(shared)) as connection:
-        await connection.upload(tmp_path / "here", str(there), mode=0o755, heard=heard.append)
+        await connection.upload(tmp_path / "here", str(there), mode=0o755, on_progress=heard.append)
         await connection.write(b"secret", str(shared.home / "token"), mode=0o600)
     assert there.read_bytes() == content
     assert there.stat().st_mode & 0o777 == 0o755

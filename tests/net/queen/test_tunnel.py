@@ -12,15 +12,20 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.adapters.ssh import connection as ssh
+from rbee.adapters.ssh import handshake
+from rbee.adapters.ssh.target import Target
 from rbee.errors import SshFailedError
 from rbee.queen.hives.remote.tunnel import Tunnel
 from tests.kit.sshd import Sshd
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
+    from rbee.adapters.ssh.connection import SshConnection
+
+    Dial = Callable[[], AbstractAsyncContextManager[SshConnection]]
     Serve = Callable[[Callable[[trio.SocketStream], Awaitable[None]]], Awaitable[int]]
 
 PIECE = bytes(65536)
@@ -34,9 +39,14 @@ def server(tmp_path: Path) -> Iterator[Sshd]:
 
 
 @pytest.fixture
-async def made(server: Sshd, tmp_path: Path, nursery: trio.Nursery) -> Tunnel:
-    target = ssh.Target(server.address, server.port, server.user, str(server.key))
-    found = Tunnel(partial(ssh.connect, target, own_known_hosts=tmp_path / "known_hosts", accept=server.fingerprint))
+def dial(server: Sshd, tmp_path: Path) -> Dial:
+    target = Target(server.address, server.port, server.user, str(server.key))
+    return partial(handshake.connect, target, own_known_hosts=tmp_path / "known_hosts", accept=server.fingerprint)
+
+
+@pytest.fixture
+async def made(dial: Dial, nursery: trio.Nursery) -> Tunnel:
+    found = Tunnel(dial)
     nursery.start_soon(found.run)
     await trio.testing.wait_all_tasks_blocked()
     return found
@@ -180,8 +190,12 @@ async def test_why_there_is_no_ssh_connection_is_told_to_all_who_wait(made: Tunn
         assert (await made.connect()).is_open
 
 
-async def test_more_connections_than_are_carried_at_once_wait_for_their_turn(made: Tunnel, serve: Serve) -> None:
-    made._places.total_tokens = 2
+async def test_more_connections_than_are_carried_at_once_wait_for_their_turn(
+    dial: Dial, serve: Serve, nursery: trio.Nursery
+) -> None:
+    made = Tunnel(dial, max_connections=2)
+    nursery.start_soon(made.run)
+    await trio.testing.wait_all_tasks_blocked()
     port = await serve(echo)
 
     async def talk() -> None:

@@ -13,9 +13,9 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rbee.adapters.ssh import connection as ssh
+from rbee.adapters.ssh import handshake
 from rbee.adapters.ssh.target import Target
-from rbee.errors import InvalidRequestError
+from rbee.errors import InvalidRequestError, SshFailedError
 from rbee.queen.hives.remote import script as remote_script
 from rbee.queen.hives.remote.install import CONFIG, _toml
 from rbee.queen.hives.remote.probe import probe
@@ -78,7 +78,7 @@ def target(node: BareNode) -> Target:
 
 
 def connect(node: BareNode) -> Any:
-    return ssh.connect(target(node), own_known_hosts=Path("/nonexistent/known_hosts"))
+    return handshake.connect(target(node), own_known_hosts=Path("/nonexistent/known_hosts"))
 
 
 @pytest.mark.parametrize("text", TRICKS)
@@ -179,7 +179,7 @@ async def test_an_sftp_that_is_none_is_an_error(tmp_path: Path) -> None:
     node = BareNode(tmp_path / "sshd", Subsystem="sftp /bin/echo no SFTP today")
     try:
         async with connect(node) as connection:
-            with pytest.raises(ssh.SshFailedError, match="what answers there as SFTP is none"):
+            with pytest.raises(SshFailedError, match="what answers there is not SFTP"):
                 await connection.write(b"token", str(node.home / "token"), mode=0o600)
     finally:
         node.close()
@@ -191,7 +191,7 @@ async def test_a_machine_that_never_answers_is_given_up(tmp_path: Path, monkeypa
     try:
         with trio.fail_after(10):
             async with connect(node) as connection:
-                with pytest.raises(ssh.SshFailedError, match=r"did not run a command within 0.5 s") as caught:
+                with pytest.raises(SshFailedError, match=r"did not run a command within 0.5 s") as caught:
                     await probe(connection)
         assert caught.value.details["reason"] == "timeout"
     finally:
@@ -206,7 +206,7 @@ async def test_a_home_that_is_none_is_an_error(tmp_path: Path, home: str) -> Non
     node = BareNode(tmp_path / "sshd", SetEnv=f'"HOME={home}" "PATH={PATH}"')
     try:
         async with connect(node) as connection:
-            with pytest.raises(ssh.SshFailedError, match="does not say where the user's home folder is"):
+            with pytest.raises(SshFailedError, match="does not say where the user's home folder is"):
                 await probe(connection)
     finally:
         node.close()

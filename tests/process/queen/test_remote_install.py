@@ -16,8 +16,9 @@ import pytest
 
 from rbee import __version__
 from rbee.adapters.daemon import instance, process
-from rbee.adapters.ssh import connection as ssh
+from rbee.adapters.ssh import handshake
 from rbee.adapters.ssh.target import Target
+from rbee.errors import SshFailedError
 from tests.conftest import ROOT
 from tests.kit import disk as small_disk
 from tests.kit.bare_node import PATH, BareNode
@@ -305,9 +306,9 @@ async def test_a_machine_that_takes_nothing_any_more_is_given_up(
     proxy = node.behind_proxy()
     (tmp_path / "file").write_bytes(bytes(40_000_000))
     target = Target(node.sshd.address, node.port, node.sshd.user, str(node.sshd.key), node.sshd.public_key)
-    async with ssh.connect(target, own_known_hosts=tmp_path / "known_hosts") as connection:
+    async with handshake.connect(target, own_known_hosts=tmp_path / "known_hosts") as connection:
         proxy.order("black hole", after=1_000_000)
-        with pytest.raises(ssh.SshFailedError, match="it stopped answering"):
+        with pytest.raises(SshFailedError, match="it stopped answering"):
             await connection.upload(tmp_path / "file", str(node.home / "file"), mode=0o644)
 
 

@@ -13,7 +13,7 @@ from rbee.queen.hives.link import LeftRunningError
 from rbee.queen.hives.remote import launch, paths, script
 
 if TYPE_CHECKING:
-    from rbee.adapters.ssh.connection import Connection
+    from rbee.adapters.ssh.connection import SshConnection
     from rbee.queen.hives.remote.reach import Reach
     from rbee.wire.registry import BeehiveRow
 
@@ -95,12 +95,12 @@ def _left(deadline: float) -> float:
     return max(KILL_MARGIN_SECONDS, deadline - KILL_MARGIN_SECONDS - trio.current_time())
 
 
-async def stop(connection: Connection, row: BeehiveRow, *, seconds: float, unless_version: str = "") -> str:
+async def stop(connection: SshConnection, row: BeehiveRow, *, seconds: float, unless_version: str = "") -> str:
     """End the hive that a queen started there: SIGTERM, and after `seconds` SIGKILL; returns the outcome.
 
     `gone` (none ran), `crashed` (it was killed before, and its workers may run), `ended`, `killed`, `foreign` (a user
     started it, and it goes on), or `same` (it is of the version `unless_version`, and goes on).
     """
     parameters = {"lock": paths.lock(row), "tenths": str(max(1, round(seconds * 10))), "unless_version": unless_version}
-    said = await script.run(connection, "stop_hive", parameters)
-    return next(iter(said), "gone")
+    facts = await script.run(connection, "stop_hive", parameters)
+    return next(iter(facts), "gone")

@@ -22,7 +22,7 @@ from rbee.wire.progress import Progress
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from rbee.adapters.ssh.connection import Connection
+    from rbee.adapters.ssh.connection import SshConnection
     from rbee.queen.hives.remote.probe import Machine
     from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow
@@ -45,7 +45,7 @@ token_file = {token}
 class Installer:
     """One installation on one node."""
 
-    def __init__(self, connection: Connection, row: BeehiveRow, report: Report) -> None:
+    def __init__(self, connection: SshConnection, row: BeehiveRow, report: Report) -> None:
         self._connection = connection
         self._row = row
         self._report = report
@@ -93,11 +93,11 @@ class Installer:
             raise InstallFailedError(f"rbee.pyz cannot run on {name}: {'; '.join(obstacles)}", hint=hint, node=name)
         return python.path
 
-    async def _prepare(self, python: str) -> script.Said:
+    async def _prepare(self, python: str) -> script.Facts:
         parameters = {"install": self._row.install_path, "python": python}
         return await script.run(self._connection, "prepare_install", parameters)
 
-    async def _copy(self, prepared: script.Said, python: str, part: str) -> str:
+    async def _copy(self, prepared: script.Facts, python: str, part: str) -> str:
         name = self._row.node_name
 
         def report(line: str) -> None:
@@ -125,7 +125,7 @@ class Installer:
         started = time.monotonic()
         shown = started
 
-        def heard(sent: int) -> None:
+        def on_progress(sent: int) -> None:
             nonlocal shown
             self._sent = f" with {sent / 1e6:.1f} of {size / 1e6:.1f} MB sent"
             now = time.monotonic()
@@ -135,7 +135,7 @@ class Installer:
                 self._report(Progress(stage="copying", bytes_downloaded=sent, bytes_total=size, speed_mbps=speed))
 
         try:
-            await self._connection.upload(file, part, mode=0o755, heard=heard)
+            await self._connection.upload(file, part, mode=0o755, on_progress=on_progress)
         except SshFailedError:
             if self._connection.is_open:  # SFTP has no word for a full disk
                 self._check_room(await self._prepare(python), size)
@@ -143,7 +143,7 @@ class Installer:
         self._sent = ""
         return await self._adopt(python, part, digest, __version__)
 
-    def _check_room(self, prepared: script.Said, size: int) -> None:
+    def _check_room(self, prepared: script.Facts, size: int) -> None:
         """Raise InsufficientDiskError where fewer bytes than `size` are free, as far as is known."""
         name, free = self._row.node_name, prepared.get("free", [""])[0]
         if not free.isdecimal() or int(free) * 1024 >= size:
@@ -175,16 +175,16 @@ class Installer:
         }
         last: list[str] = []
 
-        def heard(key: str, value: str) -> None:
+        def on_fact(key: str, value: str) -> None:
             if key == "line" and value.strip():
                 line = public(value)
                 last[:] = [*last[-19:], line]
                 self._narrate("build", line)
 
-        said = await script.run(self._connection, "build_source", parameters, heard)
-        if "lacks" in said:
-            raise InstallFailedError(f"{row.node_name} has no {said['lacks'][0]}", node=row.node_name)
-        if said.get("built") != ["0"]:
+        facts = await script.run(self._connection, "build_source", parameters, on_fact)
+        if "lacks" in facts:
+            raise InstallFailedError(f"{row.node_name} has no {facts['lacks'][0]}", node=row.node_name)
+        if facts.get("built") != ["0"]:
             raise InstallFailedError(
                 f"rbee could not be built on {row.node_name}: {last[-1] if last else 'no reason was given'}",
                 node=row.node_name,
@@ -194,34 +194,34 @@ class Installer:
     async def _adopt(self, python: str, part: str, digest: str, version: str) -> str:
         name = self._row.node_name
         self._narrate("try", f"Checking the program on {name} and putting it in its place")
-        said = await script.run(
+        facts = await script.run(
             self._connection,
             "adopt_program",
             {"install": self._row.install_path, "python": python, "part": part, "hash": digest, "version": version},
         )
-        if "gone" in said:
+        if "gone" in facts:
             raise InstallFailedError(
                 f"the copy on {name} was taken away before it was in its place",
                 hint="another installation may run there at the same time; try again",
                 node=name,
             )
-        if "damaged" in said:
+        if "damaged" in facts:
             raise InstallFailedError(f"the copy on {name} is not what was sent", hint="try again", node=name)
-        if "broken" in said:
-            raise InstallFailedError(f"the program does not start on {name}: {public(said['broken'][0])}", node=name)
-        return said["installed"][0].removeprefix("rbee ")
+        if "broken" in facts:
+            raise InstallFailedError(f"the program does not start on {name}: {public(facts['broken'][0])}", node=name)
+        return facts["installed"][0].removeprefix("rbee ")
 
     async def roll_back(self) -> str:
         """Take the version before back; returns it. Raises InstallFailedError when there is none."""
         name = self._row.node_name
-        said = await script.run(self._connection, "roll_back", {"install": self._row.install_path})
-        if "none" in said:
+        facts = await script.run(self._connection, "roll_back", {"install": self._row.install_path})
+        if "none" in facts:
             raise InstallFailedError(f"there is no version before on {name}", node=name)
-        if "broken" in said:
+        if "broken" in facts:
             raise InstallFailedError(
-                f"the version before does not start on {name}: {public(said['broken'][0])}", node=name
+                f"the version before does not start on {name}: {public(facts['broken'][0])}", node=name
             )
-        return said["installed"][0].removeprefix("rbee ")
+        return facts["installed"][0].removeprefix("rbee ")
 
 
 def _measure(file: Path) -> tuple[int, str]:

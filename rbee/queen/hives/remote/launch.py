@@ -14,7 +14,7 @@ from rbee.queen.hives.remote import paths, script
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
-    from rbee.adapters.ssh.connection import Connection
+    from rbee.adapters.ssh.connection import SshConnection
     from rbee.queen.hives.remote.reach import Reach
     from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow
@@ -55,7 +55,7 @@ async def launch(reach: Reach, report: Report) -> None:
             await record.located(found.url, found.id or None)
 
 
-async def start(connection: Connection, row: BeehiveRow, settings: Settings, report: Report) -> Running:
+async def start(connection: SshConnection, row: BeehiveRow, settings: Settings, report: Report) -> Running:
     """Start the hive, or find the one of this installation that runs already.
 
     Raises what the hive says why it does not start, SpawnFailedError or SpawnTimeoutError; `details["node"]` names the
@@ -73,7 +73,7 @@ async def start(connection: Connection, row: BeehiveRow, settings: Settings, rep
     raise SpawnTimeoutError("another start of the hive does not come to an end there", node=row.node_name)
 
 
-async def _start_once(connection: Connection, row: BeehiveRow, settings: Settings, report: Report) -> Running | None:
+async def _start_once(connection: SshConnection, row: BeehiveRow, settings: Settings, report: Report) -> Running | None:
     limits, binary = settings.timeouts, settings.remote.binary_path
     parameters = {
         "python": "" if binary else paths.python(row),
@@ -88,7 +88,7 @@ async def _start_once(connection: Connection, row: BeehiveRow, settings: Setting
     ready: list[announce.Ready] = []
     refused: list[AlreadyRunningError] = []
 
-    def heard(name: str, value: str) -> None:
+    def on_fact(name: str, value: str) -> None:
         if name == "announced":
             try:
                 found = announce.parse_line(value, report)
@@ -97,34 +97,34 @@ async def _start_once(connection: Connection, row: BeehiveRow, settings: Setting
             else:
                 ready.extend([found] if found is not None else [])
 
-    said = await script.run(connection, "start_hive", parameters, heard)
+    facts = await script.run(connection, "start_hive", parameters, on_fact)
     if ready:
         return Running(ready[0].url, ready[0].id, True)
     if refused:
         url, hive_id = (refused[0].details.get(name) for name in ("url", "id"))
         if not isinstance(url, str):
             return None
-        return Running(url, str(hive_id or ""), said.get("holder") == ["queen"])
-    raise _not_started(said, row, settings)
+        return Running(url, str(hive_id or ""), facts.get("holder") == ["queen"])
+    raise _not_started(facts, row, settings)
 
 
-def _not_started(said: script.Said, row: BeehiveRow, settings: Settings) -> RbeeError:
+def _not_started(facts: script.Facts, row: BeehiveRow, settings: Settings) -> RbeeError:
     name = row.node_name
-    if "missing" in said:
+    if "missing" in facts:
         return SpawnFailedError(
-            f"rbee is not installed there: {said['missing'][0].rpartition('/')[2]} is missing in its install path",
+            f"rbee is not installed there: {facts['missing'][0].rpartition('/')[2]} is missing in its install path",
             hint=f"`rbee setup install --node {name}` brings it to the node",
         )
-    if "late" in said:
+    if "late" in facts:
         limit = settings.timeouts.start
         return SpawnTimeoutError(
             f"the hive was not ready after {limit:g} s, and was ended",
             log="hive.log",
-            last_lines=_readable(said.get("log", [])),
+            last_lines=_readable(facts.get("log", [])),
         )
-    code = said.get("exited", ["?"])[0]
+    code = facts.get("exited", ["?"])[0]
     return SpawnFailedError(
-        f"the hive ended at its start: exit code {code}", log="hive.log", last_lines=_readable(said.get("log", []))
+        f"the hive ended at its start: exit code {code}", log="hive.log", last_lines=_readable(facts.get("log", []))
     )
 
 

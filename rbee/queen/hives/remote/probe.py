@@ -11,7 +11,7 @@ from rbee.errors import SshFailedError
 from rbee.queen.hives.remote import script
 
 if TYPE_CHECKING:
-    from rbee.adapters.ssh.connection import Connection
+    from rbee.adapters.ssh.connection import SshConnection
 
 OLDEST_PYTHON: Final = (3, 11)
 NEWEST_PYTHON: Final = (3, 14)
@@ -87,18 +87,18 @@ class Machine(NamedTuple):
         return found
 
 
-async def probe(connection: Connection) -> Machine:
+async def probe(connection: SshConnection) -> Machine:
     """Ask; raises SshFailedError when the machine does not answer soon, or not in the expected form."""
-    said: script.Said = {}
+    facts: script.Facts = {}
     with trio.move_on_after(ANSWER_SECONDS) as patience:
-        said = await script.run(connection, "probe", {})
+        facts = await script.run(connection, "probe", {})
     if patience.cancelled_caught:
         raise SshFailedError(
             f"the login shell there did not run a command within {ANSWER_SECONDS:g} s", reason="timeout"
         )
 
     def one(name: str) -> str:
-        return said.get(name, [""])[0][:MAX_HOME]
+        return facts.get(name, [""])[0][:MAX_HOME]
 
     home = one("home")
     if not home.startswith("/") or not home.isprintable() or len(home) >= MAX_HOME:
@@ -112,8 +112,8 @@ async def probe(connection: Connection) -> Machine:
         one("system"),
         one("machine"),
         one("libc"),
-        [_python(text) for text in said.get("python", [])],
-        [name[:MAX_HOME] for name in said.get("gpu", [])[:1024]],
+        [_python(text) for text in facts.get("python", [])],
+        [name[:MAX_HOME] for name in facts.get("gpu", [])[:1024]],
     )
 
 

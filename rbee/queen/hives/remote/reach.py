@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rbee.adapters.config import Settings
-    from rbee.adapters.ssh.connection import Connection
+    from rbee.adapters.ssh.connection import SshConnection
     from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.registry.record import NodeRecord
 
@@ -93,7 +93,7 @@ class Reach:
         return self._tunnel_url(self._port)
 
     @asynccontextmanager
-    async def dial(self) -> AsyncIterator[Connection]:
+    async def dial(self) -> AsyncIterator[SshConnection]:
         """Open an SSH connection to the node, and note in the registry whether that worked. Raises SshFailedError."""
         row = self.record.row
         target = Target(row.ssh_host, row.ssh_port, row.ssh_user, row.ssh_key_path, row.host_key)

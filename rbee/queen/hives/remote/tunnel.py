@@ -8,47 +8,40 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.http import server as http_server
+from rbee.concurrency.outcome import Outcome
 from rbee.errors import RbeeError, SshFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
 
-    from rbee.adapters.ssh.connection import Connection
+    from rbee.adapters.ssh.connection import SshConnection
 
 log = logging.getLogger(__name__)
 
-CHUNK: Final = 65536
+READ_BYTES: Final = 65536
 MAX_CONNECTIONS: Final = 400
-"""That are carried at once. Each takes two threads, for paramiko blocks; more wait for their turn."""
-
-
-class _Attempt:
-    """One opening of the SSH connection; `done` is set when it has led to a connection or to an error."""
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.connection: Connection | None = None
-        self.error: RbeeError | None = None
-
-    @property
-    def is_of_use(self) -> bool:
-        """Whether it goes on, or has led to a connection that is open."""
-        return not self.done.is_set() or (self.connection is not None and self.connection.is_open)
+"""Carried at once; further ones wait. Each takes two threads, because paramiko blocks."""
 
 
 class Tunnel:
     """Local ports that lead to ports of one node; `run` in a nursery carries the connections.
 
-    `dial` opens an SSH connection; it is opened with the first use, and again after it was lost.
+    `dial` opens an SSH connection, at the first use and again after it was lost.
     """
 
-    def __init__(self, dial: Callable[[], AbstractAsyncContextManager[Connection]]) -> None:
+    def __init__(
+        self,
+        dial: Callable[[], AbstractAsyncContextManager[SshConnection]],
+        *,
+        max_connections: int = MAX_CONNECTIONS,
+    ) -> None:
         self._dial = dial
         self._urls: dict[tuple[str, int], str] = {}
-        self._attempt: _Attempt | None = None
+        self._opening: Outcome[SshConnection] | None = None
+        self._connection: SshConnection | None = None
         self._nursery: trio.Nursery | None = None
-        self._places = trio.CapacityLimiter(MAX_CONNECTIONS)
+        self._limiter = trio.CapacityLimiter(max_connections)
 
     async def run(self) -> None:
         """Carry connections until cancelled."""
@@ -65,27 +58,26 @@ class Tunnel:
             self._nursery.start_soon(self._accept, listening, host, port)
         return found
 
-    async def connect(self) -> Connection:
+    async def connect(self) -> SshConnection:
         """Return the SSH connection, opened if need be. Raises SshFailedError."""
         assert self._nursery is not None
-        if (attempt := self._attempt) is None or not attempt.is_of_use:
-            attempt = self._attempt = _Attempt()
-            self._nursery.start_soon(self._hold, attempt)
-        await attempt.done.wait()
-        if attempt.connection is None:
-            raise attempt.error or SshFailedError("the SSH connection was lost", reason="command")
-        return attempt.connection
+        is_open = self._connection is not None and self._connection.is_open
+        if self._opening is None or (self._opening.is_settled and not is_open):
+            self._opening = Outcome()
+            self._nursery.start_soon(self._hold, self._opening)
+        return await self._opening.wait()
 
-    async def _hold(self, attempt: _Attempt) -> None:
-        """Open the connection for all who wait, and hold it until it is lost."""
+    async def _hold(self, opening: Outcome[SshConnection]) -> None:
+        """Open the connection for every caller that waits, and hold it until it is lost."""
         try:
-            async with self._dial() as attempt.connection:
-                attempt.done.set()
-                await attempt.connection.wait_closed()
+            async with self._dial() as connection:
+                self._connection = connection
+                opening.settle(connection)
+                await connection.wait_closed()
         except RbeeError as exc:
-            attempt.error = exc
+            opening.settle(exc)
         finally:
-            attempt.done.set()
+            opening.settle(SshFailedError("the SSH connection was lost", reason="command"))
 
     async def _accept(self, listener: trio.SocketListener, host: str, port: int) -> None:
         async with listener:
@@ -95,12 +87,12 @@ class Tunnel:
                 self._nursery.start_soon(self._carry, stream, host, port)
 
     async def _carry(self, stream: trio.SocketStream, host: str, port: int) -> None:
-        async with self._places, stream:
+        async with self._limiter, stream:
             try:
                 channel = await (await self.connect()).open(host, port)
             except RbeeError as exc:
                 log.info("no connection to port %d through SSH: %s", port, exc)
-                return  # closed at once: who connected learns that nobody answers there
+                return  # closed at once: the client learns that nothing answers there
             try:
                 async with trio.open_nursery() as nursery:
                     # Either side's end is the end: none of us closes only its own direction.
@@ -115,9 +107,9 @@ async def _pass_on(
     send: Callable[[bytes], Awaitable[None]],
     scope: trio.CancelScope,
 ) -> None:
-    """Pass bytes on until either side has ended, one piece at a time: who does not read holds up who writes."""
+    """Pass bytes on until either side has ended, one piece at a time: a slow reader holds up the writer."""
     try:
-        while data := await receive(CHUNK):
+        while data := await receive(READ_BYTES):
             await send(bytes(data))
     except (trio.BrokenResourceError, OSError):
         pass
