@@ -1,4 +1,4 @@
-"""Tells whether the hive that answers at a node's address is that node's."""
+"""Checks that the hive that answers at a node's address is the hive of that node."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ if TYPE_CHECKING:
 
 
 class AnotherHiveError(PortInUseError):
-    """What answers is no hive, or that of another node or installation."""
+    """What answers is not a hive, or it is the hive of another node or installation."""
 
 
 class AnotherSwarmError(KeyRefusedError):
-    """What answers is a hive that has another token."""
+    """The hive that answers has another token."""
 
 
 OTHERS: Final = (AnotherHiveError, AnotherSwarmError)
-"""Somebody else has the address; the node's own hive may listen elsewhere."""
+"""Another program has the address; the node's own hive may listen elsewhere."""
 
 
 class HiveIdentities:
-    """Knows the hives of all nodes.
+    """Knows which hive belongs to which node.
 
-    A hive says which one it is before it is shown the token: an address may have been given to another machine, lead
+    A hive names itself before the queen shows it the token: its address may have been given to another machine, lead
     through a port that is forwarded, or be shared by two installations.
     """
 
@@ -42,10 +42,10 @@ class HiveIdentities:
         self._registry = registry
 
     async def check(self, health: Health, node: str, address: str, expected: str | None) -> None:
-        """Raise what stands in the way of taking who answers at `address` for the node's hive.
+        """Raise why the hive that answers at `address` cannot be used as the node's.
 
-        `expected` is the id of that hive, where it is known: else one that is no other node's will do. The version
-        comes last: to bring this one to the node would not help against a stranger.
+        `expected` is the id of that hive, where it is known: else any hive that is no other node's will do. The version
+        comes last: an installation would not help against a stranger.
         """
         is_same = health.hive_id is not None and health.hive_id == expected
         if health.swarm not in (None, self._swarm):
@@ -59,10 +59,10 @@ class HiveIdentities:
         if (health.version, health.api_version) != (__version__, API_VERSION):
             raise _version(node, health.version)
         if health.hive_id is None or health.swarm is None:
-            raise no_hive(node, address)  # but something else of rbee
+            raise no_hive(node, address)  # but another program of rbee's
 
     async def _owner(self, hive_id: str) -> str | None:
-        """Return the node whose hive this is, as far as is known."""
+        """Return the node whose hive this is known to be, or None."""
         local = instance.find(self._settings.state_dir, "hive")
         if local is not None and local.id == hive_id:
             return LOCAL_NODE
@@ -72,11 +72,11 @@ class HiveIdentities:
 def _port(node: str) -> str:
     if node == LOCAL_NODE:
         return "`port` under [hive] in the configuration, or RBEE_HIVE_PORT"
-    return "`port` under [hive] in config.toml, which stands in its install path there"
+    return "`port` under [hive] in config.toml, in its install path there"
 
 
 def no_hive(node: str, address: str) -> AnotherHiveError:
-    """Return the error for another program that answers where the node's hive would."""
+    """Return the error for another program that answers where the node's hive would listen."""
     return AnotherHiveError(
         f"what answers at {address} is not a hive of rbee",
         hint=f"stop that program, or give the hive another port: {_port(node)}",
@@ -111,7 +111,7 @@ def _another(node: str, address: str, whose: str) -> AnotherHiveError:
 
 
 def refused(node: str, address: str, *, is_same: bool = False) -> AnotherSwarmError:
-    """Return the error for a hive with another token; `is_same` where it is the node's own all the same."""
+    """Return the error for a hive with another token; `is_same` where it is the node's own nevertheless."""
     hint = f"it may belong to another user or state folder: end it, or give this hive another port: {_port(node)}"
     if is_same:
         hint = f"`rbee setup install --node {node}` brings the token there, for the hive that starts there next"

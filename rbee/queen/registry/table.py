@@ -1,4 +1,4 @@
-"""The queen's table of nodes."""
+"""The queen's table of nodes, which SQL and the public paths call beehives."""
 
 from __future__ import annotations
 
@@ -45,15 +45,15 @@ MIGRATIONS: Final = (
     ALTER TABLE beehives ADD COLUMN hive_id TEXT;
     """,
 )
-"""Scripts in order; a change appends one and never edits one."""
+"""In order; a change appends a script and never edits one."""
 
 _COLUMNS: Final = BeehiveRow.__struct_fields__
 _JSON: Final = ("backends", "devices")
-_TRUTHS: Final = ("spawned_by_queen", "is_tunnelled")
+_BOOLEANS: Final = ("spawned_by_queen", "is_tunnelled")
 
 
 class Registry:
-    """The nodes that the user has registered; errors of the database are StorageErrors."""
+    """The nodes that the user has registered; a database that fails raises StorageError."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -82,7 +82,7 @@ class Registry:
             raise _exists(node_name)
 
     async def check_folder_free(self, row: BeehiveRow) -> None:
-        """Raise NodeExistsError where the installation has another name: both would start and end the same hive."""
+        """Raise NodeExistsError where another node has this folder: both would start and end the same hive."""
 
         def work(connection: sqlite3.Connection) -> str | None:
             query = (
@@ -147,7 +147,7 @@ class Registry:
 
 
 def not_found(node_name: str, known: Iterable[str] = ()) -> NodeNotFoundError:
-    """Return the error for a node that is none of those known, with the command that registers it."""
+    """Return the error for a node that is not one of `known`, with the command that registers it."""
     import difflib
 
     near = difflib.get_close_matches(node_name, known, n=1)
@@ -173,6 +173,7 @@ def _encoded(values: dict[str, Any]) -> list[Any]:
 
 
 def _row(values: tuple[Any, ...]) -> BeehiveRow:
-    found = dict(zip(_COLUMNS, values, strict=True))
-    found |= {name: json.loads(found[name]) for name in _JSON}
-    return msgspec.convert(found | {name: bool(found[name]) for name in _TRUTHS}, BeehiveRow)
+    row = dict(zip(_COLUMNS, values, strict=True))
+    row |= {name: json.loads(row[name]) for name in _JSON}
+    row |= {name: bool(row[name]) for name in _BOOLEANS}
+    return msgspec.convert(row, BeehiveRow)

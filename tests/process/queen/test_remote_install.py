@@ -413,7 +413,7 @@ def test_a_machine_that_cannot_run_it_says_what_is_missing(
 def test_there_and_back_again(swarm: Swarm, node: BareNode) -> None:
     register(swarm, node)
     done = install(swarm, "--rollback")
-    assert (done.returncode, "there is no version before on workstation" in done.stderr) == (1, True), done.stderr
+    assert (done.returncode, "there is no previous version on workstation" in done.stderr) == (1, True), done.stderr
     put_earlier(node)
     assert install(swarm).returncode == 0
     for expected in ("rbee 0.0.1", version(node), "rbee 0.0.1"):
@@ -429,7 +429,7 @@ def test_there_and_back_again(swarm: Swarm, node: BareNode) -> None:
     assert install(swarm, "--rollback").returncode == 0
     (node.install / "bin" / "rbee.previous").write_text("import no_such_module")
     done = install(swarm, "--rollback")
-    assert (done.returncode, "the version before does not start" in done.stderr) == (1, True), done.stderr
+    assert (done.returncode, "the previous version does not start" in done.stderr) == (1, True), done.stderr
     assert version(node) == "rbee 0.0.1"
 
 

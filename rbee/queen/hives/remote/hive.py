@@ -109,7 +109,7 @@ class RemoteHive:
             return await end.end(self._reach, force)
 
     async def install(self, asked: InstallRequest, report: Report) -> Success:
-        """Bring rbee to the node, or take the version before back; a hive of another version is ended then."""
+        """Bring rbee to the node, or take the previous version back; a hive of another version is ended then."""
         row, name, limits = self.record.row, self.record.name, self._settings.timeouts
         sources = self._settings.remote.git_repo_dir or f"{row.install_path}/src"
         if self._installing.locked():

@@ -55,9 +55,9 @@ class Installer:
         narrate(self._report, self._row.node_name, action, human)
 
     async def install(self, token: str, *, sources: str | None = None) -> str:
-        """Install; `sources` is the folder there to build in, None copies our own file. Returns the version.
+        """Install rbee and return its version: build it there in the folder `sources`, or without that copy our file.
 
-        Raises InstallFailedError or SshFailedError; cut at any point, the version before goes on working.
+        Raises InstallFailedError or SshFailedError; cut at any point, the previous version goes on working.
         """
         try:
             return await self._install(token, sources)
@@ -85,11 +85,11 @@ class Installer:
         return version
 
     def _choose_python(self, machine: Machine, *, from_source: bool) -> str:
-        """Return the Python that will run it. Raises InstallFailedError when it cannot run there."""
+        """Return the Python that will run rbee. Raises InstallFailedError where none can."""
         name, python = self._row.node_name, machine.python()
         if (obstacles := machine.obstacles(from_source=from_source)) or python is None:
-            helps = not from_source and not machine.obstacles(from_source=True)
-            hint = f"`rbee setup install --node {name} --from-source` builds one that can" if helps else None
+            can_build = not from_source and not machine.obstacles(from_source=True)
+            hint = f"`rbee setup install --node {name} --from-source` builds one that can" if can_build else None
             raise InstallFailedError(f"rbee.pyz cannot run on {name}: {'; '.join(obstacles)}", hint=hint, node=name)
         return python.path
 
@@ -173,22 +173,23 @@ class Installer:
             "python": python,
             "part": part,
         }
-        last: list[str] = []
+        last_lines: list[str] = []
 
         def on_fact(key: str, value: str) -> None:
             if key == "line" and value.strip():
                 line = public(value)
-                last[:] = [*last[-19:], line]
+                last_lines[:] = [*last_lines[-19:], line]
                 self._narrate("build", line)
 
         facts = await script.run(self._connection, "build_source", parameters, on_fact)
         if "lacks" in facts:
             raise InstallFailedError(f"{row.node_name} has no {facts['lacks'][0]}", node=row.node_name)
         if facts.get("built") != ["0"]:
+            reason = last_lines[-1] if last_lines else "no reason was given"
             raise InstallFailedError(
-                f"rbee could not be built on {row.node_name}: {last[-1] if last else 'no reason was given'}",
+                f"rbee could not be built on {row.node_name}: {reason}",
                 node=row.node_name,
-                last_lines=last,
+                last_lines=last_lines,
             )
 
     async def _adopt(self, python: str, part: str, digest: str, version: str) -> str:
@@ -212,14 +213,14 @@ class Installer:
         return facts["installed"][0].removeprefix("rbee ")
 
     async def roll_back(self) -> str:
-        """Take the version before back; returns it. Raises InstallFailedError when there is none."""
+        """Take the previous version back, and return it. Raises InstallFailedError where there is none."""
         name = self._row.node_name
         facts = await script.run(self._connection, "roll_back", {"install": self._row.install_path})
         if "none" in facts:
-            raise InstallFailedError(f"there is no version before on {name}", node=name)
+            raise InstallFailedError(f"there is no previous version on {name}", node=name)
         if "broken" in facts:
             raise InstallFailedError(
-                f"the version before does not start on {name}: {public(facts['broken'][0])}", node=name
+                f"the previous version does not start on {name}: {public(facts['broken'][0])}", node=name
             )
         return facts["installed"][0].removeprefix("rbee ")
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 OLDEST_PYTHON: Final = (3, 11)
 NEWEST_PYTHON: Final = (3, 14)
 OLDEST_GLIBC: Final = (2, 34)
-OLDEST_GLIBC_OF_SOURCES: Final = (2, 28)
-"""The wheels that are packed with what is built there run with this one, as shiv.toml says."""
+OLDEST_GLIBC_FROM_SOURCE: Final = (2, 28)
+"""The wheels that are packed into a program that is built there run with this one, as shiv.toml says."""
 ANSWER_SECONDS: Final = 30.0
 MAX_HOME: Final = 512
 """Characters of a home folder's path; an install path below it is at most twice that."""
@@ -44,7 +44,7 @@ class Python(NamedTuple):
 
 
 class Machine(NamedTuple):
-    """What another machine is; `gpus` are the names of its NVIDIA cards."""
+    """What was found out about another machine; `gpus` are the names of its NVIDIA cards."""
 
     home: str
     system: str
@@ -55,7 +55,7 @@ class Machine(NamedTuple):
 
     @property
     def backends(self) -> list[str]:
-        """The backends that it has devices for."""
+        """The backends that the machine has devices for."""
         return ["cpu", "cuda"] if self.gpus else ["cpu"]
 
     @property
@@ -69,26 +69,26 @@ class Machine(NamedTuple):
 
     def python(self) -> Python | None:
         """Return the newest Python that the executable runs under."""
-        return max((python for python in self.pythons if python.fits), key=lambda found: found.version, default=None)
+        return max((python for python in self.pythons if python.fits), key=lambda python: python.version, default=None)
 
     def obstacles(self, *, from_source: bool = False) -> list[str]:
-        """Say what keeps our executable, or one that is built there, from running; empty where nothing does."""
-        found = []
+        """Return what keeps our executable, or one that is built there, from running; empty where nothing does."""
+        obstacles = []
         if (self.system, self.architecture) != ("Linux", "x86_64"):
-            found.append(f"it is {self.system} on {self.architecture}, and rbee.pyz is for Linux on x86_64")
+            obstacles.append(f"it is {self.system} on {self.architecture}, and rbee.pyz is for Linux on x86_64")
         version = re.fullmatch(r"glibc (\d{1,4})\.(\d{1,4}).*", self.libc)
-        needed = OLDEST_GLIBC_OF_SOURCES if from_source else OLDEST_GLIBC
+        needed = OLDEST_GLIBC_FROM_SOURCE if from_source else OLDEST_GLIBC
         if version is None or (int(version[1]), int(version[2])) < needed:
             oldest = ".".join(map(str, needed))
-            found.append(f"its C library is {self.libc or 'unknown'}, and rbee.pyz needs glibc {oldest} or newer")
+            obstacles.append(f"its C library is {self.libc or 'unknown'}, and rbee.pyz needs glibc {oldest} or newer")
         if self.python() is None:
             there = ", ".join(dict.fromkeys(map(str, self.pythons))) or "none"
-            found.append(f"it has no CPython from 3.11 to 3.14; found: {there}")
-        return found
+            obstacles.append(f"it has no CPython from 3.11 to 3.14; found: {there}")
+        return obstacles
 
 
 async def probe(connection: SshConnection) -> Machine:
-    """Ask; raises SshFailedError when the machine does not answer soon, or not in the expected form."""
+    """Ask the machine. Raises SshFailedError when it does not answer soon, or not in the expected form."""
     facts: script.Facts = {}
     with trio.move_on_after(ANSWER_SECONDS) as patience:
         facts = await script.run(connection, "probe", {})
