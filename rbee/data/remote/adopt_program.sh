@@ -1,4 +1,4 @@
-# Checks a program that was brought here, and puts it in the place of the one before, which is kept.
+# Checks a program that was brought here, and installs it; the previous one is kept.
 # Parameters: install, python, part (the new file; empty where the one in place stays), hash (its SHA-256, empty where
 # unknown), version.
 refuse() {
@@ -14,7 +14,7 @@ if [ -n "$hash" ]; then
 fi
 RBEE_CACHE="$install/cache"
 export RBEE_CACHE
-# Tried before it takes the place: whatever is wrong with it, what is there goes on working.
+# Tried before it is installed: if it does not start, the installed one goes on working.
 said=$("$python" "${part:-$install/bin/rbee}" --version 2>&1 </dev/null) || {
     if [ -n "$part" ] && [ ! -f "$part" ]; then refuse gone ""; fi
     refuse broken "$(printf '%s' "$said" | tail -n 1)"

@@ -13,7 +13,7 @@ export GIT_TERMINAL_PROMPT
     else
         mkdir -p "$(dirname "$sources")" && git clone --depth 1 --branch "$branch" -- "$repository" "$sources"
     fi && cd "$sources" && "$python" build/zipapp.py && cp dist/rbee.pyz "$part"
-    echo "$?" >"$part.status" # a pipeline's own is that of its last command
+    echo "$?" >"$part.status" # a pipeline's exit status is that of its last command
 } </dev/null 2>&1 | while IFS= read -r line; do say line "$line"; done
 say built "$(cat "$part.status")"
 rm -f "$part.status"

@@ -1,10 +1,10 @@
-# Tells what a machine is: run by `sh -s` over SSH, on machines that may have nothing but a POSIX shell.
+# Says what this machine is; run by `sh -s` over SSH, on machines that may have only a POSIX shell.
 say home "$HOME"
 say system "$(uname -s)"
 say machine "$(uname -m)"
 say libc "$(getconf GNU_LIBC_VERSION 2>/dev/null)"
-# Of each Python its version, the modules that it was built without, and its own path: not a shim's or a venv's, which
-# another shell or a later day need not have.
+# Of each Python: its version, the modules that it was built without, and its own path, not that of a shim or a venv:
+# those may be gone in another shell or on another day.
 asked='import sys
 lacks = []
 for name in ("ctypes", "sqlite3", "ssl", "zlib"):

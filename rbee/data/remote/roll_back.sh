@@ -1,5 +1,5 @@
-# Exchanges the installed program and the one before. Parameters: install.
-# An exchange that was cut has left the other version under a name of its own.
+# Exchanges the installed program and the previous one. Parameters: install.
+# An exchange that was cut left the other version under a name of its own.
 cd "$install/bin" 2>/dev/null && { [ -f rbee.previous ] || mv .rbee.now.part rbee.previous 2>/dev/null; } || {
     say none "$install"
     exit 0

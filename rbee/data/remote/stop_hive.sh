@@ -1,5 +1,5 @@
 # Ends the hive that a lock file names, if that very process still runs: SIGTERM, and past the limit SIGKILL.
-# One that a user started there goes on. Parameters: lock, tenths (of a second to wait), unless_version (may be empty).
+# A hive that a user started goes on. Parameters: lock, tenths (of a second to wait), unless_version (may be empty).
 number() { sed -n "s/.*\"$1\":\([0-9]*\).*/\1/p" "$lock" 2>/dev/null; }
 text() { sed -n "s/.*\"$1\":\"\([^\"]*\)\".*/\1/p" "$lock" 2>/dev/null; }
 pid=$(number pid)
@@ -8,7 +8,7 @@ same() {
     stat=$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null) || return 1
     # A name in parentheses stands before the fields and may hold spaces: proc(5), field 22 is the 20th after it.
     [ "$(printf '%s' "$stat" | cut -d ' ' -f 20)" = "$(number started_at)" ] || return 1
-    case $stat in Z*) return 1 ;; esac # ended; whoever started it has not asked how
+    case $stat in Z*) return 1 ;; esac # ended; its parent has not read its exit status yet
     grep -q "$(cat /proc/sys/kernel/random/boot_id)" "$lock"
 }
 if ! same; then

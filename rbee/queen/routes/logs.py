@@ -42,7 +42,7 @@ def add(app: QuartTrio, context: Context) -> None:
 
 
 async def _are_here(node: Node, settings: Settings) -> bool:
-    """Tell whether the node's logs are in our own folder: those of `local`, also when its hive does not run.
+    """Return whether the node's logs are in our own folder: those of `local`, also when its hive does not run.
 
     But for a hive of this host that another state folder belongs to.
     """
