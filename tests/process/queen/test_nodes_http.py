@@ -35,7 +35,7 @@ def swarm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
         tmp_path_factory.mktemp("home") / "state",
         RBEE_TIMEOUTS_SSH_CONNECT="3",
         RBEE_TIMEOUTS_DRAIN="1",
-        RBEE_TIMEOUTS_CASCADE="2",
+        RBEE_TIMEOUTS_CASCADE="10",  # one hive has to be killed and another one started within it
     )
     found.start_queen()
     yield found
