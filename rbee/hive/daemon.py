@@ -27,9 +27,9 @@ from rbee.hive.routes import app as routes
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import models as model_routes
 from rbee.hive.workers import reconcile, rows
-from rbee.hive.workers.loop import Hive
-from rbee.hive.workers.pool import Limits
+from rbee.hive.workers.life import Limits
 from rbee.hive.workers.processes import LocalMachine
+from rbee.hive.workers.supervisor import WorkerSupervisor
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
@@ -92,15 +92,15 @@ async def _serve(
         settings, library, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral
     )
     await machine.remove_old_logs({worker.id for worker in known.surviving})
-    hive = Hive(_limits(settings.timeouts), machine, store.transact)
+    workers = WorkerSupervisor(_limits(settings.timeouts), machine, store.transact)
     for worker in known.surviving:
-        hive.adopt(worker)
+        workers.adopt(worker)
     for worker_id in known.gone:
-        hive.forget(worker_id)
+        workers.forget(worker_id)
     try:
         async with trio.open_nursery() as nursery:
             app = routes.build(
-                hive,
+                workers,
                 token,
                 settings.paths.models,
                 settings.logs_dir,
@@ -110,8 +110,8 @@ async def _serve(
                 hive_id=lock.id,
                 heartbeat=settings.timeouts.heartbeat,
             )
-            model_routes.add(app, hive, library, nursery, settings.timeouts.heartbeat)
-            event_routes.add(app, hive, library.downloads, nursery, settings.timeouts.heartbeat)
+            model_routes.add(app, workers, library, nursery, settings.timeouts.heartbeat)
+            event_routes.add(app, workers, library.downloads, nursery, settings.timeouts.heartbeat)
             await nursery.start(library.downloads.run)
             server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
             await nursery.start(server.run)
@@ -129,15 +129,15 @@ async def _serve(
             )
             nursery.start_soon(notifier.keep_alive)
             nursery.start_soon(library.hash_files)
-            nursery.start_soon(_pass_on, stopping, hive, library, notifier, settings.timeouts.ending)
-            await hive.run()
+            nursery.start_soon(_end_when_asked, stopping, workers, library, notifier, settings.timeouts.ending)
+            await workers.run()
             await server.stop()
             nursery.cancel_scope.cancel()
         lock.leave()
-        if stuck := hive.stuck():
+        if stuck := workers.stuck():
             raise UnloadFailedError(
                 "; ".join(ended.reason for ended in stuck if ended.reason),
-                hint="their logs: " + ", ".join(str(settings.logs_dir / ended.log) for ended in stuck),
+                hint="their logs: " + ", ".join(str(settings.logs_dir / ended.exit.log) for ended in stuck),
             )
     finally:
         with trio.CancelScope(shield=True):
@@ -161,15 +161,17 @@ def _token(settings: Settings, *, started_by: str) -> str:
     return token
 
 
-async def _pass_on(stopping: Stopping, hive: Hive, library: Library, notifier: Notifier, seconds: float) -> None:
+async def _end_when_asked(
+    stopping: Stopping, workers: WorkerSupervisor, library: Library, notifier: Notifier, seconds: float
+) -> None:
     await stopping.asked.wait()
     log.info("shutting down")
     notifier.stopping("Ending the workers", seconds)
     lifecycle.tell_terminal("Ending the workers; Ctrl+C again ends running requests at once.")
     library.downloads.stop()
-    hive.stop()
+    workers.stop()
     await stopping.forced.wait()
-    hive.force()
+    workers.force()
 
 
 def _limits(timeouts: Timeouts) -> Limits:

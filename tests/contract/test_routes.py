@@ -19,9 +19,9 @@ from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.models.library import Library
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import models as model_routes
-from rbee.hive.workers.loop import Hive
-from rbee.hive.workers.pool import Limits
+from rbee.hive.workers.life import Limits
 from rbee.hive.workers.processes import LocalMachine
+from rbee.hive.workers.supervisor import WorkerSupervisor
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import HiveIdentities
@@ -57,7 +57,7 @@ async def apps(
     store = await Store.open(tmp_path / "models.db", tables.MIGRATIONS)
     library = Library(settings, Catalogue(settings.paths.models, store.transact), TOKEN)
     machine = LocalMachine(settings, library, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
-    hive = Hive(Limits(), machine, store.transact)
+    hive = WorkerSupervisor(Limits(), machine, store.transact)
     nursery.start_soon(hive.run)
     nodes_store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
     registry = Registry(nodes_store)

@@ -8,18 +8,18 @@ import trio
 
 from rbee.errors import RbeeError, StorageError
 from rbee.hive.workers import reconcile, rows, view
-from rbee.hive.workers.effects import Answer, Launch
-from rbee.hive.workers.loop import Hive
-from tests.simulation.machine import Machine
+from rbee.hive.workers.effects import Launch, Reply
+from rbee.hive.workers.supervisor import WorkerSupervisor
+from tests.simulation.machine import SimulatedMachine
 from tests.simulation.world import Process, Violation
 
 if TYPE_CHECKING:
     import sqlite3
+    from collections.abc import Callable, Sequence
 
     from rbee.adapters.daemon.process import Identity
     from rbee.hive.workers.effects import Effect
-    from rbee.hive.workers.loop import Work
-    from rbee.hive.workers.pool import Limits, Pool
+    from rbee.hive.workers.life import Limits
     from rbee.wire.hive import ReadyCallback, SpawnRequest, WorkerList
     from tests.simulation.network import Network, Send
     from tests.simulation.world import World
@@ -27,30 +27,26 @@ if TYPE_CHECKING:
 HIVE_URL: Final = "http://node:9200"
 
 
-class WatchedHive(Hive):
-    """The product's hive, with its decisions written down and counted."""
+class WatchedSupervisor(WorkerSupervisor):
+    """The product's supervisor, with its decisions written down and counted."""
 
-    def __init__(self, process: HiveProcess, limits: Limits, machine: Machine, transact: Any) -> None:
+    def __init__(self, process: HiveProcess, limits: Limits, machine: SimulatedMachine, transact: Any) -> None:
         super().__init__(limits, machine, transact)
         self._process = process
 
-    @property
-    def pool(self) -> Pool:
-        return self._pool
-
-    def _perform(self, effects: list[Effect]) -> None:
+    def perform(self, effects: Sequence[Effect]) -> None:
         if not self._process.is_running:
             return  # killed in the middle of a step
         trace = self._process.world.trace
         for effect in effects:
             worker, kind = effect.worker, type(effect).__name__
-            if kind not in ("Keep", "CheckHealth"):
+            if kind not in ("Save", "CheckHealth"):
                 trace.add(self._process.name, f"{kind} {trace.name(worker.id)} ({worker.phase})")
-            if isinstance(effect, Answer):
-                self._process.once("answered", worker.id)
+            if isinstance(effect, Reply):
+                self._process.once("replied to", worker.id)
             if isinstance(effect, Launch):
                 self._process.once("launched", worker.id)
-        super()._perform(effects)
+        super().perform(effects)
 
 
 class HiveProcess(Process):
@@ -60,7 +56,7 @@ class HiveProcess(Process):
         super().__init__(world, f"hive{number}")
         self.limits = limits
         self.answers = trio.Event()
-        self.hive: WatchedHive | None = None
+        self.hive: WatchedSupervisor | None = None
         self._done: set[tuple[str, str]] = set()
         self._network = network
         self._registry = registry
@@ -72,8 +68,8 @@ class HiveProcess(Process):
         except RbeeError as exc:
             return f"exit code 1: {exc.message}"
         await trio.sleep(self._chance.uniform(0, 1))
-        machine = Machine(self, self._network, f"machine of {self.name}")
-        self.hive = WatchedHive(self, self.limits, machine, self._transact)
+        machine = SimulatedMachine(self, self._network, f"machine of {self.name}")
+        self.hive = WatchedSupervisor(self, self.limits, machine, self._transact)
         for worker in known.surviving:
             self.hive.adopt(worker)
         for worker_id in known.gone:
@@ -93,7 +89,7 @@ class HiveProcess(Process):
     def _is_running(self, identity: Identity) -> bool:
         return self.world.find(identity) is not None
 
-    async def _transact(self, work: Work) -> Any:
+    async def _transact(self, work: Callable[[sqlite3.Connection], Any]) -> Any:
         """Run `work` at once: threads and the mock clock do not mix."""
         await trio.sleep(self._chance.choice((0, 0, 0.01)))
         if not self.is_running:
@@ -126,7 +122,7 @@ class HiveProcess(Process):
 
     # What it answers.
 
-    def _serving(self) -> WatchedHive:
+    def _serving(self) -> WatchedSupervisor:
         assert self.hive is not None
         return self.hive
 
@@ -148,7 +144,7 @@ class HiveProcess(Process):
         """Send what is, then every change that lasts until it is sent, as the hive's `/v1/events` does."""
         hive, told = self._serving(), None
         while True:
-            changed = hive.changed
+            changed = hive.changed.next
             now = hive.view()
             for _, message in view.changes(told, now):
                 await send(message)

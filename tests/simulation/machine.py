@@ -11,7 +11,7 @@ from rbee.adapters.daemon.announce import SilentEndError
 from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import BackendUnavailableError, ModelNotFoundError, RbeeError, SpawnFailedError
 from rbee.hive.workers.processes import STREAM_PAUSE
-from rbee.hive.workers.record import Spec
+from rbee.hive.workers.record import WorkerSpec
 from tests.simulation.worker import Worker, key_of
 from tests.simulation.world import NEEDED, Violation
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from rbee.adapters.daemon.process import Identity
-    from rbee.hive.workers import record
+    from rbee.hive.workers.record import Resource, WorkerRecord
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.worker import WorkerStatus
@@ -31,10 +31,10 @@ HEALTH_SECONDS: Final = 5.0
 ACKNOWLEDGE_SECONDS: Final = 5.0
 PIPE_SECONDS: Final = 1.0
 """How long after a process's end the loop may still take it to run: so long it waits for its pipe."""
-PLACES: Final = {("cpu", 0): "ram", ("cuda", 0): "vram", ("cuda", 1): "vram"}
+DEVICES: Final[dict[tuple[str, int], Resource]] = {("cpu", 0): "ram", ("cuda", 0): "vram", ("cuda", 1): "vram"}
 
 
-class Child:
+class SimulatedProcess:
     """A worker's process, as the hive that started it has it, or as one that adopted it."""
 
     def __init__(self, world: World, identity: Identity, *, is_adopted: bool) -> None:
@@ -78,7 +78,7 @@ class Child:
         return self._process.how or ""
 
 
-class Machine:
+class SimulatedMachine:
     """What one hive can do; once its process has been killed, nothing."""
 
     def __init__(self, hive: Process, network: Network, chance_name: str) -> None:
@@ -90,46 +90,48 @@ class Machine:
     async def _pause(self, most: float) -> None:
         await trio.sleep(self._chance.choice((0, self._chance.uniform(0, most))))
 
-    async def plan(self, request: SpawnRequest, report: Callable[[Narration], None]) -> Spec:
+    async def plan(self, request: SpawnRequest, report: Callable[[Narration], None]) -> WorkerSpec:
         await self._pause(1)
         model = request.reference()
         backend, device = request.backend or "cpu", request.device or 0
         if model not in NEEDED:
             raise ModelNotFoundError("there is no such model")
-        if (backend, device) not in PLACES:
+        if (backend, device) not in DEVICES:
             raise BackendUnavailableError("there is no such backend")
         memory = NEEDED[model]
-        return Spec(model, f"/{model}.gguf", backend, device, PLACES[backend, device], self._world.slots, 512, memory)
+        return WorkerSpec(
+            model, f"/{model}.gguf", backend, device, DEVICES[backend, device], self._world.slots, 512, memory
+        )
 
-    def available_memory(self, spec: Spec) -> int:
+    def available_memory(self, spec: WorkerSpec) -> int:
         return self._world.free(spec.resource, spec.device)
 
     def key_of(self, worker_id: str) -> str:
         return key_of(worker_id)
 
-    async def launch(self, worker: record.Worker) -> Child:
+    async def launch(self, worker: WorkerRecord) -> SimulatedProcess:
         await self._pause(0.2)
         if self._chance.random() < self._world.faults.launch_fails:
             raise SpawnFailedError("the worker's process cannot be started: resource temporarily unavailable")
         process = Worker(self._world, self._network, worker.id, worker.spec, self._hive)
         self._world.trace.add(process.name, f"starts, pid {process.identity.pid}, for {worker.spec.model_ref}")
         self._world.nursery.start_soon(process.run)
-        child = Child(self._world, process.identity, is_adopted=False)
+        child = SimulatedProcess(self._world, process.identity, is_adopted=False)
         await self._pause(0.1)
         return child
 
-    def adopted(self, identity: Identity) -> Child:
-        return Child(self._world, identity, is_adopted=True)
+    def adopted(self, identity: Identity) -> SimulatedProcess:
+        return SimulatedProcess(self._world, identity, is_adopted=True)
 
-    async def follow(self, worker: record.Worker, changed: Callable[[WorkerStatus], None]) -> None:
+    async def follow(self, worker: WorkerRecord, on_status: Callable[[WorkerStatus], None]) -> None:
         assert worker.url is not None
         key, name = key_of(worker.id), f"the events of {self._world.trace.name(worker.id)}"
         while True:
             with suppress(StreamLostError, RbeeError):
-                await self._network.stream(worker.url, name, lambda found, send: found.follow(key, send), changed)
+                await self._network.stream(worker.url, name, lambda found, send: found.follow(key, send), on_status)
             await trio.sleep(STREAM_PAUSE)
 
-    async def is_alive(self, worker: record.Worker) -> bool:
+    async def is_alive(self, worker: WorkerRecord) -> bool:
         assert worker.url is not None
         try:
             told = await self._network.call(
@@ -139,7 +141,7 @@ class Machine:
             return False
         return told == worker.id
 
-    async def ask_to_end(self, worker: record.Worker) -> bool:
+    async def ask_to_end(self, worker: WorkerRecord) -> bool:
         assert worker.url is not None
         key = key_of(worker.id)
         try:

@@ -13,6 +13,7 @@ from tests.simulation.world import Violation
 
 if TYPE_CHECKING:
     from rbee.hive.workers.pool import Pool
+    from rbee.hive.workers.supervisor import WorkerSupervisor
     from rbee.queen.scheduling.choose_worker import Wanted
     from tests.simulation.site import Site
     from tests.simulation.world import World
@@ -104,7 +105,7 @@ class Rules(trio.abc.Instrument):
         """Look at what may have changed with this step: all that depends on time, and the pool when it tells so."""
         process, now = self._site.hive, trio.current_time()
         hive = process.hive if process is not None and process.is_running else None
-        seen = (now, hive.changed if hive is not None else None)
+        seen = (now, hive.changed.next if hive is not None else None)
         if now != self._seen[0]:
             self._steps = 0
             self._check_requests(now)
@@ -239,7 +240,7 @@ class Rules(trio.abc.Instrument):
         if seen != real:
             raise Violation(f"the queen takes the workers to be {seen}, and they are {real}")
 
-    def _check_books(self, hive: object, pool: Pool) -> None:
+    def _check_books(self, hive: WorkerSupervisor, pool: Pool) -> None:
         for place in self._world.total:
             loading = sum(
                 worker.spec.memory
@@ -248,10 +249,11 @@ class Rules(trio.abc.Instrument):
             )
             if (reserved := pool.reserved(*place)) != loading:
                 raise Violation(f"{reserved} bytes of {place} are still reserved, and {loading} will be taken")
-        for name in ("_starts", "_children", "_scopes"):
-            if left := getattr(hive, name).keys() - pool.workers.keys():
+        held = hive.held()
+        for name, worker_ids in held.items():
+            if left := worker_ids - pool.workers.keys():
                 raise Violation(f"the hive's {name} still holds {self._names(left)}")
-        if hive._starts:  # type: ignore[attr-defined]
+        if held["starts"]:
             raise Violation("somebody still waits for a start")
 
     def check_empty(self) -> None:

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import Callable
 
-    from rbee.hive.workers.record import Spec
+    from rbee.hive.workers.record import WorkerSpec
     from rbee.worker.engine.sequence import EngineEvent, Job
     from rbee.worker.engine.slots import JobHandle
     from tests.simulation.network import Network, Send
@@ -106,7 +106,7 @@ class Engine:
 class Worker(Process):
     """One worker's process, from the fork to its exit."""
 
-    def __init__(self, world: World, network: Network, worker_id: str, spec: Spec, hive: Process) -> None:
+    def __init__(self, world: World, network: Network, worker_id: str, spec: WorkerSpec, hive: Process) -> None:
         super().__init__(world, world.trace.name(worker_id))
         self.id = worker_id
         self.spec = spec

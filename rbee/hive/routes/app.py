@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from quart_trio import QuartTrio
 
-    from rbee.hive.workers.loop import Hive
+    from rbee.hive.workers.supervisor import WorkerSupervisor
 
 
 def build(
-    hive: Hive,
+    workers: WorkerSupervisor,
     token: str,
     models_dir: Path,
     logs_dir: Path,
@@ -43,7 +43,7 @@ def build(
     def keys(incoming: Request) -> list[str]:
         if incoming.path == wire.WORKERS_READY:
             # A worker knows only its own key, with which it calls back.
-            return [token, *hive.keys()]
+            return [token, *workers.keys()]
         if incoming.path.startswith(CONTENT):
             return [token, tokens.content_key(token, incoming.path.removeprefix(CONTENT))]
         return [token]
@@ -67,27 +67,27 @@ def build(
         wanted = await body(wire.SpawnRequest)
         wanted.reference()
         if not wants_stream():
-            return answer(await hive.spawn(wanted, lambda _: None))
+            return answer(await workers.spawn(wanted, lambda _: None))
 
         async def produce(send: sse_server.Send) -> None:
-            await sse_server.with_progress_and_result(send, lambda report: hive.spawn(wanted, report), "worker")
+            await sse_server.with_progress_and_result(send, lambda report: workers.spawn(wanted, report), "worker")
 
         return streamed(nursery, produce, heartbeat=heartbeat)
 
     @app.post(wire.WORKERS_READY)
     async def ready() -> Response:
         callback = await body(wire.ReadyCallback)
-        check_key(request, [token, hive.key_of(callback.worker_id)])
-        await hive.called_back(callback)
+        check_key(request, [token, workers.key_of(callback.worker_id)])
+        await workers.called_back(callback)
         return answer({"acknowledged": True})
 
     @app.get(wire.WORKERS_LIST)
-    async def workers() -> Response:
-        return answer(hive.view())
+    async def list_workers() -> Response:
+        return answer(workers.view())
 
     @app.delete("/v1/workers/<worker_id>")
     async def end_worker(worker_id: str) -> Response:
-        await hive.end_worker(worker_id)
+        await workers.end_worker(worker_id)
         return empty(202)
 
     @app.get(wire.BACKENDS)
@@ -105,7 +105,7 @@ def build(
 
     @app.get(metrics.PATH)
     async def exposition() -> Response:
-        rows = hive.view().workers
+        rows = workers.view().workers
         return Response(
             metrics.render(
                 metrics.Gauge("rbee_workers", "Workers by state", "state", metrics.count(row.state for row in rows)),

@@ -17,34 +17,36 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.hive.models.downloads import Downloads
-    from rbee.hive.workers.loop import Hive
+    from rbee.hive.workers.supervisor import WorkerSupervisor
 
 
-def add(app: QuartTrio, hive: Hive, downloads: Downloads, nursery: trio.Nursery, heartbeat: float) -> None:
+def add(
+    app: QuartTrio, workers: WorkerSupervisor, downloads: Downloads, nursery: trio.Nursery, heartbeat: float
+) -> None:
     """Add the route; streams are fed by tasks in `nursery`."""
 
     async def produce(send: sse_server.Send) -> None:
-        await _follow(hive, downloads, send)
+        await _follow(workers, downloads, send)
 
     @app.get(wire.EVENTS)
     async def events() -> Response:
         return streamed(nursery, produce, heartbeat=heartbeat)
 
 
-async def _follow(hive: Hive, downloads: Downloads, send: sse_server.Send) -> None:
+async def _follow(workers: WorkerSupervisor, downloads: Downloads, send: sse_server.Send) -> None:
     """Send what is, then every change that lasts until it is sent."""
     told: wire.WorkerList | None = None
     pace = Pace(downloads.states())
     while True:
-        changed = hive.changed, downloads.changed
-        now = hive.view()
+        changed = workers.changed.next, downloads.changed
+        now = workers.view()
         for name, message in view.changes(told, now):
             await send.send(sse_server.event(message, name))
         told = now
         states, again = pace.take(downloads.states(), trio.current_time())
         for state in states:
             await send.send(sse_server.event(state, "download"))
-        if hive.is_over:
+        if workers.is_over:
             return
         with trio.move_on_at(again):
             await _one_of(*changed)

@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
     from rbee.hive.models.downloads import Download
     from rbee.hive.models.library import Library
-    from rbee.hive.workers.loop import Hive
+    from rbee.hive.workers.supervisor import WorkerSupervisor
     from rbee.wire.progress import ProgressEvent
 
 
-def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, heartbeat: float) -> None:
+def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: trio.Nursery, heartbeat: float) -> None:
     """Add the routes; streams are fed by tasks in `nursery`."""
 
     @app.get(wire.LIST)
@@ -88,7 +88,7 @@ def add(app: QuartTrio, hive: Hive, library: Library, nursery: trio.Nursery, hea
 
     @app.delete("/v1/models/<model_id>")
     async def remove_model(model_id: str) -> Response:
-        await library.remove(model_id, hive.users_of)
+        await library.remove(model_id, workers.users_of)
         return empty(204)
 
 

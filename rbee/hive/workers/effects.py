@@ -1,4 +1,4 @@
-"""What a hive's pool wants to be done about its workers (PURE)."""
+"""What a hive's pool decides to do about its workers (PURE)."""
 
 from __future__ import annotations
 
@@ -6,63 +6,63 @@ from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from rbee.errors import RbeeError
-    from rbee.hive.workers.record import Worker
+    from rbee.hive.workers.record import WorkerRecord
 
 
 class Launch(NamedTuple):
     """Start the worker's process."""
 
-    worker: Worker
+    worker: WorkerRecord
 
 
 class Follow(NamedTuple):
     """Hold the worker's event stream."""
 
-    worker: Worker
+    worker: WorkerRecord
 
 
-class Answer(NamedTuple):
-    """The start that was asked for has come to this: the worker answers HTTP, or the error."""
+class Reply(NamedTuple):
+    """Reply to the callers that wait for the worker's start: it answers HTTP, or the error."""
 
-    worker: Worker
+    worker: WorkerRecord
     error: RbeeError | None
 
 
 class CheckHealth(NamedTuple):
     """Ask the worker whether it is alive."""
 
-    worker: Worker
+    worker: WorkerRecord
 
 
 class AskToEnd(NamedTuple):
     """Post a shutdown to the worker."""
 
-    worker: Worker
+    worker: WorkerRecord
 
 
 class Terminate(NamedTuple):
     """Send SIGTERM."""
 
-    worker: Worker
+    worker: WorkerRecord
 
 
 class Kill(NamedTuple):
     """Send SIGKILL."""
 
-    worker: Worker
+    worker: WorkerRecord
 
 
-class Keep(NamedTuple):
+class Save(NamedTuple):
     """Store the worker's row."""
 
-    worker: Worker
+    worker: WorkerRecord
 
 
-class Forget(NamedTuple):
-    """Delete the worker's row; `reason` is for the log where its end was not asked for."""
+class Delete(NamedTuple):
+    """Delete the worker's row and all that is held for it; `reason` is logged where its end was not asked for."""
 
-    worker: Worker
+    worker: WorkerRecord
     reason: str | None
 
 
-Effect = Launch | Follow | Answer | CheckHealth | AskToEnd | Terminate | Kill | Keep | Forget
+Effect = Launch | Follow | Reply | CheckHealth | AskToEnd | Terminate | Kill | Save | Delete

@@ -1,4 +1,4 @@
-"""What a hive's loop needs of the machine it runs on: the one seam between its decisions and processes and sockets."""
+"""What a hive's workers need of the machine: the one seam between decisions and real processes and sockets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection
 
     from rbee.adapters.daemon.process import Identity
-    from rbee.hive.workers.record import Spec, Worker
+    from rbee.hive.workers.record import WorkerRecord, WorkerSpec
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.progress import Report
     from rbee.wire.worker import WorkerStatus
 
 
-class Child(Protocol):
+class WorkerProcess(Protocol):
     """A worker's process while it runs."""
 
     @property
@@ -29,7 +29,7 @@ class Child(Protocol):
         ...
 
     async def listen(self, report: Callable[[Narration], None]) -> None:
-        """Pass on what the worker announces until it is ready or says why not; raises its error."""
+        """Report what the worker announces until it is ready; raises the error that it announces instead."""
         ...
 
     async def wait(self) -> str:
@@ -37,38 +37,38 @@ class Child(Protocol):
         ...
 
 
-class Machine(Protocol):
+class WorkerMachine(Protocol):
     """Starts, asks and ends workers."""
 
-    async def plan(self, request: SpawnRequest, report: Report) -> Spec:
-        """Check a request and return what exactly is to be started; raises why it cannot be."""
+    async def plan(self, request: SpawnRequest, report: Report) -> WorkerSpec:
+        """Check a request and return what exactly to start. Raises the error why it cannot be started."""
         ...
 
-    def available_memory(self, spec: Spec) -> int:
-        """Return the bytes that are free now on the device of `spec`."""
+    def available_memory(self, spec: WorkerSpec) -> int:
+        """Return the bytes free now on the device of `spec`."""
         ...
 
     def key_of(self, worker_id: str) -> str:
         """Return the key that opens a worker, and with which it calls back."""
         ...
 
-    async def launch(self, worker: Worker) -> Child:
+    async def launch(self, worker: WorkerRecord) -> WorkerProcess:
         """Start the worker's process. Raises SpawnFailedError."""
         ...
 
-    def adopted(self, identity: Identity) -> Child:
+    def adopted(self, identity: Identity) -> WorkerProcess:
         """Return the process of a worker that an earlier hive started."""
         ...
 
-    async def follow(self, worker: Worker, changed: Callable[[WorkerStatus], None]) -> None:
-        """Hold the worker's event stream until cancelled, and pass on what it says."""
+    async def follow(self, worker: WorkerRecord, on_status: Callable[[WorkerStatus], None]) -> None:
+        """Hold the worker's event stream until cancelled; `on_status` is called with each state it publishes."""
         ...
 
-    async def is_alive(self, worker: Worker) -> bool:
+    async def is_alive(self, worker: WorkerRecord) -> bool:
         """Return whether this very worker has answered a health check in time."""
         ...
 
-    async def ask_to_end(self, worker: Worker) -> bool:
+    async def ask_to_end(self, worker: WorkerRecord) -> bool:
         """Post a shutdown; returns whether the worker accepted in time."""
         ...
 

@@ -9,7 +9,7 @@ import trio
 from rbee.adapters.hardware import inventory
 from rbee.hive.catalogue import locate
 from rbee.hive.workers import preflight
-from rbee.hive.workers.record import Spec
+from rbee.hive.workers.record import WorkerSpec
 from rbee.wire import model_ref
 from rbee.wire.common import Narration
 
@@ -24,7 +24,7 @@ DEFAULT_CONTEXT: Final = 4096
 """Tokens of one request where nothing else is configured, or the model's own context where that is less."""
 
 
-async def plan(request: SpawnRequest, settings: Settings, library: Library, report: Report) -> Spec:
+async def plan(request: SpawnRequest, settings: Settings, library: Library, report: Report) -> WorkerSpec:
     """Check everything that can be known before a process is started, and tell the sizes.
 
     A model of the hub is fetched where it is not here. Raises InvalidRequestError, ModelNotFoundError,
@@ -40,7 +40,7 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
     context = request.context or settings.worker.context or _default_context(header)
     cache_per_token = (header.kv_bytes_per_token() or 0) * slots
     needed = preflight.memory_needed(located.size, cache_per_token, context)
-    spec = Spec(
+    spec = WorkerSpec(
         str(ref),
         str(located.path),
         placement.backend,
@@ -67,7 +67,7 @@ def _default_context(header: ModelHeader) -> int:
     return min(header.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 
-def available_memory(spec: Spec) -> int:
+def available_memory(spec: WorkerSpec) -> int:
     """Return the bytes that are free now on the device of `spec`.
 
     Raises BackendUnavailableError or DeviceOutOfRangeError when it has gone since: a driver may lose a device.

@@ -9,6 +9,7 @@ from rbee.errors import BackendUnavailableError, DeviceOutOfRangeError, OutOfMem
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rbee.hive.workers.record import Resource
     from rbee.wire.hive import Backend
 
 OVERHEAD: Final = 1.2
@@ -20,12 +21,12 @@ CONTEXT_STEP: Final = 64
 PREFERRED: Final = ("cuda", "metal", "vulkan", "cpu")
 
 
-class Placement(NamedTuple):
+class DeviceChoice(NamedTuple):
     """Where a worker is to run; `resource` is what its memory comes from."""
 
     backend: str
     device: int
-    resource: str
+    resource: Resource
 
 
 def memory_needed(file_bytes: int, kv_bytes_per_token: int, tokens: int) -> int:
@@ -33,7 +34,7 @@ def memory_needed(file_bytes: int, kv_bytes_per_token: int, tokens: int) -> int:
     return int(file_bytes * OVERHEAD) + kv_bytes_per_token * tokens
 
 
-def choose_device(backends: Sequence[Backend], backend: str | None, device: int | None) -> Placement:
+def choose_device(backends: Sequence[Backend], backend: str | None, device: int | None) -> DeviceChoice:
     """Return where to run: what was asked for, else the best backend's first device.
 
     Raises BackendUnavailableError or DeviceOutOfRangeError naming what there is.
@@ -53,11 +54,11 @@ def choose_device(backends: Sequence[Backend], backend: str | None, device: int 
             asked=index,
             available=count,
         )
-    return Placement(name, index, "ram" if name == "cpu" else "vram")
+    return DeviceChoice(name, index, "ram" if name == "cpu" else "vram")
 
 
 def check_memory(
-    needed: int, available: int, resource: str, *, context: int | None = None, cache_per_token: int = 0
+    needed: int, available: int, resource: Resource, *, context: int | None = None, cache_per_token: int = 0
 ) -> None:
     """Raise OutOfMemoryError, with both numbers in MB, when `needed` bytes do not fit.
 

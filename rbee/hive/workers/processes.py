@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.hive.models.library import Library
-    from rbee.hive.workers.record import Spec, Worker
+    from rbee.hive.workers.record import WorkerRecord, WorkerSpec
     from rbee.wire.common import Narration
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.progress import Report
@@ -36,7 +36,7 @@ STREAM_PAUSE = 1.0
 """Seconds between two tries to hold a worker's event stream."""
 
 
-class Child:
+class ChildProcess:
     """A worker's process while it runs."""
 
     def __init__(self, child: trio.Process) -> None:
@@ -50,7 +50,7 @@ class Child:
         process.send_signal(self.identity, number)
 
     async def listen(self, report: Callable[[Narration], None]) -> None:
-        """Pass on what the worker announces until it is ready or says why not; raises its error."""
+        """Report what the worker announces until it is ready; raises the error that it announces instead."""
         await announce.listen(self._child, report)
 
     async def wait(self) -> str:
@@ -61,7 +61,7 @@ class Child:
         return process.describe_end(code)
 
 
-class Adopted:
+class AdoptedProcess:
     """The process of a worker that an earlier hive started: not our child, so its exit status is not ours to know."""
 
     def __init__(self, identity: process.Identity) -> None:
@@ -105,27 +105,27 @@ class LocalMachine:
         self._advertise = advertise
         self._ephemeral = ephemeral
 
-    async def plan(self, request: SpawnRequest, report: Report) -> Spec:
+    async def plan(self, request: SpawnRequest, report: Report) -> WorkerSpec:
         return await plan(request, self._settings, self._library, report)
 
-    def available_memory(self, spec: Spec) -> int:
+    def available_memory(self, spec: WorkerSpec) -> int:
         return available_memory(spec)
 
     def key_of(self, worker_id: str) -> str:
         return tokens.worker_key(self._token, worker_id)
 
-    async def launch(self, worker: Worker) -> Child:
+    async def launch(self, worker: WorkerRecord) -> ChildProcess:
         """Start the worker's process and give it its key on stdin."""
         secret = msgspec.json.encode({"key": self.key_of(worker.id)}) + b"\n"
         log_path = self._log_file(worker.id)
         try:
-            return Child(
+            return ChildProcess(
                 await process.start(self.command(worker), log=log_path, stdin=secret, hold_stdin=self._ephemeral)
             )
         except OSError as exc:
             raise SpawnFailedError(f"the worker's process cannot be started: {exc.strerror}") from exc
 
-    def command(self, worker: Worker) -> list[str]:
+    def command(self, worker: WorkerRecord) -> list[str]:
         """Return the command that starts `worker`; its key is not in it."""
         spec, settings = worker.spec, self._settings
         options: dict[str, object] = {
@@ -150,18 +150,18 @@ class LocalMachine:
             given.append("--ephemeral")
         return [*(settings.worker.command or (*process.program(), "worker")), *given]
 
-    def adopted(self, identity: process.Identity) -> Adopted:
-        return Adopted(identity)
+    def adopted(self, identity: process.Identity) -> AdoptedProcess:
+        return AdoptedProcess(identity)
 
-    async def follow(self, worker: Worker, changed: Callable[[WorkerStatus], None]) -> None:
+    async def follow(self, worker: WorkerRecord, on_status: Callable[[WorkerStatus], None]) -> None:
         assert worker.url is not None
         key = self.key_of(worker.id)
         while True:
             with suppress(sse_client.StreamLostError, RbeeError):
-                await worker_control.follow(worker.url, key, changed)
+                await worker_control.follow(worker.url, key, on_status)
             await trio.sleep(STREAM_PAUSE)
 
-    async def is_alive(self, worker: Worker) -> bool:
+    async def is_alive(self, worker: WorkerRecord) -> bool:
         assert worker.url is not None
         try:
             with trio.fail_after(self._settings.timeouts.health):
@@ -170,7 +170,7 @@ class LocalMachine:
             log.warning("worker %s did not answer its health check: %s", worker.id, exc or "timeout")
             return False
 
-    async def ask_to_end(self, worker: Worker) -> bool:
+    async def ask_to_end(self, worker: WorkerRecord) -> bool:
         assert worker.url is not None
         try:
             with trio.fail_after(self._settings.timeouts.acknowledge):

@@ -3,27 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from rbee.errors import RbeeError
     from rbee.wire.common import WorkerState
 
 Phase = Literal["starting", "loading", "serving", "failed", "ending"]
+Resource = Literal["ram", "vram"]
 
 
 @dataclass(frozen=True, slots=True)
-class Spec:
-    """What a worker is to be; `memory` is what it will take (bytes of `resource`).
+class WorkerSpec:
+    """What to start: `memory` is what the worker will take (bytes of `resource`).
 
-    `cache_per_token` is how much of that goes with each token of the context, over all slots.
+    `cache_per_token` is the part of it that each token of the context takes, over all slots.
     """
 
     model_ref: str
     path: str
     backend: str
     device: int
-    resource: str
+    resource: Resource
     slots: int
     context: int | None
     memory: int
@@ -31,18 +32,18 @@ class Spec:
 
 
 @dataclass(slots=True)
-class Worker:
+class WorkerRecord:
     """One worker, from the decision to start it until its process has ended.
 
-    `has_loaded` tells that it takes no more memory than it has, because its model is loaded, or will not be.
+    `has_loaded` means that it takes no more memory than it has, because its model is loaded, or will not be.
 
     `since`, `deadline`, `idle_from` and `next_check` are seconds of the monotonic clock; `idle_since` and
-    `last_health_at` are Unix seconds, for people. What a health check says never touches the idle times: a worker
-    that is asked whether it lives is no less idle.
+    `last_health_at` are Unix seconds, for people. A health check never touches the idle times: a worker that answers
+    one is no less idle.
     """
 
     id: str
-    spec: Spec
+    spec: WorkerSpec
     phase: Phase
     since: float
     url: str | None = None
@@ -74,12 +75,19 @@ class Worker:
         return self.spec.slots - self.slots_busy if self.state in ("idle", "busy") else 0
 
 
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """A worker that was; `reason` is None where its end was asked for, `at` counts Unix seconds."""
+class ProcessExit(NamedTuple):
+    """How a worker's process ended, in words; when (Unix seconds); the name and the last lines of its log."""
 
-    worker: Worker
+    how: str
+    unix: float = 0.0
+    log: str = ""
+    last_lines: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EndedRecord:
+    """A worker whose process has ended; `reason` is None where its end was asked for."""
+
+    worker: WorkerRecord
     reason: str | None
-    at: float
-    log: str
-    last_lines: tuple[str, ...]
+    exit: ProcessExit

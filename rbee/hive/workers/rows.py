@@ -9,10 +9,10 @@ from rbee.adapters.daemon.process import Identity
 if TYPE_CHECKING:
     import sqlite3
 
-    from rbee.hive.workers.record import Worker
+    from rbee.hive.workers.record import Resource, WorkerRecord
 
 
-def save(connection: sqlite3.Connection, worker: Worker, identity: Identity) -> None:
+def save(connection: sqlite3.Connection, worker: WorkerRecord, identity: Identity) -> None:
     """Store the worker's row, new or changed."""
     connection.execute(
         "INSERT OR REPLACE INTO workers (id, url, model_ref, backend, device, state, slots_total, slots_available, pid,"
@@ -45,7 +45,7 @@ def delete(connection: sqlite3.Connection, worker_id: str) -> None:
 
 
 class LastKnownWorker(NamedTuple):
-    """A worker as the last hive left it; `url` is None for one that had not called back yet.
+    """A worker as the last hive stored it; `url` is None for one that had not called back yet.
 
     `memory` is what it takes once it is loaded (bytes of `resource`).
     """
@@ -56,7 +56,7 @@ class LastKnownWorker(NamedTuple):
     backend: str
     device: int
     slots_total: int
-    resource: str
+    resource: Resource
     memory: int
     identity: Identity
 

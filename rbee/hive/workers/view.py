@@ -1,4 +1,4 @@
-"""Shows a hive's workers as the wire describes them, and what has changed between two looks (PURE)."""
+"""Describes a hive's workers in the words of the wire, and what changed between two such views (PURE)."""
 
 from __future__ import annotations
 
@@ -10,18 +10,23 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rbee.hive.workers.pool import Pool
-    from rbee.hive.workers.record import Ended, Worker
+    from rbee.hive.workers.record import EndedRecord, WorkerRecord
 
 
 def workers(pool: Pool) -> wire.WorkerList:
-    """Return the workers as they are now, and those that have ended without being asked to."""
+    """Return the workers as they are now, and those that ended without being asked to."""
     return wire.WorkerList(
         workers=[_row(worker) for worker in pool.workers.values()],
         ended=[_ended(ended) for ended in pool.ended if ended.reason is not None],
     )
 
 
-def _row(worker: Worker) -> wire.WorkerRow:
+def spawn_reply(worker: WorkerRecord, key: str) -> wire.SpawnReply:
+    """Return the reply to a start, with the key that opens the worker."""
+    return wire.SpawnReply(worker_id=worker.id, url=worker.url or "", state=worker.state, api_key=key)
+
+
+def _row(worker: WorkerRecord) -> wire.WorkerRow:
     return wire.WorkerRow(
         id=worker.id,
         url=worker.url or "",
@@ -37,7 +42,7 @@ def _row(worker: Worker) -> wire.WorkerRow:
     )
 
 
-def _ended(ended: Ended) -> wire.EndedWorker:
+def _ended(ended: EndedRecord) -> wire.EndedWorker:
     worker = ended.worker
     return wire.EndedWorker(
         id=worker.id,
@@ -47,14 +52,14 @@ def _ended(ended: Ended) -> wire.EndedWorker:
         pid=worker.pid or 0,
         reason=ended.reason,
         code=ended.worker.error.code if ended.worker.error is not None else None,
-        ended_at=ended.at,
-        log=ended.log,
-        last_lines=list(ended.last_lines),
+        ended_at=ended.exit.unix,
+        log=ended.exit.log,
+        last_lines=list(ended.exit.last_lines),
     )
 
 
 def changes(before: wire.WorkerList | None, now: wire.WorkerList) -> Iterator[tuple[str, wire.HiveEvent]]:
-    """Yield the events, name and message, that tell who knows `before` what is now; None knows nothing yet."""
+    """Yield the events, name and message, that lead from `before` to `now`; None stands for no view yet."""
     if before is None:
         yield "state", now
         return

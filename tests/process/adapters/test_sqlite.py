@@ -17,7 +17,7 @@ from rbee.errors import StorageError
 from rbee.hive import tables
 from rbee.hive.workers import rows
 from rbee.hive.workers.reconcile import compare
-from rbee.hive.workers.record import Spec, Worker
+from rbee.hive.workers.record import WorkerRecord, WorkerSpec
 
 if TYPE_CHECKING:
     import sqlite3
@@ -277,9 +277,9 @@ trio.run(main)
 # The hive's tables.
 
 
-def worker(name: str, **changed: Any) -> Worker:
-    spec = Spec("builtin:bee-stories", "/m", "cpu", 0, "ram", 4, None, 1)
-    return Worker(name, spec, "serving", 0.0, **changed)
+def worker(name: str, **changed: Any) -> WorkerRecord:
+    spec = WorkerSpec("builtin:bee-stories", "/m", "cpu", 0, "ram", 4, None, 1)
+    return WorkerRecord(name, spec, "serving", 0.0, **changed)
 
 
 async def test_a_workers_row_is_replaced_and_deleted(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from rbee.errors import BackendUnavailableError, ModelLoadFailedError
 from rbee.hive.workers import plan
-from rbee.hive.workers.record import Spec
+from rbee.hive.workers.record import WorkerSpec
 from rbee.wire.gguf import ModelHeader
 from rbee.worker.llama import loading
 from tests.unit.adapters.test_inventory import GIB, driver, engine_with
@@ -33,8 +33,8 @@ def cuda(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
     return found
 
 
-def spec(device: int) -> Spec:
-    return Spec("hf:bees/m", "/m.gguf", "cuda", device, "vram", 1, 64, 6 * GIB)
+def spec(device: int) -> WorkerSpec:
+    return WorkerSpec("hf:bees/m", "/m.gguf", "cuda", device, "vram", 1, 64, 6 * GIB)
 
 
 def options(path: Path, device: int, memory: int) -> loading.LoadOptions:
@@ -62,3 +62,8 @@ def test_a_driver_that_is_gone_is_said(cuda: SimpleNamespace, tmp_path: Path, mo
         plan.available_memory(spec(0))
     with pytest.raises(ModelLoadFailedError, match="no device cuda:0 any more"):
         loading.check_memory(options(tmp_path, 0, 1), HEADER, 64)
+
+
+def test_a_device_that_has_gone_since_is_an_error_of_ours() -> None:
+    with pytest.raises(BackendUnavailableError):
+        plan.available_memory(WorkerSpec("builtin:bee-stories", "/m.gguf", "vanished", 0, "vram", 4, 512, 1))

@@ -22,24 +22,25 @@ from rbee.errors import (
     WorkerNotFoundError,
 )
 from rbee.hive.workers.effects import (
-    Answer,
     AskToEnd,
     CheckHealth,
+    Delete,
     Effect,
     Follow,
-    Forget,
-    Keep,
     Kill,
     Launch,
+    Reply,
+    Save,
     Terminate,
 )
-from rbee.hive.workers.pool import Ending, Limits, Pool
-from rbee.hive.workers.record import Spec, Worker
+from rbee.hive.workers.life import Limits
+from rbee.hive.workers.pool import Pool
+from rbee.hive.workers.record import ProcessExit, WorkerRecord, WorkerSpec
 from rbee.wire.worker import WorkerStatus
 
 URL = "http://127.0.0.1:8001"
 GB = 1_000_000_000
-SPEC = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 3 * GB)
+SPEC = WorkerSpec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 3 * GB)
 PHASES = ["starting", "loading", "serving", "busy", "failed", "ending"]
 
 
@@ -51,7 +52,7 @@ def kinds(effects: list[Effect]) -> list[type]:
     return [type(effect) for effect in effects]
 
 
-def at(phase: str, now: float = 0.0, pool: Pool | None = None, worker_id: str = "w") -> tuple[Pool, Worker]:
+def at(phase: str, now: float = 0.0, pool: Pool | None = None, worker_id: str = "w") -> tuple[Pool, WorkerRecord]:
     """Return a pool with one worker that has come this far at the time `now`."""
     pool = pool or Pool(Limits())
     pool.spawn(worker_id, SPEC, 100 * GB, now)
@@ -85,28 +86,28 @@ def test_the_life_of_a_worker() -> None:
     assert effects == [Launch(worker)]
     assert (worker.state, worker.slots_available, worker.pid) == ("loading", 0, None)
 
-    assert pool.launched("w", 17) == [Keep(worker)]
+    assert pool.launched("w", 17) == [Save(worker)]
     assert (worker.state, worker.pid) == ("loading", 17)
 
-    assert pool.called_back("w", URL, 1) == [Keep(worker), Answer(worker, None), Follow(worker)]
+    assert pool.called_back("w", URL, 1) == [Save(worker), Reply(worker, None), Follow(worker)]
     assert (worker.state, worker.slots_available, worker.url) == ("loading", 0, URL)
 
     assert pool.status("w", told("loading", layers_loaded=3, layers_total=8), 2, 1000) == []
     assert (worker.layers, worker.last_health_at) == ((3, 8), 1000)
 
-    assert pool.status("w", told("idle"), 3, 1001) == [Keep(worker)]
+    assert pool.status("w", told("idle"), 3, 1001) == [Save(worker)]
     assert (worker.state, worker.slots_available, worker.idle_since) == ("idle", 4, 1001)
 
-    assert pool.status("w", told("busy", 2), 4, 1002) == [Keep(worker)]
+    assert pool.status("w", told("busy", 2), 4, 1002) == [Save(worker)]
     assert (worker.state, worker.slots_available, worker.idle_since) == ("busy", 2, None)
 
-    assert pool.status("w", told("idle"), 5, 1003) == [Keep(worker)]
+    assert pool.status("w", told("idle"), 5, 1003) == [Save(worker)]
     assert (worker.state, worker.slots_available, worker.idle_since) == ("idle", 4, 1003)
 
-    assert pool.end("w", 6) == [Keep(worker), AskToEnd(worker)]
+    assert pool.end("w", 6) == [Save(worker), AskToEnd(worker)]
     assert (worker.state, worker.slots_available, worker.idle_since) == ("draining", 0, 1003)
 
-    assert pool.exited("w", Ending("exit code 0")) == [Forget(worker, None)]
+    assert pool.exited("w", ProcessExit("exit code 0")) == [Delete(worker, None)]
     assert pool.workers == {}
     assert pool.due() is None
 
@@ -120,7 +121,7 @@ def test_a_health_report_does_not_move_the_idle_time() -> None:
 def test_a_report_that_changes_nothing_is_not_stored() -> None:
     pool, _ = at("busy")
     assert pool.status("w", told("busy", 1), 1, 1001) == []
-    assert kinds(pool.status("w", told("busy", 2), 2, 1002)) == [Keep]
+    assert kinds(pool.status("w", told("busy", 2), 2, 1002)) == [Save]
 
 
 # Deadlines.
@@ -137,11 +138,11 @@ def test_a_worker_that_does_not_call_back_in_time_is_killed() -> None:
     assert pool.tick(29.9) == []
     assert pool.tick(30) == [Kill(worker)]
     assert worker.state == "draining"
-    answer, forget = pool.exited("w", Ending("SIGKILL"))
-    assert isinstance(answer, Answer)
+    answer, forget = pool.exited("w", ProcessExit("SIGKILL"))
+    assert isinstance(answer, Reply)
     assert isinstance(answer.error, SpawnTimeoutError)
     assert "30 s" in answer.error.message
-    assert forget == Forget(worker, answer.error.message)
+    assert forget == Delete(worker, answer.error.message)
 
 
 def test_a_launch_that_hangs_is_answered_once_it_ends() -> None:
@@ -149,10 +150,10 @@ def test_a_launch_that_hangs_is_answered_once_it_ends() -> None:
     pool.spawn("w", SPEC, 100 * GB, 0)
     worker = pool.workers["w"]
     assert pool.tick(30) == [], "there is no process yet"
-    assert pool.launched("w", 17) == [Keep(worker), Terminate(worker)]
+    assert pool.launched("w", 17) == [Save(worker), Terminate(worker)]
     assert pool.tick(40) == [Kill(worker)]
-    answer = pool.exited("w", Ending("SIGKILL"))[0]
-    assert isinstance(answer, Answer)
+    answer = pool.exited("w", ProcessExit("SIGKILL"))[0]
+    assert isinstance(answer, Reply)
     assert isinstance(answer.error, SpawnTimeoutError)
 
 
@@ -164,7 +165,7 @@ def test_a_model_that_does_not_load_in_time_ends_its_worker() -> None:
     assert isinstance(worker.error, LoadingTimeoutError)
     assert worker.error.details == {"elapsed_s": 300, "state": "loading", "layers_loaded": 3, "layers_total": 8}
     assert worker.error.message == "the model was not loaded within 300 s: state loading, 3 of 8 layers"
-    assert pool.exited("w", Ending("SIGKILL")) == [Forget(worker, worker.error.message)]
+    assert pool.exited("w", ProcessExit("SIGKILL")) == [Delete(worker, worker.error.message)]
 
 
 def test_an_idle_worker_is_ended_at_its_time() -> None:
@@ -173,7 +174,7 @@ def test_an_idle_worker_is_ended_at_its_time() -> None:
     worker.next_check = None
     assert pool.due() == 300
     assert pool.tick(299.9) == []
-    assert kinds(pool.tick(300)) == [Keep, AskToEnd]
+    assert kinds(pool.tick(300)) == [Save, AskToEnd]
     assert worker.state == "draining"
 
 
@@ -186,7 +187,7 @@ def test_health_checks_do_not_keep_an_idle_worker() -> None:
         worker.next_check = now + 30
     assert worker.last_health_at == 1270
     assert worker.idle_since == 1000
-    assert kinds(pool.tick(300)) == [Keep, AskToEnd]
+    assert kinds(pool.tick(300)) == [Save, AskToEnd]
 
 
 def test_a_busy_worker_is_never_idle() -> None:
@@ -200,13 +201,13 @@ def test_three_failed_checks_in_a_row_end_a_worker() -> None:
     pool, worker = at("busy")
     for number, now in enumerate((30, 65), 1):
         assert pool.tick(now) == [CheckHealth(worker)]
-        assert kinds(pool.checked("w", is_alive=False, now=now + 5, unix=0)) == [Keep]
+        assert kinds(pool.checked("w", is_alive=False, now=now + 5, unix=0)) == [Save]
         assert (worker.state, worker.slots_available, worker.failed_checks) == ("unhealthy", 0, number)
     assert pool.tick(100) == [CheckHealth(worker)]
-    assert kinds(pool.checked("w", is_alive=False, now=105, unix=0)) == [Keep, Terminate]
+    assert kinds(pool.checked("w", is_alive=False, now=105, unix=0)) == [Save, Terminate]
     assert kinds(pool.tick(115)) == [Kill]
-    (forget,) = pool.exited("w", Ending("SIGKILL"))
-    assert isinstance(forget, Forget)
+    (forget,) = pool.exited("w", ProcessExit("SIGKILL"))
+    assert isinstance(forget, Delete)
     assert "3 health checks" in (forget.reason or "")
 
 
@@ -226,7 +227,7 @@ def test_an_adopted_worker_is_asked_at_once_and_followed() -> None:
     pool.checked("w", is_alive=True, now=5, unix=1000)
     pool.status("w", told("busy", 3), 6, 1001)
     assert (worker.state, worker.slots_available) == ("busy", 1)
-    assert pool.exited("w", Ending("gone")) == [Forget(worker, "gone")]
+    assert pool.exited("w", ProcessExit("gone")) == [Delete(worker, "gone")]
 
 
 def test_an_adopted_worker_that_had_not_called_back_is_ended() -> None:
@@ -236,14 +237,14 @@ def test_an_adopted_worker_that_had_not_called_back_is_ended() -> None:
     assert pool.workers["w"].state == "draining"
     assert pool.called_back("w", URL, 6) == [], "it hears of no error, and SIGTERM comes"
     assert kinds(pool.tick(15)) == [Kill]
-    assert kinds(pool.exited("w", Ending("SIGKILL"))) == [Answer, Forget]
+    assert kinds(pool.exited("w", ProcessExit("SIGKILL"))) == [Reply, Delete]
 
 
 def test_a_failed_load_is_shown_for_a_while() -> None:
     pool, worker = at("failed")
     assert (worker.state, worker.slots_available) == ("unhealthy", 0)
     assert pool.due() == 10
-    assert kinds(pool.tick(10)) == [Keep, AskToEnd]
+    assert kinds(pool.tick(10)) == [Save, AskToEnd]
     assert kinds(pool.tick(20)) == [Kill]
 
 
@@ -253,16 +254,16 @@ def test_the_reason_of_a_failure_is_logged_when_the_worker_has_gone(phase: str) 
     pool.status("w", told("failed", error={"code": "MODEL_LOAD_FAILED", "message": "m.gguf is corrupt"}), 1, 1001.0)
     assert (worker.state, worker.slots_available) == ("unhealthy", 0)
     pool.tick(11)
-    assert pool.exited("w", Ending("exit code 0")) == [Forget(worker, "m.gguf is corrupt")]
+    assert pool.exited("w", ProcessExit("exit code 0")) == [Delete(worker, "m.gguf is corrupt")]
 
 
 @pytest.mark.parametrize("phase", ["loading", "serving", "busy"])
 def test_a_worker_that_somebody_else_ends_takes_no_more_and_is_no_crash(phase: str) -> None:
     pool, worker = at(phase)
-    assert kinds(pool.status("w", told("draining"), 1, 1001.0)) == [Keep]
+    assert kinds(pool.status("w", told("draining"), 1, 1001.0)) == [Save]
     assert (worker.state, worker.slots_available, pool.due()) == ("draining", 0, 41)
     assert pool.end("w", 2) == []
-    assert pool.exited("w", Ending("exit code 0")) == [Forget(worker, None)]
+    assert pool.exited("w", ProcessExit("exit code 0")) == [Delete(worker, None)]
 
 
 @pytest.mark.parametrize(("phase", "seconds"), [("serving", 10), ("busy", 40), ("loading", 10)])
@@ -297,41 +298,41 @@ def test_a_process_that_cannot_be_started_is_answered() -> None:
     pool.spawn("w", SPEC, 100 * GB, 0)
     worker = pool.workers["w"]
     error = SpawnFailedError("no such program")
-    assert pool.launch_failed("w", error) == [Answer(worker, error), Forget(worker, "no such program")]
+    assert pool.launch_failed("w", error) == [Reply(worker, error), Delete(worker, "no such program")]
     assert pool.workers == {}
 
 
 def test_a_worker_that_ends_before_it_is_ready_is_answered_with_how() -> None:
     pool, worker = at("starting")
-    answer, forget = pool.exited("w", Ending("exit code 1"))
-    assert isinstance(answer, Answer)
+    answer, forget = pool.exited("w", ProcessExit("exit code 1"))
+    assert isinstance(answer, Reply)
     assert isinstance(answer.error, SpawnFailedError)
     assert "exit code 1" in answer.error.message
-    assert forget == Forget(worker, "exit code 1")
+    assert forget == Delete(worker, "exit code 1")
 
 
 def test_what_a_worker_said_itself_is_the_answer() -> None:
     pool, worker = at("starting")
     said = RbeeError("no memory")
-    assert pool.exited("w", Ending("exit code 1"), said) == [Answer(worker, said), Forget(worker, "no memory")]
+    assert pool.exited("w", ProcessExit("exit code 1"), said) == [Reply(worker, said), Delete(worker, "no memory")]
 
 
 @pytest.mark.parametrize("phase", ["loading", "serving", "busy"])
 def test_a_crash_is_told_and_not_answered_again(phase: str) -> None:
     pool, worker = at(phase)
-    assert pool.exited("w", Ending("SIGSEGV")) == [Forget(worker, "SIGSEGV")]
+    assert pool.exited("w", ProcessExit("SIGSEGV")) == [Delete(worker, "SIGSEGV")]
 
 
 def test_an_end_that_was_asked_for_is_no_crash() -> None:
     pool, worker = at("ending")
-    assert pool.exited("w", Ending("exit code 0")) == [Forget(worker, None)]
+    assert pool.exited("w", ProcessExit("exit code 0")) == [Delete(worker, None)]
 
 
 def test_a_start_that_was_given_up_is_answered() -> None:
     pool, worker = at("starting")
     assert pool.end("w", 1) == [Terminate(worker)]
-    answer = pool.exited("w", Ending("SIGTERM"))[0]
-    assert isinstance(answer, Answer)
+    answer = pool.exited("w", ProcessExit("SIGTERM"))[0]
+    assert isinstance(answer, Reply)
     assert isinstance(answer.error, DrainingError)
     assert answer.error.details["worker_id"] == "w"
 
@@ -341,7 +342,7 @@ def test_a_start_given_up_before_there_was_a_process_ends_it_when_there_is() -> 
     pool.spawn("w", SPEC, 100 * GB, 0)
     assert pool.end("w", 1) == []
     worker = pool.workers["w"]
-    assert pool.launched("w", 17) == [Keep(worker), Terminate(worker)]
+    assert pool.launched("w", 17) == [Save(worker), Terminate(worker)]
 
 
 # A worker that is there already.
@@ -448,7 +449,7 @@ def test_a_worker_that_is_told_to_end_while_it_loads_still_takes_its_memory() ->
     assert pool.reserved("ram", 0) == 3 * GB
     with pytest.raises(OutOfMemoryError):
         pool.spawn("b", SPEC, 5 * GB, 2)
-    pool.exited("w", Ending("exit code 0"))
+    pool.exited("w", ProcessExit("exit code 0"))
     assert pool.reserved("ram", 0) == 0
 
 
@@ -471,7 +472,7 @@ def test_the_memory_of_an_adopted_worker_is_reserved_until_it_says_that_it_has_l
 
 def test_each_device_is_counted_by_itself() -> None:
     pool = Pool(Limits())
-    gpu = Spec("m", "/m", "cuda", 1, "vram", 1, None, 3 * GB)
+    gpu = WorkerSpec("m", "/m", "cuda", 1, "vram", 1, None, 3 * GB)
     pool.spawn("a", gpu, 4 * GB, 0)
     assert (pool.reserved("vram", 1), pool.reserved("vram", 0), pool.reserved("ram", 1)) == (3 * GB, 0, 0)
     pool.spawn("b", SPEC, 4 * GB, 0)
@@ -482,7 +483,7 @@ def test_each_device_is_counted_by_itself() -> None:
 @pytest.mark.parametrize("phase", PHASES)
 def test_a_worker_that_is_gone_takes_nothing(phase: str) -> None:
     pool, _ = at(phase)
-    pool.exited("w", Ending("gone"))
+    pool.exited("w", ProcessExit("gone"))
     assert pool.reserved("ram", 0) == 0
 
 
@@ -504,7 +505,7 @@ def test_stopping_asks_all_at_once() -> None:
     at("ending", pool=pool, worker_id="e")
     at("failed", pool=pool, worker_id="f")
     effects = pool.stop(1)
-    assert {effect.worker.id: type(effect) for effect in effects if not isinstance(effect, Keep)} == {
+    assert {effect.worker.id: type(effect) for effect in effects if not isinstance(effect, Save)} == {
         "a": Terminate,
         "b": AskToEnd,
         "c": AskToEnd,
@@ -519,19 +520,19 @@ def test_workers_that_had_to_be_killed_at_the_end_are_kept() -> None:
     at("serving", pool=pool, worker_id="b")
     pool.end("b", 0)
     pool.tick(10)
-    pool.exited("b", Ending("SIGKILL"))
+    pool.exited("b", ProcessExit("SIGKILL"))
     assert pool.stuck == [], "before the end that is nobody's failure but the worker's"
     pool.stop(20)
     at_once = pool.tick(30)
     assert kinds(at_once) == [Kill]
-    pool.exited("a", Ending("SIGKILL"))
+    pool.exited("a", ProcessExit("SIGKILL"))
     assert [ended.worker.id for ended in pool.stuck] == ["a"]
 
 
 def test_a_worker_that_ends_when_told_is_not_stuck() -> None:
     pool, _ = at("serving")
     pool.stop(0)
-    pool.exited("w", Ending("exit code 0"))
+    pool.exited("w", ProcessExit("exit code 0"))
     assert pool.stuck == []
 
 
@@ -539,12 +540,12 @@ def test_who_waits_for_a_worker_that_starts_when_the_node_stops_is_told_just_tha
     """So that the request is taken elsewhere; the worker's own end says nothing to anybody."""
     pool, _ = at("starting")
     pool.stop(0)
-    answer, _ = pool.exited("w", Ending("SIGTERM (asked to end)"))
-    assert isinstance(answer, Answer)
+    answer, _ = pool.exited("w", ProcessExit("SIGTERM (asked to end)"))
+    assert isinstance(answer, Reply)
     assert isinstance(answer.error, DrainingError)
 
 
-def test_hurry_ends_the_wait_for_requests() -> None:
+def test_force_ends_the_wait_for_requests() -> None:
     pool, worker = at("busy")
     pool.stop(0)
     assert pool.due() == 40
@@ -553,15 +554,15 @@ def test_hurry_ends_the_wait_for_requests() -> None:
     assert pool.tick(6) == [Kill(worker)]
 
 
-def test_hurry_waits_for_a_launch_to_have_a_process() -> None:
+def test_force_waits_for_a_launch_to_have_a_process() -> None:
     pool = Pool(Limits())
     pool.spawn("w", SPEC, 100 * GB, 0)
     pool.stop(0)
     assert pool.force(0) == []
-    assert kinds(pool.launched("w", 17)) == [Keep, Terminate]
+    assert kinds(pool.launched("w", 17)) == [Save, Terminate]
 
 
-def test_hurrying_an_empty_node_does_nothing() -> None:
+def test_forcing_an_empty_node_does_nothing() -> None:
     pool = Pool(Limits())
     pool.stop(0)
     assert pool.force(0) == []
@@ -589,9 +590,9 @@ class Life(RuleBasedStateMachine):
                 case Launch():
                     self.launched.append(name)
                     self.launching.add(name)
-                case Answer():
+                case Reply():
                     self.answers[name] = self.answers.get(name, 0) + 1
-                case Forget():
+                case Delete():
                     self.forgotten.append(name)
                 case Follow():
                     self.followed.append(name)
@@ -601,7 +602,7 @@ class Life(RuleBasedStateMachine):
                         self.killed.add(name)
                 case AskToEnd():
                     assert effect.worker.url is not None
-                case Keep():
+                case Save():
                     assert name in self.pool.workers
 
     def one(self, data: st.DataObject, of: set[str]) -> str:
@@ -610,17 +611,17 @@ class Life(RuleBasedStateMachine):
     @rule(memory=st.integers(1, 6), slots=st.integers(1, 4))
     def spawn(self, memory: int, slots: int) -> None:
         name = f"w{len(self.answers) + len(self.launched)}"
-        spec = Spec("m", "/m", "cpu", 0, "ram", slots, None, memory)
+        spec = WorkerSpec("m", "/m", "cpu", 0, "ram", slots, None, memory)
         before = self.pool.reserved("ram", 0)
         try:
             effects = self.pool.spawn(name, spec, 10, self.now)
         except DrainingError:
-            assert self.pool.stopping
+            assert self.pool.is_stopping
             return
         except OutOfMemoryError:
             assert before + memory > 10
             return
-        assert not self.pool.stopping
+        assert not self.pool.is_stopping
         assert before + memory <= 10
         self.perform(effects)
 
@@ -655,7 +656,7 @@ class Life(RuleBasedStateMachine):
     def exit(self, data: st.DataObject) -> None:
         name = self.one(data, self.running)
         self.running.remove(name)
-        self.perform(self.pool.exited(name, Ending("exit code 1")))
+        self.perform(self.pool.exited(name, ProcessExit("exit code 1")))
 
     @precondition(lambda self: self.pool.workers)
     @rule(data=st.data())
@@ -679,7 +680,7 @@ class Life(RuleBasedStateMachine):
     def stop(self) -> None:
         self.perform(self.pool.stop(self.now))
 
-    @precondition(lambda self: self.pool.stopping)
+    @precondition(lambda self: self.pool.is_stopping)
     @rule()
     def force(self) -> None:
         self.perform(self.pool.force(self.now))
@@ -727,7 +728,7 @@ class Life(RuleBasedStateMachine):
         assert self.killed == self.running
         for name in sorted(self.running):
             self.running.remove(name)
-            self.perform(self.pool.exited(name, Ending("SIGKILL")))
+            self.perform(self.pool.exited(name, ProcessExit("SIGKILL")))
         assert self.pool.workers == {}
         assert self.pool.reserved("ram", 0) == 0
         assert self.pool.due() is None

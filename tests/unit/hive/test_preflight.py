@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from rbee.errors import BackendUnavailableError, DeviceOutOfRangeError, OutOfMemoryError
 from rbee.hive.workers import preflight
-from rbee.hive.workers.preflight import MEGABYTE, Placement, check_memory, choose_device, memory_needed
+from rbee.hive.workers.preflight import MEGABYTE, DeviceChoice, check_memory, choose_device, memory_needed
 from rbee.wire.hive import Backend, Device
 
 
@@ -67,16 +67,16 @@ def test_the_numbers_shown_never_contradict_the_refusal(needed: int, available: 
 @pytest.mark.parametrize(
     ("backends", "wanted", "device", "expected"),
     [
-        ([CPU], None, None, Placement("cpu", 0, "ram")),
-        ([CPU], "cpu", 0, Placement("cpu", 0, "ram")),
-        ([CPU, CUDA], None, None, Placement("cuda", 0, "vram")),
-        ([CPU, CUDA], "cpu", None, Placement("cpu", 0, "ram")),
-        ([CPU, CUDA], None, 1, Placement("cuda", 1, "vram")),
-        ([backend("vulkan"), CPU, backend("metal")], None, None, Placement("metal", 0, "vram")),
+        ([CPU], None, None, DeviceChoice("cpu", 0, "ram")),
+        ([CPU], "cpu", 0, DeviceChoice("cpu", 0, "ram")),
+        ([CPU, CUDA], None, None, DeviceChoice("cuda", 0, "vram")),
+        ([CPU, CUDA], "cpu", None, DeviceChoice("cpu", 0, "ram")),
+        ([CPU, CUDA], None, 1, DeviceChoice("cuda", 1, "vram")),
+        ([backend("vulkan"), CPU, backend("metal")], None, None, DeviceChoice("metal", 0, "vram")),
     ],
 )
 def test_the_best_that_was_not_excluded_is_chosen(
-    backends: list[Backend], wanted: str | None, device: int | None, expected: Placement
+    backends: list[Backend], wanted: str | None, device: int | None, expected: DeviceChoice
 ) -> None:
     assert choose_device(backends, wanted, device) == expected
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from rbee.hive.workers import view
-from rbee.hive.workers.pool import REMEMBERED, Ending, Limits, Pool
-from rbee.hive.workers.record import Spec
+from rbee.hive.workers.life import Limits
+from rbee.hive.workers.pool import REMEMBERED, Pool
+from rbee.hive.workers.record import ProcessExit, WorkerSpec
 from rbee.wire import hive as wire
 from rbee.wire.worker import WorkerStatus
 
-SPEC = Spec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
+SPEC = WorkerSpec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
 
 
 def pool(*names: str) -> Pool:
@@ -48,7 +49,7 @@ def test_a_worker_that_comes_and_one_that_goes_are_told() -> None:
     before = view.workers(made)
     made.spawn("b", SPEC, 1000, 0)
     made.end("a", 1)
-    made.exited("a", Ending("exit code 0"))
+    made.exited("a", ProcessExit("exit code 0"))
     now = view.workers(made)
     assert told(before, now) == [("worker", now.workers[0]), ("gone", wire.WorkerGone(id="a"))]
 
@@ -57,8 +58,8 @@ def test_why_a_worker_went_is_told_unless_it_was_asked_to() -> None:
     made = pool("a", "b")
     before = view.workers(made)
     made.end("a", 1)
-    made.exited("a", Ending("exit code 0"))
-    made.exited("b", Ending("SIGILL", 7.0, "worker-b.log", ("the last line",)))
+    made.exited("a", ProcessExit("exit code 0"))
+    made.exited("b", ProcessExit("SIGILL", 7.0, "worker-b.log", ("the last line",)))
     now = view.workers(made)
     (ended,) = now.ended
     assert (ended.id, ended.reason, ended.ended_at) == ("b", "SIGILL", 7.0)
@@ -72,5 +73,5 @@ def test_why_a_worker_went_is_told_unless_it_was_asked_to() -> None:
 def test_the_oldest_reasons_are_forgotten() -> None:
     made = pool(*map(str, range(REMEMBERED + 5)))
     for name in list(made.workers):
-        made.exited(name, Ending("SIGKILL"))
+        made.exited(name, ProcessExit("SIGKILL"))
     assert [ended.id for ended in view.workers(made).ended] == [str(number) for number in range(5, REMEMBERED + 5)]

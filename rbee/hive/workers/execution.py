@@ -1,0 +1,195 @@
+"""Carries out what a hive's pool decides: each effect that takes time is a task, and its result a decision again."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import time
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+
+from rbee.adapters.daemon import announce
+from rbee.errors import RbeeError
+from rbee.hive.workers import rows, view
+from rbee.hive.workers.effects import AskToEnd, CheckHealth, Delete, Follow, Kill, Launch, Reply, Save, Terminate
+from rbee.hive.workers.record import ProcessExit
+from rbee.wire.common import Narration
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rbee.adapters.store.write_behind import WriteBehind
+    from rbee.hive.workers.effects import Effect
+    from rbee.hive.workers.loop import Decision
+    from rbee.hive.workers.machine import WorkerMachine, WorkerProcess
+    from rbee.hive.workers.pool import Pool
+    from rbee.hive.workers.record import WorkerRecord
+    from rbee.hive.workers.starts import Starts
+    from rbee.wire.worker import WorkerStatus
+
+log = logging.getLogger(__name__)
+
+
+class Execution:
+    """Carries out effects, in tasks of `nursery`; `decide` has a decision made about what comes of them."""
+
+    def __init__(
+        self,
+        nursery: trio.Nursery,
+        pool: Pool,
+        machine: WorkerMachine,
+        starts: Starts,
+        stored: WriteBehind,
+        decide: Callable[[Decision], None],
+    ) -> None:
+        self._nursery = nursery
+        self._pool = pool
+        self._machine = machine
+        self._starts = starts
+        self._stored = stored
+        self._decide = decide
+        self._processes: dict[str, WorkerProcess] = {}
+        self._follow_scopes: dict[str, trio.CancelScope] = {}
+        self._end_replies: dict[str, trio.Event] = {}
+
+    @property
+    def worker_ids(self) -> set[str]:
+        """The workers for which something is held."""
+        return {*self._processes, *self._follow_scopes, *self._end_replies}
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        """Begin to carry out effects; returns at once."""
+        for effect in effects:
+            worker = effect.worker
+            match effect:
+                case Launch():
+                    self._nursery.start_soon(self._run_process, worker)
+                case Follow():
+                    # Made here: the worker may be deleted before the task has run a line, and must end then too.
+                    scope = self._follow_scopes[worker.id] = trio.CancelScope()
+                    self._nursery.start_soon(self._follow, worker, scope)
+                case Reply(error=error):
+                    self._reply(worker, error)
+                case CheckHealth():
+                    self._nursery.start_soon(self._check_health, worker)
+                case AskToEnd():
+                    replied = self._end_replies[worker.id] = trio.Event()
+                    self._nursery.start_soon(self._ask_to_end, worker, replied)
+                case Terminate():
+                    self._signal(worker, signal.SIGTERM)
+                case Kill():
+                    log.warning("worker %s is killed", worker.id)
+                    self._signal(worker, signal.SIGKILL)
+                case Save():
+                    if (process := self._processes.get(worker.id)) is not None:
+                        save = partial(rows.save, worker=replace(worker), identity=process.identity)
+                        self._stored.put(worker.id, save)
+                case Delete(reason=reason):
+                    self._delete(worker, reason)
+
+    def watch_adopted(self, worker: WorkerRecord, process: WorkerProcess) -> None:
+        """Watch the process of a worker that an earlier hive started."""
+        self._processes[worker.id] = process
+        self._nursery.start_soon(self._watch_adopted, worker, process)
+
+    async def wait_end_reply(self, worker_id: str) -> None:
+        """Return once the worker has replied to the request to end, or failed to; at once if there was none."""
+        if (replied := self._end_replies.get(worker_id)) is not None:
+            await replied.wait()
+
+    async def _run_process(self, worker: WorkerRecord) -> None:
+        report = partial(self._starts.report, worker.id)
+        target = f"{worker.spec.backend}:{worker.spec.device}"
+        human = f"Starting a worker for {worker.spec.model_ref} on {target}"
+        report(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
+        try:
+            process = await self._machine.launch(worker)
+        except RbeeError as exc:
+            failure = exc
+            self._decide(lambda: self._pool.launch_failed(worker.id, failure))
+            return
+        self._processes[worker.id] = process
+        log.info("worker %s started with pid %d", worker.id, process.identity.pid)
+        self._decide(lambda: self._pool.launched(worker.id, process.identity.pid))
+        announced: list[RbeeError] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._listen, process, report, announced)
+            how = await process.wait()
+            nursery.cancel_scope.deadline = trio.current_time() + 1  # a grandchild may hold the pipe open
+        self._exited(worker, how, announced[0] if announced else None)
+
+    async def _listen(
+        self, process: WorkerProcess, report: Callable[[Narration], None], announced: list[RbeeError]
+    ) -> None:
+        try:
+            await process.listen(report)
+        except announce.SilentEndError:
+            pass  # its exit says more
+        except RbeeError as exc:
+            announced.append(exc)
+
+    async def _watch_adopted(self, worker: WorkerRecord, process: WorkerProcess) -> None:
+        self._exited(worker, await process.wait(), None)
+
+    def _exited(self, worker: WorkerRecord, how: str, announced: RbeeError | None) -> None:
+        lines = self._machine.last_lines(worker.id)
+        how = with_last_words(how, lines)
+        process_exit = ProcessExit(how, time.time(), self._machine.log_name(worker.id), tuple(lines))
+        log.info("worker %s ended: %s", worker.id, how)
+        self._decide(lambda: self._pool.exited(worker.id, process_exit, announced))
+
+    def _reply(self, worker: WorkerRecord, error: RbeeError | None) -> None:
+        if error is not None:
+            error.details.setdefault("log", self._machine.log_name(worker.id))
+            self._starts.settle(worker.id, error)
+            return
+        # The worker says so too, but only once this reply has gone.
+        human = f"The worker has called back from {worker.url}"
+        self._starts.report(
+            worker.id, Narration(actor="rbee-hive", action="ready_callback", target=worker.id, human=human)
+        )
+        self._starts.settle(worker.id, view.spawn_reply(worker, self._machine.key_of(worker.id)))
+
+    async def _follow(self, worker: WorkerRecord, scope: trio.CancelScope) -> None:
+        def on_status(status: WorkerStatus) -> None:
+            self._decide(lambda: self._pool.status(worker.id, status, trio.current_time(), time.time()))
+
+        with scope:
+            await self._machine.follow(worker, on_status)
+
+    async def _check_health(self, worker: WorkerRecord) -> None:
+        is_alive = await self._machine.is_alive(worker)
+        self._decide(
+            lambda: self._pool.checked(worker.id, is_alive=is_alive, now=trio.current_time(), unix=time.time())
+        )
+
+    async def _ask_to_end(self, worker: WorkerRecord, replied: trio.Event) -> None:
+        try:
+            has_accepted = await self._machine.ask_to_end(worker)
+        finally:
+            replied.set()
+        if not has_accepted:
+            self._decide(lambda: self._pool.refused_to_end(worker.id))
+
+    def _signal(self, worker: WorkerRecord, number: signal.Signals) -> None:
+        if (process := self._processes.get(worker.id)) is not None:
+            process.send(number)
+
+    def _delete(self, worker: WorkerRecord, reason: str | None) -> None:
+        if reason is not None:
+            log.error("worker %s (pid %s) ended: %s", worker.id, worker.pid, reason)
+        if (scope := self._follow_scopes.pop(worker.id, None)) is not None:
+            scope.cancel()
+        self._processes.pop(worker.id, None)
+        self._end_replies.pop(worker.id, None)
+        self._stored.put(worker.id, partial(rows.delete, worker_id=worker.id))
+        self._nursery.start_soon(self._machine.remove_old_logs, set(self._pool.workers))
+
+
+def with_last_words(how: str, lines: list[str]) -> str:
+    """Add to how a worker ended the last line of its log that was meant for people."""
+    words = [line.removeprefix("rbee: ") for line in lines if line.startswith("rbee: ")]
+    return f"{how}: {words[-1]}" if words else how

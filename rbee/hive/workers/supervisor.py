@@ -1,0 +1,174 @@
+"""What callers may ask of a hive's workers: start one, end one, follow them all."""
+
+from __future__ import annotations
+
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import trio
+
+from rbee.adapters.store.write_behind import WriteBehind
+from rbee.errors import RbeeError
+from rbee.hive.workers import rows, view
+from rbee.hive.workers.execution import Execution
+from rbee.hive.workers.loop import DecisionLoop
+from rbee.hive.workers.pool import Pool
+from rbee.hive.workers.record import WorkerSpec
+from rbee.hive.workers.starts import Start, Starts
+from rbee.wire import model_ref
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rbee.adapters.store.sqlite import Transact
+    from rbee.concurrency.changed import Changed
+    from rbee.hive.workers.effects import Effect
+    from rbee.hive.workers.life import Limits
+    from rbee.hive.workers.machine import WorkerMachine
+    from rbee.hive.workers.record import EndedRecord
+    from rbee.hive.workers.rows import LastKnownWorker
+    from rbee.wire import hive as wire
+    from rbee.wire.models import ModelRow
+    from rbee.wire.progress import Report
+
+ACCEPT_SECONDS: Final = 3.0
+"""For a worker to accept its end while a caller waits; less than a short call may take."""
+
+
+class WorkerSupervisor:
+    """The workers of one hive. Its loop alone changes `pool`; others read it."""
+
+    def __init__(self, limits: Limits, machine: WorkerMachine, transact: Transact) -> None:
+        self.pool = Pool(limits)
+        self._machine = machine
+        self._starts = Starts()
+        self._stored = WriteBehind(transact)
+        self._loop = DecisionLoop(self.pool, self.perform)
+
+    async def run(self) -> None:
+        """Run until the hive has been stopped and every worker is gone."""
+        async with trio.open_nursery() as nursery:
+            self._execution = Execution(
+                nursery, self.pool, self._machine, self._starts, self._stored, self._loop.decide
+            )
+            nursery.start_soon(self._stored.run)
+            await self._loop.run()
+            self._stored.close()
+
+    def perform(self, effects: Sequence[Effect]) -> None:
+        """Carry out what was decided; called by the loop."""
+        self._execution.perform(effects)
+
+    @property
+    def changed(self) -> Changed:
+        """Notified when `view` or `is_over` changes."""
+        return self._loop.changed
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the hive has been stopped and every worker is gone."""
+        return self._loop.is_over
+
+    def view(self) -> wire.WorkerList:
+        """Return the workers as they are now."""
+        return view.workers(self.pool)
+
+    def keys(self) -> list[str]:
+        """Return the keys of all workers."""
+        return [self.key_of(worker_id) for worker_id in self.pool.workers]
+
+    def key_of(self, worker_id: str) -> str:
+        """Return the key that opens a worker, and with which it calls back."""
+        return self._machine.key_of(worker_id)
+
+    def stuck(self) -> list[EndedRecord]:
+        """Return the workers that had to be killed for the hive to end."""
+        return self.pool.stuck
+
+    async def spawn(self, request: wire.SpawnRequest, report: Report) -> wire.SpawnReply:
+        """Check, start a worker, and return once it answers HTTP; its model loads meanwhile.
+
+        When the caller is cancelled the worker is started all the same: it is there for the next request.
+        """
+        spec = await self._machine.plan(request, report)
+        start = Start(report)
+
+        def decide() -> Sequence[Effect]:
+            # Here, and not in the caller's task: what the caller saw of the workers is past.
+            known = self.pool.like(spec) if request.reuse else None
+            if known is not None:
+                if known.phase == "starting":
+                    self._starts.add(known.id, start)
+                else:
+                    start.outcome.settle(view.spawn_reply(known, self.key_of(known.id)))
+                return ()
+            worker_id = str(uuid.uuid4())
+            try:
+                effects = self.pool.spawn(worker_id, spec, self._machine.available_memory(spec), trio.current_time())
+            except RbeeError as exc:
+                start.outcome.settle(exc)
+                return ()
+            self._starts.add(worker_id, start)
+            return effects
+
+        self._loop.decide(decide)
+        return await start.outcome.wait()
+
+    async def called_back(self, callback: wire.ReadyCallback) -> None:
+        """A worker has bound its port. Raises WorkerNotFoundError."""
+        await self._loop.ask(lambda: self.pool.called_back(callback.worker_id, callback.url, trio.current_time()))
+
+    async def end_worker(self, worker_id: str) -> None:
+        """Begin to end a worker; returns once it has accepted that. Raises WorkerNotFoundError.
+
+        One that does not accept it is ended all the same: a caller waits for it no longer than a short call may take.
+        """
+        await self._loop.ask(lambda: self.pool.end(worker_id, trio.current_time()))
+        with trio.move_on_after(ACCEPT_SECONDS):
+            await self._execution.wait_end_reply(worker_id)
+
+    async def users_of(self, row: ModelRow) -> list[str]:
+        """Return the ids of the workers that have a model, including those that still start."""
+        users: list[str] = []
+
+        def find_users() -> Sequence[Effect]:
+            for worker in self.pool.workers.values():
+                # Of a worker that an earlier hive started only the reference is known, and it may be another name.
+                ref = model_ref.parse(worker.spec.model_ref)
+                is_adopted = not worker.spec.path and (ref.provider, ref.reference) == (row.provider, row.reference)
+                if is_adopted or worker.spec.path == row.local_path:
+                    users.append(worker.id)
+            return ()
+
+        await self._loop.ask(find_users)
+        return users
+
+    def adopt(self, known: LastKnownWorker) -> None:
+        """Take over a worker that an earlier hive left running."""
+        spec = WorkerSpec(
+            known.model_ref, "", known.backend, known.device, known.resource, known.slots_total, None, known.memory
+        )
+
+        def decide() -> Sequence[Effect]:
+            effects = self.pool.adopt(known.id, spec, known.url, known.identity.pid, trio.current_time())
+            self._execution.watch_adopted(self.pool.workers[known.id], self._machine.adopted(known.identity))
+            return effects
+
+        self._loop.decide(decide)
+
+    def forget(self, worker_id: str) -> None:
+        """Delete the row of a worker that has ended since an earlier hive stored it."""
+        self._stored.put(worker_id, partial(rows.delete, worker_id=worker_id))
+
+    def stop(self) -> None:
+        """Begin to end every worker; `run` returns once they are gone."""
+        self._loop.decide(lambda: self.pool.stop(trio.current_time()))
+
+    def force(self) -> None:
+        """Stop waiting for running requests."""
+        self._loop.decide(lambda: self.pool.force(trio.current_time()))
+
+    def held(self) -> dict[str, set[str]]:
+        """Return the workers that callers wait for, and those for which anything else is held beside the pool."""
+        return {"starts": self._starts.worker_ids, "execution": self._execution.worker_ids}
