@@ -25,7 +25,7 @@ _AUXILIARY: Final = re.compile(r"(^|[/._-])(mmproj|imatrix)[^/]*\.gguf$", re.IGN
 """Files beside a model that are none themselves: image projectors and calibration data."""
 
 
-class Choice(NamedTuple):
+class ChosenModel(NamedTuple):
     """The files of one model, the one to load first, and the quantisation they were chosen by."""
 
     files: list[HubFile]
@@ -36,7 +36,7 @@ class Choice(NamedTuple):
         return sum(file.size for file in self.files)
 
 
-def choose(ref: ModelRef, files: Sequence[HubFile]) -> Choice:
+def choose(ref: ModelRef, files: Sequence[HubFile]) -> ChosenModel:
     """Return the files of `ref`: the file named, the variant asked for, else Q4_K_M, else the only one there is.
 
     Raises ModelNotFoundError or InvalidRequestError (an ambiguous reference), both listing what there is.
@@ -48,7 +48,7 @@ def choose(ref: ModelRef, files: Sequence[HubFile]) -> Choice:
     if wanted is not None and wanted.lower().endswith(".gguf"):
         if (found := models.get(_stem(wanted))) is None:
             raise _missing(ref, wanted, models)
-        return Choice(found, wanted)
+        return ChosenModel(found, wanted)
     if wanted is not None:
         matching = [stem for stem in models if _has_variant(stem, wanted)]
         if not matching:
@@ -56,7 +56,7 @@ def choose(ref: ModelRef, files: Sequence[HubFile]) -> Choice:
         return _only(ref, matching, models, wanted)
     preferred = [stem for stem in models if _has_variant(stem, DEFAULT_VARIANT)]
     if len(preferred) == 1:
-        return Choice(models[preferred[0]], DEFAULT_VARIANT)
+        return ChosenModel(models[preferred[0]], DEFAULT_VARIANT)
     return _only(ref, preferred or list(models), models, None)
 
 
@@ -93,11 +93,11 @@ def _has_variant(stem: str, variant: str) -> bool:
     return re.search(pattern, stem, re.IGNORECASE) is not None
 
 
-def _only(ref: ModelRef, stems: list[str], models: dict[str, list[HubFile]], variant: str | None) -> Choice:
+def _only(ref: ModelRef, stems: list[str], models: dict[str, list[HubFile]], variant: str | None) -> ChosenModel:
     if len(stems) == 1:
         found = models[stems[0]]
         # A quantisation is a word; one in a folder is known by its file, so that a reference can name it.
-        return Choice(found, variant or (found[0].name if "/" in stems[0] else stems[0]))
+        return ChosenModel(found, variant or (found[0].name if "/" in stems[0] else stems[0]))
     listed = _listed(ref, {stem: models[stem] for stem in stems})
     raise InvalidRequestError(
         f"{ref} is ambiguous: it may be {len(stems)} models",

@@ -1,72 +1,75 @@
-"""Runs downloads: one task for each model, shared by all who ask for it, and ended with the last of them."""
+"""Runs downloads: one task a model, shared by the callers that want it, and cancelled with the last of them."""
 
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Final, TypeVar
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.errors import CancelledError, DrainingError, InternalError, ModelNotFoundError, RbeeError
-from rbee.wire.common import Narration
+from rbee.concurrency.changed import Changed
+from rbee.concurrency.outcome import Outcome
+from rbee.errors import CancelledError, DrainingError, ModelNotFoundError, RbeeError
 from rbee.wire.download import Complete, DownloadEvent, Downloading, DownloadState, Failed, Retrying
+from rbee.wire.models import ModelRow
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from rbee.wire.model_copy import Source
     from rbee.wire.model_ref import ModelRef
-    from rbee.wire.models import ModelRow
     from rbee.wire.progress import ProgressEvent, Report
 
-
-REMEMBERED: Final = 600.0
+REMEMBERED_SECONDS: Final = 600.0
 """Seconds for which the last event of an ended download can still be asked for."""
 
-T = TypeVar("T")
 
+class SharedDownload:
+    """One download and the callers that share it: `last` is its latest event, `outcome` how it ends."""
 
-class Download:
-    """One download: `last` is its latest event, `done` is set when it has ended."""
-
-    def __init__(self, ref: ModelRef, sources: Sequence[Source], changed: Callable[[], None]) -> None:
+    def __init__(self, ref: ModelRef, sources: Sequence[Source], changed: Changed) -> None:
         self.id = str(uuid.uuid4())
         self.ref = ref
         self.sources = sources
-        self.last: ProgressEvent | None = None
-        self._progress = Downloading(bytes_downloaded=0, bytes_total=0, speed_mbps=0.0)
-        self._changed = changed
-        self.done = trio.Event()
+        self.last: DownloadEvent | None = None
+        self.outcome = Outcome[ModelRow]()
         self.ended_at = 0.0
-        self.result: ModelRow | RbeeError = InternalError("the download has not ended")
         self.scope = trio.CancelScope()
         self.claims = 0
         self.is_detached = False
+        self._progress = Downloading(bytes_downloaded=0, bytes_total=0, speed_mbps=0.0)
+        self._changed = changed
         self._watchers: list[Report] = []
 
     def report(self, event: ProgressEvent) -> None:
-        """Pass an event on to all who watch."""
-        if not isinstance(event, Narration):
+        """Report an event to all watchers, and publish the new state."""
+        if isinstance(event, DownloadEvent):
             self.last = event
             if isinstance(event, Downloading):
                 self._progress = event
-            self._changed()
+            self._changed.notify()
         for watcher in list(self._watchers):
             watcher(event)
 
-    def watch(self, report: Report) -> None:
-        """Have `tell` called with what the last event was, and with each that follows."""
+    @contextmanager
+    def watched(self, report: Report) -> Iterator[None]:
+        """Have `report` called with the latest event, and with each that follows within the block."""
         if self.last is not None:
             report(self.last)
         self._watchers.append(report)
+        try:
+            yield
+        finally:
+            self._watchers.remove(report)
 
     def state(self) -> DownloadState:
-        """Return how it stands."""
+        """Return the state that followers of the hive get."""
         last, sizes = self.last, self._progress
         return DownloadState(
             download_id=self.id,
             model_ref=str(self.ref),
-            stage=last.stage if isinstance(last, DownloadEvent) else "asking",
+            stage=last.stage if last is not None else "asking",
             bytes_downloaded=sizes.bytes_downloaded,
             bytes_total=sizes.bytes_total,
             speed_mbps=sizes.speed_mbps if isinstance(last, Downloading) else 0.0,
@@ -74,34 +77,29 @@ class Download:
             code=last.code if isinstance(last, Failed) else None,
         )
 
-    def unwatch(self, report: Report) -> None:
-        """Call `tell` no more."""
-        self._watchers.remove(report)
-
     def settle(self, result: ModelRow | RbeeError) -> None:
-        """Tell how it has ended."""
-        self.result = result
+        """Report how it has ended, and give everyone who waits the result."""
         self.ended_at = trio.current_time()
         if isinstance(result, RbeeError):
             self.report(Failed(code=result.code, message=result.message))
         else:
             self.report(Complete(local_path=result.local_path))
-        self.done.set()
+        self.outcome.settle(result)
 
 
 class Downloads:
-    """The downloads of this node; `fetch` brings one model, and is cancelled when nobody wants it any more.
+    """The downloads of this node; `fetch` brings one model, and is cancelled when no caller wants it any more.
 
-    Of those who share one, the first says which other nodes have the model.
+    The first caller of a shared download says which other nodes have the model. `changed` is notified when the state of
+    a download changes.
     """
 
     def __init__(self, fetch: Callable[[ModelRef, Report, Sequence[Source]], Awaitable[ModelRow]]) -> None:
         self._fetch = fetch
-        self._running: dict[str, Download] = {}
-        self._known: dict[str, Download] = {}
+        self._running: dict[str, SharedDownload] = {}
+        self._known: dict[str, SharedDownload] = {}
         self._is_stopping = False
-        self.changed = trio.Event()
-        """Set and replaced with each change; who takes it before looking misses nothing that lasts."""
+        self.changed = Changed()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry downloads until cancelled."""
@@ -110,29 +108,27 @@ class Downloads:
             await trio.sleep_forever()
 
     def stop(self) -> None:
-        """End every download, and begin none; what has come of each stays for the next hive."""
+        """End every download, and begin none; partial files stay for the next hive."""
         self._is_stopping = True
         for download in self._running.values():
             download.scope.cancel()
 
     async def get(self, ref: ModelRef, report: Report, sources: Sequence[Source] = ()) -> ModelRow:
-        """Return a model once it is here, sharing a download that runs; what that tells is told meanwhile.
+        """Return a model once it is here, sharing a download that runs, with its progress reported meanwhile.
 
-        A caller that is cancelled takes its claim back: the last one ends the download. Raises why it failed.
+        A caller that is cancelled gives its claim back; the last one cancels the download. Raises why it failed.
         """
         download = self._join(ref, sources)
-        download.watch(report)
         try:
-            await download.done.wait()
+            with download.watched(report):
+                return await download.outcome.wait()
+        except RbeeError as exc:
+            raise _copy(exc) from None
         finally:
-            download.unwatch(report)
             self._release(download)
-        if isinstance(download.result, RbeeError):
-            raise _again(download.result)
-        return download.result
 
-    def begin(self, ref: ModelRef, sources: Sequence[Source] = ()) -> Download:
-        """Begin a download that goes on for nobody, or make one that runs do so."""
+    def begin(self, ref: ModelRef, sources: Sequence[Source] = ()) -> SharedDownload:
+        """Begin a download, or have a running one go on, though no caller waits for it."""
         download = self._join(ref, sources)
         if download.is_detached:
             self._release(download)
@@ -140,19 +136,19 @@ class Downloads:
         return download
 
     def give_up(self, download_id: str) -> None:
-        """Take back the claim of `begin`. Raises ModelNotFoundError for an unknown download."""
+        """Give back the claim of `begin`. Raises ModelNotFoundError for an unknown download."""
         download = self.known(download_id)
         if download.is_detached:
             download.is_detached = False
             self._release(download)
 
     def states(self) -> list[DownloadState]:
-        """Return how the downloads stand, those that ended minutes ago too, the oldest first."""
+        """Return the states of the downloads, those that ended minutes ago too, the oldest first."""
         self._forget()
         return [download.state() for download in self._known.values()]
 
-    def known(self, download_id: str) -> Download:
-        """Return a download that runs, or ended minutes ago. Raises ModelNotFoundError."""
+    def known(self, download_id: str) -> SharedDownload:
+        """Return a download that runs or ended minutes ago. Raises ModelNotFoundError."""
         self._forget()
         if (found := self._known.get(download_id)) is None:
             raise ModelNotFoundError(
@@ -160,35 +156,31 @@ class Downloads:
             )
         return found
 
-    def _join(self, ref: ModelRef, sources: Sequence[Source]) -> Download:
+    def _join(self, ref: ModelRef, sources: Sequence[Source]) -> SharedDownload:
         if self._is_stopping:
             raise DrainingError("the hive is shutting down and fetches no models")
         self._forget()
         key = str(ref)
         if (download := self._running.get(key)) is None:
-            download = self._running[key] = Download(ref, sources, self._tell_change)
+            download = self._running[key] = SharedDownload(ref, sources, self.changed)
             self._known[download.id] = download
-            self._tell_change()
+            self.changed.notify()
             self._nursery.start_soon(self._carry, download)
         download.claims += 1
         return download
 
-    def _release(self, download: Download) -> None:
+    def _release(self, download: SharedDownload) -> None:
         download.claims -= 1
-        if not download.claims and not download.done.is_set():
-            # Who asks from now on gets a new one, which waits for the files that this one may still hold.
+        if not download.claims and not download.outcome.is_settled:
+            # Later callers get a new one, which waits for the files that this one may still hold.
             self._drop(download)
             download.scope.cancel()
 
-    def _tell_change(self) -> None:
-        self.changed.set()
-        self.changed = trio.Event()
-
-    def _drop(self, download: Download) -> None:
+    def _drop(self, download: SharedDownload) -> None:
         if self._running.get(str(download.ref)) is download:
             del self._running[str(download.ref)]
 
-    async def _carry(self, download: Download) -> None:
+    async def _carry(self, download: SharedDownload) -> None:
         result: ModelRow | RbeeError = CancelledError("the download was stopped; what came of it is kept")
         try:
             with download.scope:
@@ -202,16 +194,16 @@ class Downloads:
             download.settle(result)
 
     def _forget(self) -> None:
-        limit = trio.current_time() - REMEMBERED
+        limit = trio.current_time() - REMEMBERED_SECONDS
         self._known = {
             key: download
             for key, download in self._known.items()
-            if not (download.done.is_set() and download.ended_at < limit)
+            if not (download.outcome.is_settled and download.ended_at < limit)
         }
 
 
-def _again(error: RbeeError) -> RbeeError:
-    """Return the error for one more who waited: what is added to it on its way is not for the others."""
+def _copy(error: RbeeError) -> RbeeError:
+    """Return the error for one caller: what is added to it on its way up is not for the others."""
     copy = type(error)(error.message, hint=error.hint)
     copy.details = dict(error.details)
     return copy

@@ -1,4 +1,4 @@
-"""Gives the models that are asked for: those that ship, files of this node, and those of the hub."""
+"""The models of this node: those that ship with rbee, files of the user, and those of the hub."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Located(NamedTuple):
 
 
 class Library:
-    """The models of one node; the keys of files that other nodes give come from the swarm's `token`."""
+    """The models of one node; the keys for copying files from other nodes come from the swarm's `token`."""
 
     def __init__(self, settings: Settings, catalogue: Catalogue, token: str) -> None:
         self._settings = settings
@@ -50,39 +50,39 @@ class Library:
         self.catalogue = catalogue
         self.downloads = Downloads(self._download)
         self._limiter = trio.CapacityLimiter(8)
-        self._planned: Counter[str] = Counter()
+        self._in_use: Counter[str] = Counter()
 
     @asynccontextmanager
     async def provided(self, ref: ModelRef, report: Report, sources: Sequence[Source]) -> AsyncIterator[Located]:
-        """Give a model's file; within the block a worker is about to use it, and it is not removed.
+        """Yield a model's file, which `remove` spares within the block, where a worker is about to use it.
 
-        One of the hub is fetched where it is not here, and told about meanwhile; `sources` are the nodes that may have
-        it. Raises ModelNotFoundError, or why it could not be fetched.
+        A model of the hub is fetched if it is not here; `sources` are the nodes that may have it. Raises
+        ModelNotFoundError, or why it could not be fetched.
         """
         if ref.provider != "hf":
             located = await trio.to_thread.run_sync(_measured, locate.locate(ref))
-            with self._kept(str(located.path)):
+            with self._using(str(located.path)):
                 yield located
             return
         while True:
             row = await self.obtain(ref, report, sources)
-            with self._kept(row.local_path):
-                # Its row tells: whoever removes it looks whether it is kept, and at once has its row deleted.
+            with self._using(row.local_path):
+                # Re-check the row: remove() deletes it in the same step in which it checks for users.
                 if await self.catalogue.has(row):
                     await self.catalogue.note_use(row)
                     yield Located(Path(row.local_path), row.size_bytes)
                     return
 
     async def obtain(self, ref: ModelRef, report: Report, sources: Sequence[Source]) -> ModelRow:
-        """Return a model of the hub, fetched where it is not here; what it comes to is told meanwhile."""
+        """Return a model of the hub, fetched if it is not here, with progress reported meanwhile."""
         return await self.catalogue.find(ref) or await self.downloads.get(ref, report, sources)
 
     async def offers(self, ref: ModelRef) -> Offers:
-        """Say what others may copy of the repository of `ref`: the models of which every file's hash is known."""
+        """Return what other nodes may copy of the repository of `ref`: models whose hashes are all known."""
         if ref.provider != "hf":
             return Offers(is_here=False, models=[])
-        meant = await self.catalogue.find(ref)
-        locate = []
+        named = await self.catalogue.find(ref)
+        models = []
         for row, files in await self.catalogue.of_repository(ref.reference):
             offered = [
                 OfferedFile(name=file.name, size_bytes=file.size, sha256=file.sha256)
@@ -90,14 +90,14 @@ class Library:
                 if file.sha256 is not None
             ]
             if offered and len(offered) == len(files):
-                is_meant = meant is not None and row.id == meant.id
-                locate.append(OfferedModel(variant=row.variant, is_meant=is_meant, files=offered))
-        return Offers(is_here=meant is not None, models=locate)
+                is_meant = named is not None and row.id == named.id
+                models.append(OfferedModel(variant=row.variant, is_meant=is_meant, files=offered))
+        return Offers(is_here=named is not None, models=models)
 
     async def hash_files(self) -> None:
-        """Compute the hashes that a catalogue made anew lacks: without them nobody may copy its models from here.
+        """Compute the hashes that a rebuilt catalogue lacks: without them other nodes cannot copy its models.
 
-        One file after another, in a thread; what fails is tried again by the next hive.
+        One file after another, in a thread; the next hive tries again what fails.
         """
         for file in await self.catalogue.without_hash():
             work = partial(hashing.of_file, file.path, trio.from_thread.check_cancelled)
@@ -109,12 +109,12 @@ class Library:
                 log.warning("the hash of %s is not known: %s", file.path.name, exc)
 
     @contextmanager
-    def _kept(self, path: str) -> Iterator[None]:
-        self._planned[path] += 1
+    def _using(self, path: str) -> Iterator[None]:
+        self._in_use[path] += 1
         try:
             yield
         finally:
-            self._planned[path] -= 1
+            self._in_use[path] -= 1
 
     async def show(self, text: str) -> ModelDetails:
         """Describe a model that is here, by its reference or its id. Raises ModelNotFoundError; fetches nothing."""
@@ -152,10 +152,10 @@ class Library:
         `used_by` names the workers that have it. Raises ModelNotFoundError or ModelInUseError.
         """
         row = await self.catalogue.by_id(model_id)
-        # Before as well: a start that is planned now may have become a worker's while the workers were asked for.
-        is_planned = bool(self._planned[row.local_path])
+        # Checked before as well: a start planned now may have become a worker while the workers were asked for.
+        is_starting = bool(self._in_use[row.local_path])
         workers = await used_by(row)
-        if workers or is_planned or self._planned[row.local_path]:
+        if workers or is_starting or self._in_use[row.local_path]:
             raise ModelInUseError(
                 f"model {model_id} is in use" + (f" by worker {', '.join(workers)}" if workers else ""),
                 workers=workers,
@@ -167,10 +167,10 @@ class Library:
         return row
 
     async def _download(self, ref: ModelRef, report: Report, sources: Sequence[Source]) -> ModelRow:
-        """Fetch a model and take it into the catalogue; when cancelled, its thread ends by itself soon after."""
+        """Fetch a model and add it to the catalogue; when cancelled, its thread ends by itself soon after."""
         token = trio.lowlevel.current_trio_token()
 
-        def tell_here(event: ProgressEvent) -> None:
+        def report_here(event: ProgressEvent) -> None:
             with suppress(trio.RunFinishedError):
                 token.run_sync_soon(report, event)
 
@@ -181,7 +181,7 @@ class Library:
             for file in files
             if file.sha256 is not None
         }
-        job = Provision(ref, self._settings, tell_here, sources, self._token, known)
+        job = Provision(ref, self._settings, report_here, sources, self._token, known)
         try:
             provided = await trio.to_thread.run_sync(job.run, abandon_on_cancel=True, limiter=self._limiter)
         finally:

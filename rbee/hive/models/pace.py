@@ -1,4 +1,4 @@
-"""Decides how often who follows the hive is told of its downloads (PURE)."""
+"""Limits how often followers of the hive get a download's progress (PURE)."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ if TYPE_CHECKING:
 
     from rbee.wire.download import DownloadState
 
-SECONDS: Final = 1.0
-"""Between two events of one download, but that it begins and that it has ended."""
+PROGRESS_SECONDS: Final = 1.0
+"""Between two events of one download; its beginning and its end are published at once."""
 
 
-class Pace:
-    """What one follower has been told of downloads; of those in `before` that had ended then, nothing more."""
+class ProgressThrottle:
+    """What one follower has got of each download; nothing more of those that had ended `before` it came."""
 
     def __init__(self, before: Sequence[DownloadState]) -> None:
-        self._told = {state.download_id: (state, -math.inf) for state in before if state.is_over}
+        self._published = {state.download_id: (state, -math.inf) for state in before if state.is_over}
 
     def take(self, states: Sequence[DownloadState], now: float) -> tuple[list[DownloadState], float]:
-        """Return what is to be told now, and when to look again though nothing has changed."""
-        told: dict[str, tuple[DownloadState, float]] = {}
-        ready, again = [], math.inf
+        """Return what to publish now, and when to ask again even if nothing has changed."""
+        published: dict[str, tuple[DownloadState, float]] = {}
+        due, again = [], math.inf
         for state in states:
-            before, at = self._told.get(state.download_id, (None, -math.inf))
+            before, at = self._published.get(state.download_id, (None, -math.inf))
             if state == before:
-                told[state.download_id] = state, at
-            elif before is None or state.is_over or now >= at + SECONDS:
-                ready.append(state)
-                told[state.download_id] = state, now
+                published[state.download_id] = state, at
+            elif before is None or state.is_over or now >= at + PROGRESS_SECONDS:
+                due.append(state)
+                published[state.download_id] = state, now
             else:
-                again = min(again, at + SECONDS)
-                told[state.download_id] = before, at
-        self._told = told
-        return ready, again
+                again = min(again, at + PROGRESS_SECONDS)
+                published[state.download_id] = before, at
+        self._published = published
+        return due, again

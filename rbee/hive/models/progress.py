@@ -1,4 +1,4 @@
-"""Tells what the fetching of a model comes to: bytes, speed, further attempts, and words for people."""
+"""Reports a download's progress: bytes, speed, retries, and lines for people."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ if TYPE_CHECKING:
     from rbee.wire.progress import Report
 
 SPEED_SECONDS: Final = 3.0
-"""The speed that is told is that of so long a time."""
+"""The reported speed is the average of this long."""
 MEGABYTE: Final = 1_000_000
 
 
-class Telling:
-    """What is told of `target`; of its `total` bytes, `done_before` are those of files that are whole."""
+class ProgressReporter:
+    """Reports about `target`; `done_before` of its `total` bytes are those of complete files."""
 
     def __init__(self, target: str, report: Report) -> None:
         self._target = target
-        self._tell = report
+        self._report = report
         self.total = 0
         self.done_before = 0
         self._seen: deque[tuple[float, int]] = deque()
 
-    def say(self, action: str, human: str) -> None:
-        """Tell people."""
-        self._tell(Narration(actor="model-provisioner", action=action, target=self._target, human=human))
+    def narrate(self, action: str, human: str) -> None:
+        """Report a line for people."""
+        self._report(Narration(actor="model-provisioner", action=action, target=self._target, human=human))
 
-    def pass_on(self, event: fetch.Step | fetch.Retry) -> None:
-        """Tell what has come of one file."""
+    def on_fetch(self, event: fetch.Step | fetch.Retry) -> None:
+        """Report how far one file has come."""
         match event:
             case fetch.Retry():
                 self._seen.clear()
-                self._tell(
+                self._report(
                     Retrying(
                         attempt=event.attempt,
                         attempts=event.attempts,
@@ -46,13 +46,13 @@ class Telling:
                     )
                 )
             case fetch.Step(is_verifying=True):
-                self._tell(Verifying())
+                self._report(Verifying())
             case fetch.Step(bytes_done=done):
                 done += self.done_before
-                self._tell(Downloading(bytes_downloaded=done, bytes_total=self.total, speed_mbps=self._speed(done)))
+                self._report(Downloading(bytes_downloaded=done, bytes_total=self.total, speed_mbps=self._speed(done)))
 
     def _speed(self, done: int) -> float:
-        """Return the MB a second of the last few seconds, or of what there was of them."""
+        """Return the MB a second over the last few seconds, or since the first report."""
         now = time.monotonic()
         if self._seen and done < self._seen[-1][1]:
             self._seen.clear()

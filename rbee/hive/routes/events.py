@@ -1,4 +1,4 @@
-"""The hive's stream of what happens on it: its workers and its downloads."""
+"""The hive's event stream: the states of its workers and downloads, as they change."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import trio
 
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import streamed
-from rbee.hive.models.pace import Pace
+from rbee.hive.models.pace import ProgressThrottle
 from rbee.hive.workers import view
 from rbee.wire import hive as wire
 
@@ -26,24 +26,24 @@ def add(
     """Add the route; streams are fed by tasks in `nursery`."""
 
     async def produce(send: sse_server.Send) -> None:
-        await _follow(workers, downloads, send)
+        await _publish(workers, downloads, send)
 
     @app.get(wire.EVENTS)
     async def events() -> Response:
         return streamed(nursery, produce, heartbeat=heartbeat)
 
 
-async def _follow(workers: WorkerSupervisor, downloads: Downloads, send: sse_server.Send) -> None:
-    """Send what is, then every change that lasts until it is sent."""
-    told: wire.WorkerList | None = None
-    pace = Pace(downloads.states())
+async def _publish(workers: WorkerSupervisor, downloads: Downloads, send: sse_server.Send) -> None:
+    """Publish the whole state, then every change that lasts until it is sent."""
+    published: wire.WorkerList | None = None
+    throttle = ProgressThrottle(downloads.states())
     while True:
-        changed = workers.changed.next, downloads.changed
+        changed = workers.changed.next, downloads.changed.next
         now = workers.view()
-        for name, message in view.changes(told, now):
+        for name, message in view.changes(published, now):
             await send.send(sse_server.event(message, name))
-        told = now
-        states, again = pace.take(downloads.states(), trio.current_time())
+        published = now
+        states, again = throttle.take(downloads.states(), trio.current_time())
         for state in states:
             await send.send(sse_server.event(state, "download"))
         if workers.is_over:

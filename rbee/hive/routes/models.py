@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,7 +20,7 @@ from rbee.wire.decode import convert
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
-    from rbee.hive.models.downloads import Download
+    from rbee.hive.models.downloads import SharedDownload
     from rbee.hive.models.library import Library
     from rbee.hive.workers.supervisor import WorkerSupervisor
     from rbee.wire.progress import ProgressEvent
@@ -36,13 +35,13 @@ def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: tr
 
     @app.get(wire.SHOW)
     async def show_model() -> Response:
-        asked = convert(dict(request.args), wire.ModelRequest)
-        return answer(await library.show(asked.model_ref))
+        query = convert(dict(request.args), wire.ModelRequest)
+        return answer(await library.show(query.model_ref))
 
     @app.post(wire.DOWNLOAD)
     async def download() -> Response:
-        asked = await body(wire.DownloadRequest)
-        ref = model_ref.parse(asked.model_ref)
+        wanted = await body(wire.DownloadRequest)
+        ref = model_ref.parse(wanted.model_ref)
         if ref.provider != "hf":
             raise InvalidRequestError(
                 f"{ref} is not fetched: it is on the node or is not", field="model_ref", rule="hf:ORG/REPO"
@@ -51,13 +50,13 @@ def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: tr
             # As long as the stream is held, so is the claim to the download.
             async def produce(send: sse_server.Send) -> None:
                 await sse_server.with_progress_and_result(
-                    send, lambda report: library.obtain(ref, report, asked.sources), "model"
+                    send, lambda report: library.obtain(ref, report, wanted.sources), "model"
                 )
 
             return streamed(nursery, produce, heartbeat=heartbeat)
         if (row := await library.catalogue.find(ref)) is not None:
             return answer(wire.Download(local_path=row.local_path))
-        return answer(wire.Download(download_id=library.downloads.begin(ref, asked.sources).id))
+        return answer(wire.Download(download_id=library.downloads.begin(ref, wanted.sources).id))
 
     @app.delete("/v1/models/download/<download_id>")
     async def give_up(download_id: str) -> Response:
@@ -66,8 +65,8 @@ def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: tr
 
     @app.get(wire.PROGRESS)
     async def progress() -> Response:
-        asked = convert(dict(request.args), wire.DownloadQuery)
-        found = library.downloads.known(asked.id)
+        query = convert(dict(request.args), wire.DownloadQuery)
+        found = library.downloads.known(query.id)
 
         async def produce(send: sse_server.Send) -> None:
             await _follow(found, send)
@@ -76,8 +75,8 @@ def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: tr
 
     @app.get(model_copy.FILES)
     async def list_files() -> Response:
-        asked = convert(dict(request.args), wire.ModelRequest)
-        return answer(await library.offers(model_ref.parse(asked.model_ref)))
+        query = convert(dict(request.args), wire.ModelRequest)
+        return answer(await library.offers(model_ref.parse(query.model_ref)))
 
     @app.get(f"{model_copy.CONTENT}<sha256>")
     async def content(sha256: str) -> Response:
@@ -92,18 +91,14 @@ def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: tr
         return empty(204)
 
 
-async def _follow(download: Download, send: sse_server.Send) -> None:
-    """Send the last event, and each that follows, until the download has ended; what is for people is left out."""
-    report, told = trio.open_memory_channel["ProgressEvent"](math.inf)
+async def _follow(download: SharedDownload, send: sse_server.Send) -> None:
+    """Send the latest event and each that follows, without lines for people, until the download has ended."""
+    into, events = trio.open_memory_channel["ProgressEvent"](math.inf)
 
-    def pass_on(event: ProgressEvent) -> None:
+    def report(event: ProgressEvent) -> None:
         if not isinstance(event, Narration):
-            with suppress(trio.BrokenResourceError):
-                report.send_nowait(event)
+            into.send_nowait(event)
 
-    download.watch(pass_on)
-    try:
-        while not download.done.is_set() or told.statistics().current_buffer_used:
-            await send.send(sse_server.event(await told.receive()))
-    finally:
-        download.unwatch(pass_on)
+    with download.watched(report):
+        while not download.outcome.is_settled or events.statistics().current_buffer_used:
+            await send.send(sse_server.event(await events.receive()))

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from rbee.errors import CancelledError, DownloadFailedError, DrainingError, ModelNotFoundError
-from rbee.hive.models.downloads import REMEMBERED, Downloads
+from rbee.hive.models.downloads import REMEMBERED_SECONDS, Downloads
 from rbee.wire import model_ref
 from rbee.wire.download import Complete, Downloading, DownloadState, Failed, Retrying
 from rbee.wire.models import ModelRow
@@ -98,7 +98,7 @@ async def test_how_each_stands_is_told_and_each_change_is_noted(
     downloads: Downloads, hub: Hub, nursery: trio.Nursery
 ) -> None:
     assert downloads.states() == []
-    changed = downloads.changed
+    changed = downloads.changed.next
     begun = downloads.begin(M)
     assert changed.is_set()
     asking = DownloadState(download_id=begun.id, model_ref=str(M), stage="asking")
@@ -106,14 +106,15 @@ async def test_how_each_stands_is_told_and_each_change_is_noted(
     await trio.testing.wait_all_tasks_blocked()
     steps = {"bytes_downloaded": 4, "bytes_total": 10}
     assert downloads.states() == [msgspec.structs.replace(asking, stage="downloading", speed_mbps=1, **steps)]
-    changed = downloads.changed
+    changed = downloads.changed.next
     begun.report(Retrying(attempt=2, attempts=6, delay_ms=100, message="it was lost"))
     assert changed.is_set()
     retrying = msgspec.structs.replace(asking, stage="retrying", message="it was lost", **steps)
     assert downloads.states() == [retrying], "how far it had come is told still"
     hub.failure = DownloadFailedError("it could not be fetched")
     hub.let_go.set()
-    await begun.done.wait()
+    with pytest.raises(DownloadFailedError):
+        await begun.outcome.wait()
     failed = msgspec.structs.replace(retrying, stage="error", message="it could not be fetched", code="DOWNLOAD_FAILED")
     assert downloads.states() == [failed]
     assert failed.is_over
@@ -168,9 +169,9 @@ async def test_one_that_was_begun_goes_on_for_nobody_until_it_is_given_up(downlo
     assert hub.cancelled == 0
     downloads.give_up(begun.id)
     downloads.give_up(begun.id)
-    await begun.done.wait()
+    with pytest.raises(CancelledError):
+        await begun.outcome.wait()
     assert hub.cancelled == 1
-    assert isinstance(begun.result, CancelledError)
     assert isinstance(begun.last, Failed)
     assert begun.last.code == "CANCELLED"
 
@@ -178,22 +179,23 @@ async def test_one_that_was_begun_goes_on_for_nobody_until_it_is_given_up(downlo
 async def test_an_ended_one_is_known_for_ten_minutes(downloads: Downloads, hub: Hub, autojump_clock: MockClock) -> None:
     hub.let_go.set()
     begun = downloads.begin(M)
-    await begun.done.wait()
-    await trio.sleep(REMEMBERED - 1)
+    assert await begun.outcome.wait() == ROW
+    await trio.sleep(REMEMBERED_SECONDS - 1)
     told: list[ProgressEvent] = []
-    downloads.known(begun.id).watch(told.append)
+    with downloads.known(begun.id).watched(told.append):
+        pass
     assert told == [Complete(local_path="/m.gguf")]
     await trio.sleep(2)
     with pytest.raises(ModelNotFoundError):
         downloads.known(begun.id)
-    assert REMEMBERED == 600
+    assert REMEMBERED_SECONDS == 600
 
 
 async def test_a_hive_that_ends_says_so_and_begins_none(downloads: Downloads, hub: Hub) -> None:
     begun = downloads.begin(M)
     await trio.testing.wait_all_tasks_blocked()
     downloads.stop()
-    await begun.done.wait()
-    assert isinstance(begun.result, DrainingError)
+    with pytest.raises(DrainingError):
+        await begun.outcome.wait()
     with pytest.raises(DrainingError):
         await downloads.get(M, lambda _: None)

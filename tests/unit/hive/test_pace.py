@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from rbee.hive.models.pace import SECONDS, Pace
+from rbee.hive.models.pace import PROGRESS_SECONDS, ProgressThrottle
 from rbee.wire.download import DownloadState
 
 
@@ -14,33 +14,33 @@ def state(name: str = "a", stage: Any = "downloading", done: int = 0) -> Downloa
 
 
 def test_the_beginning_and_the_end_are_told_at_once() -> None:
-    pace = Pace([])
+    pace = ProgressThrottle([])
     assert pace.take([state(stage="asking")], 10) == ([state(stage="asking")], math.inf)
     assert pace.take([state(stage="complete")], 10.001) == ([state(stage="complete")], math.inf)
     assert pace.take([state(stage="complete")], 20) == ([], math.inf)
 
 
 def test_what_is_between_them_is_told_once_a_second_as_it_is_then() -> None:
-    pace = Pace([])
+    pace = ProgressThrottle([])
     pace.take([state(done=0)], 10)
     told = []
     for step in range(1, 100):
         now = 10 + step / 10
         ready, again = pace.take([state(done=step)], now)
         told += [(now, one.bytes_downloaded) for one in ready]
-        assert ready or now < again <= now + SECONDS
+        assert ready or now < again <= now + PROGRESS_SECONDS
     assert [done for _, done in told] == list(range(10, 100, 10))
 
 
 def test_the_last_of_many_changes_is_told_though_none_follows() -> None:
-    pace = Pace([])
+    pace = ProgressThrottle([])
     pace.take([state(done=0)], 10)
     assert pace.take([state(stage="verifying", done=100)], 10.2) == ([], 11)
     assert pace.take([state(stage="verifying", done=100)], 11) == ([state(stage="verifying", done=100)], math.inf)
 
 
 def test_each_download_has_a_pace_of_its_own() -> None:
-    pace = Pace([])
+    pace = ProgressThrottle([])
     pace.take([state("a")], 10)
     assert pace.take([state("a", done=1), state("b")], 10.5) == ([state("b")], 11)
     assert pace.take([state("a", done=1), state("b", done=1)], 11) == ([state("a", done=1)], 11.5)
@@ -48,9 +48,9 @@ def test_each_download_has_a_pace_of_its_own() -> None:
 
 def test_what_ended_before_is_not_told_and_what_runs_is() -> None:
     before = [state("old", "complete"), state("failed", "error"), state("runs")]
-    pace = Pace(before)
+    pace = ProgressThrottle(before)
     assert pace.take(before, 10) == ([state("runs")], math.inf)
 
 
 def test_one_that_began_and_ended_between_two_looks_is_told() -> None:
-    assert Pace([]).take([state(stage="error")], 10) == ([state(stage="error")], math.inf)
+    assert ProgressThrottle([]).take([state(stage="error")], 10) == ([state(stage="error")], math.inf)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rbee.errors import InvalidRequestError, ModelNotFoundError
-from rbee.hive.catalogue.variant import Choice, choose
+from rbee.hive.catalogue.variant import ChosenModel, choose
 from rbee.wire import model_ref
 from rbee.wire.hub import HubFile
 
@@ -17,11 +17,11 @@ def files(*names: str) -> list[HubFile]:
     return [HubFile(name, 1_000_000 * (number + 1), None) for number, name in enumerate(names)]
 
 
-def chosen(reference: str, *names: str) -> Choice:
+def chosen(reference: str, *names: str) -> ChosenModel:
     return choose(model_ref.parse(f"hf:{reference}"), files(*names))
 
 
-def names(choice: Choice) -> list[str]:
+def names(choice: ChosenModel) -> list[str]:
     return [file.name for file in choice.files]
 
 

@@ -1,0 +1,164 @@
+"""Brings the files of one model onto the disk: from the nodes that have them, else from the hub.
+
+A file that another node has is copied from there; if that fails, the next node or the hub goes on where it ended. All
+of it blocks.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, NamedTuple
+from urllib.parse import urlsplit
+
+from rbee.adapters import tokens
+from rbee.adapters.download import fetch, hub
+from rbee.adapters.download.web import Web, host_and_port
+from rbee.adapters.hardware import inventory
+from rbee.errors import ChecksumMismatchError, DownloadFailedError
+from rbee.hive.catalogue import peer_offers
+from rbee.hive.models import progress
+from rbee.wire.model_copy import CONTENT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from rbee.adapters.config import Timeouts
+    from rbee.hive.catalogue.variant import ChosenModel
+    from rbee.hive.models.progress import ProgressReporter
+    from rbee.hive.models.stop import StopSignal
+    from rbee.wire.hub import HubFile, Repository
+    from rbee.wire.model_copy import Source
+    from rbee.wire.model_ref import ModelRef
+
+
+class HubSite(NamedTuple):
+    """The hub, and what it says of a repository."""
+
+    web: Web
+    repository: Repository
+
+    @property
+    def name(self) -> str:
+        """Its name in messages."""
+        return host_and_port(urlsplit(hub.endpoint()))
+
+
+class Transfer:
+    """Brings the files of `ref` into `folder`.
+
+    `sources` are the nodes that may have them, the best first; the keys of files come from the swarm's `token`. Without
+    `site` they come from other nodes alone. `known` gives the hashes of the repository's files that are on the disk.
+    """
+
+    def __init__(
+        self,
+        ref: ModelRef,
+        folder: Path,
+        limits: Timeouts,
+        reporter: ProgressReporter,
+        stop: StopSignal,
+        sources: Sequence[Source],
+        token: str,
+        known: Mapping[str, str],
+    ) -> None:
+        self._ref = ref
+        self._folder = folder
+        self._limits = limits
+        self._reporter = reporter
+        self._stop = stop
+        self._sources = list(sources)
+        self._token = token
+        self._known = known
+        self._senders: list[str] = []
+
+    def bring(self, choice: ChosenModel, site: HubSite | None) -> list[HubFile]:
+        """Return the files of `choice` with their hashes, once all of them are on the disk.
+
+        Raises DownloadFailedError, ChecksumMismatchError, InsufficientDiskError, StorageError, or what the hub refuses
+        with.
+        """
+        missing = [file for file in choice.files if not self._is_there(file)]
+        self._reporter.total = choice.size
+        self._reporter.done_before = choice.size - sum(file.size for file in missing)
+        self._check_disk(missing)
+        started = time.monotonic()
+        hashes = {file.name: file.sha256 for file in choice.files}
+        for file in missing:
+            hashes[file.name] = self._bring_file(file, choice, site) or file.sha256
+            self._reporter.done_before += file.size
+        if missing:
+            action = "Downloaded" if site is not None and site.name in self._senders else "Copied"
+            seconds = time.monotonic() - started
+            self._reporter.narrate("download_complete", f"{action} {self._ref} in {seconds:.1f} s")
+        return [file._replace(sha256=hashes[file.name]) for file in choice.files]
+
+    def _bring_file(self, file: HubFile, choice: ChosenModel, site: HubSite | None) -> str | None:
+        """Return the hash of a file once it is there; None where somebody else put it there meanwhile."""
+        for source in peer_offers.having(file, self._sources):
+            try:
+                return self._copy(source, file, choice, is_only_way=site is None)
+            except (DownloadFailedError, ChecksumMismatchError) as exc:
+                self._stop.check()
+                self._sources.remove(source)
+                is_other = isinstance(exc, ChecksumMismatchError)
+                why = f"it sent other bytes than {file.name} has; they were removed" if is_other else exc.message
+                self._reporter.narrate("copy_failed", f"Copying from {source.node} failed: {why}")
+        if site is None:
+            raise DownloadFailedError(f"no node gives {file.name}")
+        self._narrate_sender("Downloading", site.name, file, choice)
+        resource = fetch.Resource(hub.address(site.repository, file.name), file.size, file.sha256)
+        to = self._folder / file.name
+        return self._run(fetch.Fetch(site.web, resource, to, self._limits.download_delays, self._reporter.on_fetch))
+
+    def _copy(self, source: Source, file: HubFile, choice: ChosenModel, *, is_only_way: bool) -> str | None:
+        assert file.sha256 is not None
+        self._narrate_sender("Copying", source.node, file, choice)
+        # The key, and not the token: what answers at that URL may not be the node that was meant.
+        key = tokens.content_key(self._token, file.sha256)
+        url = f"{source.url.rstrip('/')}{CONTENT}{file.sha256}"
+        resource = fetch.Resource(url, file.size, file.sha256, etag=f'"{file.sha256}"')
+        delays = self._limits.download_delays if is_only_way else self._limits.download_delays[:1]
+        with Web(source.url, key, stall=self._limits.copy_stall, is_near=True) as web:
+            return self._run(
+                fetch.Fetch(web, resource, self._folder / file.name, delays, self._reporter.on_fetch, tries=1)
+            )
+
+    def _run(self, job: fetch.Fetch) -> str | None:
+        with self._stop.calling(job.stop):
+            return job.run()
+
+    def _narrate_sender(self, verb: str, sender: str, file: HubFile, choice: ChosenModel) -> None:
+        """Say where the next bytes come from, unless the last ones came from there too."""
+        if sender in self._senders[-1:]:
+            return
+        is_rest = self._senders and self._reporter.done_before + self._partial_length(file)
+        what = (
+            f"the rest of {self._ref}" if is_rest else f"{self._ref} ({choice.variant}, {progress.size(choice.size)})"
+        )
+        self._senders.append(sender)
+        self._reporter.narrate("download" if verb == "Downloading" else "copy", f"{verb} {what} from {sender}")
+
+    def _check_disk(self, missing: Sequence[HubFile]) -> None:
+        """Raise InsufficientDiskError where the bytes still to come do not fit."""
+        present = sum(min(file.size, self._partial_length(file)) for file in missing)
+        needed = sum(file.size for file in missing) - present
+        available = inventory.disk(self._folder).available
+        if needed > available:
+            raise fetch.too_little(needed, available, str(self._ref))
+
+    def _is_there(self, file: HubFile) -> bool:
+        """Whether a file is on the disk; it got its name only once verified, but maybe as an older version."""
+        path, known = self._folder / file.name, self._known.get(file.name)
+        return _length(path) == file.size and path.is_file() and (None in (known, file.sha256) or known == file.sha256)
+
+    def _partial_length(self, file: HubFile) -> int:
+        path = self._folder / file.name
+        return _length(path.with_name(f"{path.name}.part"))
+
+
+def _length(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
