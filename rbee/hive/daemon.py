@@ -1,4 +1,4 @@
-"""Starts the hive: from its command line to serving, and from a signal to its end."""
+"""The hive's process: from its command line to serving, and from a signal to its end."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ Ctrl+C ends it and everything it started.
 
 
 def main(argv: list[str]) -> int:
-    """Run the hive until it is told to end; returns the exit code."""
+    """Run the hive until a signal or a request ends it; returns the exit code."""
     parser = Parser(prog="rbee hive", usage="rbee hive [options]", description=HELP)
     parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", metavar="N", type=whole(0, 65535), help="port to listen on (default: 9200)")
@@ -74,7 +74,7 @@ async def _serve(
 ) -> None:
     lock = InstanceLock(settings.state_dir, "hive")
     json_log.to_file(ROLE, settings.logs_dir / "hive.log", settings.logs.max_bytes)
-    # First, because whether a token may be made depends on an address that can be listened on.
+    # First, because whether a token may be made depends on an address that we can listen on.
     listener = http_server.bind(
         settings.hive.host, settings.hive.port, setting="--port, `port` under [hive], or RBEE_HIVE_PORT"
     )
@@ -116,7 +116,7 @@ async def _serve(
             server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
             await nursery.start(server.run)
             if announcer.is_abandoned() and not known.surviving:
-                # Killed while it waited for us: no queen knows of us, nor does a `rbee down` that came meanwhile.
+                # The queen was killed while it waited for us: neither its successor nor a `rbee down` knows of us.
                 log.info("the queen that started this hive has gone before it was ready")
                 nursery.cancel_scope.cancel()
                 return
@@ -146,9 +146,9 @@ async def _serve(
 
 
 def _token(settings: Settings, *, started_by: str) -> str:
-    """Return the swarm's token. Only a user's own hive that no other machine reaches makes one; others are given it.
+    """Return the swarm's token. Only a user's own hive that no other machine can reach makes one.
 
-    Raises InvalidConfigurationError where it is missing.
+    Raises InvalidConfigurationError if it is missing.
     """
     if started_by == "user" and http_server.is_loopback(settings.hive.host):
         return tokens.load_or_create(settings.token_file)

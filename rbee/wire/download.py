@@ -1,4 +1,4 @@
-"""What a download tells while it runs; the field `stage` says which message it is."""
+"""The events of a running download; the field `stage` tells them apart."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Retrying(Message, kw_only=True):
 
 
 class Verifying(Message, kw_only=True):
-    """A file is there, and is compared with its hash."""
+    """A file is complete, and is compared with its hash."""
 
     stage: Literal["verifying"] = "verifying"
 
@@ -48,9 +48,9 @@ class Failed(Message, kw_only=True):
 
 
 class DownloadState(Message, kw_only=True):
-    """How a download stands, for who follows all of a hive's: `asking` the hub comes before its first event.
+    """The state of a download, for followers of the hive: `asking` (the hub) until its first event.
 
-    `message` says why it is tried again or has failed, `code` then is one of the catalogue of errors.
+    `message` says why it is retried or has failed; `code` is then one of the catalogue of errors.
     """
 
     download_id: str

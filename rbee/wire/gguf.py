@@ -1,4 +1,4 @@
-"""What a GGUF file's header says about its model, as one process tells another."""
+"""A model's metadata as the header of its GGUF file gives it, passed from process to process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from rbee.wire.common import Message
 
 
 class ModelHeader(Message, kw_only=True):
-    """A model's metadata; None where neither the file nor llama.cpp's own defaults tell it.
+    """A model's metadata; None where neither the file nor llama.cpp's own defaults give it.
 
     `parameters` counts weights, `tensor_bytes` their size. `quantisation` is llama.cpp's name of the file type, such as
     `Q4_K_M`.

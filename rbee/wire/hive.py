@@ -26,8 +26,8 @@ class SpawnRequest(Request, kw_only=True):
     """Which model to load, where. `model` is another name for `model_ref`; None leaves the choice to the hive.
 
     `context` is the number of tokens one request may use, prompt and answer together. With `reuse`, a worker with that
-    model on that device that starts, loads or serves already is answer enough. `sources` are the other nodes that have
-    the model, the best first: it is copied from there where it is not on the node.
+    model on that device that starts, loads or serves already will do. `sources` are the other nodes that have
+    the model, the best first: it is copied from there if it is not on the node.
     """
 
     model_ref: ShortText | None = None
@@ -57,7 +57,7 @@ class SpawnReply(Message, kw_only=True):
 
 
 class ReadyCallback(Request, kw_only=True):
-    """What a worker tells its hive once its port is bound; the hive learns the address from it."""
+    """A worker calls its hive back once its port is bound; the hive learns the address from it."""
 
     worker_id: Uuid
     url: HttpUrl
@@ -83,9 +83,9 @@ class WorkerRow(Message, kw_only=True):
 
 
 class EndedWorker(Message, kw_only=True):
-    """A worker that has ended: `reason` says how, in words, and is None where its end was asked for.
+    """A worker that has ended: `reason` says how, in words, and is None if its end was requested.
 
-    `code` is that of the error for which it was ended, or of which it told; None for a process that just ended.
+    `code` is that of the error for which it was ended, or which it reported; None for a process that just ended.
     `ended_at` counts Unix seconds; `log` is a file's name in the node's folder of logs, `last_lines` its end.
     """
 
@@ -102,21 +102,21 @@ class EndedWorker(Message, kw_only=True):
 
 
 class WorkerList(Message, kw_only=True, omit_defaults=True):
-    """The workers that are, and the last ones that ended without being asked to."""
+    """The present workers, and the last ones that ended without being asked to."""
 
     workers: list[WorkerRow]
     ended: list[EndedWorker] = msgspec.field(default_factory=list)
 
 
 class WorkerGone(Message, kw_only=True, omit_defaults=True):
-    """A worker is no longer there; `ended` says why where its end was not asked for."""
+    """A worker is no longer there; `ended` says why if its end was not requested."""
 
     id: str
     ended: EndedWorker | None = None
 
 
 HiveEvent = WorkerList | WorkerRow | WorkerGone | DownloadState
-"""What `/v1/events` tells: the whole (event `state`), then each change (events `worker`, `gone` and `download`)."""
+"""The events of `/v1/events`: the whole (`state`), then each change (`worker`, `gone` and `download`)."""
 
 
 class Device(Message, kw_only=True):

@@ -1,4 +1,4 @@
-"""What the Hugging Face hub says of a repository: `/api/models/REPO?blobs=true`, as far as rbee reads it."""
+"""The Hugging Face hub's answer about a repository: `/api/models/REPO?blobs=true`, as far as rbee reads it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
 class HubFile(NamedTuple):
-    """A file of a repository: its size in bytes; `sha256` is known of those in large file storage (LFS)."""
+    """A file of a repository: its size in bytes; `sha256` is known for those in large file storage (LFS)."""
 
     name: str
     size: int

@@ -1,4 +1,4 @@
-"""What hives say and give of their models to each other: who has which files, and where their bytes are."""
+"""How hives copy models from each other: which node has which files, and where to get them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from rbee.wire.common import HttpUrl, Message, Name, Request, Sha256, ShortText
 
 FILES: Final = "/v1/models/files"
 CONTENT: Final = "/v1/models/content/"
-"""Followed by the SHA-256 of a file: who asks says what it must be, and never a path."""
+"""Followed by the SHA-256 of a file: a client names the content that it wants, and never a path."""
 
 
 class OfferedFile(Request, kw_only=True):
@@ -22,7 +22,7 @@ class OfferedFile(Request, kw_only=True):
 
 
 class OfferedModel(Request, kw_only=True):
-    """A model that may be copied, with its files in order; `is_meant` where the reference asked for means it."""
+    """A model that may be copied, with its files in order; `is_meant` if the requested reference means it."""
 
     variant: ShortText
     is_meant: bool
@@ -30,7 +30,7 @@ class OfferedModel(Request, kw_only=True):
 
 
 class Offers(Message, kw_only=True):
-    """What a node has of a repository; `is_here` says whether the very model that was asked for is on it."""
+    """The models of a repository on a node; `is_here` says whether the requested one is among them."""
 
     is_here: bool
     models: list[OfferedModel]

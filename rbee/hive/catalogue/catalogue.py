@@ -33,7 +33,7 @@ class Catalogue:
         self._transact = transact
 
     async def find(self, ref: ModelRef) -> ModelRow | None:
-        """Return the model that `ref` means on this node, if its files are still there; asks nobody else."""
+        """Return the model that `ref` means on this node, if its files are still there; asks no other machine."""
         return await self._checked(await self._transact(partial(model_rows.by_name, name=str(ref))))
 
     async def of_files(self, ref: ModelRef, path: Path, files: Sequence[HubFile]) -> ModelRow | None:
@@ -57,7 +57,7 @@ class Catalogue:
         return row
 
     async def has(self, row: ModelRow) -> bool:
-        """Whether a model is still in the catalogue, after every transaction asked for before this one."""
+        """Whether a model is still in the catalogue, after every transaction that was requested before."""
         return await self._transact(partial(model_rows.by_id, model_id=row.id)) is not None
 
     async def all(self) -> list[ModelRow]:

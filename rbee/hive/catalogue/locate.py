@@ -25,7 +25,7 @@ HEADER_SECONDS: Final = 30
 
 
 def locate(ref: ModelRef) -> Path:
-    """Return the model's file. Raises ModelNotFoundError saying what there is instead."""
+    """Return the model's file. Raises ModelNotFoundError naming what is there instead."""
     match ref.provider:
         case "builtin":
             path = Path(rbee.data.__path__[0]) / BUILTIN_FILES[ref.reference]
@@ -45,7 +45,7 @@ def locate(ref: ModelRef) -> Path:
 
 
 async def read_header(path: Path) -> ModelHeader:
-    """Read a model's metadata, in a child process: a hostile file may crash what reads it.
+    """Read a model's metadata in a child process: a hostile file may crash the reader.
 
     Raises ModelLoadFailedError with the reason.
     """

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rbee.wire.model_ref import ModelRef
 
 
-def meant(ref: ModelRef, sources: Sequence[Source]) -> ChosenModel | None:
+def find(ref: ModelRef, sources: Sequence[Source]) -> ChosenModel | None:
     """Return the model that `ref` means on another node, for when the hub does not say.
 
     A reference that names a file means that file on any node.

@@ -1,4 +1,4 @@
-"""Chooses which files of a repository make up the model that was asked for (PURE)."""
+"""Chooses the files of a repository that make up the requested model (PURE)."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.
 _NAME: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9\-_./ ]*", re.ASCII)
 """Names that can be a path below a folder of ours; others are left out."""
 _AUXILIARY: Final = re.compile(r"(^|[/._-])(mmproj|imatrix)[^/]*\.gguf$", re.IGNORECASE)
-"""Files beside a model that are none themselves: image projectors and calibration data."""
+"""Files that come with a model and are none themselves: image projectors and calibration data."""
 
 
 class ChosenModel(NamedTuple):
-    """The files of one model, the one to load first, and the quantisation they were chosen by."""
+    """The files of one model, the one to load first, and the quantisation or name it was chosen by."""
 
     files: list[HubFile]
     variant: str
@@ -37,18 +37,18 @@ class ChosenModel(NamedTuple):
 
 
 def choose(ref: ModelRef, files: Sequence[HubFile]) -> ChosenModel:
-    """Return the files of `ref`: the file named, the variant asked for, else Q4_K_M, else the only one there is.
+    """Return the files of `ref`: the file named, the requested variant, else Q4_K_M, else the only one there is.
 
-    Raises ModelNotFoundError or InvalidRequestError (an ambiguous reference), both listing what there is.
+    Raises ModelNotFoundError or InvalidRequestError (an ambiguous reference), both listing the alternatives.
     """
     models = group(files)
     if not models:
         raise ModelNotFoundError(f"{ref.reference} holds no GGUF file", model=str(ref))
     wanted = ref.variant
     if wanted is not None and wanted.lower().endswith(".gguf"):
-        if (found := models.get(_stem(wanted))) is None:
+        if (named := models.get(_stem(wanted))) is None:
             raise _missing(ref, wanted, models)
-        return ChosenModel(found, wanted)
+        return ChosenModel(named, wanted)
     if wanted is not None:
         matching = [stem for stem in models if _has_variant(stem, wanted)]
         if not matching:
@@ -63,7 +63,7 @@ def choose(ref: ModelRef, files: Sequence[HubFile]) -> ChosenModel:
 def group(files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
     """Return the models among the files, by the stem of their names.
 
-    The files of a split one belong together, in order, and only where all of them are there.
+    The files of a split model belong together, in order; a model with missing files is left out.
     """
     models: dict[str, list[HubFile]] = {}
     for file in sorted(files, key=lambda file: file.name):
@@ -74,30 +74,30 @@ def group(files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
 
 
 def _stem(name: str) -> str:
-    found = _PART.fullmatch(name)
-    return found["stem"] if found else name[: -len(".gguf")]
+    part = _PART.fullmatch(name)
+    return part["stem"] if part else name[: -len(".gguf")]
 
 
 def _is_whole(files: Sequence[HubFile]) -> bool:
-    found = [_PART.fullmatch(file.name) for file in files]
-    if len(files) == 1 and found[0] is None:
+    parts = [_PART.fullmatch(file.name) for file in files]
+    if len(files) == 1 and parts[0] is None:
         return True
-    numbers = [int(part["number"]) for part in found if part]
-    counts = {int(part["count"]) for part in found if part}
+    numbers = [int(part["number"]) for part in parts if part]
+    counts = {int(part["count"]) for part in parts if part}
     return len(counts) == 1 and numbers == list(range(1, max(counts) + 1)) and len(files) <= MAX_PARTS
 
 
 def _has_variant(stem: str, variant: str) -> bool:
-    """Whether a quantisation stands in a file's name, as a word of its own: Q4_K is not in Q4_K_M."""
+    """Whether a file's name contains a quantisation as a word of its own: Q4_K is not in Q4_K_M."""
     pattern = rf"(^|[^A-Za-z0-9]){re.escape(variant)}($|[^A-Za-z0-9_])"
     return re.search(pattern, stem, re.IGNORECASE) is not None
 
 
 def _only(ref: ModelRef, stems: list[str], models: dict[str, list[HubFile]], variant: str | None) -> ChosenModel:
     if len(stems) == 1:
-        found = models[stems[0]]
+        only = models[stems[0]]
         # A quantisation is a word; one in a folder is known by its file, so that a reference can name it.
-        return ChosenModel(found, variant or (found[0].name if "/" in stems[0] else stems[0]))
+        return ChosenModel(only, variant or (only[0].name if "/" in stems[0] else stems[0]))
     listed = _listed(ref, {stem: models[stem] for stem in stems})
     raise InvalidRequestError(
         f"{ref} is ambiguous: it may be {len(stems)} models",
@@ -119,7 +119,7 @@ def _missing(ref: ModelRef, wanted: str, models: dict[str, list[HubFile]]) -> Mo
 
 def _listed(ref: ModelRef, models: dict[str, list[HubFile]]) -> str:
     shown = [
-        f"hf:{ref.reference}/{found[0].name} ({sum(file.size for file in found) / 1e6:.0f} MB)"
-        for found in models.values()
+        f"hf:{ref.reference}/{files[0].name} ({sum(file.size for file in files) / 1e6:.0f} MB)"
+        for files in models.values()
     ]
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")

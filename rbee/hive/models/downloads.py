@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from rbee.wire.progress import ProgressEvent, Report
 
 REMEMBERED_SECONDS: Final = 600.0
-"""Seconds for which the last event of an ended download can still be asked for."""
+"""How long the last event of an ended download can be read."""
 
 
 class SharedDownload:
@@ -88,7 +88,7 @@ class SharedDownload:
 
 
 class Downloads:
-    """The downloads of this node; `fetch` brings one model, and is cancelled when no caller wants it any more.
+    """The downloads of this node; `fetch` brings one model, and is cancelled when no caller waits for it any more.
 
     The first caller of a shared download says which other nodes have the model. `changed` is notified when the state of
     a download changes.
@@ -150,11 +150,11 @@ class Downloads:
     def known(self, download_id: str) -> SharedDownload:
         """Return a download that runs or ended minutes ago. Raises ModelNotFoundError."""
         self._forget()
-        if (found := self._known.get(download_id)) is None:
+        if (download := self._known.get(download_id)) is None:
             raise ModelNotFoundError(
                 "there is no such download; an ended one is known for ten minutes", download_id=download_id
             )
-        return found
+        return download
 
     def _join(self, ref: ModelRef, sources: Sequence[Source]) -> SharedDownload:
         if self._is_stopping:

@@ -1,6 +1,6 @@
 """Decides where a model of the hub comes from: this node's disk or Hugging Face cache, other nodes, or the hub.
 
-The hub says which files the model is made of; when it is unreachable, another node or the user's cache does. All of it
+The hub lists the files of the model; if it is unreachable, another node or the user's cache does. All of it
 blocks, and runs in a thread.
 """
 
@@ -87,7 +87,7 @@ class Provision:
             return self._provide(web)
 
     def _provide(self, web: Web) -> ProvidedModel:
-        if (offered := peer_offers.meant(self._ref, self._sources)) is None:
+        if (offered := peer_offers.find(self._ref, self._sources)) is None:
             return self._from_hub(web)
         try:
             choice, site = self._ask_hub(web)

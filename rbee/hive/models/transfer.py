@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class HubSite(NamedTuple):
-    """The hub, and what it says of a repository."""
+    """The hub, and its answer about a repository."""
 
     web: Web
     repository: Repository
@@ -114,7 +114,7 @@ class Transfer:
     def _copy(self, source: Source, file: HubFile, choice: ChosenModel, *, is_only_way: bool) -> str | None:
         assert file.sha256 is not None
         self._narrate_sender("Copying", source.node, file, choice)
-        # The key, and not the token: what answers at that URL may not be the node that was meant.
+        # The key, and not the token: another machine may answer at that URL by now.
         key = tokens.content_key(self._token, file.sha256)
         url = f"{source.url.rstrip('/')}{CONTENT}{file.sha256}"
         resource = fetch.Resource(url, file.size, file.sha256, etag=f'"{file.sha256}"')
@@ -129,7 +129,7 @@ class Transfer:
             return job.run()
 
     def _narrate_sender(self, verb: str, sender: str, file: HubFile, choice: ChosenModel) -> None:
-        """Say where the next bytes come from, unless the last ones came from there too."""
+        """Report where the next bytes come from, unless the last ones came from there too."""
         if sender in self._senders[-1:]:
             return
         is_rest = self._senders and self._reporter.done_before + self._partial_length(file)

@@ -66,10 +66,10 @@ def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: tr
     @app.get(wire.PROGRESS)
     async def progress() -> Response:
         query = convert(dict(request.args), wire.DownloadQuery)
-        found = library.downloads.known(query.id)
+        download = library.downloads.known(query.id)
 
         async def produce(send: sse_server.Send) -> None:
-            await _follow(found, send)
+            await _follow(download, send)
 
         return streamed(nursery, produce, heartbeat=heartbeat)
 
@@ -81,8 +81,8 @@ def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: tr
     @app.get(f"{model_copy.CONTENT}<sha256>")
     async def content(sha256: str) -> Response:
         for file in await library.catalogue.content(sha256):
-            if (found := await answer_with_file(file.path, file.size, f'"{sha256}"')) is not None:
-                return found
+            if (response := await answer_with_file(file.path, file.size, f'"{sha256}"')) is not None:
+                return response
         raise ModelNotFoundError("no model of this node has a file of this hash")
 
     @app.delete("/v1/models/<model_id>")

@@ -146,7 +146,7 @@ class Execution:
             error.details.setdefault("log", self._machine.log_name(worker.id))
             self._starts.settle(worker.id, error)
             return
-        # The worker says so too, but only once this reply has gone.
+        # The worker announces this too, but only once this reply has gone.
         human = f"The worker has called back from {worker.url}"
         self._starts.report(
             worker.id, Narration(actor="rbee-hive", action="ready_callback", target=worker.id, human=human)
@@ -190,6 +190,6 @@ class Execution:
 
 
 def with_last_words(how: str, lines: list[str]) -> str:
-    """Add to how a worker ended the last line of its log that was meant for people."""
+    """Add to `how` a worker ended the last line for people in its log."""
     words = [line.removeprefix("rbee: ") for line in lines if line.startswith("rbee: ")]
     return f"{how}: {words[-1]}" if words else how

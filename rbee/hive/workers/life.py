@@ -62,7 +62,7 @@ def _apply_state(worker: WorkerRecord, status: WorkerStatus, limits: Limits, now
             worker.phase, worker.deadline = "failed", now + limits.unload
             worker.error = from_body({"error": status.error})
         case "draining":
-            # Somebody else has told it to end.
+            # Another client has shut it down.
             _begin_end(worker, limits, now + limits.drain)
         case "idle" | "busy" if worker.phase == "loading":
             worker.phase, worker.since, worker.deadline = "serving", now, None

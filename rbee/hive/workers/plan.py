@@ -1,4 +1,4 @@
-"""Turns a request for a worker into what exactly is started: which file, where, with how much memory."""
+"""Turns a request for a worker into a spec: which file, on which device, with how much memory."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ DEFAULT_CONTEXT: Final = 4096
 
 
 async def plan(request: SpawnRequest, settings: Settings, library: Library, report: Report) -> WorkerSpec:
-    """Check everything that can be known before a process is started, and tell the sizes.
+    """Check everything that can be known before a process is started, and report the sizes.
 
-    A model of the hub is fetched where it is not here. Raises InvalidRequestError, ModelNotFoundError,
+    A model of the hub is fetched if it is not here. Raises InvalidRequestError, ModelNotFoundError,
     ModelLoadFailedError, BackendUnavailableError, DeviceOutOfRangeError, or why a model could not be fetched. Whether
     the memory is there is decided by the pool, which knows what else is starting.
     """
@@ -68,13 +68,13 @@ def _default_context(header: ModelHeader) -> int:
 
 
 def available_memory(spec: WorkerSpec) -> int:
-    """Return the bytes that are free now on the device of `spec`.
+    """Return the bytes free now on the device of `spec`.
 
-    Raises BackendUnavailableError or DeviceOutOfRangeError when it has gone since: a driver may lose a device.
+    Raises BackendUnavailableError or DeviceOutOfRangeError if it has gone since: a driver may lose a device.
     """
     if spec.resource == "ram":
         return inventory.memory().available
     backends = inventory.backends()
     preflight.choose_device(backends, spec.backend, spec.device)
-    found = next(backend for backend in backends if backend.name == spec.backend)
-    return found.devices[spec.device].memory_available
+    backend = next(backend for backend in backends if backend.name == spec.backend)
+    return backend.devices[spec.device].memory_available

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _READINESS: Final = {"idle": 0, "busy": 1, "loading": 2}
 REMEMBERED: Final = 20
-"""Ended workers whose reason can still be asked for."""
+"""How many ended workers are shown, with the reason."""
 
 
 @dataclass(slots=True)
@@ -103,7 +103,7 @@ class Pool:
         if (worker := self.workers.get(worker_id)) is None:
             raise WorkerNotFoundError("no worker of this id was started here")
         if worker.phase != "starting":
-            return []  # said again after a lost answer
+            return []  # a repeated callback, after a lost reply
         worker.url = url
         life.start_loading(worker, self.limits, now)
         return [Save(worker), Reply(worker, None), Follow(worker)]

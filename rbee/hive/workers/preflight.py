@@ -16,13 +16,13 @@ OVERHEAD: Final = 1.2
 """Weights take their file's size, and compute buffers about a fifth of it more."""
 MEGABYTE: Final = 1_000_000
 SHORTEST_CONTEXT: Final = 256
-"""Tokens; below that hardly any prompt and answer find room."""
+"""Tokens; below that there is hardly room for a prompt and an answer."""
 CONTEXT_STEP: Final = 64
 PREFERRED: Final = ("cuda", "metal", "vulkan", "cpu")
 
 
 class DeviceChoice(NamedTuple):
-    """Where a worker is to run; `resource` is what its memory comes from."""
+    """The device for a worker; `resource` is where its memory comes from."""
 
     backend: str
     device: int
@@ -35,9 +35,9 @@ def memory_needed(file_bytes: int, kv_bytes_per_token: int, tokens: int) -> int:
 
 
 def choose_device(backends: Sequence[Backend], backend: str | None, device: int | None) -> DeviceChoice:
-    """Return where to run: what was asked for, else the best backend's first device.
+    """Return where to run: as requested, else on the first device of the best backend.
 
-    Raises BackendUnavailableError or DeviceOutOfRangeError naming what there is.
+    Raises BackendUnavailableError or DeviceOutOfRangeError naming the alternatives.
     """
     available = {found.name: found for found in backends}
     name = backend or next((found for found in PREFERRED if found in available), "cpu")
@@ -62,12 +62,12 @@ def check_memory(
 ) -> None:
     """Raise OutOfMemoryError, with both numbers in MB, when `needed` bytes do not fit.
 
-    Where the model fits with a shorter context than `context`, of which each token takes `cache_per_token` bytes, the
-    advice names the longest.
+    If the model fits with a context shorter than `context`, of which each token takes `cache_per_token` bytes, the hint
+    names the longest.
     """
     if needed <= available:
         return
-    # Below zero where workers that are starting will take more than is left.
+    # Below zero if workers that are starting will take more than is left.
     required_mb, available_mb = -(-needed // MEGABYTE), max(0, available // MEGABYTE)
     longest = _longest_context(needed, available, context, cache_per_token)
     details = {} if longest is None else {"longest_context": longest}
@@ -85,7 +85,7 @@ def check_memory(
 
 
 def _longest_context(needed: int, available: int, context: int | None, cache_per_token: int) -> int | None:
-    """Return the longest context with which the model fits, or None where that is too short to be of use."""
+    """Return the longest context with which the model fits, or None if that is too short to be of use."""
     if context is None or cache_per_token <= 0:
         return None
     without = needed - context * cache_per_token

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STREAM_PAUSE = 1.0
-"""Seconds between two tries to hold a worker's event stream."""
+"""Seconds between two attempts to hold a worker's event stream."""
 
 
 class ChildProcess:
@@ -62,7 +62,7 @@ class ChildProcess:
 
 
 class AdoptedProcess:
-    """The process of a worker that an earlier hive started: not our child, so its exit status is not ours to know."""
+    """The process of a worker that an earlier hive started: not our child, so we cannot learn its exit status."""
 
     def __init__(self, identity: process.Identity) -> None:
         self.identity = identity
@@ -72,7 +72,7 @@ class AdoptedProcess:
         process.send_signal(self.identity, number)
 
     async def listen(self, report: Callable[[Narration], None]) -> None:
-        """It announced what it had to say to the hive that started it."""
+        """Return at once: it announced itself to the hive that started it."""
 
     async def wait(self) -> str:
         """Return once the process has ended."""
@@ -81,7 +81,7 @@ class AdoptedProcess:
 
 
 class LocalMachine:
-    """The machine this hive runs on. `url` is where workers reach the hive; `worker_host` is where they listen.
+    """The machine this hive runs on. `url` is where workers reach the hive; they listen on `worker_host`.
 
     With `ephemeral` workers end when the pipe on their stdin closes, which it does however the hive ends.
     """
@@ -145,10 +145,10 @@ class LocalMachine:
             "--log": self._log_file(worker.id),
             "--config": settings.file,
         }
-        given = [word for name, value in options.items() if value is not None for word in (name, str(value))]
+        arguments = [word for name, value in options.items() if value is not None for word in (name, str(value))]
         if self._ephemeral:
-            given.append("--ephemeral")
-        return [*(settings.worker.command or (*process.program(), "worker")), *given]
+            arguments.append("--ephemeral")
+        return [*(settings.worker.command or (*process.program(), "worker")), *arguments]
 
     def adopted(self, identity: process.Identity) -> AdoptedProcess:
         return AdoptedProcess(identity)

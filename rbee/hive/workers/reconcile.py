@@ -22,10 +22,10 @@ class Compared(NamedTuple):
 
 
 def compare(stored: Iterable[LastKnownWorker], is_running: Callable[[Identity], bool]) -> Compared:
-    """Tell which of the stored workers still run.
+    """Return which of the stored workers still run.
 
-    A row is compared with the process's start time and the boot, so a pid that belongs to someone else by now is never
-    taken for a worker. Whether it also answers as that worker is asked once it is adopted.
+    A row is compared with the process's start time and the boot, so a pid that was given out again is never taken for a
+    worker. Whether the process also answers as that worker is checked once it is adopted.
     """
     compared = Compared([], [])
     for row in stored:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rbee.hive.catalogue.peer_offers import having, meant
+from rbee.hive.catalogue.peer_offers import find, having
 from rbee.wire import model_ref
 from rbee.wire.hub import HubFile
 from rbee.wire.model_copy import OfferedFile, OfferedModel, Source
@@ -23,20 +23,20 @@ def source(node: str, *names: str, is_meant: bool = False, sha256: str = A) -> S
 
 
 def test_what_the_reference_means_elsewhere_is_meant_here() -> None:
-    found = meant(M, [source("attic", "x.gguf"), source("cellar", "y.gguf", is_meant=True)])
+    found = find(M, [source("attic", "x.gguf"), source("cellar", "y.gguf", is_meant=True)])
     assert found is not None
     assert (found.files, found.variant) == ([HubFile("y.gguf", 10, A)], "Q4_K_M")
 
 
 def test_a_repository_alone_does_not_say_which_of_its_models() -> None:
-    assert meant(M, [source("attic", "x.Q4_K_M.gguf")]) is None
+    assert find(M, [source("attic", "x.Q4_K_M.gguf")]) is None
 
 
 def test_a_file_that_is_named_is_meant_wherever_it_is() -> None:
-    found = meant(model_ref.parse("hf:bees/model/x.gguf"), [source("attic", "x.gguf")])
+    found = find(model_ref.parse("hf:bees/model/x.gguf"), [source("attic", "x.gguf")])
     assert found is not None
     assert found.files[0].name == "x.gguf"
-    assert meant(model_ref.parse("hf:bees/model/y.gguf"), [source("attic", "x.gguf")]) is None
+    assert find(model_ref.parse("hf:bees/model/y.gguf"), [source("attic", "x.gguf")]) is None
 
 
 @pytest.mark.parametrize(
@@ -52,12 +52,12 @@ def test_a_file_that_is_named_is_meant_wherever_it_is() -> None:
     ],
 )
 def test_files_that_we_would_not_write_are_no_model(names: tuple[str, ...]) -> None:
-    assert meant(M, [source("attic", *names, is_meant=True)]) is None
+    assert find(M, [source("attic", *names, is_meant=True)]) is None
 
 
 def test_the_files_of_a_split_model_belong_together() -> None:
     names = ("big/x-00001-of-00002.gguf", "big/x-00002-of-00002.gguf")
-    found = meant(M, [source("attic", *names, is_meant=True)])
+    found = find(M, [source("attic", *names, is_meant=True)])
     assert found is not None
     assert [file.name for file in found.files] == list(names)
 
