@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
 from features.lab.machine import PROGRAM, Machine
 from features.lab.node import Nodes
+from features.lab.seen import Seen
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,6 +83,6 @@ def machine(tmp_path: Path, program_cache: Path, nodes: Nodes) -> Iterator[Machi
 
 
 @pytest.fixture
-def seen() -> dict[str, Any]:
+def seen() -> Seen:
     """What the steps of a scenario have seen so far."""
-    return {}
+    return Seen()

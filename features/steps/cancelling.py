@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import signal
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_bdd import given, parsers, then, when
 
@@ -14,6 +14,7 @@ from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
+    from features.lab.seen import Seen
 
 MOMENTS = {
     "starting": (b"starting one for this command", 10),
@@ -25,48 +26,48 @@ MOMENTS = {
 
 
 @given(parsers.parse("infer runs with it and is {moment}"))
-def _running(machine: Machine, seen: dict[str, Any], moment: str) -> None:
+def _running(machine: Machine, seen: Seen, moment: str) -> None:
     words, length = MOMENTS[moment]
     options = ["--prompt", "word " * length, "--max-tokens", "500", "--temperature", "0"]
-    child = machine.start("infer", "--model", seen["model"], *options)
-    seen["infer"], seen["stderr"] = child, b""
+    child = machine.start("infer", "--model", seen.model, *options)
+    seen.infer, seen.stderr = child, b""
     assert child.stderr is not None
-    while words not in seen["stderr"]:
+    while words not in seen.stderr:
         line = child.stderr.readline()
-        assert line, seen["stderr"]
-        seen["stderr"] += line
+        assert line, seen.stderr
+        seen.stderr += line
     if moment == "writing":
         letters(child, 1)
 
 
 @when("the user presses Ctrl+C")
-def _interrupt(seen: dict[str, Any]) -> None:
-    assert seen["infer"].poll() is None
+def _interrupt(seen: Seen) -> None:
+    assert seen.infer.poll() is None
     began = time.monotonic()
-    seen["infer"].send_signal(signal.SIGINT)
-    _, stderr = seen["infer"].communicate(timeout=PATIENCE)
-    seen["took"] = time.monotonic() - began
-    seen["stderr"] += stderr
+    seen.infer.send_signal(signal.SIGINT)
+    _, stderr = seen.infer.communicate(timeout=PATIENCE)
+    seen.took = time.monotonic() - began
+    seen.stderr += stderr
 
 
 @then('infer ends with 130 and says "Cancelled." on a line of its own')
-def _cancelled(seen: dict[str, Any]) -> None:
-    assert seen["infer"].returncode == 130, seen["stderr"]
-    assert b"Cancelled." in seen["stderr"].splitlines()
-    assert b"Traceback" not in seen["stderr"]
+def _cancelled(seen: Seen) -> None:
+    assert seen.infer.returncode == 130, seen.stderr
+    assert b"Cancelled." in seen.stderr.splitlines()
+    assert b"Traceback" not in seen.stderr
 
 
 @then(parsers.parse("it took at most {most:d} seconds"))
-def _quickly(seen: dict[str, Any], most: int) -> None:
-    assert seen["took"] <= most
+def _quickly(seen: Seen, most: int) -> None:
+    assert seen.took <= most
 
 
 @then("the worker has stopped generating, is idle and stays")
-def _stopped(machine: Machine, seen: dict[str, Any]) -> None:
+def _stopped(machine: Machine, seen: Seen) -> None:
     """Asked itself at once: what its hive says of it may be a moment old."""
     (pid,) = machine.worker_processes()
     with machine.queen() as queen:
-        task = queen.post("/v2/tasks", json={"prompt": "A", "model": seen["model"]}).json()
+        task = queen.post("/v2/tasks", json={"prompt": "A", "model": seen.model}).json()
     with machine.client(task["worker_url"], task["api_key"]) as worker:
         assert worker.get("/v1/ready").json()["state"] == "idle"
         figures = worker.get("/metrics").text
@@ -103,28 +104,28 @@ def _requests(machine: Machine) -> list[str]:
 
 
 @given("infer waits for its first token")
-def _waiting(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["infer"], seen["stderr"] = machine.start("infer", "--prompt", "Hello"), b""
-    (seen["request"],) = wait_until(lambda: _requests(machine))
+def _waiting(machine: Machine, seen: Seen) -> None:
+    seen.infer, seen.stderr = machine.start("infer", "--prompt", "Hello"), b""
+    (seen.request,) = wait_until(lambda: _requests(machine))
 
 
 @given("another infer waits for its first token")
-def _other_waiting(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["other"] = machine.start("infer", "--prompt", "Hello")
+def _other_waiting(machine: Machine, seen: Seen) -> None:
+    seen.other = machine.start("infer", "--prompt", "Hello")
     wait_until(lambda: len(_requests(machine)) == 2)
 
 
 @then("the worker was told to stop that request and no other")
-def _told(machine: Machine, seen: dict[str, Any]) -> None:
+def _told(machine: Machine, seen: Seen) -> None:
     stops = [line for line in _calls(machine) if line.startswith("DELETE")]
-    assert stops == [f"DELETE /v1/inference/{seen['request']}"]
+    assert stops == [f"DELETE /v1/inference/{seen.request}"]
 
 
 @then("the other infer still waits")
-def _other_waits(seen: dict[str, Any]) -> None:
-    assert seen["other"].poll() is None
+def _other_waits(seen: Seen) -> None:
+    assert seen.other.poll() is None
 
 
 @then("it took at least 1 second and at most 4")
-def _bounded(seen: dict[str, Any]) -> None:
-    assert 1 <= seen["took"] <= 4
+def _bounded(seen: Seen) -> None:
+    assert 1 <= seen.took <= 4

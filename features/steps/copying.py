@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from features.lab.machine import Machine
     from features.lab.node import Node, Nodes
+    from features.lab.seen import Seen
     from tests.kit.hub import Hub
 
 FILE = f"{STEM}.gguf"
@@ -67,7 +68,7 @@ def _changed(machine: Machine, nodes: Nodes) -> None:
 
 
 @given("what attic sends is slow")
-def _slow(machine: Machine, nodes: Nodes, hub: Hub, slow: list[Proxy], seen: dict[str, Any]) -> None:
+def _slow(machine: Machine, nodes: Nodes, hub: Hub, slow: list[Proxy], seen: Seen) -> None:
     """Another hive of that installation takes its place, and is reached through a proxy."""
     attic = nodes["attic"]
     (pid,) = attic.daemons("hive")
@@ -77,7 +78,7 @@ def _slow(machine: Machine, nodes: Nodes, hub: Hub, slow: list[Proxy], seen: dic
     proxy = Proxy((address, HIVE_PORT), host=attic.address, port=HIVE_PORT)
     slow.append(proxy)
     folder = attic.install
-    seen["hive"] = subprocess.Popen(
+    seen.hive = subprocess.Popen(
         [str(folder / "bin" / "rbee"), "hive", "--host", address, "--config", str(folder / "config.toml")],
         env={"HOME": str(attic.home), "PATH": attic.path, "RBEE_CACHE": str(folder / "cache")} | _reaching(hub),
         stdin=subprocess.DEVNULL,
@@ -97,25 +98,25 @@ def _row(machine: Machine, node: Node) -> dict[str, Any]:
 
 
 @when("the user runs infer with M and 20 tokens on cellar")
-def _infer(machine: Machine, seen: dict[str, Any]) -> None:
+def _infer(machine: Machine, seen: Seen) -> None:
     asked = ("--node", "cellar", "--model", M, "--prompt", "A", "--max-tokens", "20", "--temperature", "0")
-    seen["done"] = machine.run("infer", *asked)
+    seen.done = machine.run("infer", *asked)
 
 
 @when("the user pulls M on cellar, and the hive of attic is killed half-way")
-def _killed(machine: Machine, nodes: Nodes, small_model: Path, seen: dict[str, Any]) -> None:
+def _killed(machine: Machine, nodes: Nodes, small_model: Path, seen: Seen) -> None:
     pull = machine.start("models", "pull", M, "--node", "cellar")
     part = nodes["cellar"].home / ".local/share/rbee/models/hf" / REPOSITORY / f"{FILE}.part"
     wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * small_model.stat().st_size)
-    seen["hive"].kill()
-    seen["hive"].wait()
+    seen.hive.kill()
+    seen.hive.wait()
     out, errors = pull.communicate(timeout=40)
-    seen["done"] = subprocess.CompletedProcess(pull.args, pull.returncode, out, errors)
+    seen.done = subprocess.CompletedProcess(pull.args, pull.returncode, out, errors)
 
 
 @then("stderr says where M is copied from")
-def _says(seen: dict[str, Any]) -> None:
-    told = seen["done"].stderr.decode()
+def _says(seen: Seen) -> None:
+    told = seen.done.stderr.decode()
     assert f"Copying {M} (Q4_K_M, " in told
     assert ") from attic" in told
     assert "Downloading" not in told

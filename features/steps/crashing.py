@@ -7,7 +7,7 @@ import os
 import re
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_bdd import given, parsers, then, when
 
@@ -17,6 +17,7 @@ from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
+    from features.lab.seen import Seen
 
 BEHAVIOURS = {
     "gets a memory fault after 3 tokens": ("segfault", "--after", "3"),
@@ -43,46 +44,46 @@ def _memory_limit(machine: Machine, limit: int) -> None:
 
 
 @given(parsers.parse("infer runs with it and has written {count:d} tokens"))
-def _writing(machine: Machine, seen: dict[str, Any], count: int) -> None:
-    seen["infer"], seen["stderr"] = machine.start("infer", "--model", seen["model"], *ENDLESS), b""
-    seen["text"] = letters(seen["infer"], count)
+def _writing(machine: Machine, seen: Seen, count: int) -> None:
+    seen.infer, seen.stderr = machine.start("infer", "--model", seen.model, *ENDLESS), b""
+    seen.text = letters(seen.infer, count)
 
 
 @when("the worker gets a memory fault")
-def _fault(machine: Machine, seen: dict[str, Any]) -> None:
-    (seen["row"],) = machine.workers()
-    assert seen["row"]["state"] == "busy"
-    os.kill(seen["row"]["pid"], signal.SIGSEGV)
+def _fault(machine: Machine, seen: Seen) -> None:
+    (seen.row,) = machine.workers()
+    assert seen.row["state"] == "busy"
+    os.kill(seen.row["pid"], signal.SIGSEGV)
 
 
 @then("infer ends with 1 and its text stays as far as it came")
-def _text_stays(seen: dict[str, Any]) -> None:
-    stdout, stderr = seen["infer"].communicate(timeout=PATIENCE)
-    seen["text"] += stdout.decode()
-    seen["stderr"] = stderr.decode()
-    assert seen["infer"].returncode == 1, seen["stderr"]
-    assert (ALPHABET * 1000).startswith(seen["text"])
+def _text_stays(seen: Seen) -> None:
+    stdout, stderr = seen.infer.communicate(timeout=PATIENCE)
+    seen.text += stdout.decode()
+    seen.errors = stderr.decode()
+    assert seen.infer.returncode == 1, seen.errors
+    assert (ALPHABET * 1000).startswith(seen.text)
 
 
 @then("stderr says that the stream closed unexpectedly, with that many of 16000 tokens")
-def _how_many(seen: dict[str, Any]) -> None:
-    assert f"rbee: the stream closed unexpectedly, with {len(seen['text'])} of 16000 tokens\n" in seen["stderr"]
-    assert "Traceback" not in seen["stderr"]
+def _how_many(seen: Seen) -> None:
+    assert f"rbee: the stream closed unexpectedly, with {len(seen.text)} of 16000 tokens\n" in seen.errors
+    assert "Traceback" not in seen.errors
 
 
 @then("stderr names a file, which only the user can read, with that text")
-def _partial_file(machine: Machine, seen: dict[str, Any]) -> None:
-    found = re.search(r"^the text so far is in (/\S+)$", seen["stderr"], re.MULTILINE)
-    assert found, seen["stderr"]
+def _partial_file(machine: Machine, seen: Seen) -> None:
+    found = re.search(r"^the text so far is in (/\S+)$", seen.errors, re.MULTILINE)
+    assert found, seen.errors
     file = Path(found[1])
     assert file.is_relative_to(machine.state)
     assert file.stat().st_mode & 0o777 == 0o600
-    assert file.read_text() == seen["text"]
+    assert file.read_text() == seen.text
 
 
 @then("stderr says that the worker ended by SIGSEGV, with its pid, the end of its log and its path")
-def _reason(machine: Machine, seen: dict[str, Any]) -> None:
-    row, text = seen["row"], seen["stderr"]
+def _reason(machine: Machine, seen: Seen) -> None:
+    row, text = seen.row, seen.errors
     assert f"\nthe worker (pid {row['pid']}) ended: SIGSEGV (a memory fault in native code)" in text
     shown = text.partition("\nthe end of its log:\n")[2].partition("\nhint: ")[0].splitlines()
     assert 0 < len(shown) <= 20
@@ -91,27 +92,27 @@ def _reason(machine: Machine, seen: dict[str, Any]) -> None:
 
 
 @then("the hive has removed the worker, and logged its pid and SIGSEGV")
-def _removed(machine: Machine, seen: dict[str, Any]) -> None:
+def _removed(machine: Machine, seen: Seen) -> None:
     wait_until(lambda: not machine.workers())
     assert machine.worker_processes() == {}
     (error,) = [line["message"] for line in machine.hive_log() if line["level"] == "error"]
-    assert f"(pid {seen['row']['pid']}) ended: SIGSEGV" in error
+    assert f"(pid {seen.row['pid']}) ended: SIGSEGV" in error
 
 
 @then("workers list says so too")
-def _listed(machine: Machine, seen: dict[str, Any]) -> None:
+def _listed(machine: Machine, seen: Seen) -> None:
     told = machine.run("workers", "list").stdout.decode()
-    assert f"worker {seen['row']['id']} (pid {seen['row']['pid']})" in told
+    assert f"worker {seen.row['id']} (pid {seen.row['pid']})" in told
     assert "ended: SIGSEGV (a memory fault in native code)" in told
     found = json.loads(machine.run("workers", "list", "--json").stdout)
     assert found["workers"] == []
     (ended,) = found["ended"]
-    assert ended["worker_id"] == seen["row"]["id"]
+    assert ended["worker_id"] == seen.row["id"]
 
 
 @then(parsers.parse('stdout is exactly "{text}"'))
-def _exactly(seen: dict[str, Any], text: str) -> None:
-    assert seen["done"].stdout.decode() == text
+def _exactly(seen: Seen, text: str) -> None:
+    assert seen.done.stdout.decode() == text
 
 
 @given("workers have 1 second to unload")
@@ -126,29 +127,29 @@ def _up(machine: Machine) -> None:
 
 
 @when("the user runs down")
-def _down(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("down")
+def _down(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("down")
 
 
 @then(parsers.parse("within {seconds:d} seconds the worker is killed"))
-def _killed(machine: Machine, seen: dict[str, Any], seconds: int) -> None:
-    (seen["row"],) = machine.workers()
+def _killed(machine: Machine, seen: Seen, seconds: int) -> None:
+    (seen.row,) = machine.workers()
     wait_until(lambda: not machine.workers(), seconds)
     assert machine.worker_processes() == {}
-    assert f"worker {seen['row']['id']} is killed" in [line["message"] for line in machine.hive_log()]
+    assert f"worker {seen.row['id']} is killed" in [line["message"] for line in machine.hive_log()]
 
 
 @then("workers list names that worker, its pid, why it was killed, and its log")
-def _listed_as_killed(machine: Machine, seen: dict[str, Any]) -> None:
-    row, told = seen["row"], seen["done"].stdout.decode()
+def _listed_as_killed(machine: Machine, seen: Seen) -> None:
+    row, told = seen.row, seen.done.stdout.decode()
     assert f"worker {row['id']} (pid {row['pid']})" in told
     assert "had not ended 1 s after it was told to, and was killed" in told
     assert f"{machine.state}/logs/worker-{row['id']}.log" in told
 
 
 @when("the user shuts it down")
-def _shut_down(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("workers", "shutdown", "--id", seen["row"]["id"])
+def _shut_down(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("workers", "shutdown", "--id", seen.row["id"])
 
 
 @then("only queen and hive still run")

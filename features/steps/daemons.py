@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 from pytest_bdd import given, parsers, then, when
@@ -13,16 +13,17 @@ from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
+    from features.lab.seen import Seen
 
 
 @given("a queen runs")
-def _queen_runs(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["queen"] = machine.start_queen()
+def _queen_runs(machine: Machine, seen: Seen) -> None:
+    seen.queen = machine.start_queen()
 
 
 @given("a hive that the user started")
-def _hive_runs(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["hive"] = machine.start_hive()
+def _hive_runs(machine: Machine, seen: Seen) -> None:
+    seen.hive = machine.start_hive()
 
 
 @then(parsers.parse("its list of workers is exactly '{expected}'"))
@@ -62,25 +63,25 @@ def _nothing_left_soon(machine: Machine, seconds: int) -> None:
 
 
 @then("that hive served it and there is no other")
-def _that_hive(machine: Machine, seen: dict[str, Any]) -> None:
+def _that_hive(machine: Machine, seen: Seen) -> None:
     hives = [pid for pid, words in machine.processes().items() if "hive" in words[2:3]]
-    assert hives == [seen["hive"].pid]
+    assert hives == [seen.hive.pid]
     (row,) = machine.workers()
-    seen["worker"] = row
+    seen.worker = row
     assert row["state"] == "idle"
 
 
 @when("the queen is told to end")
-def _end_queen(seen: dict[str, Any]) -> None:
-    seen["queen"].send_signal(signal.SIGTERM)
-    seen["queen"].communicate(timeout=30)
-    assert seen["queen"].returncode == 0
+def _end_queen(seen: Seen) -> None:
+    seen.queen.send_signal(signal.SIGTERM)
+    seen.queen.communicate(timeout=30)
+    assert seen.queen.returncode == 0
 
 
 @then("that hive and its worker live on")
-def _hive_lives(machine: Machine, seen: dict[str, Any]) -> None:
-    assert set(machine.processes()) == {seen["hive"].pid, seen["worker"]["pid"]}
-    assert [row["id"] for row in machine.workers()] == [seen["worker"]["id"]]
+def _hive_lives(machine: Machine, seen: Seen) -> None:
+    assert set(machine.processes()) == {seen.hive.pid, seen.worker["pid"]}
+    assert [row["id"] for row in machine.workers()] == [seen.worker["id"]]
 
 
 @then("nothing was started")

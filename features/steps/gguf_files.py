@@ -7,7 +7,7 @@ import re
 import shutil
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psutil
 from pytest_bdd import given, parsers, then, when
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import subprocess
 
     from features.lab.machine import Machine
+    from features.lab.seen import Seen
     from tests.kit.hub import Hub
 
 M = f"hf:{tinyllama.REPOSITORY}"
@@ -38,12 +39,12 @@ def _among_others(hub: Hub, tmp_path: Path, llamas: dict[str, Path]) -> None:
 
 
 @given(parsers.parse("the user's own file {name}, of which only its header says that it is in {quantisation}"))
-def _own_file(machine: Machine, llamas: dict[str, Path], seen: dict[str, Any], name: str, quantisation: str) -> None:
+def _own_file(machine: Machine, llamas: dict[str, Path], seen: Seen, name: str, quantisation: str) -> None:
     _keep(machine, seen, name, llamas[quantisation].read_bytes())
 
 
 @given("the user's own file bees.gguf, whose header names the letter m as the end token")
-def _other_end(machine: Machine, llamas: dict[str, Path], seen: dict[str, Any]) -> None:
+def _other_end(machine: Machine, llamas: dict[str, Path], seen: Seen) -> None:
     whole = llamas["Q4_K_M"].read_bytes()
     key = b"tokenizer.ggml.eos_token_id" + struct.pack("<I", 4)  # GGUF's number for a whole number of 32 bits
     before = key + struct.pack("<I", models.END)
@@ -52,7 +53,7 @@ def _other_end(machine: Machine, llamas: dict[str, Path], seen: dict[str, Any]) 
 
 
 @given(parsers.re(r"the user's own file (?P<name>\S+), which is (?P<what>.+)"))
-def _bad_file(machine: Machine, llamas: dict[str, Path], seen: dict[str, Any], name: str, what: str) -> None:
+def _bad_file(machine: Machine, llamas: dict[str, Path], seen: Seen, name: str, what: str) -> None:
     whole = llamas["Q4_K_M"].read_bytes()
     content = {
         "in GGUF": whole,
@@ -63,10 +64,10 @@ def _bad_file(machine: Machine, llamas: dict[str, Path], seen: dict[str, Any], n
     _keep(machine, seen, name, content[what])
 
 
-def _keep(machine: Machine, seen: dict[str, Any], name: str, content: bytes) -> None:
+def _keep(machine: Machine, seen: Seen, name: str, content: bytes) -> None:
     path = machine.home / name
     path.write_bytes(content)
-    seen["file"] = f"file:{path}"
+    seen.model = f"file:{path}"
 
 
 @given("the hub holds M in Q4_K_M, Q5_K_M and Q8_0, each with 5 MB that its header does not tell of")
@@ -85,25 +86,25 @@ def _small_context(machine: Machine) -> None:
 
 
 @when("the user has that file shown")
-def _show(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("models", "show", seen["file"])
+def _show(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("models", "show", seen.model)
 
 
 @when(parsers.re(r"the user runs infer with that file and 100 tokens(?P<script> for a script)?"))
-def _infer(machine: Machine, seen: dict[str, Any], script: str | None) -> None:
-    seen["done"] = _run(machine, seen["file"], *(["--json"] if script else []))
+def _infer(machine: Machine, seen: Seen, script: str | None) -> None:
+    seen.done = _run(machine, seen.model, *(["--json"] if script else []))
 
 
 @when("the user runs infer with M in Q4_K_M, Q5_K_M and Q8_0")
-def _infer_each(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["each"], seen["memory"], seen["reckoned"] = {}, {}, {}
+def _infer_each(machine: Machine, seen: Seen) -> None:
+    seen.of_quantisations, seen.memory, seen.reckoned = {}, {}, {}
     for quantisation in tinyllama.QUANTISATIONS:
-        seen["each"][quantisation] = done = _run(machine, f"{M}:{quantisation}")
+        seen.of_quantisations[quantisation] = done = _run(machine, f"{M}:{quantisation}")
         assert done.returncode == 0, done.stderr.decode()
         (row,) = [row for row in machine.workers() if row["model_ref"].endswith(f":{quantisation}")]
-        seen["memory"][quantisation] = psutil.Process(row["pid"]).memory_info().rss
+        seen.memory[quantisation] = psutil.Process(row["pid"]).memory_info().rss
         words = machine.worker_processes()[row["pid"]]
-        seen["reckoned"][quantisation] = int(words[words.index("--memory") + 1])
+        seen.reckoned[quantisation] = int(words[words.index("--memory") + 1])
 
 
 def _run(machine: Machine, model: str, *more: str) -> subprocess.CompletedProcess[bytes]:
@@ -112,8 +113,8 @@ def _run(machine: Machine, model: str, *more: str) -> subprocess.CompletedProces
 
 
 @then("what its header says is shown")
-def _shown(seen: dict[str, Any]) -> None:
-    text = seen["done"].stdout.decode()
+def _shown(seen: Seen) -> None:
+    text = seen.done.stdout.decode()
     for name, value in {
         "name": "tinyllama",
         "architecture": "llama",
@@ -129,8 +130,8 @@ def _shown(seen: dict[str, Any]) -> None:
 
 
 @then("stdout holds M's whole answer")
-def _answer(seen: dict[str, Any]) -> None:
-    assert seen["done"].stdout.decode() == tinyllama.ANSWER + "\n"
+def _answer(seen: Seen) -> None:
+    assert seen.done.stdout.decode() == tinyllama.ANSWER + "\n"
 
 
 @then(parsers.parse("its header tells a vocabulary of {vocabulary:d} tokens, the end token {end:d} and {quantisation}"))
@@ -140,43 +141,43 @@ def _header(machine: Machine, vocabulary: int, end: int, quantisation: str) -> N
 
 
 @then(parsers.parse("it has stopped after the {letters:d} letters of M's answer, at the end token"))
-def _stopped(seen: dict[str, Any], letters: int) -> None:
-    summary = json.loads(seen["done"].stdout)
+def _stopped(seen: Seen, letters: int) -> None:
+    summary = json.loads(seen.done.stdout)
     assert summary["text"] == tinyllama.ANSWER[:letters]
     assert summary["stop_reason"] == "eos"
     assert summary["total_tokens"] == letters
 
 
 @then("each gives M's whole answer")
-def _each_answers(seen: dict[str, Any]) -> None:
-    assert [done.stdout.decode() for done in seen["each"].values()] == [tinyllama.ANSWER + "\n"] * 3
+def _each_answers(seen: Seen) -> None:
+    assert [done.stdout.decode() for done in seen.of_quantisations.values()] == [tinyllama.ANSWER + "\n"] * 3
 
 
 @then("the larger its file, the more memory a worker takes")
-def _memory_rises(seen: dict[str, Any], llamas: dict[str, Path]) -> None:
-    sizes = [llamas[quantisation].stat().st_size for quantisation in seen["memory"]]
+def _memory_rises(seen: Seen, llamas: dict[str, Path]) -> None:
+    sizes = [llamas[quantisation].stat().st_size for quantisation in seen.memory]
     assert sizes == sorted(sizes)
-    least, middle, most = [memory / 1e6 for memory in seen["memory"].values()]
-    assert least + SETTLED_MB < middle, seen["memory"]
-    assert middle + SETTLED_MB < most, seen["memory"]
+    least, middle, most = [memory / 1e6 for memory in seen.memory.values()]
+    assert least + SETTLED_MB < middle, seen.memory
+    assert middle + SETTLED_MB < most, seen.memory
 
 
 @then("the catalogue's sizes are those of the files on the disk")
-def _sizes(machine: Machine, llamas: dict[str, Path], seen: dict[str, Any]) -> None:
+def _sizes(machine: Machine, llamas: dict[str, Path], seen: Seen) -> None:
     (node,) = json.loads(machine.run("models", "list", "--json").stdout)["nodes"]
-    seen["sizes"] = {row["variant"]: row["size_bytes"] for row in node["models"]}
+    seen.sizes = {row["variant"]: row["size_bytes"] for row in node["models"]}
     folder = machine.home / ".local/share/rbee/models/hf" / tinyllama.REPOSITORY
     for quantisation in tinyllama.QUANTISATIONS:
         on_disk = (folder / llamas[quantisation].name).stat().st_size
-        assert seen["sizes"][quantisation] == on_disk == llamas[quantisation].stat().st_size + 5_000_000
+        assert seen.sizes[quantisation] == on_disk == llamas[quantisation].stat().st_size + 5_000_000
 
 
 @then("the check reckoned with 1.2 times these sizes and the cache of 200 tokens")
-def _reckoned(seen: dict[str, Any]) -> None:
-    for quantisation, done in seen["each"].items():
-        needed = int(seen["sizes"][quantisation] * 1.2) + CACHE_PER_TOKEN * 200
+def _reckoned(seen: Seen) -> None:
+    for quantisation, done in seen.of_quantisations.items():
+        needed = int(seen.sizes[quantisation] * 1.2) + CACHE_PER_TOKEN * 200
         assert f"{M}:{quantisation} takes {needed / 1e6:.0f} of " in done.stderr.decode()
-        assert seen["reckoned"][quantisation] == needed, "the worker makes the same check before it loads"
+        assert seen.reckoned[quantisation] == needed, "the worker makes the same check before it loads"
 
 
 @then("no worker has ever run")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_bdd import given, then, when
 
@@ -12,6 +12,7 @@ from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
+    from features.lab.seen import Seen
 
 
 @given("workers are asked for their health every 0.3 seconds, and have 0.5 to answer")
@@ -24,10 +25,10 @@ def _health_limits(machine: Machine) -> None:
 
 
 @then("the worker's health is polled")
-def _polled(machine: Machine, seen: dict[str, Any]) -> None:
+def _polled(machine: Machine, seen: Seen) -> None:
     def last() -> float:
         (row,) = machine.workers()
-        seen["row"] = row
+        seen.row = row
         assert row["state"] == "idle"
         return float(row["last_health_at"])
 
@@ -38,26 +39,26 @@ def _polled(machine: Machine, seen: dict[str, Any]) -> None:
 
 
 @when("the worker hangs")
-def _hang(seen: dict[str, Any]) -> None:
-    os.kill(seen["row"]["pid"], signal.SIGSTOP)
+def _hang(seen: Seen) -> None:
+    os.kill(seen.row["pid"], signal.SIGSTOP)
 
 
 @then("it is listed as unhealthy")
-def _unhealthy(machine: Machine, seen: dict[str, Any]) -> None:
+def _unhealthy(machine: Machine, seen: Seen) -> None:
     row = machine.wait_for_worker("unhealthy")
-    assert (row["id"], row["slots_available"]) == (seen["row"]["id"], 0)
+    assert (row["id"], row["slots_available"]) == (seen.row["id"], 0)
 
 
 @then("after 3 checks it is removed, and its process is gone")
-def _removed(machine: Machine, seen: dict[str, Any]) -> None:
+def _removed(machine: Machine, seen: Seen) -> None:
     wait_until(lambda: not machine.workers())
-    assert seen["row"]["pid"] not in machine.processes()
+    assert seen.row["pid"] not in machine.processes()
 
 
 @then("the hive's log says that it did not answer 3 health checks")
-def _three_checks(machine: Machine, seen: dict[str, Any]) -> None:
+def _three_checks(machine: Machine, seen: Seen) -> None:
     failed = [line for line in machine.hive_log() if "did not answer its health check" in line["message"]]
     assert len(failed) == 3
     (error,) = [line["message"] for line in machine.hive_log() if line["level"] == "error"]
     assert "did not answer 3 health checks" in error
-    assert str(seen["row"]["pid"]) in error
+    assert str(seen.row["pid"]) in error

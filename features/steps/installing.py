@@ -10,7 +10,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from pytest_bdd import given, parsers, then, when
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from features.lab.machine import Machine
+    from features.lab.seen import Seen
 
 CHECKOUT: Final = Path(__file__).resolve().parents[2]
 LINKS: Final = ("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")
@@ -36,13 +37,13 @@ SYSTEM: Final = [*(f"/usr/local/bin/{name}" for name in ("rbee", *LINKS)), "/etc
 
 
 @when("the user runs install")
-def _install(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("install")
+def _install(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("install")
 
 
 @when("the user runs install with --systemd")
-def _install_services(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("install", "--systemd")
+def _install_services(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("install", "--systemd")
 
 
 def check_programs(folder: Path) -> None:
@@ -70,8 +71,8 @@ def _models(machine: Machine) -> None:
 
 
 @then("it printed how rbee comes into PATH, and what to do next")
-def _instructions(machine: Machine, seen: dict[str, Any]) -> None:
-    told = seen["done"].stderr.decode()
+def _instructions(machine: Machine, seen: Seen) -> None:
+    told = seen.done.stderr.decode()
     assert f"{machine.home / PROGRAMS} is not in PATH" in told
     (line,) = [line for line in told.splitlines() if line.startswith("  export ")]
     script = f"{line}; command -v rbee-keeper"
@@ -87,29 +88,29 @@ def _installed(machine: Machine) -> None:
 
 
 @given("a queen that was started as queen-rbee")
-def _queen(machine: Machine, seen: dict[str, Any]) -> None:
+def _queen(machine: Machine, seen: Seen) -> None:
     machine.installed = machine.home / PROGRAMS / "queen-rbee"
-    seen["queen"] = machine.start()
+    seen.queen = machine.start()
     wait_until(machine.has_queen)
 
 
 @given("a hive that was started as rbee-hive")
-def _hive(machine: Machine, seen: dict[str, Any]) -> None:
+def _hive(machine: Machine, seen: Seen) -> None:
     machine.installed = machine.home / PROGRAMS / "rbee-hive"
-    seen["hive"] = machine.start()
+    seen.hive = machine.start()
     wait_until(machine.has_hive)
 
 
 @when("the user runs infer as rbee-keeper")
-def _keeper(machine: Machine, seen: dict[str, Any]) -> None:
+def _keeper(machine: Machine, seen: Seen) -> None:
     machine.installed = machine.home / PROGRAMS / "rbee-keeper"
-    seen["done"] = machine.run("infer", "--prompt", "Once upon a time")
+    seen.done = machine.run("infer", "--prompt", "Once upon a time")
 
 
 @then("the worker is of that hive, and was started from the installed file")
-def _worker(machine: Machine, seen: dict[str, Any]) -> None:
+def _worker(machine: Machine, seen: Seen) -> None:
     (row,) = machine.workers()
-    assert set(machine.processes()) == {seen["queen"].pid, seen["hive"].pid, row["pid"]}
+    assert set(machine.processes()) == {seen.queen.pid, seen.hive.pid, row["pid"]}
     assert machine.processes()[row["pid"]][1] == str(machine.home / PROGRAMS / "rbee-hive")
 
 
@@ -140,16 +141,16 @@ def _own_settings(machine: Machine) -> None:
 
 
 @when("the installed program installs itself")
-def _itself(machine: Machine, seen: dict[str, Any]) -> None:
+def _itself(machine: Machine, seen: Seen) -> None:
     machine.installed = machine.home / PROGRAMS / "rbee"
-    seen["done"] = machine.run("install")
+    seen.done = machine.run("install")
 
 
 @when("the user runs install in the checkout that the file was built from")
-def _from_checkout(machine: Machine, seen: dict[str, Any]) -> None:
+def _from_checkout(machine: Machine, seen: Seen) -> None:
     # What a build needs lies there; an empty home has nothing of it, and would have the engine compiled.
     cache = os.environ.get("RBEE_CACHE", str(Path.home() / ".cache" / "rbee"))
-    seen["done"] = subprocess.run(
+    seen.done = subprocess.run(
         [sys.executable, "rbee.py", "install"],
         env=machine.env | {"RBEE_CACHE": cache},
         cwd=CHECKOUT,
@@ -229,15 +230,15 @@ def system(machine: Machine, tmp_path: Path) -> Path:
 
 
 @when("root runs install --system")
-def _install_system(machine: Machine, system: Path, seen: dict[str, Any]) -> None:
-    seen["before"] = [os.path.lexists(path) for path in SYSTEM]
-    seen["done"] = machine.run("install", "--system")
+def _install_system(machine: Machine, system: Path, seen: Seen) -> None:
+    seen.system_before = [os.path.lexists(path) for path in SYSTEM]
+    seen.done = machine.run("install", "--system")
 
 
 @then("/usr/local/bin holds the file as rbee, and its four links")
-def _system_programs(system: Path, seen: dict[str, Any]) -> None:
+def _system_programs(system: Path, seen: Seen) -> None:
     check_programs(system / "usr/local/bin")
-    assert [os.path.lexists(path) for path in SYSTEM] == seen["before"], "the machine's own folders"
+    assert [os.path.lexists(path) for path in SYSTEM] == seen.system_before, "the machine's own folders"
 
 
 @then("/etc/rbee/config.toml says that models are in /var/lib/rbee/models")
@@ -255,31 +256,31 @@ def _for_everyone(system: Path) -> None:
 
 
 @then("rbee, run from there, looks for models in /var/lib/rbee/models")
-def _uses_system(machine: Machine, seen: dict[str, Any]) -> None:
+def _uses_system(machine: Machine, seen: Seen) -> None:
     machine.installed = Path("/usr/local/bin/rbee")
     assert "models in /var/lib/rbee/models)" in machine.run("detect").stdout.decode()
 
 
 @when("a user who is not root runs install --system")
-def _not_root(machine: Machine, tmp_path: Path, seen: dict[str, Any]) -> None:
-    seen["before"] = [os.path.lexists(path) for path in SYSTEM]
+def _not_root(machine: Machine, tmp_path: Path, seen: Seen) -> None:
+    seen.system_before = [os.path.lexists(path) for path in SYSTEM]
     if os.geteuid() == 0:
         (cache := tmp_path / "cache-of-nobody").mkdir()
         cache.chmod(0o777)
         machine.env["RBEE_CACHE"] = str(cache)
-        seen["done"] = run_as_nobody(machine, tmp_path, "install", "--system")
+        seen.done = run_as_nobody(machine, tmp_path, "install", "--system")
     else:
-        seen["done"] = machine.run("install", "--system")
+        seen.done = machine.run("install", "--system")
 
 
 @then("the folders of the system are as they were")
-def _system_unchanged(seen: dict[str, Any]) -> None:
-    assert [os.path.lexists(path) for path in SYSTEM] == seen["before"]
+def _system_unchanged(seen: Seen) -> None:
+    assert [os.path.lexists(path) for path in SYSTEM] == seen.system_before
 
 
 @when("the user runs install --system below a folder with an odd name")
-def _with_prefix(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("install", "--system", "--prefix", ODD)
+def _with_prefix(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("install", "--system", "--prefix", ODD)
 
 
 @then("the same files are below that folder")
@@ -292,8 +293,8 @@ def _below(machine: Machine) -> None:
 
 
 @then("rbee, run from there with its settings, looks for models below that folder")
-def _uses_below(machine: Machine, seen: dict[str, Any]) -> None:
-    (line,) = [line for line in seen["done"].stderr.decode().splitlines() if "export RBEE_CONFIG=" in line]
+def _uses_below(machine: Machine, seen: Seen) -> None:
+    (line,) = [line for line in seen.done.stderr.decode().splitlines() if "export RBEE_CONFIG=" in line]
     program = machine.home / ODD / "usr/local/bin/rbee"
     found = subprocess.run(
         ["sh", "-c", f'{line}\nexec "$0" detect', program], env=machine.env, capture_output=True, check=True
@@ -317,16 +318,16 @@ def write_settings(machine: Machine, system: Path, place: str, text: str) -> Pat
 
 
 @given("RBEE_CONFIG, ~/.config/rbee and /etc/rbee each have settings, with a folder for models of their own")
-def _three_places(machine: Machine, system: Path, seen: dict[str, Any]) -> None:
-    seen["folders"] = []
+def _three_places(machine: Machine, system: Path, seen: Seen) -> None:
+    seen.folders = []
     for place in ("RBEE_CONFIG", "~/.config/rbee", "/etc/rbee"):
         folder = machine.home / f"models of {place.strip('~/')}"
         write_settings(machine, system, place, f'[paths]\nmodels_dir = "{folder}"\n')
-        seen["folders"].append(str(folder))
+        seen.folders.append(str(folder))
 
 
 @when("the user asks for it, and takes away the first settings each time")
-def _ask_each(machine: Machine, system: Path, seen: dict[str, Any]) -> None:
+def _ask_each(machine: Machine, system: Path, seen: Seen) -> None:
     answers = [machine.run("detect")]
     del machine.env["RBEE_CONFIG"]
     answers.append(machine.run("detect"))
@@ -334,26 +335,26 @@ def _ask_each(machine: Machine, system: Path, seen: dict[str, Any]) -> None:
     answers.append(machine.run("detect"))
     (system / "etc/rbee/config.toml").unlink()
     answers.append(machine.run("detect"))
-    seen["answers"] = [answer.stdout.decode().partition("(models in ")[2].partition(")\n")[0] for answer in answers]
+    seen.folders_named = [answer.stdout.decode().partition("(models in ")[2].partition(")\n")[0] for answer in answers]
 
 
 @then("the models were in the folder of RBEE_CONFIG, of the user, of the system, and at last in the default one")
-def _in_order(machine: Machine, seen: dict[str, Any]) -> None:
-    assert seen["answers"] == [*seen["folders"], str(machine.home / ".local/share/rbee/models")]
+def _in_order(machine: Machine, seen: Seen) -> None:
+    assert seen.folders_named == [*seen.folders, str(machine.home / ".local/share/rbee/models")]
 
 
 @given(parsers.parse('{place} has settings with the port "many" for the queen'))
-def _wrong_value(machine: Machine, system: Path, seen: dict[str, Any], place: str) -> None:
+def _wrong_value(machine: Machine, system: Path, seen: Seen, place: str) -> None:
     # The variable would only be looked at after the file.
     del machine.env["RBEE_QUEEN_PORT"]
-    seen["file"] = write_settings(machine, system, place, '[queen]\nport = "many"\n')
+    seen.settings_file = write_settings(machine, system, place, '[queen]\nport = "many"\n')
 
 
 @when("the user runs status")
-def _status(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("status")
+def _status(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("status")
 
 
 @then("stderr names that file")
-def _names_file(seen: dict[str, Any]) -> None:
-    assert str(seen["file"]) in seen["done"].stderr.decode()
+def _names_file(seen: Seen) -> None:
+    assert str(seen.settings_file) in seen.done.stderr.decode()

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from pytest_bdd import given, parsers, then, when
@@ -20,23 +20,24 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from features.lab.machine import Machine
+    from features.lab.seen import Seen
 
 NOBODY = 65534
 
 
 @when("rbee.pyz is run by each older Python that is here")
-def _old_pythons(machine: Machine, seen: dict[str, Any]) -> None:
+def _old_pythons(machine: Machine, seen: Seen) -> None:
     found = filter(None, (find_python(version) for version in ("2.7", "3.6", "3.8", "3.9", "3.10")))
-    seen["each"] = []
+    seen.of_old_pythons = []
     for machine.python in found:
-        seen["each"].append(machine.run("infer", "--prompt", "Hello"))
-    if not seen["each"]:
+        seen.of_old_pythons.append(machine.run("infer", "--prompt", "Hello"))
+    if not seen.of_old_pythons:
         pytest.skip("there is no older Python here")
 
 
 @then("each says in one line which Pythons it needs, and fails")
-def _says_versions(seen: dict[str, Any]) -> None:
-    for done in seen["each"]:
+def _says_versions(seen: Seen) -> None:
+    for done in seen.of_old_pythons:
         assert done.returncode == 1
         assert done.stdout == b""
         (line,) = done.stderr.decode().splitlines()
@@ -52,8 +53,8 @@ def _foreign_home(machine: Machine) -> None:
 
 
 @when("another user runs rbee.pyz there")
-def _as_another_user(machine: Machine, tmp_path: Path, seen: dict[str, Any]) -> None:
-    seen["done"] = run_as_nobody(machine, tmp_path, "infer", "--prompt", "Hello")
+def _as_another_user(machine: Machine, tmp_path: Path, seen: Seen) -> None:
+    seen.done = run_as_nobody(machine, tmp_path, "infer", "--prompt", "Hello")
 
 
 def run_as_nobody(machine: Machine, tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
@@ -123,8 +124,8 @@ def _noexec_disk(machine: Machine, small_disk: Path) -> None:
 
 
 @then(parsers.parse("it says in one line {what}, and how to choose another folder"))
-def _says_where(machine: Machine, seen: dict[str, Any], what: str) -> None:
-    done = seen["done"]
+def _says_where(machine: Machine, seen: Seen, what: str) -> None:
+    done = seen.done
     assert done.returncode == 1
     assert done.stdout == b""
     (line,) = done.stderr.decode().splitlines()
@@ -134,15 +135,15 @@ def _says_where(machine: Machine, seen: dict[str, Any], what: str) -> None:
 
 
 @when("the file is linked as queen-rbee elsewhere and asked for help")
-def _linked(machine: Machine, seen: dict[str, Any]) -> None:
+def _linked(machine: Machine, seen: Seen) -> None:
     link = machine.home / "queen-rbee"
     link.symlink_to(PROGRAM)
-    seen["done"] = subprocess.run(
+    seen.done = subprocess.run(
         [machine.python, str(link), "--help"], env=machine.env, cwd="/", capture_output=True, check=False
     )
 
 
 @then("it answers as the queen")
-def _as_queen(seen: dict[str, Any]) -> None:
-    assert seen["done"].returncode == 0
-    assert b"usage: rbee queen" in seen["done"].stdout
+def _as_queen(seen: Seen) -> None:
+    assert seen.done.returncode == 0
+    assert b"usage: rbee queen" in seen.done.stdout

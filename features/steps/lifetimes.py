@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from features.lab.machine import Machine
+    from features.lab.seen import Seen
 
 BUNDLED = "builtin:bee-stories"
 
@@ -51,24 +52,24 @@ def _wait_idle(machine: Machine, count: int) -> list[dict[str, Any]]:
 
 
 @given("1 worker that is idle")
-def _one_idle(machine: Machine, seen: dict[str, Any]) -> None:
+def _one_idle(machine: Machine, seen: Seen) -> None:
     _spawn(machine)
-    (seen["row"],) = seen["rows"] = _wait_idle(machine, 1)
+    (seen.row,) = seen.rows = _wait_idle(machine, 1)
 
 
 @given("2 workers that are idle")
-def _two_idle(machine: Machine, seen: dict[str, Any]) -> None:
+def _two_idle(machine: Machine, seen: Seen) -> None:
     _spawn(machine)
     _spawn(machine)
-    seen["rows"] = _wait_idle(machine, 2)
+    seen.rows = _wait_idle(machine, 2)
 
 
 @given("3 workers with models of their own")
-def _three_models(machine: Machine, tmp_path: Path, seen: dict[str, Any]) -> None:
+def _three_models(machine: Machine, tmp_path: Path, seen: Seen) -> None:
     for name in ("one", "two", "three"):
         _spawn(machine, f"file:{make_chain(tmp_path / f'{name}.gguf')}")
-    seen["rows"] = _wait_idle(machine, 3)
-    assert len({row["model_ref"] for row in seen["rows"]}) == 3
+    seen.rows = _wait_idle(machine, 3)
+    assert len({row["model_ref"] for row in seen.rows}) == 3
 
 
 def _table(machine: Machine) -> list[dict[str, Any]]:
@@ -79,43 +80,43 @@ def _table(machine: Machine) -> list[dict[str, Any]]:
 
 
 @then("its entry has id, url, model, backend and device, state loading, and 0 of 3 slots available")
-def _entry(machine: Machine, seen: dict[str, Any]) -> None:
+def _entry(machine: Machine, seen: Seen) -> None:
     (row,) = machine.workers()
-    seen["row"] = row
-    spawned = seen["spawned"]
+    seen.row = row
+    spawned = seen.spawned
     assert (row["id"], row["url"]) == (spawned["worker_id"], spawned["url"])
-    assert (row["model_ref"], row["backend"], row["device"]) == (seen["model"], "cpu", 0)
+    assert (row["model_ref"], row["backend"], row["device"]) == (seen.model, "cpu", 0)
     assert (row["state"], row["slots_total"], row["slots_available"]) == ("loading", 3, 0)
 
 
 @then("the table of the hive holds the same")
-def _stored(machine: Machine, seen: dict[str, Any]) -> None:
+def _stored(machine: Machine, seen: Seen) -> None:
     def found() -> dict[str, Any] | None:
         return next((row for row in _table(machine) if row["url"]), None)
 
     row = wait_until(found)
     for name in ("id", "url", "model_ref", "backend", "device", "slots_total", "pid"):
-        assert row[name] == seen["row"][name]
+        assert row[name] == seen.row[name]
 
 
 @when("the hive and the first worker are killed")
-def _kill(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["hive"].kill()
-    seen["hive"].wait()
-    first = seen["rows"][0]["pid"]
-    assert set(machine.processes()) == {row["pid"] for row in seen["rows"]}
+def _kill(machine: Machine, seen: Seen) -> None:
+    seen.hive.kill()
+    seen.hive.wait()
+    first = seen.rows[0]["pid"]
+    assert set(machine.processes()) == {row["pid"] for row in seen.rows}
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: first not in machine.processes())
 
 
 @when("a hive is started again")
-def _start_again(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["hive"] = machine.start_hive()
+def _start_again(machine: Machine, seen: Seen) -> None:
+    seen.hive = machine.start_hive()
 
 
 @then("its list and its table hold the other worker only, idle, with the same process")
-def _only_survivor(machine: Machine, seen: dict[str, Any]) -> None:
-    survivor = seen["rows"][1]
+def _only_survivor(machine: Machine, seen: Seen) -> None:
+    survivor = seen.rows[1]
     assert [row["id"] for row in machine.workers()] == [survivor["id"]], "from the first answer on"
     row = machine.wait_for_worker("idle")
     for name in ("id", "url", "pid", "model_ref", "slots_total"):
@@ -142,8 +143,8 @@ def _ended_by_itself(machine: Machine, row: dict[str, Any]) -> datetime:
 
 
 @then("the worker is told to shut down, unloads its model and is gone")
-def _idle_end(machine: Machine, seen: dict[str, Any]) -> None:
-    row = seen["row"]
+def _idle_end(machine: Machine, seen: Seen) -> None:
+    row = seen.row
     wait_until(lambda: not machine.workers())
     assert row["pid"] not in machine.processes()
     assert wait_until(lambda: _table(machine) == [])
@@ -151,9 +152,9 @@ def _idle_end(machine: Machine, seen: dict[str, Any]) -> None:
 
 
 @then("a second worker can be started")
-def _second(machine: Machine, seen: dict[str, Any]) -> None:
+def _second(machine: Machine, seen: Seen) -> None:
     spawned = _spawn(machine)
-    assert spawned["worker_id"] != seen["row"]["id"]
+    assert spawned["worker_id"] != seen.row["id"]
 
 
 @then("both are ended for being idle")
@@ -163,46 +164,46 @@ def _both_end(machine: Machine) -> None:
 
 
 @then("the hive still answers, and is the same process")
-def _same_hive(machine: Machine, seen: dict[str, Any]) -> None:
+def _same_hive(machine: Machine, seen: Seen) -> None:
     health = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", trust_env=False)
     assert health.json()["status"] == "alive"
-    assert set(machine.processes()) == {seen["hive"].pid}
-    assert seen["hive"].poll() is None
+    assert set(machine.processes()) == {seen.hive.pid}
+    assert seen.hive.poll() is None
 
 
 @then("queen and hive live on")
-def _daemons_live(machine: Machine, seen: dict[str, Any]) -> None:
+def _daemons_live(machine: Machine, seen: Seen) -> None:
     assert {words[2] for words in machine.processes().values()} == {"queen", "hive"}
     health = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", trust_env=False)
     assert health.json()["status"] == "alive"
-    assert seen["queen"].poll() is None
+    assert seen.queen.poll() is None
 
 
 @when("the hive is told to end")
-def _end_hive(seen: dict[str, Any]) -> None:
+def _end_hive(seen: Seen) -> None:
     began = time.monotonic()
-    seen["hive"].send_signal(signal.SIGTERM)
-    _, seen["stderr"] = seen["hive"].communicate(timeout=PATIENCE)
-    seen["took"] = time.monotonic() - began
+    seen.hive.send_signal(signal.SIGTERM)
+    _, seen.stderr = seen.hive.communicate(timeout=PATIENCE)
+    seen.took = time.monotonic() - began
 
 
 @then("all 3 workers were told within a second, and ended by themselves")
-def _all_told(machine: Machine, seen: dict[str, Any]) -> None:
-    told = [_ended_by_itself(machine, row) for row in seen["rows"]]
+def _all_told(machine: Machine, seen: Seen) -> None:
+    told = [_ended_by_itself(machine, row) for row in seen.rows]
     assert len(told) == 3
     assert (max(told) - min(told)).total_seconds() < 1
 
 
 @then("it took at most 2 seconds, and no worker was killed")
-def _at_once(machine: Machine, seen: dict[str, Any]) -> None:
-    assert seen["took"] < 2
+def _at_once(machine: Machine, seen: Seen) -> None:
+    assert seen.took < 2
     messages = [line["message"] for line in machine.hive_log()]
     assert any("ended: exit code 0" in message for message in messages)
 
 
 @then("the hive ends with 0 and leaves no process")
-def _hive_ended(machine: Machine, seen: dict[str, Any]) -> None:
-    assert (seen["hive"].returncode, seen["stderr"]) == (0, b"")
+def _hive_ended(machine: Machine, seen: Seen) -> None:
+    assert (seen.hive.returncode, seen.stderr) == (0, b"")
     assert machine.processes() == {}
 
 

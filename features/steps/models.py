@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from features.lab.machine import Machine
+    from features.lab.seen import Seen
 
 REPOSITORY = tinyllama.REPOSITORY
 M = f"hf:{REPOSITORY}"
@@ -101,10 +102,10 @@ def _cached(machine: Machine, small_model: Path) -> None:
 
 
 @given("the user has run infer with M")
-def _has_run(machine: Machine, seen: dict[str, Any], hub: Hub) -> None:
+def _has_run(machine: Machine, seen: Seen, hub: Hub) -> None:
     _infer(machine, seen)
-    assert seen["done"].returncode == 0, seen["done"].stderr.decode()
-    seen["asked"] = len(hub.asked)
+    assert seen.done.returncode == 0, seen.done.stderr.decode()
+    seen.asked = len(hub.asked)
 
 
 @given("the worker has been shut down")
@@ -117,56 +118,56 @@ def _shut_down(machine: Machine) -> None:
 
 
 @when("the user runs infer with M and 20 tokens")
-def _infer(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("infer", "--model", M, "--prompt", "A", "--max-tokens", "20", "--temperature", "0")
+def _infer(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("infer", "--model", M, "--prompt", "A", "--max-tokens", "20", "--temperature", "0")
 
 
 @when("the user has the token and runs infer with M")
-def _infer_with_token(machine: Machine, seen: dict[str, Any]) -> None:
+def _infer_with_token(machine: Machine, seen: Seen) -> None:
     machine.env["HF_TOKEN"] = TOKEN
     _infer(machine, seen)
 
 
 @when("the user pulls M on a terminal")
-def _pull(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = shown = run_on_terminal(machine, "models", "pull", M)
-    seen["text"] = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.text)
+def _pull(machine: Machine, seen: Seen) -> None:
+    seen.done = shown = run_on_terminal(machine, "models", "pull", M)
+    seen.text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.text)
 
 
 @when("a client has the hive download M and follows the progress")
-def _download(machine: Machine, seen: dict[str, Any]) -> None:
+def _download(machine: Machine, seen: Seen) -> None:
     with machine.hive() as hive:
         download_id = hive.post("/v1/models/download", json={"model_ref": M}).json()["download_id"]
         with hive.stream("GET", "/v1/models/download/progress", params={"id": download_id}) as answer:
-            seen["events"] = list(events(answer))
+            seen.events = list(events(answer))
 
 
 @when("a client has the hive download M, and asks it for a worker with M")
-def _download_for_worker(machine: Machine, seen: dict[str, Any]) -> None:
+def _download_for_worker(machine: Machine, seen: Seen) -> None:
     """Both are of one download; what it came to is told to who asks later, too."""
     with machine.hive() as hive:
         download_id = hive.post("/v1/models/download", json={"model_ref": M}).json()["download_id"]
-        seen["answer"] = hive.post("/v1/workers/spawn", json={"model_ref": M})
+        seen.answer = hive.post("/v1/workers/spawn", json={"model_ref": M})
         with hive.stream("GET", "/v1/models/download/progress", params={"id": download_id}) as answer:
-            seen["events"] = list(events(answer))
+            seen.events = list(events(answer))
 
 
 @then("the answer and the download's last event say after 6 attempts, at 40 %, and why")
-def _failed_so(seen: dict[str, Any]) -> None:
-    error, told = seen["answer"].json()["error"], json.loads(seen["events"][-2])
+def _failed_so(seen: Seen) -> None:
+    error, told = seen.answer.json()["error"], json.loads(seen.events[-2])
     assert told == {"stage": "error", "code": "DOWNLOAD_FAILED", "message": error["message"]}
-    assert seen["events"][-1] == "[DONE]"
+    assert seen.events[-1] == "[DONE]"
     assert re.search(r"the connection to 127\.0\.0\.2:\d+ was lost, after 6 attempts, at 40 %$", error["message"])
     assert (error["details"]["attempts"], error["details"]["percent"]) == (6, 40)
 
 
 @when("two users pull M and one of them presses Ctrl+C")
-def _two(machine: Machine, seen: dict[str, Any], hub: Hub) -> None:
+def _two(machine: Machine, seen: Seen, hub: Hub) -> None:
     pulls = [machine.start("models", "pull", M) for _ in range(2)]
     wait_until(lambda: hub.sent)
     wait_until(lambda: _streams(machine) >= 2)
     pulls[0].send_signal(signal.SIGINT)
-    seen["codes"] = [pull.wait(30) for pull in pulls]
+    seen.codes = [pull.wait(30) for pull in pulls]
 
 
 def _streams(machine: Machine) -> int:
@@ -182,18 +183,18 @@ def _streams(machine: Machine) -> int:
 
 
 @then("that one exits with 130 and the other with 0")
-def _codes(seen: dict[str, Any]) -> None:
-    assert seen["codes"] == [130, 0]
+def _codes(seen: Seen) -> None:
+    assert seen.codes == [130, 0]
 
 
 @then("stdout holds the 20 tokens that M gives")
-def _tokens(seen: dict[str, Any]) -> None:
-    assert seen["done"].stdout.decode() == tinyllama.ANSWER[:20] + "\n"
+def _tokens(seen: Seen) -> None:
+    assert seen.done.stdout.decode() == tinyllama.ANSWER[:20] + "\n"
 
 
 @then("stderr tells of hive, download, check, worker, ready callback and loading, in this order")
-def _told(seen: dict[str, Any]) -> None:
-    text = seen["done"].stderr.decode()
+def _told(seen: Seen) -> None:
+    text = seen.done.stderr.decode()
     told = ["Starting the hive", "Downloading hf:", "Downloaded hf:", " MB of free RAM", "Starting a worker"]
     told += ["The worker has called back", "oaded"]
     places = [text.find(words) for words in told[:-1]] + [text.rfind(told[-1])]
@@ -229,13 +230,13 @@ def _asked_once(hub: Hub) -> None:
 
 
 @then("the hub was not asked again")
-def _not_again(seen: dict[str, Any], hub: Hub) -> None:
-    assert len(hub.asked) == seen["asked"]
+def _not_again(seen: Seen, hub: Hub) -> None:
+    assert len(hub.asked) == seen.asked
 
 
 @then("the bytes rise to the total, with a speed, and then the file is complete with its path")
-def _progress(machine: Machine, seen: dict[str, Any], small_model: Path) -> None:
-    told = [json.loads(data) for data in seen["events"][:-1]]
+def _progress(machine: Machine, seen: Seen, small_model: Path) -> None:
+    told = [json.loads(data) for data in seen.events[:-1]]
     steps = [event for event in told if event["stage"] == "downloading"]
     sizes = [event["bytes_downloaded"] for event in steps]
     assert sizes == sorted(sizes)
@@ -246,8 +247,8 @@ def _progress(machine: Machine, seen: dict[str, Any], small_model: Path) -> None
 
 
 @then("the stream has ended in order")
-def _ended(seen: dict[str, Any]) -> None:
-    assert seen["events"][-1] == "[DONE]"
+def _ended(seen: Seen) -> None:
+    assert seen.events[-1] == "[DONE]"
 
 
 def _percents(text: str) -> list[int]:
@@ -255,11 +256,11 @@ def _percents(text: str) -> list[int]:
 
 
 @then("the bar has shown percent and MB/s, and never went back")
-def _bar(seen: dict[str, Any]) -> None:
-    percents = _percents(seen["text"])
-    assert len(set(percents)) > 3, seen["text"]
+def _bar(seen: Seen) -> None:
+    percents = _percents(seen.text)
+    assert len(set(percents)) > 3, seen.text
     assert percents == sorted(percents)
-    assert re.search(r"\d+ %  .* of .*  \d+\.\d MB/s", seen["text"])
+    assert re.search(r"\d+ %  .* of .*  \d+\.\d MB/s", seen.text)
 
 
 @then("the hub was asked 6 times, each time for what was missing, with delays that double from 100 ms")
@@ -302,9 +303,9 @@ def _list(machine: Machine, small_model: Path) -> None:
         'the bar was at 40 %, then came the error with "attempt 2/6 in 100 ms", and the bar went on from 40 %'
     )
 )
-def _goes_on(seen: dict[str, Any]) -> None:
-    before, error, after = seen["text"].partition("attempt 2/6 in 100 ms")
-    assert error, seen["text"]
+def _goes_on(seen: Seen) -> None:
+    before, error, after = seen.text.partition("attempt 2/6 in 100 ms")
+    assert error, seen.text
     assert "was lost; " in before.splitlines()[-1]
     assert _percents(before)[-1] == 40
     assert _percents(after)[0] == 40
@@ -312,10 +313,10 @@ def _goes_on(seen: dict[str, Any]) -> None:
 
 
 @then("attempts 2 to 6 were shown with their delays, and then the end of it")
-def _all_shown(seen: dict[str, Any]) -> None:
-    found = re.findall(r"attempt (\d)/6 in (\d+) ms", seen["text"])
+def _all_shown(seen: Seen) -> None:
+    found = re.findall(r"attempt (\d)/6 in (\d+) ms", seen.text)
     assert found == [("2", "100"), ("3", "200"), ("4", "400"), ("5", "800"), ("6", "1600")]
-    assert re.search(r"rbee: node local: .* could not be fetched: .* after 6 attempts, at 40 %", seen["text"])
+    assert re.search(r"rbee: node local: .* could not be fetched: .* after 6 attempts, at 40 %", seen.text)
 
 
 @then("the token went to the hub alone")

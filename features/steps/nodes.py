@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from features.lab.machine import Machine
     from features.lab.node import Node, Nodes
+    from features.lab.seen import Seen
 
 NAME = "workstation"
 
@@ -118,23 +119,23 @@ def _register(nodes: Nodes, *options: str) -> list[str]:
 
 
 @when("the user registers it")
-def _add(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
+def _add(machine: Machine, nodes: Nodes, seen: Seen) -> None:
     accept = ("--accept-host-key", nodes[NAME].sshd.fingerprint)
-    seen["done"] = machine.run(*_register(nodes, *accept))
+    seen.done = machine.run(*_register(nodes, *accept))
 
 
 @when("the user registers it with a repository, a branch and an install path in the home folder")
-def _add_all(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
+def _add_all(machine: Machine, nodes: Nodes, seen: Seen) -> None:
     more = ("--git-repo", "https://example.com/rbee.git", "--git-branch", "next", "--install-path", "~/swarm/node")
-    seen["before"] = time.time()
-    seen["done"] = machine.run(*_register(nodes, *more, "--accept-host-key", nodes[NAME].sshd.fingerprint))
+    seen.began = time.time()
+    seen.done = machine.run(*_register(nodes, *more, "--accept-host-key", nodes[NAME].sshd.fingerprint))
 
 
 @when("the user registers it without a port")
-def _add_without_port(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
+def _add_without_port(machine: Machine, nodes: Nodes, seen: Seen) -> None:
     words = _register(nodes, "--accept-host-key", nodes[NAME].sshd.fingerprint)
     at = words.index("--ssh-port")
-    seen["done"] = machine.run(*words[:at], *words[at + 2 :])
+    seen.done = machine.run(*words[:at], *words[at + 2 :])
 
 
 @then("the registry holds port 22")
@@ -165,21 +166,21 @@ def _asked(nodes: Nodes, way: dict[str, Proxy]) -> None:
 
 
 @when("the user registers it without a word about its host key")
-def _add_unknown(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run(*_register(nodes))
+def _add_unknown(machine: Machine, nodes: Nodes, seen: Seen) -> None:
+    seen.done = machine.run(*_register(nodes))
 
 
 @when(parsers.parse("the user registers it on a terminal, and says {answer} when asked about the fingerprint"))
-def _add_on_terminal(machine: Machine, nodes: Nodes, seen: dict[str, Any], answer: str) -> None:
+def _add_on_terminal(machine: Machine, nodes: Nodes, seen: Seen, answer: str) -> None:
     question = "Is this the key of that machine? [y/N] "
-    seen["done"] = done = run_on_terminal(machine, *_register(nodes), answers={question: f"{answer}\n"})
+    seen.done = done = run_on_terminal(machine, *_register(nodes), answers={question: f"{answer}\n"})
     assert nodes[NAME].sshd.fingerprint in done.text
     assert question in done.text
 
 
 @then("stderr shows the fingerprint of its host key, and the option that accepts it")
-def _fingerprint(nodes: Nodes, seen: dict[str, Any]) -> None:
-    assert f"--accept-host-key {nodes[NAME].sshd.fingerprint}" in seen["done"].stderr.decode()
+def _fingerprint(nodes: Nodes, seen: Seen) -> None:
+    assert f"--accept-host-key {nodes[NAME].sshd.fingerprint}" in seen.done.stderr.decode()
 
 
 def listed(machine: Machine) -> list[dict[str, Any]]:
@@ -201,12 +202,12 @@ def _pinned(machine: Machine, nodes: Nodes) -> None:
 
 
 @then("the registry holds every field as it was given, with paths that are absolute and what the machine has")
-def _row(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
+def _row(machine: Machine, nodes: Nodes, seen: Seen) -> None:
     node = nodes[NAME]
     with closing(sqlite3.connect(f"file:{machine.state / 'beehives.db'}?mode=ro", uri=True)) as connection:
         connection.row_factory = sqlite3.Row
         (row,) = map(dict, connection.execute("SELECT * FROM beehives"))
-    assert seen["before"] <= row.pop("last_connected_unix") <= time.time()
+    assert seen.began <= row.pop("last_connected_unix") <= time.time()
     assert row == {
         "node_name": NAME,
         "ssh_host": node.address,
@@ -230,8 +231,8 @@ def _row(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
 
 
 @then("stderr says that the connection to its host is tested, and works")
-def _tested(nodes: Nodes, seen: dict[str, Any]) -> None:
-    host, told = nodes[NAME].address, seen["done"].stderr.decode()
+def _tested(nodes: Nodes, seen: Seen) -> None:
+    host, told = nodes[NAME].address, seen.done.stderr.decode()
     assert f"Testing SSH connection to {host}\n" in told
     assert f"SSH connection to {host} works: " in told
 
@@ -247,18 +248,18 @@ def _let_in(nodes: Nodes) -> None:
 
 
 @when("the user lists the nodes")
-def _list(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("setup", "list-nodes")
+def _list(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("setup", "list-nodes")
 
 
 @then(parsers.parse('stdout says "{words}"'))
-def _stdout(seen: dict[str, Any], words: str) -> None:
-    assert words in seen["done"].stdout.decode()
+def _stdout(seen: Seen, words: str) -> None:
+    assert words in seen.done.stdout.decode()
 
 
 @then("stdout shows a heading, and of each node its name, host, status, last connection and install path")
-def _blocks(nodes: Nodes, seen: dict[str, Any]) -> None:
-    heading, *blocks = seen["done"].stdout.decode().strip().split("\n\n")
+def _blocks(nodes: Nodes, seen: Seen) -> None:
+    heading, *blocks = seen.done.stdout.decode().strip().split("\n\n")
     assert heading == "Registered nodes"
     assert [block.split()[0] for block in blocks] == ["attic", "workstation"]
     for block in blocks:
@@ -273,13 +274,13 @@ def _blocks(nodes: Nodes, seen: dict[str, Any]) -> None:
 
 
 @when("the user removes it")
-def _remove(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("setup", "remove-node", "--name", NAME)
+def _remove(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("setup", "remove-node", "--name", NAME)
 
 
 @when("the user runs infer there")
-def _infer_there(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("infer", "--node", NAME, "--prompt", "Once upon a time")
+def _infer_there(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("infer", "--node", NAME, "--prompt", "Once upon a time")
 
 
 def _connections(nodes: Nodes) -> int:
@@ -288,14 +289,14 @@ def _connections(nodes: Nodes) -> int:
 
 
 @when(parsers.parse("the user runs infer on the node {name}"))
-def _infer_on(machine: Machine, nodes: Nodes, seen: dict[str, Any], name: str) -> None:
-    seen["connections"] = _connections(nodes)
-    seen["done"] = machine.run("infer", "--node", name, "--prompt", "Once upon a time")
+def _infer_on(machine: Machine, nodes: Nodes, seen: Seen, name: str) -> None:
+    seen.connections = _connections(nodes)
+    seen.done = machine.run("infer", "--node", name, "--prompt", "Once upon a time")
 
 
 @then("nothing was connected to, and no hive was started")
-def _alone(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
-    assert _connections(nodes) == seen["connections"]
+def _alone(machine: Machine, nodes: Nodes, seen: Seen) -> None:
+    assert _connections(nodes) == seen.connections
     assert not (machine.state / "logs" / "hive.log").exists()
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 import pytest
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from features.lab.machine import Machine
     from features.lab.node import Node, Nodes
+    from features.lab.seen import Seen
 
 
 @pytest.fixture
@@ -87,45 +88,45 @@ def _users(nodes: Nodes, users: list[subprocess.Popen[bytes]]) -> None:
 
 
 @when("the user runs infer there again")
-def _again(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
-    seen["running"] = _running(nodes[NAME])
+def _again(machine: Machine, nodes: Nodes, seen: Seen) -> None:
+    seen.running = _running(nodes[NAME])
     began = time.monotonic()
-    seen["done"] = machine.run("infer", "--node", NAME, "--prompt", "Once upon a time")
-    seen["seconds"] = time.monotonic() - began
+    seen.done = machine.run("infer", "--node", NAME, "--prompt", "Once upon a time")
+    seen.took = time.monotonic() - began
 
 
 @then("that took less than 5 seconds")
-def _quick(seen: dict[str, Any]) -> None:
-    assert seen["seconds"] < 5
+def _quick(seen: Seen) -> None:
+    assert seen.took < 5
 
 
 @then("nothing was checked, fetched or started for it")
-def _warm(seen: dict[str, Any]) -> None:
-    told = seen["done"].stderr.decode()
+def _warm(seen: Seen) -> None:
+    told = seen.done.stderr.decode()
     assert f"runs on {NAME} already (idle)" in told
     for word in ("Connecting", "Starting", "free RAM", "Downloading"):
         assert word not in told
 
 
 @then("workstation has one hive and one worker, those from before")
-def _those(nodes: Nodes, seen: dict[str, Any]) -> None:
+def _those(nodes: Nodes, seen: Seen) -> None:
     hives, workers = _running(nodes[NAME])
-    assert (hives, workers) == seen["running"]
+    assert (hives, workers) == seen.running
     assert len(hives) == len(workers) == 1
 
 
 @then("stderr shows both versions on lines of their own")
-def _versions(machine: Machine, seen: dict[str, Any]) -> None:
+def _versions(machine: Machine, seen: Seen) -> None:
     version = machine.run("--version").stdout.decode().split()[1]
-    lines = [line.strip() for line in seen["done"].stderr.decode().splitlines()]
+    lines = [line.strip() for line in seen.done.stderr.decode().splitlines()]
     assert f"queen-rbee {version}" in lines
     assert f"rbee-hive {earlier.VERSION}" in lines
 
 
 @then("stderr shows 3 attempts with address, timeout and delay")
-def _attempts(nodes: Nodes, seen: dict[str, Any]) -> None:
+def _attempts(nodes: Nodes, seen: Seen) -> None:
     address = f"{nodes[NAME].address}:{HIVE_PORT}"
-    told = [line for line in seen["done"].stderr.decode().splitlines() if address in line]
+    told = [line for line in seen.done.stderr.decode().splitlines() if address in line]
     said = f"{address} does not answer (connection refused; timeout 10 s"
     assert told == [
         f"[queen-rbee] Attempt 1 of 3: {said}, again after 200 ms)",
@@ -136,10 +137,10 @@ def _attempts(nodes: Nodes, seen: dict[str, Any]) -> None:
 
 
 @then("hive and worker run on workstation, and are listed")
-def _listed(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
+def _listed(machine: Machine, nodes: Nodes, seen: Seen) -> None:
     with nodes[NAME].hive(machine) as hive:
         (row,) = hive.get("/v1/workers/list").json()["workers"]
-    hives, workers = seen["running"] = _running(nodes[NAME])
+    hives, workers = seen.running = _running(nodes[NAME])
     assert (len(hives), workers, row["state"]) == (1, [row["pid"]], "idle")
     done = machine.run("workers", "list", "--json")
     assert done.returncode == 0
@@ -147,6 +148,6 @@ def _listed(machine: Machine, nodes: Nodes, seen: dict[str, Any]) -> None:
 
 
 @then("that hive and its worker live on there")
-def _live_on(nodes: Nodes, seen: dict[str, Any]) -> None:
-    assert _running(nodes[NAME]) == seen["running"]
+def _live_on(nodes: Nodes, seen: Seen) -> None:
+    assert _running(nodes[NAME]) == seen.running
     assert nodes[NAME].has_hive()

@@ -6,7 +6,7 @@ import hashlib
 import json
 import subprocess
 import tomllib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pytest_bdd import given, then, when
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from features.lab.machine import Machine
     from features.lab.node import Node, Nodes
+    from features.lab.seen import Seen
 
 LINKS = ("rbee-keeper", "queen-rbee", "rbee-hive", "llm-worker-rbee")
 BRANCH = "as-it-is"
@@ -30,28 +31,28 @@ EARLIER = "#!/usr/bin/env python3\nprint('rbee 0.0.1')\n"
 
 
 @when("the user installs rbee there")
-def _install(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("setup", "install", "--node", NAME)
+def _install(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("setup", "install", "--node", NAME)
 
 
 @when("the user installs rbee there from source")
-def _build(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("setup", "install", "--node", NAME, "--from-source", patience=BUILD_SECONDS)
+def _build(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("setup", "install", "--node", NAME, "--from-source", patience=BUILD_SECONDS)
 
 
 @when("the user installs rbee there from a terminal")
-def _install_on_terminal(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = run_on_terminal(machine, "setup", "install", "--node", NAME)
+def _install_on_terminal(machine: Machine, seen: Seen) -> None:
+    seen.done = run_on_terminal(machine, "setup", "install", "--node", NAME)
 
 
 @when("the user takes the version before back")
-def _roll_back(machine: Machine, seen: dict[str, Any]) -> None:
-    seen["done"] = machine.run("setup", "install", "--node", NAME, "--rollback")
+def _roll_back(machine: Machine, seen: Seen) -> None:
+    seen.done = machine.run("setup", "install", "--node", NAME, "--rollback")
 
 
 @then("a bar showed percent, megabytes and speed")
-def _bar(seen: dict[str, Any]) -> None:
-    text = seen["done"].text
+def _bar(seen: Seen) -> None:
+    text = seen.done.text
     assert "Copying" in text
     assert " % " in text
     assert f"of {PROGRAM.stat().st_size / 1e6:.1f} MB" in text
@@ -93,15 +94,15 @@ def run_there(node: Node, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 @given("the user has changed the settings there")
-def _own_settings(nodes: Nodes, seen: dict[str, Any]) -> None:
+def _own_settings(nodes: Nodes, seen: Seen) -> None:
     file = nodes[NAME].install / "config.toml"
-    seen["settings"] = file.read_text() + OWN_SETTING
-    file.write_text(seen["settings"])
+    seen.settings = file.read_text() + OWN_SETTING
+    file.write_text(seen.settings)
 
 
 @then("the settings there are as the user left them")
-def _kept(nodes: Nodes, seen: dict[str, Any]) -> None:
-    assert (nodes[NAME].install / "config.toml").read_text() == seen["settings"]
+def _kept(nodes: Nodes, seen: Seen) -> None:
+    assert (nodes[NAME].install / "config.toml").read_text() == seen.settings
 
 
 @given("an earlier version is installed there")
@@ -135,8 +136,8 @@ def _with_copy(machine: Machine, nodes: Nodes, tmp_path: Path) -> None:
 
 
 @then("stderr shows what the build printed")
-def _build_output(seen: dict[str, Any]) -> None:
-    assert "[queen-rbee] dist/rbee.pyz: " in seen["done"].stderr.decode()
+def _build_output(seen: Seen) -> None:
+    assert "[queen-rbee] dist/rbee.pyz: " in seen.done.stderr.decode()
 
 
 @given("[remote] binary_path names a copy of it elsewhere on the node")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import threading
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import httpx
 from pytest_bdd import given, parsers, then, when
@@ -14,6 +14,7 @@ from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from features.lab.machine import Machine
+    from features.lab.seen import Seen
 
 CODES = {
     "INVALID_REQUEST",
@@ -38,24 +39,24 @@ def events(answer: httpx.Response) -> list[str]:
 
 
 @given("a worker that is idle")
-def _idle_worker(machine: Machine, seen: dict[str, Any]) -> None:
+def _idle_worker(machine: Machine, seen: Seen) -> None:
     with machine.queen() as queen:
         answer = queen.post("/v2/tasks", json={"prompt": "Hello", "node": "local"})
     assert answer.status_code == 200, answer.text
-    seen["task"] = answer.json()
-    seen["row"] = machine.wait_for_worker("idle")
+    seen.task = answer.json()
+    seen.row = machine.wait_for_worker("idle")
 
 
 @when("a client asks the queen for a task")
-def _task(machine: Machine, seen: dict[str, Any]) -> None:
+def _task(machine: Machine, seen: Seen) -> None:
     with machine.queen() as queen:
-        seen["second"] = queen.post("/v2/tasks", json={"prompt": "Hello"}).json()
+        seen.second = queen.post("/v2/tasks", json={"prompt": "Hello"}).json()
 
 
 @then("the task names that worker")
-def _that_worker(seen: dict[str, Any]) -> None:
-    assert seen["second"]["worker_id"] == seen["task"]["worker_id"]
-    assert seen["second"]["state"] == "idle"
+def _that_worker(seen: Seen) -> None:
+    assert seen.second["worker_id"] == seen.task["worker_id"]
+    assert seen.second["state"] == "idle"
 
 
 @then("no worker was started for it")
@@ -65,16 +66,16 @@ def _none_started(machine: Machine) -> None:
 
 
 @then("nothing was checked for it, and no worker was started for it")
-def _straight(machine: Machine, seen: dict[str, Any]) -> None:
-    told = seen["done"].stderr.decode()
+def _straight(machine: Machine, seen: Seen) -> None:
+    told = seen.done.stderr.decode()
     for word in ("Starting", "free RAM", "Downloading"):
         assert word not in told
     _none_started(machine)
 
 
 @when(parsers.parse("a client asks the worker for {count:d} tokens"))
-def _inference(machine: Machine, seen: dict[str, Any], count: int) -> None:
-    task, states, ended = seen["task"], [], threading.Event()
+def _inference(machine: Machine, seen: Seen, count: int) -> None:
+    task, states, ended = seen.task, [], threading.Event()
 
     def watch() -> None:
         with machine.client(task["worker_url"], task["api_key"]) as client, client.stream("GET", "/v1/events") as found:
@@ -94,41 +95,41 @@ def _inference(machine: Machine, seen: dict[str, Any], count: int) -> None:
     ):
         assert answer.status_code == 200
         assert answer.headers["content-type"].startswith("text/event-stream")
-        seen["events"] = events(answer)
+        seen.events = events(answer)
     ended.set()
     watcher.join(20)
     assert not watcher.is_alive(), states
-    seen["states"] = states
+    seen.states = states
 
 
 @then("the tokens count from 0 and come one by one")
-def _tokens(seen: dict[str, Any]) -> None:
-    tokens = [json.loads(data) for data in seen["events"][:-2]]
+def _tokens(seen: Seen) -> None:
+    tokens = [json.loads(data) for data in seen.events[:-2]]
     assert [token["index"] for token in tokens] == list(range(len(tokens)))
     assert len(tokens) > 10
     assert all(token["token"] for token in tokens)
 
 
 @then("the stream ends with the total, the duration and the last event")
-def _done(seen: dict[str, Any]) -> None:
-    done, last = json.loads(seen["events"][-2]), seen["events"][-1]
+def _done(seen: Seen) -> None:
+    done, last = json.loads(seen.events[-2]), seen.events[-1]
     assert done["done"] is True
-    assert done["total_tokens"] >= len(seen["events"]) - 2
+    assert done["total_tokens"] >= len(seen.events) - 2
     assert done["duration_ms"] > 0
     assert done["stop_reason"] in ("eos", "length")
     assert last == "[DONE]"
 
 
 @then("the worker was seen idle, busy and idle again")
-def _states(seen: dict[str, Any]) -> None:
-    changes = [state for at, state in enumerate(seen["states"]) if at == 0 or seen["states"][at - 1] != state]
+def _states(seen: Seen) -> None:
+    changes = [state for at, state in enumerate(seen.states) if at == 0 or seen.states[at - 1] != state]
     assert changes == ["idle", "busy", "idle"]
 
 
 @when("clients send requests that must fail to queen, hive and worker")
-def _failing(machine: Machine, seen: dict[str, Any]) -> None:
-    task, mark = seen["task"], str(uuid.uuid4())
-    seen["correlation"] = mark
+def _failing(machine: Machine, seen: Seen) -> None:
+    task, mark = seen.task, str(uuid.uuid4())
+    seen.correlation = mark
     nobody = str(uuid.uuid4())
     with machine.queen() as queen, machine.hive() as hive:
         worker = machine.client(task["worker_url"], task["api_key"])
@@ -138,7 +139,7 @@ def _failing(machine: Machine, seen: dict[str, Any]) -> None:
             for client in (queen, hive, worker, stranger, nameless):
                 client.headers["X-Correlation-Id"] = mark
             spawn = "/v1/workers/spawn"
-            seen["answers"] = [
+            seen.answers = [
                 queen.post("/v2/tasks", json={"prompt": "a", "node": "nowhere"}),
                 queen.post("/v2/tasks", json={"prompt": "a", "model": "nonsense"}),
                 queen.post("/v2/tasks", json={"prompt": "a", "temperature": 3}),
@@ -156,12 +157,12 @@ def _failing(machine: Machine, seen: dict[str, Any]) -> None:
 
 
 @then("each answer is an error object with a published code, a message, details and the correlation id")
-def _error_objects(seen: dict[str, Any]) -> None:
+def _error_objects(seen: Seen) -> None:
     found = set()
-    for answer in seen["answers"]:
+    for answer in seen.answers:
         assert 400 <= answer.status_code <= 507, answer.text
         error = answer.json()["error"]
-        assert error["correlation_id"] == seen["correlation"] == answer.headers["X-Correlation-Id"]
+        assert error["correlation_id"] == seen.correlation == answer.headers["X-Correlation-Id"]
         assert error["message"]
         assert isinstance(error["details"], dict)
         if error["code"] == "VRAM_EXHAUSTED":
@@ -171,10 +172,10 @@ def _error_objects(seen: dict[str, Any]) -> None:
 
 
 @when("clients send prompts that are no text to queen and worker")
-def _no_text(machine: Machine, seen: dict[str, Any]) -> None:
-    task = seen["task"]
+def _no_text(machine: Machine, seen: Seen) -> None:
+    task = seen.task
     with machine.queen() as queen, machine.client(task["worker_url"], task["api_key"]) as worker:
-        seen["answers"] = [
+        seen.answers = [
             client.post(path, content=body)
             for client, path in ((queen, "/v2/tasks"), (worker, "/v1/inference"))
             for body in PROMPTS_THAT_ARE_NO_TEXT
@@ -182,8 +183,8 @@ def _no_text(machine: Machine, seen: dict[str, Any]) -> None:
 
 
 @then(parsers.parse("each answer has status {status:d} and code {code}"))
-def _status(seen: dict[str, Any], status: int, code: str) -> None:
-    assert len(seen["answers"]) == 2 * len(PROMPTS_THAT_ARE_NO_TEXT)
-    for answer in seen["answers"]:
+def _status(seen: Seen, status: int, code: str) -> None:
+    assert len(seen.answers) == 2 * len(PROMPTS_THAT_ARE_NO_TEXT)
+    for answer in seen.answers:
         assert answer.status_code == status
         assert answer.json()["error"]["code"] == code
