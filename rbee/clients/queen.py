@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
-from rbee.errors import InternalError
+from rbee.errors import InternalError, RbeeError, from_body
 from rbee.wire import queen, registry
 from rbee.wire.common import Narration, Request
 from rbee.wire.events import EVENTS
@@ -28,13 +28,25 @@ class QueenClient(Connected):
         """Ask once; the errors are those of `http.call`."""
         return await http_client.call(self._http, "GET", queen.HEALTH, queen.QueenHealth)
 
-    def place(self, request: queen.TaskRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
-        """Open the stream of `narration`, `progress` and, last, `worker` events."""
-        return sse_client.events(self._http, "POST", queen.TASKS, body=request)
+    def place(
+        self, request: queen.TaskRequest, *, relay_if_needed: bool = False
+    ) -> AbstractAsyncContextManager[sse_client.EventStream]:
+        """Open the stream of `narration`, `progress` and `worker` events.
+
+        Where the answer is relayed, the events of the worker's own stream follow.
+        """
+        headers = {queen.PREFER: queen.RELAY_IF_NEEDED} if relay_if_needed else None
+        return sse_client.events(self._http, "POST", queen.TASKS, body=request, headers=headers)
 
     async def cancel(self, request_id: str) -> None:
         """Give a request up, whether or not it is placed yet."""
         await http_client.call(self._http, "DELETE", queen.TASK.format(request_id=request_id), bytes)
+
+    async def why_failed(self, request_id: str) -> RbeeError | None:
+        """Return the error that says why the worker of a request ended; None where it has not, or nobody knows."""
+        path = queen.TASK_FAILURE.format(request_id=request_id)
+        failure = await http_client.call(self._http, "GET", path, queen.TaskFailure, delays=self._delays)
+        return from_body({"error": failure.error})
 
     async def workers(self, node: str | None = None) -> queen.SwarmWorkers:
         """List the workers of all nodes, or of one, and the last ones that ended without being asked to."""

@@ -23,6 +23,11 @@ from rbee.wire.worker import InferenceRequest
 HEALTH: Final = "/health"
 TASKS: Final = "/v2/tasks"
 TASK: Final = "/v2/tasks/{request_id}"
+PREFER: Final = "Prefer"
+RELAY_IF_NEEDED: Final = "relay-if-needed"
+"""The preference (RFC 7240) of a caller that goes to the worker itself where it can: else the queen relays the answer
+in the stream of the same task. A queen that does not know it answers with the handle alone."""
+TASK_FAILURE: Final = "/v2/tasks/{request_id}/failure"
 WORKERS_LIST: Final = "/v2/workers/list"
 WORKERS_HEALTH: Final = "/v2/workers/health"
 WORKERS_SHUTDOWN: Final = "/v2/workers/shutdown"
@@ -71,8 +76,8 @@ class NodeQuery(Request, kw_only=True):
 class TaskHandle(Message, kw_only=True):
     """Where the caller finds its worker, and the key that opens it.
 
-    Where `direct` is false only the queen reaches that address, and the worker has loaded its model: ask for the same
-    task with `relay`, and this node and worker.
+    Where `direct` is false only the queen reaches that address, and the worker has loaded its model. With `relayed` its
+    answer follows in the same stream; without, ask for the same task with `relay`, and this node and worker.
     """
 
     request_id: str
@@ -82,6 +87,16 @@ class TaskHandle(Message, kw_only=True):
     api_key: str
     state: WorkerState
     direct: bool = True
+    relayed: bool = False
+
+
+class TaskFailure(Message, kw_only=True):
+    """Why the worker of a task ended, as an error object; null where it has not, as far as the queen knows.
+
+    A worker that was told to end has SHUTTING_DOWN: another one may take the task.
+    """
+
+    error: dict[str, object] | None = None
 
 
 class SwarmWorker(Message, kw_only=True):

@@ -15,9 +15,6 @@ ALLOWED = {
     "keeper/inference/why_ended.py: (node := error.details.get('node')) is not None",
     "keeper/inference/why_ended.py: (node := error.details.get('node')) is not None"
     " and (not isinstance(error, NodeNotFoundError))",
-    # Goes once the queen alone works out why a worker ended.
-    "keeper/inference/why_ended.py: swarm is not None and (not error.details.get('tokens'))"
-    " and (not _may_run(handle, swarm))",
 }
 
 

@@ -48,7 +48,7 @@ class Peer:
                         (line.partition(" ")[2] for line in head.split("\r\n") if line.lower().startswith("auth")), None
                     )
                     self.record(method, path, body)
-                    await self.answer(stream, method, path, key)
+                    await self.answer(stream, method, path, key, body)
 
     @staticmethod
     async def read(stream: trio.SocketStream) -> tuple[str, bytes]:
@@ -72,13 +72,15 @@ class Peer:
             with Path(log).open("a") as file:
                 file.write(json.dumps([method, path, json.loads(body or b"null")]) + "\n")
 
-    async def answer(self, stream: trio.SocketStream, method: str, path: str, key: str | None) -> None:
+    async def answer(self, stream: trio.SocketStream, method: str, path: str, key: str | None, body: bytes) -> None:
         if path == "/health":
             await reply(stream, 200, {"status": "ok", "version": PLAN.get("version", __version__)})
         elif path.startswith("/v2") and key != f"Bearer {self.token}":
             await reply(stream, 401, error("INVALID_API_KEY", "wrong key"))
         elif (method, path) == ("POST", "/v2/tasks"):
-            await self.place(stream)
+            await self.place(stream, json.loads(body))
+        elif path.endswith("/failure") and "failure" in PLAN:
+            await reply(stream, 200, error(*PLAN["failure"]))
         elif path == "/v2/workers/list":
             await reply(stream, 200, {"workers": PLAN.get("workers", [])})
         elif path.startswith("/v2/status"):
@@ -100,7 +102,7 @@ class Peer:
         else:
             await reply(stream, 404, error("ROUTE_NOT_FOUND", path))
 
-    async def place(self, stream: trio.SocketStream) -> None:
+    async def place(self, stream: trio.SocketStream, asked: dict[str, object]) -> None:
         await begin(stream)
         await event(stream, NARRATION | PLAN.get("narration", {}), "narration")
         for count in range(1, PLAN.get("pieces", 0) + 1):
@@ -117,7 +119,10 @@ class Peer:
             await event(stream, error(*failure))
         else:
             where = {"node": "local", "worker_id": WORKER_ID, "worker_url": self.url, "state": "idle"}
-            await event(stream, {"request_id": "", "api_key": "key"} | where, "worker")
+            await event(stream, {"request_id": "", "api_key": "key"} | where | PLAN.get("handle", {}), "worker")
+            if asked["relay"] or PLAN.get("handle", {}).get("relayed"):
+                await self.send_tokens(stream)
+                return
         await stream.send_all(b"data: [DONE]\n\n")
 
     async def ready(self, stream: trio.SocketStream) -> None:

@@ -10,9 +10,9 @@ import trio
 from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.queen.nodes import node as product
-from rbee.queen.nodes.ended_workers import explained
 from rbee.queen.nodes.node import Node
-from rbee.queen.requests.tracker import RequestTracker
+from rbee.queen.requests.tracker import AssignedWorker, RequestTracker
+from rbee.queen.requests.why_ended import explained
 from rbee.queen.scheduling.node_loop import NodeLoop
 from rbee.queen.scheduling.place_request import Placed, PlaceRequest
 from tests.simulation import reader
@@ -115,7 +115,7 @@ class QueenProcess(Process):
             patient_until = trio.current_time() + wait
             while True:
                 placed = await self.node.place(wanted, lambda _: None, wait)
-                tracked.worker = (placed.url, key_of(placed.worker_id))
+                tracked.worker = AssignedWorker(placed.url, key_of(placed.worker_id), "local", placed.worker_id)
                 await send(("worker", placed))
                 try:
                     if relay:

@@ -234,7 +234,7 @@ class Rules(trio.abc.Instrument):
                 raise Violation(f"the queen's {name} still holds {left}")
         if reserved := node._queue.reservations.worker_ids() - pool.workers.keys():
             raise Violation(f"the queen still reserves slots of {self._names(reserved)}")
-        rows = queen.node._mirror.rows
+        rows = queen.node.mirror.rows
         seen = {worker_id: (row.state, row.slots_available) for worker_id, row in rows.items()}
         real = {worker.id: (worker.state, worker.slots_available) for worker in pool.workers.values()}
         if seen != real:

@@ -12,7 +12,7 @@ from rbee.concurrency.background import open_background
 from rbee.errors import ConnectionTimeoutError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
 GRACE_SECONDS: Final = 5.0
 """For a stopped process to go on: a debugger or a snapshot may stop one for a moment."""
@@ -21,25 +21,28 @@ CHECK_SECONDS: Final = 1.0
 
 
 @asynccontextmanager
-async def fail_if_sigstopped(role: str, identity: process.Identity | None) -> AsyncIterator[None]:
+async def fail_if_sigstopped(role: str, identity: process.Identity | None) -> AsyncIterator[Callable[[], None]]:
     """Run the block, which waits for that process; cancel it once the process was stopped for GRACE_SECONDS.
 
-    Raises ConnectionTimeoutError then. The kernel accepts connections in the name of a stopped process, so the block
-    would wait for its longest limit, and could then say no more than that nothing came. Without an identity (a daemon
-    of another machine) this does nothing.
+    Raises ConnectionTimeoutError then. Gives what to call once the block waits for the process no more.
+
+    The kernel accepts connections in the name of a stopped process, so the block would wait for its longest limit, and
+    could then say no more than that nothing came. Without an identity (a daemon of another machine) this does nothing.
     """
+    watching = trio.CancelScope()
     if identity is None:
-        yield
+        yield watching.cancel
         return
     async with open_background() as nursery:
         with trio.CancelScope() as block:
 
             async def watch() -> None:
-                await _stopped_for_good(identity)
-                block.cancel()
+                with watching:
+                    await _stopped_for_good(identity)
+                    block.cancel()
 
             nursery.start_soon(watch)
-            yield
+            yield watching.cancel
     if block.cancelled_caught:
         raise explain(role, identity)
 

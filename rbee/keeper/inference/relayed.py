@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -16,10 +17,17 @@ if TYPE_CHECKING:
 
 
 class RelayedWorker:
-    """The worker of a task that was placed, with the calls of a WorkerClient that a generation needs."""
+    """The worker of a task that was placed, with the calls of a WorkerClient that a generation needs.
 
-    def __init__(self, queen: QueenClient, task: TaskRequest, handle: TaskHandle) -> None:
+    `events` is the stream in which the answer of the first attempt comes, where the queen relays it already: one of an
+    earlier version does not.
+    """
+
+    def __init__(
+        self, queen: QueenClient, task: TaskRequest, handle: TaskHandle, events: sse_client.EventStream
+    ) -> None:
         self._queen = queen
+        self._events = events if handle.relayed else None
         self._task = msgspec.structs.replace(
             task, relay=True, narrate=True, wait_s=0.0, node=handle.node, worker_id=handle.worker_id
         )
@@ -27,7 +35,8 @@ class RelayedWorker:
 
     def inference(self, _: InferenceRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of the generation; the queen's own events in it are none of the worker's."""
-        return self._queen.place(self._task)
+        events, self._events = self._events, None
+        return self._queen.place(self._task) if events is None else nullcontext(events)
 
     async def cancel(self, request_id: str) -> None:
         """Stop the generation; it has stopped when this returns."""

@@ -22,13 +22,13 @@ from rbee.wire.model_copy import Source
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable
 
     from rbee.clients.hive import HiveClient
     from rbee.queen.hives.copy_sources import Find
     from rbee.queen.hives.link import HiveLink
     from rbee.queen.scheduling.choose_worker import Wanted
-    from rbee.wire.hive import EndedWorker, HiveEvent, WorkerList
+    from rbee.wire.hive import HiveEvent, WorkerList
     from rbee.wire.progress import Report
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class Node:
     """One node, while `run` runs.
 
     `on_event` takes what its hive reports, and None when that was lost; `find_sources` says which other nodes have a
-    model.
+    model. `mirror` is what the hive has reported of its workers.
     """
 
     def __init__(
@@ -62,8 +62,8 @@ class Node:
         self._hive = hive
         self._on_event = on_event
         self._follower = HiveFollower(hive)
-        self._mirror = HiveMirror()
-        self._loop = NodeLoop(name, hive, self._follower, self._mirror, max_waiting, find_sources)
+        self.mirror = HiveMirror()
+        self._loop = NodeLoop(name, hive, self._follower, self.mirror, max_waiting, find_sources)
         self.find_sources = find_sources
 
     async def run(self) -> None:
@@ -81,14 +81,9 @@ class Node:
         self._follower.stop_when_lost()
 
     def _on_hive_event(self, event: HiveEvent | None) -> None:
-        self._mirror.on_hive_event(event)
+        self.mirror.on_hive_event(event)
         self._on_event(event)
         self._loop.on_hive_event(event)
-
-    @property
-    def ended(self) -> Mapping[str, EndedWorker | None]:
-        """How the last workers ended, by id, as the hive has reported; None for an end that was asked for."""
-        return self._mirror.ended
 
     async def place(self, wanted: Wanted, report: Report, wait: float = 0) -> Placed:
         """Return a worker for `wanted`, started if need be; what happens meanwhile is reported.

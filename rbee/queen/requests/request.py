@@ -10,8 +10,8 @@ import trio
 from rbee.adapters import tokens
 from rbee.concurrency.reporting import with_reports
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
-from rbee.queen.nodes.ended_workers import explained
 from rbee.queen.requests.relay import WorkerRelay
+from rbee.queen.requests.why_ended import explained
 from rbee.queen.scheduling import choose_node
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.place_request import Placed
@@ -31,12 +31,23 @@ if TYPE_CHECKING:
 
 
 class InferenceRun:
-    """One request of a caller, from its arrival to the end of what the queen has to do for it."""
+    """One request of a caller, from its arrival to the end of what the queen has to do for it.
+
+    `relay_if_needed` relays the answer where only the queen reaches the worker, even if the request does not say so.
+    """
 
     def __init__(
-        self, request: wire.TaskRequest, tracked: TrackedRequest, nodes: Nodes, settings: Settings, token: str
+        self,
+        request: wire.TaskRequest,
+        tracked: TrackedRequest,
+        nodes: Nodes,
+        settings: Settings,
+        token: str,
+        *,
+        relay_if_needed: bool = False,
     ) -> None:
         self._request = request
+        self._relay_if_needed = relay_if_needed
         self._tracked = tracked
         self._nodes = nodes
         self._settings = settings
@@ -59,12 +70,12 @@ class InferenceRun:
         return msgspec.structs.replace(handle, state="idle")
 
     async def run(self, emit: Emit, client: ClientConnection) -> None:
-        """Emit the progress, then the worker, and with `relay` what that generates for `client`."""
+        """Emit the progress, then the worker, and where the answer is relayed, what that generates for `client`."""
         patient_until = trio.current_time() + self._request.wait_s
         while True:
             handle = await with_reports(emit, self.place)
             await emit(handle)
-            if not self._request.relay:
+            if not handle.relayed:
                 return
             try:
                 async with self._relay_to(handle) as worker:
@@ -74,11 +85,11 @@ class InferenceRun:
             except AllSlotsBusyError:
                 # A caller that did not ask the queen was faster.
                 self._patience = patient_until - trio.current_time()
-                if self._patience <= 0:
+                if self._patience <= 0 or not self._request.relay:
                     raise
             except WorkerFailedError as exc:
-                if self._request.worker_id is not None:
-                    raise  # a caller that knows the worker asks by itself, as with a worker that it reaches
+                if self._request.worker_id is not None or not self._request.relay:
+                    raise  # a caller that knows the worker asks for the reason, as with a worker that it reaches
                 raise await explained(exc, self._node(handle), handle.worker_id) from exc
             else:
                 return
@@ -123,6 +134,7 @@ class InferenceRun:
             api_key=tokens.worker_key(self._token, placed.worker_id),
             state=placed.state,
             direct=node.is_direct,
+            relayed=self._request.relay or (self._relay_if_needed and not node.is_direct),
         )
 
 

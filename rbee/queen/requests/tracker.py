@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import trio
 
@@ -22,20 +22,29 @@ REMEMBERED: Final = 1000
 """Ended requests that are still known by name; their worker may be generating for them."""
 
 
+class AssignedWorker(NamedTuple):
+    """The worker that has a request, at the URL at which the queen reaches it."""
+
+    url: str
+    key: str
+    node: str
+    worker_id: str
+
+
 @dataclass(slots=True)
 class TrackedRequest:
-    """One request; `worker` is (URL, key) once it is placed. `on_change` gets each of its states."""
+    """One request; `worker` is there once it is placed. `on_change` gets each of its states."""
 
     request_id: str
     on_change: Callable[[SwarmTask], None]
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     cause: RbeeError = field(default_factory=lambda: CancelledError("the request was cancelled"))
     running: bool = True
-    worker: tuple[str, str] | None = None
+    worker: AssignedWorker | None = None
 
     def placed(self, handle: TaskHandle, url: str) -> None:
         """A worker has it, which the queen reaches at `url`."""
-        self.worker = (url, handle.api_key)
+        self.worker = AssignedWorker(url, handle.api_key, handle.node, handle.worker_id)
         self._publish("placed", handle.node, handle.worker_id)
 
     def begin(self) -> None:
@@ -85,7 +94,12 @@ class RequestTracker:
         if request.scope.cancelled_caught:
             raise request.cause
 
-    def cancel(self, request_id: str) -> tuple[str, str] | None:
+    def worker_of(self, request_id: str) -> AssignedWorker | None:
+        """Return the worker that has the request, or had it; None where none has, or the request is not known."""
+        found = self._requests.get(request_id)
+        return None if found is None else found.worker
+
+    def cancel(self, request_id: str) -> AssignedWorker | None:
         """Stop placing the request; returns the worker that has it, if one has."""
         if (request := self._requests.get(request_id)) is None:
             return None

@@ -5,12 +5,15 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+from quart import request
+
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, client_connection, empty, wants_stream
 from rbee.clients.worker import WorkerClient
-from rbee.errors import DrainingError, RbeeError
+from rbee.errors import DrainingError, RbeeError, to_body
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.request import InferenceRun, check
+from rbee.queen.requests.why_ended import why_ended
 from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
 
@@ -19,16 +22,12 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.requests.events import RunEvent
-    from rbee.queen.requests.tracker import TrackedRequest
     from rbee.queen.routes.context import Context
 
 
 def add(app: QuartTrio, context: Context) -> None:
     """Add the routes."""
     tracker, settings = context.tracker, context.settings
-
-    def run_of(task: wire.TaskRequest, tracked: TrackedRequest) -> InferenceRun:
-        return InferenceRun(task, tracked, context.nodes, settings, context.token)
 
     @app.post(wire.TASKS)
     async def start_task() -> Response:
@@ -40,33 +39,46 @@ def add(app: QuartTrio, context: Context) -> None:
         headers = {worker_wire.REQUEST_ID_HEADER: request_id}
         if not wants_stream() and not task.relay:
             with tracker.track(request_id) as tracked:
-                handle = await run_of(task, tracked).place(lambda _: None)
+                run = InferenceRun(task, tracked, context.nodes, settings, context.token)
+                handle = await run.place(lambda _: None)
             response = answer(handle)
             response.headers.update(headers)
             return response
 
         client = client_connection()
+        is_relay_welcome = wire.RELAY_IF_NEEDED in request.headers.get(wire.PREFER, "")
 
         async def produce(send: sse_server.Send) -> None:
             with tracker.track(request_id) as tracked:
-                await run_of(task, tracked).run(lambda event: send.send(encode(event)), client)
+                run = InferenceRun(
+                    task, tracked, context.nodes, settings, context.token, relay_if_needed=is_relay_welcome
+                )
+                await run.run(lambda event: send.send(encode(event)), client)
 
         limits = settings.timeouts
-        # A client can be heard only when it is sent something.
-        heartbeat = min(limits.heartbeat, limits.silent / 2) if task.relay else limits.heartbeat
+        # Whether a client is lost shows only when it is sent something.
+        may_relay = task.relay or is_relay_welcome
+        heartbeat = min(limits.heartbeat, limits.silent / 2) if may_relay else limits.heartbeat
         return context.stream(produce, heartbeat=heartbeat, headers=headers)
 
     @app.delete("/v2/tasks/<request_id>")
     async def cancel_task(request_id: str) -> Response:
         worker = tracker.cancel(request_id)
         if worker is not None:
-            url, key = worker
             try:
-                async with WorkerClient(url, key) as client:
+                async with WorkerClient(worker.url, worker.key) as client:
                     await client.cancel(request_id)
             except RbeeError:
                 pass  # a worker that does not answer generates for nobody
         return empty(204)
+
+    @app.get("/v2/tasks/<request_id>/failure")
+    async def explain_failure(request_id: str) -> Response:
+        failure = wire.TaskFailure()
+        if (worker := tracker.worker_of(request_id)) is not None:
+            error = await why_ended(context.nodes.get(worker.node), worker.worker_id)
+            failure.error = None if error is None else to_body(error)["error"]
+        return answer(failure)
 
 
 def encode(event: RunEvent) -> bytes:

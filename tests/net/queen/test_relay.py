@@ -14,6 +14,7 @@ from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, new_app, streamed
 from rbee.adapters.tokens import worker_key
+from rbee.errors import AllSlotsBusyError
 from rbee.queen.hives.mirror import REMEMBERED_ENDS, HiveMirror
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.tracker import RequestTracker
@@ -22,10 +23,10 @@ from rbee.queen.routes.context import Context
 from rbee.queen.routes.tasks import encode
 from rbee.queen.scheduling.place_request import Placed
 from rbee.wire import worker as wire
-from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList
+from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from quart import Response
     from quart_trio import QuartTrio
@@ -57,16 +58,14 @@ class StandIn:
         self.listed: list[EndedWorker] = []
         self.mirror = HiveMirror()
         self.url = ""
+        self.is_busy = False
+        self.rows: list[WorkerRow] = []
 
     def reach(self, url: str) -> str:
         return url
 
-    @property
-    def ended(self) -> Mapping[str, EndedWorker | None]:
-        return self.mirror.ended
-
     async def workers(self) -> WorkerList:
-        return WorkerList(workers=[], ended=self.listed)
+        return WorkerList(workers=self.rows, ended=self.listed)
 
     async def place(self, wanted: object, report: object, wait: float) -> Placed:
         return Placed("w", self.url, self.placed)
@@ -82,6 +81,8 @@ class StandIn:
         @app.post(wire.INFERENCE)
         async def inference() -> Response:
             self.inferences.append(await body(wire.InferenceRequest))
+            if self.is_busy:
+                raise AllSlotsBusyError("all slots are busy")
 
             async def produce(send: sse_server.Send) -> None:
                 for event in EVENTS:
@@ -241,3 +242,81 @@ def test_what_the_worker_generates_is_passed_on_as_it_came_and_can_be_read() -> 
     assert encode(generated) == f"data: {data}\n\n".encode()
     assert generated.decode() == wire.Token(token="über", index=3)
     assert Generated("from_a_newer_version", "{}").decode() is None
+
+
+PLAIN = TASK | {"relay": False}
+PREFERRED = {"Accept": "text/event-stream", "Prefer": "relay-if-needed"}
+
+
+async def test_where_only_the_queen_reaches_the_worker_its_events_follow_if_the_caller_prefers_so(
+    worker: StandIn, queen: httpx.AsyncClient
+) -> None:
+    worker.is_direct = False
+    handle, token, _ = events_of((await queen.post("/v2/tasks", json=PLAIN, headers=PREFERRED)).text)
+    assert (handle["direct"], handle["relayed"], handle["state"]) == (False, True, "idle")
+    assert token["token"] == "upon"
+    assert [asked.prompt for asked in worker.inferences] == ["Once"]
+
+
+async def test_a_worker_that_the_caller_reaches_is_answered_as_a_handle_whatever_it_prefers(
+    worker: StandIn, queen: httpx.AsyncClient
+) -> None:
+    (handle,) = events_of((await queen.post("/v2/tasks", json=PLAIN, headers=PREFERRED)).text)
+    assert (handle["direct"], handle["relayed"]) == (True, False)
+    assert worker.inferences == []
+
+
+async def test_without_the_preference_a_worker_that_only_the_queen_reaches_is_answered_as_a_handle(
+    worker: StandIn, queen: httpx.AsyncClient
+) -> None:
+    worker.is_direct = False
+    for headers in ({"Accept": "text/event-stream"}, PREFERRED | {"Prefer": "respond-async"}):
+        (handle,) = events_of((await queen.post("/v2/tasks", json=PLAIN, headers=headers)).text)
+        assert (handle["direct"], handle["relayed"]) == (False, False)
+    assert worker.inferences == []
+
+
+async def test_a_caller_that_prefers_the_relay_hears_of_a_busy_worker_itself(
+    worker: StandIn, queen: httpx.AsyncClient
+) -> None:
+    worker.is_direct, worker.is_busy = False, True
+    events = events_of((await queen.post("/v2/tasks", json=PLAIN | {"wait_s": 60}, headers=PREFERRED)).text)
+    assert events[-1]["error"]["code"] == "ALL_SLOTS_BUSY"
+    assert len(worker.inferences) == 1
+
+
+async def failure(queen: httpx.AsyncClient, request_id: str = UUID) -> Any:
+    response = await queen.get(f"/v2/tasks/{request_id}/failure")
+    assert response.status_code == 200
+    return response.json()["error"]
+
+
+async def test_a_caller_that_was_given_a_worker_can_ask_why_that_ended(
+    worker: StandIn, queen: httpx.AsyncClient
+) -> None:
+    assert await failure(queen) is None, "nobody knows the task"
+    await queen.post("/v2/tasks", json=PLAIN)
+    worker.listed = [ended("SIGKILL")]
+    error = await failure(queen)
+    assert (error["code"], error["message"]) == ("WORKER_FAILED", "the worker (pid 7) ended: SIGKILL")
+    assert error["details"] == {"pid": 7, "log": "w.log", "last_lines": ["x"]}
+    worker.mirror.on_hive_event(WorkerGone(id="w"))
+    error = await failure(queen)
+    assert (error["code"], error["details"]) == ("SHUTTING_DOWN", {"worker_id": "w"})
+    worker.mirror.on_hive_event(WorkerGone(id="w", ended=ended("too slow", "LOADING_TIMEOUT")))
+    error = await failure(queen)
+    assert (error["code"], error["message"]) == ("LOADING_TIMEOUT", "too slow")
+
+
+async def test_a_worker_that_has_not_ended_has_no_failure_and_one_that_is_gone_was_told_to_end(
+    worker: StandIn, queen: httpx.AsyncClient
+) -> None:
+    await queen.post("/v2/tasks", json=PLAIN)
+    slots = {"slots_total": 1, "slots_available": 1}
+    row = WorkerRow(id="w", url=worker.url, model_ref="m", backend="cpu", device=0, state="idle", pid=7, **slots)
+    worker.rows = [row]
+    assert await failure(queen) is None
+    worker.rows = []
+    assert (await failure(queen))["code"] == "SHUTTING_DOWN"
+    worker.mirror.on_hive_event(WorkerList(workers=[row]))
+    assert await failure(queen) is None, "the hive's events are believed, while they come"

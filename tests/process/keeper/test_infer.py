@@ -130,6 +130,38 @@ def test_busy_is_retried_after_1_2_and_4_seconds(keeper: Keeper) -> None:
     assert "still busy after 3 retries\nhint: wait for a running request to end, or use another node" in err
 
 
+def posts(keeper: Keeper) -> list[tuple[str, bool]]:
+    return [(path, body.get("relay", False)) for method, path, body in keeper.calls() if method == "POST"]
+
+
+def test_a_queen_that_relays_is_asked_once(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", handle={"direct": False, "relayed": True})
+    assert (code, out) == (0, TEXT + "\n")
+    assert "Generated 6 tokens" in err
+    assert posts(keeper) == [("/v2/tasks", False)]
+
+
+def test_a_queen_of_yesterday_is_asked_again_to_relay(keeper: Keeper) -> None:
+    """It does not know the preference, and ends its stream with the worker that only it reaches."""
+    code, out, _ = keeper.run("infer", "--prompt", "Once", handle={"direct": False})
+    assert (code, out) == (0, TEXT + "\n")
+    assert posts(keeper) == [("/v2/tasks", False), ("/v2/tasks", True)]
+
+
+def test_why_the_worker_of_a_broken_stream_ended_is_what_the_queen_says(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", cut_after=3, failure=["WORKER_FAILED", "it fell: SIGSEGV"])
+    assert (code, out) == (1, "Once upon a")
+    assert "3 of 20 tokens" in err
+    assert "\nit fell: SIGSEGV\n" in err
+
+
+def test_a_worker_that_was_told_to_end_before_it_spoke_is_replaced(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", cut_after=0, failure=["SHUTTING_DOWN", "told to end"])
+    assert (code, out) == (1, "")
+    assert "rbee: told to end" in err
+    assert len(posts(keeper)) == 2 * 3
+
+
 def test_a_slot_that_becomes_free_is_taken(keeper: Keeper) -> None:
     code, out, err = keeper.run("infer", "--prompt", "Once", busy=1)
     assert (code, out) == (0, TEXT + "\n")

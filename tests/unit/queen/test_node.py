@@ -187,7 +187,7 @@ async def test_a_hive_that_ends_with_the_queen_is_heard_to_its_end_and_no_other_
             with pytest.raises(DrainingError):
                 await node.place(Wanted("a", None, None), lambda _: None)
             hive.event.set()
-    assert node.ended["w"] is None
+    assert node.mirror.ended["w"] is None
     assert hive.found == 1
 
 

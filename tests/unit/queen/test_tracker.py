@@ -8,9 +8,9 @@ import trio.testing
 
 from rbee.errors import CancelledError, DrainingError, InvalidRequestError
 from rbee.queen.requests import tracker as module
-from rbee.queen.requests.tracker import RequestTracker
+from rbee.queen.requests.tracker import AssignedWorker, RequestTracker
 
-WORKER = ("http://127.0.0.1:8001", "key")
+WORKER = AssignedWorker("http://127.0.0.1:8001", "key", "local", "w")
 
 
 def test_an_unknown_request_has_nothing_to_cancel() -> None:
@@ -123,6 +123,6 @@ async def test_ended_requests_are_forgotten_in_order_and_running_ones_are_not(
         running.worker = WORKER
         for number in range(6):
             with tracker.track(str(number)) as tracked:
-                tracked.worker = (str(number), "")
+                tracked.worker = WORKER._replace(worker_id=str(number))
         known = [name for name in ("running", *map(str, range(6))) if tracker.cancel(name) is not None]
     assert known == ["running", "3", "4", "5"]
