@@ -7,7 +7,6 @@ import os
 import shlex
 import signal
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +14,7 @@ import httpx
 
 from rbee.adapters.daemon import process
 from tests.conftest import ROOT
+from tests.kit import processes
 from tests.kit.ports import own_address, worker_ports
 from tests.kit.sshd import Sshd
 from tests.kit.waiting import wait_until
@@ -106,16 +106,11 @@ class RemoteNode:
 
     def processes(self, role: str) -> list[process.Identity]:
         """Return the processes of a role that run there."""
-        mark = f"HOME={self.home}".encode()
         found = []
-        for folder in Path("/proc").iterdir():
-            if folder.name.isdigit():
-                with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-                    words = (folder / "cmdline").read_bytes().decode().split("\0")
-                    plays = "worker" if "--hive-url" in words else "hive" if "hive" in words[2:4] else ""
-                    is_here = mark in (folder / "environ").read_bytes().split(b"\0")
-                    if is_here and plays == role and (identity := process.identify(int(folder.name))) is not None:
-                        found.append(identity)
+        for pid, words in processes.of_home(self.home).items():
+            plays = "worker" if "--hive-url" in words else "hive" if "hive" in words[2:4] else ""
+            if plays == role and (identity := process.identify(pid)) is not None:
+                found.append(identity)
         return found
 
     @property
