@@ -48,7 +48,8 @@ class HiveLink(Protocol):
     async def end(self, force: trio.Event) -> UnloadFailedError | None:
         """End the hive if a queen started it, in a bounded time; `force` ends the wait for its requests.
 
-        Returns what did not end as it should, as far as the queen can learn of it.
+        Returns what did not end as it should, as far as the queen can learn of it: LeftRunningError for a hive that may
+        run still.
         """
         ...
 
