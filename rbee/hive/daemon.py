@@ -64,15 +64,20 @@ def main(argv: list[str]) -> int:
 
     async def daemon(stopping: Stopping) -> None:
         settings = config.load(flags, file=options.config)
-        await _serve(settings, options, announcer, notifier, stopping)
+        with InstanceLock(settings.state_dir, "hive") as lock:
+            await _serve(lock, settings, options, announcer, notifier, stopping)
 
     return lifecycle.run(daemon, announcer, ephemeral=options.ephemeral)
 
 
 async def _serve(
-    settings: Settings, options: argparse.Namespace, announcer: Announcer, notifier: Notifier, stopping: Stopping
+    lock: InstanceLock,
+    settings: Settings,
+    options: argparse.Namespace,
+    announcer: Announcer,
+    notifier: Notifier,
+    stopping: Stopping,
 ) -> None:
-    lock = InstanceLock(settings.state_dir, "hive")
     json_log.to_file(ROLE, settings.logs_dir / "hive.log", settings.logs.max_bytes)
     # First, because whether a token may be made depends on an address that we can listen on.
     listener = http_server.bind(
@@ -133,7 +138,7 @@ async def _serve(
             await workers.run()
             await server.stop()
             nursery.cancel_scope.cancel()
-        lock.leave()
+        lock.ended_cleanly = True
         if stuck := workers.stuck():
             raise UnloadFailedError(
                 "; ".join(ended.reason for ended in stuck if ended.reason),

@@ -60,15 +60,20 @@ def main(argv: list[str]) -> int:
 
     async def daemon(stopping: Stopping) -> None:
         settings = config.load(flags, file=options.config)
-        await _serve(settings, options, announcer, notifier, stopping)
+        with InstanceLock(settings.state_dir, "queen") as lock:
+            await _serve(lock, settings, options, announcer, notifier, stopping)
 
     return lifecycle.run(daemon, announcer, ephemeral=options.ephemeral)
 
 
 async def _serve(
-    settings: Settings, options: argparse.Namespace, announcer: Announcer, notifier: Notifier, stopping: Stopping
+    lock: InstanceLock,
+    settings: Settings,
+    options: argparse.Namespace,
+    announcer: Announcer,
+    notifier: Notifier,
+    stopping: Stopping,
 ) -> None:
-    lock = InstanceLock(settings.state_dir, "queen")
     level = logging.DEBUG if options.debug else logging.INFO
     json_log.to_file(ROLE, settings.logs_dir / "queen.log", settings.logs.max_bytes, level)
     token = tokens.load_or_create(settings.token_file)
@@ -107,7 +112,9 @@ async def _serve(
         nursery.cancel_scope.cancel()
     log.info("the queen has ended")
     for name in nodes.unended():
-        lifecycle.leave_note(f"The hive on {name} could not be ended, and may run still; the next queen tries again.")
+        left = f"The hive on {name} could not be ended, and may run still; the next queen tries again."
+        lock.unfinished.append(left)
+        lifecycle.note(left)
     if failure is not None:
         raise failure
-    lock.leave()
+    lock.ended_cleanly = True

@@ -224,23 +224,24 @@ async def queen(arguments: list[str]) -> None:
     except AlreadyRunningError as exc:
         announcer.failed(exc)
         sys.exit(1)
-    token = tokens.load_or_create(settings.token_file)
-    async with trio.open_nursery() as nursery:
-        listeners = await trio.open_tcp_listeners(settings.queen.port, host="127.0.0.1")
-        url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
-        peer = Peer(url, token)
-        nursery.start_soon(trio.serve_listeners, peer.handle, listeners)
-        announcer.report(Narration(actor="queen-rbee", action="ready", target="queen", human=f"Listening on {url}"))
-        lock.publish(url, __version__, ephemeral=ephemeral)
-        announcer.ready(Ready(url, os.getpid(), __version__))
-        await until_asked(ephemeral)
-        with trio.move_on_after(10):
-            await peer.drain()
-        if (seconds := PLAN.get("end_s")) is not None:
-            with trio.move_on_after(seconds):
-                await until_asked(ephemeral=False)
-        nursery.cancel_scope.cancel()
-    lock.leave()
+    with lock:
+        token = tokens.load_or_create(settings.token_file)
+        async with trio.open_nursery() as nursery:
+            listeners = await trio.open_tcp_listeners(settings.queen.port, host="127.0.0.1")
+            url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
+            peer = Peer(url, token)
+            nursery.start_soon(trio.serve_listeners, peer.handle, listeners)
+            announcer.report(Narration(actor="queen-rbee", action="ready", target="queen", human=f"Listening on {url}"))
+            lock.publish(url, __version__, ephemeral=ephemeral)
+            announcer.ready(Ready(url, os.getpid(), __version__))
+            await until_asked(ephemeral)
+            with trio.move_on_after(10):
+                await peer.drain()
+            if (seconds := PLAN.get("end_s")) is not None:
+                with trio.move_on_after(seconds):
+                    await until_asked(ephemeral=False)
+            nursery.cancel_scope.cancel()
+        lock.ended_cleanly = True
 
 
 async def until_asked(ephemeral: bool) -> None:

@@ -1,4 +1,4 @@
-"""Holds the one place of a daemon role in a state folder, and says who holds it."""
+"""Ensures one daemon per role and state folder, names the one that runs, and keeps how the last one ended."""
 
 from __future__ import annotations
 
@@ -8,28 +8,32 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 import msgspec
 
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import exit_report, process
+from rbee.adapters.daemon.exit_report import ExitReport
 from rbee.adapters.files import full_disk, private
 from rbee.errors import AlreadyRunningError
 
 if TYPE_CHECKING:
     from pathlib import Path
+    from types import TracebackType
 
 
 PADDED: Final = 512
-"""Bytes that a description fills, so that the next one fits into the same place."""
+"""Bytes that a description fills, so that the next one fits into the same room."""
+BLOCK: Final = 4096
+"""Bytes that a file takes up on most disks anyway: a report stays within them, and its room is kept."""
 _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Instance(msgspec.Struct):
     """A daemon: which process, where it listens, whether it ends with its parent, and who started it.
 
-    `id` is that of its place. `has_left` tells that it has ended, and what it had started with it; one that was killed
-    did not get to say so.
+    `id` is the same for each daemon that has this role in this folder. `ended_cleanly` says that all it started has
+    ended too. One that was killed left no `report`, and neither did any of an older version.
     """
 
     identity: process.Identity
@@ -38,18 +42,21 @@ class Instance(msgspec.Struct):
     ephemeral: bool
     started_by: Literal["user", "queen"] = "user"
     id: str = ""
-    has_left: bool = False
+    # The name in the file is that which older versions, and the scripts for other machines, look for.
+    ended_cleanly: bool = msgspec.field(default=False, name="has_left")
+    report: ExitReport | None = None
 
 
 class InstanceLock:
-    """The place, taken; release it by ending the process. `id` is the same for each daemon that has it in turn.
+    """The lock of a role in a state folder; it is released by the end of the process.
 
-    A lock on the file decides who runs: the kernel drops it however the process ends, so a file left behind by a crash
-    stands in nobody's way. Its content is information for others.
+    A lock on the file decides which daemon runs: the kernel drops it however the process ends, so a file left behind by
+    a crash stands in nobody's way. Its content is information for others. Leaving the block writes down how the daemon
+    ended: with `unfinished`, what it could not end, and with `ended_cleanly`, that nothing it started runs any more.
     """
 
     def __init__(self, state_dir: Path, role: str) -> None:
-        """Take the place. Raises AlreadyRunningError when another process has it."""
+        """Take the lock. Raises AlreadyRunningError when another process has it."""
         path = state_dir / f"{role}.lock"
         try:
             private.make_private(state_dir)
@@ -70,6 +77,26 @@ class InstanceLock:
             ) from None
         before = _read(path)
         self.id = before.id if before is not None and _ID.fullmatch(before.id) else secrets.token_hex(16)
+        self.ended_cleanly = False
+        self.unfinished: list[str] = []
+        self._published: Instance | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._published is None:
+            return  # it has announced why it could not start
+        left = msgspec.structs.replace(
+            self._published, ended_cleanly=self.ended_cleanly, report=exit_report.report(failure, self.unfinished)
+        )
+        try:
+            _overwrite(self._descriptor, left)
+        except OSError:  # a report may need more room than the disk has
+            with suppress(OSError):
+                _overwrite(self._descriptor, msgspec.structs.replace(left, report=None))
 
     def publish(
         self, url: str, version: str, *, ephemeral: bool, started_by: Literal["user", "queen"] = "user"
@@ -77,21 +104,19 @@ class InstanceLock:
         """Write down where this daemon is reached. Raises StorageError when the disk is full."""
         identity = process.identify(os.getpid())
         assert identity is not None
-        self._holder = Instance(identity, url, version, ephemeral, started_by, self.id)
+        self._published = Instance(identity, url, version, ephemeral, started_by, self.id)
         try:
-            _overwrite(self._descriptor, self._holder)
+            _overwrite(self._descriptor, self._published)
         except OSError as exc:
             raise full_disk.refused(f"the state folder {self._state_dir} cannot be written", exc) from exc
 
-    def leave(self) -> None:
-        """Write down that this daemon has ended all that it had started; whoever comes next need not look for that."""
-        with suppress(OSError):  # then somebody looks, and finds nothing
-            _overwrite(self._descriptor, msgspec.structs.replace(self._holder, has_left=True))
-
 
 def _overwrite(descriptor: int, holder: Instance) -> None:
-    """Write over what an earlier daemon wrote: that takes no room, so one can start again on a full disk."""
-    text = msgspec.json.encode(holder).ljust(PADDED)
+    """Write over what an earlier daemon wrote: that takes no room, so one can start again on a full disk.
+
+    The file does not shrink, so a reader never finds the end of the text before.
+    """
+    text = msgspec.json.encode(holder).ljust(max(PADDED, min(os.fstat(descriptor).st_size, BLOCK)))
     written = os.pwrite(descriptor, text, 0)
     os.ftruncate(descriptor, written)
     if written < len(text):
@@ -99,21 +124,34 @@ def _overwrite(descriptor: int, holder: Instance) -> None:
 
 
 def find(state_dir: Path, role: str) -> Instance | None:
-    """Return the daemon that has the place now, or None."""
+    """Return the daemon of that role that runs now, or None."""
     found = _read(state_dir / f"{role}.lock")
     return found if found is not None and process.is_running(found.identity) else None
 
 
-def find_killed(state_dir: Path, role: str) -> Instance | None:
-    """Return the daemon that had the place last and was killed on this boot, so that what it started may run still."""
+def find_uncleanly_ended(state_dir: Path, role: str) -> Instance | None:
+    """Return the last daemon if it ended on this boot, killed or not, and left something that may run still."""
     found = _read(state_dir / f"{role}.lock")
-    if found is None or found.has_left or found.identity.boot_id != process.boot_id():
+    if found is None or found.ended_cleanly or found.identity.boot_id != process.boot_id():
         return None
     return None if process.is_running(found.identity) else found
 
 
+def exit_report_of(state_dir: Path, role: str, identity: process.Identity) -> ExitReport | None:
+    """Return how exactly this daemon ended; None when it was killed before it could say so.
+
+    None too where another daemon has taken the lock since: its file says nothing of the one before.
+    """
+    found = _read(state_dir / f"{role}.lock")
+    if found is None or found.identity != identity:
+        return None
+    if found.report is None and found.ended_cleanly:
+        return ExitReport()  # of an older version, which wrote no more than this
+    return found.report
+
+
 def _read(path: Path) -> Instance | None:
-    """Return the daemon that had the place last, as far as it said."""
+    """Return the daemon that had the lock last, as it described itself."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=Instance)
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError):

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.concurrency.background import sole_error
+from rbee.adapters.daemon import exit_report
 from rbee.errors import InternalError
 
 if TYPE_CHECKING:
@@ -119,10 +119,10 @@ def run(
     try:
         trio.run(main)
     except BaseExceptionGroup as group:
-        error = sole_error(group)
+        error = exit_report.expected(group)
         if error is None:
             log.exception("the daemon failed")
-            error = InternalError("the daemon failed; its log says more")
+            error = InternalError(exit_report.BUG)
         elif log.hasHandlers():  # else logging would write it to stderr, beside the line below
             log.error("%s: %s", error.code, error.message)  # noqa: TRY400 (expected: needs no traceback)
         announcer.failed(error)
@@ -144,8 +144,8 @@ def tell_terminal(text: str) -> None:
             os.write(STDERR, f"{text}\n".encode())
 
 
-def leave_note(text: str) -> None:
-    """Say on stderr, which may be the log, what was left undone at the end (see `tail.notes`)."""
+def note(text: str) -> None:
+    """Write to stderr, which may be the log, for a person to read."""
     with suppress(OSError):
         os.write(STDERR, f"note: {text}\n".encode("utf-8", "replace"))
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import json
 import os
 from contextlib import suppress
-from itertools import takewhile
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.logs.redaction import Stacks
 
@@ -31,30 +30,6 @@ def last_lines(path: Path, count: int = LAST_LINES) -> list[str]:
         if len(found) < count:
             found[:0] = [line for raw in filter(Stacks().keeps, _read(file)) for line in _said(raw)]
     return found[-count:]
-
-
-class Farewell(NamedTuple):
-    """The error with which a daemon ended, and what to do about it."""
-
-    message: str
-    hint: str | None
-
-
-def farewell(path: Path) -> Farewell | None:
-    """Return the error that a daemon said last in its log `path`; None for one that ended well, or was killed."""
-    lines = [line for line in _read(path) if line]
-    hint = _clean(lines.pop().removeprefix("hint: ")) if lines and lines[-1].startswith("hint: ") else None
-    if not lines or not lines[-1].startswith("rbee: "):
-        return None
-    return Farewell(_clean(lines[-1].removeprefix("rbee: ")), hint)
-
-
-def notes(path: Path) -> list[str]:
-    """Return what a daemon has left undone, as it said at its end in its log `path`."""
-    last = takewhile(
-        lambda line: line.startswith(("note: ", "rbee: ", "hint: ")), reversed(list(filter(None, _read(path))))
-    )
-    return [_clean(line.removeprefix("note: ")) for line in reversed(list(last)) if line.startswith("note: ")]
 
 
 def _read(path: Path) -> list[str]:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 import trio
 
 from rbee.adapters.daemon import instance, process
-from rbee.adapters.logs import tail
 from rbee.errors import AlreadyRunningError, UnloadFailedError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import child_queen, interrupt, session
@@ -17,82 +16,96 @@ from rbee.keeper.session.child_queen import MARGIN, PATIENCE
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
+    from rbee.adapters.daemon.exit_report import ExitReport
     from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
+
+
+class _Keeper(NamedTuple):
+    """What ending a daemon needs of this command."""
+
+    options: Options
+    settings: Settings
+    terminal: Terminal
+    force: trio.Event
 
 
 def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
     """Return once the queen is gone, and with it its hives and their workers."""
 
     async def command(force: trio.Event) -> Result:
+        keeper = _Keeper(options, settings, terminal, force)
         try:
-            return await end(force)
+            return await _end_queen(keeper)
         except AlreadyRunningError:  # the queen of another command, which has just started
-            return await end(force)
-
-    async def end(force: trio.Event) -> Result:
-        queen = instance.find(settings.state_dir, "queen")
-        if queen is None:
-            return await _without_queen(settings, terminal, options, force)
-        pid = queen.identity.pid
-        if queen.ephemeral:
-            return Result(notes=(f"The queen (pid {pid}) runs for another command only, and ends with it.",))
-        await _end("queen", queen.identity, settings, terminal)
-        if undone := tail.notes(settings.logs_dir / "queen.log"):
-            return Result(notes=(f"The queen (pid {pid}) has ended.", *undone))
-        return Result(notes=(f"The queen (pid {pid}) has ended, with everything it started.",))
+            return await _end_queen(keeper)
 
     return interrupt.run(command)
 
 
-async def _end(role: str, identity: process.Identity, settings: Settings, terminal: Terminal) -> None:
-    """Tell a daemon to end, and return once it has; raises UnloadFailedError."""
-    limits = settings.timeouts
+async def _end_queen(keeper: _Keeper) -> Result:
+    queen = instance.find(keeper.settings.state_dir, "queen")
+    if queen is None:
+        return await _end_what_is_left(keeper, "No queen is running.")
+    pid = queen.identity.pid
+    if queen.ephemeral:
+        return Result(notes=(f"The queen (pid {pid}) runs for another command only, and ends with it.",))
+    report = await _end(keeper, "queen", queen.identity)
+    if report is None and instance.find(keeper.settings.state_dir, "queen") is None:
+        return await _end_what_is_left(keeper, f"The queen (pid {pid}) was killed before it had ended.")
+    if report is not None and report.unfinished:
+        return Result(notes=(f"The queen (pid {pid}) has ended.", *report.unfinished))
+    return Result(notes=(f"The queen (pid {pid}) has ended, with everything it started.",))
+
+
+async def _end(keeper: _Keeper, role: str, identity: process.Identity) -> ExitReport | None:
+    """Tell a daemon to end, and return how it did, None if it was killed; raises UnloadFailedError."""
+    limits, log = keeper.settings.timeouts, keeper.settings.logs_dir / f"{role}.log"
     process.send_signal(identity, signal.SIGTERM)
     with trio.move_on_after(PATIENCE):
         await process.wait_gone(identity)
     if process.is_running(identity):
-        terminal.note("Waiting until running requests have ended.")
+        keeper.terminal.note("Waiting until running requests have ended.")
     limit = limits.drain + limits.cascade + MARGIN
     with trio.move_on_after(limit):
         await process.wait_gone(identity)
-        if (said := tail.farewell(settings.logs_dir / f"{role}.log")) is not None:
-            raise UnloadFailedError(said.message, hint=said.hint)
-        return
+        report = instance.exit_report_of(keeper.settings.state_dir, role, identity)
+        if report is not None and report.failure is not None:
+            raise report.failure
+        return report
     raise UnloadFailedError(
         f"the {role} (pid {identity.pid}) has not ended within {limit:g} s",
-        hint=f"its log is {settings.logs_dir / f'{role}.log'}; `kill -KILL {identity.pid}` ends it by force",
+        hint=f"its log is {log}; `kill -KILL {identity.pid}` ends it by force",
         pid=identity.pid,
     )
 
 
-async def _without_queen(settings: Settings, terminal: Terminal, options: Options, force: trio.Event) -> Result:
-    """End what a queen left when it was killed: nobody else will."""
-    notes = ["No queen is running."]
+async def _end_what_is_left(keeper: _Keeper, reason: str) -> Result:
+    """End what a queen left when it was killed: nobody else will. `reason` says where that queen is."""
+    settings, notes = keeper.settings, [reason]
     hive = instance.find(settings.state_dir, "hive")
-    if hive is not None and hive.started_by == "queen":
-        await _end("hive", hive.identity, settings, terminal)
+    if hive is not None and hive.started_by == "queen" and await _end(keeper, "hive", hive.identity) is not None:
         pid = hive.identity.pid
         notes.append(f"The hive (pid {pid}) that an earlier queen had left has ended, with its workers.")
     if (other := await session.find(settings)) is not None:
         notes[0] = f"The queen at {other.url} has another state folder than {settings.state_dir}; it is left alone."
         if (listener := process.listener(urlsplit(other.url).port or 0)) is not None:
             notes.append(f"If that folder was deleted, `kill {listener}` ends the queen, with everything it started.")
-    elif killed := _killed(settings):
+    elif unclean := _uncleanly_ended(settings):
         # Workers of a hive that was killed, and hives on other machines: a queen knows how to find and end them.
-        queen = await child_queen.ephemeral(settings, terminal, options, force)
-        if (failure := await queen.end(settings, terminal, force)) is not None:
+        queen = await child_queen.ephemeral(settings, keeper.terminal, keeper.options, keeper.force)
+        if (failure := await queen.end(settings, keeper.terminal, keeper.force)) is not None:
             raise failure
-        whose = " and ".join(f"the {role} (pid {found.identity.pid})" for role, found in killed.items())
+        whose = " and ".join(f"the {role} (pid {found.identity.pid})" for role, found in unclean.items())
         notes.append(f"What {whose} left when killed has ended.")
     return Result(notes=tuple(notes))
 
 
-def _killed(settings: Settings) -> dict[str, instance.Instance]:
-    """Return by role the daemons that were killed and may have left something that runs."""
-    found = {role: instance.find_killed(settings.state_dir, role) for role in ("queen", "hive")}
+def _uncleanly_ended(settings: Settings) -> dict[str, instance.Instance]:
+    """Return by role the daemons that were killed, or failed, and may have left something that runs."""
+    found = {role: instance.find_uncleanly_ended(settings.state_dir, role) for role in ("queen", "hive")}
     return {
-        role: killed
-        for role, killed in found.items()
-        if killed is not None and not killed.ephemeral and (role == "queen" or killed.started_by == "queen")
+        role: ended
+        for role, ended in found.items()
+        if ended is not None and not ended.ephemeral and (role == "queen" or ended.started_by == "queen")
     }

@@ -33,6 +33,7 @@ class OwnQueen(NamedTuple):
 
     ready: announce.Ready
     child: trio.Process
+    identity: process.Identity | None
 
     async def end(self, settings: Settings, terminal: Terminal, force: trio.Event) -> UnloadFailedError | None:
         """End the queen with everything it started, and wait until it is gone.
@@ -40,8 +41,8 @@ class OwnQueen(NamedTuple):
         Returns what did not end as it should, and had to be killed.
         """
         await _end(self.child, settings, terminal, force)
-        said = tail.farewell(_log(settings)) if self.child.returncode else None
-        return None if said is None else UnloadFailedError(said.message, hint=said.hint)
+        report = None if self.identity is None else instance.exit_report_of(settings.state_dir, "queen", self.identity)
+        return None if report is None else report.failure
 
 
 async def ephemeral(settings: Settings, terminal: Terminal, options: Options, force: trio.Event) -> OwnQueen:
@@ -51,7 +52,8 @@ async def ephemeral(settings: Settings, terminal: Terminal, options: Options, fo
     """
     child = await _start(_command(options, "--ephemeral"), settings, hold_stdin=True)
     try:
-        return OwnQueen(await _listen(child, settings, terminal), child)
+        ready = await _listen(child, settings, terminal)
+        return OwnQueen(ready, child, process.identify(child.pid))
     except BaseException:
         await _end(child, settings, terminal, force)
         raise

@@ -15,7 +15,6 @@ import trio
 from rbee.adapters.daemon import announce, instance, process, stopped
 from rbee.adapters.hardware import inventory
 from rbee.adapters.http import server as http_server
-from rbee.adapters.logs import tail
 from rbee.clients.hive import HiveClient
 from rbee.concurrency.background import call_when, open_background
 from rbee.errors import (
@@ -194,7 +193,7 @@ class LocalHive:
         not end as it should.
         """
         failure = await self._end_running(force)
-        killed = instance.find_killed(self._settings.state_dir, "hive")
+        killed = instance.find_uncleanly_ended(self._settings.state_dir, "hive")
         if killed is None or killed.ephemeral or killed.started_by != "queen":
             return failure
         if failure is not None:
@@ -233,8 +232,8 @@ class LocalHive:
                 " and was killed",
                 hint=f"its log is {self._log}",
             )
-        said = tail.farewell(self._log)
-        return None if said is None else UnloadFailedError(said.message, hint=said.hint)
+        report = instance.exit_report_of(self._settings.state_dir, "hive", owned)
+        return None if report is None else report.failure
 
     @property
     def _log(self) -> Path:

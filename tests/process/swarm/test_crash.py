@@ -77,7 +77,7 @@ def test_a_hive_whose_queen_was_killed_before_it_was_ready_ends(swarm: Swarm) ->
     hive.stdout.close()
     assert hive.wait(PATIENCE) == 0
     assert not swarm.processes()
-    assert instance.find_killed(swarm.home, "hive") is None
+    assert instance.find_uncleanly_ended(swarm.home, "hive") is None
     assert "gone before it was ready" in (swarm.home / "logs" / "hive.log").read_text()
 
 
@@ -174,6 +174,32 @@ def test_the_workers_of_a_hive_that_had_to_be_killed_end_too(swarm: Swarm) -> No
     down = swarm.run("down")
     holding.join()
     assert f"the hive (pid {hive.pid}) had not ended 6 s after it was told to, and was killed" in down.stderr
+    assert swarm.processes() == []
+
+
+def test_down_ends_what_a_queen_has_left_that_is_killed_while_it_ends(swarm: Swarm) -> None:
+    """It waits for its hive, which is stopped again and again."""
+    swarm.start_queen()
+    assert swarm.ask(BUNDLED, 3).ended.wait(PATIENCE)
+    queen, hive = swarm.find("queen"), swarm.find("hive")
+    assert queen is not None
+    assert hive is not None
+
+    def hold() -> None:
+        while process.is_running(queen):
+            process.send_signal(hive, signal.SIGSTOP)
+            time.sleep(0.0005)
+
+    holding = threading.Thread(target=hold)
+    holding.start()
+    down = swarm.start("down")
+    wait_until(lambda: "ending the hive" in (swarm.home / "logs" / "queen.log").read_text(), "the queen ends its hive")
+    kill(queen)
+    holding.join()
+    _, errors = down.communicate(timeout=PATIENCE)
+    assert down.returncode == 0, errors
+    assert f"The queen (pid {queen.pid}) was killed before it had ended.\n" in errors
+    assert f"The hive (pid {hive.pid}) that an earlier queen had left has ended, with its workers.\n" in errors
     assert swarm.processes() == []
 
 

@@ -115,36 +115,3 @@ def test_any_content_can_be_shown(tmp_path_factory: pytest.TempPathFactory, raw:
 def test_a_log_that_is_not_there_has_no_lines(tmp_path: Path) -> None:
     assert tail.last_lines(tmp_path / "log") == []
     assert tail.last_lines(tmp_path) == []
-
-
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("", None),
-        ('{"message": "the hive has ended"}\n', None),
-        ("rbee: it is stuck\n", ("it is stuck", None)),
-        ("rbee: it is stuck\nhint: look there\n", ("it is stuck", "look there")),
-        ("rbee: it is stuck\nhint: look there\n\n", ("it is stuck", "look there")),
-        ('rbee: it was stuck\nhint: look there\n{"message": "the hive has ended"}\n', None),
-        ("hint: look there\n", None),
-        ("rbee: \x1b[2J\n", ("\\x1b[2J", None)),
-    ],
-)
-def test_a_farewell_is_what_a_daemon_said_last(
-    tmp_path: Path, text: str, expected: tuple[str, str | None] | None
-) -> None:
-    (tmp_path / "log").write_text(text)
-    assert tail.farewell(tmp_path / "log") == expected
-
-
-def test_without_a_log_there_is_no_farewell(tmp_path: Path) -> None:
-    assert tail.farewell(tmp_path / "log") is None
-
-
-def test_the_notes_of_the_end_are_found_before_its_error_and_not_those_of_an_earlier_one(tmp_path: Path) -> None:
-    log = tmp_path / "queen.log"
-    log.write_text(
-        'note: long ago\n{"message": "begun"}\nnote: one\nnote: \x1b[2Jtwo\nrbee: it failed\nhint: try again\n'
-    )
-    assert tail.notes(log) == ["one", "\\x1b[2Jtwo"]
-    assert tail.notes(tmp_path / "missing") == []
