@@ -7,11 +7,14 @@ import os
 import shlex
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
 from rbee.errors import InvalidConfigurationError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
@@ -22,6 +25,8 @@ Retries = Annotated[tuple[Delay, ...], msgspec.Meta(max_length=100)]
 """The seconds before each attempt after the first."""
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^[/~]")]
 """Daemons work in other folders than the command that starts them, so a relative path would name another file."""
+_PATHS: Final = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_PATHS_STATE_DIR", "RBEE_PATHS_MODELS_DIR", "RBEE_AUTH_TOKEN_FILE")
+"""Environment variables that hold a path."""
 MAX_SHOWN: Final = 60
 """Characters of a wrong value that are shown."""
 ENDING_MARGIN: Final = 10.0
@@ -186,22 +191,33 @@ _SECTIONS: Final[dict[str, type[_Section]]] = {
 }
 
 
-def load(flags: dict[str, dict[str, Any]] | None = None, *, file: str | None = None) -> Settings:
+def absolute_environment() -> dict[str, str]:
+    """Return this process's environment with its paths made absolute: daemons run in other folders than a command."""
+    paths = {name: str(Path(value).expanduser().absolute()) for name in _PATHS if (value := os.environ.get(name))}
+    return {**os.environ, **paths}
+
+
+def load(
+    flags: dict[str, dict[str, Any]] | None = None,
+    *,
+    file: str | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> Settings:
     """Return the settings; `flags` is section → key → value, `file` the `--config` option.
 
     Raises InvalidConfigurationError naming key, expected type and where the value was read.
     """
     settings = Settings(file=str(Path(file).expanduser().absolute()) if file else None)
-    if (path := _find(file)) is not None:
+    if (path := _find(file, environment)) is not None:
         settings.source = str(path)
         _merge(settings, _parse(path), f"in {path}")
     for section, kind in _SECTIONS.items():
         for key in kind.__struct_fields__:
             name = f"RBEE_{section}_{key}".upper()
-            if (value := os.environ.get(name)) is not None:
+            if (value := environment.get(name)) is not None:
                 where = f"in the environment variable {name}"
                 _merge(settings, {section: {key: _of_variable(key, value, section, where)}}, where, strict=False)
-    if home := os.environ.get("RBEE_HOME"):
+    if home := environment.get("RBEE_HOME"):
         _merge(settings, {"paths": {"state_dir": home}}, "in the environment variable RBEE_HOME")
     for section, values in (flags or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
@@ -224,9 +240,9 @@ def _words(line: str, key: str, where: str) -> list[str]:
         raise InvalidConfigurationError(f"{key}: {str(exc).lower()} ({where})", key=key) from None
 
 
-def _find(file: str | None) -> Path | None:
+def _find(file: str | None, environment: Mapping[str, str]) -> Path | None:
     """Return the first configuration file that exists; one that was asked for by name must exist."""
-    if asked := file or os.environ.get("RBEE_CONFIG"):
+    if asked := file or environment.get("RBEE_CONFIG"):
         path = Path(asked).expanduser()
         if file is None and not path.is_absolute():
             raise InvalidConfigurationError(f"RBEE_CONFIG must be an absolute path, and is {asked}", key="RBEE_CONFIG")

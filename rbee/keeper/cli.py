@@ -20,8 +20,6 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
 
-PATHS: Final = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_PATHS_STATE_DIR", "RBEE_PATHS_MODELS_DIR", "RBEE_AUTH_TOKEN_FILE")
-"""Environment variables that hold a path."""
 OUTPUT_CLOSED: Final = 128 + signal.SIGPIPE
 """The exit code that a shell reports for a program whose output nobody reads any more."""
 
@@ -64,24 +62,14 @@ def _run(arguments: list[str], terminal: Terminal) -> None:
         terminal.data(request.text.rstrip("\n"))
         return
     terminal.quiet = options.quiet
-    _make_paths_absolute(options)
     module, config = _import(options.module), _import("rbee.adapters.config")
-    settings = config.load(file=options.config)
+    settings = config.load(file=options.config, environment=config.absolute_environment())
     try:
         result = module.run(options, settings, terminal)
     except InternalError as exc:
         exc.hint = exc.hint or _where_to_look(exc, settings)
         raise
     _show(result, options, terminal)
-
-
-def _make_paths_absolute(options: Namespace) -> None:
-    """A daemon that we start works in another folder, and must find the same files."""
-    if options.config is not None:
-        options.config = os.path.abspath(os.path.expanduser(options.config))  # noqa: PTH100, PTH111 (still no pathlib)
-    for name in PATHS:
-        if value := os.environ.get(name):
-            os.environ[name] = os.path.abspath(os.path.expanduser(value))  # noqa: PTH100, PTH111
 
 
 def _import(name: str) -> ModuleType:
@@ -126,7 +114,7 @@ def _log_bug(trace: str) -> str:
         from rbee.adapters import config
         from rbee.adapters.files import private
 
-        folder = config.load().logs_dir
+        folder = config.load(environment=config.absolute_environment()).logs_dir
         private.make_private(folder)
         log = folder / "keeper.log"
         with os.fdopen(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w", encoding="utf-8") as file:

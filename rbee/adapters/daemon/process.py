@@ -17,7 +17,7 @@ import trio
 from rbee.adapters.files import full_disk, private
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 _STATE, _START_TIME = 0, 19
 """Positions in /proc/<pid>/stat after the name in parentheses (proc(5): fields 3 and 22)."""
@@ -163,13 +163,18 @@ def program() -> tuple[str, ...]:
 
 
 async def start(
-    command: Sequence[str], *, log: Path, hold_stdin: bool = False, stdin: bytes | None = None
+    command: Sequence[str],
+    *,
+    log: Path,
+    hold_stdin: bool = False,
+    stdin: bytes | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> trio.Process:
     """Start a process in a session of its own, so that Ctrl+C in our terminal does not reach it.
 
     Its stderr is appended to `log`, and goes nowhere where the disk is too full for that; its stdout is a pipe to us.
     Its stdin holds the bytes of `stdin`, or nothing; with `hold_stdin` the pipe stays open after them, and closes when
-    we end, however we end. Cancelled, it leaves none.
+    we end, however we end. Without `environment` it has ours. Cancelled, it leaves none.
     """
     with _open_log(log) as errors:
         process = await trio.lowlevel.open_process(
@@ -179,6 +184,7 @@ async def start(
             stderr=errors,
             start_new_session=True,
             cwd="/",
+            env=environment,
         )
     if stdin is not None:
         assert process.stdin is not None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from typing import TYPE_CHECKING
 
 from rbee.adapters.arguments import HelpAction, HelpRequest, Parser, UsageError, fraction, whole
@@ -88,11 +89,16 @@ def _add(parsers: argparse._SubParsersAction[Parser], command: Command, prefix: 
 def _general_options(parser: Parser) -> None:
     """Add the options that all commands take, also before the command's name; a default here would overwrite those."""
     add = parser.add_argument_group("general").add_argument
-    add("--config", metavar="FILE", default=argparse.SUPPRESS, help="read settings from this file")
+    add("--config", metavar="FILE", type=_absolute, default=argparse.SUPPRESS, help="read settings from this file")
     add("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="print only errors to standard error")
     add("--debug", action="store_true", default=argparse.SUPPRESS, help="print the traceback of an error")
     add("-h", "--help", action=HelpAction)
     parser.set_defaults(parser=parser)
+
+
+def _absolute(path: str) -> str:
+    """Return a path that names the same file in the folders in which daemons run."""
+    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (pathlib is slow to import)
 
 
 def _infer_options(parser: Parser) -> None:

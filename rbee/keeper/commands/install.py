@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters import zipapp
+from rbee.adapters import config, zipapp
 from rbee.adapters.arguments import UsageError
 from rbee.adapters.daemon import process
 from rbee.adapters.files import atomic
@@ -122,7 +122,8 @@ def _services(options: InstallOptions, settings: Settings, layout: Layout, prefi
     """Return the units: file name → text."""
     environment = {}
     if not options.system:
-        environment = {name: value for name in CARRIED if (value := os.environ.get(name))}
+        own = config.absolute_environment()
+        environment = {name: own[name] for name in CARRIED if own.get(name)}
         if options.config is not None:
             environment["RBEE_CONFIG"] = options.config
     elif prefix is not None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
+from rbee.adapters import config
 from rbee.adapters.daemon import announce, instance, process
 from rbee.adapters.files import full_disk
 from rbee.adapters.logs import tail
@@ -71,7 +72,9 @@ async def background(settings: Settings, terminal: Terminal, options: Options, f
 
 async def _start(command: list[str], settings: Settings, *, hold_stdin: bool) -> trio.Process:
     try:
-        return await process.start(command, log=_log(settings), hold_stdin=hold_stdin)
+        return await process.start(
+            command, log=_log(settings), hold_stdin=hold_stdin, environment=config.absolute_environment()
+        )
     except OSError as exc:
         error = full_disk.refused(f"no queen could be started with the state folder {settings.state_dir}", exc)
         error.hint = error.hint or "RBEE_HOME names another folder"

@@ -305,3 +305,22 @@ def test_loading_twice_shares_nothing(home: Path) -> None:
     one = config.load({"queen": {"port": 1}})
     assert config.load().queen.port == 8080
     assert one.queen.port == 1
+
+
+@pytest.mark.parametrize("name", ["RBEE_HOME", "RBEE_CONFIG", "RBEE_PATHS_MODELS_DIR", "RBEE_AUTH_TOKEN_FILE"])
+def test_a_relative_path_is_made_absolute_and_the_environment_is_left_alone(
+    home: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.chdir(home)
+    monkeypatch.setenv(name, "here")
+    monkeypatch.setenv("OTHER", "there")
+    environment = config.absolute_environment()
+    assert (environment[name], environment["OTHER"]) == (str(home / "here"), "there")
+    assert os.environ[name] == "here"
+    if name == "RBEE_HOME":
+        assert config.load(environment=environment).state_dir == home / "here"
+
+
+def test_a_home_folder_in_the_environment_is_the_users(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RBEE_HOME", "~/bees")
+    assert config.absolute_environment()["RBEE_HOME"] == str(home / "bees")

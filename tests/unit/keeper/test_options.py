@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from pathlib import Path
 from typing import get_type_hints
 
 import msgspec
@@ -31,7 +32,7 @@ def test_defaults() -> None:
 )
 def test_general_options_stand_anywhere(arguments: list[str]) -> None:
     options = parse(arguments)
-    assert (options.config, options.quiet, options.debug) == ("f", True, True)
+    assert (options.config, options.quiet, options.debug) == (str(Path("f").absolute()), True, True)
     assert options.module == "rbee.keeper.commands.workers_list"
 
 
