@@ -6,6 +6,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from _pytest.nodeid import NodeId
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -21,7 +22,7 @@ def arrange(items: list[pytest.Item]) -> None:
     """
     for item in items:
         if _shares(item):
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+            _put_into_group(item)
     folders: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         folders[_folder(item)].append(item)
@@ -30,6 +31,14 @@ def arrange(items: list[pytest.Item]) -> None:
         for at, item in enumerate(_largest_first(found)):
             keys[item] = (RANKS.get(name, 0), at / len(found))
     items.sort(key=keys.__getitem__)
+
+
+def _put_into_group(item: pytest.Item) -> None:
+    group = item.nodeid.partition("::")[0].removeprefix("tests/")
+    item.add_marker(pytest.mark.xdist_group(group))
+    # xdist 3.8 writes the group into an attribute that pytest 9.2 does not read: all tests would run apart.
+    if not item.nodeid.endswith(f"@{group}"):
+        item._id = NodeId.parse(f"{item.nodeid}@{group}")  # type: ignore[attr-defined]
 
 
 def _shares(item: pytest.Item) -> bool:
