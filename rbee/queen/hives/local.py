@@ -1,38 +1,33 @@
-"""Finds the hive of the queen's own host, or starts it as a child."""
+"""The hive of the queen's own host: found or started, asked, and ended."""
 
 from __future__ import annotations
 
 import logging
-import math
-import signal
-from contextlib import asynccontextmanager, suppress
-from functools import partial
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import trio
 
-from rbee.adapters.daemon import announce, instance, process, stopped
+from rbee.adapters.daemon import instance, process, stopped
 from rbee.adapters.hardware import inventory
 from rbee.adapters.http import server as http_server
 from rbee.clients.hive import HiveClient
-from rbee.concurrency.background import call_when, open_background
 from rbee.errors import (
     AddressTakenError,
     ConnectionTimeoutError,
     PortInUseError,
     RbeeError,
-    SpawnFailedError,
-    SpawnTimeoutError,
     UnloadFailedError,
 )
 from rbee.queen.hives.devices import devices_of
-from rbee.wire.common import Narration, base_url
+from rbee.queen.hives.local_process import LocalProcess
+from rbee.queen.hives.narrate import narrate
+from rbee.wire.common import base_url
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from rbee.adapters.config import Settings
     from rbee.queen.hives.devices import Devices
@@ -51,11 +46,8 @@ class LocalHive:
     ) -> None:
         self._settings = settings
         self._token = token
-        self._config_file = config_file
         self._identities = identities
-        self._ephemeral = ephemeral
-        self._children, self._ended_soon = trio.open_memory_channel[trio.Process](math.inf)
-        self._owned: process.Identity | None = None
+        self._process = LocalProcess(settings, config_file, ephemeral=ephemeral)
         self._verified: instance.Instance | None = None
 
     is_direct = True
@@ -68,8 +60,8 @@ class LocalHive:
     def outside(self, url: str) -> str | None:
         """Return the URL at which other machines reach the hive, as it is configured; None where only this one does."""
         found = urlsplit(url)
-        inventory = self._settings.hive.advertise or found.hostname or ""
-        return None if http_server.is_own(inventory) else base_url(inventory, found.port or self._settings.hive.port)
+        host = self._settings.hive.advertise or found.hostname or ""
+        return None if http_server.is_own(host) else base_url(host, found.port or self._settings.hive.port)
 
     async def find(self) -> str | None:
         """Return the URL of a hive that runs here, or None.
@@ -81,8 +73,7 @@ class LocalHive:
         hive = self._settings.hive
         url = running.url if running else base_url(hive.host, hive.port)
         if running is not None and running.started_by == "queen":
-            # An earlier queen started it and was killed; it is ours to end now.
-            self._owned = running.identity
+            self._process.adopt(running.identity)
         if running is not None and process.is_stopped(running.identity):
             raise stopped.explain("hive", running.identity)
         if running is None and hive.port == 0:
@@ -102,7 +93,7 @@ class LocalHive:
         return url
 
     async def _ask_stranger(self, url: str) -> Health | None:
-        """Ask whoever listens where no hive of our state folder does; returns None where nobody does."""
+        """Ask what listens where no hive of our state folder does; returns None where nothing does."""
         try:
             # Health needs no token, and a stranger gets none.
             async with HiveClient(url, None, timeout=self._settings.timeouts.call) as client:
@@ -124,37 +115,10 @@ class LocalHive:
             await stopped.wait_to_go_on("hive", running.identity)
         if (found := await self.find()) is not None:
             return found
-        report(
-            Narration(actor="queen-rbee", action="start_hive", target="local", human="Starting the hive on this host")
-        )
-        options = ["--config", self._config_file] if self._config_file else []
-        if self._ephemeral:
-            options.append("--ephemeral")
-        try:
-            child = await process.start(
-                [*process.program(), "hive", "--announce", "--started-by", "queen", *options],
-                log=self._log,
-                hold_stdin=self._ephemeral,
-            )
-        except OSError as exc:
-            raise SpawnFailedError(f"the hive's process cannot be started: {exc.strerror}") from exc
-        self._children.send_nowait(child)
-        # Ours from now on: the queen may be told to end before the hive is ready.
-        self._owned = process.identify(child.pid)
-        try:
-            with trio.fail_after(self._settings.timeouts.start):
-                ready = await announce.listen(child, report)
-        except trio.TooSlowError:
-            child.kill()
-            await child.wait()
-            raise SpawnTimeoutError(f"the hive was not ready after {self._settings.timeouts.start:g} s") from None
-        except announce.SilentEndError:
-            reason = process.describe_end(await child.wait())
-            raise SpawnFailedError(f"the hive ended at its start: {reason}", log="hive.log") from None
-        report(
-            Narration(actor="queen-rbee", action="hive_ready", target="local", human=f"The hive answers at {ready.url}")
-        )
-        return ready.url
+        narrate(report, LOCAL_NODE, "start_hive", "Starting the hive on this host")
+        url = await self._process.start(report)
+        narrate(report, LOCAL_NODE, "hive_ready", f"The hive answers at {url}")
+        return url
 
     async def devices(self) -> Devices:
         """Look at this host."""
@@ -173,18 +137,8 @@ class LocalHive:
             yield client
 
     async def run(self) -> None:
-        """Collect the exit of each hive we start, so that none stays a zombie; runs until cancelled."""
-        child: trio.Process | None = None
-        try:
-            async for child in self._ended_soon:
-                log.info("the hive (pid %d) ended: %s", child.pid, process.describe_end(await child.wait()))
-        finally:
-            # `end` has seen the hive gone, and may be a moment ahead of us.
-            if child is not None:
-                child.poll()
-            with suppress(trio.WouldBlock, trio.EndOfChannel):
-                while True:
-                    self._ended_soon.receive_nowait().poll()
+        """Collect the exit of each hive we start; runs until cancelled."""
+        await self._process.run()
 
     async def end(self, force: trio.Event) -> UnloadFailedError | None:
         """End the hive if a queen started it, and wait until it is gone; `force` ends the wait for requests.
@@ -192,7 +146,7 @@ class LocalHive:
         The workers of one that was killed live on: another hive takes them over, and ends with them. Returns what did
         not end as it should.
         """
-        failure = await self._end_running(force)
+        failure = await self._process.end(force)
         killed = instance.find_uncleanly_ended(self._settings.state_dir, "hive")
         if killed is None or killed.ephemeral or killed.started_by != "queen":
             return failure
@@ -209,39 +163,5 @@ class LocalHive:
                 f" {exc.message}",
                 hint=f"a worker that nobody uses ends by itself after {self._settings.timeouts.orphan:g} s",
             )
-        second = await self._end_running(force)
+        second = await self._process.end(force)
         return failure or second
-
-    async def _end_running(self, force: trio.Event) -> UnloadFailedError | None:
-        """End the hive as `end` does: SIGTERM begins its own cascade, and past every bound it is killed."""
-        if (owned := self._find_owned()) is None:
-            return None
-        limits = self._settings.timeouts
-        log.info("ending the hive (pid %d)", owned.pid)
-        process.send_signal(owned, signal.SIGTERM)
-        with trio.move_on_after(limits.drain + limits.cascade) as patience:
-            async with open_background() as nursery:
-                nursery.start_soon(call_when, force, partial(process.send_signal, owned, signal.SIGTERM))
-                await process.wait_gone(owned)
-        if patience.cancelled_caught:
-            log.error("the hive (pid %d) did not end in time and is killed", owned.pid)
-            process.send_signal(owned, signal.SIGKILL)
-            await process.wait_gone(owned)
-            return UnloadFailedError(
-                f"the hive (pid {owned.pid}) had not ended {limits.drain + limits.cascade:g} s after it was told to,"
-                " and was killed",
-                hint=f"its log is {self._log}",
-            )
-        report = instance.exit_report_of(self._settings.state_dir, "hive", owned)
-        return None if report is None else report.failure
-
-    @property
-    def _log(self) -> Path:
-        return self._settings.logs_dir / "hive.log"
-
-    def _find_owned(self) -> process.Identity | None:
-        """Return the hive that still runs and that a queen started: this one, or one that was killed before."""
-        if self._owned is not None and process.is_running(self._owned):
-            return self._owned  # it may not have got so far as to say where it is
-        running = instance.find(self._settings.state_dir, "hive")
-        return running.identity if running is not None and running.started_by == "queen" else None
