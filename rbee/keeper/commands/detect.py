@@ -7,46 +7,56 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rbee.adapters.hardware import inventory
+from rbee.adapters.hardware.inventory import Processor
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
+from rbee.wire.hive import Backend, Device, Space
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
-    from rbee.wire.hive import Device, Space
+
+
+class Detected(msgspec.Struct):
+    """What `--json` prints; the text is made from it."""
+
+    processor: Processor
+    memory: Space
+    disk: Space
+    backends: list[Backend]
+    unused_gpus: list[Device]
 
 
 def run(_options: Options, settings: Settings, _terminal: Terminal) -> Result:
-    """Return processor, memory, disk and backends."""
-    processor, memory, disk = inventory.processor(), inventory.memory(), inventory.disk(settings.paths.models)
+    """Return processor, memory, disk, backends, and graphics cards that the engine cannot use."""
     backends = inventory.backends()
-    unused = [] if any(backend.name == inventory.CUDA for backend in backends) else inventory.gpus()
-    rows = [
+    detected = Detected(
+        processor=inventory.processor(),
+        memory=inventory.memory(),
+        disk=inventory.disk(settings.paths.models),
+        backends=backends,
+        unused_gpus=[] if any(backend.name == inventory.CUDA for backend in backends) else inventory.gpus(),
+    )
+    return Result(data=msgspec.to_builtins(detected), text=_text(detected, settings))
+
+
+def _text(detected: Detected, settings: Settings) -> str:
+    processor = detected.processor
+    cores, threads = render.plural(processor.cores, "core"), render.plural(processor.threads, "thread")
+    devices = [
         (backend.name, device.index, device.name, render.size(device.memory_total), _free(device))
-        for backend in backends
+        for backend in detected.backends
         for device in backend.devices
     ]
-    facts = (
-        ("Processor", f"{processor.model}, {render.plural(processor.cores, 'core')}, "
-                      f"{render.plural(processor.threads, 'thread')}"),
-        ("Memory", _space(memory)),
-        ("Disk", f"{_space(disk)} (models in {settings.paths.models})"),
-    )  # fmt: skip
-    text = "\n".join(f"{name:<10} {value}" for name, value in facts)
-    text += "\n\n" + render.table(("backend", "device", "name", "memory", "available"), rows)
-    if unused:
-        text += "\n\n" + "\n".join(_explain(device) for device in unused)
-    return Result(
-        data={
-            "processor": msgspec.to_builtins(processor),
-            "memory": msgspec.to_builtins(memory),
-            "disk": msgspec.to_builtins(disk),
-            "backends": msgspec.to_builtins(backends),
-            "unused_gpus": msgspec.to_builtins(unused),
-        },
-        text=text,
-    )
+    parts = [
+        f"Processor  {processor.model}, {cores}, {threads}\n"
+        f"Memory     {_space(detected.memory)}\n"
+        f"Disk       {_space(detected.disk)} (models in {settings.paths.models})",
+        render.table(("backend", "device", "name", "memory", "available"), devices),
+        "\n".join(map(_explain, detected.unused_gpus)),
+    ]
+    return "\n\n".join(filter(None, parts))
 
 
 def _space(space: Space) -> str:
