@@ -26,7 +26,8 @@ environment.enter()
 from features.lab.machine import Machine  # noqa: E402
 from rbee import __version__  # noqa: E402
 from rbee.adapters import tokens  # noqa: E402
-from tests.kit.remote_nodes import register, some_address  # noqa: E402
+from tests.kit.ports import own_address  # noqa: E402
+from tests.kit.remote_nodes import register  # noqa: E402
 
 MANY = 20
 RUNS = 15
@@ -37,7 +38,7 @@ TOKEN = "rbee_" + "0" * 43
 def main() -> int:
     """Print the table; returns 1 when a bound is missed."""
     with contextlib.ExitStack() as stack:
-        addresses = [some_address() for _ in range(MANY)]
+        addresses = [own_address() for _ in range(MANY)]
         stack.enter_context(hives(addresses))
         one = stack.enter_context(queen(addresses[:1]))
         many = stack.enter_context(queen(addresses))
@@ -45,7 +46,7 @@ def main() -> int:
         for _ in range(RUNS):
             times["one"].append(seconds(one, 1))
             times["many"].append(seconds(many, MANY))
-        dead = some_address()
+        dead = own_address()
         stack.enter_context(listening(dead))
         sick = stack.enter_context(queen([*addresses[1:], dead]))
         with_dead = statistics.median(seconds(sick, MANY - 1) for _ in range(DEAD_RUNS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import trio
 
 from rbee.adapters.store.sqlite import Store
@@ -16,13 +17,13 @@ if TYPE_CHECKING:
 HIVE_PORT = "9200"
 
 
-def register(home: Path, *nodes: tuple[str, str]) -> None:
+def register(home: Path, *nodes: tuple[str, str], **changed: Any) -> None:
     """Write nodes, name and address, into the registry of a queen that does not run."""
 
     async def write() -> None:
         store = await Store.open(home / "beehives.db", MIGRATIONS)
         for name, address in nodes:
-            await Registry(store).add(row(name, address))
+            await Registry(store).add(msgspec.structs.replace(row(name, address), **changed))
         await store.close()
 
     home.mkdir(mode=0o700, parents=True, exist_ok=True)
