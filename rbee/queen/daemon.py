@@ -91,7 +91,7 @@ async def _serve(
     )
     nodes = Nodes(settings, token, registry, hive)
     async with trio.open_nursery() as nursery:
-        tracker = RequestTracker(nodes.board.task)
+        tracker = RequestTracker(nodes.feed.task)
         app = routes.build(Context(settings, token, registry, nodes, tracker, nursery, stopping))
         server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)

@@ -27,20 +27,27 @@ class HiveMirror:
         self.rows: dict[str, WorkerRow] = {}
         self.ended: OrderedDict[str, EndedWorker | None] = OrderedDict()
 
-    def on_hive_event(self, event: HiveEvent | None) -> None:
-        """The hive has sent an event; None stands for a stream that was lost."""
+    def on_hive_event(self, event: HiveEvent | None) -> list[WorkerRow | WorkerGone]:
+        """The hive has sent an event; None stands for a stream that was lost. Returns which workers have changed."""
+        before = self.rows
         match event:
             case None:
                 self.is_live, self.rows = False, {}
             case WorkerList(workers=rows, ended=ended):
                 self.is_live, self.rows = True, {row.id: row for row in rows}
-                self.ended.update((worker.id, worker) for worker in ended)
+                self._remember({worker.id: worker for worker in ended})
             case WorkerRow():
-                self.rows[event.id] = event
+                self.rows = before | {event.id: event}
             case WorkerGone(id=worker_id, ended=reason):
-                self.rows.pop(worker_id, None)
-                self.ended[worker_id] = reason
+                self.rows = {known: row for known, row in before.items() if known != worker_id}
+                self._remember({worker_id: reason})
+                return [event] if worker_id in before else []
             case _:
-                return
+                return []
+        changed = [row for worker_id, row in self.rows.items() if before.get(worker_id) != row]
+        return [*(WorkerGone(id=worker_id) for worker_id in before if worker_id not in self.rows), *changed]
+
+    def _remember(self, ended: dict[str, EndedWorker | None]) -> None:
+        self.ended.update(ended)
         while len(self.ended) > REMEMBERED_ENDS:
             self.ended.popitem(last=False)

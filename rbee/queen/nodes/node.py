@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
@@ -18,24 +19,30 @@ from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.scheduling.choose_node import Candidate
 from rbee.queen.scheduling.node_loop import NodeLoop
 from rbee.queen.scheduling.place_request import HiveRequest, Placed, PlaceRequest
+from rbee.wire.hive import HiveEvent, WorkerGone, WorkerRow
 from rbee.wire.model_copy import Source
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from rbee.clients.hive import HiveClient
     from rbee.queen.hives.copy_sources import Find
+    from rbee.queen.hives.devices import Devices
     from rbee.queen.hives.link import HiveLink
     from rbee.queen.scheduling.choose_worker import Wanted
-    from rbee.wire.hive import HiveEvent, WorkerList
+    from rbee.wire.hive import WorkerList
     from rbee.wire.progress import Report
 
 log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 100
-LOOK_SECONDS: Final = 2.0
+ANSWER_SECONDS: Final = 2.0
 """For a hive to say that it is there, where a command asks what there is."""
+
+
+OnEvent = Callable[[HiveEvent | None, list[WorkerRow | WorkerGone]], None]
+"""Takes an event of a node's hive, and which workers have changed with it; None stands for a stream that was lost."""
 
 
 class HiveNotRunningError(ConnectionTimeoutError):
@@ -45,8 +52,8 @@ class HiveNotRunningError(ConnectionTimeoutError):
 class Node:
     """One node, while `run` runs.
 
-    `on_event` takes what its hive reports, and None when that was lost; `find_sources` says which other nodes have a
-    model. `mirror` is what the hive has reported of its workers.
+    `on_event` takes what its hive reports; `find_sources` says which other nodes have a model.
+    `mirror` shows the workers of its hive.
     """
 
     def __init__(
@@ -55,7 +62,7 @@ class Node:
         hive: HiveLink,
         *,
         max_waiting: int = MAX_WAITING,
-        on_event: Callable[[HiveEvent | None], None] = lambda _: None,
+        on_event: OnEvent = lambda _, __: None,
         find_sources: Find = nobody,
     ) -> None:
         self.name = name
@@ -63,6 +70,7 @@ class Node:
         self._on_event = on_event
         self._follower = HiveFollower(hive)
         self.mirror = HiveMirror()
+        self._devices: Devices | None = None
         self._loop = NodeLoop(name, hive, self._follower, self.mirror, max_waiting, find_sources)
         self.find_sources = find_sources
 
@@ -81,8 +89,7 @@ class Node:
         self._follower.stop_when_lost()
 
     def _on_hive_event(self, event: HiveEvent | None) -> None:
-        self.mirror.on_hive_event(event)
-        self._on_event(event)
+        self._on_event(event, self.mirror.on_hive_event(event))
         self._loop.on_hive_event(event)
 
     async def place(self, wanted: Wanted, report: Report, wait: float = 0) -> Placed:
@@ -118,13 +125,13 @@ class Node:
     async def reached(self) -> AsyncIterator[HiveClient]:
         """Open a connection to the node's hive; starts nothing.
 
-        Raises ConnectionTimeoutError when it does not answer within LOOK_SECONDS, or why it cannot be used.
+        Raises ConnectionTimeoutError when it does not answer within ANSWER_SECONDS, or why it cannot be used.
         """
         url = None
-        with trio.move_on_after(LOOK_SECONDS) as patience:
+        with trio.move_on_after(ANSWER_SECONDS) as patience:
             url = await self._hive.find()
         if patience.cancelled_caught:
-            raise _unreached(self.name, f"the hive on {self.name} did not answer within {LOOK_SECONDS:g} s")
+            raise _unreached(self.name, f"the hive on {self.name} did not answer within {ANSWER_SECONDS:g} s")
         if url is None and self.name == LOCAL_NODE:
             raise HiveNotRunningError("no hive is running on this host", hint="the first request starts it")
         if url is None:
@@ -132,29 +139,49 @@ class Node:
         async with self._hive.connect(url) as client:
             yield client
 
+    async def answers(self) -> bool:
+        """Return whether the node's hive says that it is there, in at most ANSWER_SECONDS."""
+        with trio.move_on_after(ANSWER_SECONDS):
+            try:
+                return await self._hive.find() is not None
+            except RbeeError as exc:
+                log.info("the hive of %s cannot be used: %s", self.name, exc.message)
+        return False
+
     async def candidate(self, reference: str) -> Candidate:
-        """Say what the node could do for a request with a model, in at most LOOK_SECONDS; starts nothing.
+        """Return what the node could do for a request with a model, in at most ANSWER_SECONDS; starts nothing.
 
         One whose hive did not answer when it was last looked for costs no time.
         """
-        with trio.move_on_after(LOOK_SECONDS):
+        with trio.move_on_after(ANSWER_SECONDS):
             try:
                 if await self._follower.is_followed():
                     async with self.reached() as client:
-                        rows, backends = (await client.workers()).workers, await client.backends()
+                        self._devices = devices_of(await client.backends())
                         # Of other kinds of models each node has the same, or none but the queen's own host.
                         has_model = reference.startswith("hf:") and (await client.offers(reference)).is_here
-                        return Candidate(self.name, True, rows, devices_of(backends), has_model)
+                        if self.mirror.is_live:
+                            return (await self.known_candidate())._replace(has_model=has_model)
             except RbeeError as exc:
                 log.info("the hive of %s says nothing of itself: %s", self.name, exc.message)
+        return await self.absent_candidate()
+
+    async def absent_candidate(self) -> Candidate:
+        """Return what the node could do if its hive were started."""
         return Candidate(self.name, False, [], await self._hive.devices())
 
+    async def known_candidate(self) -> Candidate:
+        """Return what the node could do as far as is known without asking; how much memory is free may be outdated."""
+        if self._devices is None:
+            self._devices = await self._hive.devices()
+        return Candidate(self.name, self.mirror.is_live, self.known_workers() or [], self._devices)
+
     async def source(self, reference: str, target: Node) -> Source | None:
-        """Say what `target` may copy from here of a model's repository, in at most LOOK_SECONDS; starts nothing.
+        """Say what `target` may copy from here of a model's repository, in at most ANSWER_SECONDS; starts nothing.
 
         None where there is nothing, or no way between the two: only the queen's own host uses her way through SSH.
         """
-        with trio.move_on_after(LOOK_SECONDS):
+        with trio.move_on_after(ANSWER_SECONDS):
             try:
                 if await self._follower.is_followed():
                     async with self.reached() as hive:
@@ -178,6 +205,17 @@ class Node:
                 self._loop.give_up(request)
         async with self._hive.connect(url) as client:
             yield client
+
+    def known_workers(self) -> list[WorkerRow] | None:
+        """Return the workers as the hive's event stream shows them; None where that is not held."""
+        return list(self.mirror.rows.values()) if self.mirror.is_live else None
+
+    async def worker(self, worker_id: str) -> WorkerRow | None:
+        """Return a worker of the node, which is asked for it where its event stream has not shown it."""
+        if (row := self.mirror.rows.get(worker_id)) is not None:
+            return row
+        workers = await self.workers()
+        return next((row for row in workers.workers if row.id == worker_id), None) if workers is not None else None
 
     async def workers(self) -> WorkerList | None:
         """Return the node's workers, or None when its hive does not answer; starts nothing."""

@@ -15,7 +15,6 @@ from rbee.queen.nodes.node import Node
 from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.record import NodeRecord
 from rbee.queen.registry.table import not_found
-from rbee.wire.events import NodeSeen
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ class Nodes:
         self._remote: dict[str, RemoteHive] = {}
         self._left_running: list[str] = []
         self._local = local
-        self.board = SwarmFeed()
+        self.feed = SwarmFeed()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the nodes until cancelled; started once each of them takes orders."""
@@ -89,10 +88,10 @@ class Nodes:
         self._start(record.name, hive)
 
     def _start(self, name: str, link: HiveLink) -> None:
-        self.board.node(NodeSeen(node=name, status="unreachable"))
-        on_event = partial(self.board.on_hive_event, name)
+        on_event = partial(self.feed.on_hive_event, name)
         find = partial(self._find_sources, name)
         node = Node(name, link, max_waiting=self._settings.queen.max_waiting, on_event=on_event, find_sources=find)
+        self.feed.add_node(name, node.mirror)
         entry = self._entries[name] = _Entry(node, link, trio.CancelScope())
         self._nursery.start_soon(self._run, entry)
 
@@ -133,7 +132,7 @@ class Nodes:
         force.set()
         failure = await entry.link.end(force)
         entry.running.cancel()
-        self.board.node(NodeSeen(node=name, status="removed"))
+        self.feed.remove_node(name)
         return failure
 
     async def end(self, force: trio.Event) -> UnloadFailedError | None:

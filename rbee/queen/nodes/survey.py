@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
 from rbee import __version__
 from rbee.errors import ConnectionTimeoutError, RbeeError, VersionMismatchError, WorkerNotFoundError
-from rbee.queen.nodes.node import LOOK_SECONDS, HiveNotRunningError
+from rbee.queen.nodes.node import ANSWER_SECONDS, HiveNotRunningError
 from rbee.wire import queen as wire
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
+    from rbee.clients.hive import HiveClient
     from rbee.queen.nodes.node import Node
     from rbee.wire.download import SwarmDownload
-    from rbee.wire.hive import EndedWorker, Resources, WorkerList, WorkerRow
+    from rbee.wire.hive import EndedWorker, Resources, Space, WorkerList, WorkerRow
+
+T = TypeVar("T")
 
 PREFIX: Final = 8
 """Characters of a worker's id that are enough to name it."""
-
-
-class _Look(NamedTuple):
-    """What a node's hive has told, or why it has not; `error` is None where all is well."""
-
-    node: Node
-    workers: WorkerList | None = None
-    resources: Resources | None = None
-    error: RbeeError | None = None
-
-    @property
-    def reason(self) -> str | None:
-        return None if self.error is None else self.error.message.splitlines()[0]
 
 
 async def workers_of(nodes: Sequence[Node]) -> wire.SwarmWorkers:
@@ -40,25 +30,38 @@ async def workers_of(nodes: Sequence[Node]) -> wire.SwarmWorkers:
 
     A hive of this host that simply does not run has no workers, and is no failure.
     """
+
+    async def ask(_: Node, hive: HiveClient) -> WorkerList:
+        return await hive.workers()  # more than the mirror shows: the workers that ended before it was live
+
     swarm = wire.SwarmWorkers(workers=[])
-    for look in await _look_at(nodes, memory=False):
-        if look.workers is not None:
-            swarm.workers += [worker_of(look.node.name, row) for row in look.workers.workers]
-            swarm.ended += [_ended(look.node.name, ended) for ended in look.workers.ended]
-        elif look.reason is not None and not isinstance(look.error, HiveNotRunningError):
-            swarm.unreachable.append(wire.UnreachableNode(node=look.node.name, reason=look.reason))
+    for node, answer in await _ask_all(nodes, ask):
+        if not isinstance(answer, RbeeError):
+            swarm.workers += [worker_of(node.name, row) for row in answer.workers]
+            swarm.ended += [_ended(node.name, ended) for ended in answer.ended]
+        elif not isinstance(answer, HiveNotRunningError):
+            swarm.unreachable.append(wire.UnreachableNode(node=node.name, reason=_reason(answer)))
     return swarm
 
 
 async def status_of(nodes: Sequence[Node], downloads: Sequence[SwarmDownload]) -> wire.SwarmStatus:
     """Return how these nodes are, their workers, and which of the downloads are theirs."""
+
+    async def ask(node: Node, hive: HiveClient) -> tuple[list[WorkerRow], Resources]:
+        resources = await hive.resources()
+        rows = node.known_workers()
+        return (await hive.workers()).workers if rows is None else rows, resources
+
     names = {node.name for node in nodes}
     theirs = [download for download in downloads if download.node in names]
     status = wire.SwarmStatus(nodes=[], workers=[], downloads=theirs)
-    for look in await _look_at(nodes, memory=True):
-        status.nodes.append(_node(look))
-        if look.workers is not None:
-            status.workers += [worker_of(look.node.name, row) for row in look.workers.workers]
+    for node, answer in await _ask_all(nodes, ask):
+        if isinstance(answer, RbeeError):
+            status.nodes.append(_unreachable(node, answer))
+        else:
+            rows, resources = answer
+            status.nodes.append(_alive(node, rows, resources.memory))
+            status.workers += [worker_of(node.name, row) for row in rows]
     return status
 
 
@@ -91,37 +94,39 @@ def _not_found(swarm: wire.SwarmWorkers, *, several: bool) -> WorkerNotFoundErro
     )
 
 
-async def _look_at(nodes: Sequence[Node], *, memory: bool) -> list[_Look]:
-    """Ask all nodes at once; one that does not answer costs LOOK_SECONDS."""
-    looks: dict[str, _Look] = {}
+async def _ask_all(
+    nodes: Sequence[Node], ask: Callable[[Node, HiveClient], Awaitable[T]]
+) -> list[tuple[Node, T | RbeeError]]:
+    """Ask the hives of all nodes at once; one that does not answer costs ANSWER_SECONDS."""
+    answers: dict[str, T | RbeeError] = {}
 
-    async def look(node: Node) -> None:
-        looks[node.name] = await _look(node, memory=memory)
+    async def ask_one(node: Node) -> None:
+        answers[node.name] = ConnectionTimeoutError(f"no answer within {ANSWER_SECONDS:g} s", node=node.name)
+        with trio.move_on_after(ANSWER_SECONDS):
+            try:
+                async with node.reached() as hive:
+                    answers[node.name] = await ask(node, hive)
+            except RbeeError as exc:
+                answers[node.name] = exc
 
     async with trio.open_nursery() as nursery:
         for node in nodes:
-            nursery.start_soon(look, node)
-    return [looks[node.name] for node in nodes]
+            nursery.start_soon(ask_one, node)
+    return [(node, answers[node.name]) for node in nodes]
 
 
-async def _look(node: Node, *, memory: bool) -> _Look:
-    with trio.move_on_after(LOOK_SECONDS):
-        try:
-            async with node.reached() as hive:
-                workers = await hive.workers()
-                return _Look(node, workers, await hive.resources() if memory else None)
-        except RbeeError as exc:
-            return _Look(node, error=exc)
-    return _Look(node, error=ConnectionTimeoutError(f"no answer within {LOOK_SECONDS:g} s", node=node.name))
+def _reason(error: RbeeError) -> str:
+    return error.message.splitlines()[0]
 
 
-def _node(look: _Look) -> wire.NodeStatus:
-    if look.workers is None or look.resources is None:
-        version = look.error.details.get("hive") if isinstance(look.error, VersionMismatchError) else None
-        return wire.NodeStatus(node=look.node.name, status="unreachable", reason=look.reason, version=version)
-    rows, memory = look.workers.workers, look.resources.memory
+def _unreachable(node: Node, error: RbeeError) -> wire.NodeStatus:
+    version = error.details.get("hive") if isinstance(error, VersionMismatchError) else None
+    return wire.NodeStatus(node=node.name, status="unreachable", reason=_reason(error), version=version)
+
+
+def _alive(node: Node, rows: Sequence[WorkerRow], memory: Space) -> wire.NodeStatus:
     return wire.NodeStatus(
-        node=look.node.name,
+        node=node.name,
         status="alive",
         version=__version__,  # another one is not spoken to
         workers=len(rows),

@@ -10,6 +10,7 @@ import trio
 from rbee.adapters import tokens
 from rbee.concurrency.reporting import with_reports
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
+from rbee.queen.nodes.candidates import candidates
 from rbee.queen.requests.relay import WorkerRelay
 from rbee.queen.requests.why_ended import explained
 from rbee.queen.scheduling import choose_node
@@ -106,7 +107,7 @@ class InferenceRun:
             return await self._place_at(name, report)
         if len(nodes := self._nodes.all()) == 1:
             return await self._place_at(nodes[0].name, report)
-        choices = choose_node.rank(await _candidates(nodes, self._wanted.model_ref), self._wanted)
+        choices = choose_node.rank(await candidates(nodes, self._wanted), self._wanted)
         for choice in choices:
             human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
             report(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
@@ -138,19 +139,6 @@ class InferenceRun:
         )
 
 
-async def _candidates(nodes: list[Node], reference: str) -> list[choose_node.Candidate]:
-    """Ask all nodes at once what they could do; each answers within a bounded time."""
-    found: list[choose_node.Candidate] = []
-
-    async def ask(node: Node) -> None:
-        found.append(await node.candidate(reference))
-
-    async with trio.open_nursery() as nursery:
-        for node in nodes:
-            nursery.start_soon(ask, node)
-    return found
-
-
 def check(request: wire.TaskRequest, nodes: Nodes, settings: Settings) -> None:
     """Refuse what is wrong with a request before anything is started. Raises InvalidRequestError, NodeNotFoundError."""
     _wanted(request, settings)
@@ -171,8 +159,6 @@ def _node_name(request: wire.TaskRequest, settings: Settings) -> str | None:
 
 async def _known(node: Node, worker_id: str) -> Placed:
     """Return a worker that was placed before. Raises WorkerFailedError when it has gone meanwhile."""
-    workers = await node.workers()
-    for row in workers.workers if workers is not None else ():
-        if row.id == worker_id:
-            return Placed(row.id, row.url, row.state)
-    raise WorkerFailedError("the worker has ended, or its node is out of reach", node=node.name)
+    if (row := await node.worker(worker_id)) is None:
+        raise WorkerFailedError("the worker has ended, or its node is out of reach", node=node.name)
+    return Placed(row.id, row.url, row.state)

@@ -27,11 +27,11 @@ def add(app: QuartTrio, context: Context) -> None:
     async def status() -> Response:
         name = request.args.get("node")
         chosen = nodes.all() if name is None else [nodes.get(convert({"node": name}, wire.NodeQuery).node)]
-        return answer(await status_of(chosen, nodes.board.downloads()))
+        return answer(await status_of(chosen, nodes.feed.downloads()))
 
     @app.get(EVENTS)
     async def events() -> Response:
-        return context.stream(nodes.board.follow)
+        return context.stream(nodes.feed.follow)
 
     @app.post(wire.WORKERS_SHUTDOWN)
     async def shut_down() -> Response:

@@ -8,7 +8,7 @@ from rbee.queen.scheduling.choose_worker import fitting
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from rbee.queen.hives.devices import Devices
     from rbee.queen.scheduling.choose_worker import Wanted
@@ -55,6 +55,12 @@ def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
     # None can: the queen's own host says best what there is, for that is where its user is.
     own = next((one for one in candidates if one.node == LOCAL_NODE), candidates[0])
     return [Choice(own.node, own.is_running, "no node has what was asked for")]
+
+
+def is_served(candidates: Iterable[Candidate], wanted: Wanted) -> bool:
+    """Return whether a worker that runs somewhere takes the request, so that none has to be started."""
+    ranks = [warmth[0] for candidate in candidates if (warmth := _warmth(candidate, wanted)) is not None]
+    return min(ranks, default=_FULL) <= _LOADING
 
 
 _IDLE: Final = 0

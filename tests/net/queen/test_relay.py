@@ -15,7 +15,7 @@ from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, new_app, streamed
 from rbee.adapters.tokens import worker_key
 from rbee.errors import AllSlotsBusyError
-from rbee.queen.hives.mirror import REMEMBERED_ENDS, HiveMirror
+from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
@@ -200,14 +200,6 @@ async def test_a_worker_that_was_told_to_end_just_before_it_was_asked_is_no_fail
     worker.mirror.on_hive_event(WorkerGone(id="w"))
     error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
     assert (error["code"], error["message"]) == ("SHUTTING_DOWN", "the worker was told to end")
-
-
-def test_only_the_last_endings_are_remembered() -> None:
-    mirror = HiveMirror()
-    for number in range(REMEMBERED_ENDS + 1):
-        mirror.on_hive_event(WorkerGone(id=str(number)))
-    assert "0" not in mirror.ended
-    assert "1" in mirror.ended
 
 
 async def test_what_the_events_tell_of_an_end_goes_before_what_the_list_does(

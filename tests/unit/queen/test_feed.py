@@ -8,14 +8,16 @@ from typing import TYPE_CHECKING, Any
 import trio
 import trio.testing
 
+from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.nodes import feed
 from rbee.queen.nodes.feed import SwarmFeed
 from rbee.wire.download import DownloadState
-from rbee.wire.events import NodeSeen, SwarmTask
+from rbee.wire.events import SwarmTask
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
     from rbee.wire.common import WorkerState
+    from rbee.wire.hive import HiveEvent
 
 
 def row(name: str, state: WorkerState = "idle") -> WorkerRow:
@@ -23,6 +25,27 @@ def row(name: str, state: WorkerState = "idle") -> WorkerRow:
         id=name, url="http://x:1", model_ref="m", backend="cpu", device=0, state=state, slots_total=4,
         slots_available=4, pid=1,
     )  # fmt: skip
+
+
+class Swarm(SwarmFeed):
+    """A feed with two nodes, and the mirrors of their hives."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mirrors = {"attic": HiveMirror(), "cellar": HiveMirror()}
+
+    def add(self, node: str) -> None:
+        self.add_node(node, self.mirrors[node])
+
+    def hear(self, node: str, event: HiveEvent | None) -> None:
+        self.on_hive_event(node, event, self.mirrors[node].on_hive_event(event))
+
+
+def both() -> Swarm:
+    swarm = Swarm()
+    swarm.add("attic")
+    swarm.add("cellar")
+    return swarm
 
 
 class Follower:
@@ -45,14 +68,14 @@ class Follower:
 
 
 async def test_the_whole_comes_first_and_then_each_change(nursery: trio.Nursery) -> None:
-    told = SwarmFeed()
-    told.node(NodeSeen(node="attic", status="unreachable"))
+    told = Swarm()
+    told.add("attic")
     follower = Follower(told, nursery)
     whole = {"nodes": [{"node": "attic", "status": "unreachable"}], "workers": [], "tasks": [], "downloads": []}
     assert await follower.all() == [("state", whole)]
-    told.on_hive_event("attic", WorkerList(workers=[row("a")]))
-    told.on_hive_event("attic", row("a"))
-    told.on_hive_event("attic", row("a", "busy"))
+    told.hear("attic", WorkerList(workers=[row("a")]))
+    told.hear("attic", row("a"))
+    told.hear("attic", row("a", "busy"))
     (first, alive), (second, idle), (third, busy) = await follower.all()
     assert (first, alive) == ("node", {"node": "attic", "status": "alive"})
     assert (second, idle["worker_id"], idle["node"], idle["state"]) == ("worker", "a", "attic", "idle")
@@ -70,21 +93,21 @@ async def test_the_whole_comes_first_and_then_each_change(nursery: trio.Nursery)
 
 
 async def test_why_a_worker_has_gone_is_told(nursery: trio.Nursery) -> None:
-    told = SwarmFeed()
-    told.on_hive_event("attic", WorkerList(workers=[row("crashed"), row("ended"), row("lost"), row("removed")]))
-    told.on_hive_event("cellar", WorkerList(workers=[row("lost")]))
+    told = both()
+    told.hear("attic", WorkerList(workers=[row("crashed"), row("ended"), row("lost"), row("removed")]))
+    told.hear("cellar", WorkerList(workers=[row("lost")]))
     follower = Follower(told, nursery)
     await follower.all()
     reason = EndedWorker(
         id="crashed", model_ref="m", backend="cpu", device=0, pid=1, reason="SIGSEGV", ended_at=0.0, log="l",
         last_lines=[],
     )  # fmt: skip
-    told.on_hive_event("attic", WorkerGone(id="crashed", ended=reason))
-    told.on_hive_event("attic", WorkerGone(id="ended"))
-    told.on_hive_event("attic", WorkerGone(id="never there"))
-    told.on_hive_event("attic", WorkerList(workers=[row("removed")]))
-    told.on_hive_event("cellar", None)
-    told.node(NodeSeen(node="attic", status="removed"))
+    told.hear("attic", WorkerGone(id="crashed", ended=reason))
+    told.hear("attic", WorkerGone(id="ended"))
+    told.hear("attic", WorkerGone(id="never there"))
+    told.hear("attic", WorkerList(workers=[row("removed")]))
+    told.hear("cellar", None)
+    told.remove_node("attic")
     assert await follower.all() == [
         ("gone", {"worker_id": "crashed", "node": "attic", "reason": "SIGSEGV"}),
         ("gone", {"worker_id": "ended", "node": "attic", "reason": None}),
@@ -102,20 +125,20 @@ def fetching(name: str, stage: Any = "downloading") -> DownloadState:
 
 
 async def test_downloads_are_told_and_known_while_they_run(nursery: trio.Nursery) -> None:
-    told = SwarmFeed()
+    told = both()
     follower = Follower(told, nursery)
     await follower.all()
-    told.on_hive_event("attic", fetching("a"))
-    told.on_hive_event("attic", fetching("b"))
-    told.on_hive_event("cellar", fetching("c"))
+    told.hear("attic", fetching("a"))
+    told.hear("attic", fetching("b"))
+    told.hear("cellar", fetching("c"))
     assert [(download.node, download.download_id) for download in told.downloads()] == [
         ("attic", "a"),
         ("attic", "b"),
         ("cellar", "c"),
     ]
-    told.on_hive_event("attic", fetching("a", "complete"))
-    told.on_hive_event("attic", None)
-    told.node(NodeSeen(node="cellar", status="removed"))
+    told.hear("attic", fetching("a", "complete"))
+    told.hear("attic", None)
+    told.remove_node("cellar")
     events = [event for name, event in await follower.all() if name == "download"]
     assert [(event["download_id"], event["stage"], event["message"]) for event in events] == [
         ("a", "downloading", None),
@@ -130,28 +153,28 @@ async def test_downloads_are_told_and_known_while_they_run(nursery: trio.Nursery
 
 
 async def test_who_falls_behind_is_told_the_whole_anew(nursery: trio.Nursery) -> None:
-    told = SwarmFeed()
+    told = both()
     follower = Follower(told, nursery, size=0)
     await follower.next()
     await trio.testing.wait_all_tasks_blocked()
-    told.on_hive_event("attic", row("a", "busy"))
+    told.hear("attic", row("a", "busy"))
     await trio.testing.wait_all_tasks_blocked()  # the follower is told that now, and does not listen
     for _ in range(feed.KEPT):
-        told.on_hive_event("attic", row("a", "idle"))
-        told.on_hive_event("attic", row("a", "busy"))
+        told.hear("attic", row("a", "idle"))
+        told.hear("attic", row("a", "busy"))
     assert (await follower.next())[0] == "worker"
     name, state = await follower.next()
     assert (name, [worker["state"] for worker in state["workers"]]) == ("state", ["busy"])
-    told.on_hive_event("attic", row("a", "idle"))
+    told.hear("attic", row("a", "idle"))
     name, worker = await follower.next()
     assert (name, worker["state"]) == ("worker", "idle")
 
 
 async def test_the_last_change_that_is_kept_is_enough(nursery: trio.Nursery) -> None:
-    told = SwarmFeed()
+    told = both()
     follower = Follower(told, nursery, size=2 * feed.KEPT)
     await follower.all()
     for number in range(feed.KEPT):
-        told.on_hive_event("attic", row(str(number)))
+        told.hear("attic", row(str(number)))
     events = await follower.all()
     assert [event["worker_id"] for _, event in events] == [str(number) for number in range(feed.KEPT)]

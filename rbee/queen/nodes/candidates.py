@@ -1,0 +1,42 @@
+"""Finds out what each node could do for a request whose user has named none."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import trio
+
+from rbee.queen.scheduling.choose_node import is_served, rank
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from rbee.queen.nodes.node import Node
+    from rbee.queen.scheduling.choose_node import Candidate
+    from rbee.queen.scheduling.choose_worker import Wanted
+
+
+async def candidates(nodes: Sequence[Node], wanted: Wanted) -> list[Candidate]:
+    """Return what these nodes could do. Where a worker that runs takes the request, its node alone is asked.
+
+    That node is asked only whether it is there: the queen knows the workers, but a machine that has lost its power is
+    noticed by its event stream half a minute later. Where a worker has to be started all are asked, at once: how much
+    memory is free changes from moment to moment.
+    """
+    found = {node.name: await node.known_candidate() for node in nodes}
+    to_ask = list(nodes)
+    if is_served(found.values(), wanted):
+        best = rank(list(found.values()), wanted)[0].node
+        node = next(node for node in nodes if node.name == best)
+        if await node.answers():
+            return list(found.values())
+        found[best] = await node.absent_candidate()
+        to_ask.remove(node)
+
+    async def ask(node: Node) -> None:
+        found[node.name] = await node.candidate(wanted.model_ref)
+
+    async with trio.open_nursery() as nursery:
+        for node in to_ask:
+            nursery.start_soon(ask, node)
+    return list(found.values())
