@@ -33,7 +33,7 @@ def why_not() -> str | None:
 
 
 class Sshd:
-    """An sshd at `address`; who comes in with `key` finds `home`."""
+    """An sshd at `address`; a user who logs in with `key` finds `home`."""
 
     def __init__(self, folder: Path, address: str = "127.0.0.2", **options: str) -> None:
         if reason := why_not():

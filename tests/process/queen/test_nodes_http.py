@@ -265,7 +265,7 @@ def test_a_changed_host_key_stops_everything(queen: httpx.Client, swarm: Swarm, 
 
 
 def test_a_removal_that_is_given_up_is_done_all_the_same(swarm: Swarm, queen: httpx.Client, tmp_path: Path) -> None:
-    """The hive there is stopped, so its end takes seconds; who asked hangs up meanwhile."""
+    """The hive there is stopped, so its end takes seconds; the client hangs up meanwhile."""
     node = RemoteNode(tmp_path / "attic", "attic")
     try:
         node.configure(timeouts={"orphan": 1})  # it will be killed

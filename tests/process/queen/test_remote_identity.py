@@ -71,7 +71,7 @@ def test_two_nodes_do_not_share_a_hive(swarm: Swarm, attic: RemoteNode, cellar: 
     # Nor does the queen's own host, where the same address was given to it.
     local = swarm.run("infer", "--node", "local", "--prompt", "A")
     assert f"what answers at {attic.address}:9200 is the hive of node attic, not that of node local" in local.stderr
-    # What the hint says helps, and whoever comes later finds each of them.
+    # The hint helps, and every later request finds each of them.
     cellar.configure(hive={"port": hold_port(cellar.address)})
     assert infer(swarm, cellar).returncode == 0
     assert infer(swarm, attic).returncode == 0
@@ -102,7 +102,7 @@ def test_a_hive_in_the_place_of_the_nodes_own_is_neither_used_nor_ended(
         done = infer(swarm, attic)
         assert done.returncode == 1
         assert f"{attic.address}:9200 is a hive of another installation, not that of node attic" in done.stderr
-        # An update takes who answers for the node's own.
+        # An update takes the hive that answers for the node's own.
         assert swarm.run("setup", "update-node", "--name", "attic").returncode == 0
         done = infer(swarm, attic)
         assert (done.returncode, len(cellar.processes("worker"))) == (0, 1), done.stderr
