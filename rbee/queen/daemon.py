@@ -106,15 +106,15 @@ async def _serve(
         log.info("shutting down")
         notifier.stopping("Ending what the queen has started", settings.timeouts.ending)
         lifecycle.tell_terminal("Ending what the queen has started; Ctrl+C again ends running requests at once.")
-        failure = await nodes.end(stopping.forced)
+        ended = await nodes.end(stopping.forced)
         tracker.end()
         await server.stop()
         nursery.cancel_scope.cancel()
     log.info("the queen has ended")
-    for name in nodes.unended():
+    for name in sorted(ended.left_running):
         left = f"The hive on {name} could not be ended, and may run still; the next queen tries again."
         lock.unfinished.append(left)
         lifecycle.note(left)
-    if failure is not None:
-        raise failure
+    if ended.failures:
+        raise ended.failures[0]
     lock.ended_cleanly = True

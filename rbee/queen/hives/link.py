@@ -33,7 +33,7 @@ class HiveLink(Protocol):
         """Whether the hive runs on the queen's own host, and reaches whatever it reaches."""
         ...
 
-    def reach(self, url: str) -> str:
+    def worker_url(self, url: str) -> str:
         """Return the URL at which the queen reaches a worker that the hive calls `url`."""
         ...
 

@@ -53,7 +53,7 @@ class LocalHive:
     is_direct = True
     is_here = True
 
-    def reach(self, url: str) -> str:
+    def worker_url(self, url: str) -> str:
         """Return `url`: it is on this host."""
         return url
 

@@ -117,9 +117,9 @@ class Node:
         """Whether its hive runs on the queen's own host."""
         return self._hive.is_here
 
-    def reach(self, url: str) -> str:
+    def worker_url(self, url: str) -> str:
         """Return the URL at which the queen reaches a worker of this node."""
-        return self._hive.reach(url)
+        return self._hive.worker_url(url)
 
     @asynccontextmanager
     async def reached(self) -> AsyncIterator[HiveClient]:

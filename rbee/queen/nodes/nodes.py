@@ -35,6 +35,13 @@ class _Entry(NamedTuple):
     running: trio.CancelScope
 
 
+class HivesEnded(NamedTuple):
+    """What did not end as it should, and the nodes whose hive may run still: the next queen tries again."""
+
+    failures: list[UnloadFailedError]
+    left_running: list[str]
+
+
 class Nodes:
     """The nodes of the swarm: `local`, and those of the registry."""
 
@@ -45,7 +52,6 @@ class Nodes:
         self._identities = HiveIdentities(settings, token, registry)
         self._entries: dict[str, _Entry] = {}
         self._remote: dict[str, RemoteHive] = {}
-        self._left_running: list[str] = []
         self._local = local
         self.feed = SwarmFeed()
 
@@ -135,27 +141,20 @@ class Nodes:
         self.feed.remove_node(name)
         return failure
 
-    async def end(self, force: trio.Event) -> UnloadFailedError | None:
-        """Place nothing more, and end every hive that a queen started, all at once: none waits for another.
-
-        Returns what did not end as it should, but for the hives that `unended` names.
-        """
-        failures: list[UnloadFailedError] = []
+    async def end(self, force: trio.Event) -> HivesEnded:
+        """Place nothing more, and end every hive that a queen started, all at once: none waits for another."""
+        ended = HivesEnded([], [])
 
         async def end(name: str, link: HiveLink) -> None:
             failure = await link.end(force)
             if isinstance(failure, LeftRunningError):
-                self._left_running.append(name)
+                ended.left_running.append(name)
             elif failure is not None:
-                failures.append(failure)
+                ended.failures.append(failure)
 
         for entry in self._entries.values():
             entry.node.stop_placing()
         async with trio.open_nursery() as nursery:
             for name, entry in self._entries.items():
                 nursery.start_soon(end, name, entry.link)
-        return failures[0] if failures else None
-
-    def unended(self) -> list[str]:
-        """Return the nodes whose hive could not be ended and may run still; the next queen tries again."""
-        return [name for name in self._entries if name in self._left_running]
+        return ended

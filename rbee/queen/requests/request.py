@@ -60,7 +60,7 @@ class InferenceRun:
         """Return a worker for the request; where the caller cannot reach it, once it has loaded its model."""
         handle = await self._choose(report)
         # While the model loads, the worker does not know yet that there is anything to cancel.
-        self._tracked.placed(handle, self._node(handle).reach(handle.worker_url))
+        self._tracked.placed(handle, self._node(handle).worker_url(handle.worker_url))
         if handle.direct or self._request.relay:
             return handle
         try:
@@ -99,7 +99,7 @@ class InferenceRun:
         return self._nodes.get(handle.node)
 
     def _relay_to(self, handle: wire.TaskHandle) -> WorkerRelay:
-        url = self._node(handle).reach(handle.worker_url)
+        url = self._node(handle).worker_url(handle.worker_url)
         return WorkerRelay(handle.worker_id, handle.node, url, handle.api_key, self._settings.timeouts)
 
     async def _choose(self, report: Report) -> wire.TaskHandle:

@@ -44,7 +44,7 @@ def add(app: QuartTrio, context: Context) -> None:
 async def _are_here(node: Node, settings: Settings) -> bool:
     """Return whether the node's logs are in our own folder: those of `local`, also when its hive does not run.
 
-    But for a hive of this host that another state folder belongs to.
+    Not those of a hive of this host that belongs to another state folder.
     """
     if node.name != LOCAL_NODE:
         return False
@@ -58,18 +58,18 @@ async def _are_here(node: Node, settings: Settings) -> bool:
 
 
 async def _read(query: wire.LogQuery, settings: Settings, send: sse_server.Send) -> None:
-    async def report(lines: list[wire.LogLine]) -> None:
+    async def send_lines(lines: list[wire.LogLine]) -> None:
         if lines:
             await send.send(b"".join(map(sse_server.event, lines)))
 
-    await node_logs.read(settings.logs_dir, query, report)
+    await node_logs.read(settings.logs_dir, query, send_lines)
 
 
 async def _pass_on(node: Node, query: wire.LogQuery, send: sse_server.Send) -> None:
     try:
         async with node.reached() as hive, hive.logs(query) as events:
             async for event in events:
-                # Taken apart and put together again: another machine may send anything, and only lines are passed on.
+                # Decoded and encoded again: another machine may send anything, and only lines are passed on.
                 await send.send(sse_server.event(sse_client.decode_event(event.data, wire.LogLine)))
     except sse_client.StreamLostError as exc:
         raise ConnectionTimeoutError(

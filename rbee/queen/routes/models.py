@@ -87,20 +87,20 @@ async def _pull(node: Node, reference: str, report: Report) -> wire.ModelRow:
 
 async def _all(nodes: Nodes, report: Report) -> wire.SwarmModels:
     """Ask all nodes at once; hives of other machines are not started for it."""
-    found: dict[str, wire.NodeModels] = {}
+    models: dict[str, wire.NodeModels] = {}
     everyone = nodes.all()
-    async with trio.open_nursery() as asking:
+    async with trio.open_nursery() as nursery:
         for node in everyone:
-            asking.start_soon(_ask, node, report, found)
-    return wire.SwarmModels(nodes=[found[node.name] for node in everyone])
+            nursery.start_soon(_ask, node, report, models)
+    return wire.SwarmModels(nodes=[models[node.name] for node in everyone])
 
 
-async def _ask(node: Node, report: Report, found: dict[str, wire.NodeModels]) -> None:
+async def _ask(node: Node, report: Report, models: dict[str, wire.NodeModels]) -> None:
     rows: list[wire.ModelRow] = []
-    said: str | None = None
+    error: str | None = None
     try:
         async with node.visit(report) if node.name == LOCAL_NODE else node.reached() as hive:
             rows = await hive.models()
     except RbeeError as exc:
-        said = exc.message
-    found[node.name] = wire.NodeModels(node=node.name, models=rows, error=said)
+        error = exc.message
+    models[node.name] = wire.NodeModels(node=node.name, models=rows, error=error)

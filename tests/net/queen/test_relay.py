@@ -61,7 +61,7 @@ class StandIn:
         self.is_busy = False
         self.rows: list[WorkerRow] = []
 
-    def reach(self, url: str) -> str:
+    def worker_url(self, url: str) -> str:
         return url
 
     async def workers(self) -> WorkerList:

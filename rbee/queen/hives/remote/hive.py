@@ -50,7 +50,7 @@ class RemoteHive:
         """Whether the hive is on the queen's own host, at an address that no other machine has."""
         return self._reach.is_here
 
-    def reach(self, url: str) -> str:
+    def worker_url(self, url: str) -> str:
         """Return the URL at which the queen reaches a worker that the hive calls `url`."""
         return self._reach.worker_url(url)
 
