@@ -54,6 +54,9 @@ def _inference_limit(machine: Machine) -> None:
 def _endless_model(machine: Machine, tmp_path: Path, seen: Seen) -> None:
     """A model that says the alphabet for ever, about as fast as one can read it."""
     machine.env["RBEE_WORKER_CONTEXT"] = "16384"
+    # Two compute threads wait for each other at each operation. Beside busy programs the first steps then took all of
+    # the 3 s that an inference may last (1 to 73 tokens at a load of 10), where one thread wrote 128 to 165.
+    machine.env["RBEE_WORKER_THREADS"] = "1"
     path = make_chain(tmp_path / "endless.gguf", layers=8, feed_forward=2048, context=16384)
     seen.model = f"file:{path}"
 
