@@ -1,0 +1,148 @@
+"""A back-end without llama.cpp: the Markov chain of tests.kit.models, with a memory that checks how it is used."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING
+
+from rbee.worker.engine.backend import DecodeAbortedError, NoRoomError, SavedState, StateMismatchError
+from tests.kit import models
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from rbee.wire.common import Sampling
+    from rbee.worker.engine.backend import BatchPart
+
+
+class MarkovVocabulary:
+    """A token for each byte, as in the models of tests.kit.models."""
+
+    chat_template = None
+    begin_text = "<s>"
+    end_text = "</s>"
+
+    def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
+        return [models.BEGIN] * begin + [models.byte(value) for value in text.encode()]
+
+    def piece(self, token: int) -> bytes:
+        return b" " if token == models.SPACE else bytes([token - models.FIRST_BYTE])
+
+    def is_end(self, token: int) -> bool:
+        return token == models.END
+
+
+class MarkovSampler:
+    """The token that the chain names."""
+
+    def __init__(self, backend: MarkovBackend) -> None:
+        self._backend = backend
+        self._is_open = True
+        backend.samplers += 1
+
+    def sample(self, row: int) -> int:
+        assert self._is_open
+        return self._backend.follows[self._backend.rows[row]]
+
+    def close(self) -> None:
+        assert self._is_open
+        self._is_open = False
+        self._backend.samplers -= 1
+
+
+class MarkovBackend:
+    """An `engine.backend.Backend` of `room` tokens for all sequences together.
+
+    It computes nothing, and asserts that positions follow each other, that a batch is no larger than allowed, and that
+    one thread uses it. `before_decode` runs before each decode, with the number of decodes so far.
+    """
+
+    trained_length = 2048
+
+    def __init__(
+        self,
+        *,
+        slots: int = 3,
+        length: int = 512,
+        batch: int = 64,
+        room: int | None = None,
+        can_cut: bool = True,
+        before_decode: Callable[[int], None] = lambda _: None,
+    ) -> None:
+        self.vocabulary = MarkovVocabulary()
+        self.follows = models.chain()
+        self.slots = slots
+        self.length = length
+        self.batch = batch
+        self.threads = 2
+        self.room = slots * length if room is None else room
+        self.can_cut = can_cut
+        self.before_decode = before_decode
+        self.memory: list[list[int]] = [[] for _ in range(slots)]
+        self.rows: dict[int, int] = {}
+        """The tokens of the last batch whose logits were wanted, by row."""
+        self.samplers = 0
+        self.decodes = 0
+        self._is_aborted = threading.Event()
+
+    def new_sampler(self, options: Sampling) -> MarkovSampler:
+        return MarkovSampler(self)
+
+    def set_threads(self, decoding: int) -> None:
+        assert 1 <= decoding <= self.threads
+
+    def decode(self, parts: Sequence[BatchPart]) -> list[int]:
+        self.decodes += 1
+        self.before_decode(self.decodes)
+        assert 0 < sum(len(part.tokens) for part in parts) <= self.batch
+        assert len({part.sequence for part in parts}) == len(parts)
+        if self._is_aborted.is_set():
+            for part in parts:  # a beginning of each may be there
+                self._append(part, len(part.tokens) // 2)
+            raise DecodeAbortedError
+        if sum(len(part.tokens) for part in parts) + sum(map(len, self.memory)) > self.room:
+            raise NoRoomError
+        rows, row = [], -1
+        self.rows = {}
+        for part in parts:
+            self._append(part, len(part.tokens))
+            row += len(part.tokens)
+            rows.append(row)
+            if part.wants_logits:
+                self.rows[row] = part.tokens[-1]
+        return rows
+
+    def _append(self, part: BatchPart, count: int) -> None:
+        held = self.memory[part.sequence]
+        assert part.position == len(held)
+        assert len(held) + len(part.tokens) <= self.length
+        held += part.tokens[:count]
+
+    def abort(self) -> None:
+        self._is_aborted.set()
+
+    def clear_abort(self) -> None:
+        self._is_aborted.clear()
+
+    def copy(self, source: int, target: int, length: int) -> bool:
+        self.memory[target] = self.memory[source][:length]
+        return True
+
+    def remove(self, sequence: int, start: int = 0) -> bool:
+        if start and not self.can_cut:
+            return False
+        del self.memory[sequence][start:]
+        return True
+
+    def save(self, sequence: int) -> SavedState:
+        held = self.memory[sequence]
+        return SavedState(b"markov", len(held), b"".join(token.to_bytes(2, "little") for token in held))
+
+    def restore(self, sequence: int, state: SavedState) -> None:
+        self.remove(sequence)
+        if state.origin != b"markov":
+            raise StateMismatchError
+        if sum(map(len, self.memory)) + state.length > self.room:
+            raise NoRoomError
+        pairs = zip(state.data[::2], state.data[1::2], strict=True)
+        self.memory[sequence] = [low + 256 * high for low, high in pairs]

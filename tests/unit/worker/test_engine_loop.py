@@ -1,0 +1,247 @@
+"""The engine's loop over a back-end that computes nothing: whatever comes in between, each job's text is its own."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from rbee.concurrency.background import open_background
+from rbee.errors import AllSlotsBusyError, CancelledError, RbeeError, WorkerFailedError
+from rbee.wire.common import Sampling
+from rbee.worker.engine.backend import EngineFailedError
+from rbee.worker.engine.loop import Engine
+from rbee.worker.engine.sequence import JobEnded
+from rbee.worker.engine.slots import JobHandle, Slots
+from rbee.worker.status.metrics import WorkerMetrics
+from rbee.worker.status.status import Status
+from tests.kit.markov import MarkovBackend
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from rbee.worker.engine.sequence import EngineEvent
+
+SECONDS = 20
+
+
+class Bench:
+    """An engine and its slots."""
+
+    def __init__(self, backend: MarkovBackend) -> None:
+        self.backend = backend
+        self.status = Status(backend.slots)
+        self.slots = Slots(self.status, WorkerMetrics(self.status))
+        self.events: list[EngineEvent] = []
+        self.engine = Engine(backend, self._deliver)
+        self._numbers = iter(range(1000))
+
+    def _deliver(self, events: list[EngineEvent]) -> None:
+        self.events += events
+        self.slots.deliver(events)
+
+    def start(self, prompt: str, limit: int, *, stop: list[str] | None = None) -> JobHandle:
+        tokens = self.backend.vocabulary.tokenize(prompt)
+        options = Sampling(temperature=0, stop=stop)
+        return self.slots.start(self.engine, str(next(self._numbers)), tokens, options, limit)
+
+    def check_clean(self) -> None:
+        """Nothing may be left of any job."""
+        assert self.backend.memory == [[] for _ in self.backend.memory]
+        assert self.backend.samplers == 0
+        assert (self.status.now.slots_busy, self.status.now.running) == (0, 0)
+
+
+def chain(prompt: str, count: int) -> str:
+    """Return what follows a prompt, at most `count` letters."""
+
+    def letters() -> Iterator[str]:
+        letter = prompt[-1]
+        while letter != "z":
+            letter = "A" if letter == "Z" else chr(ord(letter) + 1)
+            yield letter
+
+    return "".join(islice(letters(), count))
+
+
+async def read(job: JobHandle) -> tuple[str, JobEnded]:
+    """Read a job to its end."""
+    text = ""
+    async with job:
+        while True:
+            events = await job.next()
+            text += "".join(event.text for event in events)
+            if isinstance(events[-1], JobEnded):
+                return text, events[-1]
+
+
+@asynccontextmanager
+async def running(bench: Bench) -> AsyncIterator[trio.Nursery]:
+    """Run the engine until all tasks of the nursery have ended; nothing may be left then."""
+    with trio.fail_after(SECONDS):
+        async with open_background() as background:
+            background.start_soon(bench.engine.run)
+            async with trio.open_nursery() as nursery:
+                yield nursery
+    bench.check_clean()
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.text("AMYa", min_size=1, max_size=80),
+            st.integers(1, 60),
+            st.sampled_from(["read", "read", "cancel", "leave", "silent"]),
+            st.integers(0, 30),
+        ),
+        min_size=1,
+        max_size=8,
+    ),
+    st.integers(145, 400),
+    st.booleans(),
+)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+async def test_each_job_gets_its_own_text_whatever_happens_to_the_others(
+    jobs: list[tuple[str, int, str, int]], room: int, can_cut: bool
+) -> None:
+    """Jobs that are cancelled, left or preempted at any step, in a memory that often has no room for all."""
+    moments: list[tuple[int, trio.Event]] = []
+    token = trio.lowlevel.current_trio_token()
+
+    def before_decode(number: int) -> None:
+        for at, moment in moments:
+            if at == number:
+                token.run_sync_soon(moment.set)
+
+    bench = Bench(MarkovBackend(room=room, batch=16, can_cut=can_cut, before_decode=before_decode))
+
+    async def one(prompt: str, limit: int, how: str, step: int) -> None:
+        while True:
+            try:
+                job = bench.start(prompt, limit)
+                break
+            except AllSlotsBusyError:
+                await bench.status.changed.wait()
+        expected = chain(prompt, limit)
+        moment = trio.Event()
+        moments.append((bench.backend.decodes + step, moment))
+        with trio.CancelScope() as leaving:
+            async with trio.open_nursery() as nursery:
+
+                async def disturb() -> None:
+                    await moment.wait()
+                    if how == "cancel":
+                        await job.cancel()
+                    elif how == "leave":
+                        leaving.cancel()
+                    elif how == "silent":
+                        bench.slots.set_silent(job, True)
+                        with trio.move_on_after(0.002):
+                            await bench.status.changed.wait()
+                        bench.slots.set_silent(job, False)
+
+                nursery.start_soon(disturb)
+                text, ended = await read(job)
+                nursery.cancel_scope.cancel()
+            if isinstance(ended.outcome, RbeeError):
+                assert how == "cancel"
+                assert isinstance(ended.outcome, CancelledError)
+                assert expected.startswith(text)
+            else:
+                assert text == expected
+                assert ended.tokens == len(expected)
+                assert ended.outcome == ("length" if len(expected) == limit else "eos")
+
+    async with running(bench) as nursery:
+        for job in jobs:
+            nursery.start_soon(one, *job)
+
+
+async def test_a_job_that_never_fits_fails_alone() -> None:
+    bench = Bench(MarkovBackend(room=50))
+
+    async def small() -> None:
+        assert (await read(bench.start("M", 30)))[0] == chain("M", 30)
+
+    async def large() -> None:
+        _, ended = await read(bench.start("A" * 60, 10))
+        assert isinstance(ended.outcome, WorkerFailedError)
+        assert "no room" in ended.outcome.message
+
+    async with running(bench) as nursery:
+        nursery.start_soon(small)
+        nursery.start_soon(large)
+
+
+async def test_a_stop_string_ends_a_job_and_is_not_shown() -> None:
+    bench = Bench(MarkovBackend())
+    async with running(bench):
+        text, ended = await read(bench.start("A", 60, stop=["FGH"]))
+        assert (text, ended.outcome, ended.tokens) == ("BCDE", "stop", 7)
+
+
+@pytest.mark.parametrize("error", [EngineFailedError("on purpose"), ZeroDivisionError()])
+async def test_a_failure_of_the_backend_ends_all_jobs_preempted_ones_too(error: Exception) -> None:
+    def before_decode(number: int) -> None:
+        if number == 20:
+            raise error
+
+    bench = Bench(MarkovBackend(slots=2, before_decode=before_decode))
+    outcomes: list[object] = []
+
+    async def one(job: JobHandle) -> None:
+        outcomes.append((await read(job))[1].outcome)
+
+    async with trio.open_nursery() as nursery:
+        jobs = [bench.start("A", 400), bench.start("A", 400)]
+        bench.slots.set_silent(jobs[0], True)
+        jobs.append(bench.start("A", 400))
+        for job in jobs:
+            nursery.start_soon(one, job)
+        with pytest.raises(type(error)):
+            await bench.engine.run()
+    assert len(outcomes) == 3
+    for outcome in outcomes:
+        assert outcome is error if isinstance(error, EngineFailedError) else isinstance(outcome, WorkerFailedError)
+    bench.check_clean()
+    # What comes later ends at once.
+    _, ended = await read(bench.start("A", 4))
+    assert isinstance(ended.outcome, WorkerFailedError)
+
+
+async def test_a_long_prompt_is_read_in_parts_while_others_write() -> None:
+    bench = Bench(MarkovBackend(batch=16))
+    jobs = [bench.start("A" * 400, 8), bench.start("A", 8)]
+    async with running(bench) as nursery:
+        for job in jobs:
+            nursery.start_soon(read, job)
+    assert [event.number for event in bench.events if isinstance(event, JobEnded)] == [1, 0]
+    assert bench.backend.decodes >= 400 / 16
+
+
+@pytest.mark.parametrize("can_cut", [True, False])
+@pytest.mark.parametrize("step", range(1, 12))
+async def test_a_job_cancelled_within_a_decode_takes_nothing_from_the_others(can_cut: bool, step: int) -> None:
+    def before_decode(number: int) -> None:
+        if number == step:
+            bench.engine.cancel(jobs[0].number)
+
+    bench = Bench(MarkovBackend(batch=16, can_cut=can_cut, before_decode=before_decode))
+    jobs = [bench.start("A" * 90, 30), bench.start("M" * 50, 30), bench.start("Y", 30)]
+    outcomes: dict[int, tuple[str, object]] = {}
+
+    async def one(job: JobHandle) -> None:
+        text, ended = await read(job)
+        outcomes[job.number] = text, ended.outcome
+
+    async with running(bench) as nursery:
+        for job in jobs:
+            nursery.start_soon(one, job)
+    assert isinstance(outcomes[0][1], CancelledError)
+    assert outcomes[1] == (chain("M", 30), "length")
+    assert outcomes[2] == (chain("Y", 30), "length")
