@@ -25,7 +25,7 @@ from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
-from rbee.queen.routes.context import Context
+from rbee.queen.routes.context import RouteContext
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ async def _serve(
     nodes = Nodes(settings, token, registry, hive)
     async with trio.open_nursery() as nursery:
         tracker = RequestTracker(nodes.feed.task)
-        app = routes.build(Context(settings, token, registry, nodes, tracker, nursery, stopping))
+        app = routes.build(RouteContext(settings, token, registry, nodes, tracker, nursery, stopping))
         server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         await nursery.start(nodes.run)

@@ -27,7 +27,7 @@ from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.requests.tracker import RequestTracker
-from rbee.queen.routes.context import Context
+from rbee.queen.routes.context import RouteContext
 from rbee.wire import hive as hive_wire
 from rbee.wire import models as models_wire
 from rbee.wire import queen as queen_wire
@@ -71,7 +71,7 @@ async def apps(
     hive_app = rbee.hive.routes.app.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None)
     model_routes.add(hive_app, hive, library, nursery, 10)
     event_routes.add(hive_app, hive, library.downloads, nursery, 10)
-    context = Context(settings, TOKEN, registry, nodes, RequestTracker(), nursery, Stopping())
+    context = RouteContext(settings, TOKEN, registry, nodes, RequestTracker(), nursery, Stopping())
     yield {
         "queen": rbee.queen.routes.app.build(context),
         "hive": hive_app,

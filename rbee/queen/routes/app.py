@@ -21,10 +21,10 @@ from rbee.wire import queen as wire
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
-    from rbee.queen.routes.context import Context
+    from rbee.queen.routes.context import RouteContext
 
 
-def build(context: Context) -> QuartTrio:
+def build(context: RouteContext) -> QuartTrio:
     """Return the application."""
     app = new_app("queen-rbee", lambda _: [context.token], {wire.HEALTH})
     nodes, tracker = context.nodes, context.tracker

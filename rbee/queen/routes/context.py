@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class RouteContext:
     """One queen, as its routes see it; streams are fed by tasks in `nursery`."""
 
     settings: Settings

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.queen.nodes.node import Node
-    from rbee.queen.routes.context import Context
+    from rbee.queen.routes.context import RouteContext
 
 
-def add(app: QuartTrio, context: Context) -> None:
+def add(app: QuartTrio, context: RouteContext) -> None:
     """Add the route."""
     nodes, settings = context.nodes, context.settings
 

@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
-    from rbee.queen.routes.context import Context
+    from rbee.queen.routes.context import RouteContext
     from rbee.wire.progress import Report
 
 
-def add(app: QuartTrio, context: Context) -> None:
+def add(app: QuartTrio, context: RouteContext) -> None:
     """Add the routes."""
     nodes = context.nodes
 

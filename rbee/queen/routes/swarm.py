@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from quart import Response
     from quart_trio import QuartTrio
 
-    from rbee.queen.routes.context import Context
+    from rbee.queen.routes.context import RouteContext
 
 
-def add(app: QuartTrio, context: Context) -> None:
+def add(app: QuartTrio, context: RouteContext) -> None:
     """Add the routes."""
     nodes = context.nodes
 

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.requests.events import RunEvent
-    from rbee.queen.routes.context import Context
+    from rbee.queen.routes.context import RouteContext
 
 
-def add(app: QuartTrio, context: Context) -> None:
+def add(app: QuartTrio, context: RouteContext) -> None:
     """Add the routes."""
     tracker, settings = context.tracker, context.settings
 

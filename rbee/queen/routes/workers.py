@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.nodes.node import Node
-    from rbee.queen.routes.context import Context
+    from rbee.queen.routes.context import RouteContext
 
 
-def add(app: QuartTrio, context: Context) -> None:
+def add(app: QuartTrio, context: RouteContext) -> None:
     """Add the routes."""
     nodes = context.nodes
 

@@ -19,7 +19,7 @@ from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
-from rbee.queen.routes.context import Context
+from rbee.queen.routes.context import RouteContext
 from rbee.queen.routes.tasks import encode
 from rbee.queen.scheduling.place_request import Placed
 from rbee.wire import worker as wire
@@ -124,7 +124,7 @@ async def queen(
 ) -> AsyncIterator[httpx.AsyncClient]:
     nodes = cast("Nodes", OneNode(worker))
     registry = cast("Registry", None)  # no task asks it
-    context = Context(config.Settings(), TOKEN, registry, nodes, RequestTracker(), nursery, Stopping())
+    context = RouteContext(config.Settings(), TOKEN, registry, nodes, RequestTracker(), nursery, Stopping())
     url = await serve_app(routes.build(context))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
