@@ -154,4 +154,4 @@ class QueenProcess(Process):
 
     async def cancel_task(self, request_id: str) -> None:
         if (worker := self._tracker.cancel(request_id)) is not None:
-            await reader.cancel(self._network, worker, request_id)
+            await reader.cancel(self._network, (worker.url, worker.key), request_id)
