@@ -13,7 +13,7 @@ Find = Callable[[HiveClient, str], Awaitable[list[Source]]]
 """Takes a connection to a node's hive and a model's reference; returns the other nodes that have the model."""
 
 
-async def nobody(_hive: HiveClient, _reference: str) -> list[Source]:
+async def no_sources(_hive: HiveClient, _reference: str) -> list[Source]:
     """Return no source: there is no other node."""
     await trio.lowlevel.checkpoint()
     return []

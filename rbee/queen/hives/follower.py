@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SEARCH_SECONDS: Final = 10.0
-"""How often a hive is looked for that somebody else may have started."""
+"""How often to try whether a hive is there that another queen or a user has started."""
 RECONNECT_SECONDS: Final = 0.5
 """Before another try after a stream was lost; doubled with each that fails."""
 
@@ -44,7 +44,7 @@ class HiveFollower:
         self._reason_to_try.set()
 
     def stop_when_lost(self) -> None:
-        """The hive is to end: it is followed until then, and no other one is looked for."""
+        """The hive is to end: it is followed until then, and no other one after it."""
         self._is_last = True
         self._reason_to_try.set()
 

@@ -111,7 +111,7 @@ class SwarmFeed:
         self._publish(download)
 
     def _lose_downloads(self, node: str, why: str) -> None:
-        """Nothing is known any more of what a node fetches; what goes on all the same is told again."""
+        """The downloads of a node are out of sight; those that go on are published again when it is back."""
         for download in self.downloads():
             if download.node == node:
                 self._download(msgspec.structs.replace(download, stage="error", message=why, speed_mbps=0.0))

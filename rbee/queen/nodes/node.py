@@ -12,7 +12,7 @@ import trio
 from rbee.adapters.logs.json_log import correlation
 from rbee.concurrency.outcome import Outcome
 from rbee.errors import ConnectionTimeoutError, RbeeError
-from rbee.queen.hives.copy_sources import nobody
+from rbee.queen.hives.copy_sources import no_sources
 from rbee.queen.hives.devices import devices_of
 from rbee.queen.hives.follower import HiveFollower
 from rbee.queen.hives.mirror import HiveMirror
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 
 MAX_WAITING: Final = 100
 ANSWER_SECONDS: Final = 2.0
-"""For a hive to say that it is there, where a command asks what there is."""
+"""For a hive to answer that it is there, where a command asks what there is."""
 
 
 OnEvent = Callable[[HiveEvent | None, list[WorkerRow | WorkerGone]], None]
@@ -63,7 +63,7 @@ class Node:
         *,
         max_waiting: int = MAX_WAITING,
         on_event: OnEvent = lambda _, __: None,
-        find_sources: Find = nobody,
+        find_sources: Find = no_sources,
     ) -> None:
         self.name = name
         self._hive = hive
@@ -122,7 +122,7 @@ class Node:
         return self._hive.worker_url(url)
 
     @asynccontextmanager
-    async def reached(self) -> AsyncIterator[HiveClient]:
+    async def connect(self) -> AsyncIterator[HiveClient]:
         """Open a connection to the node's hive; starts nothing.
 
         Raises ConnectionTimeoutError when it does not answer within ANSWER_SECONDS, or why it cannot be used.
@@ -151,12 +151,12 @@ class Node:
     async def candidate(self, reference: str) -> Candidate:
         """Return what the node could do for a request with a model, in at most ANSWER_SECONDS; starts nothing.
 
-        One whose hive did not answer when it was last looked for costs no time.
+        A node whose hive did not answer at the last try costs no time.
         """
         with trio.move_on_after(ANSWER_SECONDS):
             try:
                 if await self._follower.is_followed():
-                    async with self.reached() as client:
+                    async with self.connect() as client:
                         self._devices = devices_of(await client.backends())
                         # Of other kinds of models each node has the same, or none but the queen's own host.
                         has_model = reference.startswith("hf:") and (await client.offers(reference)).is_here
@@ -179,12 +179,12 @@ class Node:
     async def source(self, reference: str, target: Node) -> Source | None:
         """Say what `target` may copy from here of a model's repository, in at most ANSWER_SECONDS; starts nothing.
 
-        None where there is nothing, or no way between the two: only the queen's own host uses her way through SSH.
+        None where there is nothing, or no way between the two: only the queen's own host can use its way through SSH.
         """
         with trio.move_on_after(ANSWER_SECONDS):
             try:
                 if await self._follower.is_followed():
-                    async with self.reached() as hive:
+                    async with self.connect() as hive:
                         url = hive.url if target.is_here else self._hive.outside(hive.url)
                         if url is not None and (models := (await hive.offers(reference)).models):
                             return Source(node=self.name, url=url, models=models)
@@ -193,7 +193,7 @@ class Node:
         return None
 
     @asynccontextmanager
-    async def visit(self, report: Report) -> AsyncIterator[HiveClient]:
+    async def ensure_hive(self, report: Report) -> AsyncIterator[HiveClient]:
         """Open a connection to the node's hive, which is started if need be. Raises why it could not be."""
         found: Outcome[str] = Outcome()
         request = HiveRequest(report, found.settle, correlation.get())
@@ -220,7 +220,7 @@ class Node:
     async def workers(self) -> WorkerList | None:
         """Return the node's workers, or None when its hive does not answer; starts nothing."""
         try:
-            async with self.reached() as client:
+            async with self.connect() as client:
                 return await client.workers()
         except ConnectionTimeoutError as exc:
             log.debug("the hive of %s: %s", self.name, exc)

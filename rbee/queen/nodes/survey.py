@@ -75,7 +75,7 @@ async def end_worker(nodes: Sequence[Node], worker_id: str) -> wire.WorkerEnding
         raise _not_found(swarm, several=bool(found))
     (worker,) = found
     node = next(node for node in nodes if node.name == worker.node)
-    async with node.reached() as hive:
+    async with node.connect() as hive:
         await hive.end_worker(worker.worker_id)
     message = f"worker {worker.worker_id} on {worker.node} is ending"
     return wire.WorkerEnding(message=message, worker_id=worker.worker_id, node=worker.node)
@@ -104,7 +104,7 @@ async def _ask_all(
         answers[node.name] = ConnectionTimeoutError(f"no answer within {ANSWER_SECONDS:g} s", node=node.name)
         with trio.move_on_after(ANSWER_SECONDS):
             try:
-                async with node.reached() as hive:
+                async with node.connect() as hive:
                     answers[node.name] = await ask(node, hive)
             except RbeeError as exc:
                 answers[node.name] = exc

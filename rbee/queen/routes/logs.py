@@ -51,7 +51,7 @@ async def _are_here(node: Node, settings: Settings) -> bool:
     if instance.find(settings.state_dir, "hive") is not None:
         return True
     try:
-        async with node.reached():
+        async with node.connect():
             return False
     except RbeeError:
         return True
@@ -67,7 +67,7 @@ async def _read(query: wire.LogQuery, settings: Settings, send: sse_server.Send)
 
 async def _pass_on(node: Node, query: wire.LogQuery, send: sse_server.Send) -> None:
     try:
-        async with node.reached() as hive, hive.logs(query) as events:
+        async with node.connect() as hive, hive.logs(query) as events:
             async for event in events:
                 # Decoded and encoded again: another machine may send anything, and only lines are passed on.
                 await send.send(sse_server.event(sse_client.decode_event(event.data, wire.LogLine)))

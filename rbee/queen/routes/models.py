@@ -40,7 +40,7 @@ def add(app: QuartTrio, context: RouteContext) -> None:
         node = nodes.get(name)
 
         async def work(report: Report) -> wire.SwarmModels:
-            async with node.visit(report) as hive:
+            async with node.ensure_hive(report) as hive:
                 return wire.SwarmModels(nodes=[wire.NodeModels(node=node.name, models=await hive.models())])
 
         return await context.respond(work, "result")
@@ -51,7 +51,7 @@ def add(app: QuartTrio, context: RouteContext) -> None:
         node = chosen(asked.node)
 
         async def work(report: Report) -> wire.ModelDetails:
-            async with node.visit(report) as hive:
+            async with node.ensure_hive(report) as hive:
                 return await hive.show_model(asked.model_ref)
 
         return await context.respond(work, "result")
@@ -68,7 +68,7 @@ def add(app: QuartTrio, context: RouteContext) -> None:
         node = chosen(asked.node)
 
         async def work(report: Report) -> wire.Removed:
-            async with node.visit(report) as hive:
+            async with node.ensure_hive(report) as hive:
                 sizes = {row.id: row.size_bytes for row in await hive.models()}
                 await hive.remove_model(asked.id)
             return wire.Removed(id=asked.id, node=node.name, freed_bytes=sizes.get(asked.id, 0))
@@ -78,7 +78,7 @@ def add(app: QuartTrio, context: RouteContext) -> None:
 
 async def _pull(node: Node, reference: str, report: Report) -> wire.ModelRow:
     try:
-        async with node.visit(report) as hive:
+        async with node.ensure_hive(report) as hive:
             return await hive.pull(reference, await node.find_sources(hive, reference), report)
     except RbeeError as exc:
         exc.details.setdefault("node", node.name)
@@ -99,7 +99,7 @@ async def _ask(node: Node, report: Report, models: dict[str, wire.NodeModels]) -
     rows: list[wire.ModelRow] = []
     error: str | None = None
     try:
-        async with node.visit(report) if node.name == LOCAL_NODE else node.reached() as hive:
+        async with node.ensure_hive(report) if node.name == LOCAL_NODE else node.connect() as hive:
             rows = await hive.models()
     except RbeeError as exc:
         error = exc.message

@@ -16,13 +16,13 @@ SUCCESSION_SECONDS: Final = 60.0
 
 
 class Postponed(NamedTuple, Generic[T]):
-    """What becomes of the requests where somebody else starts or ends the hive just now.
+    """What becomes of the requests where another queen or a user starts or ends the hive just now.
 
-    Some have waited for that long enough, and some hear of it for the first time.
+    Some have waited for that long enough, and some have not been told of it yet.
     """
 
     refused: list[T]
-    surprised: list[T]
+    uninformed: list[T]
 
 
 class HiveStart(Generic[T]):
@@ -65,15 +65,15 @@ class HiveStart(Generic[T]):
         return requests
 
     def postpone(self, now: float) -> Postponed[T]:
-        """Somebody else starts or ends a hive, which does not say yet where it is: it is looked for again."""
+        """Another queen or a user starts or ends a hive, which does not say where it is yet: try again later."""
         self._is_running = False
         refused = [request for request, until in self._patient_until.items() if until <= now]
         for request in refused:
             self.leave(request)
-        surprised = [request for request in self._patient_until if request not in self._informed]
-        self._informed.update(surprised)
+        uninformed = [request for request in self._patient_until if request not in self._informed]
+        self._informed.update(uninformed)
         self.again_at = now + next(self._pauses) if self._patient_until else None
-        return Postponed(refused, surprised)
+        return Postponed(refused, uninformed)
 
     def begin_again(self, now: float) -> bool:
         """Return whether the start is to be tried once more, now."""

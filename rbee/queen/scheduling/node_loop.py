@@ -112,7 +112,7 @@ class NodeLoop:
             raise DrainingError("the queen is shutting down") from None
 
     def _post(self, decision: Decision) -> None:
-        """Tell the loop what has happened; once it has ended nothing follows from that."""
+        """Have the loop decide about what has happened; once it has ended, nothing follows."""
         with suppress(trio.BrokenResourceError):
             self._send.send_nowait(decision)
 
@@ -125,7 +125,7 @@ class NodeLoop:
                 case ListWorkers(url=url, requests=requests):
                     self._start_task(requests[0], self._list_workers, url, requests)
                 case StartWorker(url=url, first=first):
-                    # Made here: nobody may want the start any more before its task has run a line.
+                    # Made here: the start may be cancelled before its task has run a line.
                     scope = self._starts[first.wanted] = trio.CancelScope()
                     self._start_task(first, self._start_worker, url, first.wanted, scope)
                 case CancelStart(wanted=wanted):

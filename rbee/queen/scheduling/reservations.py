@@ -40,8 +40,8 @@ class Reservations:
         """Reserve one slot of a worker; while it loads, nobody can take it, and the reservation stays.
 
         That is so only where the hive's event stream has shown the worker, and so will report its end (`is_shown`).
-        Of one that an answer alone has named nothing more may ever be heard, as when it starts and ends between two
-        events: until it is shown, the reservation lapses like any other.
+        A worker that only an answer has named may never be shown, as when it starts and ends between two events: until
+        it is, the reservation lapses like any other.
         """
         worker = self._workers.setdefault(row.id, _Worker(_busy(row), is_shown))
         worker.until.append(None if row.state == "loading" and is_shown else now + RESERVED_SECONDS)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from rbee.wire.progress import ProgressEvent
 
 LOST_SECONDS: Final = 1.0
-"""For a hive to be gone that was there when it was looked for, and does not answer: it may be about to end."""
+"""For a hive to be gone that was found and then does not answer: it may be about to end."""
 
 
 class NodeScheduler:
@@ -116,15 +116,15 @@ class NodeScheduler:
         One that starts already has not said yet where it is: a queen that was killed meanwhile had started it, or a
         user. It is waited for.
         """
-        surprised: list[PlaceRequest | HiveRequest] = []
+        uninformed: list[PlaceRequest | HiveRequest] = []
         if isinstance(error, AlreadyRunningError):
-            refused, surprised = self._hive.postpone(now)
+            refused, uninformed = self._hive.postpone(now)
         else:
             refused = self._hive.end()
         human = "A hive starts or ends there already; waiting for it"
         return [
             *(effect for request in refused for effect in self._refuse(request, error, now)),
-            *(self._narrate(request, "wait", human) for request in surprised),
+            *(self._narrate(request, "wait", human) for request in uninformed),
         ]
 
     def on_workers_listed(

@@ -16,14 +16,14 @@ T = TypeVar("T")
 class SharedStart(Generic[T]):
     """One start; it is to be cancelled once it `is_unwanted`.
 
-    A worker that starts is there for the next request, whoever gives up meanwhile. A download is not worth that: it
+    A worker that starts is there for the next request, whichever gives up meanwhile. A download is not worth that: it
     may take hours, and what has come of it stays on the node.
     """
 
     def __init__(self, first: T) -> None:
         self.waiting = [first]
         self.last: ProgressEvent | None = None
-        """How far it is: what a request that joins is told at once."""
+        """How far it is, which a request that joins is told at once."""
 
     def leave(self, waiter: T) -> None:
         """A request waits no longer, if it did."""

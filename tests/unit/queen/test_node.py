@@ -136,7 +136,7 @@ async def test_a_hive_that_somebody_else_starts_is_waited_for(
     assert told == ["A hive starts or ends there already; waiting for it"]
     assert hive.tries < 30  # each is a process
     hive.ready_at = trio.current_time() + 20
-    async with node.visit(lambda _: None) as found:
+    async with node.ensure_hive(lambda _: None) as found:
         assert found is hive
     assert 40 <= trio.current_time() <= 42
 
