@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import environment
@@ -51,10 +52,14 @@ def main() -> int:
         return 0
     tags = [match[1] for step in arguments.steps if (match := SCENARIO.fullmatch(step))]
     steps = [step for step in arguments.steps if step in STEPS] or (["features"] if tags else STEPS)
-    failed = [name for name, command in CHECKS.items() if name in steps and not _check(name, command)]
-    if {"zipapp", "features"} & set(steps) and not _check("zipapp", [sys.executable, "build/zipapp.py"]):
+    checks = {name: command for name, command in CHECKS.items() if name in steps}
+    if {"zipapp", "features"} & set(steps):
+        checks["zipapp"] = [sys.executable, "build/zipapp.py"]
+    with ThreadPoolExecutor() as beside_each_other:
+        done = dict(zip(checks, beside_each_other.map(_check, checks.keys(), checks.values()), strict=True))
+    failed = [name for name, passed in done.items() if not passed]
+    if "zipapp" in failed:
         # The file that an earlier build left would pass or fail for reasons that are not in this tree.
-        failed.append("zipapp")
         steps = [step for step in steps if step != "features"]
     if failed:
         print(f"failed: {', '.join(failed)}", flush=True)
@@ -97,9 +102,8 @@ def _check(name: str, command: list[str]) -> bool:
     started = time.monotonic()
     done = subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, text=True, check=False)
     verdict = "FAILED" if done.returncode else "ok"
-    print(f"{name:<10} {verdict:<6} {time.monotonic() - started:6.1f} s", flush=True)
-    if done.returncode or name == "zipapp":
-        print(done.stdout.rstrip(), flush=True)
+    told = f"\n{done.stdout.rstrip()}" if done.returncode or name == "zipapp" else ""
+    print(f"{name:<10} {verdict:<6} {time.monotonic() - started:6.1f} s{told}", flush=True)
     return not done.returncode
 
 
@@ -110,11 +114,13 @@ def _test(paths: list[str], tags: list[str], for_pytest: list[str]) -> bool:
 
 
 def _parallel(for_pytest: list[str]) -> list[str]:
-    """Returns the options by which processes share the tests, one for each processor; nothing for a debugger."""
+    """Returns the options by which processes share the tests; nothing for a debugger."""
     if {"--pdb", "--trace", "-s", "-n"} & set(for_pytest):
         return []
+    # Daemons' tests wait half of their time: a third process has work for two processors meanwhile.
+    number = min(len(os.sched_getaffinity(0)), 4) * 3 // 2
     # Groups come in the order of tests/kit/schedule.py, and not by how many tests they hold.
-    return ["-n", str(min(len(os.sched_getaffinity(0)), 4)), "--dist=loadgroup", "--no-loadscope-reorder"]
+    return ["-n", str(number), "--dist=loadgroup", "--no-loadscope-reorder"]
 
 
 def _environment() -> dict[str, str]:
