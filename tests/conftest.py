@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -196,19 +195,6 @@ def shared_daemons(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemons
     found = Daemons(tmp_path_factory.mktemp("shared") / "rbee")
     yield found
     found.close()
-
-
-@pytest.fixture
-def eventually() -> Callable[[Callable[[], bool]], None]:
-    """Give a function that waits until something is so, and fails when it does not become so."""
-
-    def wait(condition: Callable[[], bool], seconds: float = 20) -> None:
-        limit = time.monotonic() + seconds
-        while not condition():
-            assert time.monotonic() < limit, "it did not come true in time"
-            time.sleep(0.02)
-
-    return wait
 
 
 Cell = Callable[[str, str, str, str], None]

@@ -15,6 +15,7 @@ import httpx
 from rbee.adapters.daemon import process
 from tests.conftest import ROOT
 from tests.kit import processes
+from tests.kit.paths import STANDIN_WORKER
 from tests.kit.ports import own_address, worker_ports
 from tests.kit.sshd import Sshd
 from tests.kit.waiting import wait_until
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from rbee.wire.registry import Tunnel
     from tests.kit.swarm import Swarm
 
-STANDIN = Path(__file__).with_name("standin_worker.py")
 TEXT = ("--prompt", "Once upon a time", "--max-tokens", "4", "--temperature", "0")
 PROGRAM = """\
 import sys
@@ -76,7 +76,7 @@ class RemoteNode:
 
     def stand_in(self, *behaviour: str) -> None:
         """Have its hive start the stand-in for a worker, which behaves as it is told."""
-        self.configure(worker={"command": [sys.executable, str(STANDIN), *behaviour]})
+        self.configure(worker={"command": [sys.executable, str(STANDIN_WORKER), *behaviour]})
 
     def give_token(self, home: Path) -> None:
         """Bring the swarm's token there, as an installation does."""

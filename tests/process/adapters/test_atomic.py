@@ -13,6 +13,7 @@ import pytest
 from rbee.adapters.files.atomic import UNFINISHED, AtomicFolder, make_folder
 from rbee.errors import StorageError
 from tests.kit import paths
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,7 +36,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def copying(tmp_path: Path, folder: Path, eventually: Callable[..., None]) -> Iterator[Callable[[], subprocess.Popen]]:
+def copying(tmp_path: Path, folder: Path) -> Iterator[Callable[[], subprocess.Popen]]:
     """Start a process that copies from a pipe, and is in the middle of it by the time that it is given."""
     source = tmp_path / "pipe"
     os.mkfifo(source)
@@ -50,7 +51,7 @@ def copying(tmp_path: Path, folder: Path, eventually: Callable[..., None]) -> It
         pipe = os.open(source, os.O_WRONLY)
         pipes.append(pipe)
         os.write(pipe, b"half of it")
-        eventually(lambda: any(name.startswith(UNFINISHED) for name in names(folder)))
+        wait_until(lambda: any(name.startswith(UNFINISHED) for name in names(folder)))
         return child
 
     yield start

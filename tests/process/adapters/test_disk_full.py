@@ -18,6 +18,7 @@ from rbee.errors import StorageError
 from tests.conftest import ROOT
 from tests.kit import disk as small_disk
 from tests.kit.models import make
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,9 +175,7 @@ def fill_last_page(log: Path) -> None:
 
 
 @needs_engine
-def test_a_swarm_goes_on_on_a_full_disk_and_recovers(
-    disk: SmallDisk, daemons: Any, tmp_path: Path, eventually: Callable[..., None]
-) -> None:
+def test_a_swarm_goes_on_on_a_full_disk_and_recovers(disk: SmallDisk, daemons: Any, tmp_path: Path) -> None:
     other = f"file:{make(tmp_path / 'tiny.gguf')}"
     home = disk.folder / "rbee"
     queen = daemons.start("queen", home=home)
@@ -196,7 +195,7 @@ def test_a_swarm_goes_on_on_a_full_disk_and_recovers(
         log = home / f"logs/worker-{second}.log"
         assert log.stat().st_size == 0
         disk.empty()
-        eventually(lambda: rows(home) == listed)
+        wait_until(lambda: rows(home) == listed)
         assert (home / "models.db.ballast").stat().st_size == ballast.SIZE
         lost, again = messages(home / "logs/hive.log")[-2:]
         assert "lines were lost here" in lost
@@ -225,20 +224,18 @@ def test_a_command_that_starts_everything_works_on_a_full_disk_too(disk: SmallDi
 
 
 @needs_engine
-def test_a_hive_that_died_on_a_full_disk_is_followed_by_one_that_adopts(
-    disk: SmallDisk, daemons: Any, eventually: Callable[..., None]
-) -> None:
+def test_a_hive_that_died_on_a_full_disk_is_followed_by_one_that_adopts(disk: SmallDisk, daemons: Any) -> None:
     home = disk.folder / "rbee"
     hive = daemons.start("hive", home=home)
     with hive.client() as client:
         worker_id = client.post("/v1/workers/spawn", json={"model_ref": MODEL}).json()["worker_id"]
-        eventually(lambda: rows(home) == [worker_id])
+        wait_until(lambda: rows(home) == [worker_id])
     disk.fill()
     hive.process.kill()
     hive.wait()
     hive = daemons.start("hive", home=home)
     with hive.client() as client:
-        eventually(lambda: [row["id"] for row in client.get("/v1/workers/list").json()["workers"]] == [worker_id])
+        wait_until(lambda: [row["id"] for row in client.get("/v1/workers/list").json()["workers"]] == [worker_id])
     hive.signal()
     assert hive.wait()[0] == 0
     assert rows(home) == []

@@ -5,13 +5,12 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import httpx
 import psutil
@@ -21,14 +20,11 @@ import trio
 from rbee.adapters.daemon import announce, process
 from rbee.adapters.logs import tail
 from tests.conftest import ROOT
-from tests.kit import paths
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.kit.standins import standin
+from tests.kit.waiting import wait_until
 
 needs_engine = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="real workers need the engine")
 
-STANDIN = paths.STANDIN_WORKER
 MODEL = "builtin:bee-stories"
 SPAWN = "/v1/workers/spawn"
 FAULT = "Fatal Python error: Segmentation fault"
@@ -79,19 +75,17 @@ async def test_stderr_follows_the_log_and_a_fault_leaves_its_trace(
 
 
 @needs_engine
-def test_a_worker_writes_its_own_log_and_a_fault_leaves_its_trace(
-    daemons: Any, eventually: Callable[..., None]
-) -> None:
+def test_a_worker_writes_its_own_log_and_a_fault_leaves_its_trace(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_LOGS_MAX_BYTES="10000")
     with hive.client() as client:
         worker_id = client.post(SPAWN, json={"model_ref": MODEL}).json()["worker_id"]
         log = hive.home / f"logs/worker-{worker_id}.log"
         (row,) = client.get("/v1/workers/list").json()["workers"]
         assert stderr_of(row["pid"]) == str(log)
-        eventually(lambda: any(message.startswith("loaded ") for message in messages(log)))
+        wait_until(lambda: any(message.startswith("loaded ") for message in messages(log)))
         assert {json.loads(line)["role"] for line in log.read_text().splitlines()} == {"llm-worker-rbee"}
         os.kill(row["pid"], signal.SIGSEGV)
-        eventually(lambda: client.get("/v1/workers/list").json()["workers"] == [])
+        wait_until(lambda: client.get("/v1/workers/list").json()["workers"] == [])
         (ended,) = client.get("/v1/workers/list").json()["ended"]
     assert FAULT in log.read_text().splitlines()
     assert ended["last_lines"] == [*messages(log), FAULT][-20:]
@@ -126,9 +120,9 @@ def test_why_the_engine_gives_up_is_in_the_log_and_escaped(tmp_path: Path) -> No
 
 
 @needs_engine
-def test_the_logs_of_ended_workers_go_but_the_newest(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_the_logs_of_ended_workers_go_but_the_newest(daemons: Any) -> None:
     environment = {
-        "RBEE_WORKER_COMMAND": shlex.join([sys.executable, str(STANDIN), "well"]),
+        "RBEE_WORKER_COMMAND": standin("well"),
         "RBEE_LOGS_KEPT_WORKERS": "2",
     }
     folder = daemons.home / "logs"
@@ -143,8 +137,8 @@ def test_the_logs_of_ended_workers_go_but_the_newest(daemons: Any, eventually: C
         first, *others = [f"worker-{worker_id}.log" for worker_id in ids]
         for worker_id in ids[1:]:
             client.delete(f"/v1/workers/{worker_id}")
-        eventually(lambda: len(client.get("/v1/workers/list").json()["workers"]) == 1)
-        eventually(lambda: len(logs_of_workers(daemons.home)) == 3)
+        wait_until(lambda: len(client.get("/v1/workers/list").json()["workers"]) == 1)
+        wait_until(lambda: len(logs_of_workers(daemons.home)) == 3)
     left = logs_of_workers(daemons.home)
     assert first in left, "it is the oldest, but its worker runs"
     assert set(left) <= {first, *others}
@@ -206,7 +200,7 @@ def ask_in_every_wrong_way(worker: httpx.Client) -> None:
 
 
 @needs_engine
-def test_no_log_holds_what_a_user_wrote_or_a_key(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_no_log_holds_what_a_user_wrote_or_a_key(daemons: Any) -> None:
     home = daemons.home
     queen = daemons.start("queen", "--debug")
     assert rbee(home, "infer", "--prompt", f"Once {MARKER}", "--stop", MARKER).returncode == 0
@@ -232,7 +226,7 @@ def test_no_log_holds_what_a_user_wrote_or_a_key(daemons: Any, eventually: Calla
                 next(stream.iter_lines())
                 (pid,) = (p.pid for p in daemons.left() if placed["worker_id"] in p.cmdline())
                 psutil.Process(pid).send_signal(signal.SIGSEGV)
-        eventually(lambda: client.get("/v2/workers/list").json()["workers"] == [])
+        wait_until(lambda: client.get("/v2/workers/list").json()["workers"] == [])
     queen.signal()
     code, said = queen.wait()
     assert (code, said.count(MARKER)) == (0, 0)

@@ -16,6 +16,7 @@ from rbee.adapters import tokens
 from tests.kit import models
 from tests.kit.hub import Hub
 from tests.kit.proxy import Proxy
+from tests.kit.waiting import wait_until
 from tests.process.hive.test_models import FILE, REF, digest, pulled, told
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def test_a_worker_of_a_model_that_is_copied(start: Start, attic: Node, hub: Hub,
 
 
 def test_a_source_that_is_killed_half_way_leaves_the_rest_to_the_hub(
-    start: Start, attic: Node, hub: Hub, model: Path, size: int, eventually: Callable[..., None]
+    start: Start, attic: Node, hub: Hub, model: Path, size: int
 ) -> None:
     cellar = start("cellar")
     with proxy_to(attic) as proxy:
@@ -159,7 +160,7 @@ def test_a_source_that_is_killed_half_way_leaves_the_rest_to_the_hub(
         copying = threading.Thread(target=lambda: events.extend(cellar.copy(source)))
         copying.start()
         part = cellar.models / f"{FILE}.part"
-        eventually(lambda: part.exists() and part.stat().st_size > 0.3 * size)
+        wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * size)
         attic.daemon.signal(signal.SIGKILL)
         copying.join(30)
     rest = hub.content()[-1]
@@ -177,7 +178,7 @@ def test_a_source_that_is_killed_half_way_leaves_the_rest_to_the_hub(
 
 
 def test_a_source_that_stalls_leaves_the_rest_to_the_hub_long_before_the_hub_would_be_given_up(
-    start: Start, attic: Node, hub: Hub, model: Path, size: int, eventually: Callable[..., None]
+    start: Start, attic: Node, hub: Hub, model: Path, size: int
 ) -> None:
     cellar = start("cellar", RBEE_TIMEOUTS_COPY_STALL="0.5")
     with proxy_to(attic) as proxy:
@@ -187,7 +188,7 @@ def test_a_source_that_stalls_leaves_the_rest_to_the_hub_long_before_the_hub_wou
         copying = threading.Thread(target=lambda: events.extend(cellar.copy(source)))
         copying.start()
         part = cellar.models / f"{FILE}.part"
-        eventually(lambda: part.exists() and part.stat().st_size > 0.3 * size)
+        wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * size)
         attic.daemon.signal(signal.SIGSTOP)
         copying.join(20)
         attic.daemon.signal(signal.SIGCONT)
@@ -197,9 +198,7 @@ def test_a_source_that_stalls_leaves_the_rest_to_the_hub_long_before_the_hub_wou
     assert size < hub.sent < 2 * size
 
 
-def test_a_second_source_goes_on_where_the_first_has_ended(
-    start: Start, attic: Node, hub: Hub, size: int, eventually: Callable[..., None]
-) -> None:
+def test_a_second_source_goes_on_where_the_first_has_ended(start: Start, attic: Node, hub: Hub, size: int) -> None:
     barn, cellar = start("barn"), start("cellar")
     barn.copy(attic.source())
     with proxy_to(attic) as proxy:
@@ -209,7 +208,7 @@ def test_a_second_source_goes_on_where_the_first_has_ended(
         copying = threading.Thread(target=lambda: events.extend(cellar.copy(*sources)))
         copying.start()
         part = cellar.models / f"{FILE}.part"
-        eventually(lambda: part.exists() and part.stat().st_size > 0.3 * size)
+        wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * size)
         attic.daemon.signal(signal.SIGKILL)
         copying.join(30)
     assert said(events)[2] == f"Copying the rest of {REF} from barn"
@@ -297,14 +296,14 @@ def test_the_files_of_a_split_model_are_copied_without_a_hub(
 
 
 def test_a_hive_that_is_killed_while_it_copies_leaves_what_the_next_one_goes_on_with(
-    start: Start, attic: Node, hub: Hub, size: int, eventually: Callable[..., None]
+    start: Start, attic: Node, hub: Hub, size: int
 ) -> None:
     cellar = start("cellar")
     part = cellar.models / f"{FILE}.part"
     with proxy_to(attic) as proxy, cellar.client() as client:
         proxy.delay = 0.02
         client.post("/v1/models/download", json={"model_ref": REF, "sources": [attic.source(url=proxy.url)]})
-        eventually(lambda: part.exists() and part.stat().st_size > 0.3 * size)
+        wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * size)
         cellar.daemon.signal(signal.SIGKILL)
         cellar.daemon.wait()
     there = part.stat().st_size
@@ -315,16 +314,14 @@ def test_a_hive_that_is_killed_while_it_copies_leaves_what_the_next_one_goes_on_
     assert hub.sent - size == size - there
 
 
-def test_who_gives_up_ends_the_copying(
-    start: Start, attic: Node, hub: Hub, size: int, eventually: Callable[..., None]
-) -> None:
+def test_who_gives_up_ends_the_copying(start: Start, attic: Node, hub: Hub, size: int) -> None:
     cellar = start("cellar")
     part = cellar.models / f"{FILE}.part"
     with proxy_to(attic) as proxy, cellar.client() as client:
         proxy.delay = 0.02
         request = {"model_ref": REF, "sources": [attic.source(url=proxy.url)]}
         begun = client.post("/v1/models/download", json=request).json()["download_id"]
-        eventually(lambda: part.exists() and part.stat().st_size > 0.1 * size)
+        wait_until(lambda: part.exists() and part.stat().st_size > 0.1 * size)
         assert client.delete(f"/v1/models/download/{begun}").status_code == 204
         assert cellar.copy(attic.source())[-1][0] == "model"
     assert hub.sent == size, "nor does the hub take over"

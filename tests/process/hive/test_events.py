@@ -4,43 +4,32 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import httpx_sse
 
-from tests.kit import paths
 from tests.kit.hub import Fault, Hub
+from tests.kit.standins import standin
+from tests.kit.streams import events_of, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     import httpx
 
-STANDIN = paths.STANDIN_WORKER
 SPAWN = {"model_ref": "builtin:bee-stories"}
 
 
 def start(daemons: Any, behaviour: str = "well") -> Any:
-    return daemons.start("hive", RBEE_WORKER_COMMAND=shlex.join([sys.executable, str(STANDIN), behaviour]))
+    return daemons.start("hive", RBEE_WORKER_COMMAND=standin(behaviour))
 
 
 def events(client: httpx.Client) -> Iterator[tuple[str, Any]]:
     with httpx_sse.connect_sse(client, "GET", "/v1/events") as source:
-        for event in source.iter_sse():
-            yield event.event, json.loads(event.data)
-
-
-def until(told: Iterator[tuple[str, Any]], name: str, **wanted: Any) -> Any:
-    """Read events up to the first of this name with these values."""
-    for event, data in told:
-        if event == name and wanted.items() <= data.items():
-            return data
-    raise AssertionError(f"the stream ended without {name} {wanted}")
+        yield from events_of(source.response)
 
 
 def test_what_is_comes_first_and_then_each_change(daemons: Any) -> None:
@@ -98,7 +87,7 @@ def test_downloads_are_told_once_a_second_and_when_they_begin_and_end(daemons: A
     assert models_dir not in json.dumps([state for _, state in seen])
 
 
-def test_how_a_worker_ended_is_told_with_the_end_of_its_log(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_how_a_worker_ended_is_told_with_the_end_of_its_log(daemons: Any) -> None:
     hive = start(daemons)
     with hive.client() as client, hive.client() as other:
         told = events(client)

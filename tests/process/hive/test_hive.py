@@ -6,11 +6,9 @@ import importlib.util
 import json
 import os
 import re
-import shlex
 import signal
 import socket
 import sqlite3
-import sys
 import threading
 import time
 import uuid
@@ -20,10 +18,10 @@ import psutil
 import pytest
 
 from rbee import __version__
-from tests.kit import paths
+from tests.kit.standins import standin
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     import httpx
@@ -32,7 +30,6 @@ needs_engine = pytest.mark.skipif(
     importlib.util.find_spec("llama_cpp") is None, reason="a model's header is read by the engine"
 )
 
-STANDIN = paths.STANDIN_WORKER
 MODEL = "builtin:bee-stories"
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
 SECRET = "hunter2"
@@ -104,10 +101,6 @@ BAD_BYTES = [
     b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "{}".encode("utf-16"),
 ]
-
-
-def standin(*behaviour: str) -> str:
-    return shlex.join([sys.executable, str(STANDIN), *behaviour])
 
 
 def refused(response: httpx.Response, status: int | None = None) -> dict[str, Any]:
@@ -376,14 +369,12 @@ def test_a_spoilt_registry_keeps_no_hive_from_starting(daemons: Any) -> None:
 # Workers.
 
 
-def wait_for(
-    client: httpx.Client, state: str, eventually: Callable[..., None], number: int = 1
-) -> list[dict[str, Any]]:
+def wait_for(client: httpx.Client, state: str, number: int = 1) -> list[dict[str, Any]]:
     def rows() -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = client.get("/v1/workers/list").json()["workers"]
         return found
 
-    eventually(lambda: [row["state"] for row in rows()] == [state] * number)
+    wait_until(lambda: [row["state"] for row in rows()] == [state] * number)
     return rows()
 
 
@@ -392,13 +383,13 @@ def gone(pid: int) -> bool:
 
 
 @needs_engine
-def test_the_life_of_a_worker(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_the_life_of_a_worker(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"), RBEE_WORKER_SLOTS="3")
     with hive.client() as client:
         reply = client.post(SPAWN, json={"model": MODEL}).json()
         assert set(reply) == {"worker_id", "url", "state", "api_key"}
         assert reply["state"] == "loading"
-        (row,) = wait_for(client, "idle", eventually)
+        (row,) = wait_for(client, "idle")
         assert row["id"] == reply["worker_id"]
         assert row["url"] == reply["url"]
         assert (row["model_ref"], row["backend"], row["device"]) == (MODEL, "cpu", 0)
@@ -409,7 +400,7 @@ def test_the_life_of_a_worker(daemons: Any, eventually: Callable[..., None]) -> 
             assert reply["api_key"] not in place
             assert hive.token not in place
         assert client.delete(f"/v1/workers/{row['id']}").status_code == 202
-        wait_for(client, "", eventually, 0)
+        wait_for(client, "", 0)
         assert gone(row["pid"])
         refused(client.delete(f"/v1/workers/{row['id']}"), 404)
     hive.signal()
@@ -418,7 +409,7 @@ def test_the_life_of_a_worker(daemons: Any, eventually: Callable[..., None]) -> 
 
 
 @needs_engine
-def test_workers_asked_for_at_once_are_all_started_apart(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_workers_asked_for_at_once_are_all_started_apart(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
     replies: list[dict[str, Any]] = []
 
@@ -434,7 +425,7 @@ def test_workers_asked_for_at_once_are_all_started_apart(daemons: Any, eventuall
     for name in ("worker_id", "url", "api_key"):
         assert len({reply[name] for reply in replies}) == 3
     with hive.client() as client:
-        rows = wait_for(client, "idle", eventually, 3)
+        rows = wait_for(client, "idle", 3)
     hive.signal()
     ends_well(hive)
     assert all(gone(row["pid"]) for row in rows)
@@ -445,7 +436,7 @@ def test_workers_asked_for_at_once_are_all_started_apart(daemons: Any, eventuall
 
 
 @needs_engine
-def test_who_wants_any_worker_shares_the_one_that_starts(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_who_wants_any_worker_shares_the_one_that_starts(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
     wanted = {"model_ref": MODEL, "reuse": True}
     replies: list[dict[str, Any]] = []
@@ -460,7 +451,7 @@ def test_who_wants_any_worker_shares_the_one_that_starts(daemons: Any, eventuall
     for thread in threads:
         thread.join()
     with hive.client() as client:
-        (row,) = wait_for(client, "idle", eventually)
+        (row,) = wait_for(client, "idle")
         spawn(wanted)
         assert [reply["worker_id"] for reply in replies] == [row["id"]] * 7
         assert {(reply["url"], reply["api_key"]) for reply in replies} == {(row["url"], replies[0]["api_key"])}
@@ -471,15 +462,15 @@ def test_who_wants_any_worker_shares_the_one_that_starts(daemons: Any, eventuall
 
 
 @needs_engine
-def test_a_worker_that_crashes_is_forgotten_and_logged(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_a_worker_that_crashes_is_forgotten_and_logged(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
     with hive.client() as client:
         client.post(SPAWN, json={"model_ref": MODEL})
-        (row,) = wait_for(client, "idle", eventually)
+        (row,) = wait_for(client, "idle")
         os.kill(row["pid"], signal.SIGSEGV)
-        wait_for(client, "", eventually, 0)
+        wait_for(client, "", 0)
         client.post(SPAWN, json={"model_ref": MODEL})
-        wait_for(client, "idle", eventually)
+        wait_for(client, "idle")
     messages = [line["message"] for line in hive.log() if line["level"] == "error"]
     assert any(str(row["pid"]) in message and "SIGSEGV" in message for message in messages)
     hive.signal()
@@ -533,13 +524,13 @@ def test_a_program_that_does_not_exist_is_answered(daemons: Any) -> None:
 
 
 @needs_engine
-def test_a_worker_that_will_not_end_is_killed(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_a_worker_that_will_not_end_is_killed(daemons: Any) -> None:
     hive = daemons.start(
         "hive", RBEE_WORKER_COMMAND=standin("stubborn"), RBEE_TIMEOUTS_UNLOAD="0.5", RBEE_TIMEOUTS_ACKNOWLEDGE="0.2"
     )
     with hive.client() as client:
         client.post(SPAWN, json={"model_ref": MODEL})
-        (row,) = wait_for(client, "idle", eventually)
+        (row,) = wait_for(client, "idle")
     hive.signal()
     code, errors = hive.wait()
     assert code == 1
@@ -551,11 +542,11 @@ def test_a_worker_that_will_not_end_is_killed(daemons: Any, eventually: Callable
 
 
 @needs_engine
-def test_a_loading_that_takes_too_long_ends_the_worker(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_a_loading_that_takes_too_long_ends_the_worker(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("loading"), RBEE_TIMEOUTS_LOADING="0.5")
     with hive.client() as client:
         assert client.post(SPAWN, json={"model_ref": MODEL}).json()["state"] == "loading"
-        wait_for(client, "", eventually, 0)
+        wait_for(client, "", 0)
     assert any("not loaded within 0.5 s: state loading, 3 of 8 layers" in line["message"] for line in hive.log())
     hive.signal()
     ends_well(hive)
@@ -564,12 +555,12 @@ def test_a_loading_that_takes_too_long_ends_the_worker(daemons: Any, eventually:
 @needs_engine
 @pytest.mark.parametrize(("behaviour", "words"), [("fall", "SIGSEGV"), ("hungry", "SIGKILL")])
 def test_a_worker_that_falls_while_it_loads_is_forgotten_with_the_reason(
-    daemons: Any, eventually: Callable[..., None], behaviour: str, words: str
+    daemons: Any, behaviour: str, words: str
 ) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin(behaviour))
     with hive.client() as client:
         assert client.post(SPAWN, json={"model_ref": MODEL}).json()["state"] == "loading"
-        wait_for(client, "", eventually, 0)
+        wait_for(client, "", 0)
         (ended,) = client.get("/v1/workers/list").json()["ended"]
         assert words in ended["reason"]
     hive.signal()
@@ -577,14 +568,14 @@ def test_a_worker_that_falls_while_it_loads_is_forgotten_with_the_reason(
 
 
 @needs_engine
-def test_who_leaves_while_a_worker_starts_gets_it_next_time(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_who_leaves_while_a_worker_starts_gets_it_next_time(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("slow"))
     with hive.client() as client:
         with client.stream("POST", SPAWN, json={"model_ref": MODEL}, headers={"Accept": "text/event-stream"}) as events:
             for line in events.iter_lines():
                 if '"action":"start"' in line:
                     break
-        wait_for(client, "idle", eventually)
+        wait_for(client, "idle")
     assert [line for line in hive.log() if "traceback" in line] == []
     hive.signal()
     ends_well(hive)
@@ -592,32 +583,32 @@ def test_who_leaves_while_a_worker_starts_gets_it_next_time(daemons: Any, eventu
 
 
 @needs_engine
-def test_a_killed_hives_workers_are_adopted_by_the_next(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_a_killed_hives_workers_are_adopted_by_the_next(daemons: Any) -> None:
     first = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
     with first.client() as client:
         client.post(SPAWN, json={"model_ref": MODEL})
-        (row,) = wait_for(client, "idle", eventually)
+        (row,) = wait_for(client, "idle")
     first.process.kill()
     first.wait()
     assert not gone(row["pid"]), "a worker does not end with its hive"
     second = daemons.start("hive")
     with second.client() as client:
-        (adopted,) = wait_for(client, "idle", eventually)
+        (adopted,) = wait_for(client, "idle")
         for field in ("id", "url", "model_ref", "backend", "device", "pid", "slots_total", "slots_available"):
             assert adopted[field] == row[field]
         psutil.Process(row["pid"]).kill()
-        wait_for(client, "", eventually, 0)
+        wait_for(client, "", 0)
     second.signal()
     ends_well(second)
     assert daemons.left() == []
 
 
 @needs_engine
-def test_an_adopted_worker_ends_with_its_new_hive(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_an_adopted_worker_ends_with_its_new_hive(daemons: Any) -> None:
     first = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
     with first.client() as client:
         client.post(SPAWN, json={"model_ref": MODEL})
-        (row,) = wait_for(client, "idle", eventually)
+        (row,) = wait_for(client, "idle")
     first.process.kill()
     first.wait()
     second = daemons.start("hive")
@@ -628,9 +619,7 @@ def test_an_adopted_worker_ends_with_its_new_hive(daemons: Any, eventually: Call
 
 @needs_engine
 @pytest.mark.parametrize("behaviour", ["deaf", "impostor"])
-def test_a_worker_that_fails_three_health_checks_is_removed(
-    daemons: Any, eventually: Callable[..., None], behaviour: str
-) -> None:
+def test_a_worker_that_fails_three_health_checks_is_removed(daemons: Any, behaviour: str) -> None:
     hive = daemons.start(
         "hive",
         RBEE_WORKER_COMMAND=standin(behaviour),
@@ -640,13 +629,13 @@ def test_a_worker_that_fails_three_health_checks_is_removed(
     with hive.client() as client:
         client.post(SPAWN, json={"model_ref": MODEL})
         (row,) = client.get("/v1/workers/list").json()["workers"]
-        wait_for(client, "", eventually, 0)
+        wait_for(client, "", 0)
         assert gone(row["pid"])
     assert any("3 health checks" in line["message"] for line in hive.log() if line["level"] == "error")
 
 
 @needs_engine
-def test_a_healthy_worker_is_ended_when_it_was_idle_long_enough(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_a_healthy_worker_is_ended_when_it_was_idle_long_enough(daemons: Any) -> None:
     hive = daemons.start(
         "hive",
         RBEE_WORKER_COMMAND=standin("well"),
@@ -655,22 +644,22 @@ def test_a_healthy_worker_is_ended_when_it_was_idle_long_enough(daemons: Any, ev
     )
     with hive.client() as client:
         client.post(SPAWN, json={"model_ref": MODEL})
-        (row,) = wait_for(client, "idle", eventually)
-        eventually(
+        (row,) = wait_for(client, "idle")
+        wait_until(
             lambda: client.get("/v1/workers/list").json()["workers"][0]["last_health_at"] > row["last_health_at"]
         )
-        wait_for(client, "", eventually, 0)
+        wait_for(client, "", 0)
         assert gone(row["pid"])
         assert client.get("/v1/health").status_code == 200
     assert not [line for line in hive.log() if line["level"] == "error"]
 
 
 @needs_engine
-def test_only_a_workers_own_key_calls_back_for_it(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_only_a_workers_own_key_calls_back_for_it(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
     with hive.client() as client:
         one, other = (client.post(SPAWN, json={"model_ref": MODEL}).json() for _ in range(2))
-        wait_for(client, "idle", eventually, 2)
+        wait_for(client, "idle", 2)
         client.headers["Authorization"] = f"Bearer {one['api_key']}"
         body = CALLBACK | {"url": one["url"]}
         assert client.post(READY, json=body | {"worker_id": one["worker_id"]}).json() == {"acknowledged": True}

@@ -18,6 +18,7 @@ from rbee.adapters import tokens
 from tests.kit import models
 from tests.kit.hub import Fault, Hub
 from tests.kit.hub_cache import store
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -157,7 +158,7 @@ def test_two_share_a_download_and_one_of_them_may_go(start: Callable[..., Daemon
 
 
 def test_the_last_who_goes_ends_it_and_the_next_goes_on(
-    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path, eventually: Callable[..., None]
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
 ) -> None:
     daemon = start()
     hub.fault = Fault(stall=0.5)
@@ -166,7 +167,7 @@ def test_the_last_who_goes_ends_it_and_the_next_goes_on(
         with stream(client, "/v1/models/download") as answer:
             events = told(answer)
             next(event for _, event in events if event.get("stage") == "downloading")
-            eventually(lambda: part.stat().st_size == model.stat().st_size // 2)
+            wait_until(lambda: part.stat().st_size == model.stat().st_size // 2)
         hub.fault = Fault()
         assert pulled(client)[-1][0] == "model"
     assert hub.sent == model.stat().st_size
@@ -208,7 +209,7 @@ def test_a_hive_that_ends_leaves_what_the_next_one_goes_on_with(
 
 
 def test_a_model_is_removed_with_its_file_but_not_while_a_worker_has_it(
-    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, eventually: Callable[..., None]
+    start: Callable[..., Daemon], hub: Hub, tmp_path: Path
 ) -> None:
     daemon = start()
     with daemon.client() as client:
@@ -217,7 +218,7 @@ def test_a_model_is_removed_with_its_file_but_not_while_a_worker_has_it(
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "MODEL_IN_USE")
         assert refused.json()["error"]["details"]["workers"] == [worker["worker_id"]]
         client.delete(f"/v1/workers/{worker['worker_id']}")
-        eventually(lambda: client.get("/v1/workers/list").json()["workers"] == [])
+        wait_until(lambda: client.get("/v1/workers/list").json()["workers"] == [])
         assert client.delete("/v1/models/model.Q4_K_M").status_code == 204
         assert client.get("/v1/models/list").json() == {"models": []}
         assert not (tmp_path / "models/hf").exists()
@@ -250,7 +251,7 @@ def test_a_damaged_catalogue_is_rebuilt_from_the_files(start: Callable[..., Daem
 
 
 def test_a_rebuilt_catalogue_offers_its_models_to_others_too(
-    start: Callable[..., Daemon], hub: Hub, model: Path, eventually: Callable[..., None]
+    start: Callable[..., Daemon], hub: Hub, model: Path
 ) -> None:
     daemon = start()
     with daemon.client() as client:
@@ -261,7 +262,7 @@ def test_a_rebuilt_catalogue_offers_its_models_to_others_too(
     (daemon.home / "models.db").write_bytes(b"no database" * 1000)
     with start().client() as client:
         asked = {"model_ref": f"{REF}/{FILE}"}
-        eventually(lambda: bool(client.get("/v1/models/files", params=asked).json()["models"]))
+        wait_until(lambda: bool(client.get("/v1/models/files", params=asked).json()["models"]))
         (again,) = client.get("/v1/models/files", params=asked).json()["models"]
         assert again["files"] == offered["files"]
         (row,) = client.get("/v1/models/list").json()["models"]
@@ -397,9 +398,7 @@ def test_what_the_hub_has_not_for_us_is_an_error_of_its_own(
         assert code in events
 
 
-def test_a_split_model_is_fetched_whole_and_loaded(
-    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, eventually: Callable[..., None]
-) -> None:
+def test_a_split_model_is_fetched_whole_and_loaded(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
     models.make(tmp_path / "big.gguf", tensors_per_file=8)
     parts = sorted(tmp_path.glob("big-*.gguf"))
     hub.add("bees/big", *parts)
@@ -408,9 +407,9 @@ def test_a_split_model_is_fetched_whole_and_loaded(
         assert row["size_bytes"] == sum(part.stat().st_size for part in parts)
         assert row["id"] == "big-00001-of-00003"
         worker = client.post("/v1/workers/spawn", json={"model_ref": "hf:bees/big"}).json()
-        eventually(lambda: [one["state"] for one in client.get("/v1/workers/list").json()["workers"]] == ["idle"])
+        wait_until(lambda: [one["state"] for one in client.get("/v1/workers/list").json()["workers"]] == ["idle"])
         client.delete(f"/v1/workers/{worker['worker_id']}")
-        eventually(lambda: client.get("/v1/workers/list").json()["workers"] == [])
+        wait_until(lambda: client.get("/v1/workers/list").json()["workers"] == [])
         assert client.delete(f"/v1/models/{row['id']}").status_code == 204
     assert not (tmp_path / "models/hf").exists()
 

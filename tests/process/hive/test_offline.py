@@ -10,6 +10,7 @@ import pytest
 from tests.kit import models
 from tests.kit.hub import Hub
 from tests.kit.hub_cache import store
+from tests.kit.waiting import wait_until
 from tests.process.hive.test_models import pulled
 
 if TYPE_CHECKING:
@@ -79,13 +80,11 @@ def test_the_users_cache_is_used(
     assert outcome(daemon, reference) == (row, []), "the second time it is in the catalogue"
 
 
-def test_a_worker_runs_what_the_cache_has(
-    start: Callable[..., Daemon], cache: Path, model: bytes, eventually: Callable[..., None]
-) -> None:
+def test_a_worker_runs_what_the_cache_has(start: Callable[..., Daemon], cache: Path, model: bytes) -> None:
     store(cache, REPOSITORY, "m.Q4_K_M.gguf", model)
     with start().client() as client:
         assert client.post("/v1/workers/spawn", json={"model_ref": REF}).status_code == 200
-        eventually(lambda: [row["state"] for row in client.get("/v1/workers/list").json()["workers"]] == ["idle"])
+        wait_until(lambda: [row["state"] for row in client.get("/v1/workers/list").json()["workers"]] == ["idle"])
 
 
 def test_the_main_branch_comes_first(start: Callable[..., Daemon], cache: Path, model: bytes) -> None:

@@ -7,15 +7,13 @@ import os
 import signal
 import subprocess
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pytest
 
 from tests.conftest import ROOT
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.kit.waiting import wait_until
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="real workers need the engine")
 
@@ -34,16 +32,14 @@ def role(processes: list[psutil.Process], name: str) -> list[psutil.Process]:
     return found
 
 
-def test_a_killed_hive_that_was_ephemeral_takes_its_workers_along(
-    daemons: Any, eventually: Callable[..., None]
-) -> None:
+def test_a_killed_hive_that_was_ephemeral_takes_its_workers_along(daemons: Any) -> None:
     hive = daemons.start("hive", "--ephemeral")
     with hive.client() as client:
         assert client.post("/v1/workers/spawn", json={"model_ref": MODEL}).status_code == 200
     assert len(daemons.left()) == 2
     hive.process.kill()
     hive.process.wait()
-    eventually(lambda: daemons.left() == [])
+    wait_until(lambda: daemons.left() == [])
 
 
 def test_a_worker_of_a_hive_that_stays_outlives_its_death(daemons: Any) -> None:
@@ -58,9 +54,7 @@ def test_a_worker_of_a_hive_that_stays_outlives_its_death(daemons: Any) -> None:
 
 
 @pytest.mark.parametrize("victim", ["queen", "hive", "worker"])
-def test_whatever_is_killed_under_a_command_it_ends_and_leaves_nothing(
-    daemons: Any, eventually: Callable[..., None], victim: str
-) -> None:
+def test_whatever_is_killed_under_a_command_it_ends_and_leaves_nothing(daemons: Any, victim: str) -> None:
     environment = os.environ | {"RBEE_HOME": str(daemons.home), "RBEE_QUEEN_PORT": "0", "RBEE_HIVE_PORT": "0"}
     command = subprocess.Popen(
         [sys.executable, "-m", "rbee", "infer", "--prompt", "Once upon a time", "--max-tokens", "400"],
@@ -72,7 +66,7 @@ def test_whatever_is_killed_under_a_command_it_ends_and_leaves_nothing(
         start_new_session=True,
     )
     with command:
-        eventually(lambda: bool(role(daemons.left(), "worker")))
+        wait_until(lambda: bool(role(daemons.left(), "worker")))
         for process in role(daemons.left(), victim):
             process.send_signal(signal.SIGKILL)
         _, errors = command.communicate(timeout=30)
@@ -82,4 +76,4 @@ def test_whatever_is_killed_under_a_command_it_ends_and_leaves_nothing(
     if victim == "queen":
         assert [process.pid for process in daemons.left()] == []
     else:
-        eventually(lambda: daemons.left() == [], 3)
+        wait_until(lambda: daemons.left() == [], seconds=3)

@@ -10,20 +10,16 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
-from tests.kit import paths
 from tests.kit.models import make
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
+from tests.kit.standins import standin
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="needs the engine")
 
 ROOT = Path(__file__).resolve().parents[3]
-STANDIN = paths.STANDIN_WORKER
 
 
 def keeper(queen: Any, *arguments: str) -> subprocess.Popen[str]:
@@ -88,7 +84,7 @@ def test_a_worker_that_crashes_in_mid_stream(daemons: Any, tmp_path: Path) -> No
     assert queen.wait(60)[0] == 0
 
 
-def test_a_worker_that_cannot_start(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_a_worker_that_cannot_start(daemons: Any) -> None:
     script = "import sys; sys.stderr.write('no such device\\x1b[31m\\n'); sys.exit(9)"
     queen = daemons.start("queen", RBEE_WORKER_COMMAND=shlex.join([sys.executable, "-c", script]))
     running = keeper(queen, "infer", "--prompt", "A")
@@ -100,10 +96,6 @@ def test_a_worker_that_cannot_start(daemons: Any, eventually: Callable[..., None
     assert f"its log is {queen.home / 'logs' / 'worker-'}" in err
     queen.signal()
     assert queen.wait(60)[0] == 0
-
-
-def standin(behaviour: str) -> str:
-    return shlex.join([sys.executable, str(STANDIN), behaviour])
 
 
 def relayed(queen: Any) -> dict[str, Any]:

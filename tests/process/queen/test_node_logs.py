@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shlex
 import signal
 import socket
 import subprocess
@@ -19,9 +18,10 @@ import pytest
 
 from rbee.adapters import tokens
 from tests.conftest import ROOT
-from tests.kit import paths
 from tests.kit.ports import own_address
 from tests.kit.remote_nodes import register, start_hive
+from tests.kit.standins import standin
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     import httpx
 
-STANDIN = shlex.join([sys.executable, str(paths.STANDIN_WORKER), "well"])
 SPAWN = {"model_ref": "builtin:bee-stories"}
 
 
@@ -69,7 +68,7 @@ def open_logs(pid: int) -> int:
 
 
 def test_a_hive_gives_its_log_and_those_of_its_workers(daemons: Any) -> None:
-    hive = daemons.start("hive", RBEE_WORKER_COMMAND=STANDIN)
+    hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin())
     with hive.client() as client:
         worker = client.post("/v1/workers/spawn", json=SPAWN).json()["worker_id"]
         say(hive.home, f"worker-{worker}", "native words")
@@ -95,7 +94,7 @@ def test_what_is_asked_is_checked(daemons: Any) -> None:
 
 
 def test_a_follower_sees_workers_start_speak_and_end(daemons: Any) -> None:
-    hive = daemons.start("hive", RBEE_WORKER_COMMAND=STANDIN)
+    hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin())
     with hive.client() as client, hive.client() as other, followed(client, "/v1/logs?follow=true") as until:
         until("answers at")
         worker = other.post("/v1/workers/spawn", json=SPAWN).json()["worker_id"]
@@ -109,7 +108,7 @@ def test_a_follower_sees_workers_start_speak_and_end(daemons: Any) -> None:
         until("still there")
 
 
-def test_a_follower_who_leaves_leaves_nothing(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_a_follower_who_leaves_leaves_nothing(daemons: Any) -> None:
     hive = daemons.start("hive")
     pid = hive.process.pid
     with hive.client() as other:
@@ -117,8 +116,8 @@ def test_a_follower_who_leaves_leaves_nothing(daemons: Any, eventually: Callable
             with hive.client() as client, followed(client, "/v1/logs?follow=true") as until:
                 until("answers at")
                 assert open_logs(pid) >= 1
-        eventually(lambda: open_logs(pid) == 0)
-        eventually(lambda: len(psutil.Process(pid).net_connections("tcp")) <= 2)
+        wait_until(lambda: open_logs(pid) == 0)
+        wait_until(lambda: len(psutil.Process(pid).net_connections("tcp")) <= 2)
         threads = psutil.Process(pid).num_threads()
         lines(other, "/v1/logs")
         assert threads <= 5
@@ -148,7 +147,7 @@ def test_a_follower_who_reads_no_more_takes_bounded_memory_and_holds_nobody_up(d
 
 
 def test_a_rotation_is_followed(daemons: Any) -> None:
-    hive = daemons.start("hive", RBEE_WORKER_COMMAND=STANDIN, RBEE_LOGS_MAX_BYTES="10000")
+    hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin(), RBEE_LOGS_MAX_BYTES="10000")
     with hive.client() as client, hive.client() as other, followed(client, "/v1/logs?follow=true") as until:
         until("answers at")
         say(hive.home, "hive", "x" * 9900)
@@ -176,7 +175,7 @@ def test_the_queen_reads_the_logs_of_this_host_also_without_a_hive(daemons: Any)
         assert client.get("/v2/logs?node=no%20name").status_code == 400
 
 
-def test_the_queen_passes_on_the_logs_of_another_node(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_the_queen_passes_on_the_logs_of_another_node(daemons: Any) -> None:
     address = own_address()
     register(daemons.home, ("attic", address))
     tokens.load_or_create(daemons.home / "token")
@@ -188,7 +187,7 @@ def test_the_queen_passes_on_the_logs_of_another_node(daemons: Any, eventually: 
             until("answers at")
             say(hive.home, "hive", "live \x1b[2J words")
             until("live")
-        eventually(lambda: open_logs(hive.process.pid) == 0)
+        wait_until(lambda: open_logs(hive.process.pid) == 0)
         with httpx_sse.connect_sse(other, "GET", "/v2/logs?follow=true&node=attic") as source:
             events = source.iter_sse()
             next(events)

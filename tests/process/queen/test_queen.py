@@ -5,11 +5,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shlex
 import signal
 import socket
 import socketserver
-import sys
 import threading
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -18,18 +16,17 @@ import psutil
 import pytest
 
 from rbee import __version__
-from tests.kit import paths
+from tests.kit.standins import standin
+from tests.kit.streams import events_of
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     import httpx
 
 needs_engine = pytest.mark.skipif(
     importlib.util.find_spec("llama_cpp") is None, reason="a model's header is read by the engine"
 )
 
-STANDIN = paths.STANDIN_WORKER
 TASKS = "/v2/tasks"
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
 SECRET = "hunter2"
@@ -108,10 +105,6 @@ BAD_BYTES = [
 ]
 
 
-def standin(*behaviour: str) -> str:
-    return shlex.join([sys.executable, str(STANDIN), *behaviour])
-
-
 def refused(response: httpx.Response, status: int | None = None) -> dict[str, Any]:
     """Check that an answer is an error object that blames the request and repeats nothing of it."""
     assert 400 <= response.status_code < 500, response.text
@@ -122,19 +115,6 @@ def refused(response: httpx.Response, status: int | None = None) -> dict[str, An
     assert error["correlation_id"] == response.headers["X-Correlation-Id"]
     assert str(uuid.UUID(error["correlation_id"])) == error["correlation_id"]
     return error
-
-
-def events_of(response: httpx.Response) -> Iterator[tuple[str, Any]]:
-    """Yield name and decoded data of each event of a stream, up to its last."""
-    name = "message"
-    for line in response.iter_lines():
-        if line.startswith("event: "):
-            name = line.removeprefix("event: ")
-        elif line == "data: [DONE]":
-            return
-        elif line.startswith("data: "):
-            yield name, json.loads(line.removeprefix("data: "))
-            name = "message"
 
 
 def ends_well(daemon: Any, seconds: float = 20) -> None:
@@ -270,7 +250,7 @@ def test_an_ephemeral_one_ends_with_its_parent(daemons: Any) -> None:
 
 
 @needs_engine
-def test_a_task_starts_what_it_needs_and_the_next_finds_it(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_a_task_starts_what_it_needs_and_the_next_finds_it(daemons: Any) -> None:
     queen = daemons.start("queen", RBEE_WORKER_COMMAND=standin("well"))
     with queen.client() as client:
         with client.stream("POST", TASKS, json={"prompt": "x", "request_id": UUID}, headers=STREAM) as response:
@@ -282,7 +262,7 @@ def test_a_task_starts_what_it_needs_and_the_next_finds_it(daemons: Any, eventua
         assert [event["action"] for _, event in told if event["actor"] == "queen-rbee"] == ["start_hive", "hive_ready"]
         assert {event["correlation_id"] for _, event in told} == {response.headers["X-Correlation-Id"]}
         assert handle["request_id"] == UUID
-        eventually(lambda: [row["state"] for row in client.get("/v2/workers/list").json()["workers"]] == ["idle"])
+        wait_until(lambda: [row["state"] for row in client.get("/v2/workers/list").json()["workers"]] == ["idle"])
         (row,) = client.get("/v2/workers/list").json()["workers"]
         assert (row["worker_id"], row["node"], row["url"]) == (handle["worker_id"], "local", handle["worker_url"])
         assert client.get("/v2/workers/health", params={"node": "local"}).json() == {
@@ -371,7 +351,7 @@ def test_what_a_worker_says_why_it_cannot_start_reaches_the_caller(daemons: Any)
     assert error["details"]["node"] == "local"
 
 
-def test_a_hive_that_cannot_start_is_the_tasks_error_alone(daemons: Any, eventually: Callable[..., None]) -> None:
+def test_a_hive_that_cannot_start_is_the_tasks_error_alone(daemons: Any) -> None:
     queen = daemons.start("queen")
     (daemons.home / "models.db").mkdir()
     with queen.client() as client:
@@ -380,7 +360,7 @@ def test_a_hive_that_cannot_start_is_the_tasks_error_alone(daemons: Any, eventua
             assert error["code"] == "STORAGE_FAILED"
             assert "models.db" in error["message"]
         assert client.get("/health").status_code == 200
-    eventually(lambda: psutil.Process(queen.process.pid).children() == [])  # not even a zombie
+    wait_until(lambda: psutil.Process(queen.process.pid).children() == [])  # not even a zombie
 
 
 @needs_engine
@@ -403,16 +383,14 @@ def test_a_hive_that_dies_while_it_starts_a_worker_is_the_tasks_error_alone(daem
 
 
 @needs_engine
-def test_a_killed_queen_that_was_ephemeral_takes_everything_along(
-    daemons: Any, eventually: Callable[..., None]
-) -> None:
+def test_a_killed_queen_that_was_ephemeral_takes_everything_along(daemons: Any) -> None:
     queen = daemons.start("queen", "--ephemeral", RBEE_WORKER_COMMAND=standin("well"))
     with queen.client() as client:
         client.post(TASKS, json={"prompt": "x"})
     assert len(daemons.left()) == 3
     queen.process.kill()
     queen.process.wait()
-    eventually(lambda: daemons.left() == [])
+    wait_until(lambda: daemons.left() == [])
 
 
 @needs_engine
@@ -446,18 +424,16 @@ def test_a_hive_that_the_user_started_is_used_and_left(daemons: Any) -> None:
     ends_well(hive)
 
 
-def test_a_queen_that_is_told_to_end_while_its_hive_starts_leaves_nothing(
-    daemons: Any, eventually: Callable[..., None]
-) -> None:
+def test_a_queen_that_is_told_to_end_while_its_hive_starts_leaves_nothing(daemons: Any) -> None:
     queen = daemons.start("queen")
     with queen.client() as client, client.stream("POST", TASKS, json={"prompt": "x"}, headers=STREAM) as response:
         for _, event in events_of(response):
             if event.get("action") == "start_hive":
                 break
-        eventually(lambda: len(daemons.left()) == 2)
+        wait_until(lambda: len(daemons.left()) == 2)
         queen.signal()
         ends_well(queen)
-    eventually(lambda: daemons.left() == [])
+    wait_until(lambda: daemons.left() == [])
 
 
 @pytest.mark.parametrize(

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
-import sys
 import time
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit.remote_node import STANDIN, TEXT, RemoteNode, infer, register
+from tests.kit.remote_node import TEXT, RemoteNode, infer, register
+from tests.kit.standins import standin
 from tests.kit.swarm import Swarm
 
 if TYPE_CHECKING:
@@ -74,7 +73,7 @@ def test_a_node_that_cannot_be_reached_leaves_the_request_to_the_next(swarm: Swa
     """Where the own host's slots are taken, another hive would be started."""
     swarm.stop_queen()
     swarm.env |= {
-        "RBEE_WORKER_COMMAND": shlex.join([sys.executable, str(STANDIN), "busy"]),
+        "RBEE_WORKER_COMMAND": standin("busy"),
         "RBEE_TIMEOUTS_BUSY_DELAYS": "",
     }
     swarm.start_queen()

@@ -6,7 +6,6 @@ import fcntl
 import json
 import os
 import re
-import shlex
 import signal
 import socket
 import struct
@@ -23,16 +22,17 @@ import pytest
 from rbee import __version__
 from rbee.adapters import tokens
 from tests.conftest import ROOT
-from tests.kit import paths
 from tests.kit.hub import Fault, Hub
 from tests.kit.ports import own_address
 from tests.kit.remote_nodes import register, start_hive
+from tests.kit.standins import standin
+from tests.kit.streams import events_of, until
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-PROGRAM = paths.STANDIN_WORKER
 SPAWN = {"model_ref": "builtin:bee-stories"}
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
 SILENT = {
@@ -44,10 +44,6 @@ SILENT = {
 DEAD_COSTS = 2.0
 SLACK = 2.0
 """Seconds that a command itself may take on a busy machine."""
-
-
-def standin(behaviour: str = "well") -> str:
-    return shlex.join([sys.executable, str(PROGRAM), behaviour])
 
 
 @contextmanager
@@ -101,9 +97,7 @@ def swarm(daemons: Any) -> Swarm:
     return Swarm(daemons)
 
 
-def test_workers_of_all_nodes_are_listed_and_the_silent_node_is_named(
-    swarm: Swarm, eventually: Callable[..., None]
-) -> None:
+def test_workers_of_all_nodes_are_listed_and_the_silent_node_is_named(swarm: Swarm) -> None:
     here, there = swarm.spawn(swarm.local), swarm.spawn(swarm.attic)
 
     def listed() -> dict[str, Any]:
@@ -111,7 +105,7 @@ def test_workers_of_all_nodes_are_listed_and_the_silent_node_is_named(
             found: dict[str, Any] = client.get("/v2/workers/list").json()
             return found
 
-    eventually(lambda: [worker["state"] for worker in listed()["workers"]] == ["idle", "idle"])
+    wait_until(lambda: [worker["state"] for worker in listed()["workers"]] == ["idle", "idle"])
     found = listed()
     assert [(worker["worker_id"], worker["node"]) for worker in found["workers"]] == [(here, "local"), (there, "attic")]
     gone = {"node": "cellar", "status": "unreachable", "reason": "no hive answers on node cellar"}
@@ -225,22 +219,9 @@ def test_a_hive_that_is_stopped_is_named_in_time(swarm: Swarm) -> None:
     assert f"the hive (pid {swarm.local.process.pid}) is stopped" in reasons["local"]
 
 
-def events_of(source: Any) -> Iterator[tuple[str, dict[str, Any]]]:
-    for event in source.iter_sse():
-        yield event.event, json.loads(event.data)
-
-
-def until(told: Iterator[tuple[str, dict[str, Any]]], name: str, **wanted: Any) -> dict[str, Any]:
-    """Read events up to the first of this name with these values."""
-    for event, data in told:
-        if event == name and wanted.items() <= data.items():
-            return data
-    raise AssertionError(f"the stream ended without {name} {wanted}")
-
-
 def test_what_happens_in_the_swarm_is_one_stream(swarm: Swarm) -> None:
     with swarm.queen.client() as client, httpx_sse.connect_sse(client, "GET", "/v2/events") as source:
-        told = events_of(source)
+        told = events_of(source.response)
         name, state = next(told)
         assert name == "state"
         assert [node["node"] for node in state["nodes"]] == ["local", "attic", "cellar"]
@@ -276,7 +257,7 @@ def test_downloads_are_seen_while_they_run(daemons: Any, tmp_path: Path) -> None
         environment = {"HF_ENDPOINT": hub.url, "RBEE_HUB_PRIVATE_REDIRECTS": "true"}
         swarm = Swarm(daemons, RBEE_PATHS_MODELS_DIR=str(tmp_path / "models"), **environment)
         with swarm.queen.client() as client, httpx_sse.connect_sse(client, "GET", "/v2/events") as source:
-            told = events_of(source)
+            told = events_of(source.response)
             if {"node": "attic", "status": "alive"} not in next(told)[1]["nodes"]:
                 until(told, "node", node="attic", status="alive")
             with swarm.queen.client() as other:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
-import shlex
 import shutil
 import signal
 import sqlite3
@@ -19,9 +18,9 @@ import pytest
 
 from rbee.adapters.daemon import instance, process
 from rbee.adapters.daemon.instance import InstanceLock
-from tests.kit import paths
 from tests.kit.models import make
 from tests.kit.ports import hold_port
+from tests.kit.standins import standin
 from tests.kit.swarm import Swarm, processes_of, stored_workers
 from tests.kit.waiting import PATIENCE, wait_until
 
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="real workers need the engine")
 
-STANDIN = paths.STANDIN_WORKER
 BUNDLED = "builtin:bee-stories"
 SPAWN = "/v1/workers/spawn"
 ADOPTION_SECONDS = 5.0
@@ -54,10 +52,6 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> str:
 def kill(identity: process.Identity) -> None:
     assert process.send_signal(identity, signal.SIGKILL)
     wait_until(lambda: not process.is_running(identity), "it is gone")
-
-
-def standin(behaviour: str) -> str:
-    return shlex.join([sys.executable, str(STANDIN), behaviour])
 
 
 # A queen.

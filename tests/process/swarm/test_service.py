@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shlex
 import signal
 import socket
 import struct
@@ -17,13 +16,12 @@ import httpx
 import psutil
 import pytest
 
-from tests.kit import paths
+from tests.kit.standins import standin
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parents[3]
-STANDIN = paths.STANDIN_WORKER
 CREDENTIALS = struct.Struct("3i")
 
 
@@ -40,7 +38,7 @@ class Manager:
             "RBEE_HOME": str(self.home),
             "RBEE_QUEEN_PORT": "0",
             "RBEE_HIVE_PORT": "0",
-            "RBEE_WORKER_COMMAND": shlex.join([sys.executable, str(STANDIN), "well"]),
+            "RBEE_WORKER_COMMAND": standin("well"),
             "NOTIFY_SOCKET": str(folder / "notify"),
             "WATCHDOG_USEC": "500000",
         }

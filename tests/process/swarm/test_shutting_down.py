@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rbee.adapters.daemon import process
-from tests.kit import paths
+from tests.kit.standins import standin
 from tests.kit.swarm import Swarm
 from tests.kit.waiting import PATIENCE, wait_until
 
@@ -18,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-STANDIN = paths.STANDIN_WORKER
 BUNDLED = "builtin:bee-stories"
 
 
@@ -28,7 +25,7 @@ def swarm_of(tmp_path: Path) -> Iterator[Callable[[str], Swarm]]:
     made: list[Swarm] = []
 
     def make(behaviour: str) -> Swarm:
-        command = shlex.join([sys.executable, str(STANDIN), behaviour])
+        command = standin(behaviour)
         made.append(Swarm(tmp_path / "rbee", RBEE_WORKER_COMMAND=command))
         made[-1].start_queen()
         return made[-1]

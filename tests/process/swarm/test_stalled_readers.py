@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import re
-import shlex
-import sys
 import time
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING, Any, Final
@@ -13,10 +11,10 @@ from typing import TYPE_CHECKING, Any, Final
 import psutil
 import pytest
 
-from tests.kit import paths
 from tests.kit.leaving import leave
 from tests.kit.models import make
 from tests.kit.raw_client import Client
+from tests.kit.standins import standin
 from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -26,7 +24,6 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="needs the engine")
 
-STANDIN: Final = paths.STANDIN_WORKER
 READERS: Final = 4
 PATIENT: Final = {"RBEE_TIMEOUTS_STALLED": "60", "RBEE_WORKER_THREADS": "1"}
 MEGABYTES: Final = 4.0
@@ -111,9 +108,7 @@ def test_a_worker_holds_little_for_many_readers_that_stall(daemons: Any, tmp_pat
 
 def test_a_queen_takes_no_more_than_her_readers_do(daemons: Any, cell: Cell) -> None:
     """The worker writes as fast as it can, and would for ever."""
-    swarm = Swarm(
-        daemons, "builtin:bee-stories", RBEE_WORKER_COMMAND=shlex.join([sys.executable, str(STANDIN), "well"])
-    )
+    swarm = Swarm(daemons, "builtin:bee-stories", RBEE_WORKER_COMMAND=standin("well"))
     queen = psutil.Process(swarm.queen.process.pid)
     with closing(swarm.ask(is_relayed=True, max_tokens=10_000)) as client:
         client.until(lambda event: "done" in event)
