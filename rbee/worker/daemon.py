@@ -54,7 +54,7 @@ class Secret(msgspec.Struct):
 
 
 def main(argv: list[str]) -> int:
-    """Run the worker until it is told to end; returns the exit code."""
+    """Run the worker until it is asked to end; returns the exit code."""
     parser = Parser(
         prog="rbee worker",
         usage="rbee worker [options]",

@@ -53,10 +53,10 @@ class Detokenizer:
     def _find_stop(self, window: str) -> int | None:
         """Return where the stop string begins that is complete first; of two that end together, the longer.
 
-        "Complete first" and not "begins first" makes it what a reader of single characters would have found.
+        "Complete first" and not "begins first": so the result is that of a reader of single characters.
         """
-        found = [(at + len(stop), at) for stop in self._stops if (at := window.find(stop)) >= 0]
-        return min(found)[1] if found else None
+        ends = [(at + len(stop), at) for stop in self._stops if (at := window.find(stop)) >= 0]
+        return min(ends)[1] if ends else None
 
     def _may_begin_stop(self, window: str) -> int:
         """Return the length of the longest suffix that is the beginning of a stop string."""

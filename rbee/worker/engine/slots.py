@@ -132,8 +132,8 @@ class Slots:
 
     def find(self, request_id: str) -> JobHandle | None:
         """Return the job of a request that runs."""
-        found = self._by_request.get(request_id)
-        return None if found is None or found.has_ended else found
+        job = self._by_request.get(request_id)
+        return None if job is None or job.has_ended else job
 
     def start(self, engine: Engine, request_id: str, prompt: list[int], options: Sampling, limit: int) -> JobHandle:
         """Take a slot and start a job of at most `limit` tokens.

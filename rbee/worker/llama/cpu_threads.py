@@ -1,4 +1,4 @@
-"""Decides how many compute threads the processors are good for."""
+"""Chooses the number of compute threads from the processors and the size of the model."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ BYTES_PER_THREAD: Final = 32_000_000
 """Weights that are worth one more thread.
 
 Threads meet at a barrier after each operation, some hundred times a token, and spin there. With less to do between two
-barriers a second thread gains nothing on an idle machine; and on a busy one, whoever waits for a thread that another
-program displaced spins for milliseconds: a model of 6 MB then wrote 2 tokens a second instead of hundreds.
+barriers a second thread gains nothing on an idle machine; and on a busy one, all that wait for a thread that another
+program displaced spin for milliseconds: a model of 6 MB then wrote 2 tokens a second instead of hundreds.
 """
 
 
 def compute_threads(weights: int) -> int:
-    """Return how many threads a model of `weights` bytes is worth, at most one for each core that we may use.
+    """Return how many threads a model of `weights` bytes is worth, at most one for each core that this process may use.
 
     Two threads on one core wait for the same arithmetic units, and threads beyond a container's share are stopped in
     the middle of a step while the others spin.
@@ -28,7 +28,7 @@ def compute_threads(weights: int) -> int:
 
 
 def at_most(threads: int) -> int:
-    """Return `threads`, or as many as there are processors for us where that is less.
+    """Return `threads`, or the number of processors that this process may use where that is less.
 
     Threads without a processor keep those that have one waiting at each barrier: a thousand of them on two processors
     never finish a step.

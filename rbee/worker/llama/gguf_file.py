@@ -1,4 +1,4 @@
-"""Gives typed access to what stands in a GGUF file's header, by llama.cpp's own reader."""
+"""Typed access to a GGUF file's header, by llama.cpp's own reader."""
 
 from __future__ import annotations
 
@@ -39,10 +39,10 @@ class Tensors(NamedTuple):
 
 def libraries() -> Path:
     """Return the folder that holds the engine's shared libraries."""
-    found = importlib.util.find_spec("llama_cpp")
-    if found is None or not found.submodule_search_locations:
+    spec = importlib.util.find_spec("llama_cpp")
+    if spec is None or not spec.submodule_search_locations:
         raise ModelLoadFailedError("the engine (llama-cpp-python) is not installed", reason="engine")
-    return Path(found.submodule_search_locations[0]) / "lib"
+    return Path(spec.submodule_search_locations[0]) / "lib"
 
 
 class GgufFile:
@@ -83,50 +83,50 @@ class GgufFile:
         return function(self._context, *arguments)
 
     def find(self, key: str) -> tuple[ctypes.c_int64, int] | None:
-        """Return where a key stands, and the type of its value."""
-        found = self._call("gguf_find_key", ctypes.c_int64, key.encode())
-        if found < 0:
+        """Return the index of a key, and the type of its value."""
+        index = self._call("gguf_find_key", ctypes.c_int64, key.encode())
+        if index < 0:
             return None
-        place = ctypes.c_int64(found)
-        return place, self._call("gguf_get_kv_type", ctypes.c_int, place)
+        argument = ctypes.c_int64(index)
+        return argument, self._call("gguf_get_kv_type", ctypes.c_int, argument)
 
     def number(self, key: str) -> int | None:
         """Return a whole number; of an array the largest, since some models give one for each layer."""
-        if (found := self.find(key)) is None:
+        if (entry := self.find(key)) is None:
             return None
-        place, kind = found
+        index, kind = entry
         if kind in _NUMBERS:
             suffix, result = _NUMBERS[kind]
-            return int(self._call(f"gguf_get_val_{suffix}", result, place))
-        if kind == _ARRAY and (element := _NUMBERS.get(self._call("gguf_get_arr_type", ctypes.c_int, place))):
-            data = self._call("gguf_get_arr_data", ctypes.POINTER(element[1]), place)
+            return int(self._call(f"gguf_get_val_{suffix}", result, index))
+        if kind == _ARRAY and (element := _NUMBERS.get(self._call("gguf_get_arr_type", ctypes.c_int, index))):
+            data = self._call("gguf_get_arr_data", ctypes.POINTER(element[1]), index)
             return max(data[: min(self.length(key) or 0, _MAX_LAYERS)], default=None)
         return None
 
     def length(self, key: str) -> int | None:
         """Return the number of elements of an array."""
-        if (found := self.find(key)) is None or found[1] != _ARRAY:
+        if (entry := self.find(key)) is None or entry[1] != _ARRAY:
             return None
-        return int(self._call("gguf_get_arr_n", ctypes.c_size_t, found[0]))
+        return int(self._call("gguf_get_arr_n", ctypes.c_size_t, entry[0]))
 
     def text(self, key: str) -> str | None:
         """Return a short text without control characters: it may be shown on a terminal."""
-        if (found := self.find(key)) is None or found[1] != _STRING:
+        if (entry := self.find(key)) is None or entry[1] != _STRING:
             return None
-        raw = self._call("gguf_get_val_str", ctypes.c_char_p, found[0])[: 4 * _MAX_TEXT].decode("utf-8", "replace")
+        raw = self._call("gguf_get_val_str", ctypes.c_char_p, entry[0])[: 4 * _MAX_TEXT].decode("utf-8", "replace")
         return "".join(letter if letter.isprintable() else "�" for letter in raw[:_MAX_TEXT])
 
     def tensors(self) -> Tensors:
-        """Add up the weights that the header tells of."""
+        """Return the totals of the tensors that the header lists."""
         parameters = total = 0
         end = start = int(self._call("gguf_get_data_offset", ctypes.c_size_t))
         for number in range(self._call("gguf_get_n_tensors", ctypes.c_int64)):
-            place = ctypes.c_int64(number)
-            extents = self._call("gguf_get_tensor_ne", ctypes.POINTER(ctypes.c_int64), place)
+            index = ctypes.c_int64(number)
+            extents = self._call("gguf_get_tensor_ne", ctypes.POINTER(ctypes.c_int64), index)
             parameters += extents[0] * extents[1] * extents[2] * extents[3]
-            size = self._call("gguf_get_tensor_size", ctypes.c_size_t, place)
+            size = self._call("gguf_get_tensor_size", ctypes.c_size_t, index)
             total += size
-            end = max(end, start + self._call("gguf_get_tensor_offset", ctypes.c_size_t, place) + size)
+            end = max(end, start + self._call("gguf_get_tensor_offset", ctypes.c_size_t, index) + size)
         return Tensors(parameters, total, end)
 
 

@@ -1,4 +1,4 @@
-"""Reads what a GGUF file's header says of its model, and prints it as one JSON object.
+"""Reads the description of a model in a GGUF file's header, and prints it as one JSON object.
 
 This is the hidden command `rbee model-header PATH`: it runs in a process of its own, with limits, so that a file made
 to crash the reader, or to keep it busy, harms nobody else. Exit code 1 comes with the error object instead of the
@@ -105,10 +105,10 @@ def _describe(path: Path, file: GgufFile, tensors: Tensors) -> ModelHeader:
     file_type = file.number("general.file_type")
 
     def own(key: str) -> int | None:
-        found = file.number(f"{architecture}.{key}")
-        if found is not None and found < 0:
+        value = file.number(f"{architecture}.{key}")
+        if value is not None and value < 0:
             raise _nonsense(path)
-        return found
+        return value
 
     width, heads = own("embedding_length"), own("attention.head_count")
     head = width // heads if width and heads else None
@@ -165,10 +165,10 @@ def _limit() -> None:
     seconds = int(time.process_time() + CPU_SECONDS + 0.5)
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
     most = pages * resource.getpagesize() + MEMORY_BYTES
-    for kind, wanted in (
+    for kind, limit in (
         (resource.RLIMIT_AS, most),
         (resource.RLIMIT_CPU, seconds),
         (resource.RLIMIT_CORE, 0),
     ):
         _, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))
+        resource.setrlimit(kind, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))

@@ -81,9 +81,9 @@ async def _set_when_cancelled(abort: threading.Event) -> None:
 class _LayerProgress:
     """Turns llama.cpp's fraction into layers, and reports each layer once."""
 
-    def __init__(self, found: ModelHeader, report: Callable[[LoadingProgress], None]) -> None:
-        self._layers = found.block_count or 1
-        self._megabytes = found.tensor_bytes / 1e6
+    def __init__(self, model_header: ModelHeader, report: Callable[[LoadingProgress], None]) -> None:
+        self._layers = model_header.block_count or 1
+        self._megabytes = model_header.tensor_bytes / 1e6
         self._report = report
         self._reported = -1
 
@@ -97,13 +97,13 @@ class _LayerProgress:
 
 
 def _load(options: LoadOptions, report: Callable[[LoadingProgress], None], abort: threading.Event) -> LoadedModel:
-    found = header.read(options.path)
-    progress = _LayerProgress(found, report)
-    length = options.context or min(found.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
-    check_memory(options, found, length)
+    model_header = header.read(options.path)
+    progress = _LayerProgress(model_header, report)
+    length = options.context or min(model_header.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
+    check_memory(options, model_header, length)
     progress.at(0.0)
     model = Model(
-        options.path, found, backend=options.backend, device=options.device, progress=progress.at, abort=abort
+        options.path, model_header, backend=options.backend, device=options.device, progress=progress.at, abort=abort
     )
     try:
         threads = _threads(options.threads, model.size_bytes)
@@ -115,20 +115,22 @@ def _load(options: LoadOptions, report: Callable[[LoadingProgress], None], abort
     return LoadedModel(model, context)
 
 
-def _threads(wanted: int | None, weights: int) -> int:
-    if wanted is None:
+def _threads(configured: int | None, weights: int) -> int:
+    if configured is None:
         return cpu_threads.compute_threads(weights)
-    if (possible := cpu_threads.at_most(wanted)) < wanted:
-        log.warning("%d threads are set, and there are %d processors: %d threads compute", wanted, possible, possible)
+    if (possible := cpu_threads.at_most(configured)) < configured:
+        log.warning(
+            "%d threads are set, and there are %d processors: %d threads compute", configured, possible, possible
+        )
     return possible
 
 
-def check_memory(options: LoadOptions, found: ModelHeader, length: int) -> None:
+def check_memory(options: LoadOptions, model_header: ModelHeader, length: int) -> None:
     """Make the hive's check again: since then another worker may have taken the memory.
 
     The system would grant it, and kill this process or its neighbours once it is written to.
     """
-    needed = max(options.memory, (found.kv_bytes_per_token() or 0) * options.slots * length)
+    needed = max(options.memory, (model_header.kv_bytes_per_token() or 0) * options.slots * length)
     resource, available = _available(options)
     if needed > available:
         raise ModelLoadFailedError(

@@ -89,30 +89,30 @@ class Model:
     @property
     def chat_template(self) -> str | None:
         """The template in jinja's language that comes with the model, if one does."""
-        found = self._lib.llama_model_chat_template(self.handle, None)
-        return None if found is None else found.decode("utf-8", "replace")
+        template = self._lib.llama_model_chat_template(self.handle, None)
+        return None if template is None else template.decode("utf-8", "replace")
 
     @property
     def begin_text(self) -> str:
         """How templates write the begin token; empty where there is none."""
-        return self._written(self._lib.llama_vocab_bos(self._vocab))
+        return self._text_of(self._lib.llama_vocab_bos(self._vocab))
 
     @property
     def end_text(self) -> str:
         """How templates write the end token; empty where there is none."""
-        return self._written(self._lib.llama_vocab_eos(self._vocab))
+        return self._text_of(self._lib.llama_vocab_eos(self._vocab))
 
-    def _written(self, token: int) -> str:
+    def _text_of(self, token: int) -> str:
         if token < 0:
             return ""
-        found = self._lib.llama_vocab_get_text(self._vocab, token)
-        return "" if found is None else found.decode("utf-8", "replace")
+        text = self._lib.llama_vocab_get_text(self._vocab, token)
+        return "" if text is None else text.decode("utf-8", "replace")
 
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
         """Return the tokens of a text, with `begin` after the begin token where the model wants one.
 
-        Without `control` what looks like a control token is text: whoever writes a prompt must not be able to write
-        control tokens too.
+        Without `control` what looks like a control token is read as text: the author of a prompt must not be able to
+        write control tokens.
         """
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
@@ -132,8 +132,8 @@ class Model:
             if size < 0:
                 self._buffer = ctypes.create_string_buffer(-size)
                 size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
-            found = self._pieces[token] = self._buffer.raw[:size]
-        return found
+            piece = self._pieces[token] = self._buffer.raw[:size]
+        return piece
 
     def is_end(self, token: int) -> bool:
         """Return whether generation ends with this token."""

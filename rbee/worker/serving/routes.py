@@ -73,9 +73,9 @@ def new(
     @app.post(wire.INFERENCE)
     async def inference() -> Response:
         started = trio.current_time()
-        asked = await body(wire.InferenceRequest)
-        request_id = asked.request_id or str(uuid.uuid4())
-        job = await service.begin(asked, request_id)
+        request = await body(wire.InferenceRequest)
+        request_id = request.request_id or str(uuid.uuid4())
+        job = await service.begin(request, request_id)
         reply = InferenceResponse(job, started=started, seconds=timeouts.inference)
         del job  # from here on it lives as long as the response: see JobHandle
         headers = {wire.REQUEST_ID_HEADER: request_id}
@@ -84,11 +84,11 @@ def new(
             service.set_silent(request_id, is_silent)
 
         watched = client_connection().watched(timeouts.silent, on_silent)
-        if asked.stream:
+        if request.stream:
 
             async def produce(send: Send) -> None:
                 with watched:
-                    await reply.stream(send, narrate=asked.narrate)
+                    await reply.stream(send, narrate=request.narrate)
 
             # A client acknowledges only what it is sent.
             return streamed(nursery, produce, headers=headers, heartbeat=min(timeouts.heartbeat, timeouts.silent / 2))

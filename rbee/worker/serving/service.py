@@ -33,9 +33,9 @@ class LoadedService:
         self._slots = slots
         self._preparing: dict[str, trio.CancelScope] = {}
 
-    def check(self, asked: InferenceRequest, request_id: str) -> None:
+    def check(self, request: InferenceRequest, request_id: str) -> None:
         """Raise what can be known before the prompt is read."""
-        if asked.max_tokens > self._length:
+        if request.max_tokens > self._length:
             raise InvalidRequestError(
                 f"field max_tokens: at most {self._length}, the context's length",
                 field="max_tokens",
@@ -49,20 +49,20 @@ class LoadedService:
         self._slots.check_new(request_id)
         self._slots.check_slot()
 
-    async def read(self, asked: InferenceRequest, request_id: str) -> list[int]:
+    async def read(self, request: InferenceRequest, request_id: str) -> list[int]:
         """Return the prompt's tokens. Raises InvalidRequestError, or CancelledError after `cancel`."""
         scope = self._preparing[request_id] = trio.CancelScope()
         try:
             with scope:
-                return await self._prompts.read(asked.prompt, raw=asked.raw)
+                return await self._prompts.read(request.prompt, raw=request.raw)
         finally:
             del self._preparing[request_id]
         raise CancelledError("the request was cancelled")
 
-    def start(self, asked: InferenceRequest, request_id: str, tokens: list[int]) -> JobHandle:
+    def start(self, request: InferenceRequest, request_id: str, tokens: list[int]) -> JobHandle:
         """Start the job. Raises AllSlotsBusyError or InvalidRequestError."""
-        limit = min(asked.max_tokens, self._length - len(tokens))
-        return self._slots.start(self._engine, request_id, tokens, asked, limit)
+        limit = min(request.max_tokens, self._length - len(tokens))
+        return self._slots.start(self._engine, request_id, tokens, request, limit)
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request whose prompt is being read."""
@@ -87,18 +87,18 @@ class Service:
         self._status.set_loaded()
         await engine.run()
 
-    async def begin(self, asked: InferenceRequest, request_id: str) -> JobHandle:
+    async def begin(self, request: InferenceRequest, request_id: str) -> JobHandle:
         """Check a request and start its job, which the caller has to enter.
 
         Raises the error that the client gets; nothing is taken then, nor when cancelled.
         """
         try:
             service = self._ready()
-            service.check(asked, request_id)
-            tokens = await service.read(asked, request_id)
+            service.check(request, request_id)
+            tokens = await service.read(request, request_id)
             # The worker may have begun to shut down meanwhile.
             self._status.check_ready()
-            return service.start(asked, request_id, tokens)
+            return service.start(request, request_id, tokens)
         except RbeeError as exc:
             self.metrics.refused(exc)
             raise
