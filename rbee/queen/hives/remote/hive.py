@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class RemoteHive:
-    """A HiveLink to another machine; it also brings rbee there."""
+    """A HiveLink to another machine, most of which is its Reach; it also brings rbee there."""
 
     def __init__(self, record: NodeRecord, settings: Settings, token: str, identities: HiveIdentities) -> None:
         self.record = record
@@ -42,28 +42,22 @@ class RemoteHive:
 
     @property
     def is_direct(self) -> bool:
-        """Whether others reach the workers at their own addresses; else only the queen does, through SSH."""
         return self._reach.is_direct
 
     @property
     def is_here(self) -> bool:
-        """Whether the hive is on the queen's own host, at an address that no other machine has."""
         return self._reach.is_here
 
     def worker_url(self, url: str) -> str:
-        """Return the URL at which the queen reaches a worker that the hive calls `url`."""
         return self._reach.worker_url(url)
 
     def outside(self, url: str) -> str | None:
-        """Return the URL at which other machines reach the hive: the queen's own, unless that is through SSH."""
         return self._reach.outside(url)
 
     async def run(self) -> None:
-        """Carry what goes through the tunnel until cancelled."""
         await self._reach.run()
 
     def connect(self, url: str) -> HiveClient:
-        """Return a connection to the hive at `url`."""
         return self._reach.connect(url)
 
     async def devices(self) -> Devices:
@@ -73,10 +67,6 @@ class RemoteHive:
         return {name: [None] * row.devices.get(name, 1) for name in row.backends}
 
     async def find(self) -> str | None:
-        """Return the URL of the hive if it answers.
-
-        Raises VersionMismatchError, or for a stranger PortInUseError or InvalidApiKeyError.
-        """
         return await self._reach.find()
 
     async def ensure(self, report: Report) -> str:

@@ -15,7 +15,8 @@ from rbee.adapters import zipapp
 from rbee.adapters.logs.redaction import public
 from rbee.errors import InstallFailedError, InsufficientDiskError, SshFailedError
 from rbee.queen.hives.narrate import narrate
-from rbee.queen.hives.remote import paths, script
+from rbee.queen.hives.remote import script
+from rbee.queen.hives.remote.paths import NodePaths
 from rbee.queen.hives.remote.probe import probe
 from rbee.wire.progress import Progress
 
@@ -69,6 +70,7 @@ class Installer:
 
     async def _install(self, token: str, sources: str | None) -> str:
         name, install = self._row.node_name, self._row.install_path
+        paths = NodePaths(install)
         python = self._choose_python(await probe(self._connection), from_source=sources is not None)
         prepared = await self._prepare(python)
         part = f"{install}/bin/.rbee.{secrets.token_hex(8)}.part"
@@ -78,10 +80,10 @@ class Installer:
         else:
             version = await self._copy(prepared, python, part)
         self._narrate("configure", f"Writing the swarm's token and settings on {name}")
-        await self._connection.write(token.encode() + b"\n", paths.token(self._row), mode=0o600)
+        await self._connection.write(token.encode() + b"\n", paths.token, mode=0o600)
         if "config" not in prepared:
-            config = CONFIG.format(state=_toml(paths.state(self._row)), token=_toml(paths.token(self._row)))
-            await self._connection.write(config.encode(), paths.config(self._row), mode=0o600)
+            config = CONFIG.format(state=_toml(paths.state), token=_toml(paths.token))
+            await self._connection.write(config.encode(), paths.config, mode=0o600)
         return version
 
     def _choose_python(self, machine: Machine, *, from_source: bool) -> str:

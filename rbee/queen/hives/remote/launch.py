@@ -10,7 +10,8 @@ from rbee.adapters.daemon import announce
 from rbee.adapters.logs.redaction import Lines
 from rbee.errors import AlreadyRunningError, RbeeError, SpawnFailedError, SpawnTimeoutError, SshFailedError
 from rbee.queen.hives.narrate import narrate
-from rbee.queen.hives.remote import paths, script
+from rbee.queen.hives.remote import script
+from rbee.queen.hives.remote.paths import NodePaths
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -74,16 +75,16 @@ async def start(connection: SshConnection, row: BeehiveRow, settings: Settings, 
 
 
 async def _start_once(connection: SshConnection, row: BeehiveRow, settings: Settings, report: Report) -> Running | None:
-    limits, binary = settings.timeouts, settings.remote.binary_path
+    paths, binary = NodePaths(row.install_path), settings.remote.binary_path
     parameters = {
-        "python": "" if binary else paths.python(row),
-        "program": binary or paths.program(row),
-        "config": paths.config(row),
-        "lock": paths.lock(row),
-        "logs": f"{paths.state(row)}/logs",
-        "cache": f"{row.install_path}/cache",
+        "python": "" if binary else paths.python,
+        "program": binary or paths.program,
+        "config": paths.config,
+        "lock": paths.lock,
+        "logs": paths.logs,
+        "cache": paths.cache,
         "advertise": row.ssh_host,
-        "tenths": str(round(limits.start * 10)),
+        "tenths": str(round(settings.timeouts.start * 10)),
     }
     ready: list[announce.Ready] = []
     refused: list[AlreadyRunningError] = []
