@@ -71,7 +71,7 @@ class InstanceLock:
             holder = find(state_dir, role)
             where = f" at {holder.url} (pid {holder.identity.pid})" if holder else ""
             raise AlreadyRunningError(
-                f"a {role} runs already{where}",
+                f"a {role} is already running{where}",
                 hint=f"one {role} runs per state folder; RBEE_HOME names another one",
                 **({"url": holder.url, "pid": holder.identity.pid, "id": holder.id} if holder else {}),
             ) from None

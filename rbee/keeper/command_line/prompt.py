@@ -9,7 +9,7 @@ from rbee.adapters.arguments import UsageError
 from rbee.errors import InvalidRequestError
 
 MAX_CHARACTERS: Final = 1_000_000
-GIVE: Final = 'give it as --prompt "…", or pipe it in'
+HOW_TO_GIVE: Final = 'give it as --prompt "…", or pipe it in'
 _MAX_BYTES: Final = 4 * MAX_CHARACTERS
 
 
@@ -22,7 +22,7 @@ def read(option: str | None) -> str:
         # The bytes of the argument, however the locale decoded them.
         return _check(os.fsencode(option), "--prompt")
     if os.isatty(0):
-        raise UsageError("there is no prompt", GIVE)
+        raise UsageError("there is no prompt", HOW_TO_GIVE)
     # Not sys.stdin, which is None if it was closed. Bounded, because an endless input must be refused too.
     with open(0, "rb", closefd=False) as stdin:
         data = stdin.read(_MAX_BYTES + 2)
@@ -31,7 +31,7 @@ def read(option: str | None) -> str:
 
 def _check(data: bytes, where: str) -> str:
     if not data:
-        raise _refused(f"the prompt is empty ({where})", "at least 1 character", GIVE)
+        raise _refused(f"the prompt is empty ({where})", "at least 1 character", HOW_TO_GIVE)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as exc:

@@ -1,4 +1,4 @@
-"""Stops the queen that runs in the background."""
+"""`rbee down`: stops the queen that runs in the background."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rbee.adapters.daemon import instance, process
 from rbee.errors import AlreadyRunningError, UnloadFailedError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import child_queen, interrupt, session
-from rbee.keeper.session.child_queen import MARGIN, PATIENCE
+from rbee.keeper.session.child_queen import EXPLAIN_AFTER_SECONDS, STUCK_AFTER_SECONDS
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -62,11 +62,11 @@ async def _end(keeper: _Keeper, role: str, identity: process.Identity) -> ExitRe
     """Tell a daemon to end, and return how it did, None if it was killed; raises UnloadFailedError."""
     limits, log = keeper.settings.timeouts, keeper.settings.logs_dir / f"{role}.log"
     process.send_signal(identity, signal.SIGTERM)
-    with trio.move_on_after(PATIENCE):
+    with trio.move_on_after(EXPLAIN_AFTER_SECONDS):
         await process.wait_gone(identity)
     if process.is_running(identity):
         keeper.terminal.note("Waiting until running requests have ended.")
-    limit = limits.drain + limits.cascade + MARGIN
+    limit = limits.drain + limits.cascade + STUCK_AFTER_SECONDS
     with trio.move_on_after(limit):
         await process.wait_gone(identity)
         report = instance.exit_report_of(keeper.settings.state_dir, role, identity)

@@ -1,4 +1,4 @@
-"""Continues a prompt."""
+"""`rbee infer`: continues a prompt, and prints the text as it is generated."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def _infer(
             worker = await stack.enter_async_context(client)
         else:
             worker = RelayedWorker(queen, task, handle, events)
-        log = why_ended.place_of(settings, f"worker-{handle.worker_id}.log", handle.node)
+        log = why_ended.log_location(settings, f"worker-{handle.worker_id}.log", handle.node)
         generation = Generation(worker, task.generation(), settings, log=log)
         try:
             if isinstance(worker, WorkerClient):  # the queen has waited for another one itself

@@ -1,4 +1,4 @@
-"""Starts a queen in the background."""
+"""`rbee up`: starts a queen in the background."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from rbee.keeper.output.terminal import Terminal
 
 
-AGAIN: Final = 0.2
-"""Seconds before another look at a queen that does not answer yet."""
+RETRY_SECONDS: Final = 0.2
+"""Seconds before a queen that does not answer yet is asked again."""
 
 
 def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
-    """Return once a queen answers, with where it does."""
+    """Return the queen's address once it answers."""
 
     async def command(force: trio.Event) -> Result:
         limit = settings.timeouts.start
@@ -33,8 +33,8 @@ def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
                 try:
                     ready = await child_queen.background(settings, terminal, options, force)
                 except AlreadyRunningError:
-                    # One that begins or ends just now: soon it answers, or it is gone.
-                    await trio.sleep(AGAIN)
+                    # Another queen is starting or ending: soon it answers, or it is gone.
+                    await trio.sleep(RETRY_SECONDS)
                 else:
                     return Result(notes=(f"The queen answers at {ready.url} (pid {ready.pid}). `rbee down` stops it.",))
         raise SpawnTimeoutError(
@@ -51,4 +51,4 @@ def _running(found: session.Found, settings: Settings) -> Result:
             f"the queen at {found.url} runs for another command only, and ends with it",
             hint="try again once that command has ended",
         )
-    return Result(notes=(f"A queen runs already, at {found.url}.",))
+    return Result(notes=(f"A queen is already running at {found.url}.",))

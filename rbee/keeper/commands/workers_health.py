@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.views.workers import NO_QUEEN, SHORT
+from rbee.keeper.views.workers import NO_WORKERS_KNOWN, SHORT
 from rbee.wire.decode import convert
 from rbee.wire.queen import NodeQuery
 
@@ -27,7 +27,7 @@ def run(options: NodeOptions, settings: Settings, _terminal: Terminal) -> Result
 
     async def command(_force: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
-            return Result(data={"nodes": []}, notes=(NO_QUEEN,))
+            return Result(data={"nodes": []}, notes=(NO_WORKERS_KNOWN,))
         async with session.attach(settings, found) as client:
             status = await client.status(options.node)
         return Result(data=_data(status), text="\n\n".join(_text(node, status) for node in status.nodes))

@@ -9,7 +9,7 @@ from rbee.keeper.inference import why_ended
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.views.workers import NO_QUEEN, to_json, unreachable, workers_table
+from rbee.keeper.views.workers import NO_WORKERS_KNOWN, to_json, unreachable, workers_table
 
 if TYPE_CHECKING:
     import trio
@@ -25,7 +25,7 @@ def run(_options: Options, settings: Settings, _terminal: Terminal) -> Result:
 
     async def command(_force: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
-            return Result(data={"workers": [], "ended": [], "unreachable": []}, notes=(NO_QUEEN,))
+            return Result(data={"workers": [], "ended": [], "unreachable": []}, notes=(NO_WORKERS_KNOWN,))
         async with session.attach(settings, found) as client:
             swarm = await client.workers()
         missing = unreachable(swarm.unreachable)
@@ -50,7 +50,7 @@ def _endings(ended: list[EndedWorker], settings: Settings) -> list[str]:
     for worker in ended:
         when = datetime.fromtimestamp(worker.ended_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         name = f"worker {worker.worker_id} (pid {worker.pid}) with {worker.model_ref} on {worker.node}"
-        log = why_ended.place_of(settings, worker.log, worker.node)
+        log = why_ended.log_location(settings, worker.log, worker.node)
         last = why_ended.end_of_log(worker.last_lines) if worker is ended[-1] else ""
         paragraphs.append(f"{when}  {name} ended: {worker.reason}\nits log is {log}{last}")
     return [render.clean(paragraph, lines=True) for paragraph in paragraphs]

@@ -9,7 +9,7 @@ import trio
 from rbee.errors import ConnectionTimeoutError, UnloadFailedError, WorkerNotFoundError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
-from rbee.keeper.views.workers import NO_QUEEN
+from rbee.keeper.views.workers import NO_WORKERS_KNOWN
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
@@ -28,7 +28,9 @@ def run(options: WorkerOptions, settings: Settings, terminal: Terminal) -> Resul
 
     async def command(_force: trio.Event) -> Result:
         if (found := await session.find(settings)) is None:
-            raise WorkerNotFoundError(NO_QUEEN[:1].lower() + NO_QUEEN[1:].rstrip("."), hint="`rbee up` starts one")
+            raise WorkerNotFoundError(
+                NO_WORKERS_KNOWN[:1].lower() + NO_WORKERS_KNOWN[1:].rstrip("."), hint="`rbee up` starts one"
+            )
         async with session.attach(settings, found) as client:
             ending = await client.end_worker(options.id)
             narration = Narration(

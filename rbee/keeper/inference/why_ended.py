@@ -1,4 +1,4 @@
-"""Says in the words of an error why a worker ended, with the end of its log and where that is."""
+"""Completes an error with why a worker ended, the end of its log, and where that is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def name_node(error: RbeeError) -> None:
-    """Say on which node it happened, where the queen knows: a daemon's own words are about "here"."""
+    """Name the node in the message, if the queen knows it: a daemon's own words are about "here"."""
     if (node := error.details.get("node")) is not None and not isinstance(error, NodeNotFoundError):
         error.message = f"node {node}: {error.message}"
 
@@ -45,18 +45,18 @@ def add_log(error: RbeeError, settings: Settings) -> None:
     error.message += end_of_log(error.details.get("last_lines"))
     log = error.details.get("log")
     if isinstance(log, str):
-        where = f"its log is {place_of(settings, log, str(error.details.get('node', LOCAL_NODE)))}"
+        where = f"its log is {log_location(settings, log, str(error.details.get('node', LOCAL_NODE)))}"
         error.hint = f"{error.hint}; {where}" if error.hint else where
 
 
 def end_of_log(lines: object) -> str:
-    """Return a paragraph with the end of a log; empty where there is none."""
+    """Return a paragraph with the end of a log; empty if there is none."""
     if not isinstance(lines, list) or not lines:
         return ""
     return "".join(["\nthe end of its log:", *(f"\n  {line}" for line in lines)])
 
 
-def place_of(settings: Settings, log: str, node: str) -> str:
+def log_location(settings: Settings, log: str, node: str) -> str:
     """Return where the user finds a log of a node."""
     # From another machine the name may be anything, and it becomes part of a path that is shown.
     name = log.rpartition("/")[2]

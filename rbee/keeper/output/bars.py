@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rbee.wire.download import DownloadEvent
 
-INTERVAL: Final = 0.05
+DRAW_SECONDS: Final = 0.05
 """Seconds between two refreshes."""
 
 
@@ -64,7 +64,7 @@ class Bars:
         assert self._task is not None
         self._progress.update(self._task, description=what, completed=done, total=total, amount=amount)
         now = time.monotonic()
-        if now - self._drawn_at >= INTERVAL or done >= total:
+        if now - self._drawn_at >= DRAW_SECONDS or done >= total:
             self._progress.refresh()
             self._drawn_at = now
 

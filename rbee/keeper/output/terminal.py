@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 STDIN: Final = 0
 STDOUT: Final = 1
 STDERR: Final = 2
-BAR_AFTER: Final = 0.15
+BAR_AFTER_SECONDS: Final = 0.15
 """Seconds before a bar is drawn; for anything shorter it would only flicker."""
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
@@ -98,7 +98,7 @@ class Terminal:
         now = time.monotonic()
         if self._progress_since is None:
             self._progress_since = now
-        if now - self._progress_since < BAR_AFTER:
+        if now - self._progress_since < BAR_AFTER_SECONDS:
             return
         if self._bars is None:
             from rbee.keeper.output.bars import Bars

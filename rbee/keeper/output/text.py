@@ -14,7 +14,7 @@ from rbee.keeper.output.terminal import STDOUT, OutputClosedError, is_waitable, 
 if TYPE_CHECKING:
     from rbee.keeper.output.terminal import Terminal
 
-CHUNK: Final = 4096
+PIPE_BYTES: Final = 4096
 """Bytes that a writable pipe accepts without blocking (PIPE_BUF on Linux, pipe(7))."""
 
 
@@ -31,7 +31,7 @@ class Stdout:
             if self._waits:
                 await trio.lowlevel.wait_writable(STDOUT)
             try:
-                view = view[write_stdout(view[:CHUNK]) :]
+                view = view[write_stdout(view[:PIPE_BYTES]) :]
             except BlockingIOError:
                 self._waits = True
 

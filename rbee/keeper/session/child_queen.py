@@ -1,4 +1,4 @@
-"""Starts a queen as a child process, and ends the one that was started."""
+"""Starts a queen as a child process, and ends it."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
 
-MARGIN: Final = 5.0
-"""Seconds beyond the bounds of the cascade, before a queen counts as stuck."""
-PATIENCE: Final = 2.0
-"""Seconds after which waiting is explained."""
+STUCK_AFTER_SECONDS: Final = 5.0
+"""Seconds beyond the bounds of the cascade before a queen counts as stuck."""
+EXPLAIN_AFTER_SECONDS: Final = 2.0
+"""Seconds of waiting before the user is told the reason."""
 SHOWN_LINES: Final = 5
 
 
@@ -100,14 +100,16 @@ async def _listen(child: trio.Process, settings: Settings, terminal: Terminal) -
         return await announce.listen(child, terminal.narrate)
     except announce.SilentEndError:
         how = process.describe_end(await child.wait())
-        said = "".join(f"\n  {line}" for line in tail.last_lines(log, SHOWN_LINES))
-        raise SpawnFailedError(f"the queen ended before it was ready: {how}{said}", hint=f"its log is {log}") from None
+        end_of_log = "".join(f"\n  {line}" for line in tail.last_lines(log, SHOWN_LINES))
+        raise SpawnFailedError(
+            f"the queen ended before it was ready: {how}{end_of_log}", hint=f"its log is {log}"
+        ) from None
 
 
 async def _end(child: trio.Process, settings: Settings, terminal: Terminal, force: trio.Event) -> None:
     """End a queen: its pipe or SIGTERM first; SIGTERM (again) once `force` is set; SIGKILL when it is stuck."""
     limits = settings.timeouts
-    with trio.CancelScope(shield=True), trio.move_on_after(limits.drain + limits.cascade + MARGIN):
+    with trio.CancelScope(shield=True), trio.move_on_after(limits.drain + limits.cascade + STUCK_AFTER_SECONDS):
         if child.stdin is not None:
             await child.stdin.aclose()
         else:
@@ -140,5 +142,5 @@ async def _wait_for_orphan(settings: Settings, force: trio.Event) -> None:
 
 
 async def _explain(terminal: Terminal) -> None:
-    await trio.sleep(PATIENCE)
+    await trio.sleep(EXPLAIN_AFTER_SECONDS)
     terminal.note("Waiting until running requests have ended; Ctrl+C ends them at once.")

@@ -1,4 +1,4 @@
-"""Finds the queen that runs, or starts one for the length of one command."""
+"""Finds the running queen, or starts one for one command."""
 
 from __future__ import annotations
 
@@ -193,14 +193,14 @@ async def wait_until_gone(settings: Settings, terminal: Terminal) -> bool:
 async def _find_or_start(
     settings: Settings, terminal: Terminal, force: trio.Event, options: Options
 ) -> Found | child_queen.OwnQueen:
-    """Return a queen, whichever way; two keepers that start one at the same time agree on one of them."""
-    told = False
+    """Return a queen, found or started; two keepers that start one at the same time end up with the same one."""
+    is_narrated = False
     with trio.move_on_after(settings.timeouts.start):
         while True:
             if (found := await find(settings)) is not None:
                 return found
-            if not told:
-                told = True
+            if not is_narrated:
+                is_narrated = True
                 terminal.narrate(
                     Narration(
                         actor="rbee-keeper",
@@ -212,7 +212,7 @@ async def _find_or_start(
             try:
                 return await child_queen.ephemeral(settings, terminal, options, force)
             except AlreadyRunningError:
-                # It is another keeper's, which starts or ends right now: soon it answers, or it is gone.
+                # Another keeper's queen is starting or ending: soon it answers, or it is gone.
                 holder = instance.find(settings.state_dir, "queen")
                 with trio.move_on_after(0.5):
                     if holder is None:

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from rbee.wire.download import SwarmDownload
     from rbee.wire.queen import EndedWorker, NodeStatus, SwarmWorker, UnreachableNode
 
-NO_QUEEN: Final = "No queen is running, so no workers are known."
+NO_WORKERS_KNOWN: Final = "No queen is running, so no workers are known."
 SHORT: Final = 8
 """Characters of a worker's id that are shown; they are enough to identify it."""
 

@@ -53,13 +53,13 @@ def test_a_second_one_is_refused_with_the_firsts_address(tmp_path: Path) -> None
     with holder(tmp_path, "http://127.0.0.1:9200") as child:
         with pytest.raises(AlreadyRunningError) as caught:
             InstanceLock(tmp_path, "hive")
-        assert caught.value.message == f"a hive runs already at http://127.0.0.1:9200 (pid {child.pid})"
+        assert caught.value.message == f"a hive is already running at http://127.0.0.1:9200 (pid {child.pid})"
         assert caught.value.hint is not None
         assert "RBEE_HOME" in caught.value.hint
 
 
 def test_a_second_one_is_refused_before_the_first_has_an_address(tmp_path: Path) -> None:
-    with holder(tmp_path), pytest.raises(AlreadyRunningError, match=r"a hive runs already$"):
+    with holder(tmp_path), pytest.raises(AlreadyRunningError, match=r"a hive is already running$"):
         InstanceLock(tmp_path, "hive")
 
 

@@ -302,7 +302,7 @@ def test_a_second_one_is_refused(daemons: Any) -> None:
     second = daemons.start("hive")
     code, errors = second.wait()
     assert code == 1
-    assert errors.splitlines()[0] == f"rbee: a hive runs already at {first.url} (pid {first.process.pid})"
+    assert errors.splitlines()[0] == f"rbee: a hive is already running at {first.url} (pid {first.process.pid})"
     assert errors.count("\n") == 2
     assert second.announced[-1]["error"]["code"] == "ALREADY_RUNNING"
 

@@ -53,7 +53,7 @@ def test_up_keeps_a_queen_until_down(keeper: Keeper) -> None:
     assert f"http://127.0.0.1:{keeper.port}" in err
     (queen,) = keeper.running()
 
-    assert keeper.run("up")[::2] == (0, f"A queen runs already, at http://127.0.0.1:{keeper.port}.\n")
+    assert keeper.run("up")[::2] == (0, f"A queen is already running at http://127.0.0.1:{keeper.port}.\n")
     code, out, err = keeper.run("infer", "--prompt", "Once")
     assert (code, out) == (0, TEXT + "\n")
     assert "starting" not in err

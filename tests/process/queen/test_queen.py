@@ -235,7 +235,7 @@ def test_a_second_one_is_refused(daemons: Any) -> None:
     second = daemons.start("queen")
     code, errors = second.wait()
     assert code == 1
-    assert errors.splitlines()[0] == f"rbee: a queen runs already at {first.url} (pid {first.process.pid})"
+    assert errors.splitlines()[0] == f"rbee: a queen is already running at {first.url} (pid {first.process.pid})"
     assert second.announced[-1]["error"]["code"] == "ALREADY_RUNNING"
 
 

@@ -112,7 +112,7 @@ class StartsAlready(Ends):
     async def ensure(self, report: object) -> str:
         self.tries += 1
         if trio.current_time() < self.ready_at:
-            raise AlreadyRunningError("a hive runs already")
+            raise AlreadyRunningError("a hive is already running")
         return await super().ensure(report)
 
     async def workers(self) -> WorkerList:
