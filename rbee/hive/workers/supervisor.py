@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.store.write_behind import WriteBehind
-from rbee.errors import RbeeError
+from rbee.concurrency.background import cancel_when
+from rbee.errors import DrainingError, RbeeError
 from rbee.hive.workers import rows, view
 from rbee.hive.workers.execution import Execution
 from rbee.hive.workers.loop import DecisionLoop
@@ -43,6 +44,7 @@ class WorkerSupervisor:
         self.pool = Pool(limits)
         self._machine = machine
         self._starts = Starts()
+        self._stopping = trio.Event()
         self._stored = WriteBehind(transact)
         self._loop = DecisionLoop(self.pool, self.perform)
 
@@ -91,7 +93,7 @@ class WorkerSupervisor:
 
         When the caller is cancelled the worker is started all the same: it is there for the next request.
         """
-        spec = await self._machine.plan(request, report)
+        spec = await self._plan(request, report)
         start = Start(report)
 
         def decide() -> Sequence[Effect]:
@@ -114,6 +116,16 @@ class WorkerSupervisor:
 
         self._loop.decide(decide)
         return await start.outcome.wait()
+
+    async def _plan(self, request: wire.SpawnRequest, report: Report) -> WorkerSpec:
+        """Return what to start; gives up as soon as the hive stops.
+
+        Reading a model's header may take seconds, and a hive whose workers are gone cuts what still runs: the caller
+        would see a lost connection, and not that the next hive takes the request.
+        """
+        async with cancel_when(self._stopping):
+            return await self._machine.plan(request, report)
+        raise DrainingError("the hive is shutting down and starts no workers")
 
     async def called_back(self, callback: wire.ReadyCallback) -> None:
         """A worker has bound its port. Raises WorkerNotFoundError."""
@@ -163,6 +175,7 @@ class WorkerSupervisor:
 
     def stop(self) -> None:
         """Begin to end every worker; `run` returns once they are gone."""
+        self._stopping.set()
         self._loop.decide(lambda: self.pool.stop(trio.current_time()))
 
     def force(self) -> None:

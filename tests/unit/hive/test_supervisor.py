@@ -170,7 +170,9 @@ async def test_calls_to_a_stopping_hive_are_refused_as_draining(
             await machine.planning.wait()
             workers.stop()
             await workers.run()
-            machine.may_plan.set()
+            await trio.testing.wait_all_tasks_blocked()
+            assert len(refused) == 1, "a start that is still planned is refused before its connection is cut"
+        machine.may_plan.set()
         await spawn()
         with pytest.raises(WorkerNotFoundError):
             await workers.end_worker("w")
