@@ -53,7 +53,7 @@ class HiveClient(Connected):
         """End a worker; returns once it has accepted that. Raises WorkerNotFoundError."""
         await http_client.call(self._http, "DELETE", f"{wire.WORKERS}/{quote(worker_id, safe='')}", bytes)
 
-    async def backends(self) -> list[wire.Backend]:
+    async def backends(self) -> list[wire.BackendDevices]:
         """Return the backends there, with the memory that is free now."""
         found = await http_client.call(self._http, "GET", wire.BACKENDS, wire.BackendList, delays=self._delays)
         return found.backends

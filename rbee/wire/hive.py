@@ -128,13 +128,13 @@ class Device(Message, kw_only=True):
     memory_available: int
 
 
-class Backend(Message, kw_only=True):
+class BackendDevices(Message, kw_only=True):
     name: str
     devices: list[Device]
 
 
 class BackendList(Message, kw_only=True):
-    backends: list[Backend]
+    backends: list[BackendDevices]
 
 
 class Space(Message, kw_only=True):

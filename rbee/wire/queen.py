@@ -113,7 +113,7 @@ class SwarmWorker(Message, kw_only=True):
     slots_available: int
 
 
-class EndedWorker(Message, kw_only=True):
+class SwarmEndedWorker(Message, kw_only=True):
     """A worker that has ended without being asked to; the fields are those of the hive's `EndedWorker`."""
 
     worker_id: str
@@ -141,7 +141,7 @@ class SwarmWorkers(Message, kw_only=True, omit_defaults=True):
     """The workers that are, the last ones that ended without being asked to, and the nodes that did not say."""
 
     workers: list[SwarmWorker]
-    ended: list[EndedWorker] = msgspec.field(default_factory=list)
+    ended: list[SwarmEndedWorker] = msgspec.field(default_factory=list)
     unreachable: list[UnreachableNode] = msgspec.field(default_factory=list)
 
 

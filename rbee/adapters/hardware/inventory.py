@@ -13,7 +13,7 @@ import psutil
 
 from rbee.adapters.hardware import cgroups
 from rbee.errors import StorageError
-from rbee.wire.hive import Backend, Device, Space
+from rbee.wire.hive import BackendDevices, Device, Space
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -72,13 +72,13 @@ def disk(path: Path) -> Space:
     return Space(total=usage.total, available=usage.free)
 
 
-def backends() -> list[Backend]:
+def backends() -> list[BackendDevices]:
     """Return the backends that a worker here can use: the processor, and GPUs that both engine and driver support."""
     space = memory()
     here = Device(index=0, name=_processor_model(), memory_total=space.total, memory_available=space.available)
-    found = [Backend(name=CPU, devices=[here])]
+    found = [BackendDevices(name=CPU, devices=[here])]
     if engine_has(CUDA) and (devices := gpus()):
-        found.append(Backend(name=CUDA, devices=devices))
+        found.append(BackendDevices(name=CUDA, devices=devices))
     return found
 
 

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.hive.workers.record import Resource
-    from rbee.wire.hive import Backend
+    from rbee.wire.hive import BackendDevices
 
 OVERHEAD: Final = 1.2
 """Weights take their file's size, and compute buffers about a fifth of it more."""
@@ -34,7 +34,7 @@ def memory_needed(file_bytes: int, kv_bytes_per_token: int, tokens: int) -> int:
     return int(file_bytes * OVERHEAD) + kv_bytes_per_token * tokens
 
 
-def choose_device(backends: Sequence[Backend], backend: str | None, device: int | None) -> DeviceChoice:
+def choose_device(backends: Sequence[BackendDevices], backend: str | None, device: int | None) -> DeviceChoice:
     """Return where to run: as requested, else on the first device of the best backend.
 
     Raises BackendUnavailableError or DeviceOutOfRangeError naming the alternatives.

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
-    from rbee.wire.queen import EndedWorker
+    from rbee.wire.queen import SwarmEndedWorker
 
 
 def run(_options: Options, settings: Settings, _terminal: Terminal) -> Result:
@@ -44,7 +44,7 @@ def run(_options: Options, settings: Settings, _terminal: Terminal) -> Result:
     return interrupt.run(command)
 
 
-def _endings(ended: list[EndedWorker], settings: Settings) -> list[str]:
+def _endings(ended: list[SwarmEndedWorker], settings: Settings) -> list[str]:
     """Return a paragraph for each worker that ended unexpectedly; the last one with the end of its log."""
     paragraphs = []
     for worker in ended:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.wire.download import SwarmDownload
-    from rbee.wire.queen import EndedWorker, NodeStatus, SwarmWorker, UnreachableNode
+    from rbee.wire.queen import NodeStatus, SwarmEndedWorker, SwarmWorker, UnreachableNode
 
 NO_WORKERS_KNOWN: Final = "No queen is running, so no workers are known."
 SHORT: Final = 8
@@ -46,7 +46,7 @@ def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:
 
 
 def to_json(
-    rows: Sequence[SwarmWorker | EndedWorker | UnreachableNode | NodeStatus | SwarmDownload],
+    rows: Sequence[SwarmWorker | SwarmEndedWorker | UnreachableNode | NodeStatus | SwarmDownload],
 ) -> Any:
     """Return rows of the queen's answer as JSON values, with the same keys."""
     return msgspec.to_builtins(list(rows))

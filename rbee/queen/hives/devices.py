@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rbee.wire.hive import Backend
+    from rbee.wire.hive import BackendDevices
 
 Devices = Mapping[str, Sequence[int | None]]
 """Backend → free bytes of each of its devices; None where that is not known."""
 
 
-def devices_of(backends: Sequence[Backend]) -> Devices:
+def devices_of(backends: Sequence[BackendDevices]) -> Devices:
     """Return the devices that a hive reports."""
     return {backend.name: [device.memory_available for device in backend.devices] for backend in backends}

@@ -152,8 +152,8 @@ def worker_of(node: str, row: WorkerRow) -> wire.SwarmWorker:
     )
 
 
-def _ended(node: str, ended: EndedWorker) -> wire.EndedWorker:
-    return wire.EndedWorker(
+def _ended(node: str, ended: EndedWorker) -> wire.SwarmEndedWorker:
+    return wire.SwarmEndedWorker(
         worker_id=ended.id,
         node=node,
         model_ref=ended.model_ref,

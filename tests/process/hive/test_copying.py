@@ -314,7 +314,7 @@ def test_a_hive_that_is_killed_while_it_copies_leaves_what_the_next_one_goes_on_
     assert hub.sent - size == size - there
 
 
-def test_who_gives_up_ends_the_copying(start: Start, attic: Node, hub: Hub, size: int) -> None:
+def test_giving_up_ends_the_copying(start: Start, attic: Node, hub: Hub, size: int) -> None:
     cellar = start("cellar")
     part = cellar.models / f"{FILE}.part"
     with proxy_to(attic) as proxy, cellar.client() as client:

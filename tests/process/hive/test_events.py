@@ -1,4 +1,4 @@
-"""What a hive tells about its workers as it happens: its event stream, and why one has ended."""
+"""The event stream of a hive: its workers and downloads as they change, and why a worker has ended."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_what_is_comes_first_and_then_each_change(daemons: Any) -> None:
     assert hive.wait()[0] == 0
 
 
-def test_downloads_are_told_once_a_second_and_when_they_begin_and_end(daemons: Any, tmp_path: Path) -> None:
+def test_downloads_are_published_once_a_second_and_when_they_begin_and_end(daemons: Any, tmp_path: Path) -> None:
     model = tmp_path / "m.gguf"
     model.write_bytes(bytes(1_000_000))
     with Hub() as hub:
@@ -87,7 +87,7 @@ def test_downloads_are_told_once_a_second_and_when_they_begin_and_end(daemons: A
     assert models_dir not in json.dumps([state for _, state in seen])
 
 
-def test_how_a_worker_ended_is_told_with_the_end_of_its_log(daemons: Any) -> None:
+def test_the_end_of_a_worker_is_published_with_the_end_of_its_log(daemons: Any) -> None:
     hive = start(daemons)
     with hive.client() as client, hive.client() as other:
         told = events(client)

@@ -229,7 +229,7 @@ def test_a_stranger_cannot_call_back(hive: Any) -> None:
         ({"model_ref": MODEL, "device": 9}, "DEVICE_OUT_OF_RANGE"),
     ],
 )
-def test_what_is_not_there_is_said(hive: Any, body: dict[str, Any], code: str) -> None:
+def test_what_is_not_there_is_an_error(hive: Any, body: dict[str, Any], code: str) -> None:
     with hive.client() as client:
         response = client.post(SPAWN, json=body)
         assert response.json()["error"]["code"] == code
@@ -436,7 +436,7 @@ def test_workers_asked_for_at_once_are_all_started_apart(daemons: Any) -> None:
 
 
 @needs_engine
-def test_who_wants_any_worker_shares_the_one_that_starts(daemons: Any) -> None:
+def test_callers_that_take_any_worker_share_the_one_that_starts(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
     wanted = {"model_ref": MODEL, "reuse": True}
     replies: list[dict[str, Any]] = []
@@ -568,7 +568,7 @@ def test_a_worker_that_falls_while_it_loads_is_forgotten_with_the_reason(
 
 
 @needs_engine
-def test_who_leaves_while_a_worker_starts_gets_it_next_time(daemons: Any) -> None:
+def test_a_worker_whose_caller_has_left_is_there_for_the_next_one(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("slow"))
     with hive.client() as client:
         with client.stream("POST", SPAWN, json={"model_ref": MODEL}, headers={"Accept": "text/event-stream"}) as events:

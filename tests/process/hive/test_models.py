@@ -118,7 +118,7 @@ def test_what_is_in_the_catalogue_asks_nobody(start: Callable[..., Daemon], hub:
         assert hub.sent == client.get("/v1/models/list").json()["models"][0]["size_bytes"]
 
 
-def test_progress_is_there_for_who_comes_late_and_after_the_end(start: Callable[..., Daemon], hub: Hub) -> None:
+def test_progress_can_be_read_late_and_after_the_end(start: Callable[..., Daemon], hub: Hub) -> None:
     daemon = start()
     hub.fault = Fault(rate=5e6)
     with daemon.client() as client:
@@ -157,7 +157,7 @@ def test_two_share_a_download_and_one_of_them_may_go(start: Callable[..., Daemon
         assert hub.sent == model.stat().st_size
 
 
-def test_the_last_who_goes_ends_it_and_the_next_goes_on(
+def test_the_last_caller_to_leave_ends_it_and_the_next_resumes_it(
     start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
 ) -> None:
     daemon = start()
@@ -342,7 +342,7 @@ def test_a_file_in_the_users_own_cache_is_used_where_it_is(
     assert link.exists(), "it is the user's"
 
 
-def test_a_disk_that_is_too_small_is_said_before_a_byte_is_fetched(start: Callable[..., Daemon], hub: Hub) -> None:
+def test_a_disk_that_is_too_small_is_an_error_before_a_byte_is_fetched(start: Callable[..., Daemon], hub: Hub) -> None:
     hub.repositories["bees/model"].files[FILE].size = 10**15
     daemon = start()
     with daemon.client() as client:
@@ -355,7 +355,7 @@ def test_a_disk_that_is_too_small_is_said_before_a_byte_is_fetched(start: Callab
     assert hub.sent == 0
 
 
-def test_a_password_in_the_hubs_address_is_told_nobody(start: Callable[..., Daemon], hub: Hub) -> None:
+def test_a_password_in_the_hubs_address_is_never_shown(start: Callable[..., Daemon], hub: Hub) -> None:
     daemon = start(HF_ENDPOINT=hub.url.replace("//", "//bee:secret@"))
     with daemon.client() as client:
         events = pulled(client)
@@ -364,7 +364,7 @@ def test_a_password_in_the_hubs_address_is_told_nobody(start: Callable[..., Daem
     assert "secret" not in json.dumps([*events, *daemon.log()])
 
 
-def test_a_hub_that_does_not_tell_sizes_is_not_taken_for_one_of_empty_files(
+def test_a_hub_without_sizes_is_not_taken_for_one_of_empty_files(
     start: Callable[..., Daemon], hub: Hub, tmp_path: Path
 ) -> None:
     file = hub.repositories["bees/model"].files[FILE]
@@ -398,7 +398,7 @@ def test_what_the_hub_has_not_for_us_is_an_error_of_its_own(
         assert code in events
 
 
-def test_a_split_model_is_fetched_whole_and_loaded(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
+def test_a_split_model_is_fetched_completely_and_loaded(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
     models.make(tmp_path / "big.gguf", tensors_per_file=8)
     parts = sorted(tmp_path.glob("big-*.gguf"))
     hub.add("bees/big", *parts)
@@ -447,7 +447,9 @@ def test_what_does_not_fit_is_reckoned_for_all_slots_and_the_longest_context_is_
     assert f"a context of {longest} tokens instead of {context}" in error["hint"]
 
 
-def test_what_others_may_copy_is_told_by_its_hashes(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+def test_files_that_other_nodes_may_copy_are_listed_with_their_hashes(
+    start: Callable[..., Daemon], hub: Hub, model: Path
+) -> None:
     hub.add("bees/model", model, name="model.Q8_0.gguf")
     with start().client() as client:
 

@@ -109,7 +109,9 @@ def test_the_only_one_in_the_cache_does_not_stand_for_the_repository_for_good(
         assert hub.sent == len(model) + len(b"another")
 
 
-def test_what_the_cache_has_not_says_what_it_has(start: Callable[..., Daemon], cache: Path, model: bytes) -> None:
+def test_an_error_about_a_model_that_the_cache_lacks_lists_what_it_has(
+    start: Callable[..., Daemon], cache: Path, model: bytes
+) -> None:
     for name in ("m.Q5_K_M.gguf", "m.Q8_0.gguf"):
         store(cache, REPOSITORY, name, model)
     daemon = start()

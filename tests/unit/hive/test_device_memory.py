@@ -1,4 +1,4 @@
-"""The memory of GPUs, as hive and worker look at it: each device by itself, on a machine that seems to have some."""
+"""The memory of GPUs, as hive and worker check it: each device by itself, on a machine that seems to have some."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def options(path: Path, device: int, memory: int) -> loading.LoadOptions:
 
 
 @pytest.mark.usefixtures("cuda")
-def test_the_hive_looks_at_the_very_device() -> None:
+def test_the_hive_checks_the_memory_of_the_chosen_device() -> None:
     assert [plan.available_memory(spec(device)) for device in (0, 1)] == [20 * GIB, 5 * GIB]
 
 
@@ -56,7 +56,9 @@ def test_the_worker_makes_the_same_check_again(tmp_path: Path) -> None:
     assert "6442 MB of VRAM needed, 5369 MB available" in caught.value.message
 
 
-def test_a_driver_that_is_gone_is_said(cuda: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_driver_that_is_gone_is_an_error_of_ours(
+    cuda: SimpleNamespace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(BackendUnavailableError):
         plan.available_memory(spec(0))

@@ -1,4 +1,4 @@
-"""Downloads that are shared: who holds them, who watches them, how they end."""
+"""Shared downloads: their callers, their watchers, their ends."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ ROW = ModelRow(
 
 
 class Hub:
-    """What downloads are made of here: each tells one step, then waits to be let go, or fails."""
+    """Stands for the hub: each download reports one step, then waits for `let_go`, or fails."""
 
     def __init__(self) -> None:
         self.begun = self.cancelled = 0
@@ -75,7 +75,7 @@ async def downloads(hub: Hub, nursery: trio.Nursery) -> Downloads:
     return found
 
 
-async def test_all_who_ask_share_one_and_late_ones_learn_how_far_it_is(downloads: Downloads, hub: Hub) -> None:
+async def test_callers_share_a_download_and_late_ones_get_its_progress(downloads: Downloads, hub: Hub) -> None:
     early: list[ProgressEvent] = []
     late: list[ProgressEvent] = []
     got: list[ModelRow] = []
@@ -94,7 +94,7 @@ async def test_all_who_ask_share_one_and_late_ones_learn_how_far_it_is(downloads
     assert hub.begun == 1
 
 
-async def test_how_each_stands_is_told_and_each_change_is_noted(
+async def test_each_change_of_a_downloads_state_is_notified(
     downloads: Downloads, hub: Hub, nursery: trio.Nursery
 ) -> None:
     assert downloads.states() == []
@@ -120,7 +120,7 @@ async def test_how_each_stands_is_told_and_each_change_is_noted(
     assert failed.is_over
 
 
-async def test_it_goes_on_for_the_one_who_stays_and_ends_with_the_last(downloads: Downloads, hub: Hub) -> None:
+async def test_a_download_is_cancelled_with_its_last_caller(downloads: Downloads, hub: Hub) -> None:
     scopes = [trio.CancelScope(), trio.CancelScope()]
 
     async def ask(scope: trio.CancelScope) -> None:
@@ -142,7 +142,7 @@ async def test_it_goes_on_for_the_one_who_stays_and_ends_with_the_last(downloads
         assert hub.begun == 2, "after its end the next one begins anew"
 
 
-async def test_an_error_is_each_ones_own(downloads: Downloads, hub: Hub) -> None:
+async def test_each_caller_gets_a_copy_of_the_error(downloads: Downloads, hub: Hub) -> None:
     hub.failure = DownloadFailedError("lost", attempts=6)
     hub.let_go.set()
     caught: list[DownloadFailedError] = []
@@ -159,7 +159,7 @@ async def test_an_error_is_each_ones_own(downloads: Downloads, hub: Hub) -> None
     assert [error.details for error in caught] == [{"attempts": 6}] * 2
 
 
-async def test_one_that_was_begun_goes_on_for_nobody_until_it_is_given_up(downloads: Downloads, hub: Hub) -> None:
+async def test_a_detached_download_goes_on_until_it_is_given_up(downloads: Downloads, hub: Hub) -> None:
     begun = downloads.begin(M)
     assert downloads.begin(M) is begun
     await trio.testing.wait_all_tasks_blocked()
@@ -176,7 +176,9 @@ async def test_one_that_was_begun_goes_on_for_nobody_until_it_is_given_up(downlo
     assert begun.last.code == "CANCELLED"
 
 
-async def test_an_ended_one_is_known_for_ten_minutes(downloads: Downloads, hub: Hub, autojump_clock: MockClock) -> None:
+async def test_an_ended_download_is_known_for_ten_minutes(
+    downloads: Downloads, hub: Hub, autojump_clock: MockClock
+) -> None:
     hub.let_go.set()
     begun = downloads.begin(M)
     assert await begun.outcome.wait() == ROW
@@ -191,7 +193,7 @@ async def test_an_ended_one_is_known_for_ten_minutes(downloads: Downloads, hub: 
     assert REMEMBERED_SECONDS == 600
 
 
-async def test_a_hive_that_ends_says_so_and_begins_none(downloads: Downloads, hub: Hub) -> None:
+async def test_a_stopping_hive_begins_no_download(downloads: Downloads, hub: Hub) -> None:
     begun = downloads.begin(M)
     await trio.testing.wait_all_tasks_blocked()
     downloads.stop()

@@ -10,7 +10,7 @@ from rbee.wire import model_ref
 
 
 @pytest.mark.parametrize("reference", ["file:/nowhere/m.gguf", f"file:/{'x' * 300}.gguf", "hf:bees/honey"])
-def test_a_model_that_is_not_here_is_said_not_to_be(reference: str) -> None:
+def test_a_model_that_is_not_here_is_an_error(reference: str) -> None:
     with pytest.raises(ModelNotFoundError):
         locate.locate(model_ref.parse(reference))
 

@@ -28,7 +28,7 @@ def test_what_the_reference_means_elsewhere_is_meant_here() -> None:
     assert (found.files, found.variant) == ([HubFile("y.gguf", 10, A)], "Q4_K_M")
 
 
-def test_a_repository_alone_does_not_say_which_of_its_models() -> None:
+def test_a_repository_alone_names_none_of_its_models() -> None:
     assert find(M, [source("attic", "x.Q4_K_M.gguf")]) is None
 
 
@@ -62,7 +62,7 @@ def test_the_files_of_a_split_model_belong_together() -> None:
     assert [file.name for file in found.files] == list(names)
 
 
-def test_who_has_a_file_is_told_by_its_hash_and_size() -> None:
+def test_nodes_that_have_a_file_are_found_by_hash_and_size() -> None:
     sources = [source("attic", "x.gguf"), source("cellar", "other.gguf"), source("barn", "x.gguf", sha256=B)]
     assert [one.node for one in having(HubFile("x.gguf", 10, A), sources)] == ["attic", "cellar"]
     assert having(HubFile("x.gguf", 11, A), sources) == []

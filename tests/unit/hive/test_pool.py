@@ -311,14 +311,14 @@ def test_a_worker_that_ends_before_it_is_ready_is_answered_with_how() -> None:
     assert forget == Delete(worker, "exit code 1")
 
 
-def test_what_a_worker_said_itself_is_the_answer() -> None:
+def test_the_error_that_a_worker_announced_is_the_reply() -> None:
     pool, worker = at("starting")
     said = RbeeError("no memory")
     assert pool.exited("w", ProcessExit("exit code 1"), said) == [Reply(worker, said), Delete(worker, "no memory")]
 
 
 @pytest.mark.parametrize("phase", ["loading", "serving", "busy"])
-def test_a_crash_is_told_and_not_answered_again(phase: str) -> None:
+def test_a_crash_is_logged_and_not_replied_again(phase: str) -> None:
     pool, worker = at(phase)
     assert pool.exited("w", ProcessExit("SIGSEGV")) == [Delete(worker, "SIGSEGV")]
 
@@ -349,7 +349,7 @@ def test_a_start_given_up_before_there_was_a_process_ends_it_when_there_is() -> 
 
 
 @pytest.mark.parametrize(("phase", "is_enough"), [(phase, phase not in ("failed", "ending")) for phase in PHASES])
-def test_a_worker_that_starts_loads_or_serves_is_enough_for_who_wants_one(phase: str, is_enough: bool) -> None:
+def test_a_worker_that_starts_loads_or_serves_can_be_reused(phase: str, is_enough: bool) -> None:
     pool, worker = at(phase)
     assert pool.like(SPEC) is (worker if is_enough else None)
 
@@ -410,13 +410,13 @@ def test_ending_twice_asks_once(phase: str) -> None:
     assert pool.due() == deadline, "asking again does not give it more time"
 
 
-def test_a_worker_that_refuses_to_end_is_told_by_a_signal() -> None:
+def test_a_worker_that_refuses_to_end_gets_a_signal() -> None:
     pool, worker = at("ending")
     assert pool.refused_to_end("w") == [Terminate(worker)]
 
 
 @pytest.mark.parametrize("state", ["loading", "idle", "busy", "draining", "failed"])
-def test_an_ending_worker_stays_one_whatever_it_says(state: str) -> None:
+def test_an_ending_worker_stays_one_whatever_it_publishes(state: str) -> None:
     pool, worker = at("ending")
     pool.status("w", told(state, busy=1 if state == "busy" else 0), 1, 1001)
     assert (worker.state, worker.slots_available) == ("draining", 0)
@@ -443,7 +443,7 @@ def test_a_loaded_worker_shows_in_what_is_free() -> None:
     assert pool.reserved("ram", 0) == 3 * GB
 
 
-def test_a_worker_that_is_told_to_end_while_it_loads_still_takes_its_memory() -> None:
+def test_a_worker_that_ends_while_it_loads_still_takes_its_memory() -> None:
     pool, _ = at("loading")
     pool.end("w", 1)
     assert pool.reserved("ram", 0) == 3 * GB
@@ -462,7 +462,7 @@ def test_a_worker_whose_model_is_loaded_or_never_will_be_takes_no_more(state: st
     assert pool.reserved("ram", 0) == 0
 
 
-def test_the_memory_of_an_adopted_worker_is_reserved_until_it_says_that_it_has_loaded() -> None:
+def test_the_memory_of_an_adopted_worker_is_reserved_until_it_has_loaded() -> None:
     pool = Pool(Limits())
     pool.adopt("w", SPEC, URL, 17, 0)
     assert pool.reserved("ram", 0) == 3 * GB
@@ -529,14 +529,14 @@ def test_workers_that_had_to_be_killed_at_the_end_are_kept() -> None:
     assert [ended.worker.id for ended in pool.stuck] == ["a"]
 
 
-def test_a_worker_that_ends_when_told_is_not_stuck() -> None:
+def test_a_worker_that_ends_in_time_is_not_stuck() -> None:
     pool, _ = at("serving")
     pool.stop(0)
     pool.exited("w", ProcessExit("exit code 0"))
     assert pool.stuck == []
 
 
-def test_who_waits_for_a_worker_that_starts_when_the_node_stops_is_told_just_that() -> None:
+def test_callers_of_a_start_get_drainingerror_when_the_node_stops() -> None:
     """So that the request is taken elsewhere; the worker's own end says nothing to anybody."""
     pool, _ = at("starting")
     pool.stop(0)

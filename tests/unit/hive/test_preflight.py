@@ -9,11 +9,11 @@ from hypothesis import strategies as st
 from rbee.errors import BackendUnavailableError, DeviceOutOfRangeError, OutOfMemoryError
 from rbee.hive.workers import preflight
 from rbee.hive.workers.preflight import MEGABYTE, DeviceChoice, check_memory, choose_device, memory_needed
-from rbee.wire.hive import Backend, Device
+from rbee.wire.hive import BackendDevices, Device
 
 
-def backend(name: str, devices: int = 1) -> Backend:
-    return Backend(
+def backend(name: str, devices: int = 1) -> BackendDevices:
+    return BackendDevices(
         name=name,
         devices=[Device(index=at, name="d", memory_total=8, memory_available=8) for at in range(devices)],
     )
@@ -30,7 +30,7 @@ def test_6000_of_8000_mb_fit() -> None:
     check_memory(memory_needed(5000 * MEGABYTE, 0, 0), 8000 * MEGABYTE, "ram")
 
 
-def test_6000_of_4000_mb_do_not_fit_and_both_numbers_are_said() -> None:
+def test_6000_of_4000_mb_do_not_fit_and_the_error_has_both_numbers() -> None:
     with pytest.raises(OutOfMemoryError) as caught:
         check_memory(memory_needed(5000 * MEGABYTE, 0, 0), 4000 * MEGABYTE, "ram")
     error = caught.value
@@ -76,7 +76,7 @@ def test_the_numbers_shown_never_contradict_the_refusal(needed: int, available: 
     ],
 )
 def test_the_best_that_was_not_excluded_is_chosen(
-    backends: list[Backend], wanted: str | None, device: int | None, expected: DeviceChoice
+    backends: list[BackendDevices], wanted: str | None, device: int | None, expected: DeviceChoice
 ) -> None:
     assert choose_device(backends, wanted, device) == expected
 
@@ -89,7 +89,7 @@ def test_a_missing_backend_is_named_with_those_that_exist() -> None:
     assert "cpu, cuda" in caught.value.message
 
 
-def test_where_there_is_nothing_that_is_said() -> None:
+def test_without_any_backend_the_error_lists_none() -> None:
     with pytest.raises(BackendUnavailableError, match="available: none"):
         choose_device([], None, None)
 

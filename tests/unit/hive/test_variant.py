@@ -80,7 +80,7 @@ def test_a_file_that_is_not_there_lists_those_that_are() -> None:
     assert caught.value.details["available"] == ["x"]
 
 
-def test_a_repository_without_a_model_says_so() -> None:
+def test_a_repository_without_a_model_is_an_error() -> None:
     with pytest.raises(ModelNotFoundError, match="no GGUF"):
         chosen("a/b", "model.safetensors", "mmproj-x-f16.gguf", "x.imatrix.gguf", "sub/imatrix.gguf")
 

@@ -1,4 +1,4 @@
-"""What a hive shows of its workers, and which events tell a change."""
+"""How a hive shows its workers, and the events that a change causes."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def told(before: wire.WorkerList | None, now: wire.WorkerList) -> list[tuple[str
     return list(view.changes(before, now))
 
 
-def test_who_knows_nothing_is_told_everything() -> None:
+def test_a_new_follower_gets_the_whole_state() -> None:
     now = view.workers(pool("a", "b"))
     assert [row.id for row in now.workers] == ["a", "b"]
     assert told(None, now) == [("state", now)]
 
 
-def test_only_what_has_changed_is_told_again() -> None:
+def test_only_changed_workers_are_sent_again() -> None:
     made = pool("a", "b")
     before = view.workers(made)
     assert told(before, view.workers(made)) == []
@@ -44,7 +44,7 @@ def test_only_what_has_changed_is_told_again() -> None:
     assert told(before, now) == [("worker", now.workers[1])]
 
 
-def test_a_worker_that_comes_and_one_that_goes_are_told() -> None:
+def test_a_new_worker_and_one_that_is_gone_are_sent() -> None:
     made = pool("a")
     before = view.workers(made)
     made.spawn("b", SPEC, 1000, 0)
@@ -54,7 +54,7 @@ def test_a_worker_that_comes_and_one_that_goes_are_told() -> None:
     assert told(before, now) == [("worker", now.workers[0]), ("gone", wire.WorkerGone(id="a"))]
 
 
-def test_why_a_worker_went_is_told_unless_it_was_asked_to() -> None:
+def test_why_a_worker_ended_is_sent_unless_its_end_was_requested() -> None:
     made = pool("a", "b")
     before = view.workers(made)
     made.end("a", 1)
