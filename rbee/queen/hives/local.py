@@ -15,6 +15,7 @@ from rbee.adapters.http import server as http_server
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
     AddressTakenError,
+    AlreadyRunningError,
     ConnectionTimeoutError,
     PortInUseError,
     RbeeError,
@@ -113,6 +114,9 @@ class LocalHive:
         """Return the URL of the hive, started if need be; raises why it could not be."""
         if (running := instance.find(self._settings.state_dir, "hive")) is not None:
             await stopped.wait_to_go_on("hive", running.identity)
+            if running.ended_cleanly or running.report is not None:
+                # It answers no more, and only its process is still there: for a moment, or longer under load.
+                raise AlreadyRunningError(f"the hive (pid {running.identity.pid}) is just ending")
         if (found := await self.find()) is not None:
             return found
         narrate(report, LOCAL_NODE, "start_hive", "Starting the hive on this host")

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import trio
 
 from rbee.adapters import config, tokens
 from rbee.adapters.daemon import process
+from rbee.adapters.daemon.exit_report import ExitReport
+from rbee.adapters.daemon.instance import Instance
 from rbee.adapters.store.sqlite import Store
+from rbee.errors import AlreadyRunningError
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.table import MIGRATIONS, Registry
@@ -58,3 +63,16 @@ async def test_a_hive_whose_process_is_just_being_made_is_ended_too(hive: LocalH
                 assert await hive.end(trio.Event()) is None
         assert processes_of(tmp_path) == []
         nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("left", [{"ended_cleanly": True}, {"report": ExitReport()}], ids=["older version", "report"])
+async def test_a_hive_that_has_ended_but_for_its_process_is_waited_for(
+    hive: LocalHive, tmp_path: Path, left: dict[str, Any]
+) -> None:
+    """A request that came then got 'does not answer', where the next hive would take it."""
+    identity = process.identify(os.getpid())
+    assert identity is not None
+    instance = Instance(identity, "http://127.0.0.1:1", "0.1.0", ephemeral=False, started_by="queen", **left)
+    (tmp_path / "hive.lock").write_bytes(msgspec.json.encode(instance))
+    with pytest.raises(AlreadyRunningError, match="is just ending"):
+        await hive.ensure(lambda _: None)
