@@ -10,7 +10,7 @@ from rbee.adapters.hardware import inventory
 from rbee.adapters.hardware.inventory import Processor
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.wire.hive import Backend, Device, Space
+from rbee.wire.hive import BackendDevices, Device, Space
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -24,7 +24,7 @@ class Detected(msgspec.Struct):
     processor: Processor
     memory: Space
     disk: Space
-    backends: list[Backend]
+    backends: list[BackendDevices]
     unused_gpus: list[Device]
 
 
