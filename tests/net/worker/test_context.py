@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,9 +13,11 @@ from rbee.worker.llama import header
 from rbee.worker.llama.context import Context
 from rbee.worker.llama.model import Model
 from tests.kit.models import make
+from tests.kit.other_memories import WINDOW, make_recurrent, make_windowed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 DRAWN = Sampling(temperature=3, top_k=0, top_p=1, min_p=0, seed=7)
 """Each token depends on all logits, and so on all that came before."""
@@ -158,3 +161,39 @@ def test_an_aborted_decode_is_no_complaint(context: Context, caplog: pytest.LogC
     context.clear_abort()
     context.remove(0)
     context.decode([BatchPart(0, tokens, 0, True)])
+
+
+def test_of_a_recurrent_model_only_the_whole_is_copied(tmp_path: Path) -> None:
+    path = make_recurrent(tmp_path / "recurrent.gguf")
+    with closing(Model(path, header.read(path))) as model, closing(context_of(model)) as context:
+        prompt = model.tokenize(PROMPT)
+        context.decode([BatchPart(0, prompt[:-1], 0, False)])
+        state = context.save(0)
+        assert not context.copy(0, 1, len(prompt) - 2)
+        assert context.save(1).length == 0
+        assert context.copy(0, 1, len(prompt) - 1)
+        expected = generate(context, 0, prompt, len(prompt) - 1)
+        assert generate(context, 1, prompt, len(prompt) - 1) == expected
+        assert not context.remove(1, 5)
+        context.restore(1, state)
+        assert generate(context, 1, prompt, len(prompt) - 1) == expected
+
+
+def test_a_model_with_a_window_goes_on_from_any_token(tmp_path: Path) -> None:
+    """llama.cpp keeps more than the window unless its parameter `swa_full` is cleared."""
+    path = make_windowed(tmp_path / "windowed.gguf")
+    with closing(Model(path, header.read(path))) as model, closing(context_of(model)) as context:
+        assert model.window == WINDOW
+        prompt = model.tokenize(PROMPT * 2)[: LENGTH - 20]
+        expected = generate(context, 0, prompt, 0)
+        for length in (1, WINDOW, len(prompt) - 1):
+            assert context.copy(0, 1, length)
+            assert generate(context, 1, prompt, length) == expected
+        context.remove(1)
+        context.restore(1, context.save(0))
+        more = generate(context, 0, prompt + expected, len(prompt) + len(expected) - 1, 4)
+        assert generate(context, 1, prompt + expected, len(prompt) + len(expected) - 1, 4) == more
+
+
+def context_of(model: Model) -> Context:
+    return Context(model, slots=2, length=LENGTH, threads=1)
