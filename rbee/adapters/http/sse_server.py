@@ -41,6 +41,8 @@ async def stream(
     `produce` runs in `nursery` and not here, because neither a nursery nor a cancel scope may stay open across a
     `yield`; it is cancelled when this generator ends, which is when the client has gone. An error that it raises
     becomes an error event.
+
+    What is there at once goes out as one piece: each costs a way through the server and a packet.
     """
     send, receive = trio.open_memory_channel[bytes](16)
     scope = trio.CancelScope()
@@ -53,6 +55,10 @@ async def stream(
                     data = await receive.receive()
                 except trio.EndOfChannel:
                     break
+            if data is not None:
+                with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
+                    while True:
+                        data += receive.receive_nowait()
             yield HEARTBEAT if data is None else data
         yield LAST
     finally:
