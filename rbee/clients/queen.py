@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlencode
 
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
+from rbee.clients.progress import progress_of
 from rbee.errors import InternalError, RbeeError, from_body
-from rbee.wire import queen, registry
-from rbee.wire.common import Narration, Request
+from rbee.wire import models, queen, registry
 from rbee.wire.events import EVENTS
 from rbee.wire.logs import QUEEN_LOGS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from rbee.wire.common import Request
     from rbee.wire.logs import NodeLogQuery
+    from rbee.wire.progress import Report
+
+T = TypeVar("T")
 
 
 class QueenClient(Connected):
@@ -57,14 +60,8 @@ class QueenClient(Connected):
 
     async def end_worker(self, worker_id: str) -> queen.WorkerEnding:
         """Have a worker end; returns once it has accepted that. Raises WorkerNotFoundError."""
-        asked = queen.WorkerShutdown(worker_id=worker_id)
-        try:
-            async with sse_client.events(self._http, "POST", queen.WORKERS_SHUTDOWN, body=asked) as events:
-                async for event in events:
-                    return sse_client.decode_event(event.data, queen.WorkerEnding)
-        except sse_client.StreamLostError as exc:
-            raise InternalError("the queen ended before the worker had accepted to end") from exc
-        raise InternalError("the queen ended without a result")
+        body = queen.WorkerShutdown(worker_id=worker_id)
+        return await self._result("POST", queen.WORKERS_SHUTDOWN, queen.WorkerEnding, lambda _: None, body)
 
     async def status(self, node: str | None = None) -> queen.SwarmStatus:
         """Ask how all nodes are, or one, and what runs there."""
@@ -87,36 +84,52 @@ class QueenClient(Connected):
         found = await http_client.call(self._http, "GET", registry.LIST, registry.BeehiveList, delays=self._delays)
         return found.nodes
 
-    async def add_node(self, node: registry.Beehive, report: Callable[[Narration], None]) -> registry.Success:
-        """Register a node, passing on what the queen narrates. Raises SshFailedError or NodeExistsError."""
-        return await self._told(registry.ADD, node, report)
+    async def add_node(self, node: registry.Beehive, report: Report) -> registry.Success:
+        """Register a node. Raises SshFailedError or NodeExistsError."""
+        return await self._result("POST", registry.ADD, registry.Success, report, node)
 
-    async def update_node(self, node: registry.Beehive, report: Callable[[Narration], None]) -> registry.Success:
+    async def update_node(self, node: registry.Beehive, report: Report) -> registry.Success:
         """Change a registered node. Raises SshFailedError or NodeNotFoundError."""
-        return await self._told(registry.UPDATE, node, report)
+        return await self._result("POST", registry.UPDATE, registry.Success, report, node)
 
-    async def remove_node(self, name: str, report: Callable[[Narration], None]) -> registry.Success:
+    async def remove_node(self, name: str, report: Report) -> registry.Success:
         """Forget a node, whose hive may have to end first. Raises NodeNotFoundError."""
-        return await self._told(registry.REMOVE, registry.NodeName(node_name=name), report)
+        return await self._result("POST", registry.REMOVE, registry.Success, report, registry.NodeName(node_name=name))
 
     def install(self, request: registry.InstallRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of `narration`, `progress` and, last, `success` events."""
         return sse_client.events(self._http, "POST", registry.INSTALL, body=request)
 
-    def stream(
-        self, method: str, path: str, body: Request | None
-    ) -> AbstractAsyncContextManager[sse_client.EventStream]:
-        """Open the stream of what is told and, last, a result."""
-        return sse_client.events(self._http, method, path, body=body)
+    async def list_models(self, node: str | None, report: Report) -> models.SwarmModels:
+        """List the catalogues: of one node, whose hive is started if need be, or of all that answer."""
+        return await self._result("GET", _with_query(models.SWARM_LIST, node=node), models.SwarmModels, report)
 
-    async def _told(self, path: str, asked: Request, report: Callable[[Narration], None]) -> registry.Success:
+    async def show_model(self, reference: str, node: str | None, report: Report) -> models.ModelDetails:
+        """Describe a model that is on a node. Raises ModelNotFoundError."""
+        path = _with_query(models.SWARM_SHOW, model_ref=reference, node=node)
+        return await self._result("GET", path, models.ModelDetails, report)
+
+    async def pull_model(self, request: models.NodeModel, report: Report) -> models.ModelRow:
+        """Have a model downloaded; a caller that is cancelled no longer keeps the download going."""
+        return await self._result("POST", models.SWARM_PULL, models.ModelRow, report, request)
+
+    async def remove_model(self, request: models.NodeModelId, report: Report) -> models.Removed:
+        """Remove a model from a node. Raises ModelNotFoundError or ModelInUseError."""
+        return await self._result("POST", models.SWARM_REMOVE, models.Removed, report, request)
+
+    async def _result(self, method: str, path: str, kind: type[T], report: Report, body: Request | None = None) -> T:
+        """Return the result that ends a stream of progress; the progress is reported as it comes."""
         try:
-            async with sse_client.events(self._http, "POST", path, body=asked) as events:
+            async with sse_client.events(self._http, method, path, body=body) as events:
                 async for event in events:
-                    if event.name == "narration":
-                        report(sse_client.decode_event(event.data, Narration))
-                    else:
-                        return sse_client.decode_event(event.data, registry.Success)
+                    if (message := progress_of(event)) is None:
+                        return sse_client.decode_event(event.data, kind)
+                    report(message)
         except sse_client.StreamLostError as exc:
-            raise InternalError("the queen ended before the registry was changed") from exc
-        raise InternalError("the queen ended without a result")
+            raise InternalError("the queen exited before it answered") from exc
+        raise InternalError("the queen answered without a result")
+
+
+def _with_query(path: str, **params: str | None) -> str:
+    given = {name: value for name, value in params.items() if value is not None}
+    return f"{path}?{urlencode(given)}" if given else path

@@ -10,9 +10,10 @@ from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
 from rbee.wire import worker
-from rbee.wire.common import Narration
+from rbee.wire.common import Health, Narration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
 
@@ -56,6 +57,23 @@ class WorkerClient(Connected):
         """Say whether the client that a generation is read for takes nothing any more."""
         said = worker.Reader(silent=is_silent)
         await http_client.call(self._http, "POST", f"{worker.INFERENCE}/{request_id}/reader", bytes, body=said)
+
+    async def follow(self, on_status: Callable[[worker.WorkerStatus], None]) -> None:
+        """Follow the worker's event stream: call `on_status` with its state, then with each change.
+
+        Returns when the worker ends the stream; raises StreamLostError or ConnectionTimeoutError when it is lost.
+        """
+        async with sse_client.events(self._http, "GET", worker.EVENTS) as events:
+            async for event in events:
+                on_status(sse_client.decode_event(event.data, worker.WorkerStatus))
+
+    async def health(self) -> Health:
+        """Ask once who answers at the URL, which needs no key."""
+        return await http_client.call(self._http, "GET", worker.HEALTH, Health)
+
+    async def shut_down(self) -> None:
+        """Tell the worker to drain, unload and exit; returns when it has accepted."""
+        await http_client.call(self._http, "POST", worker.SHUTDOWN, bytes)
 
 
 def decode(event: sse_client.Event) -> worker.Token | worker.Done | Narration | None:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rbee.adapters.http import sse_client
-from rbee.clients import worker_control
 from rbee.clients.hive import HiveClient
+from rbee.clients.worker import WorkerClient
 from rbee.errors import (
     ConnectionTimeoutError,
     RbeeError,
@@ -77,16 +77,19 @@ async def test_a_workers_states_are_passed_on_until_its_stream_ends(
     )
     server = await scripted(STREAM + chunk(data + b"data: [DONE]\n\n") + b"0\r\n\r\n", STREAM + chunk(data))
     states: list[str] = []
-    await worker_control.follow(server.url, "k", lambda status: states.append(status.state))
+    async with WorkerClient(server.url, "k") as client:
+        await client.follow(lambda status: states.append(status.state))
     assert states == ["idle", "busy"]
-    with pytest.raises(sse_client.StreamLostError):
-        await worker_control.follow(server.url, "k", lambda status: states.append(status.state))
+    async with WorkerClient(server.url, "k") as client:
+        with pytest.raises(sse_client.StreamLostError):
+            await client.follow(lambda status: states.append(status.state))
 
 
 async def test_a_worker_is_told_to_end_once(scripted: Callable[..., Awaitable[Scripted]]) -> None:
     server = await scripted(b"HTTP/1.1 202 X\r\nContent-Length: 0\r\n\r\n")
-    await worker_control.shut_down(server.url, "k")
-    assert server.requests[0].startswith(b"POST /v1/admin/shutdown ")
-    with pytest.raises(ConnectionTimeoutError):
-        await worker_control.shut_down(server.url, "k")
+    async with WorkerClient(server.url, "k") as client:
+        await client.shut_down()
+        assert server.requests[0].startswith(b"POST /v1/admin/shutdown ")
+        with pytest.raises(ConnectionTimeoutError):
+            await client.shut_down()
     assert len(server.requests) == 2

@@ -13,7 +13,7 @@ from rbee.adapters import tokens
 from rbee.adapters.daemon import announce, process
 from rbee.adapters.http import sse_client
 from rbee.adapters.logs import tail, worker_files
-from rbee.clients import worker_control
+from rbee.clients.worker import WorkerClient
 from rbee.errors import RbeeError, SpawnFailedError
 from rbee.hive.workers.plan import available_memory, plan
 
@@ -158,14 +158,16 @@ class LocalMachine:
         key = self.key_of(worker.id)
         while True:
             with suppress(sse_client.StreamLostError, RbeeError):
-                await worker_control.follow(worker.url, key, on_status)
+                async with WorkerClient(worker.url, key) as client:
+                    await client.follow(on_status)
             await trio.sleep(STREAM_PAUSE)
 
     async def is_alive(self, worker: WorkerRecord) -> bool:
         assert worker.url is not None
         try:
             with trio.fail_after(self._settings.timeouts.health):
-                return await worker_control.health(worker.url) == worker.id
+                async with WorkerClient(worker.url, None) as client:
+                    return (await client.health()).worker_id == worker.id
         except (trio.TooSlowError, RbeeError) as exc:
             log.warning("worker %s did not answer its health check: %s", worker.id, exc or "timeout")
             return False
@@ -174,7 +176,8 @@ class LocalMachine:
         assert worker.url is not None
         try:
             with trio.fail_after(self._settings.timeouts.acknowledge):
-                await worker_control.shut_down(worker.url, self.key_of(worker.id))
+                async with WorkerClient(worker.url, self.key_of(worker.id)) as client:
+                    await client.shut_down()
         except (trio.TooSlowError, RbeeError) as exc:
             log.warning("worker %s did not accept its shutdown: %s", worker.id, exc)
             return False

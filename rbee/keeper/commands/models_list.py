@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rbee.clients import queen_models
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
@@ -26,7 +25,7 @@ def run(options: NodeOptions, settings: Settings, terminal: Terminal) -> Result:
 
     async def command(force: trio.Event) -> Result:
         async with session.use(settings, terminal, force, options=options) as queen:
-            swarm = await queen_models.all_models(queen, options.node, terminal.report)
+            swarm = await queen.list_models(options.node, terminal.report)
         notes = tuple(f"{node.node}: {node.error}" for node in swarm.nodes if node.error is not None)
         return Result(data=msgspec.to_builtins(swarm), text=_text(swarm), notes=notes)
 

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rbee.clients import queen_models
 from rbee.errors import RbeeError
 from rbee.keeper.command_line import reference
 from rbee.keeper.inference import why_ended
@@ -32,7 +31,7 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
     async def command(force: trio.Event) -> Result:
         try:
             async with session.use(settings, terminal, force, options=options) as queen:
-                row = await queen_models.pull(queen, wanted, terminal.report)
+                row = await queen.pull_model(wanted, terminal.report)
         except RbeeError as exc:
             why_ended.name_node(exc)
             raise

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rbee.clients import queen_models
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
@@ -27,7 +26,7 @@ def run(options: ModelIdOptions, settings: Settings, terminal: Terminal) -> Resu
 
     async def command(force: trio.Event) -> Result:
         async with session.use(settings, terminal, force, options=options) as queen:
-            removed = await queen_models.remove(queen, wanted, terminal.report)
+            removed = await queen.remove_model(wanted, terminal.report)
         note = f"{removed.id} was removed from {removed.node}: {render.size(removed.freed_bytes)}."
         return Result(data=msgspec.to_builtins(removed), notes=(note,))
 

@@ -76,7 +76,7 @@ async def _merged(queen: QueenClient, fields: dict[str, Any], requested: Beehive
 async def _store(queen: QueenClient, node: Beehive, terminal: Terminal, *, is_update: bool) -> str:
     send = queen.update_node if is_update else queen.add_node
     try:
-        return _sentence((await send(node, terminal.narrate)).message)
+        return _sentence((await send(node, terminal.report)).message)
     except HostKeyError as exc:
         if (fingerprint := exc.unknown_fingerprint) is None or node.accept_host_key is not None:
             raise
@@ -86,7 +86,7 @@ async def _store(queen: QueenClient, node: Beehive, terminal: Terminal, *, is_up
         if not await terminal.confirm(question):
             raise
         node.accept_host_key = fingerprint
-    return _sentence((await send(node, terminal.narrate)).message)
+    return _sentence((await send(node, terminal.report)).message)
 
 
 def _sentence(message: str) -> str:

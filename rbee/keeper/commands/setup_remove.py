@@ -25,7 +25,7 @@ def run(options: NodeNameOptions, settings: Settings, terminal: Terminal) -> Res
     async def command(force: trio.Event) -> Result:
         async with session.use(settings, terminal, force, options=options) as queen:
             rows = {row.node_name: row for row in await queen.nodes()}
-            await queen.remove_node(options.name, terminal.narrate)
+            await queen.remove_node(options.name, terminal.report)
         note = f"Node {options.name} was removed from the registry. What is installed there stays"
         row = rows.get(options.name)
         return Result(notes=(f"{note}." if row is None else f"{note}; to delete it:\n  {deletion(row)}",))
