@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -35,3 +37,14 @@ def test_a_package_holds_no_code(path: Path) -> None:
     ]
     assert names == (["__version__"] if path.parent == ROOT / "rbee" else [])
     assert len(rest) == len(names)
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Imports under TYPE_CHECKING count: they do not fail, but a reader goes round in the circle."""
+    graph = grimp.build_graph("rbee", cache_dir=None)
+    graph.remove_import(importer="rbee", imported="rbee.entry")  # rbee.py, which is taken for the package's own module
+    imports = {name: graph.find_modules_directly_imported_by(name) for name in graph.modules}
+    try:
+        TopologicalSorter(imports).prepare()
+    except CycleError as exc:
+        pytest.fail(" -> ".join(exc.args[1]))
