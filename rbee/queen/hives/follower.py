@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -13,6 +14,7 @@ from rbee.errors import RbeeError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from rbee.clients.hive import HiveClient
     from rbee.queen.hives.link import HiveLink
     from rbee.wire.hive import HiveEvent
 
@@ -20,6 +22,8 @@ log = logging.getLogger(__name__)
 
 SEARCH_SECONDS: Final = 10.0
 """How often to try whether a hive is there that another queen or a user has started."""
+FRESH_SECONDS: Final = 0.25
+"""How long the answer of a hive that it is there is good for: to ask costs as much as to place a request."""
 RECONNECT_SECONDS: Final = 0.5
 """Before another try after a stream was lost; doubled with each that fails."""
 
@@ -33,11 +37,27 @@ class HiveFollower:
         self._has_tried = trio.Event()
         self._is_followed = False
         self._is_last = False
+        self._client: HiveClient | None = None
+        self._answered_at = -math.inf
 
     async def is_followed(self) -> bool:
         """Return whether the hive answers, as far as is known; waits for the first try only."""
         await self._has_tried.wait()
         return self._is_followed
+
+    async def answers(self) -> bool:
+        """Ask the hive that is followed whether it is there. Its event stream shows that only half a minute later."""
+        if (client := self._client) is None:
+            return False
+        if trio.current_time() < self._answered_at + FRESH_SECONDS:
+            return True
+        try:
+            await client.health(patient=False)
+        except RbeeError as exc:
+            log.info("a hive that is followed does not answer: %s", exc.message)
+            return False
+        self._answered_at = trio.current_time()
+        return True
 
     def wake(self) -> None:
         """A hive answers now: follow it without waiting for the next try."""
@@ -74,7 +94,11 @@ class HiveFollower:
         try:
             if (url := await self._hive.find()) is not None:
                 async with self._hive.connect(url) as client:
-                    await client.follow(pass_on)
+                    self._client = client
+                    try:
+                        await client.follow(pass_on)
+                    finally:
+                        self._client = None
         except (StreamLostError, RbeeError) as exc:
             log.debug("the hive's events: %s", exc)
         if was_followed:

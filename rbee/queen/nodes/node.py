@@ -142,10 +142,7 @@ class Node:
     async def answers(self) -> bool:
         """Return whether the node's hive says that it is there, in at most ANSWER_SECONDS."""
         with trio.move_on_after(ANSWER_SECONDS):
-            try:
-                return await self._hive.find() is not None
-            except RbeeError as exc:
-                log.info("the hive of %s cannot be used: %s", self.name, exc.message)
+            return await self._follower.answers()
         return False
 
     async def candidate(self, reference: str) -> Candidate:
