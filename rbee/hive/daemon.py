@@ -129,7 +129,7 @@ async def _serve(
             log.info("the hive %s answers at %s", __version__, url)
             announcer.ready(Ready(url, os.getpid(), __version__, lock.id))
             notifier.ready(f"The hive answers at {url}")
-            lifecycle.tell_terminal(
+            lifecycle.show_at_terminal(
                 f"The hive answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it."
             )
             nursery.start_soon(notifier.keep_alive)
@@ -172,7 +172,7 @@ async def _end_when_asked(
     await stopping.asked.wait()
     log.info("shutting down")
     notifier.stopping("Ending the workers", seconds)
-    lifecycle.tell_terminal("Ending the workers; Ctrl+C again ends running requests at once.")
+    lifecycle.show_at_terminal("Ending the workers; Ctrl+C again ends running requests at once.")
     library.downloads.stop()
     workers.stop()
     await stopping.forced.wait()

@@ -126,9 +126,9 @@ def run(
         elif log.hasHandlers():  # else logging would write it to stderr, beside the line below
             log.error("%s: %s", error.code, error.message)  # noqa: TRY400 (expected: needs no traceback)
         announcer.failed(error)
-        said = f"rbee: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else "")
+        text = f"rbee: {error.message}\n" + (f"hint: {error.hint}\n" if error.hint else "")
         with suppress(OSError):  # to the log on a full disk; sys.stderr would keep it, and fail again at the exit
-            os.write(STDERR, said.encode("utf-8", "replace"))
+            os.write(STDERR, text.encode("utf-8", "replace"))
         return error.exit_code
     finally:
         for number in SIGNALS:
@@ -137,7 +137,7 @@ def run(
     return 0
 
 
-def tell_terminal(text: str) -> None:
+def show_at_terminal(text: str) -> None:
     """Write to the person who started this daemon at a terminal; elsewhere stderr is a log, or a journal."""
     with suppress(OSError):
         if os.isatty(STDERR):

@@ -56,12 +56,12 @@ def identify(pid: int) -> Identity | None:
 
 
 def is_running(process: Identity) -> bool:
-    """Tell whether exactly this process still runs."""
+    """Return whether exactly this process still runs."""
     return identify(process.pid) == process
 
 
 def is_stopped(process: Identity) -> bool:
-    """Tell whether exactly this process is stopped, as by SIGSTOP or Ctrl+Z."""
+    """Return whether exactly this process is stopped, as by SIGSTOP or Ctrl+Z."""
     fields = _stat(process.pid)
     return fields is not None and fields[_STATE] == "T" and int(fields[_START_TIME]) == process.started_at
 
@@ -69,7 +69,7 @@ def is_stopped(process: Identity) -> bool:
 def send_signal(process: Identity, number: int) -> bool:
     """Signal exactly this process; returns False when it has ended.
 
-    One that is stopped is made to go on after a SIGTERM: it would not heed that before.
+    A stopped one is made to go on after a SIGTERM: it would not react to that before.
 
     The pidfd is opened first and the identity compared afterwards, so the pid cannot pass to another process between
     the check and the signal.
@@ -120,7 +120,7 @@ async def end(process: Identity, *, grace: float) -> bool:
 
 
 def listener(port: int) -> int | None:
-    """Return the process that listens on `port`; None where the system does not let us see that."""
+    """Return the pid of the process that listens on `port`; None where the system does not show it to us."""
     import psutil
 
     with contextlib.suppress(psutil.Error, OSError):
@@ -131,7 +131,7 @@ def listener(port: int) -> int | None:
 
 
 def describe_end(returncode: int) -> str:
-    """Say in words how a process ended, from its return code (negative for a signal)."""
+    """Describe how a process ended, from its return code (negative for a signal)."""
     if returncode >= 0:
         return f"exit code {returncode}"
     try:
@@ -189,13 +189,13 @@ async def start(
     if stdin is not None:
         assert process.stdin is not None
         try:
-            # A child that is gone already says so by its exit, which its parent waits for.
+            # A child that is gone already is noticed by its exit, which its parent waits for.
             with contextlib.suppress(trio.BrokenResourceError):
                 await process.stdin.send_all(stdin)
             if not hold_stdin:
                 await process.stdin.aclose()
         except trio.Cancelled:
-            # Nobody will ever hear of this process.
+            # The caller gets no handle of this process, so nobody else could end it.
             process.kill()
             with trio.CancelScope(shield=True):
                 await process.wait()

@@ -1,4 +1,4 @@
-"""Tells the service manager how this daemon is doing, by the datagrams of sd_notify(3)."""
+"""Reports to the service manager how this daemon is doing, by the datagrams of sd_notify(3)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _MICROSECONDS: Final = re.compile(r"[1-9][0-9]{0,15}")
 
 
 class Notifier:
-    """Speaks to the manager that started this process as a service; says nothing where none did.
+    """Reports to the manager that started this process as a service; does nothing where none did.
 
-    Takes the protocol's variables out of the environment, so that no child speaks for us. With `enabled` false that
+    It takes the protocol's variables out of the environment, so that no child reports for us. With `enabled` false that
     is all: a daemon that another one of ours started is no service, whatever service that one may belong to.
 
-    A message that does not arrive is logged the first time, and harms nothing.
+    A message that does not arrive is logged the first time, and has no other consequence.
     """
 
     def __init__(self, *, enabled: bool = True, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -40,15 +40,15 @@ class Notifier:
         self._has_failed = False
 
     def ready(self, status: str) -> None:
-        """Say that the daemon has started, and in one line for people what it does."""
+        """Report that the daemon has started, and in one line for people what it does."""
         self._send("READY=1", f"STATUS={status}")
 
     def stopping(self, status: str, seconds: float) -> None:
-        """Say that the daemon ends, and that it may take so many seconds, whatever the unit says."""
+        """Report that the daemon ends, and that it may take so many seconds, whatever the unit allows."""
         self._send("STOPPING=1", f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int(seconds * 1_000_000)}")
 
     async def keep_alive(self) -> None:
-        """Say twice in the time that a watchdog allows that the event loop turns; without one return at once."""
+        """Report twice within the watchdog's time that the event loop turns; without a watchdog return at once."""
         while self._interval is not None:
             self._send("WATCHDOG=1")
             await trio.sleep(self._interval)

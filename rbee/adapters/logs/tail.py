@@ -1,4 +1,4 @@
-"""Reads the end of a log for people: what went wrong is told with the last lines before it."""
+"""Reads the end of a log for people: the last lines before something went wrong."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ MAX_WIDTH: Final = 500
 def last_lines(path: Path, count: int = LAST_LINES) -> list[str]:
     """Return the last lines of the log `path`, oldest first; what was rotated away stands before it.
 
-    A line of ours becomes its message, one that native code or the interpreter wrote stays, without the interpreter's
-    stacks: they are for the log alone. Nothing in them can draw on a terminal. Empty when there is no such file.
+    A line of ours becomes its message; one that native code or the interpreter wrote stays, but for the interpreter's
+    stacks, which are for the log alone. Nothing in them can draw on a terminal. Empty when there is no such file.
     """
     found: list[str] = []
     for file in (path, path.with_name(f"{path.name}.1")):
         if len(found) < count:
-            found[:0] = [line for raw in filter(Stacks().keeps, _read(file)) for line in _said(raw)]
+            found[:0] = [line for raw in filter(Stacks().keeps, _read(file)) for line in _messages(raw)]
     return found[-count:]
 
 
@@ -40,12 +40,12 @@ def _read(path: Path) -> list[str]:
             lines = file.read(MAX_BYTES).decode("utf-8", "replace").split("\n")
     except OSError:
         return []
-    # Where reading began is seldom where a line begins, and half a JSON object tells nobody anything.
+    # Where reading began is seldom where a line begins, and half a JSON object is of no use.
     return lines[1:] if start and len(lines) > 1 else lines
 
 
-def _said(line: str) -> list[str]:
-    """Return what a line of the log says: one line, several where its message has more, none where it is empty."""
+def _messages(line: str) -> list[str]:
+    """Return the message of a line of the log, line by line; none where it is empty."""
     message = line
     if line.startswith("{"):
         with suppress(ValueError, KeyError, RecursionError):  # native code may write braces too

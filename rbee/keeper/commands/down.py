@@ -11,7 +11,7 @@ import trio
 from rbee.adapters.daemon import instance, process
 from rbee.errors import AlreadyRunningError, UnloadFailedError
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import child_queen, interrupt, session
+from rbee.keeper.session import child_queen, interrupt, running_queen
 from rbee.keeper.session.child_queen import EXPLAIN_AFTER_SECONDS, STUCK_AFTER_SECONDS
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ async def _end_what_is_left(keeper: _Keeper, reason: str) -> Result:
     if hive is not None and hive.started_by == "queen" and await _end(keeper, "hive", hive.identity) is not None:
         pid = hive.identity.pid
         notes.append(f"The hive (pid {pid}) that an earlier queen had left has ended, with its workers.")
-    if (other := await session.find(settings)) is not None:
+    if (other := await running_queen.find(settings)) is not None:
         notes[0] = f"The queen at {other.url} has another state folder than {settings.state_dir}; it is left alone."
         if (listener := process.listener(urlsplit(other.url).port or 0)) is not None:
             notes.append(f"If that folder was deleted, `kill {listener}` ends the queen, with everything it started.")

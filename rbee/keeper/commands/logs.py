@@ -14,7 +14,7 @@ from rbee.errors import ConnectionTimeoutError
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.text import Text
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import interrupt, running_queen, session
 from rbee.wire.decode import convert
 from rbee.wire.logs import LogLine, NodeLogQuery
 from rbee.wire.queen import LOCAL_NODE
@@ -66,7 +66,7 @@ def run(options: LogsOptions, settings: Settings, terminal: Terminal) -> Result:
 
 async def _are_local(settings: Settings) -> bool:
     """Whether the node `local` is this machine with our own state folder: then no daemon is needed."""
-    return instance.find(settings.state_dir, "queen") is not None or await session.find(settings) is None
+    return instance.find(settings.state_dir, "queen") is not None or await running_queen.find(settings) is None
 
 
 def _as_json(node: str, line: LogLine) -> str:

@@ -12,7 +12,7 @@ from rbee.errors import ConnectionTimeoutError
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.screen import Screen
 from rbee.keeper.output.text import Text
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import interrupt, running_queen
 from rbee.keeper.views import status
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rbee.clients.queen import QueenClient
     from rbee.keeper.command_line.typed import StatusOptions
     from rbee.keeper.output.terminal import Terminal
-    from rbee.keeper.session.session import Found
+    from rbee.keeper.session.running_queen import RunningQueen
 
 REFRESH_SECONDS: Final = 2.0
 """Between two views if no event arrives: memory changes without one."""
@@ -33,11 +33,11 @@ def run(options: StatusOptions, settings: Settings, terminal: Terminal) -> Resul
     """Return the state of queen, nodes and workers, or keep showing it; starts nothing."""
 
     async def command(_force: trio.Event) -> Result:
-        if (found := await session.find(settings)) is None:
+        if (found := await running_queen.find(settings)) is None:
             if options.watch:
                 raise ConnectionTimeoutError("no queen is running", hint="`rbee up` starts one that stays")
             return Result(data=status.EMPTY, text=status.NO_QUEEN)
-        async with session.attach(settings, found) as client:
+        async with running_queen.attach(settings, found) as client:
             if not options.watch:
                 view = status.draw(found, await client.status(), settings)
                 return Result(data=view.data, text=view.text)
@@ -63,7 +63,7 @@ async def _print_changes(client: QueenClient, text: Text) -> None:
         await text.cut()
 
 
-async def _watch(client: QueenClient, found: Found, settings: Settings, screen: Screen) -> None:
+async def _watch(client: QueenClient, found: RunningQueen, settings: Settings, screen: Screen) -> None:
     """Show the status again after each event, until the queen ends."""
     try:
         async with client.events() as events, screen:
@@ -78,5 +78,5 @@ async def _watch(client: QueenClient, found: Found, settings: Settings, screen: 
     except sse_client.StreamLostError:
         pass
     except ConnectionTimeoutError:
-        if await session.find(settings) is not None:
+        if await running_queen.find(settings) is not None:
             raise

@@ -9,7 +9,7 @@ import trio
 from rbee.adapters.daemon import instance
 from rbee.errors import AlreadyRunningError, SpawnTimeoutError
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import child_queen, interrupt, session
+from rbee.keeper.session import child_queen, interrupt, running_queen
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -28,7 +28,7 @@ def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
         limit = settings.timeouts.start
         with trio.move_on_after(limit):
             while True:
-                if (found := await session.find(settings)) is not None:
+                if (found := await running_queen.find(settings)) is not None:
                     return _running(found, settings)
                 try:
                     ready = await child_queen.background(settings, terminal, options, force)
@@ -44,7 +44,7 @@ def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
     return interrupt.run(command)
 
 
-def _running(found: session.Found, settings: Settings) -> Result:
+def _running(found: running_queen.RunningQueen, settings: Settings) -> Result:
     holder = instance.find(settings.state_dir, "queen")
     if holder is not None and holder.ephemeral:
         raise AlreadyRunningError(

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import interrupt, running_queen
 from rbee.keeper.views.workers import NO_WORKERS_KNOWN, SHORT
 from rbee.wire.decode import convert
 from rbee.wire.queen import NodeQuery
@@ -26,9 +26,9 @@ def run(options: NodeOptions, settings: Settings, _terminal: Terminal) -> Result
         convert({"node": options.node}, NodeQuery)
 
     async def command(_force: trio.Event) -> Result:
-        if (found := await session.find(settings)) is None:
+        if (found := await running_queen.find(settings)) is None:
             return Result(data={"nodes": []}, notes=(NO_WORKERS_KNOWN,))
-        async with session.attach(settings, found) as client:
+        async with running_queen.attach(settings, found) as client:
             status = await client.status(options.node)
         return Result(data=_data(status), text="\n\n".join(_text(node, status) for node in status.nodes))
 

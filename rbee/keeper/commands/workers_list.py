@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rbee.keeper.inference import why_ended
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import interrupt, running_queen
 from rbee.keeper.views.workers import NO_WORKERS_KNOWN, to_json, unreachable, workers_table
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ def run(_options: Options, settings: Settings, _terminal: Terminal) -> Result:
     """Return the workers that the running queen knows; starts nothing, because a new queen would know none."""
 
     async def command(_force: trio.Event) -> Result:
-        if (found := await session.find(settings)) is None:
+        if (found := await running_queen.find(settings)) is None:
             return Result(data={"workers": [], "ended": [], "unreachable": []}, notes=(NO_WORKERS_KNOWN,))
-        async with session.attach(settings, found) as client:
+        async with running_queen.attach(settings, found) as client:
             swarm = await client.workers()
         missing = unreachable(swarm.unreachable)
         parts = [

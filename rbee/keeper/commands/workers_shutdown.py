@@ -8,7 +8,7 @@ import trio
 
 from rbee.errors import ConnectionTimeoutError, UnloadFailedError, WorkerNotFoundError
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import interrupt, running_queen
 from rbee.keeper.views.workers import NO_WORKERS_KNOWN
 from rbee.wire.common import Narration
 
@@ -27,11 +27,11 @@ def run(options: WorkerOptions, settings: Settings, terminal: Terminal) -> Resul
     """Have the worker end, and wait until it has."""
 
     async def command(_force: trio.Event) -> Result:
-        if (found := await session.find(settings)) is None:
+        if (found := await running_queen.find(settings)) is None:
             raise WorkerNotFoundError(
                 NO_WORKERS_KNOWN[:1].lower() + NO_WORKERS_KNOWN[1:].rstrip("."), hint="`rbee up` starts one"
             )
-        async with session.attach(settings, found) as client:
+        async with running_queen.attach(settings, found) as client:
             ending = await client.end_worker(options.id)
             narration = Narration(
                 actor="queen-rbee", action="shutdown", target=ending.worker_id, human=_sentence(ending)

@@ -11,7 +11,7 @@ from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
-    from rbee.keeper.session.session import Found
+    from rbee.keeper.session.running_queen import RunningQueen
     from rbee.wire.download import SwarmDownload
     from rbee.wire.queen import NodeStatus, SwarmStatus, SwarmWorker
 
@@ -32,7 +32,7 @@ class StatusView(NamedTuple):
     text: str
 
 
-def draw(found: Found, status: SwarmStatus, settings: Settings) -> StatusView:
+def draw(found: RunningQueen, status: SwarmStatus, settings: Settings) -> StatusView:
     """Return the view of what the queen has answered."""
     holder = instance.find(settings.state_dir, "queen")
     own = holder if holder is not None and holder.url == found.url else None
