@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Runs rbee from a checkout: makes .venv on first use, then hands over to rbee.entry.
 
-Old Pythons must be able to read this file, so that they can be told that they are too old.
+Old Pythons must be able to parse this file, so that it can report that they are too old.
 """
 
 import os
@@ -12,7 +12,7 @@ VENV = os.path.join(ROOT, ".venv")
 
 
 def main():
-    """Plays the role that the arguments name; returns the exit code."""
+    """Runs the role that the arguments name; returns the exit code."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
         return refuse("CPython 3.11 to 3.14; this is Python %d.%d" % sys.version_info[:2])
     if not sys.platform.startswith("linux"):
@@ -23,13 +23,13 @@ def main():
 
 
 def refuse(wanted):
-    """Says in one line what rbee needs instead of this."""
+    """Reports in one line what rbee needs instead."""
     sys.stderr.write("rbee: rbee needs %s\n" % wanted)
     return 1
 
 
 def hand_over():
-    """Replaces this process by .venv's Python running this file, and makes .venv first where it must."""
+    """Replaces this process by .venv's Python running this file; makes .venv first if needed."""
     sys.path.insert(0, os.path.join(ROOT, "build"))
     import stamp
 

@@ -1,4 +1,4 @@
-"""Where things that several checkouts share are kept, and how two processes keep out of each other's way."""
+"""The cache folder that several checkouts share, and a lock that lets one process at a time set something up."""
 
 import contextlib
 import fcntl
@@ -18,12 +18,12 @@ def folder() -> Path:
 
 @contextlib.contextmanager
 def lock(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on `path` (made if missing). The kernel lets go when the holder dies."""
+    """Holds an exclusive lock on `path` (made if missing). The kernel releases it when the holder dies."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with path.open("a") as handle:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print("waiting for another rbee that is setting up …", file=sys.stderr)
+            print("waiting for another rbee that is being set up …", file=sys.stderr)
             fcntl.flock(handle, fcntl.LOCK_EX)
         yield

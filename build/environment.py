@@ -1,4 +1,4 @@
-"""Makes the checkout's .venv from the locks: what rbee runs on, and on demand what its tests need."""
+"""Makes the checkout's .venv from the locks: rbee's packages, and on demand the tools for tests."""
 
 import os
 import re
@@ -19,7 +19,7 @@ REQUIREMENT_FOUND = ("Collecting ", "Processing ", "Requirement already satisfie
 
 
 def set_up(*, dev: bool = False) -> int:
-    """Brings .venv up to date, with the tools for tests if `dev`. Returns an exit code; the user has been told why."""
+    """Brings .venv up to date, with the tools for tests if `dev`. Returns an exit code; errors have been reported."""
     os.umask(0o022)  # the modes of some installed files end up in the zipapp
     return exit_code(lambda: _bring_up_to_date(dev))
 
@@ -34,7 +34,7 @@ def _bring_up_to_date(dev: bool) -> None:
 
 
 def enter() -> None:
-    """Goes on in .venv's Python with the tools for tests: returns there, after running the script anew if need be."""
+    """Continues in .venv's Python with the tools for tests; restarts the script in it if needed."""
     if Path(sys.prefix).resolve() == Path(stamp.VENV):
         return
     if code := set_up(dev=True):
@@ -43,9 +43,9 @@ def enter() -> None:
 
 
 def _make() -> None:
-    # First what takes longest and fails soonest: without a compiler nothing else is worth doing.
+    # First what takes longest and is most likely to fail: without a compiler the rest is useless.
     engine = llama.wheel()
-    # --clear: what an older lock or a run cut short has left must not stay.
+    # --clear: nothing of an older lock or an interrupted run may stay.
     command = [sys.executable, "-m", "venv", "--clear", stamp.VENV]
     made = subprocess.run(command, capture_output=True, text=True, check=False)
     if made.returncode:

@@ -1,4 +1,4 @@
-"""Makes sure that OpenSSH's server is there: the tests start some of their own, on loopback addresses."""
+"""Makes sure that OpenSSH's server is installed: the tests start their own, on loopback addresses."""
 
 import os
 import shutil
@@ -9,7 +9,7 @@ PACKAGE = "openssh-server"
 
 
 def ensure() -> str | None:
-    """Installs the server with apt where it is missing and can be; returns what to do, or None when it is there."""
+    """Installs the server with apt if it is missing; returns what the user has to do, or None if it is there."""
     if shutil.which("sshd", path=PATH):
         return None
     if os.geteuid() != 0 or not shutil.which("apt-get"):

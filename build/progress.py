@@ -1,4 +1,4 @@
-"""Tells on stderr how a long step goes: how far it has come, or why it cannot be finished."""
+"""Reports on stderr how far a long step has come, or why it failed."""
 
 import sys
 from collections.abc import Callable
@@ -6,29 +6,29 @@ from typing import Self
 
 
 class StepFailed(Exception):
-    """A set-up step that cannot go on; the message is for the user, with an optional hint on what to do."""
+    """A set-up step failed; the message is for the user, with an optional hint on what to do."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
         self.hint = hint
 
-    def tell(self) -> None:
-        """Writes the error the way rbee itself does: what happened, then what to do."""
+    def report(self) -> None:
+        """Writes the error as rbee itself does: what happened, then what to do."""
         print(f"rbee: {self}", file=sys.stderr)
         if self.hint:
             print(f"hint: {self.hint}", file=sys.stderr)
 
 
 def exit_code(work: Callable[[], object]) -> int:
-    """Does the work; where it cannot be finished, tells the user why in place of a traceback."""
+    """Does the work; if it fails, writes the reason instead of a traceback."""
     try:
         work()
     except StepFailed as failure:
-        failure.tell()
+        failure.report()
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        StepFailed(f"setting up failed: {error.strerror or error}{where}").tell()
+        StepFailed(f"setting up failed: {error.strerror or error}{where}").report()
         return 1
     except KeyboardInterrupt:
         print("\nrbee: stopped; nothing half-done is kept", file=sys.stderr)
@@ -37,9 +37,9 @@ def exit_code(work: Callable[[], object]) -> int:
 
 
 class Progress:
-    """Counts the steps of one job: in one moving line on a terminal, in a few plain ones elsewhere.
+    """Counts the steps of one job: in one changing line on a terminal, in a few plain lines elsewhere.
 
-    Use as a context manager: leaving it ends the moving line.
+    Use it as a context manager: leaving it ends the changing line.
     """
 
     def __init__(self, label: str) -> None:
@@ -57,7 +57,7 @@ class Progress:
             sys.stderr.flush()
 
     def step(self, done: int, total: int) -> None:
-        """Says that step `done` of `total` has been reached; off a terminal only every tenth is written."""
+        """Reports that step `done` of `total` has been reached; without a terminal only every tenth of them."""
         tenths = 10 * done // max(total, 1)
         if self._moving or tenths > self._tenths:
             self._write(f"{self.label}: step {done} of {total}")

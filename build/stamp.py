@@ -1,4 +1,4 @@
-"""Tells whether the checkout's .venv is up to date. On the way of every start: imports nothing heavy."""
+"""Checks whether the checkout's .venv is up to date; runs at every start, so it imports nothing heavy."""
 
 import os
 
@@ -11,7 +11,7 @@ DEV = ("build/locks/dev.txt",)
 
 
 def is_current(inputs: tuple[str, ...] = RUNTIME) -> bool:
-    """Tells whether .venv was finished from these files as they are now."""
+    """Whether .venv was made from these files as they are now."""
     try:
         with open(_stamp(inputs), "rb") as stamp:
             return stamp.read() == _content(inputs)
@@ -20,7 +20,7 @@ def is_current(inputs: tuple[str, ...] = RUNTIME) -> bool:
 
 
 def write(inputs: tuple[str, ...]) -> None:
-    """Marks .venv as finished from these files. The last step of a set-up: one that was cut short leaves none."""
+    """Marks .venv as made from these files; the last step of a set-up, which an interrupted one never reaches."""
     unfinished = _stamp(inputs) + ".new"
     with open(unfinished, "wb") as stamp:
         stamp.write(_content(inputs))
@@ -32,7 +32,7 @@ def _stamp(inputs: tuple[str, ...]) -> str:
 
 
 def _content(inputs: tuple[str, ...]) -> bytes:
-    # The text itself and no digest of it: comparing 100 kB is quicker than importing hashlib.
+    # The text itself, not a digest: comparing 100 kB is faster than importing hashlib.
     found = []
     for name in inputs:
         with open(os.path.join(ROOT, name), "rb") as source:

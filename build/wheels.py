@@ -50,7 +50,7 @@ def _download(lock: Path, pythons: list[str], glibc: str, scratch: Path) -> None
 
 
 def _without_markers(lock: str, python: str) -> str:
-    """The lock as it holds for `python`: pip judges markers by the Python it runs on, whatever it is asked to fetch."""
+    """The lock with markers evaluated for `python`: pip evaluates them for the Python that it runs under."""
     from packaging.markers import Marker  # of .venv, which may only just have been made
 
     kept = []

@@ -67,7 +67,7 @@ def _stage(site: Path, archives: list[Path], excluded: list[str]) -> None:
 
 
 def _installed_name(name: str) -> str | None:
-    """Where an installer would put a wheel's member inside site-packages; None for scripts and the like."""
+    """Where an installer would put a wheel's member in site-packages; None for scripts and the like."""
     first, _, rest = name.partition("/")
     if not first.endswith(".data"):
         return name
@@ -85,13 +85,13 @@ def _add(files: dict[str, bytes], name: str, data: bytes) -> None:
 
 
 def _oldest_glibc(site: Path) -> str:
-    """The oldest glibc that has every symbol which the libraries ask for."""
+    """The oldest glibc that has all symbols that the libraries need."""
     minors = [int(minor) for path in site.rglob("*.so*") for minor in SYMBOL_VERSION.findall(path.read_bytes())]
     return f"2.{max(minors)}"
 
 
 def _pack(site: Path, packed: Path, file: dict[str, Any]) -> bytes:
-    """Has shiv pack the folder. No .pyc: each Python writes its own where it first needs one."""
+    """Has shiv pack the folder. No .pyc: each Python writes its own when it first needs them."""
     command = [sys.executable, "-P", "-m", "shiv", "--site-packages", str(site), "--reproducible"]
     command += ["--entry-point", file["entry_point"], "--python", file["interpreter"], "--output-file", str(packed)]
     stamped = os.environ | {"SOURCE_DATE_EPOCH": str(file["source_date_epoch"]), "PYTHONWARNINGS": "ignore"}
@@ -135,7 +135,7 @@ def _version() -> str:
 
 
 def _build_id(packed: bytes) -> str:
-    """shiv's digest over all names and contents, short enough to name a folder."""
+    """shiv's digest of all names and contents, shortened to name a folder."""
     with zipfile.ZipFile(io.BytesIO(packed)) as archive:
         return str(json.loads(archive.read("environment.json"))["build_id"])[:16]
 

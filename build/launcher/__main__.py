@@ -1,6 +1,6 @@
 """Starts rbee from the zipapp: turns away what it cannot run on, and enters the unpacked package.
 
-This runs at every start, and old Pythons must be able to read it, so that they can be told that they are too old.
+This runs at every start. Old Pythons must be able to parse it, so that it can report that they are too old.
 
 A file that has gone from the unpacked folder is noticed by a look at the folders alone: `folders` lists each with its
 time of change. What Python itself adds goes into __pycache__ folders, which are not listed.
@@ -16,7 +16,7 @@ GLIBC = "@GLIBC@"
 
 
 def main():
-    """Plays the role that the arguments name; returns the exit code."""
+    """Runs the role that the arguments name; returns the exit code."""
     misfit = find_misfit()
     if misfit:
         sys.stderr.write(
@@ -72,7 +72,7 @@ def find_misfit():
 
 
 def cache_folder():
-    """The folder that rbee may fill and that anyone may empty."""
+    """The cache folder, which rbee fills and the user may empty."""
     own = os.environ.get("RBEE_CACHE")
     if own:
         # For the daemons too, which work in another folder and must find the same one.
@@ -85,7 +85,7 @@ def cache_folder():
 
 
 def is_whole(home):
-    """Tells whether what the file holds lies unpacked in `home`, nothing has gone since, and it may be executed."""
+    """Whether `home` holds all of the file's content, unpacked, with nothing removed since, and it may be executed."""
     try:
         with open(os.path.join(home, "folders")) as folders:
             for line in folders:
@@ -98,7 +98,7 @@ def is_whole(home):
 
 
 def hold(home):
-    """Keeps `home` from being removed while this process runs; None if it is being removed already."""
+    """Keeps `home` from being removed while this process runs; None if its removal has begun."""
     import fcntl
 
     try:

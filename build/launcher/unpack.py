@@ -1,4 +1,4 @@
-"""Unpacks what the zipapp holds into the user's cache folder, or mends what is missing there."""
+"""Unpacks the zipapp into the user's cache folder, or restores what is missing there."""
 
 import contextlib
 import errno
@@ -15,7 +15,7 @@ BUILD_NAME = re.compile(r"[0-9a-f]{16}")
 
 
 def unpack(file, archive_size, root, home):
-    """Makes `home` whole. Returns None, or in one line why that cannot be.
+    """Completes `home`. Returns None, or in one line why that failed.
 
     `file` begins with the archive that shiv packed, `archive_size` bytes long. Several processes may do this at once:
     the first one unpacks, the others wait for it.
@@ -45,12 +45,12 @@ def unpack(file, archive_size, root, home):
 
 
 def advise(root, reason):
-    """One line: what failed, why, and the way out."""
+    """One line: what failed, why, and what to do."""
     return "cannot unpack into %s: %s; set RBEE_CACHE to a folder that can be used" % (root, reason)
 
 
 def write_new(archive, members, root, home):
-    """Unpacks into a folder beside `home` and renames it, so that `home` is never half there."""
+    """Unpacks into a folder beside `home` and renames it, so that `home` is never incomplete."""
     for name in os.listdir(root):
         if name.startswith(".new-"):  # of a process that died: nobody else unpacks while we hold the lock
             shutil.rmtree(os.path.join(root, name), ignore_errors=True)
@@ -65,7 +65,7 @@ def write_new(archive, members, root, home):
 
 
 def fill(archive, members, home):
-    """Writes each file that is not there in its full size. A running process may have the others open: they stay."""
+    """Writes each file that is missing or has the wrong size. The others stay: a running process may have them open."""
     folders = set()
     for member in members:
         path = os.path.join(home, member.filename)
@@ -87,7 +87,7 @@ def fill(archive, members, home):
 
 
 def write_folders(home):
-    """Records each folder's time of change, by which the next start sees that nothing has gone."""
+    """Records each folder's time of change, by which the next start sees that nothing was removed."""
     lines = []
     for folder, subfolders, _files in os.walk(os.path.join(home, PREFIX)):
         subfolders[:] = [name for name in subfolders if name != "__pycache__"]
@@ -99,7 +99,7 @@ def write_folders(home):
 
 
 def remove_old(root, home):
-    """Removes all builds but the newest ones, and none that a process still runs from."""
+    """Removes all builds but the newest, and none that a process is running from."""
     builds = [os.path.join(root, name) for name in os.listdir(root) if BUILD_NAME.fullmatch(name)]
     builds.sort(key=lambda build: (build == home, os.stat(build).st_mtime_ns), reverse=True)
     for build in builds[KEPT_BUILDS:]:
