@@ -91,7 +91,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int = 1) -> tuple[str,
     return message.removeprefix("rbee: "), hint.strip()
 
 
-def test_everything_is_put_in_its_place(user: User) -> None:
+def test_everything_is_installed(user: User) -> None:
     told = installed(user.install())
     tree = user.tree()
     assert set(tree) == {PROGRAM, CONFIG, *(f".local/bin/{link}" for link in LINKS)}
@@ -106,14 +106,14 @@ def test_everything_is_put_in_its_place(user: User) -> None:
     assert "systemctl" not in told
 
 
-def test_again_is_harmless(user: User) -> None:
+def test_a_second_installation_is_harmless(user: User) -> None:
     installed(user.install())
     before = user.tree()
     assert f"Installed rbee {__version__} again" in installed(user.install())
     assert user.tree() == before
 
 
-def test_an_upgrade_keeps_what_is_the_users(user: User) -> None:
+def test_an_update_keeps_the_users_files(user: User) -> None:
     make_file(user.home / PROGRAM, "0.0.1")
     (user.home / CONFIG).parent.mkdir(parents=True)
     (user.home / CONFIG).write_text("[worker]\nslots = 2\n")
@@ -147,7 +147,7 @@ def test_the_installed_file_installs_itself(user: User) -> None:
 
 
 @pytest.mark.parametrize("kind", ["link to a file", "link to nothing", "copy"])
-def test_what_is_ours_may_be_replaced(user: User, kind: str) -> None:
+def test_our_own_files_may_be_replaced(user: User, kind: str) -> None:
     """Made by hand: a link from the place to where the file lies, or copies under every name."""
     for name in ("rbee", *LINKS):
         path = user.home / ".local/bin" / name
@@ -173,7 +173,7 @@ NAMES = (
 )
 
 
-def put_stranger(path: Path, kind: str, user: User) -> None:
+def put_foreign_file(path: Path, kind: str, user: User) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     match kind:
         case "file":
@@ -191,9 +191,9 @@ def put_stranger(path: Path, kind: str, user: User) -> None:
 
 
 @pytest.mark.parametrize("kind", ["file", "empty file", "link", "dangling link", "folder", "half of a program"])
-def test_no_strangers_file_is_overwritten(user: User, kind: str) -> None:
+def test_no_foreign_file_is_overwritten(user: User, kind: str) -> None:
     for name in NAMES:
-        put_stranger(user.home / name, kind, user)
+        put_foreign_file(user.home / name, kind, user)
     before = user.tree()
     message, hint = refused(user.install("--systemd"))
     strangers = ", ".join(str(user.home / name) for name in NAMES)
@@ -202,14 +202,14 @@ def test_no_strangers_file_is_overwritten(user: User, kind: str) -> None:
     assert user.tree() == before
 
 
-def test_one_stranger_is_enough(user: User) -> None:
-    put_stranger(user.home / NAMES[2], "file", user)
+def test_one_foreign_file_is_enough(user: User) -> None:
+    put_foreign_file(user.home / NAMES[2], "file", user)
     assert refused(user.install())[0] == f"{user.home / NAMES[2]} exists already, and was not made by rbee"
     assert set(user.tree()) == {NAMES[2]}
 
 
 @pytest.mark.parametrize("obstacle", [".local", ".local/bin", ".local/share/rbee/models", ".config", ".config/rbee"])
-def test_a_file_in_the_place_of_a_folder_is_named(user: User, obstacle: str) -> None:
+def test_a_file_where_a_folder_is_needed_is_named(user: User, obstacle: str) -> None:
     path = user.home / obstacle
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text("a file")
@@ -219,7 +219,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(user: User, obstacle: str) -> 
     assert user.tree() == {obstacle: b"a file"}
 
 
-def test_two_at_once_agree(user: User) -> None:
+def test_two_installations_at_once_agree(user: User) -> None:
     make_file(user.home / PROGRAM, "0.0.1")
     user.file.write_bytes(b"#!/usr/bin/env python3\n" + os.urandom(8 << 20) + user.file.read_bytes()[23:])
     command = [sys.executable, "-c", AS_FILE, str(user.file), "install", "--systemd"]
@@ -234,7 +234,7 @@ def test_two_at_once_agree(user: User) -> None:
     assert len(user.tree()) == 2 + len(LINKS) + 2
 
 
-def test_a_file_that_does_not_start_is_told(user: User) -> None:
+def test_a_file_that_does_not_start_is_reported(user: User) -> None:
     make_file(user.file, code="import sys; sys.exit('rbee: rbee needs CPython 3.11 to 3.14; this is CPython 3.9')")
     message, hint = refused(user.install())
     assert message == (
@@ -243,7 +243,7 @@ def test_a_file_that_does_not_start_is_told(user: User) -> None:
     assert hint.endswith(f"{sys.executable} {user.home / PROGRAM}")
 
 
-def test_a_machine_without_python3_in_path_is_told(user: User, tmp_path: Path) -> None:
+def test_a_machine_without_python3_in_path_is_reported(user: User, tmp_path: Path) -> None:
     user.env["PATH"] = str(tmp_path)
     (tmp_path / "env").symlink_to("/usr/bin/env")
     message, hint = refused(user.install())
@@ -260,19 +260,19 @@ def test_quiet_says_nothing(user: User) -> None:
 # What it says about PATH.
 
 
-def test_a_folder_that_is_not_in_path_is_told_with_the_way_out(user: User) -> None:
+def test_a_folder_that_is_not_in_path_is_reported_with_the_commands(user: User) -> None:
     told = installed(user.install())
     assert f"{user.home / '.local/bin'} is not in PATH" in told
     assert '  export PATH="$HOME/.local/bin:$PATH"' in told
     assert ">> ~/.bashrc" in told
 
 
-def test_a_folder_that_is_in_path_is_not_spoken_of(user: User) -> None:
+def test_a_folder_that_is_in_path_is_not_mentioned(user: User) -> None:
     user.env["PATH"] = f"{user.env['PATH']}:{user.home / '.local/bin'}"
     assert "PATH" not in installed(user.install())
 
 
-def test_another_rbee_that_comes_first_is_told(user: User, tmp_path: Path) -> None:
+def test_another_rbee_that_comes_first_in_path_is_reported(user: User, tmp_path: Path) -> None:
     other = make_file(tmp_path / "first" / "rbee")
     user.env["PATH"] = f"{other.parent}:{user.home / '.local/bin'}:{user.env['PATH']}"
     assert f"`rbee` still means {other}" in installed(user.install())
@@ -297,7 +297,7 @@ def test_daemons_of_another_version_are_named(user: User, daemons: Any, role: st
 # Services.
 
 
-def test_services_are_written_and_written_anew(user: User) -> None:
+def test_services_are_written_and_overwritten(user: User) -> None:
     told = installed(user.install("--systemd"))
     assert "systemctl --user enable --now rbee-hive rbee-queen" in told
     unit = user.home / UNITS / "rbee-hive.service"
@@ -322,7 +322,7 @@ def test_services_use_the_same_files_as_the_user(user: User, tmp_path: Path) -> 
         assert "TimeoutStopSec=1040" in text, "1000 + 30 + a margin"
 
 
-def test_a_home_that_systemd_cannot_name_is_told_before_anything_is_changed(user: User) -> None:
+def test_a_home_that_systemd_cannot_name_is_refused_before_anything_is_changed(user: User) -> None:
     user.env["RBEE_HOME"] = os.fsdecode(b"/\xff")
     message, _ = refused(user.install("--systemd"))
     assert message.startswith("no services can be written for systemd: it takes UTF-8 only")
@@ -333,7 +333,7 @@ def test_a_home_that_systemd_cannot_name_is_told_before_anything_is_changed(user
 # For all users.
 
 
-def test_a_prefix_holds_what_a_system_has_at_its_root(user: User, tmp_path: Path) -> None:
+def test_a_prefix_holds_what_the_system_has_below_its_root(user: User, tmp_path: Path) -> None:
     root = tmp_path / "root"
     user.env |= {"RBEE_HOME": "/of/this/user"}
     told = installed(user.install("--system", "--prefix", str(root), "--systemd", umask=0o077))
@@ -419,7 +419,7 @@ shutil.copy2({built!r}, dist / "rbee.pyz")
 """
 
 
-def test_a_checkout_builds_the_file_when_it_must(user: User, tmp_path: Path, checkout: Callable[[str], Path]) -> None:
+def test_a_checkout_builds_the_file_if_needed(user: User, tmp_path: Path, checkout: Callable[[str], Path]) -> None:
     built = user.file
     root = checkout(BUILD.format(built=str(built)))
     told = installed(user.install())
@@ -452,7 +452,7 @@ def test_a_build_that_fails_changes_nothing(
     assert user.tree() == before
 
 
-def test_a_package_without_the_file_says_so(user: User, checkout: Callable[[str], Path]) -> None:
+def test_a_package_without_the_file_is_reported(user: User, checkout: Callable[[str], Path]) -> None:
     shutil.rmtree(checkout("") / "build")
     message, hint = refused(user.install())
     assert message.startswith("there is no rbee.pyz to install")

@@ -106,7 +106,7 @@ def test_a_slow_load_has_a_bar_that_goes_away(keeper: Keeper) -> None:
     assert seen.rindex("layers") < seen.index("Once upon")
 
 
-def test_what_is_told_while_there_is_a_bar_looks_like_every_line(keeper: Keeper) -> None:
+def test_a_line_written_while_a_bar_is_shown_looks_like_every_line(keeper: Keeper) -> None:
     keeper.env["NO_COLOR"] = "1"
     code, seen = Screen(keeper, "infer", "--prompt", "Once", pieces=9).finish()
     assert code == 0
@@ -135,14 +135,14 @@ def test_ctrl_c_while_loading_says_cancelled_on_a_fresh_line(keeper: Keeper) -> 
     assert keeper.running() == []
 
 
-def test_generated_text_cannot_command_the_terminal(keeper: Keeper) -> None:
+def test_generated_text_cannot_control_the_terminal(keeper: Keeper) -> None:
     tokens = ["a\x1b", "]0;title\x07", "\x9b2J", "b\r\n", "c"]
     _, seen = Screen(keeper, "infer", "--prompt", "Once", "-q", tokens=tokens).finish()
     assert seen == "a\ufffd]0;title\ufffd\ufffd2Jb\nc\n"
     assert keeper.run("infer", "--prompt", "Once", tokens=tokens).out == "".join(tokens) + "\n"
 
 
-def test_a_broken_stream_is_told_below_the_text(keeper: Keeper) -> None:
+def test_a_broken_stream_is_reported_below_the_text(keeper: Keeper) -> None:
     code, seen = Screen(keeper, "infer", "--prompt", "Once", cut_after=2).finish()
     assert code == 1
     assert "Once upon\nrbee: the stream closed unexpectedly" in seen

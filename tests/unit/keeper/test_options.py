@@ -1,4 +1,4 @@
-"""How the command line is read."""
+"""How the command line is parsed."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def test_every_command_is_in_the_help() -> None:
         assert f"  {name} " in HELP
 
 
-def test_what_other_programs_call_a_command_leads_to_one_that_exists() -> None:
+def test_names_of_other_programs_lead_to_commands_that_exist() -> None:
     from rbee.keeper.command_line.table import SYNONYMS
 
     for theirs, ours in SYNONYMS.items():
@@ -143,7 +143,7 @@ def test_what_other_programs_call_a_command_leads_to_one_that_exists() -> None:
         (["infer", "--device", "٣"], "--device: a whole number from 0 to 1023 is expected", None),
     ],
 )
-def test_wrong_usage_is_told_in_one_form(arguments: list[str], message: str, hint: str | None) -> None:
+def test_wrong_usage_is_reported_in_one_form(arguments: list[str], message: str, hint: str | None) -> None:
     with pytest.raises(UsageError) as error:
         parse(arguments)
     assert error.value.message == message

@@ -24,12 +24,12 @@ def hint(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("text", FORMS)
-def test_a_reference_is_read(text: str) -> None:
+def test_a_reference_is_parsed(text: str) -> None:
     assert str(reference.parse(text)) == text
 
 
 @pytest.mark.parametrize("text", ["llama", "file:nowhere.gguf", "hf:bees", "https://example.org/o/r", ""])
-def test_nothing_is_guessed_that_is_not_like_a_reference(text: str) -> None:
+def test_nothing_is_suggested_for_what_is_unlike_a_reference(text: str) -> None:
     assert hint(text) == []
 
 
@@ -44,24 +44,24 @@ def test_nothing_is_guessed_that_is_not_like_a_reference(text: str) -> None:
         (f"https://huggingface.co/{REPO}/resolve/main/tiny.Q8_0.gguf?download=true", f"hf:{REPO}/tiny.Q8_0.gguf"),
     ],
 )
-def test_names_and_addresses_of_the_hub_lead_to_the_reference(text: str, meant: str) -> None:
+def test_names_and_addresses_of_the_hub_suggest_the_reference(text: str, meant: str) -> None:
     assert hint(text) == [f"did you mean {meant}?"]
 
 
 @pytest.mark.parametrize("text", ["bee.gguf", "./bee.gguf", "file:bee.gguf", "file:./bee.gguf", "~/bee.gguf"])
-def test_a_file_that_is_here_leads_to_the_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+def test_the_path_of_a_file_suggests_its_reference(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     (tmp_path / "bee.gguf").write_bytes(b"GGUF")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert hint(text) == [f"did you mean file:{tmp_path}/bee.gguf?"]
 
 
-def test_a_file_whose_name_cannot_stand_in_a_reference_needs_another(tmp_path: Path) -> None:
+def test_a_file_whose_name_does_not_fit_a_reference_needs_another(tmp_path: Path) -> None:
     (tmp_path / "my bee.gguf").write_bytes(b"GGUF")
     (meant,) = hint(f"file:{tmp_path}/my bee.gguf")
     assert meant.endswith(f": ln -s '{tmp_path}/my bee.gguf' /tmp/model.gguf")
 
 
-def test_a_file_of_another_kind_is_no_model(tmp_path: Path) -> None:
+def test_a_file_of_another_type_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "bee.bin").write_bytes(b"GGUF")
     assert hint(f"{tmp_path}/bee.bin") == ["models are GGUF files, whose names end in .gguf"]

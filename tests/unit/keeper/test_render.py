@@ -13,7 +13,7 @@ from rbee.wire.common import Narration
 
 
 @given(st.text())
-def test_what_is_shown_holds_no_controls(text: str) -> None:
+def test_shown_text_has_no_control_characters(text: str) -> None:
     shown = render.clean(text)
     assert not any(unicodedata.category(character) == "Cc" for character in shown)
     assert not any(unicodedata.bidirectional(character) in ("LRE", "RLE", "LRO", "RLO", "PDF") for character in shown)
@@ -50,7 +50,7 @@ def test_narration(actor: str, action: str, line: str) -> None:
     assert render.narration(event, emoji=False) == f"[{actor}] So it is"
 
 
-def test_a_table_is_aligned_and_numbers_stand_right() -> None:
+def test_a_table_is_aligned_with_numbers_to_the_right() -> None:
     assert render.table(("name", "count"), [("a", 5), ("long name", 12)]).splitlines() == [
         "NAME       COUNT",
         "a              5",

@@ -34,11 +34,11 @@ def row(**values: object) -> BeehiveRow:
     return msgspec.convert(ROW | values, BeehiveRow)
 
 
-def test_it_is_plain_where_everything_is_usual() -> None:
+def test_it_is_plain_with_the_defaults() -> None:
     assert deletion(row()) == "ssh bee@192.168.1.5 'rm -r /home/bee/.local/share/rbee/node'"
 
 
-def test_it_reaches_the_node_as_it_was_registered() -> None:
+def test_it_uses_the_registered_port_user_and_key() -> None:
     shown = deletion(row(ssh_port=2222, ssh_key_path="/home/me/my key"))
     assert shlex.split(shown)[:6] == ["ssh", "-p", "2222", "-i", "/home/me/my key", "bee@192.168.1.5"]
 

@@ -25,7 +25,7 @@ HOME = Path("/home/u")
         ("/usr/bin/fish", ['fish_add_path "$HOME/bin"']),
     ],
 )
-def test_each_shell_has_its_own_words(kind: str, lines: list[str]) -> None:
+def test_each_shell_has_its_own_commands(kind: str, lines: list[str]) -> None:
     assert shell.path_lines(HOME / "bin", HOME, kind) == lines
 
 

@@ -46,7 +46,7 @@ def test_a_unit_holds_what_its_daemon_needs(role: str) -> None:
     assert int(service["TimeoutStopSec"]) == 70
 
 
-def test_a_daemon_has_the_time_to_drain_and_to_end_what_is_below() -> None:
+def test_a_daemon_has_time_to_drain_and_to_end_its_children() -> None:
     assert Timeouts(drain=100, cascade=200).ending > 300
 
 
@@ -112,7 +112,7 @@ def verified(verify: list[str], folder: Path, units_text: dict[str, str]) -> str
 
 
 @pytest.mark.parametrize(("of_python", "of_program"), [("plain", "plain"), (ODD_BUT_STARTABLE, ODD)])
-def test_systemd_takes_the_units(verify: list[str], tmp_path: Path, of_python: str, of_program: str) -> None:
+def test_systemd_accepts_the_units(verify: list[str], tmp_path: Path, of_python: str, of_program: str) -> None:
     python, program = tmp_path / of_python / "python3", tmp_path / f"{of_program} program" / "rbee"
     for path in (python, program):
         path.parent.mkdir()
@@ -122,7 +122,7 @@ def test_systemd_takes_the_units(verify: list[str], tmp_path: Path, of_python: s
     assert verified(verify, tmp_path, texts) == ""
 
 
-def test_systemd_would_say_what_is_wrong(verify: list[str], tmp_path: Path) -> None:
+def test_systemd_reports_a_bad_unit(verify: list[str], tmp_path: Path) -> None:
     """The check above can fail: systemd knows each key, and whether the program is there."""
     text = unit("hive", [sys.executable, "/bin/rbee", "hive"])
     assert "WatchdogSecs" in verified(verify, tmp_path, {"one.service": text.replace("WatchdogSec", "WatchdogSecs")})
