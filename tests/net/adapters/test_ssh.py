@@ -57,7 +57,7 @@ async def test_a_command_runs_in_the_nodes_home(shared: Sshd, connect: partial[o
     assert done == (3, f"{shared.home}\n", "oops\n")
 
 
-async def test_lines_are_heard_as_they_come(shared: Sshd, connect: partial[object]) -> None:
+async def test_lines_are_passed_on_as_they_come(shared: Sshd, connect: partial[object]) -> None:
     """The second line comes only when the first one was heard."""
     gate = shared.folder / "gate"
     heard: list[str] = []
@@ -73,7 +73,7 @@ async def test_lines_are_heard_as_they_come(shared: Sshd, connect: partial[objec
     assert heard == ["first", "second"]
 
 
-async def test_much_output_on_both_streams_blocks_nobody(shared: Sshd, connect: partial[object]) -> None:
+async def test_much_output_on_both_streams_blocks_nothing(shared: Sshd, connect: partial[object]) -> None:
     script = b"head -c 3000000 /dev/zero | tr '\\0' x >&2; head -c 3000000 /dev/zero | tr '\\0' y"
     with trio.fail_after(20):
         async with connect(target(shared)) as connection:
@@ -211,7 +211,7 @@ async def test_a_wrong_key_is_refused(shared: Sshd, connect: partial[object], tm
 @pytest.mark.parametrize(
     ("content", "words"), [(None, "there is no key file"), ("nonsense", "cannot be read"), ("locked", "passphrase")]
 )
-async def test_a_key_file_that_is_none_is_said(
+async def test_a_bad_key_file_is_reported(
     shared: Sshd, connect: partial[object], tmp_path: Path, content: str | None, words: str
 ) -> None:
     file = tmp_path / "key"
@@ -271,7 +271,7 @@ async def test_more_keys_than_the_server_takes(
     assert "--ssh-key" in (error.hint or "")
 
 
-async def test_a_server_that_runs_something_else_is_said(connect: partial[object], tmp_path: Path) -> None:
+async def test_a_server_that_runs_something_else_is_reported(connect: partial[object], tmp_path: Path) -> None:
     server = Sshd(tmp_path / "forced", ForceCommand="echo welcome")
     try:
         async with connect(target(server)) as connection:  # type: ignore[attr-defined]
@@ -283,14 +283,14 @@ async def test_a_server_that_runs_something_else_is_said(connect: partial[object
     assert "ForceCommand" in (caught.value.hint or "")
 
 
-async def test_nobody_there_is_refused(connect: partial[object]) -> None:
+async def test_a_closed_port_is_refused(connect: partial[object]) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.9", 0))
         error = await refused(connect, Target("127.0.0.9", taken.getsockname()[1], "bee"))
     assert error.details["reason"] == "refused"
 
 
-async def test_a_name_that_nobody_has_is_refused(connect: partial[object]) -> None:
+async def test_an_unknown_name_is_refused(connect: partial[object]) -> None:
     error = await refused(connect, Target("no-such-host.invalid", 22, "bee"))
     assert error.details["reason"] == "dns"
 
@@ -315,7 +315,7 @@ async def test_a_host_that_says_nothing_is_a_timeout(connect: partial[object]) -
     assert "0.3 s" in error.message
 
 
-async def test_what_is_no_ssh_server_is_said(connect: partial[object]) -> None:
+async def test_another_server_at_the_port_is_reported(connect: partial[object]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as web:
 
         def serve() -> None:

@@ -106,7 +106,7 @@ async def test_many_connections_at_once(made: Tunnel, serve: Serve) -> None:
                 nursery.start_soon(talk, number)
 
 
-async def test_a_client_that_does_not_read_holds_up_who_writes_and_nobody_else(made: Tunnel, serve: Serve) -> None:
+async def test_a_client_that_does_not_read_holds_up_its_own_writer_alone(made: Tunnel, serve: Serve) -> None:
     sent = 0
     stalled = trio.Event()
 
@@ -150,7 +150,7 @@ async def test_the_end_of_either_side_is_the_end_of_the_other(made: Tunnel, serv
             await ends(stream)
 
 
-async def test_where_nobody_listens_the_connection_ends_at_once(made: Tunnel) -> None:
+async def test_a_connection_to_a_closed_port_ends_at_once(made: Tunnel) -> None:
     with trio.fail_after(10):
         async with through(made, 1) as stream:
             await ends(stream)
@@ -172,7 +172,7 @@ async def test_a_lost_ssh_connection_ends_its_connections_and_the_next_one_works
             assert await stream.receive_some() == b"again"
 
 
-async def test_why_there_is_no_ssh_connection_is_told_to_all_who_wait(made: Tunnel, server: Sshd) -> None:
+async def test_every_caller_learns_why_there_is_no_ssh_connection(made: Tunnel, server: Sshd) -> None:
     server.stop()
     told = []
 

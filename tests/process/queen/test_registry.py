@@ -144,7 +144,7 @@ async def test_a_record_changes_the_row_in_memory_and_in_the_table(registry: Reg
     )
 
 
-async def test_a_node_that_is_not_there_is_said_with_the_command_that_adds_it(registry: Registry) -> None:
+async def test_an_unknown_node_is_reported_with_the_command_that_adds_it(registry: Registry) -> None:
     await registry.add(row())
     await registry.remove("attic")
     record = NodeRecord(row(), registry)

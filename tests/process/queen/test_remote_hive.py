@@ -212,7 +212,7 @@ def test_a_hive_that_does_not_answer_is_ended_over_ssh(swarm: Swarm, node: Remot
     node.wait_empty(1)
 
 
-def test_a_node_that_is_down_holds_nobody_up_and_stays_ours(swarm: Swarm, node: RemoteNode, tmp_path: Path) -> None:
+def test_a_node_that_is_down_delays_nothing_and_stays_ours(swarm: Swarm, node: RemoteNode, tmp_path: Path) -> None:
     other = RemoteNode(tmp_path / "other", "other")
     try:
         swarm.start_queen()
@@ -269,9 +269,7 @@ def test_the_end_of_an_ssh_connection_does_not_end_the_hive(swarm: Swarm, node: 
     node.sshd.start()
 
 
-def test_a_node_that_is_removed_while_it_is_out_of_reach_may_go_on_and_that_is_said(
-    swarm: Swarm, node: RemoteNode
-) -> None:
+def test_a_node_removed_out_of_reach_is_reported_as_left_running(swarm: Swarm, node: RemoteNode) -> None:
     swarm.start_queen()
     register(swarm, node)
     assert infer(swarm, node).returncode == 0

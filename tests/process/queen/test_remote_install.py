@@ -139,7 +139,9 @@ def test_a_queen_of_a_checkout_builds_the_file_first_and_says_so(
     assert filecmp.cmp(program(node), file, shallow=False)
 
 
-def test_a_file_that_was_replaced_since_the_queen_started_is_said(swarm: Swarm, node: BareNode, tmp_path: Path) -> None:
+def test_a_file_that_was_replaced_since_the_queen_started_is_reported(
+    swarm: Swarm, node: BareNode, tmp_path: Path
+) -> None:
     mine = shutil.copy(swarm.program[-1], tmp_path / "rbee.pyz")
     swarm.program = [sys.executable, str(mine)]
     register(swarm, node)
@@ -322,7 +324,7 @@ def disk(node: BareNode) -> Iterator[Callable[[int], None]]:
     small_disk.unmount(node.home)
 
 
-def test_a_disk_that_is_too_small_is_said_before_anything_is_sent(
+def test_a_disk_that_is_too_small_is_reported_before_anything_is_sent(
     swarm: Swarm, node: BareNode, disk: Callable[[int], None]
 ) -> None:
     disk(50)
@@ -486,7 +488,7 @@ def test_a_build_that_fails_leaves_the_version_before(
     assert parts(node) == []
 
 
-def test_a_repository_that_is_none_is_said(swarm: Swarm, node: BareNode) -> None:
+def test_a_bad_repository_is_reported(swarm: Swarm, node: BareNode) -> None:
     register(swarm, node)
     done = install(swarm, "--from-source")
     assert (done.returncode, "has no repository to build from" in done.stderr) == (1, True), done.stderr

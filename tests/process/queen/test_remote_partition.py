@@ -119,7 +119,7 @@ def test_a_firewall_is_passed_through_ssh(swarm: Swarm, node: RemoteNode, net: N
     node.wait_empty(1)
 
 
-def test_attempts_that_fail_are_told(swarm: Swarm, node: RemoteNode, net: Network) -> None:
+def test_failed_attempts_are_reported(swarm: Swarm, node: RemoteNode, net: Network) -> None:
     net.block("9200")
     register(swarm, node, tunnel="never")
     done = infer(swarm, node)

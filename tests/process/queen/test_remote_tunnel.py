@@ -100,7 +100,9 @@ def test_the_queens_own_host_copies_a_model_through_ssh(tmp_path: Path, node: Re
         ("exit", ["the device is on fire"]),
     ],
 )
-def test_what_fails_is_told_as_elsewhere(swarm: Swarm, node: RemoteNode, behaviour: str, words: list[str]) -> None:
+def test_failures_through_the_tunnel_read_as_elsewhere(
+    swarm: Swarm, node: RemoteNode, behaviour: str, words: list[str]
+) -> None:
     swarm.env |= {"RBEE_TIMEOUTS_BUSY_DELAYS": "0.1 0.1"}
     node.configure(timeouts={"loading": 1.0})
     node.stand_in(behaviour)

@@ -1,4 +1,4 @@
-"""What another machine says of itself, and what follows from it."""
+"""What another machine reports about itself, and what follows from it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def machine(**changes: object) -> Machine:
     return made._replace(**changes)  # type: ignore[arg-type]
 
 
-def test_a_machine_on_which_nothing_stands_in_the_way() -> None:
+def test_a_machine_without_obstacles() -> None:
     assert machine().obstacles() == []
     assert machine(libc="glibc 2.34").obstacles() == []
     assert machine(libc="glibc 3.0").obstacles() == []
@@ -37,7 +37,7 @@ def test_a_machine_on_which_nothing_stands_in_the_way() -> None:
         ({"pythons": [FITS._replace(lacks=("sqlite3", "ssl"))]}, "cpython 3.12.4 without sqlite3 and ssl", False),
     ],
 )
-def test_what_stands_in_the_way_is_said_and_whether_a_build_there_helps(
+def test_obstacles_are_named_and_whether_a_build_there_helps(
     changes: dict[str, object], words: str, helps: bool
 ) -> None:
     (found,) = machine(**changes).obstacles()
