@@ -164,7 +164,7 @@ class LoadingTimeoutError(RbeeError):
 
     @classmethod
     def after(cls, seconds: float, state: str, layers: tuple[int, int] | None) -> LoadingTimeoutError:
-        """Return the error, in the same words whoever gave up: hive, queen or keeper; `layers` is how many of all."""
+        """Return the error, in the same words from hive, queen and keeper; `layers` is loaded and total."""
         loaded, total = layers or (None, None)
         return cls(
             f"the model was not loaded within {seconds:g} s: state {state}"

@@ -28,5 +28,5 @@ def remount(folder: Path, options: str) -> None:
 
 
 def unmount(folder: Path) -> None:
-    """Take it away, whoever still uses it; where none was mounted, nothing happens."""
+    """Unmount it, even if it is in use; does nothing if none is mounted."""
     subprocess.run(["umount", "--lazy", str(folder)], capture_output=True, check=False)

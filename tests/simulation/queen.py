@@ -88,7 +88,7 @@ class QueenProcess(Process):
         self.listen(QUEEN_URL)
         self.nursery.start_soon(self.node.run)
         await self._stopped.wait()
-        placed = list(WatchedRequest.made)  # whoever comes from here on is refused at once
+        placed = list(WatchedRequest.made)  # requests from here on are refused at once
         await trio.sleep(TELLING_SECONDS)
         for request in placed:
             if not request.is_answered and not request.is_given_up:

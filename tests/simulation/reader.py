@@ -1,4 +1,4 @@
-"""How whoever has been given a worker uses it: wait until it is ready, read a generation, cancel one."""
+"""How a client uses the worker that it was given: waits until it is ready, reads a generation, cancels one."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ class Rules(trio.abc.Instrument):
             if worker.deadline is None and worker.phase != "serving":
                 raise Violation(f"{name} is {worker.phase} and has no deadline")
             if worker.deadline is not None and worker.deadline < now - LATE:
-                raise Violation(f"{name} is {worker.phase}, and nobody heeds its deadline {worker.deadline:.3f}")
+                raise Violation(f"{name} is {worker.phase}, and its deadline has passed: {worker.deadline:.3f}")
             if worker.phase == "starting":
                 starting[spec.model_ref, spec.backend, spec.device] += 1
             if worker.phase == "ending":

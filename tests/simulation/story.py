@@ -137,7 +137,7 @@ class Story:
                     )
 
     async def _keep_a_queen(self) -> None:
-        """Whoever uses the node starts a queen when there is none."""
+        """A user of the node starts a queen if there is none."""
         number = 0
         with self._keeping:
             while True:

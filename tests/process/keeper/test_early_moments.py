@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def heeds_ctrl_c() -> Iterator[None]:
+def obeys_ctrl_c() -> Iterator[None]:
     """Python's own handler: a shell starts what runs in the background with SIGINT ignored."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.usefixtures("heeds_ctrl_c")
+@pytest.mark.usefixtures("obeys_ctrl_c")
 def test_ctrl_c_before_trio_listens_to_signals_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
     listen = trio.open_signal_receiver
 

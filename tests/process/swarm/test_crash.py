@@ -274,7 +274,7 @@ def test_a_worker_that_starts_when_its_hive_is_killed_ends_by_itself(daemons: An
 def test_a_worker_that_starts_when_its_hive_is_killed_is_ended_by_the_next(
     daemons: Any, tmp_path: Path, prefix: str
 ) -> None:
-    """It never calls back; the stubborn one does not heed SIGTERM either."""
+    """It never calls back; the stubborn one ignores SIGTERM too."""
     options = {
         "RBEE_WORKER_COMMAND": f"{prefix}{standin('silent')}",
         "RBEE_TIMEOUTS_UNLOAD": "1",
