@@ -97,7 +97,8 @@ async def _end_what_is_left(keeper: _Keeper, reason: str) -> Result:
         if (failure := await queen.end(settings, keeper.terminal, keeper.force)) is not None:
             raise failure
         whose = " and ".join(f"the {role} (pid {found.identity.pid})" for role, found in unclean.items())
-        notes.append(f"What {whose} left when killed has ended.")
+        was_killed = all(found.report is None for found in unclean.values())
+        notes.append(f"What {whose} left{' when killed' if was_killed else ''} has ended.")
     return Result(notes=tuple(notes))
 
 

@@ -171,6 +171,30 @@ def test_the_workers_of_a_hive_that_had_to_be_killed_end_too(swarm: Swarm) -> No
     assert swarm.processes() == []
 
 
+def test_why_a_worker_had_to_be_killed_goes_from_the_hive_by_the_queen_to_the_user(swarm: Swarm) -> None:
+    swarm.env |= {"RBEE_WORKER_COMMAND": standin("stubborn"), "RBEE_TIMEOUTS_UNLOAD": "1"}
+    swarm.start_queen()
+    assert swarm.ask(BUNDLED, 3).ended.wait(PATIENCE)
+    queen, hive, worker = swarm.find("queen"), swarm.find("hive"), swarm.find("worker")
+    assert queen is not None
+    assert hive is not None
+    assert worker is not None
+    down = swarm.run("down")
+    words = f"the worker (pid {worker.pid}) had not ended 1 s after it was told to, and was killed"
+    assert down.returncode == 1
+    assert f"rbee: {words}\nhint: their logs: " in down.stderr
+    for role, identity in (("queen", queen), ("hive", hive)):
+        report = instance.exit_report_of(swarm.home, role, identity)
+        assert report is not None
+        assert (report.code, report.message, report.unfinished) == ("UNLOAD_FAILED", words, ())
+    assert swarm.processes() == []
+    again = swarm.run("down")
+    assert (again.returncode, again.stderr) == (
+        0,
+        f"No queen is running.\nWhat the queen (pid {queen.pid}) left has ended.\n",
+    )
+
+
 def test_down_ends_what_a_queen_has_left_that_is_killed_while_it_ends(swarm: Swarm) -> None:
     """It waits for its hive, which is stopped again and again."""
     swarm.start_queen()
