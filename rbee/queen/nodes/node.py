@@ -92,14 +92,16 @@ class Node:
         self._on_event(event, self.mirror.on_hive_event(event))
         self._loop.on_hive_event(event)
 
-    async def place(self, wanted: Wanted, report: Report, wait: float = 0) -> Placed:
+    async def place(self, wanted: Wanted, report: Report, wait: float = 0, *, must_ask: bool = False) -> Placed:
         """Return a worker for `wanted`, started if need be; what happens meanwhile is reported.
 
         Where all its slots are taken, the request waits up to `wait` seconds for one; without, it is sent there all the
-        same, and the worker answers for itself. Raises AllSlotsBusyError when the wait was in vain, or too many wait.
+        same, and the worker answers for itself. With `must_ask` the hive itself is asked for its workers: what its
+        event stream showed has sent this request to a worker in vain. Raises AllSlotsBusyError when the wait was in
+        vain, or too many wait.
         """
         placed: Outcome[Placed] = Outcome()
-        request = PlaceRequest(wanted, wait, report, placed.settle, correlation.get())
+        request = PlaceRequest(wanted, wait, report, placed.settle, correlation.get(), must_ask=must_ask)
         self._loop.take(request)
         try:
             return await placed.wait()

@@ -55,6 +55,7 @@ class InferenceRun:
         self._token = token
         self._wanted = _wanted(request, settings)
         self._patience = request.wait_s
+        self._must_ask = tracked.was_placed
 
     async def place(self, report: Report) -> wire.TaskHandle:
         """Return a worker for the request; where the caller cannot reach it, once it has loaded its model."""
@@ -86,6 +87,7 @@ class InferenceRun:
             except AllSlotsBusyError:
                 # A caller that did not ask the queen was faster.
                 self._patience = patient_until - trio.current_time()
+                self._must_ask = True
                 if self._patience <= 0 or not self._request.relay:
                     raise
             except WorkerFailedError as exc:
@@ -126,7 +128,7 @@ class InferenceRun:
         if self._request.worker_id is not None:
             placed = await _known(node, self._request.worker_id)
         else:
-            placed = await node.place(self._wanted, report, self._patience)
+            placed = await node.place(self._wanted, report, self._patience, must_ask=self._must_ask)
         return wire.TaskHandle(
             request_id=self._request.request_id or "",
             node=node.name,

@@ -41,6 +41,8 @@ class TrackedRequest:
     cause: RbeeError = field(default_factory=lambda: CancelledError("the request was cancelled"))
     running: bool = True
     worker: AssignedWorker | None = None
+    was_placed: bool = False
+    """Whether it comes again, after a worker had it in vain."""
 
     def placed(self, handle: TaskHandle, url: str) -> None:
         """A worker has it, which the queen reaches at `url`."""
@@ -82,7 +84,8 @@ class RequestTracker:
             raise InvalidRequestError(
                 "field request_id: a request with this id is running", field="request_id", rule="unique"
             )
-        request = self._requests[request_id] = TrackedRequest(request_id, self._on_change)
+        was_placed = known is not None and known.worker is not None
+        request = self._requests[request_id] = TrackedRequest(request_id, self._on_change, was_placed=was_placed)
         self._requests.move_to_end(request_id)
         self._trim()
         request.begin()

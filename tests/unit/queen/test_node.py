@@ -208,6 +208,7 @@ class Hangs:
         self.goes_on = trio.Event()
         self.ensured = 0
         self.listed = 0
+        self.rows = [WARM]
         self.spawned: list[str] = []
         self.correlation_ids: list[str | None] = []
 
@@ -232,7 +233,7 @@ class Hangs:
     async def workers(self) -> WorkerList:
         await trio.lowlevel.checkpoint()
         self.listed += 1
-        return WorkerList(workers=[WARM])
+        return WorkerList(workers=list(self.rows))
 
     async def spawn(self, request: SpawnRequest, report: object) -> SpawnReply:
         await trio.lowlevel.checkpoint()
@@ -278,6 +279,21 @@ async def test_while_a_hive_is_started_warm_workers_are_given_out_and_give_ups_a
     assert hive.spawned == ["other"], "nobody waits for the first one any more"
     assert hive.listed == 0, "its event stream shows what there is"
     assert hive.correlation_ids == ["cold", "other"]
+
+
+async def test_a_request_that_comes_again_is_placed_by_what_the_hive_itself_says(nursery: trio.Nursery) -> None:
+    """What the event stream shows may be late, and has sent it to a worker that ends."""
+    hive = Hangs()
+    hive.goes_on.set()
+    node = Node("attic", cast("HiveLink", hive))
+    nursery.start_soon(node.run)
+    await trio.testing.wait_all_tasks_blocked()
+    wanted = Wanted("warm", None, None)
+    assert (await node.place(wanted, lambda _: None)).worker_id == "warm"
+    assert hive.listed == 0
+    hive.rows.clear()
+    assert (await node.place(wanted, lambda _: None, must_ask=True)).worker_id == "w"
+    assert (hive.listed, hive.spawned) == (1, ["warm"])
 
 
 async def test_log_lines_of_the_loop_bear_the_id_of_no_request(nursery: trio.Nursery) -> None:

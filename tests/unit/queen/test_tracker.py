@@ -126,3 +126,11 @@ async def test_ended_requests_are_forgotten_in_order_and_running_ones_are_not(
                 tracked.worker = WORKER._replace(worker_id=str(number))
         known = [name for name in ("running", *map(str, range(6))) if tracker.cancel(name) is not None]
     assert known == ["running", "3", "4", "5"]
+
+
+async def test_a_request_that_comes_again_after_a_worker_had_it_is_known_as_such() -> None:
+    tracker = RequestTracker()
+    for placed, expected in ((False, False), (True, False), (True, True)):
+        with tracker.track("x") as tracked:
+            assert tracked.was_placed is expected
+            tracked.worker = WORKER if placed else None
