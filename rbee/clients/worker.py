@@ -31,9 +31,9 @@ class _Event(msgspec.Struct):
 class WorkerClient(Connected):
     """A worker at a URL, opened by its own key; `async with` closes its connections."""
 
-    async def ready(self) -> worker.Ready:
+    async def ready(self) -> worker.Readiness:
         """Ask whether the model is loaded."""
-        return await http_client.call(self._http, "GET", worker.READY, worker.Ready, delays=self._delays)
+        return await http_client.call(self._http, "GET", worker.READY, worker.Readiness, delays=self._delays)
 
     def loading(self, path: str) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of loading events."""

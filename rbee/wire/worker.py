@@ -65,7 +65,7 @@ class Completion(Message, kw_only=True):
     stop_reason: StopReason
 
 
-class Ready(Message, kw_only=True, omit_defaults=True):
+class Readiness(Message, kw_only=True, omit_defaults=True):
     """The answer of `/v1/ready`; the absolute `progress_url` is there while the model loads."""
 
     ready: bool

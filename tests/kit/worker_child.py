@@ -16,7 +16,7 @@ import trio
 from rbee.adapters.daemon import announce
 from rbee.adapters.http import client as http_client
 from rbee.wire.hive import ReadyCallback
-from rbee.wire.worker import Ready
+from rbee.wire.worker import Readiness
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -85,14 +85,14 @@ class Worker(NamedTuple):
     narration: list[Narration]
     log: Path
 
-    async def wait_loaded(self) -> Ready:
+    async def wait_loaded(self) -> Readiness:
         with trio.fail_after(30):
             while (state := await self.ready()).state == "loading":  # noqa: ASYNC110 (another process's state)
                 await trio.sleep(0.01)
         return state
 
-    async def ready(self) -> Ready:
-        return await http_client.call(self.client, "GET", "/v1/ready", Ready)
+    async def ready(self) -> Readiness:
+        return await http_client.call(self.client, "GET", "/v1/ready", Readiness)
 
     async def wait_state(self, *states: str, seconds: float = 10) -> None:
         with trio.fail_after(seconds):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.queen.scheduling.place_request import Placed
-    from rbee.wire.worker import Ready
+    from rbee.wire.worker import Readiness
     from tests.simulation.network import Network
 
 
@@ -31,7 +31,7 @@ async def wait_ready(network: Network, url: str, seconds: float) -> None:
     with trio.move_on_after(seconds):
         while True:
             try:
-                ready: Ready = await network.call(
+                ready: Readiness = await network.call(
                     url, "a readiness check", lambda found: found.tell_ready(), repeats=True
                 )
             except ConnectionTimeoutError as exc:

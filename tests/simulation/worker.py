@@ -20,7 +20,7 @@ from rbee.errors import (
 )
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback
-from rbee.wire.worker import LoadingProgress, Ready
+from rbee.wire.worker import LoadingProgress, Readiness
 from rbee.worker.engine.sequence import JobEnded, TextEvent
 from rbee.worker.engine.slots import Slots
 from rbee.worker.status.metrics import WorkerMetrics
@@ -281,10 +281,10 @@ class Worker(Process):
     async def tell_id(self) -> str:
         return self.id
 
-    async def tell_ready(self) -> Ready:
+    async def tell_ready(self) -> Readiness:
         now = self.status.now
         error = None if now.error is None else to_body(now.error)["error"]
-        return Ready(ready=now.is_ready, state=now.state, error=error)
+        return Readiness(ready=now.is_ready, state=now.state, error=error)
 
     async def follow(self, key: str, send: Send) -> None:
         """Send what is, then every change, as the worker's `/v1/events` does."""

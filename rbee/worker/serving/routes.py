@@ -120,8 +120,8 @@ def new(
     return app
 
 
-def _ready(now: Snapshot, url: str) -> wire.Ready:
-    return wire.Ready(
+def _ready(now: Snapshot, url: str) -> wire.Readiness:
+    return wire.Readiness(
         ready=now.is_ready,
         state=now.state,
         progress_url=f"{url}{wire.LOADING_PROGRESS}" if now.state == "loading" else None,

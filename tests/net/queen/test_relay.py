@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 TOKEN = "rbee_token"
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
 TASK = {"prompt": "Once", "relay": True, "request_id": UUID, "seed": 7, "top_k": 3, "max_tokens": 2}
-LOADING = wire.Ready(ready=False, state="loading")
-IDLE = wire.Ready(ready=True, state="idle", model_loaded=True)
+LOADING = wire.Readiness(ready=False, state="loading")
+IDLE = wire.Readiness(ready=True, state="idle", model_loaded=True)
 EVENTS: list[Any] = [wire.Token(token="upon", index=0), wire.Done(total_tokens=1, duration_ms=1, stop_reason="eos")]
 
 
@@ -154,7 +154,9 @@ async def test_the_workers_events_follow_the_worker(worker: StandIn, queen: http
 
 
 async def test_a_failed_load_is_the_end_of_the_stream(worker: StandIn, queen: httpx.AsyncClient) -> None:
-    worker.state = wire.Ready(ready=False, state="failed", error={"code": "MODEL_LOAD_FAILED", "message": "no GGUF"})
+    worker.state = wire.Readiness(
+        ready=False, state="failed", error={"code": "MODEL_LOAD_FAILED", "message": "no GGUF"}
+    )
     events = events_of((await queen.post("/v2/tasks", json=TASK)).text)
     assert (events[-1]["error"]["code"], events[-1]["error"]["message"]) == ("MODEL_LOAD_FAILED", "no GGUF")
     assert worker.inferences == []
@@ -186,7 +188,7 @@ async def test_why_a_worker_ended_that_loaded_is_told(
 
 
 async def test_a_worker_that_shuts_down_while_it_loads_is_no_failure(worker: StandIn, queen: httpx.AsyncClient) -> None:
-    worker.state = wire.Ready(ready=False, state="draining")
+    worker.state = wire.Readiness(ready=False, state="draining")
     error = events_of((await queen.post("/v2/tasks", json=TASK)).text)[-1]["error"]
     assert error["code"] == "SHUTTING_DOWN"
 
