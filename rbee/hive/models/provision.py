@@ -64,7 +64,7 @@ class Provision:
         self._sources = sources
         self._stop = StopSignal()
         self._transfer = Transfer(
-            ref, self._folder, settings.timeouts, self._reporter, self._stop, sources, token, known
+            ref, self._folder, settings.timeouts, self._reporter, self._stop, list(sources), token, known
         )
 
     def stop(self) -> None:

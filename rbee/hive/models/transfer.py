@@ -7,6 +7,7 @@ of it blocks.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
@@ -44,116 +45,104 @@ class HubSite(NamedTuple):
         return host_and_port(urlsplit(hub.endpoint()))
 
 
+@dataclass
 class Transfer:
     """Brings the files of `ref` into `folder`.
 
-    `sources` are the nodes that may have them, the best first; the keys of files come from the swarm's `token`. Without
-    `site` they come from other nodes alone. `known` gives the hashes of the repository's files that are on the disk.
+    `sources` are the nodes that may have them, the best first; those that fail are dropped. The keys for copying come
+    from the swarm's `token`. `known` gives the hashes of the repository's files that are on the disk.
     """
 
-    def __init__(
-        self,
-        ref: ModelRef,
-        folder: Path,
-        limits: Timeouts,
-        reporter: ProgressReporter,
-        stop: StopSignal,
-        sources: Sequence[Source],
-        token: str,
-        known: Mapping[str, str],
-    ) -> None:
-        self._ref = ref
-        self._folder = folder
-        self._limits = limits
-        self._reporter = reporter
-        self._stop = stop
-        self._sources = list(sources)
-        self._token = token
-        self._known = known
-        self._senders: list[str] = []
+    ref: ModelRef
+    folder: Path
+    limits: Timeouts
+    reporter: ProgressReporter
+    stop: StopSignal
+    sources: list[Source]
+    token: str
+    known: Mapping[str, str]
+    _senders: list[str] = field(default_factory=list, init=False)
 
     def bring(self, choice: ChosenModel, site: HubSite | None) -> list[HubFile]:
-        """Return the files of `choice` with their hashes, once all of them are on the disk.
+        """Return the files of `choice` with their hashes, once all are on the disk; without `site`, from nodes alone.
 
         Raises DownloadFailedError, ChecksumMismatchError, InsufficientDiskError, StorageError, or what the hub refuses
         with.
         """
         missing = [file for file in choice.files if not self._is_there(file)]
-        self._reporter.total = choice.size
-        self._reporter.done_before = choice.size - sum(file.size for file in missing)
+        self.reporter.total = choice.size
+        self.reporter.done_before = choice.size - sum(file.size for file in missing)
         self._check_disk(missing)
         started = time.monotonic()
         hashes = {file.name: file.sha256 for file in choice.files}
         for file in missing:
             hashes[file.name] = self._bring_file(file, choice, site) or file.sha256
-            self._reporter.done_before += file.size
+            self.reporter.done_before += file.size
         if missing:
             action = "Downloaded" if site is not None and site.name in self._senders else "Copied"
             seconds = time.monotonic() - started
-            self._reporter.narrate("download_complete", f"{action} {self._ref} in {seconds:.1f} s")
+            self.reporter.narrate("download_complete", f"{action} {self.ref} in {seconds:.1f} s")
         return [file._replace(sha256=hashes[file.name]) for file in choice.files]
 
     def _bring_file(self, file: HubFile, choice: ChosenModel, site: HubSite | None) -> str | None:
         """Return the hash of a file once it is there; None where somebody else put it there meanwhile."""
-        for source in peer_offers.having(file, self._sources):
+        for source in peer_offers.having(file, self.sources):
             try:
                 return self._copy(source, file, choice, is_only_way=site is None)
             except (DownloadFailedError, ChecksumMismatchError) as exc:
-                self._stop.check()
-                self._sources.remove(source)
+                self.stop.check()
+                self.sources.remove(source)
                 is_other = isinstance(exc, ChecksumMismatchError)
                 why = f"it sent other bytes than {file.name} has; they were removed" if is_other else exc.message
-                self._reporter.narrate("copy_failed", f"Copying from {source.node} failed: {why}")
+                self.reporter.narrate("copy_failed", f"Copying from {source.node} failed: {why}")
         if site is None:
             raise DownloadFailedError(f"no node gives {file.name}")
         self._narrate_sender("Downloading", site.name, file, choice)
         resource = fetch.Resource(hub.address(site.repository, file.name), file.size, file.sha256)
-        to = self._folder / file.name
-        return self._run(fetch.Fetch(site.web, resource, to, self._limits.download_delays, self._reporter.on_fetch))
+        to = self.folder / file.name
+        return self._run(fetch.Fetch(site.web, resource, to, self.limits.download_delays, self.reporter.on_fetch))
 
     def _copy(self, source: Source, file: HubFile, choice: ChosenModel, *, is_only_way: bool) -> str | None:
         assert file.sha256 is not None
         self._narrate_sender("Copying", source.node, file, choice)
         # The key, and not the token: another machine may answer at that URL by now.
-        key = tokens.content_key(self._token, file.sha256)
+        key = tokens.content_key(self.token, file.sha256)
         url = f"{source.url.rstrip('/')}{CONTENT}{file.sha256}"
         resource = fetch.Resource(url, file.size, file.sha256, etag=f'"{file.sha256}"')
-        delays = self._limits.download_delays if is_only_way else self._limits.download_delays[:1]
-        with Web(source.url, key, stall=self._limits.copy_stall, is_near=True) as web:
+        delays = self.limits.download_delays if is_only_way else self.limits.download_delays[:1]
+        with Web(source.url, key, stall=self.limits.copy_stall, is_near=True) as web:
             return self._run(
-                fetch.Fetch(web, resource, self._folder / file.name, delays, self._reporter.on_fetch, tries=1)
+                fetch.Fetch(web, resource, self.folder / file.name, delays, self.reporter.on_fetch, tries=1)
             )
 
     def _run(self, job: fetch.Fetch) -> str | None:
-        with self._stop.calling(job.stop):
+        with self.stop.calling(job.stop):
             return job.run()
 
     def _narrate_sender(self, verb: str, sender: str, file: HubFile, choice: ChosenModel) -> None:
         """Report where the next bytes come from, unless the last ones came from there too."""
         if sender in self._senders[-1:]:
             return
-        is_rest = self._senders and self._reporter.done_before + self._partial_length(file)
-        what = (
-            f"the rest of {self._ref}" if is_rest else f"{self._ref} ({choice.variant}, {progress.size(choice.size)})"
-        )
+        is_rest = self._senders and self.reporter.done_before + self._partial_length(file)
+        what = f"the rest of {self.ref}" if is_rest else f"{self.ref} ({choice.variant}, {progress.size(choice.size)})"
         self._senders.append(sender)
-        self._reporter.narrate("download" if verb == "Downloading" else "copy", f"{verb} {what} from {sender}")
+        self.reporter.narrate("download" if verb == "Downloading" else "copy", f"{verb} {what} from {sender}")
 
     def _check_disk(self, missing: Sequence[HubFile]) -> None:
         """Raise InsufficientDiskError where the bytes still to come do not fit."""
         present = sum(min(file.size, self._partial_length(file)) for file in missing)
         needed = sum(file.size for file in missing) - present
-        available = inventory.disk(self._folder).available
+        available = inventory.disk(self.folder).available
         if needed > available:
-            raise fetch.too_little(needed, available, str(self._ref))
+            raise fetch.too_little(needed, available, str(self.ref))
 
     def _is_there(self, file: HubFile) -> bool:
         """Whether a file is on the disk; it got its name only once verified, but maybe as an older version."""
-        path, known = self._folder / file.name, self._known.get(file.name)
+        path, known = self.folder / file.name, self.known.get(file.name)
         return _length(path) == file.size and path.is_file() and (None in (known, file.sha256) or known == file.sha256)
 
     def _partial_length(self, file: HubFile) -> int:
-        path = self._folder / file.name
+        path = self.folder / file.name
         return _length(path.with_name(f"{path.name}.part"))
 
 
