@@ -487,7 +487,9 @@ def test_a_worker_that_crashes_is_forgotten_and_logged(daemons: Any) -> None:
     ],
 )
 def test_a_worker_that_does_not_start_is_answered(daemons: Any, behaviour: str, code: str, words: str) -> None:
-    hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin(behaviour), RBEE_TIMEOUTS_WORKER_READY="0.5")
+    # Beside other programs it may take more than half a second until the stand-in has ended or refused.
+    patience = "0.5" if behaviour == "silent" else "30"
+    hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin(behaviour), RBEE_TIMEOUTS_WORKER_READY=patience)
     with hive.client() as client:
         error = client.post(SPAWN, json={"model_ref": MODEL}).json()["error"]
         assert error["code"] == code
