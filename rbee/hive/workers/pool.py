@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from rbee.wire.worker import WorkerStatus
 
 _READINESS: Final = {"idle": 0, "busy": 1, "loading": 2}
-REMEMBERED: Final = 20
+MAX_ENDED_WORKERS: Final = 20
 """How many ended workers are shown, with the reason."""
 
 
@@ -38,7 +38,7 @@ class Pool:
 
     limits: Limits
     workers: dict[str, WorkerRecord] = field(default_factory=dict)
-    ended: deque[EndedRecord] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
+    ended: deque[EndedRecord] = field(default_factory=lambda: deque(maxlen=MAX_ENDED_WORKERS))
     is_stopping: bool = False
     stuck: list[EndedRecord] = field(default_factory=list)
     """Workers that had to be killed when the node shut down."""

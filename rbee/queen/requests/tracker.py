@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rbee.errors import RbeeError
     from rbee.wire.queen import TaskHandle
 
-REMEMBERED: Final = 1000
+MAX_ENDED_REQUESTS: Final = 1000
 """Ended requests that are still known by name; their worker may be generating for them."""
 
 
@@ -117,6 +117,6 @@ class RequestTracker:
                 request.scope.cancel()
 
     def _trim(self) -> None:
-        for request_id in list(self._requests)[:-REMEMBERED]:
+        for request_id in list(self._requests)[:-MAX_ENDED_REQUESTS]:
             if not self._requests[request_id].running:
                 del self._requests[request_id]

@@ -20,7 +20,7 @@ SAMPLE: Final = 16
 
 Text has about four characters a token, and tokenising a million takes minutes with some models.
 """
-MARGIN: Final = 256
+SAMPLE_TOLERANCE: Final = 256
 """Tokens by which such a sample may differ from the beginning of the whole."""
 
 
@@ -44,7 +44,7 @@ class PromptReader:
         sample = prompt[: length * SAMPLE]
         tokens = await self._in_thread(sample, raw=raw)
         is_whole = len(sample) == len(prompt)
-        if not is_whole and len(tokens) < length + MARGIN:
+        if not is_whole and len(tokens) < length + SAMPLE_TOLERANCE:
             tokens = await self._in_thread(prompt, raw=raw)
             is_whole = True
         if not tokens:

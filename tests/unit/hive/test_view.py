@@ -6,7 +6,7 @@ from typing import Any
 
 from rbee.hive.workers import view
 from rbee.hive.workers.life import Limits
-from rbee.hive.workers.pool import REMEMBERED, Pool
+from rbee.hive.workers.pool import MAX_ENDED_WORKERS, Pool
 from rbee.hive.workers.record import ProcessExit, WorkerSpec
 from rbee.wire import hive as wire
 from rbee.wire.worker import WorkerStatus
@@ -71,7 +71,9 @@ def test_why_a_worker_ended_is_sent_unless_its_end_was_requested() -> None:
 
 
 def test_the_oldest_reasons_are_forgotten() -> None:
-    made = pool(*map(str, range(REMEMBERED + 5)))
+    made = pool(*map(str, range(MAX_ENDED_WORKERS + 5)))
     for name in list(made.workers):
         made.exited(name, ProcessExit("SIGKILL"))
-    assert [ended.id for ended in view.workers(made).ended] == [str(number) for number in range(5, REMEMBERED + 5)]
+    assert [ended.id for ended in view.workers(made).ended] == [
+        str(number) for number in range(5, MAX_ENDED_WORKERS + 5)
+    ]

@@ -117,7 +117,7 @@ async def test_a_cancellation_from_outside_stays_one() -> None:
 async def test_ended_requests_are_forgotten_in_order_and_running_ones_are_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(module, "REMEMBERED", 3)
+    monkeypatch.setattr(module, "MAX_ENDED_REQUESTS", 3)
     tracker = RequestTracker()
     with tracker.track("running") as running:
         running.worker = WORKER
