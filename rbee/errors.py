@@ -302,7 +302,7 @@ CATALOGUE: Final[dict[str, type[RbeeError]]] = {cls.code: cls for cls in _tree(R
 
 
 def _class_of(code: str, details: dict[str, Any]) -> type[RbeeError]:
-    """Return the class of an error that was received; what shares a code with its base class is told by its details."""
+    """Return the class of an error that was received; details distinguish the classes that share a code."""
     if code == DrainingError.code and "worker_id" in details:
         return WorkerDrainingError
     if code == SshFailedError.code and details.get("reason") == _HOST_KEY:

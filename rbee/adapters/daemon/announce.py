@@ -104,7 +104,7 @@ def parse_line(text: bytes | str, report: Callable[[Narration], None]) -> Ready 
 
 
 async def listen(process: trio.Process, report: Callable[[Narration], None]) -> Ready:
-    """Follow a child's announcements until it is ready, passing its narration to `tell`.
+    """Follow a child's announcements until it is ready, passing its narration to `report`.
 
     Raises the error that the child announced, or SilentEndError when it ended (or closed its stdout) without one.
     The caller bounds the time.

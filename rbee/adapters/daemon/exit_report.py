@@ -1,4 +1,4 @@
-"""How a daemon ended, as it says in its lock file for those who wait for its end."""
+"""How a daemon ended: the report that it leaves in its lock file."""
 
 from __future__ import annotations
 

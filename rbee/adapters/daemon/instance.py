@@ -30,10 +30,10 @@ _ID: Final = re.compile(r"[0-9a-f]{32}")
 
 
 class Instance(msgspec.Struct):
-    """A daemon: which process, where it listens, whether it ends with its parent, and who started it.
+    """A daemon: its process, its address, whether it ends with its parent, and what started it.
 
-    `id` is the same for each daemon that has this role in this folder. `ended_cleanly` says that all it started has
-    ended too. One that was killed left no `report`, and neither did any of an older version.
+    `id` is the same for each daemon that has this role in this folder. `ended_cleanly`: all that it started has ended
+    too. One that was killed left no `report`, and neither did any of an older version.
     """
 
     identity: process.Identity
@@ -42,7 +42,7 @@ class Instance(msgspec.Struct):
     ephemeral: bool
     started_by: Literal["user", "queen"] = "user"
     id: str = ""
-    # The name in the file is that which older versions, and the scripts for other machines, look for.
+    # Older versions, and the scripts for other machines, expect this name in the file.
     ended_cleanly: bool = msgspec.field(default=False, name="has_left")
     report: ExitReport | None = None
 
@@ -138,9 +138,9 @@ def find_uncleanly_ended(state_dir: Path, role: str) -> Instance | None:
 
 
 def exit_report_of(state_dir: Path, role: str, identity: process.Identity) -> ExitReport | None:
-    """Return how exactly this daemon ended; None when it was killed before it could say so.
+    """Return how exactly this daemon ended; None when it was killed before it could report that.
 
-    None too where another daemon has taken the lock since: its file says nothing of the one before.
+    None too where another daemon has published itself since: the file holds nothing of the one before.
     """
     found = _read(state_dir / f"{role}.lock")
     if found is None or found.identity != identity:
