@@ -43,10 +43,8 @@ BOUND = 20.0
 TOKEN = "rbee_" + "0" * 43
 WARM, FULL, COLD = "builtin:bee-stories", "file:/full.gguf", "file:/cold.gguf"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" + 10 * "IOiM" + "AAA"
-ROWS = [
-    nodes_standin.WORKER,
-    nodes_standin.WORKER | {"id": str(uuid.UUID(int=1)), "model_ref": FULL, "state": "busy", "slots_available": 0},
-]
+IDLE = nodes_standin.WORKER | {"url": "http://127.0.0.1:1"}
+ROWS = [IDLE, IDLE | {"id": str(uuid.UUID(int=1)), "model_ref": FULL, "state": "busy", "slots_available": 0}]
 
 
 def main() -> int:

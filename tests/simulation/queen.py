@@ -38,7 +38,7 @@ class WatchedRequest(PlaceRequest):
 
     made: ClassVar[list[WatchedRequest]] = []
 
-    def __init__(self, wanted: Wanted, wait: float, report: Any, answer: Any, *rest: Any) -> None:
+    def __init__(self, wanted: Wanted, wait: float, report: Any, answer: Any, *rest: Any, **more: Any) -> None:
         self.is_answered = False
         self.is_given_up = False
 
@@ -48,7 +48,7 @@ class WatchedRequest(PlaceRequest):
             self.is_answered = True
             answer(result)
 
-        super().__init__(wanted, wait, report, answer_once, *rest)
+        super().__init__(wanted, wait, report, answer_once, *rest, **more)
         self.made.append(self)
 
 
@@ -113,8 +113,9 @@ class QueenProcess(Process):
         """Place a request, and with `relay` run it, as the queen's `/v2/tasks` does."""
         with self._tracker.track(request_id) as tracked:
             patient_until = trio.current_time() + wait
+            must_ask = tracked.was_placed
             while True:
-                placed = await self.node.place(wanted, lambda _: None, wait)
+                placed = await self.node.place(wanted, lambda _: None, wait, must_ask=must_ask)
                 tracked.worker = AssignedWorker(placed.url, key_of(placed.worker_id), "local", placed.worker_id)
                 await send(("worker", placed))
                 try:
@@ -122,6 +123,7 @@ class QueenProcess(Process):
                         await self._relay(placed, request_id, tokens, send)
                 except AllSlotsBusyError:
                     # Someone who did not ask the queen was faster.
+                    must_ask = True
                     if trio.current_time() >= patient_until:
                         raise
                 except WorkerFailedError as exc:
