@@ -6,6 +6,8 @@ import os
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+import psutil
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -29,6 +31,11 @@ def of_home(home: Path | str) -> dict[int, list[str]]:
 def of_state(folder: Path | str) -> dict[int, list[str]]:
     """Return pid → command line of every process whose state folder is this one."""
     return with_variable("RBEE_HOME", folder)
+
+
+def has_ended(pid: int) -> bool:
+    """Tell whether a process is gone, or waits only to be reaped."""
+    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 def _words(folder: str, file: str) -> list[bytes]:

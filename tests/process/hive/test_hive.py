@@ -11,13 +11,14 @@ import socket
 import sqlite3
 import threading
 import time
-import uuid
 from typing import TYPE_CHECKING, Any
 
 import psutil
 import pytest
 
 from rbee import __version__
+from tests.kit.answers import refused
+from tests.kit.processes import has_ended
 from tests.kit.standins import standin
 from tests.kit.waiting import wait_until
 
@@ -32,7 +33,6 @@ needs_engine = pytest.mark.skipif(
 
 MODEL = "builtin:bee-stories"
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
-SECRET = "hunter2"
 NAN = b'{"model_ref":"a","context":NaN}'
 
 SPAWN = "/v1/workers/spawn"
@@ -101,18 +101,6 @@ BAD_BYTES = [
     b'{"x":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
     "{}".encode("utf-16"),
 ]
-
-
-def refused(response: httpx.Response, status: int | None = None) -> dict[str, Any]:
-    """Check that an answer is an error object that blames the request and repeats nothing of it."""
-    assert 400 <= response.status_code < 500, response.text
-    assert status is None or response.status_code == status, response.text
-    assert SECRET not in response.text
-    assert set(response.json()) == {"error"}
-    error: dict[str, Any] = response.json()["error"]
-    assert error["correlation_id"] == response.headers["X-Correlation-Id"]
-    assert str(uuid.UUID(error["correlation_id"])) == error["correlation_id"]
-    return error
 
 
 @pytest.fixture(scope="module")
@@ -378,10 +366,6 @@ def wait_for(client: httpx.Client, state: str, number: int = 1) -> list[dict[str
     return rows()
 
 
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
 @needs_engine
 def test_the_life_of_a_worker(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"), RBEE_WORKER_SLOTS="3")
@@ -401,7 +385,7 @@ def test_the_life_of_a_worker(daemons: Any) -> None:
             assert hive.token not in place
         assert client.delete(f"/v1/workers/{row['id']}").status_code == 202
         wait_for(client, "", 0)
-        assert gone(row["pid"])
+        assert has_ended(row["pid"])
         refused(client.delete(f"/v1/workers/{row['id']}"), 404)
     hive.signal()
     ends_well(hive)
@@ -428,7 +412,7 @@ def test_workers_asked_for_at_once_are_all_started_apart(daemons: Any) -> None:
         rows = wait_for(client, "idle", 3)
     hive.signal()
     ends_well(hive)
-    assert all(gone(row["pid"]) for row in rows)
+    assert all(has_ended(row["pid"]) for row in rows)
     assert daemons.left() == []
     with sqlite3.connect(hive.home / "models.db") as connection:
         assert connection.execute("SELECT count(*) FROM workers").fetchone() == (0,)
@@ -539,7 +523,7 @@ def test_a_worker_that_will_not_end_is_killed(daemons: Any) -> None:
     said, hint = errors.splitlines()
     assert said == f"rbee: the worker (pid {row['pid']}) had not ended 0.5 s after it was told to, and was killed"
     assert hint == f"hint: their logs: {hive.home / 'logs' / 'worker-'}{row['id']}.log"
-    assert gone(row["pid"])
+    assert has_ended(row["pid"])
     assert any("is killed" in line["message"] for line in hive.log())
 
 
@@ -592,7 +576,7 @@ def test_a_killed_hives_workers_are_adopted_by_the_next(daemons: Any) -> None:
         (row,) = wait_for(client, "idle")
     first.process.kill()
     first.wait()
-    assert not gone(row["pid"]), "a worker does not end with its hive"
+    assert not has_ended(row["pid"]), "a worker does not end with its hive"
     second = daemons.start("hive")
     with second.client() as client:
         (adopted,) = wait_for(client, "idle")
@@ -616,7 +600,7 @@ def test_an_adopted_worker_ends_with_its_new_hive(daemons: Any) -> None:
     second = daemons.start("hive")
     second.signal()
     ends_well(second)
-    assert gone(row["pid"])
+    assert has_ended(row["pid"])
 
 
 @needs_engine
@@ -632,7 +616,7 @@ def test_a_worker_that_fails_three_health_checks_is_removed(daemons: Any, behavi
         client.post(SPAWN, json={"model_ref": MODEL})
         (row,) = client.get("/v1/workers/list").json()["workers"]
         wait_for(client, "", 0)
-        assert gone(row["pid"])
+        assert has_ended(row["pid"])
     assert any("3 health checks" in line["message"] for line in hive.log() if line["level"] == "error")
 
 
@@ -651,7 +635,7 @@ def test_a_healthy_worker_is_ended_when_it_was_idle_long_enough(daemons: Any) ->
             lambda: client.get("/v1/workers/list").json()["workers"][0]["last_health_at"] > row["last_health_at"]
         )
         wait_for(client, "", 0)
-        assert gone(row["pid"])
+        assert has_ended(row["pid"])
         assert client.get("/v1/health").status_code == 200
     assert not [line for line in hive.log() if line["level"] == "error"]
 

@@ -9,19 +9,16 @@ import signal
 import socket
 import socketserver
 import threading
-import uuid
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psutil
 import pytest
 
 from rbee import __version__
+from tests.kit.answers import refused
 from tests.kit.standins import standin
 from tests.kit.streams import events_of
 from tests.kit.waiting import wait_until
-
-if TYPE_CHECKING:
-    import httpx
 
 needs_engine = pytest.mark.skipif(
     importlib.util.find_spec("llama_cpp") is None, reason="a model's header is read by the engine"
@@ -29,7 +26,6 @@ needs_engine = pytest.mark.skipif(
 
 TASKS = "/v2/tasks"
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
-SECRET = "hunter2"
 STREAM = {"Accept": "text/event-stream"}
 
 BAD_TASKS: list[Any] = [
@@ -105,24 +101,8 @@ BAD_BYTES = [
 ]
 
 
-def refused(response: httpx.Response, status: int | None = None) -> dict[str, Any]:
-    """Check that an answer is an error object that blames the request and repeats nothing of it."""
-    assert 400 <= response.status_code < 500, response.text
-    assert status is None or response.status_code == status, response.text
-    assert SECRET not in response.text
-    assert set(response.json()) == {"error"}
-    error: dict[str, Any] = response.json()["error"]
-    assert error["correlation_id"] == response.headers["X-Correlation-Id"]
-    assert str(uuid.UUID(error["correlation_id"])) == error["correlation_id"]
-    return error
-
-
 def ends_well(daemon: Any, seconds: float = 20) -> None:
     assert daemon.wait(seconds) == (0, "")
-
-
-def gone(pid: int) -> bool:
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
 
 
 @pytest.fixture(scope="module")
