@@ -27,7 +27,7 @@ from rbee.hive.routes import app as routes
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import models as model_routes
 from rbee.hive.workers import reconcile, rows
-from rbee.hive.workers.life import Limits
+from rbee.hive.workers.deadlines import Limits
 from rbee.hive.workers.processes import LocalMachine
 from rbee.hive.workers.supervisor import WorkerSupervisor
 from rbee.wire.common import Narration

@@ -109,7 +109,7 @@ def test_a_queen_without_other_machines_has_no_ssh() -> None:
 def test_every_command_names_a_module_that_exists() -> None:
     import importlib
 
-    from rbee.keeper.command_line import table
+    from rbee.keeper.command_line import command_table
 
-    for command in (*table.COMMANDS, *table.WORKERS, *table.MODELS, *table.SETUP):
+    for command in (*command_table.COMMANDS, *command_table.WORKERS, *command_table.MODELS, *command_table.SETUP):
         assert callable(importlib.import_module(command.module).run)

@@ -10,16 +10,16 @@ import msgspec
 import pytest
 
 from rbee.adapters import config
-from rbee.keeper.command_line import table
+from rbee.keeper.command_line import command_table
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 SETTINGS = (ROOT / "docs" / "settings.md").read_text(encoding="utf-8")
 COMMANDS = [
-    *(command.name for command in table.COMMANDS),
-    *(f"workers {command.name}" for command in table.WORKERS),
-    *(f"models {command.name}" for command in table.MODELS),
-    *(f"setup {command.name}" for command in table.SETUP),
+    *(command.name for command in command_table.COMMANDS),
+    *(f"workers {command.name}" for command in command_table.WORKERS),
+    *(f"models {command.name}" for command in command_table.MODELS),
+    *(f"setup {command.name}" for command in command_table.SETUP),
     "queen",
     "hive",
     "worker",

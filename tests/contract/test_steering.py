@@ -12,8 +12,8 @@ WORDS = {"details", "message"}
 DECIDING_CALLS = {"any", "all", "startswith", "endswith"}
 ALLOWED = {
     # Words for people: the message gets the node's name in front where the queen knows it.
-    "keeper/inference/why_ended.py: (node := error.details.get('node')) is not None",
-    "keeper/inference/why_ended.py: (node := error.details.get('node')) is not None"
+    "keeper/inference/explain_failure.py: (node := error.details.get('node')) is not None",
+    "keeper/inference/explain_failure.py: (node := error.details.get('node')) is not None"
     " and (not isinstance(error, NodeNotFoundError))",
 }
 

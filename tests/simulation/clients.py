@@ -16,7 +16,7 @@ from tests.simulation.queen import QUEEN_URL
 from tests.simulation.world import NEEDED, Violation
 
 if TYPE_CHECKING:
-    from rbee.hive.workers.life import Limits
+    from rbee.hive.workers.deadlines import Limits
     from tests.simulation.network import Network
     from tests.simulation.world import World
 

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rbee.adapters.daemon.process import Identity
+    from rbee.hive.workers.deadlines import Limits
     from rbee.hive.workers.effects import Effect
-    from rbee.hive.workers.life import Limits
     from rbee.wire.hive import ReadyCallback, SpawnRequest, WorkerList
     from tests.simulation.network import Network, Send
     from tests.simulation.world import World

@@ -16,7 +16,7 @@ from tests.simulation.hive import HIVE_URL, HiveProcess
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from rbee.hive.workers.life import Limits
+    from rbee.hive.workers.deadlines import Limits
     from rbee.wire.common import Narration
     from rbee.wire.hive import HiveEvent, SpawnReply, SpawnRequest, WorkerList
     from tests.simulation.network import Network

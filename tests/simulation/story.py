@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import AlreadyRunningError, RbeeError
-from rbee.hive.workers.life import Limits
+from rbee.hive.workers.deadlines import Limits
 from tests.simulation import clock, queen
 from tests.simulation.clients import Request
 from tests.simulation.hive import HIVE_URL, HiveProcess

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from rbee.adapters.store.write_behind import WriteBehind
     from rbee.hive.workers.effects import Effect
+    from rbee.hive.workers.host import WorkerMachine, WorkerProcess
     from rbee.hive.workers.loop import Decision
-    from rbee.hive.workers.machine import WorkerMachine, WorkerProcess
     from rbee.hive.workers.pool import Pool
     from rbee.hive.workers.record import WorkerRecord
     from rbee.hive.workers.starts import Starts

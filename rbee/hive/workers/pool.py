@@ -18,12 +18,12 @@ from rbee.errors import (
     WorkerDrainingError,
     WorkerNotFoundError,
 )
-from rbee.hive.workers import life, preflight
+from rbee.hive.workers import deadlines, preflight
 from rbee.hive.workers.effects import Delete, Effect, Follow, Launch, Reply, Save, Terminate
 from rbee.hive.workers.record import EndedRecord, WorkerRecord
 
 if TYPE_CHECKING:
-    from rbee.hive.workers.life import Limits
+    from rbee.hive.workers.deadlines import Limits
     from rbee.hive.workers.record import ProcessExit, Resource, WorkerSpec
     from rbee.wire.worker import WorkerStatus
 
@@ -105,7 +105,7 @@ class Pool:
         if worker.phase != "starting":
             return []  # a repeated callback, after a lost reply
         worker.url = url
-        life.start_loading(worker, self.limits, now)
+        deadlines.start_loading(worker, self.limits, now)
         return [Save(worker), Reply(worker, None), Follow(worker)]
 
     def adopt(self, worker_id: str, spec: WorkerSpec, url: str | None, pid: int, now: float) -> list[Effect]:
@@ -116,8 +116,8 @@ class Pool:
         """
         worker = self.workers[worker_id] = WorkerRecord(worker_id, spec, "starting", now, url=url, pid=pid)
         if url is None:
-            return life.end(worker, self.limits, now)
-        life.start_loading(worker, self.limits, now)
+            return deadlines.end(worker, self.limits, now)
+        deadlines.start_loading(worker, self.limits, now)
         worker.next_check = now  # ask at once: it may be a process that does not answer
         return [Follow(worker)]
 
@@ -127,13 +127,13 @@ class Pool:
         """The worker has published its state."""
         if (worker := self.workers.get(worker_id)) is None:
             return []
-        return life.apply_status(worker, status, self.limits, now, unix)
+        return deadlines.apply_status(worker, status, self.limits, now, unix)
 
     def checked(self, worker_id: str, *, is_alive: bool, now: float, unix: float) -> list[Effect]:
         """The worker has answered a health check, or has not."""
         if (worker := self.workers.get(worker_id)) is None:
             return []
-        return life.apply_check(worker, self.limits, now, unix, is_alive=is_alive)
+        return deadlines.apply_check(worker, self.limits, now, unix, is_alive=is_alive)
 
     # A worker goes.
 
@@ -165,7 +165,7 @@ class Pool:
         """The worker is to go. Raises WorkerNotFoundError."""
         if (worker := self.workers.get(worker_id)) is None:
             raise WorkerNotFoundError("there is no worker of this id here")
-        return life.end(worker, self.limits, now)
+        return deadlines.end(worker, self.limits, now)
 
     def refused_to_end(self, worker_id: str) -> list[Effect]:
         """The worker did not accept its shutdown in time."""
@@ -175,18 +175,20 @@ class Pool:
     def stop(self, now: float) -> list[Effect]:
         """The node shuts down: every worker is to go, all at once."""
         self.is_stopping = True
-        return [effect for worker in self.workers.values() for effect in life.end(worker, self.limits, now)]
+        return [effect for worker in self.workers.values() for effect in deadlines.end(worker, self.limits, now)]
 
     def force(self, now: float) -> list[Effect]:
         """The node waits for running requests no longer."""
-        return [effect for worker in self.workers.values() for effect in life.force_end(worker, self.limits, now)]
+        return [effect for worker in self.workers.values() for effect in deadlines.force_end(worker, self.limits, now)]
 
     # Time passes.
 
     def due(self) -> float | None:
         """Return when `tick` has something to do next."""
-        return min((time for worker in self.workers.values() for time in life.due(worker, self.limits)), default=None)
+        return min(
+            (time for worker in self.workers.values() for time in deadlines.due(worker, self.limits)), default=None
+        )
 
     def tick(self, now: float) -> list[Effect]:
         """Do what is due."""
-        return [effect for worker in self.workers.values() for effect in life.tick(worker, self.limits, now)]
+        return [effect for worker in self.workers.values() for effect in deadlines.tick(worker, self.limits, now)]

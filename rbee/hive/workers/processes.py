@@ -15,7 +15,7 @@ from rbee.adapters.http import sse_client
 from rbee.adapters.logs import tail, worker_files
 from rbee.clients.worker import WorkerClient
 from rbee.errors import RbeeError, SpawnFailedError
-from rbee.hive.workers.plan import available_memory, plan
+from rbee.hive.workers.make_spec import available_memory, plan
 
 if TYPE_CHECKING:
     import signal

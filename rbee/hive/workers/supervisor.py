@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from rbee.adapters.store.sqlite import Transact
     from rbee.concurrency.changed import Changed
+    from rbee.hive.workers.deadlines import Limits
     from rbee.hive.workers.effects import Effect
-    from rbee.hive.workers.life import Limits
-    from rbee.hive.workers.machine import WorkerMachine
+    from rbee.hive.workers.host import WorkerMachine
     from rbee.hive.workers.record import EndedRecord
     from rbee.hive.workers.rows import LastKnownWorker
     from rbee.wire import hive as wire

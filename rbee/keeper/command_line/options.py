@@ -7,12 +7,12 @@ import os
 from typing import TYPE_CHECKING
 
 from rbee.adapters.arguments import HelpAction, HelpRequest, Parser, UsageError, fraction, whole
-from rbee.keeper.command_line import table
+from rbee.keeper.command_line import command_table
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from rbee.keeper.command_line.table import Command
+    from rbee.keeper.command_line.command_table import Command
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -27,7 +27,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if not hasattr(options, "module"):
         if parser.prog != "rbee":
             raise UsageError(f"{parser.prog} needs a command", _actions(parser))
-        raise HelpRequest(table.HELP)
+        raise HelpRequest(command_table.HELP)
     return options
 
 
@@ -38,17 +38,17 @@ def _actions(parser: Parser) -> str:
 
 class _Main(Parser):
     def format_help(self) -> str:
-        return table.HELP
+        return command_table.HELP
 
 
 def _parser() -> Parser:
     main = _Main(prog="rbee")
-    main.synonyms = table.SYNONYMS
+    main.synonyms = command_table.SYNONYMS
     main.set_defaults(config=None, quiet=False, debug=False, json=False)
     _general_options(main)
     commands = main.add_subparsers(metavar="command", parser_class=Parser)
-    made = {command.name: _add(commands, command) for command in table.COMMANDS}
-    for group in table.GROUPS:
+    made = {command.name: _add(commands, command) for command in command_table.COMMANDS}
+    for group in command_table.GROUPS:
         parser = commands.add_parser(
             group.name, prog=f"rbee {group.name}", usage=group.usage, description=group.summary
         )

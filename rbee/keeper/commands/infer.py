@@ -13,7 +13,7 @@ from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, UnloadFailedError, WorkerDrainingError, WorkerFailedError
 from rbee.keeper.command_line import prompt, reference
-from rbee.keeper.inference import why_ended
+from rbee.keeper.inference import explain_failure
 from rbee.keeper.inference.generation import Generation
 from rbee.keeper.inference.placement import place
 from rbee.keeper.inference.relayed import RelayedWorker
@@ -92,7 +92,7 @@ async def _infer(
             worker = await stack.enter_async_context(client)
         else:
             worker = RelayedWorker(queen, task, handle, events)
-        log = why_ended.log_location(settings, f"worker-{handle.worker_id}.log", handle.node)
+        log = explain_failure.log_location(settings, f"worker-{handle.worker_id}.log", handle.node)
         generation = Generation(worker, task.generation(), settings, log=log)
         try:
             if isinstance(worker, WorkerClient):  # the queen has waited for another one itself
@@ -102,7 +102,7 @@ async def _infer(
             done = await generation.run(terminal, _nowhere)
             return Result(data=_summary(handle, task, generation.text, done))
         except WorkerFailedError as exc:
-            raise await why_ended.explained(exc, task.request_id, queen, has_text=bool(generation.text)) from exc
+            raise await explain_failure.explained(exc, task.request_id, queen, has_text=bool(generation.text)) from exc
         except DrainingError as exc:
             raise WorkerDrainingError(exc.message, hint=exc.hint, worker_id=handle.worker_id) from exc
 

@@ -8,7 +8,7 @@ import msgspec
 
 from rbee.errors import RbeeError
 from rbee.keeper.command_line import reference
-from rbee.keeper.inference import why_ended
+from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
@@ -33,7 +33,7 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
             async with session.use(settings, terminal, force, options=options) as queen:
                 row = await queen.pull_model(wanted, terminal.report)
         except RbeeError as exc:
-            why_ended.name_node(exc)
+            explain_failure.name_node(exc)
             raise
         finally:
             terminal.end_progress()

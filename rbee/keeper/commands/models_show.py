@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rbee.errors import RbeeError
-from rbee.keeper.inference import why_ended
+from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, session
@@ -33,7 +33,7 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
             async with session.use(settings, terminal, force, options=options) as queen:
                 model = await queen.show_model(wanted.model_ref, wanted.node, terminal.report)
         except RbeeError as exc:
-            why_ended.name_node(exc)
+            explain_failure.name_node(exc)
             raise
         return Result(data=msgspec.to_builtins(model), text=_text(model))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rbee.keeper.inference import why_ended
+from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, running_queen
@@ -50,7 +50,7 @@ def _endings(ended: list[SwarmEndedWorker], settings: Settings) -> list[str]:
     for worker in ended:
         when = datetime.fromtimestamp(worker.ended_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         name = f"worker {worker.worker_id} (pid {worker.pid}) with {worker.model_ref} on {worker.node}"
-        log = why_ended.log_location(settings, worker.log, worker.node)
-        last = why_ended.end_of_log(worker.last_lines) if worker is ended[-1] else ""
+        log = explain_failure.log_location(settings, worker.log, worker.node)
+        last = explain_failure.end_of_log(worker.last_lines) if worker is ended[-1] else ""
         paragraphs.append(f"{when}  {name} ended: {worker.reason}\nits log is {log}{last}")
     return [render.clean(paragraph, lines=True) for paragraph in paragraphs]

@@ -11,7 +11,7 @@ from rbee.adapters.daemon import instance, stopped
 from rbee.adapters.http import sse_client
 from rbee.clients.progress import progress_of
 from rbee.errors import InternalError, RbeeError
-from rbee.keeper.inference import why_ended
+from rbee.keeper.inference import explain_failure
 from rbee.wire.queen import TaskHandle
 
 if TYPE_CHECKING:
@@ -51,8 +51,8 @@ async def place(
             yield placement
     except RbeeError as exc:
         if placement is None:
-            why_ended.name_node(exc)
-            why_ended.add_log(exc, settings)
+            explain_failure.name_node(exc)
+            explain_failure.add_log(exc, settings)
         raise
     except BaseException:
         if placement is None:

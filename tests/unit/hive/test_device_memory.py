@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rbee.errors import BackendUnavailableError, ModelLoadFailedError
-from rbee.hive.workers import plan
+from rbee.hive.workers import make_spec
 from rbee.hive.workers.record import WorkerSpec
 from rbee.wire.gguf import ModelHeader
 from rbee.worker.llama import loading
@@ -43,7 +43,7 @@ def options(path: Path, device: int, memory: int) -> loading.LoadOptions:
 
 @pytest.mark.usefixtures("cuda")
 def test_the_hive_checks_the_memory_of_the_chosen_device() -> None:
-    assert [plan.available_memory(spec(device)) for device in (0, 1)] == [20 * GIB, 5 * GIB]
+    assert [make_spec.available_memory(spec(device)) for device in (0, 1)] == [20 * GIB, 5 * GIB]
 
 
 @pytest.mark.usefixtures("cuda")
@@ -61,11 +61,11 @@ def test_a_driver_that_is_gone_is_an_error_of_ours(
 ) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
     with pytest.raises(BackendUnavailableError):
-        plan.available_memory(spec(0))
+        make_spec.available_memory(spec(0))
     with pytest.raises(ModelLoadFailedError, match="no device cuda:0 any more"):
         loading.check_memory(options(tmp_path, 0, 1), HEADER, 64)
 
 
 def test_a_device_that_has_gone_since_is_an_error_of_ours() -> None:
     with pytest.raises(BackendUnavailableError):
-        plan.available_memory(WorkerSpec("builtin:bee-stories", "/m.gguf", "vanished", 0, "vram", 4, 512, 1))
+        make_spec.available_memory(WorkerSpec("builtin:bee-stories", "/m.gguf", "vanished", 0, "vram", 4, 512, 1))

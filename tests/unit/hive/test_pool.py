@@ -21,6 +21,7 @@ from rbee.errors import (
     SpawnTimeoutError,
     WorkerNotFoundError,
 )
+from rbee.hive.workers.deadlines import Limits
 from rbee.hive.workers.effects import (
     AskToEnd,
     CheckHealth,
@@ -33,7 +34,6 @@ from rbee.hive.workers.effects import (
     Save,
     Terminate,
 )
-from rbee.hive.workers.life import Limits
 from rbee.hive.workers.pool import Pool
 from rbee.hive.workers.record import ProcessExit, WorkerRecord, WorkerSpec
 from rbee.wire.worker import WorkerStatus

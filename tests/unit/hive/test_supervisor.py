@@ -16,9 +16,9 @@ from rbee.adapters.store.write_behind import WriteBehind
 from rbee.errors import DrainingError, WorkerNotFoundError
 from rbee.hive.tables import MIGRATIONS
 from rbee.hive.workers import rows
+from rbee.hive.workers.deadlines import Limits
 from rbee.hive.workers.effects import Delete, Follow
 from rbee.hive.workers.execution import Execution
-from rbee.hive.workers.life import Limits
 from rbee.hive.workers.pool import Pool
 from rbee.hive.workers.record import WorkerRecord
 from rbee.hive.workers.rows import LastKnownWorker

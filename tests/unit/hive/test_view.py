@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rbee.hive.workers import view
-from rbee.hive.workers.life import Limits
+from rbee.hive.workers.deadlines import Limits
 from rbee.hive.workers.pool import MAX_ENDED_WORKERS, Pool
 from rbee.hive.workers.record import ProcessExit, WorkerSpec
 from rbee.wire import hive as wire

@@ -11,8 +11,8 @@ import pytest
 
 from rbee.adapters.arguments import HelpRequest, UsageError
 from rbee.keeper.command_line import typed
+from rbee.keeper.command_line.command_table import HELP
 from rbee.keeper.command_line.options import parse
-from rbee.keeper.command_line.table import HELP
 
 
 def test_defaults() -> None:
@@ -96,14 +96,14 @@ def test_a_command_explains_itself() -> None:
 
 
 def test_every_command_is_in_the_help() -> None:
-    from rbee.keeper.command_line.table import COMMANDS
+    from rbee.keeper.command_line.command_table import COMMANDS
 
     for name in ("workers", *(command.name for command in COMMANDS)):
         assert f"  {name} " in HELP
 
 
 def test_names_of_other_programs_lead_to_commands_that_exist() -> None:
-    from rbee.keeper.command_line.table import SYNONYMS
+    from rbee.keeper.command_line.command_table import SYNONYMS
 
     for theirs, ours in SYNONYMS.items():
         with pytest.raises(UsageError):
