@@ -58,7 +58,7 @@ Feature: Installing rbee
     Given a program of the user's own called rbee-hive in ~/.local/bin
     When the user runs install
     Then it exits with 1
-    And stderr says "rbee-hive is there already"
+    And stderr says "rbee-hive exists already, and was not made by rbee"
     And nothing but that program is there
 
   Scenario: Services for systemd
