@@ -23,8 +23,9 @@ _held: Final[dict[tuple[str, int], socket.socket]] = {}
 def hold_port(address: str = "127.0.0.1") -> int:
     """Return a port of this address at which only those listen who are told of it."""
     holder = socket.socket()
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     holder.bind((address, 0))
+    # Afterwards: bound with it, the kernel may choose a port that another one of us holds already.
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     port: int = holder.getsockname()[1]
     _held[address, port] = holder
     return port

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 PACKET_BYTES: Final = 255 * 1024
 """What OpenSSH takes as one SFTP packet: 256 KiB with its head (sftp-server.c, SFTP_MAX_MSG_LENGTH)."""
+NO_SFTP: Final = "what answers there is not SFTP"
 STALLED_SECONDS: Final = 60.0
 """How long the server may take no byte and give no answer."""
 MAX_BANNER: Final = 64 * 1024
@@ -72,9 +73,19 @@ def _open(transport: paramiko.Transport) -> Iterator[paramiko.SFTPClient]:
     channel.settimeout(STALLED_SECONDS)
     try:
         channel.invoke_subsystem("sftp")
-        yield paramiko.SFTPClient(_AfterBanner(channel))  # type: ignore[arg-type]
+        yield _begin(channel)
     finally:
         channel.close()
+
+
+def _begin(channel: paramiko.Channel) -> paramiko.SFTPClient:
+    """Exchange versions with the server. Raises SSHException for one that speaks something else, or has ended."""
+    try:
+        return paramiko.SFTPClient(_AfterBanner(channel))  # type: ignore[arg-type]
+    except OSError as exc:
+        if channel.closed:  # before our version could be sent
+            raise paramiko.SSHException(NO_SFTP) from exc
+        raise
 
 
 class _AfterBanner:
@@ -93,7 +104,7 @@ class _AfterBanner:
                 self._begun = True
                 self._pending = self._pending[found.start() :]
             elif not data or len(self._pending) > MAX_BANNER:
-                raise paramiko.SSHException("what answers there is not SFTP")
+                raise paramiko.SSHException(NO_SFTP)
         if self._pending:
             data, self._pending = self._pending[:most], self._pending[most:]
             return data

@@ -223,7 +223,7 @@ def test_ctrl_c_while_the_queen_starts_leaves_nothing(keeper: Keeper) -> None:
         wait_for(lambda: len(keeper.running()) == 2)
         process.send_signal(signal.SIGINT)
         code, _, err = finish(process)
-    assert code == 130
+    assert code == 130, err
     assert "Traceback" not in err
     assert keeper.running() == []
 
