@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Final
 
+import msgspec
+
 from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
@@ -28,7 +30,10 @@ class HiveMirror:
         self.ended: OrderedDict[str, EndedWorker | None] = OrderedDict()
 
     def on_hive_event(self, event: HiveEvent | None) -> list[WorkerRow | WorkerGone]:
-        """The hive has sent an event; None stands for a stream that was lost. Returns which workers have changed."""
+        """The hive has sent an event; None stands for a stream that was lost.
+
+        Returns which workers have changed; that a health check has found one alive once more is no change.
+        """
         before = self.rows
         match event:
             case None:
@@ -44,10 +49,17 @@ class HiveMirror:
                 return [event] if worker_id in before else []
             case _:
                 return []
-        changed = [row for worker_id, row in self.rows.items() if before.get(worker_id) != row]
+        changed = [row for worker_id, row in self.rows.items() if _has_changed(before.get(worker_id), row)]
         return [*(WorkerGone(id=worker_id) for worker_id in before if worker_id not in self.rows), *changed]
 
     def _remember(self, ended: dict[str, EndedWorker | None]) -> None:
         self.ended.update(ended)
         while len(self.ended) > REMEMBERED_ENDS:
             self.ended.popitem(last=False)
+
+
+def _has_changed(before: WorkerRow | None, row: WorkerRow) -> bool:
+    if before is None:
+        return True
+    seen = msgspec.structs.replace(before, idle_since=row.idle_since, last_health_at=row.last_health_at)
+    return seen != row

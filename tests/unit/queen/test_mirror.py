@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import msgspec
 import pytest
 
 from rbee.queen.hives.mirror import REMEMBERED_ENDS, HiveMirror
@@ -48,6 +49,13 @@ def test_what_has_changed_is_said_and_what_has_not_is_not(mirror: HiveMirror) ->
     assert mirror.on_hive_event(WorkerGone(id="never there")) == []
     assert mirror.on_hive_event(DownloadState(download_id="d", model_ref="m", stage="downloading")) == []
     assert mirror.rows == {"b": row("b", 2)}
+
+
+def test_a_worker_that_is_merely_seen_once_more_has_not_changed(mirror: HiveMirror) -> None:
+    seen = msgspec.structs.replace(row("a"), last_health_at=5.0, idle_since=4.0)
+    assert mirror.on_hive_event(seen) == []
+    assert mirror.rows["a"] == seen
+    assert mirror.on_hive_event(msgspec.structs.replace(seen, slots_available=3)) == [mirror.rows["a"]]
 
 
 def test_how_workers_ended_outlives_the_hive(mirror: HiveMirror) -> None:
