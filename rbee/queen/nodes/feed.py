@@ -75,6 +75,8 @@ class SwarmFeed:
 
         `changes` says which workers the node's mirror shows differently now.
         """
+        if node not in self._mirrors:
+            return  # it was removed while the event was on its way
         if isinstance(event, WorkerList):
             self.node(wire.NodeSeen(node=node, status="alive"))
         for change in changes:

@@ -178,3 +178,16 @@ async def test_the_last_change_that_is_kept_is_enough(nursery: trio.Nursery) -> 
         told.hear("attic", row(str(number)))
     events = await follower.all()
     assert [event["worker_id"] for _, event in events] == [str(number) for number in range(feed.KEPT)]
+
+
+async def test_an_event_that_comes_after_its_node_was_removed_brings_nothing_back(nursery: trio.Nursery) -> None:
+    told = both()
+    told.hear("cellar", WorkerList(workers=[row("a")]))
+    told.remove_node("cellar")
+    follower = Follower(told, nursery)
+    await follower.all()
+    for event in (row("b"), fetching("d"), WorkerList(workers=[row("b")]), None):
+        told.hear("cellar", event)
+    assert await follower.all() == []
+    assert [node.node for node in told.state().nodes] == ["attic"]
+    assert told.downloads() == []
