@@ -76,6 +76,7 @@ class Node:
 
     async def run(self) -> None:
         """Follow the hive and place requests until cancelled; those that wait then get DrainingError."""
+        correlation.set(None)  # of the request that has registered the node: what follows is not done for that one
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._follower.run, self._on_hive_event)
             nursery.start_soon(self._loop.run)

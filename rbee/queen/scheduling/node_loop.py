@@ -11,6 +11,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from rbee.adapters.logs.json_log import correlation
@@ -26,6 +27,7 @@ from rbee.queen.scheduling.effects import (
     StartWorker,
 )
 from rbee.queen.scheduling.scheduler import NodeScheduler
+from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnRequest
 
 if TYPE_CHECKING:
@@ -141,6 +143,8 @@ class NodeLoop:
                 case AnswerHive(request=request, result=result):
                     request.answer(result)
                 case ReportProgress(request=request, event=event):
+                    if isinstance(event, Narration):  # of work that others may share, whose id it bears then
+                        event = msgspec.structs.replace(event, correlation_id=request.correlation_id)
                     request.report(event)
                 case _:
                     pass

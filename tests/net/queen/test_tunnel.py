@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from rbee.adapters.logs.json_log import correlation
 from rbee.adapters.ssh import handshake
 from rbee.adapters.ssh.target import Target
 from rbee.errors import SshFailedError
@@ -207,3 +208,25 @@ async def test_more_connections_than_are_carried_at_once_wait_for_their_turn(
         async with trio.open_nursery() as nursery:
             for _ in range(10):
                 nursery.start_soon(talk)
+
+
+async def test_connections_do_not_go_on_under_the_id_of_the_request_that_opened_the_port(
+    nursery: trio.Nursery,
+) -> None:
+    seen: list[str | None] = []
+
+    @asynccontextmanager
+    async def refuse() -> AsyncIterator[SshConnection]:
+        seen.append(correlation.get())
+        raise SshFailedError("no", reason="refused")
+        yield
+
+    made = Tunnel(refuse)
+    nursery.start_soon(made.run)
+    await trio.testing.wait_all_tasks_blocked()
+    token = correlation.set("the first request")
+    async with through(made, 1) as stream:
+        correlation.reset(token)
+        with trio.fail_after(5):
+            assert await stream.receive_some() == b""
+    assert seen == [None]

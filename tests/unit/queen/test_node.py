@@ -13,6 +13,7 @@ from rbee.adapters.logs.json_log import correlation
 from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, DrainingError
 from rbee.queen.nodes.node import Node
 from rbee.queen.scheduling.choose_worker import Wanted
+from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnReply, WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
     from rbee.queen.hives.link import HiveLink
     from rbee.wire.hive import HiveEvent, SpawnRequest
+    from rbee.wire.progress import ProgressEvent
 
 
 class StartsForEver:
@@ -310,3 +312,60 @@ async def test_log_lines_of_the_loop_bear_the_id_of_no_request(nursery: trio.Nur
     correlation.set("warm")
     await node.place(Wanted("warm", None, None), lambda _: seen.append(correlation.get()))
     assert seen == [None]
+
+
+class Narrates(Hangs):
+    """Its start of a worker says what it does, with the id of the request that has set it off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.follower_ids: list[str | None] = []
+
+    async def follow(self, heard: Callable[[HiveEvent], None]) -> None:
+        self.follower_ids.append(correlation.get())
+        await super().follow(heard)
+
+    async def spawn(self, request: SpawnRequest, report: Callable[[Narration], None]) -> SpawnReply:
+        await self.goes_on.wait()
+        report(Narration(actor="rbee-hive", action="start", target="m", human="s", correlation_id=correlation.get()))
+        return await super().spawn(request, report)
+
+    async def ensure(self, report: object) -> str:
+        return await self.find()
+
+
+async def test_a_narration_of_a_shared_start_bears_the_id_of_the_request_that_it_is_told(
+    nursery: trio.Nursery,
+) -> None:
+    hive = Narrates()
+    node = Node("attic", cast("HiveLink", hive))
+    nursery.start_soon(node.run)
+    await trio.testing.wait_all_tasks_blocked()
+    told: list[tuple[str, str | None]] = []
+
+    async def ask(name: str) -> None:
+        correlation.set(name)
+
+        def report(event: ProgressEvent) -> None:
+            assert isinstance(event, Narration)
+            told.append((name, event.correlation_id))
+
+        await node.place(Wanted("cold", None, None), report)
+
+    async with trio.open_nursery() as callers:
+        for name in ("first", "second"):
+            callers.start_soon(ask, name)
+            await trio.testing.wait_all_tasks_blocked()
+        hive.goes_on.set()
+    assert hive.spawned == ["cold"]
+    assert sorted(told) == [("first", "first"), ("second", "second")]
+
+
+async def test_a_node_that_a_request_has_added_does_not_go_on_under_its_id(nursery: trio.Nursery) -> None:
+    hive = Narrates()
+    node = Node("attic", cast("HiveLink", hive))
+    token = correlation.set("setup add-node")
+    nursery.start_soon(node.run)
+    correlation.reset(token)
+    await trio.testing.wait_all_tasks_blocked()
+    assert hive.follower_ids == [None]

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.http import server as http_server
+from rbee.adapters.logs.json_log import correlation
 from rbee.concurrency.outcome import Outcome
 from rbee.errors import RbeeError, SshFailedError
 
@@ -80,6 +81,7 @@ class Tunnel:
             opening.settle(SshFailedError("the SSH connection was lost", reason="command"))
 
     async def _accept(self, listener: trio.SocketListener, host: str, port: int) -> None:
+        correlation.set(None)  # of the request that was the first to need this port
         async with listener:
             while True:
                 stream = await listener.accept()
