@@ -28,7 +28,7 @@ async def with_reports(emit: Callable[[R], Awaitable[None]], work: Callable[[Cal
     outcome: Outcome[T] = Outcome()
 
     async def pass_on() -> None:
-        with suppress(trio.BrokenResourceError):
+        with suppress(trio.BrokenResourceError), receive:
             async for message in receive:
                 await emit(message)
 

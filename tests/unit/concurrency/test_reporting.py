@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -75,3 +76,22 @@ async def test_the_work_goes_on_where_nobody_takes_its_reports_and_may_report_af
 
     assert await with_reports(emit, work) == "done"
     late[0]("three")
+
+
+async def test_reports_that_nobody_takes_are_not_kept() -> None:
+    class Report:
+        pass
+
+    async def emit(_: Report) -> None:
+        raise trio.BrokenResourceError
+
+    async def work(report: Callable[[Report], None]) -> Report | None:
+        report(Report())
+        await trio.testing.wait_all_tasks_blocked()
+        late = Report()
+        kept = weakref.ref(late)
+        report(late)
+        del late
+        return kept()
+
+    assert await with_reports(emit, work) is None
