@@ -10,7 +10,6 @@ from rbee.wire.common import Message, Name, Request
 from rbee.wire.queen import LOCAL_NODE
 
 HIVE_LOGS: Final = "/v1/logs"
-WORKER_LOG: Final = "/v1/workers/{worker_id}/log"
 QUEEN_LOGS: Final = "/v2/logs"
 
 

@@ -12,7 +12,6 @@ from rbee.wire.model_copy import Sources  # noqa: TC001 (msgspec reads annotatio
 
 LIST: Final = "/v1/models/list"
 DOWNLOAD: Final = "/v1/models/download"
-DOWNLOAD_GIVEN_UP: Final = "/v1/models/download/{id}"
 PROGRESS: Final = "/v1/models/download/progress"
 SHOW: Final = "/v1/models/show"
 MODEL: Final = "/v1/models/{id}"

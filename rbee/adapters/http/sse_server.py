@@ -85,15 +85,13 @@ async def _send_last(send: Send, error: RbeeError) -> None:
 
 
 async def with_progress_and_result(send: Send, work: Callable[[Report], Awaitable[T]], name: str) -> T:
-    """Send what `work` reports while it runs, then its result as an event called `name`; returns the result."""
-    outcome = await with_progress(send, work)
+    """Send what `work` reports while it runs, then its result as an event called `name`; returns the result.
+
+    The reports are events called `narration` and `progress`.
+    """
+    outcome = await with_reports(lambda message: send.send(progress_event(message)), work)
     await send.send(event(outcome, name))
     return outcome
-
-
-async def with_progress(send: Send, work: Callable[[Report], Awaitable[T]]) -> T:
-    """Run `work` and send what it reports while it runs, as events called `narration` and `progress`."""
-    return await with_reports(lambda message: send.send(progress_event(message)), work)
 
 
 def progress_event(message: ProgressEvent) -> bytes:

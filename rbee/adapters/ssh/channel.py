@@ -27,9 +27,6 @@ class Channel:
     async def send_all(self, data: bytes) -> None:
         await self._in_thread(partial(self._channel.sendall, data))
 
-    async def send_eof(self) -> None:
-        await self._in_thread(self._channel.shutdown_write)
-
     async def receive(self, most: int) -> bytes:
         """Return what has come, at most `most` bytes; empty at the end."""
         return await self._in_thread(partial(self._channel.recv, most))
