@@ -89,23 +89,27 @@ class NodeLoop:
 
     async def run(self) -> None:
         """Place requests until stopped; those that wait then get DrainingError."""
-        try:
-            with self._scope:
-                async with trio.open_nursery() as self._nursery:
+        with self._scope:
+            async with trio.open_nursery() as self._nursery:
+                try:
                     while True:
                         due = self._scheduler.due()
                         with trio.move_on_at(math.inf if due is None else due):
                             self._perform((await self._inbox.receive())(trio.current_time()))
                         self._perform(self._scheduler.tick(trio.current_time()))
-        finally:
-            now = trio.current_time()
-            unread = []
-            with suppress(trio.WouldBlock):
-                while True:
-                    unread.append(self._inbox.receive_nowait())
-            self._inbox.close()
-            for decide in (*unread, self._scheduler.on_stop):
-                self._answer(decide(now))
+                finally:
+                    self._end()  # before the tasks have: the start of a hive over SSH is not cut short
+
+    def _end(self) -> None:
+        """Answer every request, and take no more."""
+        now = trio.current_time()
+        unread = []
+        with suppress(trio.WouldBlock):
+            while True:
+                unread.append(self._inbox.receive_nowait())
+        self._inbox.close()
+        for decide in (*unread, self._scheduler.on_stop):
+            self._answer(decide(now))
 
     def _take(self, decision: Decision) -> None:
         try:

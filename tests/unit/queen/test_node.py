@@ -55,6 +55,36 @@ async def test_every_request_is_told_that_the_queen_ends() -> None:
         await node.place(Wanted("d", None, None), lambda _: None)
 
 
+async def test_requests_need_not_wait_for_a_start_that_cannot_be_cut_short(nursery: trio.Nursery) -> None:
+    """One over SSH goes on to its end, or it would leave a hive that nobody ends."""
+    goes_on = trio.Event()
+
+    class StartsShielded(StartsForEver):
+        async def ensure(self, report: object) -> str:
+            with trio.CancelScope(shield=True):
+                await goes_on.wait()
+            return "http://127.0.0.1:9200"
+
+    node = Node("attic", cast("HiveLink", StartsShielded()))
+    nursery.start_soon(node.run)
+    told = []
+
+    async def order() -> None:
+        with pytest.raises(DrainingError):
+            await node.place(Wanted("a", None, None), lambda _: None)
+        told.append("end")
+
+    with trio.fail_after(5):
+        async with trio.open_nursery() as callers:
+            callers.start_soon(order)
+            await trio.testing.wait_all_tasks_blocked()
+            node.stop_placing()
+    assert told == ["end"]
+    with pytest.raises(DrainingError):
+        await node.place(Wanted("b", None, None), lambda _: None)
+    goes_on.set()
+
+
 class Ends:
     """A hive that shuts down for `seconds`; then none answers for a moment, and the next one does."""
 
