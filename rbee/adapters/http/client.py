@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import sys
+from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
 
@@ -22,7 +23,7 @@ from rbee.errors import AddressTakenError, ConnectionTimeoutError, InternalError
 from rbee.wire.common import CORRELATION_HEADER
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
 T = TypeVar("T")
 Client = httpx.AsyncClient
@@ -118,10 +119,50 @@ async def _exchange(
     httpx's own limits hold for each read, so a server that sends a byte now and then could hold us for ever.
     """
     with trio.move_on_after((client.timeout.connect or 0) + (client.timeout.read or 0)):
-        async with client.stream(method, path, content=content, params=params, headers=headers_of_call()) as response:
+        async with send(client, method, path, content, headers_of_call(), params=params) as response:
             body = await read_body(response)
         return response.status_code, body
     raise httpx.ReadTimeout("the answer did not end in time")
+
+
+class _Body(httpx.AsyncByteStream):
+    """A body in one piece. httpx's own is an async generator, and a request that is cut leaves it to the collector."""
+
+    def __init__(self, content: bytes) -> None:
+        self._content: bytes | None = content
+
+    def __aiter__(self) -> _Body:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._content is None:
+            raise StopAsyncIteration
+        content, self._content = self._content, None
+        return content
+
+
+@asynccontextmanager
+async def send(
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    content: bytes | None,
+    headers: dict[str, str],
+    *,
+    params: dict[str, str] | None = None,
+    timeout: httpx.Timeout | None = None,
+) -> AsyncIterator[httpx.Response]:
+    """Send one request and give its answer, of which the body is not read yet. `timeout` replaces the client's."""
+    request = client.build_request(
+        method, path, content=content, params=params, headers=headers, timeout=timeout or client.timeout
+    )
+    if content is not None:
+        request.stream = _Body(content)
+    response = await client.send(request, stream=True)
+    try:
+        yield response
+    finally:
+        await response.aclose()
 
 
 async def read_body(response: httpx.Response) -> bytes:

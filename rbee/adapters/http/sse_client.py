@@ -13,6 +13,7 @@ from rbee.adapters.http.client import (
     describe,
     headers_of_call,
     read_body,
+    send,
 )
 from rbee.concurrency.background import open_background
 from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError
@@ -89,11 +90,12 @@ async def events(
     A task of its own reads the connection and awaits nothing else, because leaving httpx's generators half-way is not
     safe under trio.
     """
-    opened = client.stream(
+    opened = send(
+        client,
         method,
         path,
-        content=None if body is None else msgspec.json.encode(body),
-        headers={"Accept": EVENT_STREAM, **headers_of_call(), **(headers or {})},
+        None if body is None else msgspec.json.encode(body),
+        {"Accept": EVENT_STREAM, **headers_of_call(), **(headers or {})},
         timeout=httpx.Timeout(client.timeout.connect, read=STREAM_SILENCE),
     )
     reader = _Reader(opened, f"{client.base_url.host}:{client.base_url.port}", client.timeout.read or STREAM_SILENCE)
