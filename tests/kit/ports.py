@@ -22,13 +22,15 @@ _held: Final[dict[tuple[str, int], socket.socket]] = {}
 
 def hold_port(address: str = "127.0.0.1") -> int:
     """Return a port of this address at which only those listen who are told of it."""
-    holder = socket.socket()
-    holder.bind((address, 0))
-    # Afterwards: bound with it, the kernel may choose a port that another one of us holds already.
-    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    port: int = holder.getsockname()[1]
-    _held[address, port] = holder
-    return port
+    while True:
+        holder = socket.socket()
+        holder.bind((address, 0))
+        # Afterwards: bound with it, the kernel may choose a port that another one of us holds already.
+        holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        port: int = holder.getsockname()[1]
+        if _held.setdefault((address, port), holder) is holder:
+            return port
+        holder.close()  # it may choose one all the same, once the program that listened there has ended
 
 
 def _blocks() -> itertools.cycle[int]:
