@@ -12,24 +12,6 @@ PATIENCE = 45.0
 """Seconds after which whatever a test waits for is not coming."""
 
 
-class LateError(AssertionError):
-    """Something took longer than it may."""
-
-
-def in_time(attempt: Callable[[], None], tries: int = 3) -> None:
-    """Do what must end within a bound of its own: once it has to, of so many tries.
-
-    Other programs may want the processors meanwhile, which says nothing of ours. Each failure but LateError counts.
-    """
-    for left in reversed(range(tries)):
-        try:
-            return attempt()
-        except LateError:
-            if not left:
-                raise
-    return None
-
-
 def wait_until(what: Callable[[], Any], why: str = "it came true", seconds: float = PATIENCE) -> Any:
     """Return the first true value of `what`, asked every 20 ms; fails after `seconds`, saying what it waited for."""
     deadline = time.monotonic() + seconds
