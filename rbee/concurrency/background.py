@@ -7,8 +7,6 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.errors import RbeeError
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -44,18 +42,3 @@ async def call_when(event: trio.Event, action: Callable[[], object]) -> None:
     """Call `action` once `event` is set."""
     await event.wait()
     action()
-
-
-def sole_error(group: BaseExceptionGroup[BaseException]) -> RbeeError | None:
-    """Return the error of the catalogue that a nursery's exception group stands for, or None for a bug.
-
-    Beside an expected error there may be only cancellations.
-    """
-    expected, rest = group.split(RbeeError)
-    if expected is None or rest is not None:
-        return None
-    error: BaseException = expected
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    assert isinstance(error, RbeeError)
-    return error

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from rbee.concurrency.background import sole_error
 from rbee.errors import InternalError, RbeeError, UnloadFailedError
 
 if TYPE_CHECKING:
@@ -42,7 +41,13 @@ def report(failure: BaseException | None, unfinished: Sequence[str]) -> ExitRepo
 
 
 def expected(failure: BaseException) -> RbeeError | None:
-    """Return the error of the catalogue that `failure` is, or that a nursery wrapped in it; None for a bug."""
-    return sole_error(
-        failure if isinstance(failure, BaseExceptionGroup) else BaseExceptionGroup("the daemon failed", [failure])
-    )
+    """Return the error of the catalogue that `failure` is, or the first of those that nurseries put into groups.
+
+    None for a bug: something else than errors of the catalogue is among them.
+    """
+    group = failure if isinstance(failure, BaseExceptionGroup) else BaseExceptionGroup("", [failure])
+    error: RbeeError | BaseExceptionGroup[RbeeError] | None
+    error, rest = group.split(RbeeError)
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error if rest is None else None

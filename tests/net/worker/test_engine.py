@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.concurrency.background import sole_error
+from rbee.adapters.daemon.exit_report import expected
 from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.wire.common import Sampling
 from rbee.worker.engine.backend import EngineFailedError, NoRoomError
@@ -140,7 +140,7 @@ async def test_a_failure_ends_every_request_with_an_error(context: Failing, erro
         assert isinstance(end.outcome, WorkerFailedError)
     assert len(bench.ends) == 3
     assert bench.status.now.slots_busy == 0
-    found = sole_error(failure.value)
+    found = expected(failure.value)
     assert (found is not None and found.exit_code == 70) == (error is EngineFailedError)
 
 

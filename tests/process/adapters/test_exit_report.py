@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from rbee.adapters.daemon import instance, process
-from rbee.adapters.daemon.exit_report import BUG, ExitReport
+from rbee.adapters.daemon.exit_report import BUG, ExitReport, expected
+from rbee.errors import CancelledError, InternalError
 from tests.kit import paths
 
 if TYPE_CHECKING:
@@ -243,3 +244,15 @@ def test_what_a_daemon_of_today_leaves_is_read_by_yesterdays(tmp_path: Path, end
         check=True,
     )
     assert shown.stdout == f"{'gone' if has_left else 'crashed'} {identity.pid}\n"
+
+
+def test_one_expected_error_stands_for_its_group() -> None:
+    error, group = InternalError("x"), BaseExceptionGroup
+    assert expected(error) is error
+    assert expected(ZeroDivisionError()) is None
+    assert expected(group("", [error])) is error
+    assert expected(group("", [group("", [group("", [error])])])) is error
+    assert expected(group("", [error, CancelledError("y")])) == error
+    assert expected(group("", [ZeroDivisionError()])) is None
+    assert expected(group("", [error, ZeroDivisionError()])) is None
+    assert expected(group("", [group("", [error]), group("", [KeyboardInterrupt()])])) is None

@@ -6,8 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.concurrency.background import call_when, cancel_when, open_background, sole_error
-from rbee.errors import CancelledError, InternalError
+from rbee.concurrency.background import call_when, cancel_when, open_background
 
 
 async def test_the_tasks_end_with_the_block() -> None:
@@ -93,13 +92,3 @@ async def test_an_event_calls(autojump_clock: trio.testing.MockClock) -> None:
 async def _set_later(event: trio.Event) -> None:
     await trio.sleep(1)
     event.set()
-
-
-def test_one_expected_error_stands_for_its_group() -> None:
-    error, group = InternalError("x"), BaseExceptionGroup
-    assert sole_error(group("", [error])) is error
-    assert sole_error(group("", [group("", [group("", [error])])])) is error
-    assert sole_error(group("", [error, CancelledError("y")])) == error
-    assert sole_error(group("", [ZeroDivisionError()])) is None
-    assert sole_error(group("", [error, ZeroDivisionError()])) is None
-    assert sole_error(group("", [group("", [error]), group("", [KeyboardInterrupt()])])) is None
