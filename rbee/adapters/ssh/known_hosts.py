@@ -5,11 +5,12 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from paramiko import HostKeys
-from paramiko.ssh_exception import SSHException
+from paramiko.hostkeys import HostKeyEntry
 
 from rbee.adapters.files import private
 from rbee.errors import HostKeyError, StorageError
@@ -26,7 +27,7 @@ _ALGORITHMS: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 
 def fingerprint(key: str) -> str:
     """Return the SHA-256 fingerprint of a public key in its one-line form, as OpenSSH shows it."""
-    digest = hashlib.sha256(base64.b64decode(key.split()[1])).digest()
+    digest = hashlib.sha256(base64.b64decode(key.split()[1], validate=True)).digest()
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
@@ -36,12 +37,19 @@ def line(key: PKey) -> str:
 
 
 class Trust:
-    """What is known about one server before it shows its key."""
+    """What is known about one server before it shows its key. Raises HostKeyError where the `pinned` key is none."""
 
     def __init__(self, host: str, port: int, pinned: str | None, files: Sequence[Path]) -> None:
         self._name = host if port == 22 else f"[{host}]:{port}"  # sshd(8), known_hosts file format
         self._files = files
         self._keys = {pinned} if pinned is not None else _known(self._name, files)
+        try:
+            self._fingerprints = sorted(map(fingerprint, self._keys))
+        except (IndexError, ValueError):
+            raise HostKeyError(
+                f"the host key of {self._name} that is stored with the node is damaged",
+                hint="`rbee setup remove-node` forgets it with the node; then add the node again",
+            ) from None
 
     def algorithms(self, offered: Sequence[str]) -> list[str]:
         """Return the host key algorithms, those of known keys first, so that the server shows a key to compare."""
@@ -57,15 +65,14 @@ class Trust:
             return True
         found = fingerprint(shown)
         if self._keys:
-            known = sorted({fingerprint(key) for key in self._keys})
             own = "".join(f", the same with `-f {private.shown(file)}`" for file in self._files if file != USERS)
             raise HostKeyError(
-                f"the host key of {self._name} has changed\n  known {', '.join(known)}\n  shown {found}",
+                f"the host key of {self._name} has changed\n  known {', '.join(self._fingerprints)}\n  shown {found}",
                 hint="someone may be listening in. If the machine was set up anew, forget its old key: "
                 f"`ssh-keygen -R '{self._name}'`{own}, and "
                 "`rbee setup remove-node`; then add the node again",
                 fingerprint=found,
-                known=known,
+                known=self._fingerprints,
             )
         if accepted == found:
             return False
@@ -89,10 +96,16 @@ class Trust:
 def _known(name: str, files: Sequence[Path]) -> set[str]:
     keys: set[str] = set()
     for file in files:
-        hosts = HostKeys()
         try:
-            hosts.load(str(file.expanduser()))
-        except (OSError, SSHException):
-            continue  # no such file, or a damaged one: it proves nothing
-        keys |= {line(key) for key in (hosts.lookup(name) or {}).values()}
+            lines = file.expanduser().read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            continue
+        for text in map(str.strip, lines):
+            # One by one: a line that is damaged, or a marker like @revoked, proves nothing, and takes no other along.
+            with suppress(Exception):  # paramiko has no one error for them
+                if not text.startswith("#") and (entry := HostKeyEntry.from_line(text)) is not None:
+                    hosts = HostKeys()
+                    for host in entry.hostnames:
+                        hosts.add(host, entry.key.get_name(), entry.key)
+                    keys |= {line(key) for key in (hosts.lookup(name) or {}).values()}
     return keys

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sqlite3
 from typing import TYPE_CHECKING, Any, Final
 
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rbee.adapters.store.sqlite import Store
+
+log = logging.getLogger(__name__)
 
 MIGRATIONS: Final = (
     """
@@ -50,6 +53,12 @@ MIGRATIONS: Final = (
 _COLUMNS: Final = BeehiveRow.__struct_fields__
 _JSON: Final = ("backends", "devices")
 _BOOLEANS: Final = ("spawned_by_queen", "is_tunnelled")
+_DAMAGED: Final = dict.fromkeys(_COLUMNS) | {
+    "ssh_host": "damaged.invalid", "ssh_port": 22, "ssh_user": "", "git_branch": "main", "install_path": "",
+    "tunnel": "auto", "host_key": "", "status": "unreachable", "backends": [], "devices": {}, "spawned_by_queen": False,
+    "is_tunnelled": False, "last_error": "its entry in the registry is damaged: remove the node, and add it again",
+}  # fmt: skip
+"""Stands for an entry that is not as it was stored, so that the user sees it and can remove it; the others work on."""
 
 
 class Registry:
@@ -174,6 +183,9 @@ def _encoded(values: dict[str, Any]) -> list[Any]:
 
 def _row(values: tuple[Any, ...]) -> BeehiveRow:
     row = dict(zip(_COLUMNS, values, strict=True))
-    row |= {name: json.loads(row[name]) for name in _JSON}
-    row |= {name: bool(row[name]) for name in _BOOLEANS}
-    return msgspec.convert(row, BeehiveRow)
+    try:
+        row |= {name: json.loads(row[name]) for name in _JSON} | {name: bool(row[name]) for name in _BOOLEANS}
+        return msgspec.convert(row, BeehiveRow)
+    except (msgspec.ValidationError, ValueError, TypeError, RecursionError) as exc:
+        log.error("the entry of node %s in the registry is damaged: %s", row["node_name"], exc)  # noqa: TRY400 (expected)
+        return msgspec.convert(_DAMAGED | {"node_name": str(row["node_name"])}, BeehiveRow)

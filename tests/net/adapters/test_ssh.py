@@ -166,6 +166,35 @@ async def test_a_host_that_the_user_knows_is_known(
         pass
 
 
+DAMAGED = (
+    "just words", "a b c d", "@revoked * ssh-ed25519 AAAA", "|1|x|y ssh-rsa AAAA", "host ssh-ed25519 AAAA",
+    "host ssh-ed25519 =", "host ecdsa-sha2-nistp256 AAAAE2VjZHNh", "|1 ssh-rsa", "\xff\xfe", "",
+)  # fmt: skip
+
+
+async def test_a_damaged_line_of_known_hosts_takes_no_other_along(
+    shared: Sshd, connect: partial[object], tmp_path: Path
+) -> None:
+    ours = f"[{shared.address}]:{shared.port} {target(shared).host_key}"
+    lines = [*DAMAGED, f"|1|x|y {target(shared).host_key}", ours, *DAMAGED]
+    (tmp_path / "known_hosts").write_text("\n".join(lines), encoding="latin-1")
+    async with connect(target(shared, host_key=None)) as connection:
+        assert connection.host_key == target(shared).host_key
+    (tmp_path / "known_hosts").write_text("\n".join(DAMAGED), encoding="latin-1")
+    error = await refused(connect, target(shared, host_key=None))
+    assert f"is not known: {shared.fingerprint}" in error.message
+
+
+@pytest.mark.parametrize("pinned", ["", " ", "ssh-ed25519", "ssh-ed25519 A", "ssh-ed25519 Ä", "\0 \0"])
+async def test_a_damaged_key_that_is_pinned_is_an_error_of_that_node(
+    shared: Sshd, connect: partial[object], pinned: str
+) -> None:
+    error = await refused(connect, target(shared, host_key=pinned), accept=shared.fingerprint)
+    assert error.details["reason"] == "host_key"
+    assert "stored with the node is damaged" in error.message
+    assert "remove-node" in (error.hint or "")
+
+
 async def test_a_changed_key_stops_everything_with_both_fingerprints(connect: partial[object], tmp_path: Path) -> None:
     server = Sshd(tmp_path / "sshd")
     try:

@@ -109,6 +109,32 @@ async def test_a_change_of_every_field_is_stored(registry: Registry) -> None:
     assert await registry.rows() == [changed, row(node_name="other")]
 
 
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("devices", "{"),
+        ("devices", "[" * 100_000),
+        ("backends", "1"),
+        ("tunnel", "?"),
+        ("ssh_port", "x"),
+        ("status", 7),
+    ],
+)
+async def test_an_entry_that_is_damaged_is_shown_and_can_be_removed(
+    registry: Registry, store: Store, column: str, value: object
+) -> None:
+    await registry.add(row())
+    await registry.add(row(node_name="other"))
+    update = f"UPDATE beehives SET {column} = ? WHERE node_name = 'attic'"
+    await store.transact(lambda connection: connection.execute(update, (value,)) and None)
+    damaged, other = await registry.rows()
+    assert (damaged.node_name, damaged.status, damaged.spawned_by_queen) == ("attic", "unreachable", False)
+    assert "is damaged" in (damaged.last_error or "")
+    assert other == row(node_name="other")
+    await registry.remove("attic")
+    assert await registry.rows() == [other]
+
+
 async def test_a_record_changes_the_row_in_memory_and_in_the_table(registry: Registry) -> None:
     added = row(status="unknown", spawned_by_queen=False)
     await registry.add(added)
