@@ -207,7 +207,7 @@ class DrainingError(RbeeError):
 
 
 class WorkerDrainingError(DrainingError):
-    """One worker was told to end, while its hive and the queen go on; `details["worker_id"]` is the worker."""
+    """One worker was told to end, or is gone, while the queen goes on; `details["worker_id"]` is the worker."""
 
 
 class WorkerFailedError(RbeeError):

@@ -93,7 +93,7 @@ class TaskHandle(Message, kw_only=True):
 class TaskFailure(Message, kw_only=True):
     """Why the worker of a task ended, as an error object; null where it has not, as far as the queen knows.
 
-    A worker that was told to end has SHUTTING_DOWN: another one may take the task.
+    A worker that was told to end, or whose end nobody knows of, has SHUTTING_DOWN: another one may take the task.
     """
 
     error: dict[str, object] | None = None

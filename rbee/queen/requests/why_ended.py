@@ -27,8 +27,9 @@ POLL_SECONDS: Final = 0.05
 async def why_ended(node: Node, worker_id: str, context: str | None = None) -> RbeeError | None:
     """Return the error that says why a worker ended; None where, as far as its node knows, it has not.
 
-    It is a WorkerDrainingError where the worker was told to end, the error of the load where the model could not be
-    loaded, else a WorkerFailedError; `context` goes before its reason. Takes up to PATIENCE_SECONDS.
+    It is a WorkerDrainingError where the worker was told to end, or its hive knows nothing of it: another worker may
+    take the request then. It is the error of the load where the model could not be loaded, else a WorkerFailedError;
+    `context` goes before its reason. Takes up to PATIENCE_SECONDS.
     """
     mirror, rows = node.mirror, set[str]()
     is_known = False
@@ -46,7 +47,8 @@ async def why_ended(node: Node, worker_id: str, context: str | None = None) -> R
             await trio.sleep(POLL_SECONDS)
     if not is_known or worker_id in rows:
         return None
-    return _error(None, worker_id, context)  # it is gone, and its hive knows of no failure
+    # A hive that crashed with its workers has left none who knows; so has one whose events were lost at that moment.
+    return WorkerDrainingError("the worker is gone, and its hive does not know how it ended", worker_id=worker_id)
 
 
 async def explained(error: WorkerFailedError, node: Node, worker_id: str) -> RbeeError:

@@ -302,7 +302,7 @@ async def test_a_caller_that_was_given_a_worker_can_ask_why_that_ended(
     assert (error["code"], error["message"]) == ("LOADING_TIMEOUT", "too slow")
 
 
-async def test_a_worker_that_has_not_ended_has_no_failure_and_one_that_is_gone_was_told_to_end(
+async def test_a_worker_that_has_not_ended_has_no_failure_and_of_one_that_is_gone_nobody_claims_to_know_why(
     worker: StandIn, queen: httpx.AsyncClient
 ) -> None:
     await queen.post("/v2/tasks", json=PLAIN)
@@ -311,6 +311,8 @@ async def test_a_worker_that_has_not_ended_has_no_failure_and_one_that_is_gone_w
     worker.rows = [row]
     assert await failure(queen) is None
     worker.rows = []
-    assert (await failure(queen))["code"] == "SHUTTING_DOWN"
+    error = await failure(queen)
+    assert (error["code"], error["details"]) == ("SHUTTING_DOWN", {"worker_id": "w"})
+    assert error["message"] == "the worker is gone, and its hive does not know how it ended"
     worker.mirror.on_hive_event(WorkerList(workers=[row]))
     assert await failure(queen) is None, "the hive's events are believed, while they come"
