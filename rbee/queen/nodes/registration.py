@@ -42,12 +42,15 @@ class Registration:
         return Success(message=f"node {row.node_name} was saved", node_name=row.node_name)
 
     async def update(self, asked: Beehive, report: Report) -> Success:
-        """Connect to the machine, and replace the node of that name; ends its hive if a queen started it."""
+        """Connect to the machine, and replace the node of that name; ends its hive if a queen started it.
+
+        One that could not be ended stays ours: the next queen tries again.
+        """
         known = next((row for row in await self._registry.rows() if row.node_name == asked.node_name), None)
         row = await describe(asked, self._settings, report, known)
         async with self._whole_change():
             await self._registry.check_folder_free(row)
-            await self._drop(row.node_name, report)
+            row.spawned_by_queen = not await self._drop(row.node_name, report)
             await self._registry.replace(row)
             self._nodes.add(row)
         return Success(message=f"node {row.node_name} was changed", node_name=row.node_name)
@@ -66,10 +69,13 @@ class Registration:
             with trio.CancelScope(shield=True):
                 yield
 
-    async def _drop(self, name: str, report: Report) -> None:
+    async def _drop(self, name: str, report: Report) -> bool:
+        """Have the queen run the node no longer; returns whether its hive has ended, if it was ours."""
         if self._nodes.remote(name).record.is_owned:
             human = f"Ending the hive on {name}; its running requests may finish first"
             narrate(report, name, "stop_hive", human)
-        if await self._nodes.drop(name) is not None:
+        has_ended = await self._nodes.drop(name) is None
+        if not has_ended:
             human = f"The hive on {name} could not be ended, and may run still: the queen's log says why"
             narrate(report, name, "stop_hive", human)
+        return has_ended

@@ -203,6 +203,24 @@ def test_down_ends_the_workers_of_a_hive_that_was_killed(swarm: Swarm, node: Rem
     node.wait_empty(1)
 
 
+def test_a_hive_that_an_update_could_not_end_stays_ours(swarm: Swarm, node: RemoteNode) -> None:
+    """It was killed, and none starts there now that would end its workers: the next queen tries again."""
+    swarm.start_queen()
+    register(swarm, node)
+    assert infer(swarm, node).returncode == 0
+    node.signal_hive(signal.SIGKILL)
+    wait_until(lambda: not node.processes("hive"), "the hive is gone")
+    (node.install / "bin/rbee").unlink()
+    done = swarm.run("setup", "update-node", "--name", node.name, "--git-branch", "next")
+    assert done.returncode == 0, done.stderr
+    assert f"The hive on {node.name} could not be ended, and may run still" in done.stderr
+    assert (row(swarm)["git_branch"], row(swarm)["spawned_by_queen"]) == ("next", True)
+    assert node.processes("worker")
+    node.install_program()
+    swarm.end()
+    node.wait_empty(1)
+
+
 def test_a_hive_that_does_not_answer_is_ended_over_ssh(swarm: Swarm, node: RemoteNode) -> None:
     swarm.start_queen()
     register(swarm, node)
