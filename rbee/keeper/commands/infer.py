@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from rbee.wire.queen import TaskHandle
     from rbee.wire.worker import Done
 
+MAX_ATTEMPTS: Final = 3
+"""Workers or queens that may end before they have generated anything."""
+
 
 def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result:
     """Place the prompt, stream the answer; everything that is wrong with it is refused before anything starts."""
@@ -40,7 +43,9 @@ def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result
 
     async def command(force: trio.Event) -> Result:
         correlate(task.request_id)
-        for is_last in (False, False, True):
+        attempt = 0
+        while True:
+            attempt += 1
             result: Result | None = None
             try:
                 async with session.use(settings, terminal, force, options=options) as queen:
@@ -53,11 +58,10 @@ def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result
                 # The worker was told to end, or the queen: it was another command's, which is over. Nothing was
                 # generated yet, so another one may do it.
                 of_worker = isinstance(exc, WorkerDrainingError)
-                if is_last or not (of_worker or await session.wait_until_gone(settings, terminal)):
+                if attempt == MAX_ATTEMPTS or not (of_worker or await session.wait_until_gone(settings, terminal)):
                     raise
             else:
                 return result
-        raise AssertionError
 
     return interrupt.run(command)
 

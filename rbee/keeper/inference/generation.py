@@ -62,11 +62,12 @@ class Generation:
         A busy worker is asked again. However this is left before the end, the worker is told to stop first.
         """
         delays = self._settings.timeouts.busy_delays
-        for delay in (*delays, None):
+        retries = iter(delays)
+        while True:
             try:
                 return await self._attempt(terminal, write)
             except AllSlotsBusyError as exc:
-                if delay is None:
+                if (delay := next(retries, None)) is None:
                     raise AllSlotsBusyError(
                         f"all slots of the worker are still busy after {len(delays)} retries",
                         hint="wait for a running request to end, or use another node (--node)",
@@ -81,7 +82,6 @@ class Generation:
                     )
                 )
             await trio.sleep(delay)
-        raise AssertionError
 
     async def _attempt(self, terminal: Terminal, write: Callable[[str], Awaitable[None]]) -> Done:
         limits = self._settings.timeouts
