@@ -72,7 +72,7 @@ Feature: Workers that die or never start
 
   @h7
   Scenario: A worker that will not unload, in a command of its own
-    Given a worker that heeds neither a shutdown nor SIGTERM
+    Given a worker that reacts to neither a shutdown nor SIGTERM
     And workers have 1 second to unload
     When the user runs infer with the prompt "Hello"
     Then it exits with 1
@@ -83,7 +83,7 @@ Feature: Workers that die or never start
 
   @h7
   Scenario: A worker that will not unload, when the user ends everything
-    Given a worker that heeds neither a shutdown nor SIGTERM
+    Given a worker that reacts to neither a shutdown nor SIGTERM
     And workers have 1 second to unload
     And the user has run up
     When the user runs infer with the prompt "Hello"
@@ -96,7 +96,7 @@ Feature: Workers that die or never start
 
   @h7
   Scenario: A worker that will not unload when its time is over
-    Given a worker that heeds neither a shutdown nor SIGTERM
+    Given a worker that reacts to neither a shutdown nor SIGTERM
     And workers have 1 second to unload
     And workers may be idle for 1 second
     And a queen runs
@@ -108,7 +108,7 @@ Feature: Workers that die or never start
 
   @h7
   Scenario: A worker that will not unload, when the user ends it
-    Given a worker that heeds neither a shutdown nor SIGTERM
+    Given a worker that reacts to neither a shutdown nor SIGTERM
     And workers have 1 second to unload
     And a queen runs
     And a worker that is idle

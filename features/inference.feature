@@ -2,7 +2,7 @@ Feature: Text from a model
   One command streams a model's text to stdout, with or without daemons that run already.
 
   @s34
-  Scenario: A worker streams its tokens to whoever has its key
+  Scenario: A worker streams its tokens to any caller with its key
     Given a queen runs
     And a worker that is idle
     When a client asks the worker for 40 tokens

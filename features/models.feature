@@ -16,7 +16,7 @@ Feature: Models of the Hugging Face hub
     And the node's last connection has moved, and it is reachable
     And the catalogue there has one row for M
     And the worker there is idle, at port 8001, and runs the file that the row names
-    And whoever asks for M there is sent to that very address
+    And a request for M there is sent to that very address
 
   @s07
   Scenario: A cold start, the whole path, on this host

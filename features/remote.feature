@@ -1,5 +1,5 @@
 Feature: Models on other machines
-  A node serves as the user's own machine does: started when it is needed, warm when it was, gone with whoever started it.
+  A node serves as the user's own machine does: started when it is needed, warm when it was, gone with the command or queen that started it.
 
   @s08
   Scenario: A warm start on a node

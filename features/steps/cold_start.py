@@ -90,7 +90,7 @@ def _worker(machine: Machine, nodes: Nodes, seen: Seen) -> None:
     assert (pid, words[words.index("--model-path") + 1]) == (worker["pid"], seen.row["local_path"])
 
 
-@then("whoever asks for M there is sent to that very address")
+@then("a request for M there is sent to that very address")
 def _direct(machine: Machine, seen: Seen) -> None:
     with machine.queen() as queen:
         task = queen.post("/v2/tasks", json={"prompt": "A", "node": NAME, "model": M}).json()

@@ -24,7 +24,7 @@ BEHAVIOURS = {
     "never calls back": ("silent",),
     "ends at once": ("exit",),
     "takes all memory while it loads": ("hungry",),
-    "heeds neither a shutdown nor SIGTERM": ("stubborn",),
+    "reacts to neither a shutdown nor SIGTERM": ("stubborn",),
 }
 
 

@@ -120,13 +120,13 @@ class Keeper(Client):
             start_new_session=True,
         )
         if prompt is not None:
-            self.report("")
+            self.ask("")
         self._threads = [threading.Thread(target=read) for read in (self._read_text, self._read_errors)]
         for thread in self._threads:
             thread.start()
         threading.Thread(target=self._wait).start()
 
-    def report(self, prompt: str) -> None:
+    def ask(self, prompt: str) -> None:
         """Write the prompt to its stdin."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):

@@ -159,7 +159,7 @@ async def test_a_hang_up_behind_unread_bytes_is_seen(server: Answering) -> None:
     assert await seconds_until(server.over, 5) < 2
 
 
-async def test_a_hang_up_is_heeded_when_it_is_seen_in_two_ways_at_once(server: Answering) -> None:
+async def test_a_hang_up_counts_when_it_is_seen_in_two_ways_at_once(server: Answering) -> None:
     clients = [connect(server.port) for _ in range(20)]
     for client in clients:
         client.sendall(ASK % b"quiet")

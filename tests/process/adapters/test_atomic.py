@@ -103,7 +103,7 @@ def test_a_link_is_replaced_and_not_what_it_leads_to(folder: Path, tmp_path: Pat
     assert not (tmp_path / "nowhere").exists()
 
 
-def test_whoever_is_killed_leaves_what_was_there_and_the_next_one_tidies_up(
+def test_an_installer_that_is_killed_leaves_what_was_there_and_the_next_one_tidies_up(
     folder: Path, copying: Callable[[], subprocess.Popen]
 ) -> None:
     make_folder(folder)

@@ -29,7 +29,7 @@ needs_engine = pytest.mark.skipif(
 SILENT = shlex.join([sys.executable, str(paths.STANDIN_WORKER), "silent"])
 BUNDLED = "builtin:bee-stories"
 TOLD_SECONDS = 15.0
-"""Within which a user is told; five of them are for whoever stopped it to let it go on."""
+"""Within which the user gets an error; five of them are for a stopped process to go on."""
 
 
 @pytest.fixture

@@ -205,7 +205,7 @@ def test_the_queen_passes_on_the_logs_of_another_node(daemons: Any) -> None:
     assert queen.wait() == (0, "")
 
 
-def test_a_queen_ends_at_once_whoever_follows(daemons: Any) -> None:
+def test_a_queen_ends_at_once_while_logs_are_followed(daemons: Any) -> None:
     queen = daemons.start("queen")
     say(queen.home, "hive", "words")
     with queen.client() as client, followed(client, "/v2/logs?follow=true") as until:

@@ -108,8 +108,8 @@ class Churn:
             said = f"failed: {exc}"
         except (EOFError, OSError, httpx.TransportError) as exc:
             said = f"cut off: {exc!r}"
-        # Whoever is on a worker that is killed, or sent there a moment later, is told so: by the queen, or by the end
-        # of its own connection to it.
+        # A client of a worker that is killed, or one sent there a moment later, learns that from the queen, or by the
+        # end of its own connection to it.
         if (said.startswith("failed") or not is_relayed) and any(killed > started - 1 for killed in self.killed_at):
             return "told of a killed worker"
         return f"request {number}, {said}"

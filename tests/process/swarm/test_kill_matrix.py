@@ -172,7 +172,7 @@ def strike(case: Case, victim: process.Identity, swarm: Swarm, models: Models) -
         if case.state == "idle" and case.victim == "keeper":
             keeper = swarm.clients[-1]
             assert isinstance(keeper, Keeper)
-            keeper.report("A")
+            keeper.ask("A")
     else:
         wait_until(lambda: not process.is_running(victim), "it has ended")
     return comes

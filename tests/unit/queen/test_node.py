@@ -281,7 +281,7 @@ WARM = WorkerRow(
 )  # fmt: skip
 
 
-async def test_while_a_hive_is_started_warm_workers_are_given_out_and_give_ups_are_heeded(
+async def test_while_a_hive_is_started_warm_workers_are_given_out_and_give_ups_are_answered(
     nursery: trio.Nursery,
 ) -> None:
     hive = Hangs()
