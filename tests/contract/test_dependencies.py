@@ -116,8 +116,8 @@ from . import beside
 
 def test_everything_that_is_asked_for_is_imported() -> None:
     modules = {MODULES.get(item.name, item.name): item.name for item in requested()}
-    unused = {name for module, name in modules.items() if module not in imported()}
-    assert unused == set(NEEDED_BY_OTHERS)
+    used = imported()
+    assert {name for module, name in modules.items() if module not in used} == set(NEEDED_BY_OTHERS)
 
 
 def test_everything_that_is_imported_is_asked_for() -> None:
