@@ -90,8 +90,9 @@ Feature: Other machines of the user
   @s03
   Scenario: Nothing is sent twice, and the settings there are the user's
     Given the registered node workstation
-    And rbee is installed there
-    And the user has changed the settings there
+    When the user installs rbee there
+    Then it exits with 0
+    Given the user has changed the settings there
     When the user installs rbee there
     Then it exits with 0
     And stderr says "already; nothing is sent"
