@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 
 import pytest
@@ -48,6 +49,13 @@ def test_help_for_a_daemon_is_the_daemons_own(capsys: pytest.CaptureFixture[str]
     with pytest.raises(SystemExit):
         entry.main(["help", "hive"])
     assert capsys.readouterr().out.startswith("usage: rbee hive")
+
+
+def test_garbage_is_collected_of_what_comes_after_the_modules_alone() -> None:
+    gc.unfreeze()
+    assert entry.main(["help", "infer"]) == 0
+    assert gc.isenabled()
+    assert gc.get_freeze_count() > 0
 
 
 @pytest.mark.parametrize("word", ["--version", "-V", "version"])
