@@ -86,10 +86,9 @@ async def _serve(
         human = f"{store.damage}; `rbee setup add-node` makes machines known again"
         announcer.report(Narration(actor=ROLE, action="rebuild", target="beehives.db", human=human))
     registry = Registry(store)
-    hive = LocalHive(
-        settings, token, options.config, HiveIdentities(settings, token, registry), ephemeral=options.ephemeral
-    )
-    nodes = Nodes(settings, token, registry, hive)
+    identities = HiveIdentities(token)
+    hive = LocalHive(settings, token, options.config, identities, ephemeral=options.ephemeral)
+    nodes = Nodes(settings, token, registry, identities, hive)
     async with trio.open_nursery() as nursery:
         tracker = RequestTracker(nodes.feed.task)
         app = routes.build(RouteContext(settings, token, registry, nodes, tracker, nursery, stopping))

@@ -61,12 +61,9 @@ async def apps(
     nursery.start_soon(hive.run)
     nodes_store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
     registry = Registry(nodes_store)
-    nodes = Nodes(
-        settings,
-        TOKEN,
-        registry,
-        LocalHive(settings, TOKEN, None, HiveIdentities(settings, TOKEN, registry), ephemeral=False),
-    )
+    identities = HiveIdentities(TOKEN)
+    local = LocalHive(settings, TOKEN, None, identities, ephemeral=False)
+    nodes = Nodes(settings, TOKEN, registry, identities, local)
     await nursery.start(nodes.run)
     hive_app = rbee.hive.routes.app.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None)
     model_routes.add(hive_app, hive, library, nursery, 10)

@@ -24,6 +24,7 @@ from rbee.errors import (
 from rbee.queen.hives.devices import devices_of
 from rbee.queen.hives.local_process import LocalProcess
 from rbee.queen.hives.narrate import narrate
+from rbee.queen.registry.identity import Claim
 from rbee.wire.common import base_url
 from rbee.wire.queen import LOCAL_NODE
 
@@ -50,6 +51,18 @@ class LocalHive:
         self._identities = identities
         self._process = LocalProcess(settings, config_file, ephemeral=ephemeral)
         self._verified: instance.Instance | None = None
+        self._guessed: str | None = None
+        """The id of the hive that answers at our port without being that of our state folder."""
+        identities.enter(LOCAL_NODE, self)
+
+    @property
+    def claim(self) -> Claim:
+        """Which hive is this host's: that of our state folder, else the one that answers at our port."""
+        running = self._running()
+        return Claim(self._guessed, is_proven=False) if running is None else Claim(running.id or None, is_proven=True)
+
+    def _running(self) -> instance.Instance | None:
+        return instance.find(self._settings.state_dir, "hive")
 
     is_direct = True
     is_here = True
@@ -70,8 +83,7 @@ class LocalHive:
         Raises VersionMismatchError when it is of another version, ConnectionTimeoutError when it is stopped, or
         PortInUseError or InvalidApiKeyError when something else answers at the port where one would be started.
         """
-        running = instance.find(self._settings.state_dir, "hive")
-        hive = self._settings.hive
+        running, hive = self._running(), self._settings.hive
         url = running.url if running else base_url(hive.host, hive.port)
         if running is not None and running.started_by == "queen":
             self._process.adopt(running.identity)
@@ -84,13 +96,15 @@ class LocalHive:
         limits = self._settings.timeouts
         if running is None:
             health = await self._ask_stranger(url)
+            self._guessed = None
             if health is None:
                 return None
         else:
             async with HiveClient(url, self._token, timeout=limits.connect, delays=limits.connect_delays) as client:
                 health = await client.health()
-        await self._identities.check(health, LOCAL_NODE, url.removeprefix("http://"), running.id if running else None)
-        self._verified = running
+        self._identities.check(health, LOCAL_NODE, url.removeprefix("http://"), running.id if running else None)
+        self._verified, self._guessed = running, health.hive_id
+        self._identities.claim_changed()
         return url
 
     async def _ask_stranger(self, url: str) -> Health | None:
@@ -112,7 +126,7 @@ class LocalHive:
 
     async def ensure(self, report: Report) -> str:
         """Return the URL of the hive, started if need be; raises why it could not be."""
-        if (running := instance.find(self._settings.state_dir, "hive")) is not None:
+        if (running := self._running()) is not None:
             await stopped.wait_to_go_on("hive", running.identity)
             if running.ended_cleanly or running.report is not None:
                 # It answers no more, and only its process is still there: for a moment, or longer under load.
@@ -132,9 +146,10 @@ class LocalHive:
     async def connect(self, url: str) -> AsyncIterator[HiveClient]:
         """Open a connection to the hive at `url`; raises ConnectionTimeoutError when the hive is stopped meanwhile."""
         limits = self._settings.timeouts
-        running = instance.find(self._settings.state_dir, "hive")
+        running = self._running()
         identity = running.identity if running is not None and running.url == url else None
         async with (
+            self._identities.fail_if_lost(LOCAL_NODE, url.removeprefix("http://")),
             stopped.fail_if_sigstopped("hive", identity),
             HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays) as client,
         ):

@@ -12,7 +12,6 @@ from rbee.queen.hives.link import LeftRunningError
 from rbee.queen.hives.remote.hive import RemoteHive
 from rbee.queen.nodes.feed import SwarmFeed
 from rbee.queen.nodes.node import Node
-from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.record import NodeRecord
 from rbee.queen.registry.table import not_found
 from rbee.wire.queen import LOCAL_NODE
@@ -22,6 +21,7 @@ if TYPE_CHECKING:
     from rbee.clients.hive import HiveClient
     from rbee.errors import UnloadFailedError
     from rbee.queen.hives.link import HiveLink
+    from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.registry.table import Registry
     from rbee.wire.model_copy import Source
     from rbee.wire.registry import BeehiveRow
@@ -45,11 +45,13 @@ class HivesEnded(NamedTuple):
 class Nodes:
     """The nodes of the swarm: `local`, and those of the registry."""
 
-    def __init__(self, settings: Settings, token: str, registry: Registry, local: HiveLink) -> None:
+    def __init__(
+        self, settings: Settings, token: str, registry: Registry, identities: HiveIdentities, local: HiveLink
+    ) -> None:
         self._settings = settings
         self._token = token
         self._registry = registry
-        self._identities = HiveIdentities(settings, token, registry)
+        self._identities = identities
         self._entries: dict[str, _Entry] = {}
         self._remote: dict[str, RemoteHive] = {}
         self._local = local
@@ -58,8 +60,10 @@ class Nodes:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the nodes until cancelled; started once each of them takes orders."""
         async with trio.open_nursery() as self._nursery:
+            rows = await self._registry.rows()
+            # All at once: before any of them looks for its hive, it is known which hives are those of others.
             self._start(LOCAL_NODE, self._local)
-            for row in await self._registry.rows():
+            for row in rows:
                 self.add(row)
             task_status.started()
             await trio.sleep_forever()
@@ -89,7 +93,7 @@ class Nodes:
 
     def add(self, row: BeehiveRow) -> None:
         """Take in a node of the registry."""
-        record = NodeRecord(row, self._registry)
+        record = NodeRecord(row, self._registry, self._identities)
         hive = self._remote[record.name] = RemoteHive(record, self._settings, self._token, self._identities)
         self._start(record.name, hive)
 
@@ -138,6 +142,7 @@ class Nodes:
         force.set()
         failure = await entry.link.end(force)
         entry.running.cancel()
+        self._identities.leave(name)
         self.feed.remove_node(name)
         return failure
 

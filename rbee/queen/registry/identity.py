@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+
+import trio
 
 from rbee import __version__
 from rbee.adapters import tokens
-from rbee.adapters.daemon import instance
+from rbee.concurrency.background import open_background
+from rbee.concurrency.changed import Changed
 from rbee.errors import KeyRefusedError, PortInUseError, VersionMismatchError
 from rbee.wire.common import API_VERSION
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from rbee.adapters.config import Settings
-    from rbee.queen.registry.table import Registry
+    from collections.abc import AsyncIterator
+
     from rbee.wire.common import Health
 
 
@@ -29,19 +33,51 @@ OTHERS: Final = (AnotherHiveError, AnotherSwarmError)
 """Another program has the address; the node's own hive may listen elsewhere."""
 
 
+class Claim(NamedTuple):
+    """Which hive a node takes for its own, if any.
+
+    It is proven once the node itself has named it, over SSH or in the lock file of this host. Until then it is a guess:
+    that hive answered first at the node's address.
+    """
+
+    hive_id: str | None
+    is_proven: bool
+
+
+class Claimant(Protocol):
+    """A node that knows its claim."""
+
+    @property
+    def claim(self) -> Claim:
+        """Which hive the node takes for its own now."""
+        ...
+
+
 class HiveIdentities:
-    """Knows which hive belongs to which node.
+    """Knows which hive belongs to which node: the one that has proven its claim, else the first that has guessed.
 
     A hive names itself before the queen shows it the token: its address may have been given to another machine, lead
     through a port that is forwarded, or be shared by two installations.
     """
 
-    def __init__(self, settings: Settings, token: str, registry: Registry) -> None:
-        self._settings = settings
+    def __init__(self, token: str) -> None:
         self._swarm = tokens.swarm_id(token)
-        self._registry = registry
+        self._claimants: dict[str, Claimant] = {}
+        self._changed = Changed()
 
-    async def check(self, health: Health, node: str, address: str, expected: str | None) -> None:
+    def enter(self, node: str, claimant: Claimant) -> None:
+        """Take in a node."""
+        self._claimants[node] = claimant
+
+    def leave(self, node: str) -> None:
+        """Forget a node: the hive that was its own may be another one's."""
+        del self._claimants[node]
+
+    def claim_changed(self) -> None:
+        """The claim of a node has changed: another one may lose the hive that it took for its own."""
+        self._changed.notify()
+
+    def check(self, health: Health, node: str, address: str, expected: str | None) -> None:
         """Raise why the hive that answers at `address` cannot be used as the node's.
 
         `expected` is the id of that hive, where it is known: else any hive that is no other node's will do. The version
@@ -50,23 +86,72 @@ class HiveIdentities:
         is_same = health.hive_id is not None and health.hive_id == expected
         if health.swarm not in (None, self._swarm):
             raise refused(node, address, is_same=is_same)
-        if health.hive_id is not None and not is_same:
-            owner = await self._owner(health.hive_id)
-            if owner not in (None, node):
-                raise _another(node, address, f"the hive of node {owner}")
-            if expected is not None:
-                raise _another(node, address, "a hive of another installation")
+        if health.hive_id is not None and (
+            expected not in (None, health.hive_id) or self._other_owner(health.hive_id, node) is not None
+        ):
+            raise self._another(node, address, health.hive_id)
         if (health.version, health.api_version) != (__version__, API_VERSION):
             raise _version(node, health.version)
         if health.hive_id is None or health.swarm is None:
             raise no_hive(node, address)  # but another program of rbee's
 
-    async def _owner(self, hive_id: str) -> str | None:
-        """Return the node whose hive this is known to be, or None."""
-        local = instance.find(self._settings.state_dir, "hive")
-        if local is not None and local.id == hive_id:
-            return LOCAL_NODE
-        return await self._registry.node_of(hive_id)
+    @asynccontextmanager
+    async def fail_if_lost(self, node: str, address: str) -> AsyncIterator[None]:
+        """Run the block, which uses the hive at `address` as the node's; cancel it once that proves to be another's.
+
+        Raises AnotherHiveError then.
+        """
+        claimant = self._claimants[node]
+        hive_id, is_proven = claimant.claim
+        if hive_id is None or is_proven:
+            yield
+            return
+        async with open_background() as nursery:
+            with trio.CancelScope() as block:
+
+                async def watch() -> None:
+                    while claimant.claim.hive_id in (None, hive_id) and self._other_owner(hive_id, node) is None:
+                        await self._changed.next.wait()
+                    block.cancel()
+
+                nursery.start_soon(watch)
+                yield
+        if block.cancelled_caught:
+            raise self._another(node, address, hive_id)
+
+    def _other_owner(self, hive_id: str, node: str) -> str | None:
+        """Return the other node to which the hive belongs; None where that is `node`, or not known.
+
+        The guess of this host keeps nobody away: a user may start the hive of a node at an address that both have.
+        """
+        claims = {name: claimant.claim for name, claimant in self._claimants.items()}
+        owners = [
+            name
+            for name, claim in claims.items()
+            if claim.hive_id == hive_id and (claim.is_proven or name != LOCAL_NODE)
+        ]
+        proven = [name for name in owners if claims[name].is_proven]
+        if node in proven:
+            return None
+        owner = next(iter(proven or owners), None)
+        return None if owner == node else owner
+
+    def _another(self, node: str, address: str, hive_id: str) -> AnotherHiveError:
+        owner = self._other_owner(hive_id, node)
+        whose = "a hive of another installation" if owner is None else f"the hive of node {owner}"
+        hint = (
+            f"two hives cannot share an address and a port: end that one, or give this one another port: {_port(node)}"
+        )
+        if node != LOCAL_NODE:
+            hint += (
+                f"; `rbee setup update-node --name {node}` corrects an address that is wrong, and takes the hive that "
+                "answers there for the node's own"
+            )
+        return AnotherHiveError(
+            f"what answers at {address} is {whose}, not that of node {node}",
+            hint=hint,
+            node=node,
+        )
 
 
 def _port(node: str) -> str:
@@ -93,20 +178,6 @@ def _version(node: str, version: str) -> VersionMismatchError:
         node=node,
         queen=__version__,
         hive=version,
-    )
-
-
-def _another(node: str, address: str, whose: str) -> AnotherHiveError:
-    hint = f"two hives cannot share an address and a port: end that one, or give this one another port: {_port(node)}"
-    if node != LOCAL_NODE:
-        hint += (
-            f"; `rbee setup update-node --name {node}` corrects an address that is wrong, and takes the hive that "
-            "answers there for the node's own"
-        )
-    return AnotherHiveError(
-        f"what answers at {address} is {whose}, not that of node {node}",
-        hint=hint,
-        node=node,
     )
 
 

@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from rbee.queen.registry.identity import Claim
+
 if TYPE_CHECKING:
+    from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.registry.table import Registry
     from rbee.wire.registry import BeehiveRow
 
@@ -19,9 +22,12 @@ class NodeRecord:
     where the node was removed meanwhile, and StorageError.
     """
 
-    def __init__(self, row: BeehiveRow, registry: Registry) -> None:
+    def __init__(self, row: BeehiveRow, registry: Registry, identities: HiveIdentities) -> None:
         self._row = row
         self._registry = registry
+        self._identities = identities
+        self._has_named_hive = False
+        identities.enter(row.node_name, self)
 
     @property
     def row(self) -> BeehiveRow:
@@ -32,6 +38,11 @@ class NodeRecord:
     def name(self) -> str:
         """The node's name."""
         return self._row.node_name
+
+    @property
+    def claim(self) -> Claim:
+        """Which hive is the node's; proven once the node has named it to this queen."""
+        return Claim(self._row.hive_id, self._has_named_hive)
 
     @property
     def is_owned(self) -> bool:
@@ -57,16 +68,19 @@ class NodeRecord:
 
     async def located(self, hive_url: str, hive_id: str | None) -> None:
         """Note where the node's hive listens, as the node itself knows it, and which hive it is."""
+        self._has_named_hive = hive_id is not None
         await self._change(hive_url=hive_url, hive_id=hive_id)
 
     async def tunnelled(self, *, tunnelled: bool) -> None:
         """Note whether only SSH leads to the hive."""
         await self._change(is_tunnelled=tunnelled)
 
-    async def identified(self, hive_id: str) -> None:
-        """Note which hive is the node's."""
+    async def identified(self, hive_id: str | None) -> None:
+        """Note which hive answers at the node's address, or that the one that did is another node's."""
         await self._change(hive_id=hive_id)
 
     async def _change(self, **values: Any) -> None:
-        self._row = msgspec.structs.replace(self._row, **values)
+        before, self._row = self._row, msgspec.structs.replace(self._row, **values)
+        if self._row.hive_id != before.hive_id:
+            self._identities.claim_changed()
         await self._registry.change(self.name, **values)

@@ -115,16 +115,6 @@ class Registry:
         """Store all of a node that is in the table. Raises NodeNotFoundError."""
         await self.change(row.node_name, **msgspec.structs.asdict(row))
 
-    async def node_of(self, hive_id: str) -> str | None:
-        """Return the node whose hive this is known to be, or None."""
-
-        def work(connection: sqlite3.Connection) -> str | None:
-            query = "SELECT node_name FROM beehives WHERE hive_id = ? ORDER BY node_name"
-            found = connection.execute(query, (hive_id,)).fetchone()
-            return None if found is None else str(found[0])
-
-        return await self._store.transact(work)
-
     async def change(self, node_name: str, /, **values: Any) -> None:
         """Store some columns of a node. Raises NodeNotFoundError."""
 

@@ -15,11 +15,9 @@ from rbee.adapters import config, tokens
 from rbee.adapters.daemon import process
 from rbee.adapters.daemon.exit_report import ExitReport
 from rbee.adapters.daemon.instance import Instance
-from rbee.adapters.store.sqlite import Store
 from rbee.errors import AlreadyRunningError
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.registry.identity import HiveIdentities
-from rbee.queen.registry.table import MIGRATIONS, Registry
 from tests.kit import paths
 from tests.kit.swarm import processes_of
 
@@ -38,9 +36,7 @@ async def hive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator
     process.program.cache_clear()
     settings = config.load()
     token = tokens.load_or_create(settings.token_file)
-    store = await Store.open(settings.state_dir / "beehives.db", MIGRATIONS)
-    yield LocalHive(settings, token, None, HiveIdentities(settings, token, Registry(store)), ephemeral=False)
-    await store.close()
+    yield LocalHive(settings, token, None, HiveIdentities(token), ephemeral=False)
     process.program.cache_clear()
     for left in processes_of(tmp_path):
         process.send_signal(left.identity, signal.SIGKILL)

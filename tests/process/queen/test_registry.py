@@ -14,6 +14,7 @@ import trio
 
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import NodeExistsError, NodeNotFoundError
+from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.record import NodeRecord
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.wire.registry import BeehiveRow
@@ -139,7 +140,9 @@ async def test_a_record_changes_the_row_in_memory_and_in_the_table(registry: Reg
     added = row(status="unknown", spawned_by_queen=False)
     await registry.add(added)
     await registry.add(row(node_name="other"))
-    record = NodeRecord(added, registry)
+    identities = HiveIdentities("token")
+    record = NodeRecord(added, registry, identities)
+    other = NodeRecord(row(node_name="other"), registry, identities)
 
     async def stored() -> BeehiveRow:
         found, other = await registry.rows()
@@ -159,10 +162,13 @@ async def test_a_record_changes_the_row_in_memory_and_in_the_table(registry: Reg
     await record.owned(owned=False)
     assert not (await stored()).spawned_by_queen
     await record.identified("one")
-    assert ((await stored()).hive_id, await registry.node_of("one")) == ("one", "attic")
+    assert ((await stored()).hive_id, record.claim) == ("one", ("one", False))
+    await record.located("http://127.0.0.1:9300", "two")
+    assert ((await stored()).hive_id, record.claim) == ("two", ("two", True))
     await record.located("http://127.0.0.1:9300", None)
     found = await stored()
-    assert (found.hive_url, found.hive_id, await registry.node_of("one")) == ("http://127.0.0.1:9300", None, None)
+    assert (found.hive_url, found.hive_id, record.claim) == ("http://127.0.0.1:9300", None, (None, False))
+    assert other.claim == (None, False)
     await record.tunnelled(tunnelled=True)
     assert (await stored()).is_tunnelled
     assert msgspec.structs.replace(await stored(), is_tunnelled=False, hive_url=None, status="unknown") == (
@@ -173,7 +179,7 @@ async def test_a_record_changes_the_row_in_memory_and_in_the_table(registry: Reg
 async def test_an_unknown_node_is_reported_with_the_command_that_adds_it(registry: Registry) -> None:
     await registry.add(row())
     await registry.remove("attic")
-    record = NodeRecord(row(), registry)
+    record = NodeRecord(row(), registry, HiveIdentities("token"))
     for refused in (registry.remove("attic"), registry.replace(row()), record.connected()):
         with pytest.raises(NodeNotFoundError, match="attic is not in the registry") as caught:
             await refused
@@ -198,8 +204,8 @@ async def test_the_registry_of_an_earlier_version_is_read_and_changed(tmp_path: 
         hive_id="0f3c2a",
     )
     assert (cellar.status, cellar.last_error) == ("unreachable", "SSH to bee@192.0.2.7 failed: timeout")
-    assert (porch.tunnel, porch.hive_id, await registry.node_of("77aa")) == ("never", "77aa", "porch")
-    record = NodeRecord(porch, registry)
+    record = NodeRecord(porch, registry, HiveIdentities("token"))
+    assert (porch.tunnel, porch.hive_id, record.claim) == ("never", "77aa", ("77aa", False))
     await record.located("http://127.0.0.1:9200", "78bb")
     await registry.replace(msgspec.structs.replace(cellar, devices={"cpu": 4}))
     assert await registry.rows() == [attic, msgspec.structs.replace(cellar, devices={"cpu": 4}), record.row]

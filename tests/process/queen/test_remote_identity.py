@@ -14,7 +14,7 @@ import pytest
 
 from rbee import __version__
 from tests.kit.ports import hold_port, own_address
-from tests.kit.remote_node import RemoteNode, infer, register, rows
+from tests.kit.remote_node import TEXT, RemoteNode, infer, register, rows
 from tests.kit.swarm import Swarm
 from tests.kit.waiting import wait_until
 
@@ -83,6 +83,36 @@ def test_two_nodes_do_not_share_a_hive(swarm: Swarm, attic: RemoteNode, cellar: 
     assert attic.hive_pid == hive
     swarm.end()
     attic.wait_empty(1)
+
+
+@pytest.mark.parametrize("wrong", ["cellar", "local"])
+def test_a_node_that_took_another_ones_hive_for_its_own_loses_it_once_that_node_names_it(
+    swarm: Swarm, attic: RemoteNode, cellar: RemoteNode, wrong: str
+) -> None:
+    """Which order they come in is a race where the queen starts the hive: here it has answered for long."""
+    attic.give_token(swarm.home)
+    command = attic.command("hive", "--host", attic.address, "--config", attic.config)
+    with subprocess.Popen(command, env=attic.env) as hive:
+        wait_until(attic.answers, "the hive of attic answers")
+        if wrong == "cellar":
+            register(swarm, cellar)
+        done = swarm.run("infer", "--node", wrong, *TEXT)
+        assert (done.returncode, len(attic.processes("worker"))) == (0, 1), done.stderr
+        register(swarm, attic)
+        for _ in range(2):
+            done = infer(swarm, attic)
+            assert done.returncode == 0, done.stderr
+            done = swarm.run("infer", "--node", wrong, *TEXT)
+            assert (done.returncode, done.stdout) == (1, "")
+            where = f"what answers at {attic.address}:9200 is the hive of node attic, not that of node {wrong}"
+            assert where in done.stderr
+            # Nor does the next queen mistake it, to which no node has named its hive yet.
+            swarm.end()
+            swarm.start_queen()
+        assert attic.hive_pid == hive.pid
+        swarm.end()
+        hive.terminate()
+    attic.wait_empty()
 
 
 def test_a_hive_in_the_place_of_the_nodes_own_is_neither_used_nor_ended(

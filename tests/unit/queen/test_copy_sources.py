@@ -22,14 +22,13 @@ if TYPE_CHECKING:
 def remote(address: str, tunnel: Tunnel = "never") -> RemoteHive:
     found = msgspec.structs.replace(row("attic", address), tunnel=tunnel)
     registry = cast("Registry", None)
-    return RemoteHive(NodeRecord(found, registry), Settings(), "token", HiveIdentities(Settings(), "token", registry))
+    identities = HiveIdentities("token")
+    return RemoteHive(NodeRecord(found, registry, identities), Settings(), "token", identities)
 
 
 def local(host: str, advertise: str | None = None) -> LocalHive:
     settings = Settings(hive=HiveSettings(host=host, advertise=advertise))
-    return LocalHive(
-        settings, "token", None, HiveIdentities(settings, "token", cast("Registry", None)), ephemeral=False
-    )
+    return LocalHive(settings, "token", None, HiveIdentities("token"), ephemeral=False)
 
 
 def test_a_remote_hive_is_reached_as_the_queen_reaches_it() -> None:

@@ -56,7 +56,7 @@ async def _answers(
         await trio.sleep(delay)
         try:
             with trio.fail_after(seconds):
-                await reach.check(await reach.greet(url, seconds))
+                reach.check(await reach.greet(url, seconds))
         except (trio.TooSlowError, ConnectionTimeoutError) as exc:
             again = f", again after {delays[number] * 1000:.0f} ms" if number < len(delays) else ""
             human = (

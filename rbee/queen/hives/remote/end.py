@@ -54,7 +54,7 @@ async def _ask_to_end(reach: Reach) -> bool:
         health = await reach.ask()
         if health is None:
             return False
-        await reach.check(health)
+        reach.check(health)
         if health.started_by == "user":
             return True  # ours has gone, and this one is not ours to end
         if (url := await reach.find()) is None:

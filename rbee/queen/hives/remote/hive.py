@@ -15,6 +15,8 @@ from rbee.queen.registry.identity import OTHERS
 from rbee.wire.registry import Success
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
     from rbee.adapters.config import Settings
     from rbee.clients.hive import HiveClient
     from rbee.queen.hives.devices import Devices
@@ -57,7 +59,7 @@ class RemoteHive:
     async def run(self) -> None:
         await self._reach.run()
 
-    def connect(self, url: str) -> HiveClient:
+    def connect(self, url: str) -> AbstractAsyncContextManager[HiveClient]:
         return self._reach.connect(url)
 
     async def devices(self) -> Devices:

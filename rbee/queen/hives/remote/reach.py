@@ -14,7 +14,7 @@ from rbee.adapters.ssh.target import Target
 from rbee.clients.hive import HiveClient
 from rbee.errors import ConnectionTimeoutError, InternalError, SshFailedError
 from rbee.queen.hives.remote.tunnel import Tunnel
-from rbee.queen.registry.identity import no_hive
+from rbee.queen.registry.identity import AnotherHiveError, no_hive
 from rbee.wire.common import Health, base_url
 
 if TYPE_CHECKING:
@@ -109,10 +109,15 @@ class Reach:
             await self.record.connected()
             yield connection
 
-    def connect(self, url: str) -> HiveClient:
-        """Return a connection to the hive at `url`."""
+    @asynccontextmanager
+    async def connect(self, url: str) -> AsyncIterator[HiveClient]:
+        """Open a connection to the hive at `url`; raises PortInUseError once it proves to be another node's."""
         limits = self.settings.timeouts
-        return HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays)
+        async with (
+            self._identities.fail_if_lost(self.record.name, self.address),
+            HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays) as client,
+        ):
+            yield client
 
     async def find(self) -> str | None:
         """Return the URL of the hive if it answers; the first hive that answers is remembered as the node's.
@@ -125,7 +130,12 @@ class Reach:
             return None
         if health is None:
             return None
-        await self.check(health)
+        try:
+            self.check(health)
+        except AnotherHiveError:
+            if health.hive_id is not None and health.hive_id == self.record.row.hive_id:
+                await self.record.identified(None)  # it was a guess, and another node has named that hive since
+            raise
         if self.record.row.hive_id is None and health.hive_id is not None:
             await self.record.identified(health.hive_id)
         return self._known_url()
@@ -156,6 +166,6 @@ class Reach:
             except InternalError as exc:
                 raise no_hive(self.record.name, self.address) from exc
 
-    async def check(self, health: Health) -> None:
+    def check(self, health: Health) -> None:
         """Raise why the hive that answered cannot be used: it is another one, or of another version."""
-        await self._identities.check(health, self.record.name, self.address, self.record.row.hive_id)
+        self._identities.check(health, self.record.name, self.address, self.record.row.hive_id)
