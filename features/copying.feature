@@ -32,7 +32,7 @@ Feature: Models from machine to machine
     And a queen runs
     And attic and cellar are registered, with rbee, and reach that hub
     And attic has fetched M
-    And what attic sends is slow
+    And half of what attic sends arrives
     When the user pulls M on cellar, and the hive of attic is killed half-way
     Then it exits with 0
     And stderr says "Downloading the rest of hf:"

@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from tests.kit.hub import Hub
 
 FILE = f"{STEM}.gguf"
-PIECE_SECONDS = 0.02
-"""Before each 64 kB that attic sends."""
 
 
 @pytest.fixture
@@ -67,8 +65,8 @@ def _changed(machine: Machine, nodes: Nodes) -> None:
     path.write_bytes(data)
 
 
-@given("what attic sends is slow")
-def _slow(machine: Machine, nodes: Nodes, hub: Hub, slow: list[Proxy], seen: Seen) -> None:
+@given("half of what attic sends arrives")
+def _slow(machine: Machine, nodes: Nodes, hub: Hub, slow: list[Proxy], small_model: Path, seen: Seen) -> None:
     """Another hive of that installation takes its place, and is reached through a proxy."""
     attic = nodes["attic"]
     (pid,) = attic.daemons("hive")
@@ -87,7 +85,7 @@ def _slow(machine: Machine, nodes: Nodes, hub: Hub, slow: list[Proxy], seen: See
     )
     wait_until(attic.has_hive)
     assert machine.run("models", "list", "--node", "attic").returncode == 0
-    proxy.delay = PIECE_SECONDS
+    proxy.hold("answers", after=small_model.stat().st_size // 2)
 
 
 def _row(machine: Machine, node: Node) -> dict[str, Any]:
@@ -104,12 +102,13 @@ def _infer(machine: Machine, seen: Seen) -> None:
 
 
 @when("the user pulls M on cellar, and the hive of attic is killed half-way")
-def _killed(machine: Machine, nodes: Nodes, small_model: Path, seen: Seen) -> None:
+def _killed(machine: Machine, nodes: Nodes, slow: list[Proxy], small_model: Path, seen: Seen) -> None:
     pull = machine.start("models", "pull", M, "--node", "cellar")
     part = nodes["cellar"].home / ".local/share/rbee/models/hf" / REPOSITORY / f"{FILE}.part"
     wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * small_model.stat().st_size)
     seen.hive.kill()
     seen.hive.wait()
+    slow[0].order("cut")
     out, errors = pull.communicate(timeout=40)
     seen.done = subprocess.CompletedProcess(pull.args, pull.returncode, out, errors)
 

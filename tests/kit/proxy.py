@@ -1,4 +1,4 @@
-"""A TCP proxy that makes faults on the way: delay, cut, reset, black hole, at once or after some bytes."""
+"""A TCP proxy that makes faults on the way: delay, hold, cut, reset, black hole, at once or after some bytes."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from typing import Self
 
 Fault = Literal["cut", "reset", "black hole"]
+What = Literal["requests", "answers"]
 CHUNK: Final = 65536
 LOOK_SECONDS: Final = 0.02
 """Between two looks whether a fault was ordered for connections on which nothing moves."""
@@ -38,6 +39,8 @@ class Proxy:
         """Set once the fault that was ordered has come."""
         self._fault: Fault | None = None
         self._after = 0
+        self._held: What | None = None
+        self._room = 0
         self._ended = threading.Event()
         self._listener = socket.create_server((host, port), backlog=100)
         self.host, self.port = self._listener.getsockname()[:2]
@@ -54,6 +57,17 @@ class Proxy:
         """Have a fault happen once `after` more bytes went towards the target; None ends it for new connections."""
         self._fault, self._after, self.sent = fault, after, 0
         self.happened.clear()
+
+    def hold(self, what: What, *, after: int) -> None:
+        """Pass on about `after` more bytes of what goes towards the target, or comes from there, until `release`.
+
+        So a test can do something half-way, however slow or fast the machine is.
+        """
+        self._held, self._room = what, after
+
+    def release(self) -> None:
+        """Hold nothing back any more."""
+        self._held = None
 
     @property
     def url(self) -> str:
@@ -102,13 +116,13 @@ class Proxy:
                 if self._fault == "black hole":
                     self._swallow(reading)
                 return
-            for end in select.select(reading, [], [], LOOK_SECONDS)[0]:
-                most = CHUNK
-                if end is client and self._fault is not None:
-                    most = min(CHUNK, self._after - self.sent)
-                if most <= 0:
+            ready = [end for end in reading if self._most(end is client) > 0]
+            for end in select.select(ready, [], [], LOOK_SECONDS)[0]:
+                if (most := self._most(end is client)) <= 0:
                     break
                 data = end.recv(most)
+                if self._is_held(end is client):
+                    self._room -= len(data)
                 if self.delay:
                     time.sleep(self.delay)
                 if data:
@@ -119,6 +133,14 @@ class Proxy:
                 else:
                     other[end].shutdown(socket.SHUT_WR)
                     reading.remove(end)
+
+    def _most(self, is_request: bool) -> int:
+        """Return how many bytes may go that way now."""
+        until_fault = self._after - self.sent if is_request and self._fault is not None else CHUNK
+        return min(CHUNK, until_fault, self._room if self._is_held(is_request) else CHUNK)
+
+    def _is_held(self, is_request: bool) -> bool:
+        return self._held == ("requests" if is_request else "answers")
 
     def _swallow(self, reading: list[socket.socket]) -> None:
         """Take what comes, and say nothing, until the proxy is closed."""

@@ -13,6 +13,8 @@ from tests.kit.proxy import Proxy
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.kit.proxy import What
+
 
 class Pair:
     """Both ends of a connection that goes through a proxy."""
@@ -93,6 +95,30 @@ def test_a_fault_that_is_taken_back_is_none_for_the_next(proxy: Proxy, pair: Pai
     later.near.sendall(b"hello")
     assert later.far.recv(10) == b"hello"
     later.close()
+
+
+@pytest.mark.parametrize("what", ["requests", "answers"])
+def test_what_is_held_comes_once_it_is_released(proxy: Proxy, pair: Pair, what: What) -> None:
+    giver, taker = (pair.near, pair.far) if what == "requests" else (pair.far, pair.near)
+    proxy.hold(what, after=5)
+    giver.sendall(b"12345")
+    assert taker.recv(10) == b"12345"
+    giver.sendall(b"678")
+    taker.sendall(b"the other way")
+    assert giver.recv(20) == b"the other way"
+    taker.settimeout(0.2)
+    with pytest.raises(TimeoutError):
+        taker.recv(10)
+    taker.settimeout(5)
+    proxy.release()
+    assert taker.recv(10) == b"678"
+
+
+def test_what_is_held_does_not_come_after_a_cut(proxy: Proxy, pair: Pair) -> None:
+    proxy.hold("answers", after=0)
+    pair.far.sendall(b"123")
+    proxy.order("cut")
+    assert pair.near.recv(10) == b""
 
 
 def test_a_delay_delays(proxy: Proxy, pair: Pair) -> None:

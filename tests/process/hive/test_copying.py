@@ -7,6 +7,7 @@ import shutil
 import signal
 import threading
 from collections.abc import Callable
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,7 @@ from rbee.adapters import tokens
 from tests.kit import models
 from tests.kit.hub import Hub
 from tests.kit.proxy import Proxy
-from tests.kit.waiting import wait_until
+from tests.kit.waiting import PATIENCE, wait_until
 from tests.process.hive.test_models import FILE, REF, digest, pulled, told
 
 if TYPE_CHECKING:
@@ -118,9 +119,29 @@ def said(events: list[tuple[str, dict[str, Any]]]) -> list[str]:
     return [event["human"] for name, event in events if name == "narration"]
 
 
-def proxy_to(node: Node) -> Proxy:
+@contextmanager
+def half_way_to(node: Node, size: int) -> Iterator[Proxy]:
+    """Give a way to the node on which the second half of what it sends is held back."""
     host, _, port = node.daemon.url.removeprefix("http://").rpartition(":")
-    return Proxy((host, int(port)))
+    with Proxy((host, int(port))) as proxy:
+        proxy.hold("answers", after=size // 2)
+        yield proxy
+
+
+@contextmanager
+def copying(cellar: Node, *sources: dict[str, Any], size: int) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Have it copy the model; the block begins when a third is there, and what it tells is there after the block."""
+    events: list[tuple[str, dict[str, Any]]] = []
+    thread = threading.Thread(target=lambda: events.extend(cellar.copy(*sources)))
+    thread.start()
+    wait_for_a_third(cellar, size)
+    yield events
+    thread.join(PATIENCE)
+
+
+def wait_for_a_third(cellar: Node, size: int) -> None:
+    part = cellar.models / f"{FILE}.part"
+    wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * size, "a third of the model is there")
 
 
 def test_a_model_that_another_node_has_is_copied_from_there(
@@ -153,16 +174,12 @@ def test_a_source_that_is_killed_half_way_leaves_the_rest_to_the_hub(
     start: Start, attic: Node, hub: Hub, model: Path, size: int
 ) -> None:
     cellar = start("cellar")
-    with proxy_to(attic) as proxy:
-        proxy.delay = 0.02
-        source = attic.source(url=proxy.url)
-        events: list[tuple[str, dict[str, Any]]] = []
-        copying = threading.Thread(target=lambda: events.extend(cellar.copy(source)))
-        copying.start()
-        part = cellar.models / f"{FILE}.part"
-        wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * size)
+    with (
+        half_way_to(attic, size) as proxy,
+        copying(cellar, attic.source(url=proxy.url), size=size) as events,
+    ):
         attic.daemon.signal(signal.SIGKILL)
-        copying.join(30)
+        proxy.order("cut")  # what was on its way is lost too
     rest = hub.content()[-1]
     begins = int(rest.headers["Range"].removeprefix("bytes=").rstrip("-"))
     assert 0.3 * size < begins < size
@@ -180,18 +197,13 @@ def test_a_source_that_is_killed_half_way_leaves_the_rest_to_the_hub(
 def test_a_source_that_stalls_leaves_the_rest_to_the_hub_long_before_the_hub_would_be_given_up(
     start: Start, attic: Node, hub: Hub, model: Path, size: int
 ) -> None:
-    cellar = start("cellar", RBEE_TIMEOUTS_COPY_STALL="0.5")
-    with proxy_to(attic) as proxy:
-        proxy.delay = 0.02
-        source = attic.source(url=proxy.url)
-        events: list[tuple[str, dict[str, Any]]] = []
-        copying = threading.Thread(target=lambda: events.extend(cellar.copy(source)))
-        copying.start()
-        part = cellar.models / f"{FILE}.part"
-        wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * size)
+    cellar = start("cellar", RBEE_TIMEOUTS_COPY_STALL="1")
+    with (
+        half_way_to(attic, size) as proxy,
+        copying(cellar, attic.source(url=proxy.url), size=size) as events,
+    ):
         attic.daemon.signal(signal.SIGSTOP)
-        copying.join(20)
-        attic.daemon.signal(signal.SIGCONT)
+    attic.daemon.signal(signal.SIGCONT)
     assert events[-1][0] == "model"
     assert "sent nothing for too long" in said(events)[1]
     assert [path.read_bytes() == model.read_bytes() for path in cellar.models.iterdir()] == [True]
@@ -201,16 +213,12 @@ def test_a_source_that_stalls_leaves_the_rest_to_the_hub_long_before_the_hub_wou
 def test_a_second_source_goes_on_where_the_first_has_ended(start: Start, attic: Node, hub: Hub, size: int) -> None:
     barn, cellar = start("barn"), start("cellar")
     barn.copy(attic.source())
-    with proxy_to(attic) as proxy:
-        proxy.delay = 0.02
-        sources = attic.source(url=proxy.url), barn.source()
-        events: list[tuple[str, dict[str, Any]]] = []
-        copying = threading.Thread(target=lambda: events.extend(cellar.copy(*sources)))
-        copying.start()
-        part = cellar.models / f"{FILE}.part"
-        wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * size)
+    with (
+        half_way_to(attic, size) as proxy,
+        copying(cellar, attic.source(url=proxy.url), barn.source(), size=size) as events,
+    ):
         attic.daemon.signal(signal.SIGKILL)
-        copying.join(30)
+        proxy.order("cut")
     assert said(events)[2] == f"Copying the rest of {REF} from barn"
     assert events[-1][0] == "model"
     assert hub.sent == size
@@ -300,10 +308,9 @@ def test_a_hive_that_is_killed_while_it_copies_leaves_what_the_next_one_goes_on_
 ) -> None:
     cellar = start("cellar")
     part = cellar.models / f"{FILE}.part"
-    with proxy_to(attic) as proxy, cellar.client() as client:
-        proxy.delay = 0.02
+    with half_way_to(attic, size) as proxy, cellar.client() as client:
         client.post("/v1/models/download", json={"model_ref": REF, "sources": [attic.source(url=proxy.url)]})
-        wait_until(lambda: part.exists() and part.stat().st_size > 0.3 * size)
+        wait_for_a_third(cellar, size)
         cellar.daemon.signal(signal.SIGKILL)
         cellar.daemon.wait()
     there = part.stat().st_size
@@ -316,12 +323,10 @@ def test_a_hive_that_is_killed_while_it_copies_leaves_what_the_next_one_goes_on_
 
 def test_giving_up_ends_the_copying(start: Start, attic: Node, hub: Hub, size: int) -> None:
     cellar = start("cellar")
-    part = cellar.models / f"{FILE}.part"
-    with proxy_to(attic) as proxy, cellar.client() as client:
-        proxy.delay = 0.02
+    with half_way_to(attic, size) as proxy, cellar.client() as client:
         request = {"model_ref": REF, "sources": [attic.source(url=proxy.url)]}
         begun = client.post("/v1/models/download", json=request).json()["download_id"]
-        wait_until(lambda: part.exists() and part.stat().st_size > 0.1 * size)
+        wait_for_a_third(cellar, size)
         assert client.delete(f"/v1/models/download/{begun}").status_code == 204
         assert cellar.copy(attic.source())[-1][0] == "model"
     assert hub.sent == size, "nor does the hub take over"
