@@ -46,12 +46,10 @@ def run(command: Callable[[trio.Event], Awaitable[T]]) -> T:
         return trio.run(main)
     except KeyboardInterrupt:
         raise Interrupted(signal.SIGINT) from None
-    except BaseExceptionGroup as group:
-        # Ctrl+C before the receiver above was there: trio then raises it within the nursery.
-        if group.subgroup(KeyboardInterrupt) is None:
-            raise
-        raise Interrupted(signal.SIGINT) from None
-    except Exception:
+    except (Exception, BaseExceptionGroup) as exc:
         if received:
             raise Interrupted(received[0]) from None
+        # Ctrl+C before the receiver above was there: trio then raises it within the nursery.
+        if isinstance(exc, BaseExceptionGroup) and exc.subgroup(KeyboardInterrupt) is not None:
+            raise Interrupted(signal.SIGINT) from None
         raise

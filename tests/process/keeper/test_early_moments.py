@@ -48,6 +48,20 @@ def test_ctrl_c_before_trio_listens_to_signals_is_an_interruption(monkeypatch: p
     assert caught.value.exit_code == 130
 
 
+@pytest.mark.parametrize("error", [ValueError(), ExceptionGroup("of a nursery", [ValueError()])])
+def test_what_the_clean_up_raises_after_a_signal_is_still_an_interruption(error: Exception) -> None:
+    async def command(_force: trio.Event) -> None:
+        signal.raise_signal(signal.SIGTERM)
+        try:
+            await trio.sleep(5)
+        finally:
+            raise error
+
+    with pytest.raises(Interrupted) as caught:
+        interrupt.run(command)
+    assert caught.value.exit_code == 143
+
+
 def test_a_host_that_does_not_exist_is_not_said_to_be_taken(tmp_path: Path) -> None:
     keeper = Keeper(tmp_path, port=9)
     keeper.env["RBEE_QUEEN_HOST"] = "nowhere.invalid"
