@@ -14,6 +14,7 @@ import pytest
 
 from tests.kit.leaving import AT_ONCE, WAYS, leave
 from tests.kit.models import make
+from tests.kit.processor import ProcessorWaits
 from tests.kit.raw_client import Client
 
 if TYPE_CHECKING:
@@ -100,25 +101,30 @@ class Lab:
 
     def held(self, worker: dict[str, Any], limit: float) -> float:
         """Return for how many seconds a worker's slot is taken until the queen has no task any more."""
-        started = seen = time.monotonic()
-        taken = 0.0
+        watch = self.watch()
+        taken = seen = 0.0
         is_over = False
         while not is_over:
-            assert seen - started < limit, "the task did not end in time"
+            assert seen < limit, "the task did not end in time"
             time.sleep(0.005)
             is_over = self.tasks() == 0
-            is_busy, before, seen = self.state(worker) == "busy", seen, time.monotonic()
+            is_busy, before, seen = self.state(worker) == "busy", seen, watch()
             is_over &= not is_busy
             taken += (seen - before) * is_busy
         return taken
 
+    def watch(self) -> Callable[[], float]:
+        """Return what says how many seconds have passed, without those for which the daemons had no processor."""
+        started, waits = time.monotonic(), ProcessorWaits(process.pid for process in self.processes())
+        return lambda: time.monotonic() - started - waits.seconds()
+
     def wait_until(self, condition: Callable[[], bool], limit: float = 20) -> float:
         """Return after how many seconds it was so."""
-        started = time.monotonic()
+        watch = self.watch()
         while not condition():
-            assert time.monotonic() - started < limit, "it did not come true in time"
+            assert watch() < limit, "it did not come true in time"
             time.sleep(0.005)
-        return time.monotonic() - started
+        return watch()
 
 
 @pytest.fixture(scope="module")
