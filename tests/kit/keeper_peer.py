@@ -239,13 +239,15 @@ async def queen(arguments: list[str]) -> None:
                 await peer.drain()
             if (seconds := PLAN.get("end_s")) is not None:
                 with trio.move_on_after(seconds):
-                    await until_asked(ephemeral=False)
+                    await until_asked(ephemeral=False, waits_for="a second request to end")
             nursery.cancel_scope.cancel()
         lock.ended_cleanly = True
 
 
-async def until_asked(ephemeral: bool) -> None:
+async def until_asked(ephemeral: bool, waits_for: str | None = None) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        if waits_for is not None:
+            Peer.record("WAIT", waits_for, b"")
         async with trio.open_nursery() as nursery:
 
             async def parent() -> None:

@@ -14,8 +14,8 @@ import pytest
 
 from tests.kit.leaving import AT_ONCE, WAYS, leave
 from tests.kit.models import make
-from tests.kit.processor import ProcessorWaits
 from tests.kit.raw_client import Client
+from tests.kit.stopwatch import Stopwatch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -108,23 +108,21 @@ class Lab:
             assert seen < limit, "the task did not end in time"
             time.sleep(0.005)
             is_over = self.tasks() == 0
-            is_busy, before, seen = self.state(worker) == "busy", seen, watch()
+            is_busy, before, seen = self.state(worker) == "busy", seen, watch.seconds()
             is_over &= not is_busy
             taken += (seen - before) * is_busy
         return taken
 
-    def watch(self) -> Callable[[], float]:
-        """Return what says how many seconds have passed, without those for which the daemons had no processor."""
-        started, waits = time.monotonic(), ProcessorWaits(process.pid for process in self.processes())
-        return lambda: time.monotonic() - started - waits.seconds()
+    def watch(self) -> Stopwatch:
+        return Stopwatch(*(process.pid for process in self.processes()))
 
     def wait_until(self, condition: Callable[[], bool], limit: float = 20) -> float:
         """Return after how many seconds it was so."""
         watch = self.watch()
         while not condition():
-            assert watch() < limit, "it did not come true in time"
+            assert watch.seconds() < limit, "it did not come true in time"
             time.sleep(0.005)
-        return watch()
+        return watch.seconds()
 
 
 @pytest.fixture(scope="module")
