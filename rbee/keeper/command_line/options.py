@@ -61,9 +61,7 @@ def _parser() -> Parser:
     _workers_options(made)
     _models_options(made)
     _setup_options(made)
-    made["status"].add_argument(
-        "-w", "--watch", action="store_true", default=False, help="keep the view up to date until Ctrl+C"
-    )
+    made["status"].add_argument("-w", "--watch", action="store_true", help="keep the view up to date until Ctrl+C")
     _logs_options(made["logs"])
     for name in ("status", "logs", "detect", "workers list", "workers health", "workers shutdown", "setup list-nodes"):
         made[name].add_argument("--json", action="store_true", help="print JSON")
@@ -78,7 +76,6 @@ def _add(parsers: argparse._SubParsersAction[Parser], command: Command, prefix: 
         command.name,
         prog=name,
         usage=f"{name} [options]",
-        argument_default=argparse.SUPPRESS,
         description=command.summary,
         epilog=command.examples,
     )
@@ -103,11 +100,11 @@ def _absolute(path: str) -> str:
 
 def _infer_options(parser: Parser) -> None:
     add = parser.add_argument_group("what to generate").add_argument
-    add("--prompt", metavar="TEXT", default=None, help="the text to continue (default: standard input)")
-    add("--model", metavar="REF", default=None, help="the model (default: from the settings, else the bundled one)")
+    add("--prompt", metavar="TEXT", help="the text to continue (default: standard input)")
+    add("--model", metavar="REF", help="the model (default: from the settings, else the bundled one)")
     add("--max-tokens", metavar="N", default=20, type=whole(1, 2**31 - 1), help="stop after N tokens (default: 20)")
-    add("--stop", metavar="TEXT", default=None, action="append", help="stop before this text; repeatable")
-    add("--raw", action="store_true", default=False, help="send the prompt without the model's chat template")
+    add("--stop", metavar="TEXT", action="append", help="stop before this text; repeatable")
+    add("--raw", action="store_true", help="send the prompt without the model's chat template")
 
     add = parser.add_argument_group("how to choose the next token").add_argument
     add(
@@ -117,38 +114,25 @@ def _infer_options(parser: Parser) -> None:
         type=fraction(0, 2),
         help="0 always takes the likeliest token (default: 0.7)",
     )
-    add(
-        "--top-k",
-        metavar="N",
-        default=None,
-        type=whole(0, 1_000_000),
-        help="choose among the N likeliest tokens; 0: among all",
-    )
+    add("--top-k", metavar="N", type=whole(0, 1_000_000), help="choose among the N likeliest tokens; 0: among all")
     add(
         "--top-p",
         metavar="X",
-        default=None,
         type=fraction(0, 1, above=True),
         help="choose among the likeliest whose probabilities add up to X",
     )
     add(
         "--min-p",
         metavar="X",
-        default=None,
         type=fraction(0, 1),
         help="choose among tokens at least X times as likely as the likeliest",
     )
-    add("--seed", metavar="N", default=None, type=whole(0, 2**32 - 2), help="the same seed yields the same text")
+    add("--seed", metavar="N", type=whole(0, 2**32 - 2), help="the same seed yields the same text")
 
     add = parser.add_argument_group("where to run").add_argument
-    add(
-        "--node",
-        metavar="NAME",
-        default=None,
-        help="the node (default: from the settings, else the queen chooses)",
-    )
-    add("--backend", metavar="NAME", default=None, help="cpu, cuda, …; see `rbee detect`")
-    add("--device", metavar="N", default=None, type=whole(0, 1023), help="the index of the backend's device")
+    add("--node", metavar="NAME", help="the node (default: from the settings, else the queen chooses)")
+    add("--backend", metavar="NAME", help="cpu, cuda, …; see `rbee detect`")
+    add("--device", metavar="N", type=whole(0, 1023), help="the index of the backend's device")
     add(
         "--wait",
         metavar="SECONDS",
@@ -157,25 +141,18 @@ def _infer_options(parser: Parser) -> None:
         help="queue up to SECONDS for a free slot (default: 0: retry after 1, 2 and 4 s)",
     )
 
-    parser.add_argument(
-        "--json", action="store_true", default=False, help="print one JSON object at the end instead of the text"
-    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
 
 
 def _install_options(parser: Parser) -> None:
     add = parser.add_argument_group("where").add_argument
-    add("--system", action="store_true", default=False, help="install for all users of this machine; needs root")
-    add("--prefix", metavar="DIR", default=None, help="with --system: install below this folder instead of /")
-    parser.add_argument(
-        "--systemd",
-        action="store_true",
-        default=False,
-        help="also write systemd user services for queen and hive",
-    )
+    add("--system", action="store_true", help="install for all users of this machine; needs root")
+    add("--prefix", metavar="DIR", help="with --system: install below this folder instead of /")
+    parser.add_argument("--systemd", action="store_true", help="also write systemd user services for queen and hive")
 
 
 def _workers_options(made: Mapping[str, Parser]) -> None:
-    made["workers health"].add_argument("--node", metavar="NAME", default=None, help="only this node (default: all)")
+    made["workers health"].add_argument("--node", metavar="NAME", help="only this node (default: all)")
     made["workers shutdown"].add_argument(
         "--id", metavar="ID", required=True, help="the worker's id, or at least its first eight characters"
     )
@@ -183,8 +160,8 @@ def _workers_options(made: Mapping[str, Parser]) -> None:
 
 def _logs_options(parser: Parser) -> None:
     add = parser.add_argument
-    add("--node", metavar="NAME", default=None, help="the node (default: from the settings, else `local`)")
-    add("-f", "--follow", action="store_true", default=False, help="print new lines as they are written, until Ctrl+C")
+    add("--node", metavar="NAME", help="the node (default: from the settings, else `local`)")
+    add("-f", "--follow", action="store_true", help="print new lines as they are written, until Ctrl+C")
     add("--lines", metavar="N", default=200, type=whole(0, 10_000), help="start with the last N lines (default: 200)")
 
 
@@ -197,7 +174,7 @@ def _models_options(made: Mapping[str, Parser]) -> None:
     for name in ("list", "show", "pull", "rm"):
         where = "all that answer" if name == "list" else "from the settings, else `local`"
         parser = made[f"models {name}"]
-        parser.add_argument("--node", metavar="NAME", default=None, help=f"the node (default: {where})")
+        parser.add_argument("--node", metavar="NAME", help=f"the node (default: {where})")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -208,52 +185,30 @@ def _setup_options(made: Mapping[str, Parser]) -> None:
         add = made[name].add_argument
         default = (lambda _: "") if is_update else " (default: {})".format
         add("--name", metavar="NAME", required=True, help="the node's name: letters, digits, dots, dashes")
-        add(
-            "--ssh-host",
-            metavar="HOST",
-            required=not is_update,
-            default=None,
-            help="the machine's host name or address",
-        )
-        add(
-            "--ssh-port",
-            metavar="PORT",
-            default=None,
-            type=whole(1, 65535),
-            help="the port of its sshd" + default("22"),
-        )
-        add("--ssh-user", metavar="USER", required=not is_update, default=None, help="log in as this user")
-        add(
-            "--ssh-key",
-            metavar="FILE",
-            default=None,
-            help="the private key file" + default("the agent's keys, then ~/.ssh/id_*"),
-        )
+        add("--ssh-host", metavar="HOST", required=not is_update, help="the machine's host name or address")
+        add("--ssh-port", metavar="PORT", type=whole(1, 65535), help="the port of its sshd" + default("22"))
+        add("--ssh-user", metavar="USER", required=not is_update, help="log in as this user")
+        add("--ssh-key", metavar="FILE", help="the private key file" + default("the agent's keys, then ~/.ssh/id_*"))
         add(
             "--install-path",
             metavar="DIR",
-            default=None,
             help="the folder for rbee on the machine" + default("~/.local/share/rbee/node"),
         )
-        add("--git-repo", metavar="URL", default=None, help="the repository that `setup install --from-source` builds")
-        add("--git-branch", metavar="NAME", default=None, help="its branch" + default("main"))
+        add("--git-repo", metavar="URL", help="the repository that `setup install --from-source` builds")
+        add("--git-branch", metavar="NAME", help="its branch" + default("main"))
         add(
             "--tunnel",
             choices=("auto", "always", "never"),
-            default=None,
             help="reach its ports through SSH; auto: only if they cannot be reached directly" + default("auto"),
         )
         add(
             "--accept-host-key",
             metavar="SHA256:…",
-            default=None,
             help="trust a new host key with this fingerprint; without it you are asked on a terminal",
         )
     made["setup remove-node"].add_argument("--name", metavar="NAME", required=True, help="the node's name")
     add = made["setup install"].add_argument
     add("--node", metavar="NAME", required=True, help="the node's name")
     way = made["setup install"].add_mutually_exclusive_group().add_argument
-    way(
-        "--from-source", action="store_true", default=False, help="build the node's registered repository there instead"
-    )
-    way("--rollback", action="store_true", default=False, help="go back to the previous version")
+    way("--from-source", action="store_true", help="build the node's registered repository there instead")
+    way("--rollback", action="store_true", help="go back to the previous version")
