@@ -8,8 +8,8 @@ from urllib.parse import quote
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
-from rbee.clients.progress import progress_of
-from rbee.errors import DownloadFailedError, InternalError, SpawnFailedError
+from rbee.clients.progress import result_of
+from rbee.errors import DownloadFailedError, SpawnFailedError
 from rbee.wire import hive as wire
 from rbee.wire import model_copy
 from rbee.wire import models as model_wire
@@ -74,15 +74,9 @@ class HiveClient(Connected):
 
     async def spawn(self, request: wire.SpawnRequest, report: Report) -> wire.SpawnReply:
         """Start a worker, reporting what the hive does; returns once the worker answers HTTP."""
-        try:
-            async with sse_client.events(self._http, "POST", wire.WORKERS_SPAWN, body=request) as events:
-                async for event in events:
-                    if (message := progress_of(event)) is None:
-                        return sse_client.decode_event(event.data, wire.SpawnReply)
-                    report(message)
-        except sse_client.StreamLostError as exc:
-            raise SpawnFailedError(f"the hive was lost while it started the worker: {exc}") from exc
-        raise InternalError("the hive ended the start of a worker without a result")
+        stream = sse_client.events(self._http, "POST", wire.WORKERS_SPAWN, body=request)
+        lost = SpawnFailedError("the hive was lost while it started the worker")
+        return await result_of(stream, wire.SpawnReply, report, lost)
 
     async def models(self) -> list[model_wire.ModelRow]:
         """Return the hive's catalogue."""
@@ -99,17 +93,10 @@ class HiveClient(Connected):
     async def pull(self, reference: str, sources: list[model_copy.Source], report: Report) -> model_wire.ModelRow:
         """Have a model fetched if the node lacks it; a cancelled call no longer keeps the download going."""
         request = model_wire.DownloadRequest(model_ref=reference, sources=sources)
-        try:
-            async with sse_client.events(self._http, "POST", model_wire.DOWNLOAD, body=request) as events:
-                async for event in events:
-                    if (message := progress_of(event)) is None:
-                        return sse_client.decode_event(event.data, model_wire.ModelRow)
-                    report(message)
-        except sse_client.StreamLostError as exc:
-            raise DownloadFailedError(
-                f"the hive was lost while it fetched the model: {exc}", hint="the next try goes on where this one ended"
-            ) from exc
-        raise InternalError("the hive ended a download without a result")
+        stream = sse_client.events(self._http, "POST", model_wire.DOWNLOAD, body=request)
+        hint = "the next try goes on where this one ended"
+        lost = DownloadFailedError("the hive was lost while it fetched the model", hint=hint)
+        return await result_of(stream, model_wire.ModelRow, report, lost)
 
     async def show_model(self, reference: str) -> model_wire.ModelDetails:
         """Describe a model that is there, by its reference or id. Raises ModelNotFoundError."""

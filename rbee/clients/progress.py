@@ -1,19 +1,25 @@
-"""Reads the progress events of a daemon's stream."""
+"""Reads the streams of progress with which daemons answer, and the results that end them."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
 from rbee.adapters.http import sse_client
+from rbee.errors import InternalError
 from rbee.wire.common import Narration
 from rbee.wire.download import STAGES
 from rbee.wire.progress import Progress
 
 if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+    from rbee.errors import RbeeError
     from rbee.wire.download import DownloadEvent
-    from rbee.wire.progress import ProgressEvent
+    from rbee.wire.progress import ProgressEvent, Report
+
+T = TypeVar("T")
 
 
 class _Staged(msgspec.Struct):
@@ -28,3 +34,19 @@ def progress_of(event: sse_client.Event) -> ProgressEvent | None:
         return None
     kind: type[Progress | DownloadEvent] = STAGES.get(sse_client.decode_event(event.data, _Staged).stage, Progress)
     return sse_client.decode_event(event.data, kind)
+
+
+async def result_of(
+    stream: AbstractAsyncContextManager[sse_client.EventStream], kind: type[T], report: Report, lost: RbeeError
+) -> T:
+    """Return the result that ends a stream of progress, which is reported as it comes; raises `lost` without one."""
+    try:
+        async with stream as events:
+            async for event in events:
+                if (message := progress_of(event)) is None:
+                    return sse_client.decode_event(event.data, kind)
+                report(message)
+    except sse_client.StreamLostError as exc:
+        lost.message += f": {exc}"
+        raise lost from exc
+    raise InternalError("the daemon ended the stream without a result")

@@ -8,7 +8,7 @@ from urllib.parse import urlencode
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
-from rbee.clients.progress import progress_of
+from rbee.clients.progress import result_of
 from rbee.errors import InternalError, RbeeError, from_body
 from rbee.wire import models, queen, registry
 from rbee.wire.events import EVENTS
@@ -96,9 +96,11 @@ class QueenClient(Connected):
         """Forget a node, whose hive may have to end first. Raises NodeNotFoundError."""
         return await self._result("POST", registry.REMOVE, registry.Success, report, registry.NodeName(node_name=name))
 
-    def install(self, request: registry.InstallRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
-        """Open the stream of `narration`, `progress` and, last, `success` events."""
-        return sse_client.events(self._http, "POST", registry.INSTALL, body=request)
+    async def install(self, request: registry.InstallRequest, report: Report) -> registry.Success:
+        """Bring rbee to a node. Raises InstallFailedError, SshFailedError or NodeNotFoundError."""
+        stream = sse_client.events(self._http, "POST", registry.INSTALL, body=request)
+        lost = InternalError("the queen exited before the installation was complete")
+        return await result_of(stream, registry.Success, report, lost)
 
     async def list_models(self, node: str | None, report: Report) -> models.SwarmModels:
         """List the catalogues: of one node, whose hive is started if need be, or of all that answer."""
@@ -119,15 +121,8 @@ class QueenClient(Connected):
 
     async def _result(self, method: str, path: str, kind: type[T], report: Report, body: Request | None = None) -> T:
         """Return the result that ends a stream of progress; the progress is reported as it comes."""
-        try:
-            async with sse_client.events(self._http, method, path, body=body) as events:
-                async for event in events:
-                    if (message := progress_of(event)) is None:
-                        return sse_client.decode_event(event.data, kind)
-                    report(message)
-        except sse_client.StreamLostError as exc:
-            raise InternalError("the queen exited before it answered") from exc
-        raise InternalError("the queen answered without a result")
+        stream = sse_client.events(self._http, method, path, body=body)
+        return await result_of(stream, kind, report, InternalError("the queen exited before it answered"))
 
 
 def _with_query(path: str, **params: str | None) -> str:
