@@ -26,14 +26,13 @@ from rbee.hive.models.library import Library
 from rbee.hive.routes import app as routes
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import models as model_routes
-from rbee.hive.workers import reconcile, rows
-from rbee.hive.workers.deadlines import Limits
+from rbee.hive.workers import rows
 from rbee.hive.workers.processes import LocalMachine
 from rbee.hive.workers.supervisor import WorkerSupervisor
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
-    from rbee.adapters.config import Settings, Timeouts
+    from rbee.adapters.config import Settings
     from rbee.adapters.daemon.lifecycle import Stopping
 
 log = logging.getLogger(__name__)
@@ -88,16 +87,14 @@ async def _serve(
     if store.damage is not None:
         human = f"{store.damage} from the files on the disk"
         announcer.report(Narration(actor=ROLE, action="rebuild", target="models.db", human=human))
-    known = reconcile.compare(await store.transact(rows.last_known), process.is_running)
+    known = rows.compare(await store.transact(rows.last_known), process.is_running)
     url = http_server.base_url(listener)
     catalogue = Catalogue(settings.paths.models, store.transact)
     await catalogue.reconcile()
     library = Library(settings, catalogue, token)
-    machine = LocalMachine(
-        settings, library, token, url, settings.hive.host, settings.hive.advertise, ephemeral=options.ephemeral
-    )
+    machine = LocalMachine(settings, library, token, url, options.ephemeral)
     await machine.remove_old_logs({worker.id for worker in known.surviving})
-    workers = WorkerSupervisor(_limits(settings.timeouts), machine, store.transact)
+    workers = WorkerSupervisor(settings.timeouts, machine, store.transact)
     for worker in known.surviving:
         workers.adopt(worker)
     for worker_id in known.gone:
@@ -177,14 +174,3 @@ async def _end_when_asked(
     workers.stop()
     await stopping.forced.wait()
     workers.force()
-
-
-def _limits(timeouts: Timeouts) -> Limits:
-    return Limits(
-        worker_ready=timeouts.worker_ready,
-        loading=timeouts.loading,
-        drain=timeouts.drain,
-        unload=timeouts.unload,
-        idle=timeouts.idle,
-        health_interval=timeouts.health_interval,
-    )

@@ -12,6 +12,7 @@ import pytest
 import rbee.hive.routes.app
 import rbee.queen.routes.app
 from rbee.adapters import config
+from rbee.adapters.config import Timeouts
 from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.store.sqlite import Store
 from rbee.hive import tables
@@ -19,7 +20,6 @@ from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.models.library import Library
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import models as model_routes
-from rbee.hive.workers.deadlines import Limits
 from rbee.hive.workers.processes import LocalMachine
 from rbee.hive.workers.supervisor import WorkerSupervisor
 from rbee.queen.hives.local import LocalHive
@@ -56,8 +56,8 @@ async def apps(
     settings = config.load()
     store = await Store.open(tmp_path / "models.db", tables.MIGRATIONS)
     library = Library(settings, Catalogue(settings.paths.models, store.transact), TOKEN)
-    machine = LocalMachine(settings, library, TOKEN, "http://127.0.0.1:1", "127.0.0.1")
-    hive = WorkerSupervisor(Limits(), machine, store.transact)
+    machine = LocalMachine(settings, library, TOKEN, "http://127.0.0.1:1")
+    hive = WorkerSupervisor(Timeouts(), machine, store.transact)
     nursery.start_soon(hive.run)
     nodes_store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
     registry = Registry(nodes_store)

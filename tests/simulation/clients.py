@@ -16,7 +16,7 @@ from tests.simulation.queen import QUEEN_URL
 from tests.simulation.world import NEEDED, Violation
 
 if TYPE_CHECKING:
-    from rbee.hive.workers.deadlines import Limits
+    from rbee.adapters.config import Timeouts
     from tests.simulation.network import Network
     from tests.simulation.world import World
 
@@ -28,7 +28,7 @@ ACKNOWLEDGE_SECONDS: Final = 5.0
 class Request:
     """One request of one client; everything about it is drawn from its own chance."""
 
-    def __init__(self, world: World, network: Network, number: int, limits: Limits, *, is_last: bool = False) -> None:
+    def __init__(self, world: World, network: Network, number: int, limits: Timeouts, *, is_last: bool = False) -> None:
         self.id = f"r{number}"
         self._world = world
         self._network = network

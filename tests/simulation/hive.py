@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from rbee.errors import RbeeError, StorageError
-from rbee.hive.workers import reconcile, rows, view
+from rbee.hive.workers import rows, view
 from rbee.hive.workers.effects import Launch, Reply
 from rbee.hive.workers.supervisor import WorkerSupervisor
 from tests.simulation.machine import SimulatedMachine
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Sequence
 
+    from rbee.adapters.config import Timeouts
     from rbee.adapters.daemon.process import Identity
-    from rbee.hive.workers.deadlines import Limits
     from rbee.hive.workers.effects import Effect
     from rbee.wire.hive import ReadyCallback, SpawnRequest, WorkerList
     from tests.simulation.network import Network, Send
@@ -30,7 +30,7 @@ HIVE_URL: Final = "http://node:9200"
 class WatchedSupervisor(WorkerSupervisor):
     """The product's supervisor, with its decisions written down and counted."""
 
-    def __init__(self, process: HiveProcess, limits: Limits, machine: SimulatedMachine, transact: Any) -> None:
+    def __init__(self, process: HiveProcess, limits: Timeouts, machine: SimulatedMachine, transact: Any) -> None:
         super().__init__(limits, machine, transact)
         self._process = process
 
@@ -52,7 +52,7 @@ class WatchedSupervisor(WorkerSupervisor):
 class HiveProcess(Process):
     """One hive, from its start to its end; the registry and the workers outlive it."""
 
-    def __init__(self, world: World, network: Network, registry: sqlite3.Connection, limits: Limits, number: int):
+    def __init__(self, world: World, network: Network, registry: sqlite3.Connection, limits: Timeouts, number: int):
         super().__init__(world, f"hive{number}")
         self.limits = limits
         self.answers = trio.Event()
@@ -64,7 +64,7 @@ class HiveProcess(Process):
 
     async def main(self) -> str:
         try:
-            known = reconcile.compare(await self._transact(rows.last_known), self._is_running)
+            known = rows.compare(await self._transact(rows.last_known), self._is_running)
         except RbeeError as exc:
             return f"exit code 1: {exc.message}"
         await trio.sleep(self._chance.uniform(0, 1))

@@ -16,7 +16,7 @@ from tests.simulation.hive import HIVE_URL, HiveProcess
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from rbee.hive.workers.deadlines import Limits
+    from rbee.adapters.config import Timeouts
     from rbee.wire.common import Narration
     from rbee.wire.hive import HiveEvent, SpawnReply, SpawnRequest, WorkerList
     from tests.simulation.network import Network
@@ -57,7 +57,7 @@ class Client:
 class Site:
     """One machine with its hive's registry; at most one hive runs on it."""
 
-    def __init__(self, world: World, network: Network, limits: Limits) -> None:
+    def __init__(self, world: World, network: Network, limits: Timeouts) -> None:
         self.registry = sqlite3.connect(":memory:", isolation_level=None)
         for script in tables.MIGRATIONS:
             self.registry.executescript(script)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from rbee.adapters.config import Timeouts
 from rbee.errors import AlreadyRunningError, RbeeError
-from rbee.hive.workers.deadlines import Limits
 from tests.simulation import clock, queen
 from tests.simulation.clients import Request
 from tests.simulation.hive import HIVE_URL, HiveProcess
@@ -54,7 +54,7 @@ class Story:
         self._world = world = World(self.seed, self.trace, self.rules)
         self._chance = chance = world.chance("story")
         self._network = Network(world)
-        self._limits = Limits(idle=chance.choice((20, 60, 300)), loading=chance.choice((60, 300)))
+        self._limits = Timeouts(idle=chance.choice((20, 60, 300)), loading=chance.choice((60, 300)))
         self._site = Site(world, self._network, self._limits)
         self._max_waiting = chance.choice((0, 2, 100))
         self._keeping = trio.CancelScope()

@@ -5,13 +5,13 @@ Each function takes the time, changes the record, and returns what to do about i
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from rbee.errors import LoadingTimeoutError, SpawnTimeoutError, UnloadFailedError, WorkerFailedError, from_body
 from rbee.hive.workers.effects import AskToEnd, CheckHealth, Effect, Kill, Save, Terminate
 
 if TYPE_CHECKING:
+    from rbee.adapters.config import Timeouts
     from rbee.hive.workers.record import WorkerRecord
     from rbee.wire.worker import WorkerStatus
 
@@ -19,26 +19,14 @@ HOPELESS_CHECKS: Final = 3
 """Health checks in a row that a worker may fail; with the last one it is ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """Seconds; the fields of the same names in `config.Timeouts`."""
-
-    worker_ready: float = 30
-    loading: float = 300
-    drain: float = 30
-    unload: float = 10
-    idle: float = 300
-    health_interval: float = 30
-
-
-def start_loading(worker: WorkerRecord, limits: Limits, now: float) -> None:
+def start_loading(worker: WorkerRecord, limits: Timeouts, now: float) -> None:
     """The worker answers HTTP, and loads its model."""
     worker.phase, worker.since = "loading", now
     worker.deadline = now + limits.loading
     worker.next_check = now + limits.health_interval
 
 
-def apply_status(worker: WorkerRecord, status: WorkerStatus, limits: Limits, now: float, unix: float) -> list[Effect]:
+def apply_status(worker: WorkerRecord, status: WorkerStatus, limits: Timeouts, now: float, unix: float) -> list[Effect]:
     """The worker has published its state."""
     before = (worker.state, worker.slots_busy)
     worker.last_health_at = unix
@@ -55,7 +43,7 @@ def apply_status(worker: WorkerRecord, status: WorkerStatus, limits: Limits, now
     return [Save(worker)] if before != (worker.state, worker.slots_busy) else []
 
 
-def _apply_state(worker: WorkerRecord, status: WorkerStatus, limits: Limits, now: float) -> None:
+def _apply_state(worker: WorkerRecord, status: WorkerStatus, limits: Timeouts, now: float) -> None:
     match status.state:
         case "failed":
             # It stays a little while, so that callers waiting for it get the reason from it.
@@ -70,7 +58,7 @@ def _apply_state(worker: WorkerRecord, status: WorkerStatus, limits: Limits, now
             pass
 
 
-def apply_check(worker: WorkerRecord, limits: Limits, now: float, unix: float, *, is_alive: bool) -> list[Effect]:
+def apply_check(worker: WorkerRecord, limits: Timeouts, now: float, unix: float, *, is_alive: bool) -> list[Effect]:
     """The worker has answered a health check, or has not."""
     if worker.phase == "ending":
         return []
@@ -88,7 +76,7 @@ def apply_check(worker: WorkerRecord, limits: Limits, now: float, unix: float, *
     return [Save(worker), Terminate(worker)]
 
 
-def end(worker: WorkerRecord, limits: Limits, now: float) -> list[Effect]:
+def end(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
     """The worker is to go; it may finish running requests first."""
     if worker.phase == "ending":
         return []
@@ -99,25 +87,25 @@ def end(worker: WorkerRecord, limits: Limits, now: float) -> list[Effect]:
     return [Terminate(worker)] if worker.pid is not None else []
 
 
-def force_end(worker: WorkerRecord, limits: Limits, now: float) -> list[Effect]:
+def force_end(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
     """The worker is to go without waiting for running requests."""
     worker.deadline = now + limits.unload / 2
     return [Terminate(worker)] if worker.pid is not None else []
 
 
-def _begin_end(worker: WorkerRecord, limits: Limits, unload_from: float) -> None:
+def _begin_end(worker: WorkerRecord, limits: Timeouts, unload_from: float) -> None:
     worker.phase, worker.since = "ending", unload_from
     worker.deadline = unload_from + limits.unload
     worker.next_check = worker.idle_from = None
 
 
-def due(worker: WorkerRecord, limits: Limits) -> list[float]:
+def due(worker: WorkerRecord, limits: Timeouts) -> list[float]:
     """Return the times at which `tick` has something to do."""
     idle_until = None if worker.idle_from is None else worker.idle_from + limits.idle
     return [time for time in (worker.deadline, worker.next_check, idle_until) if time is not None]
 
 
-def tick(worker: WorkerRecord, limits: Limits, now: float) -> list[Effect]:
+def tick(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
     """Time has passed: do what is due."""
     effects: list[Effect] = []
     if worker.deadline is not None and worker.deadline <= now:
@@ -130,7 +118,7 @@ def tick(worker: WorkerRecord, limits: Limits, now: float) -> list[Effect]:
     return effects
 
 
-def _overdue(worker: WorkerRecord, limits: Limits, now: float) -> list[Effect]:
+def _overdue(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
     match worker.phase:
         case "starting":
             worker.error = SpawnTimeoutError(

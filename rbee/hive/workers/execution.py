@@ -5,18 +5,20 @@ from __future__ import annotations
 import logging
 import signal
 import time
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from rbee.adapters.daemon import announce
+from rbee.concurrency.outcome import Outcome
 from rbee.errors import RbeeError
 from rbee.hive.workers import rows, view
 from rbee.hive.workers.effects import AskToEnd, CheckHealth, Delete, Follow, Kill, Launch, Reply, Save, Terminate
 from rbee.hive.workers.record import ProcessExit
 from rbee.wire.common import Narration
+from rbee.wire.hive import SpawnReply
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -27,33 +29,59 @@ if TYPE_CHECKING:
     from rbee.hive.workers.loop import Decision
     from rbee.hive.workers.pool import Pool
     from rbee.hive.workers.record import WorkerRecord
-    from rbee.hive.workers.starts import Starts
+    from rbee.wire.progress import ProgressEvent, Report
     from rbee.wire.worker import WorkerStatus
 
 log = logging.getLogger(__name__)
 
 
+@dataclass(frozen=True)
+class Start:
+    """One caller: takes progress, and is settled once the worker answers HTTP."""
+
+    report: Report
+    outcome: Outcome[SpawnReply] = field(default_factory=Outcome[SpawnReply])
+
+
+class Starts:
+    """The starts that are not settled yet, by the worker's id."""
+
+    def __init__(self) -> None:
+        self._starts: dict[str, list[Start]] = {}
+
+    @property
+    def worker_ids(self) -> set[str]:
+        """The workers that callers wait for."""
+        return set(self._starts)
+
+    def add(self, worker_id: str, start: Start) -> None:
+        """Have `start` settled with the worker."""
+        self._starts.setdefault(worker_id, []).append(start)
+
+    def report(self, worker_id: str, event: ProgressEvent) -> None:
+        """Report progress to the callers that wait for a worker."""
+        for start in self._starts.get(worker_id, ()):
+            start.report(event)
+
+    def settle(self, worker_id: str, result: SpawnReply | RbeeError) -> None:
+        """Reply to the callers that wait for a worker."""
+        for start in self._starts.pop(worker_id, ()):
+            start.outcome.settle(result)
+
+
+@dataclass
 class Execution:
     """Carries out effects, in tasks of `nursery`; `decide` has a decision made about what comes of them."""
 
-    def __init__(
-        self,
-        nursery: trio.Nursery,
-        pool: Pool,
-        machine: WorkerMachine,
-        starts: Starts,
-        stored: WriteBehind,
-        decide: Callable[[Decision], None],
-    ) -> None:
-        self._nursery = nursery
-        self._pool = pool
-        self._machine = machine
-        self._starts = starts
-        self._stored = stored
-        self._decide = decide
-        self._processes: dict[str, WorkerProcess] = {}
-        self._follow_scopes: dict[str, trio.CancelScope] = {}
-        self._end_replies: dict[str, trio.Event] = {}
+    nursery: trio.Nursery
+    pool: Pool
+    machine: WorkerMachine
+    starts: Starts
+    stored: WriteBehind
+    decide: Callable[[Decision], None]
+    _processes: dict[str, WorkerProcess] = field(default_factory=dict, init=False)
+    _follow_scopes: dict[str, trio.CancelScope] = field(default_factory=dict, init=False)
+    _end_replies: dict[str, trio.Event] = field(default_factory=dict, init=False)
 
     @property
     def worker_ids(self) -> set[str]:
@@ -66,18 +94,18 @@ class Execution:
             worker = effect.worker
             match effect:
                 case Launch():
-                    self._nursery.start_soon(self._run_process, worker)
+                    self.nursery.start_soon(self._run_process, worker)
                 case Follow():
                     # Made here: the worker may be deleted before the task has run a line, and must end then too.
                     scope = self._follow_scopes[worker.id] = trio.CancelScope()
-                    self._nursery.start_soon(self._follow, worker, scope)
+                    self.nursery.start_soon(self._follow, worker, scope)
                 case Reply(error=error):
                     self._reply(worker, error)
                 case CheckHealth():
-                    self._nursery.start_soon(self._check_health, worker)
+                    self.nursery.start_soon(self._check_health, worker)
                 case AskToEnd():
                     replied = self._end_replies[worker.id] = trio.Event()
-                    self._nursery.start_soon(self._ask_to_end, worker, replied)
+                    self.nursery.start_soon(self._ask_to_end, worker, replied)
                 case Terminate():
                     self._signal(worker, signal.SIGTERM)
                 case Kill():
@@ -86,14 +114,14 @@ class Execution:
                 case Save():
                     if (process := self._processes.get(worker.id)) is not None:
                         save = partial(rows.save, worker=replace(worker), identity=process.identity)
-                        self._stored.put(worker.id, save)
+                        self.stored.put(worker.id, save)
                 case Delete(reason=reason):
                     self._delete(worker, reason)
 
     def watch_adopted(self, worker: WorkerRecord, process: WorkerProcess) -> None:
         """Watch the process of a worker that an earlier hive started."""
         self._processes[worker.id] = process
-        self._nursery.start_soon(self._watch_adopted, worker, process)
+        self.nursery.start_soon(self._watch_adopted, worker, process)
 
     async def wait_end_reply(self, worker_id: str) -> None:
         """Return once the worker has replied to the request to end, or failed to; at once if there was none."""
@@ -101,19 +129,19 @@ class Execution:
             await replied.wait()
 
     async def _run_process(self, worker: WorkerRecord) -> None:
-        report = partial(self._starts.report, worker.id)
+        report = partial(self.starts.report, worker.id)
         target = f"{worker.spec.backend}:{worker.spec.device}"
         human = f"Starting a worker for {worker.spec.model_ref} on {target}"
         report(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
         try:
-            process = await self._machine.launch(worker)
+            process = await self.machine.launch(worker)
         except RbeeError as exc:
             failure = exc
-            self._decide(lambda: self._pool.launch_failed(worker.id, failure))
+            self.decide(lambda: self.pool.launch_failed(worker.id, failure))
             return
         self._processes[worker.id] = process
         log.info("worker %s started with pid %d", worker.id, process.identity.pid)
-        self._decide(lambda: self._pool.launched(worker.id, process.identity.pid))
+        self.decide(lambda: self.pool.launched(worker.id, process.identity.pid))
         announced: list[RbeeError] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, process, report, announced)
@@ -135,44 +163,42 @@ class Execution:
         self._exited(worker, await process.wait(), None)
 
     def _exited(self, worker: WorkerRecord, how: str, announced: RbeeError | None) -> None:
-        lines = self._machine.last_lines(worker.id)
+        lines = self.machine.last_lines(worker.id)
         how = with_last_words(how, lines)
-        process_exit = ProcessExit(how, time.time(), self._machine.log_name(worker.id), tuple(lines))
+        process_exit = ProcessExit(how, time.time(), self.machine.log_name(worker.id), tuple(lines))
         log.info("worker %s ended: %s", worker.id, how)
-        self._decide(lambda: self._pool.exited(worker.id, process_exit, announced))
+        self.decide(lambda: self.pool.exited(worker.id, process_exit, announced))
 
     def _reply(self, worker: WorkerRecord, error: RbeeError | None) -> None:
         if error is not None:
-            error.details.setdefault("log", self._machine.log_name(worker.id))
-            self._starts.settle(worker.id, error)
+            error.details.setdefault("log", self.machine.log_name(worker.id))
+            self.starts.settle(worker.id, error)
             return
         # The worker announces this too, but only once this reply has gone.
         human = f"The worker has called back from {worker.url}"
-        self._starts.report(
+        self.starts.report(
             worker.id, Narration(actor="rbee-hive", action="ready_callback", target=worker.id, human=human)
         )
-        self._starts.settle(worker.id, view.spawn_reply(worker, self._machine.key_of(worker.id)))
+        self.starts.settle(worker.id, view.spawn_reply(worker, self.machine.key_of(worker.id)))
 
     async def _follow(self, worker: WorkerRecord, scope: trio.CancelScope) -> None:
         def on_status(status: WorkerStatus) -> None:
-            self._decide(lambda: self._pool.status(worker.id, status, trio.current_time(), time.time()))
+            self.decide(lambda: self.pool.status(worker.id, status, trio.current_time(), time.time()))
 
         with scope:
-            await self._machine.follow(worker, on_status)
+            await self.machine.follow(worker, on_status)
 
     async def _check_health(self, worker: WorkerRecord) -> None:
-        is_alive = await self._machine.is_alive(worker)
-        self._decide(
-            lambda: self._pool.checked(worker.id, is_alive=is_alive, now=trio.current_time(), unix=time.time())
-        )
+        is_alive = await self.machine.is_alive(worker)
+        self.decide(lambda: self.pool.checked(worker.id, is_alive=is_alive, now=trio.current_time(), unix=time.time()))
 
     async def _ask_to_end(self, worker: WorkerRecord, replied: trio.Event) -> None:
         try:
-            has_accepted = await self._machine.ask_to_end(worker)
+            has_accepted = await self.machine.ask_to_end(worker)
         finally:
             replied.set()
         if not has_accepted:
-            self._decide(lambda: self._pool.refused_to_end(worker.id))
+            self.decide(lambda: self.pool.refused_to_end(worker.id))
 
     def _signal(self, worker: WorkerRecord, number: signal.Signals) -> None:
         if (process := self._processes.get(worker.id)) is not None:
@@ -185,8 +211,8 @@ class Execution:
             scope.cancel()
         self._processes.pop(worker.id, None)
         self._end_replies.pop(worker.id, None)
-        self._stored.put(worker.id, partial(rows.delete, worker_id=worker.id))
-        self._nursery.start_soon(self._machine.remove_old_logs, set(self._pool.workers))
+        self.stored.put(worker.id, partial(rows.delete, worker_id=worker.id))
+        self.nursery.start_soon(self.machine.remove_old_logs, set(self.pool.workers))
 
 
 def with_last_words(how: str, lines: list[str]) -> str:

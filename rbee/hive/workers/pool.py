@@ -23,7 +23,7 @@ from rbee.hive.workers.effects import Delete, Effect, Follow, Launch, Reply, Sav
 from rbee.hive.workers.record import EndedRecord, WorkerRecord
 
 if TYPE_CHECKING:
-    from rbee.hive.workers.deadlines import Limits
+    from rbee.adapters.config import Timeouts
     from rbee.hive.workers.record import ProcessExit, Resource, WorkerSpec
     from rbee.wire.worker import WorkerStatus
 
@@ -36,7 +36,7 @@ MAX_ENDED_WORKERS: Final = 20
 class Pool:
     """The workers of one node."""
 
-    limits: Limits
+    limits: Timeouts
     workers: dict[str, WorkerRecord] = field(default_factory=dict)
     ended: deque[EndedRecord] = field(default_factory=lambda: deque(maxlen=MAX_ENDED_WORKERS))
     is_stopping: bool = False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -37,7 +38,7 @@ STREAM_PAUSE = 1.0
 
 
 class ChildProcess:
-    """A worker's process while it runs."""
+    """A process of ours: a WorkerProcess, which documents it."""
 
     def __init__(self, child: trio.Process) -> None:
         self._child = child
@@ -46,15 +47,12 @@ class ChildProcess:
         self.identity = identity or process.Identity(child.pid, 0, process.boot_id())
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the process, unless it has ended."""
         process.send_signal(self.identity, number)
 
     async def listen(self, report: Callable[[Narration], None]) -> None:
-        """Report what the worker announces until it is ready; raises the error that it announces instead."""
         await announce.listen(self._child, report)
 
     async def wait(self) -> str:
-        """Return how the process ended, in words, once it has."""
         code = await self._child.wait()
         if self._child.stdin is not None:
             await self._child.stdin.aclose()
@@ -68,66 +66,51 @@ class AdoptedProcess:
         self.identity = identity
 
     def send(self, number: signal.Signals) -> None:
-        """Signal the process, unless it has ended."""
         process.send_signal(self.identity, number)
 
     async def listen(self, report: Callable[[Narration], None]) -> None:
         """Return at once: it announced itself to the hive that started it."""
 
     async def wait(self) -> str:
-        """Return once the process has ended."""
         await process.wait_gone(self.identity)
         return "it ended, and only the hive that started it could have learnt how"
 
 
+@dataclass(frozen=True, slots=True)
 class LocalMachine:
-    """The machine this hive runs on. `url` is where workers reach the hive; they listen on `worker_host`.
+    """The machine this hive runs on: a WorkerMachine, which documents it. `url` is where workers reach the hive.
 
     With `ephemeral` workers end when the pipe on their stdin closes, which it does however the hive ends.
     """
 
-    def __init__(
-        self,
-        settings: Settings,
-        library: Library,
-        token: str,
-        url: str,
-        worker_host: str,
-        advertise: str | None = None,
-        *,
-        ephemeral: bool = False,
-    ) -> None:
-        self._settings = settings
-        self._library = library
-        self._token = token
-        self._url = url
-        self._worker_host = worker_host
-        self._advertise = advertise
-        self._ephemeral = ephemeral
+    settings: Settings
+    library: Library
+    token: str
+    url: str
+    ephemeral: bool = False
 
     async def plan(self, request: SpawnRequest, report: Report) -> WorkerSpec:
-        return await plan(request, self._settings, self._library, report)
+        return await plan(request, self.settings, self.library, report)
 
     def available_memory(self, spec: WorkerSpec) -> int:
         return available_memory(spec)
 
     def key_of(self, worker_id: str) -> str:
-        return tokens.worker_key(self._token, worker_id)
+        return tokens.worker_key(self.token, worker_id)
 
     async def launch(self, worker: WorkerRecord) -> ChildProcess:
-        """Start the worker's process and give it its key on stdin."""
         secret = msgspec.json.encode({"key": self.key_of(worker.id)}) + b"\n"
         log_path = self._log_file(worker.id)
         try:
             return ChildProcess(
-                await process.start(self.command(worker), log=log_path, stdin=secret, hold_stdin=self._ephemeral)
+                await process.start(self.command(worker), log=log_path, stdin=secret, hold_stdin=self.ephemeral)
             )
         except OSError as exc:
             raise SpawnFailedError(f"the worker's process cannot be started: {exc.strerror}") from exc
 
     def command(self, worker: WorkerRecord) -> list[str]:
         """Return the command that starts `worker`; its key is not in it."""
-        spec, settings = worker.spec, self._settings
+        spec, settings = worker.spec, self.settings
         options: dict[str, object] = {
             "--id": worker.id,
             "--model-ref": spec.model_ref,
@@ -138,15 +121,15 @@ class LocalMachine:
             "--context": spec.context,
             "--memory": spec.memory,
             "--threads": settings.worker.threads,
-            "--host": self._worker_host,
-            "--advertise": self._advertise,
+            "--host": settings.hive.host,
+            "--advertise": settings.hive.advertise,
             "--port-from": settings.worker.port_from,
-            "--hive-url": self._url,
+            "--hive-url": self.url,
             "--log": self._log_file(worker.id),
             "--config": settings.file,
         }
         arguments = [word for name, value in options.items() if value is not None for word in (name, str(value))]
-        if self._ephemeral:
+        if self.ephemeral:
             arguments.append("--ephemeral")
         return [*(settings.worker.command or (*process.program(), "worker")), *arguments]
 
@@ -165,7 +148,7 @@ class LocalMachine:
     async def is_alive(self, worker: WorkerRecord) -> bool:
         assert worker.url is not None
         try:
-            with trio.fail_after(self._settings.timeouts.health):
+            with trio.fail_after(self.settings.timeouts.health):
                 async with WorkerClient(worker.url, None) as client:
                     return (await client.health()).worker_id == worker.id
         except (trio.TooSlowError, RbeeError) as exc:
@@ -175,7 +158,7 @@ class LocalMachine:
     async def ask_to_end(self, worker: WorkerRecord) -> bool:
         assert worker.url is not None
         try:
-            with trio.fail_after(self._settings.timeouts.acknowledge):
+            with trio.fail_after(self.settings.timeouts.acknowledge):
                 async with WorkerClient(worker.url, self.key_of(worker.id)) as client:
                     await client.shut_down()
         except (trio.TooSlowError, RbeeError) as exc:
@@ -187,10 +170,10 @@ class LocalMachine:
         return worker_files.name(worker_id)
 
     async def remove_old_logs(self, running: Collection[str]) -> None:
-        await worker_files.remove_old(self._settings.logs_dir, running, self._settings.logs.kept_workers)
+        await worker_files.remove_old(self.settings.logs_dir, running, self.settings.logs.kept_workers)
 
     def last_lines(self, worker_id: str) -> list[str]:
         return tail.last_lines(self._log_file(worker_id))
 
     def _log_file(self, worker_id: str) -> Path:
-        return self._settings.logs_dir / self.log_name(worker_id)
+        return self.settings.logs_dir / self.log_name(worker_id)

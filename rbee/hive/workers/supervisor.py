@@ -12,22 +12,20 @@ from rbee.adapters.store.write_behind import WriteBehind
 from rbee.concurrency.background import cancel_when
 from rbee.errors import DrainingError, RbeeError
 from rbee.hive.workers import rows, view
-from rbee.hive.workers.execution import Execution
+from rbee.hive.workers.execution import Execution, Start, Starts
 from rbee.hive.workers.loop import DecisionLoop
 from rbee.hive.workers.pool import Pool
-from rbee.hive.workers.record import WorkerSpec
-from rbee.hive.workers.starts import Start, Starts
 from rbee.wire import model_ref
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rbee.adapters.config import Timeouts
     from rbee.adapters.store.sqlite import Transact
     from rbee.concurrency.changed import Changed
-    from rbee.hive.workers.deadlines import Limits
     from rbee.hive.workers.effects import Effect
     from rbee.hive.workers.host import WorkerMachine
-    from rbee.hive.workers.record import EndedRecord
+    from rbee.hive.workers.record import EndedRecord, WorkerSpec
     from rbee.hive.workers.rows import LastKnownWorker
     from rbee.wire import hive as wire
     from rbee.wire.models import ModelRow
@@ -40,7 +38,7 @@ ACCEPT_SECONDS: Final = 3.0
 class WorkerSupervisor:
     """The workers of one hive. Its loop alone changes `pool`; others read it."""
 
-    def __init__(self, limits: Limits, machine: WorkerMachine, transact: Transact) -> None:
+    def __init__(self, limits: Timeouts, machine: WorkerMachine, transact: Transact) -> None:
         self.pool = Pool(limits)
         self._machine = machine
         self._starts = Starts()
@@ -158,12 +156,9 @@ class WorkerSupervisor:
 
     def adopt(self, known: LastKnownWorker) -> None:
         """Take over a worker that an earlier hive left running."""
-        spec = WorkerSpec(
-            known.model_ref, "", known.backend, known.device, known.resource, known.slots_total, None, known.memory
-        )
 
         def decide() -> Sequence[Effect]:
-            effects = self.pool.adopt(known.id, spec, known.url, known.identity.pid, trio.current_time())
+            effects = self.pool.adopt(known.id, known.spec, known.url, known.identity.pid, trio.current_time())
             self._execution.watch_adopted(self.pool.workers[known.id], self._machine.adopted(known.identity))
             return effects
 

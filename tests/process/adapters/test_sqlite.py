@@ -16,7 +16,6 @@ from rbee.adapters.store.sqlite import Store
 from rbee.errors import StorageError
 from rbee.hive import tables
 from rbee.hive.workers import rows
-from rbee.hive.workers.reconcile import compare
 from rbee.hive.workers.record import WorkerRecord, WorkerSpec
 
 if TYPE_CHECKING:
@@ -290,7 +289,8 @@ async def test_a_workers_row_is_replaced_and_deleted(tmp_path: Path) -> None:
     assert await store.transact(
         lambda c: c.execute("SELECT url, state, slots_total, slots_available, idle_since FROM workers").fetchall()
     ) == [("http://y", "busy", 4, 3, None)]
-    known = rows.LastKnownWorker("a", "http://y", "builtin:bee-stories", "cpu", 0, 4, "ram", 1, me)
+    spec = WorkerSpec("builtin:bee-stories", "", "cpu", 0, "ram", 4, None, 1)
+    known = rows.LastKnownWorker("a", "http://y", spec, me)
     assert await store.transact(rows.last_known) == [known]
     await store.transact(lambda c: rows.delete(c, "a"))
     await store.transact(lambda c: rows.delete(c, "a"))
@@ -312,7 +312,7 @@ async def test_only_workers_that_still_run_survive(tmp_path: Path) -> None:
             await store.transact(lambda c: rows.save(c, worker("a", url="http://x"), mine))
             await store.transact(lambda c: rows.save(c, worker("b", url="http://x"), recycled))
             await store.transact(lambda c: rows.save(c, worker("c"), process.Identity(2**22 + 1, 1, "boot")))
-            found = compare(await store.transact(rows.last_known), process.is_running)
+            found = rows.compare(await store.transact(rows.last_known), process.is_running)
             assert [(row.id, row.identity) for row in found.surviving] == [("a", mine)]
             assert found.gone == ["b", "c"]
             assert process.is_running(mine)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, fields, replace
+from dataclasses import replace
 from typing import Any
 
-import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -21,7 +20,6 @@ from rbee.errors import (
     SpawnTimeoutError,
     WorkerNotFoundError,
 )
-from rbee.hive.workers.deadlines import Limits
 from rbee.hive.workers.effects import (
     AskToEnd,
     CheckHealth,
@@ -54,7 +52,7 @@ def kinds(effects: list[Effect]) -> list[type]:
 
 def at(phase: str, now: float = 0.0, pool: Pool | None = None, worker_id: str = "w") -> tuple[Pool, WorkerRecord]:
     """Return a pool with one worker that has come this far at the time `now`."""
-    pool = pool or Pool(Limits())
+    pool = pool or Pool(Timeouts())
     pool.spawn(worker_id, SPEC, 100 * GB, now)
     worker = pool.workers[worker_id]
     pool.launched(worker_id, 17)
@@ -80,7 +78,7 @@ def at(phase: str, now: float = 0.0, pool: Pool | None = None, worker_id: str = 
 
 
 def test_the_life_of_a_worker() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     effects = pool.spawn("w", SPEC, 100 * GB, 0)
     worker = pool.workers["w"]
     assert effects == [Launch(worker)]
@@ -127,11 +125,6 @@ def test_a_report_that_changes_nothing_is_not_stored() -> None:
 # Deadlines.
 
 
-def test_the_limits_here_are_those_of_the_configuration() -> None:
-    configured = msgspec.structs.asdict(Timeouts())
-    assert asdict(Limits()) == {field.name: configured[field.name] for field in fields(Limits)}
-
-
 def test_a_worker_that_does_not_call_back_in_time_is_killed() -> None:
     pool, worker = at("starting")
     assert pool.due() == 30
@@ -146,7 +139,7 @@ def test_a_worker_that_does_not_call_back_in_time_is_killed() -> None:
 
 
 def test_a_launch_that_hangs_is_answered_once_it_ends() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     pool.spawn("w", SPEC, 100 * GB, 0)
     worker = pool.workers["w"]
     assert pool.tick(30) == [], "there is no process yet"
@@ -170,7 +163,7 @@ def test_a_model_that_does_not_load_in_time_ends_its_worker() -> None:
 
 def test_an_idle_worker_is_ended_at_its_time() -> None:
     pool, worker = at("serving")
-    pool.limits = Limits(health_interval=1e9)
+    pool.limits = Timeouts(health_interval=1e9)
     worker.next_check = None
     assert pool.due() == 300
     assert pool.tick(299.9) == []
@@ -220,7 +213,7 @@ def test_a_worker_that_answers_again_is_well_again() -> None:
 
 
 def test_an_adopted_worker_is_asked_at_once_and_followed() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     assert kinds(pool.adopt("w", SPEC, URL, 17, 5)) == [Follow]
     worker = pool.workers["w"]
     assert pool.tick(5) == [CheckHealth(worker)]
@@ -231,7 +224,7 @@ def test_an_adopted_worker_is_asked_at_once_and_followed() -> None:
 
 
 def test_an_adopted_worker_that_had_not_called_back_is_ended() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     (effect,) = pool.adopt("w", SPEC, None, 17, 5)
     assert isinstance(effect, Terminate)
     assert pool.workers["w"].state == "draining"
@@ -294,7 +287,7 @@ def test_only_the_overdue_ones_are_touched() -> None:
 
 
 def test_a_process_that_cannot_be_started_is_answered() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     pool.spawn("w", SPEC, 100 * GB, 0)
     worker = pool.workers["w"]
     error = SpawnFailedError("no such program")
@@ -338,7 +331,7 @@ def test_a_start_that_was_given_up_is_answered() -> None:
 
 
 def test_a_start_given_up_before_there_was_a_process_ends_it_when_there_is() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     pool.spawn("w", SPEC, 100 * GB, 0)
     assert pool.end("w", 1) == []
     worker = pool.workers["w"]
@@ -373,7 +366,7 @@ def test_a_worker_of_another_size_is_enough(size: dict[str, Any]) -> None:
 
 
 def test_the_readiest_worker_is_taken() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     for phase in ("starting", "loading", "busy", "serving"):
         _, worker = at(phase, pool=pool, worker_id=phase)
         assert pool.like(SPEC) is worker
@@ -383,7 +376,7 @@ def test_the_readiest_worker_is_taken() -> None:
 
 
 def test_a_stranger_is_refused() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     with pytest.raises(WorkerNotFoundError):
         pool.called_back("x", URL, 0)
     with pytest.raises(WorkerNotFoundError):
@@ -427,7 +420,7 @@ def test_an_ending_worker_stays_one_whatever_it_publishes(state: str) -> None:
 
 
 def test_memory_of_starting_workers_is_taken_into_account() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     pool.spawn("a", SPEC, 8 * GB, 0)
     pool.spawn("b", SPEC, 8 * GB, 0)
     with pytest.raises(OutOfMemoryError) as caught:
@@ -463,7 +456,7 @@ def test_a_worker_whose_model_is_loaded_or_never_will_be_takes_no_more(state: st
 
 
 def test_the_memory_of_an_adopted_worker_is_reserved_until_it_has_loaded() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     pool.adopt("w", SPEC, URL, 17, 0)
     assert pool.reserved("ram", 0) == 3 * GB
     pool.status("w", told("idle"), 1, 1001)
@@ -471,7 +464,7 @@ def test_the_memory_of_an_adopted_worker_is_reserved_until_it_has_loaded() -> No
 
 
 def test_each_device_is_counted_by_itself() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     gpu = WorkerSpec("m", "/m", "cuda", 1, "vram", 1, None, 3 * GB)
     pool.spawn("a", gpu, 4 * GB, 0)
     assert (pool.reserved("vram", 1), pool.reserved("vram", 0), pool.reserved("ram", 1)) == (3 * GB, 0, 0)
@@ -491,7 +484,7 @@ def test_a_worker_that_is_gone_takes_nothing(phase: str) -> None:
 
 
 def test_a_stopping_node_starts_nothing() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     assert pool.stop(0) == []
     with pytest.raises(DrainingError):
         pool.spawn("w", SPEC, 100 * GB, 0)
@@ -555,7 +548,7 @@ def test_force_ends_the_wait_for_requests() -> None:
 
 
 def test_force_waits_for_a_launch_to_have_a_process() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     pool.spawn("w", SPEC, 100 * GB, 0)
     pool.stop(0)
     assert pool.force(0) == []
@@ -563,7 +556,7 @@ def test_force_waits_for_a_launch_to_have_a_process() -> None:
 
 
 def test_forcing_an_empty_node_does_nothing() -> None:
-    pool = Pool(Limits())
+    pool = Pool(Timeouts())
     pool.stop(0)
     assert pool.force(0) == []
 
@@ -573,7 +566,7 @@ class Life(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.pool = Pool(Limits())
+        self.pool = Pool(Timeouts())
         self.now = 0.0
         self.launching: set[str] = set()
         self.running: set[str] = set()

@@ -27,7 +27,7 @@ def machine(settings: Settings) -> LocalMachine:
         raise AssertionError("no model is asked for here")
 
     library = Library(settings, Catalogue(settings.paths.models, transact), "token")
-    return LocalMachine(settings, library, "token", "http://127.0.0.1:9200", "127.0.0.1")
+    return LocalMachine(settings, library, "token", "http://127.0.0.1:9200")
 
 
 def test_a_worker_reads_the_file_that_its_hive_was_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

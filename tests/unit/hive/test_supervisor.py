@@ -11,18 +11,17 @@ import pytest
 import trio
 import trio.testing
 
+from rbee.adapters.config import Timeouts
 from rbee.adapters.daemon.process import Identity
 from rbee.adapters.store.write_behind import WriteBehind
 from rbee.errors import DrainingError, WorkerNotFoundError
 from rbee.hive.tables import MIGRATIONS
 from rbee.hive.workers import rows
-from rbee.hive.workers.deadlines import Limits
 from rbee.hive.workers.effects import Delete, Follow
-from rbee.hive.workers.execution import Execution
+from rbee.hive.workers.execution import Execution, Starts
 from rbee.hive.workers.pool import Pool
 from rbee.hive.workers.record import WorkerRecord
 from rbee.hive.workers.rows import LastKnownWorker
-from rbee.hive.workers.starts import Starts
 from rbee.hive.workers.supervisor import ACCEPT_SECONDS, WorkerSupervisor
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback, SpawnReply, SpawnRequest
@@ -69,7 +68,7 @@ def machine() -> StandInMachine:
 
 @pytest.fixture
 def workers(machine: StandInMachine, registry: Registry) -> WorkerSupervisor:
-    return WorkerSupervisor(Limits(), machine, registry.transact)
+    return WorkerSupervisor(Timeouts(), machine, registry.transact)
 
 
 def callback(worker_id: str) -> ReadyCallback:
@@ -125,7 +124,7 @@ async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             execution = Execution(
-                nursery, Pool(Limits()), machine, Starts(), WriteBehind(registry.transact), lambda decision: None
+                nursery, Pool(Timeouts()), machine, Starts(), WriteBehind(registry.transact), lambda decision: None
             )
             execution.perform([Follow(worker), Delete(worker, None)])
             assert execution.worker_ids == set()
@@ -195,7 +194,7 @@ async def test_a_caller_waits_for_a_workers_acceptance_no_longer_than_a_short_ca
             assert trio.current_time() - begun == pytest.approx(ACCEPT_SECONDS)
             assert [row.state for row in workers.view().workers] == ["draining"]
             await machine.launched[worker_id].ended.wait()
-            assert trio.current_time() - begun == pytest.approx(Limits().unload)
+            assert trio.current_time() - begun == pytest.approx(Timeouts().unload)
             assert machine.launched[worker_id].signals == [signal.SIGKILL]
             nursery.cancel_scope.cancel()
 
@@ -204,7 +203,7 @@ async def test_a_worker_adopted_before_it_called_back_is_ended(
     workers: WorkerSupervisor, machine: StandInMachine, registry: Registry, autojump_clock: MockClock
 ) -> None:
     identity = Identity(17, 18, "boot")
-    workers.adopt(LastKnownWorker("w", None, "builtin:bee-stories", "cpu", 0, 4, "ram", 1, identity))
+    workers.adopt(LastKnownWorker("w", None, SPEC, identity))
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(workers.run)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rbee.adapters.config import Timeouts
 from rbee.hive.workers import view
-from rbee.hive.workers.deadlines import Limits
 from rbee.hive.workers.pool import MAX_ENDED_WORKERS, Pool
 from rbee.hive.workers.record import ProcessExit, WorkerSpec
 from rbee.wire import hive as wire
@@ -16,7 +16,7 @@ SPEC = WorkerSpec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 1)
 
 def pool(*names: str) -> Pool:
     """Return a pool whose workers serve."""
-    made = Pool(Limits())
+    made = Pool(Timeouts())
     for name in names:
         made.spawn(name, SPEC, 1000, 0)
         made.launched(name, 17)
