@@ -1,10 +1,11 @@
-"""What the queen needs of a node's hive, wherever that runs."""
+"""What the queen needs of a node's hive, wherever that runs, and what it reports of its work there."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
 from rbee.errors import UnloadFailedError
+from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -14,6 +15,11 @@ if TYPE_CHECKING:
     from rbee.clients.hive import HiveClient
     from rbee.queen.hives.devices import Devices
     from rbee.wire.progress import Report
+
+
+def narrate(report: Report, node: str, action: str, human: str) -> None:
+    """Report `action` on `node`, in words for people."""
+    report(Narration(actor="queen-rbee", action=action, target=node, human=human))
 
 
 class LeftRunningError(UnloadFailedError):

@@ -22,8 +22,8 @@ from rbee.errors import (
     UnloadFailedError,
 )
 from rbee.queen.hives.devices import devices_of
+from rbee.queen.hives.link import narrate
 from rbee.queen.hives.local_process import LocalProcess
-from rbee.queen.hives.narrate import narrate
 from rbee.queen.registry.identity import Claim
 from rbee.wire.common import base_url
 from rbee.wire.queen import LOCAL_NODE

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
 
-from rbee.queen.hives.narrate import narrate
+from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote.describe import describe
 from rbee.wire.registry import Success
 
@@ -21,24 +22,24 @@ if TYPE_CHECKING:
     from rbee.wire.registry import Beehive
 
 
+@dataclass(frozen=True)
 class Registration:
     """Changes table and nodes together; errors are those of Registry, and SshFailedError."""
 
-    def __init__(self, nodes: Nodes, registry: Registry, settings: Settings) -> None:
-        self._nodes = nodes
-        self._registry = registry
-        self._settings = settings
-        # A lock and no task of its own: a change runs for one caller, who waits for its end. Beside it another one
-        # would find the table changed and the nodes not yet.
-        self._changing = trio.Lock()
+    nodes: Nodes
+    registry: Registry
+    settings: Settings
+    # A lock and no task of its own: a change runs for one caller, who waits for its end. Beside it another one would
+    # find the table changed and the nodes not yet.
+    _changing: trio.Lock = field(default_factory=trio.Lock)
 
     async def add(self, asked: Beehive, report: Report) -> Success:
         """Connect to the machine, and take it in."""
-        row = await describe(asked, self._settings, report)
+        row = await describe(asked, self.settings, report)
         async with self._whole_change():
-            await self._registry.check_folder_free(row)
-            await self._registry.add(row)
-            self._nodes.add(row)
+            await self.registry.check_folder_free(row)
+            await self.registry.add(row)
+            self.nodes.add(row)
         return Success(message=f"node {row.node_name} was saved", node_name=row.node_name)
 
     async def update(self, asked: Beehive, report: Report) -> Success:
@@ -46,20 +47,20 @@ class Registration:
 
         One that could not be ended stays ours: the next queen tries again.
         """
-        known = next((row for row in await self._registry.rows() if row.node_name == asked.node_name), None)
-        row = await describe(asked, self._settings, report, known)
+        known = next((row for row in await self.registry.rows() if row.node_name == asked.node_name), None)
+        row = await describe(asked, self.settings, report, known)
         async with self._whole_change():
-            await self._registry.check_folder_free(row)
+            await self.registry.check_folder_free(row)
             row.spawned_by_queen = not await self._drop(row.node_name, report)
-            await self._registry.replace(row)
-            self._nodes.add(row)
+            await self.registry.replace(row)
+            self.nodes.add(row)
         return Success(message=f"node {row.node_name} was changed", node_name=row.node_name)
 
     async def remove(self, name: str, report: Report) -> Success:
         """Forget the node; ends its hive if a queen started it."""
         async with self._whole_change():
             await self._drop(name, report)
-            await self._registry.remove(name)
+            await self.registry.remove(name)
         return Success(message=f"node {name} was removed", node_name=name)
 
     @asynccontextmanager
@@ -71,10 +72,10 @@ class Registration:
 
     async def _drop(self, name: str, report: Report) -> bool:
         """Have the queen run the node no longer; returns whether its hive has ended, if it was ours."""
-        if self._nodes.remote(name).record.is_owned:
+        if self.nodes.remote(name).record.is_owned:
             human = f"Ending the hive on {name}; its running requests may finish first"
             narrate(report, name, "stop_hive", human)
-        has_ended = await self._nodes.drop(name) is None
+        has_ended = await self.nodes.drop(name) is None
         if not has_ended:
             human = f"The hive on {name} could not be ended, and may run still: the queen's log says why"
             narrate(report, name, "stop_hive", human)

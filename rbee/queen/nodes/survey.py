@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
@@ -139,30 +139,14 @@ def _alive(node: Node, rows: Sequence[WorkerRow], memory: Space) -> wire.NodeSta
 
 def worker_of(node: str, row: WorkerRow) -> wire.SwarmWorker:
     """Return a worker of a hive as one of the swarm."""
-    return wire.SwarmWorker(
-        worker_id=row.id,
-        node=node,
-        state=row.state,
-        model_ref=row.model_ref,
-        url=row.url,
-        backend=row.backend,
-        device=row.device,
-        slots_total=row.slots_total,
-        slots_available=row.slots_available,
-    )
+    return wire.SwarmWorker(worker_id=row.id, node=node, **_shared(row, wire.SwarmWorker))
 
 
 def _ended(node: str, ended: EndedWorker) -> wire.SwarmEndedWorker:
-    return wire.SwarmEndedWorker(
-        worker_id=ended.id,
-        node=node,
-        model_ref=ended.model_ref,
-        backend=ended.backend,
-        device=ended.device,
-        pid=ended.pid,
-        reason=ended.reason or "",
-        code=ended.code,
-        ended_at=ended.ended_at,
-        log=ended.log,
-        last_lines=ended.last_lines,
-    )
+    values = _shared(ended, wire.SwarmEndedWorker) | {"reason": ended.reason or ""}
+    return wire.SwarmEndedWorker(worker_id=ended.id, node=node, **values)
+
+
+def _shared(row: WorkerRow | EndedWorker, kind: type[wire.SwarmWorker | wire.SwarmEndedWorker]) -> dict[str, Any]:
+    """Return the values of the fields that a row of a hive and one of the swarm have in common."""
+    return {name: getattr(row, name) for name in row.__struct_fields__ if name in kind.__struct_fields__}

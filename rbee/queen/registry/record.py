@@ -23,36 +23,28 @@ class NodeRecord:
     """
 
     def __init__(self, row: BeehiveRow, registry: Registry, identities: HiveIdentities) -> None:
-        self._row = row
+        self.row = row
+        """The row as it is now; a change makes a new one."""
+        self.name = row.node_name
         self._registry = registry
         self._identities = identities
         self._has_named_hive = False
         identities.enter(row.node_name, self)
 
     @property
-    def row(self) -> BeehiveRow:
-        """The row as it is now; a change makes a new one."""
-        return self._row
-
-    @property
-    def name(self) -> str:
-        """The node's name."""
-        return self._row.node_name
-
-    @property
     def claim(self) -> Claim:
         """Which hive is the node's; proven once the node has named it to this queen."""
-        return Claim(self._row.hive_id, self._has_named_hive)
+        return Claim(self.row.hive_id, self._has_named_hive)
 
     @property
     def is_owned(self) -> bool:
         """Whether a queen started the hive that runs there, so that it is ours to end."""
-        return self._row.spawned_by_queen
+        return self.row.spawned_by_queen
 
     @property
     def is_tunnelled(self) -> bool:
         """Whether HTTP goes through SSH: what the user wants, or what was found to work."""
-        return self._row.tunnel == "always" or (self._row.tunnel == "auto" and self._row.is_tunnelled)
+        return self.row.tunnel == "always" or (self.row.tunnel == "auto" and self.row.is_tunnelled)
 
     async def connected(self) -> None:
         """Note that the node was reached by SSH just now."""
@@ -80,7 +72,7 @@ class NodeRecord:
         await self._change(hive_id=hive_id)
 
     async def _change(self, **values: Any) -> None:
-        before, self._row = self._row, msgspec.structs.replace(self._row, **values)
-        if self._row.hive_id != before.hive_id:
+        before, self.row = self.row, msgspec.structs.replace(self.row, **values)
+        if self.row.hive_id != before.hive_id:
             self._identities.claim_changed()
         await self._registry.change(self.name, **values)

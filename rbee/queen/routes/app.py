@@ -15,7 +15,6 @@ from rbee.queen.routes import models as model_routes
 from rbee.queen.routes import nodes as node_routes
 from rbee.queen.routes import swarm as swarm_routes
 from rbee.queen.routes import tasks as task_routes
-from rbee.queen.routes import workers as worker_routes
 from rbee.wire import queen as wire
 
 if TYPE_CHECKING:
@@ -45,6 +44,6 @@ def build(context: RouteContext) -> QuartTrio:
             content_type=metrics.CONTENT_TYPE,
         )
 
-    for routes in (task_routes, worker_routes, log_routes, model_routes, swarm_routes, node_routes):
+    for routes in (task_routes, log_routes, model_routes, swarm_routes, node_routes):
         routes.add(app, context)
     return app

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee.errors import ConnectionTimeoutError, RbeeError
-from rbee.queen.hives.narrate import narrate
+from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote.reach import HEALTH_SECONDS
 from rbee.queen.registry.identity import AnotherHiveError
 

@@ -6,9 +6,11 @@ import os
 import time
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from rbee.adapters.ssh import dial
 from rbee.adapters.ssh.target import Target
-from rbee.queen.hives.narrate import narrate
+from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote.probe import probe
 from rbee.wire.registry import BeehiveRow
 
@@ -38,24 +40,18 @@ async def describe(asked: Beehive, settings: Settings, report: Report, known: Be
         machine = await probe(connection)
     human = f"SSH connection to {asked.ssh_host} works: {_in_words(machine)}"
     narrate(report, asked.node_name, "ssh_ready", human)
-    return BeehiveRow(
-        node_name=asked.node_name,
-        ssh_host=asked.ssh_host,
-        ssh_port=asked.ssh_port,
-        ssh_user=asked.ssh_user,
-        ssh_key_path=key_path,
-        git_repo_url=asked.git_repo_url,
-        git_branch=asked.git_branch,
-        install_path=machine.absolute(asked.install_path),
-        tunnel=asked.tunnel,
-        host_key=connection.host_key,
-        last_connected_unix=time.time(),
-        last_error=None,
-        status="reachable",
-        backends=machine.backends if asked.backends is None else list(asked.backends),
-        devices=machine.devices if asked.devices is None else dict(asked.devices),
-        spawned_by_queen=False,
-    )
+    found = {
+        "ssh_key_path": key_path,
+        "install_path": machine.absolute(asked.install_path),
+        "host_key": connection.host_key,
+        "last_connected_unix": time.time(),
+        "last_error": None,
+        "status": "reachable",
+        "backends": machine.backends if asked.backends is None else asked.backends,
+        "devices": machine.devices if asked.devices is None else asked.devices,
+        "spawned_by_queen": False,
+    }
+    return msgspec.convert(msgspec.structs.asdict(asked) | found, BeehiveRow)
 
 
 def _in_words(machine: Machine) -> str:

@@ -11,7 +11,6 @@ from rbee.concurrency.background import cancel_when
 from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.queen.hives.link import LeftRunningError
 from rbee.queen.hives.remote import launch, script
-from rbee.queen.hives.remote.paths import NodePaths
 
 if TYPE_CHECKING:
     from rbee.adapters.ssh.connection import SshConnection
@@ -102,7 +101,7 @@ async def stop(connection: SshConnection, row: BeehiveRow, *, seconds: float, un
     `gone` (none ran), `crashed` (it was killed before, and its workers may run), `ended`, `killed`, `foreign` (a user
     started it, and it goes on), or `same` (it is of the version `unless_version`, and goes on).
     """
-    lock, tenths = NodePaths(row.install_path).lock, str(max(1, round(seconds * 10)))
+    lock, tenths = script.NodePaths(row.install_path).lock, str(max(1, round(seconds * 10)))
     parameters = {"lock": lock, "tenths": tenths, "unless_version": unless_version}
     facts = await script.run(connection, "stop_hive", parameters)
     return next(iter(facts), "gone")

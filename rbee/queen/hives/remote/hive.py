@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee.errors import HostKeyError, PortInUseError, SshFailedError
-from rbee.queen.hives.narrate import narrate
+from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote import attempts, end, launch
 from rbee.queen.hives.remote.install import Installer
 from rbee.queen.hives.remote.reach import Reach
@@ -15,10 +15,7 @@ from rbee.queen.registry.identity import OTHERS
 from rbee.wire.registry import Success
 
 if TYPE_CHECKING:
-    from contextlib import AbstractAsyncContextManager
-
     from rbee.adapters.config import Settings
-    from rbee.clients.hive import HiveClient
     from rbee.queen.hives.devices import Devices
     from rbee.queen.hives.link import LeftRunningError
     from rbee.queen.registry.identity import HiveIdentities
@@ -27,14 +24,11 @@ if TYPE_CHECKING:
     from rbee.wire.registry import InstallRequest
 
 
-class RemoteHive:
-    """A HiveLink to another machine, most of which is its Reach; it also brings rbee there."""
+class RemoteHive(Reach):
+    """A HiveLink to another machine, which is the way there and these; it also brings rbee there."""
 
     def __init__(self, record: NodeRecord, settings: Settings, token: str, identities: HiveIdentities) -> None:
-        self.record = record
-        self._settings = settings
-        self._token = token
-        self._reach = Reach(record, settings, token, identities)
+        super().__init__(record, settings, token, identities)
         # Two locks, and no task that owns the hive: what they guard is a script over SSH for which the caller waits
         # anyway, so a queue of messages and answers would say the same in more words.
         self._changing = trio.Lock()
@@ -42,34 +36,11 @@ class RemoteHive:
         self._installing = trio.Lock()
         """Held while rbee is brought there, which takes minutes; the hive can be started and ended meanwhile."""
 
-    @property
-    def is_direct(self) -> bool:
-        return self._reach.is_direct
-
-    @property
-    def is_here(self) -> bool:
-        return self._reach.is_here
-
-    def worker_url(self, url: str) -> str:
-        return self._reach.worker_url(url)
-
-    def outside(self, url: str) -> str | None:
-        return self._reach.outside(url)
-
-    async def run(self) -> None:
-        await self._reach.run()
-
-    def connect(self, url: str) -> AbstractAsyncContextManager[HiveClient]:
-        return self._reach.connect(url)
-
     async def devices(self) -> Devices:
         """Return what was found when the node was registered; how much memory is free is not known."""
         await trio.lowlevel.checkpoint()
         row = self.record.row
         return {name: [None] * row.devices.get(name, 1) for name in row.backends}
-
-    async def find(self) -> str | None:
-        return await self._reach.find()
 
     async def ensure(self, report: Report) -> str:
         """Return the URL of the hive, started over SSH if need be; raises why it could not be."""
@@ -89,24 +60,24 @@ class RemoteHive:
     async def _launch(self, report: Report) -> str:
         """Start the hive over SSH, or find it there, and return the URL at which the queen reaches it."""
         async with self._changing:
-            await launch.launch(self._reach, report)
-        url = await attempts.choose_way(self._reach, report)
+            await launch.launch(self, report)
+        url = await attempts.choose_way(self, report)
         name = self.record.name
-        narrate(report, name, "hive_ready", f"The hive on {name} answers at {self._reach.address}")
+        narrate(report, name, "hive_ready", f"The hive on {name} answers at {self.address}")
         return url
 
     async def end(self, force: trio.Event) -> LeftRunningError | None:
         """End the hive if a queen started it; bounded, also where the node does not answer."""
         async with self._changing:
-            return await end.end(self._reach, force)
+            return await end.end(self, force)
 
     async def install(self, asked: InstallRequest, report: Report) -> Success:
         """Bring rbee to the node, or take the previous version back; a hive of another version is ended then."""
-        row, name, limits = self.record.row, self.record.name, self._settings.timeouts
-        sources = self._settings.remote.git_repo_dir or f"{row.install_path}/src"
+        row, name, limits = self.record.row, self.record.name, self.settings.timeouts
+        sources = self.settings.remote.git_repo_dir or f"{row.install_path}/src"
         if self._installing.locked():
             narrate(report, name, "wait", f"Waiting for another installation on {name} to end")
-        async with self._installing, self._reach.dial() as connection:
+        async with self._installing, self.dial() as connection:
             installer = Installer(connection, row, report)
             if asked.rollback:
                 version = await installer.roll_back()

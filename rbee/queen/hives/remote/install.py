@@ -14,9 +14,8 @@ from rbee import __version__
 from rbee.adapters import zipapp
 from rbee.adapters.logs.redaction import public
 from rbee.errors import InstallFailedError, InsufficientDiskError, SshFailedError
-from rbee.queen.hives.narrate import narrate
+from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote import script
-from rbee.queen.hives.remote.paths import NodePaths
 from rbee.queen.hives.remote.probe import probe
 from rbee.wire.progress import Progress
 
@@ -70,7 +69,7 @@ class Installer:
 
     async def _install(self, token: str, sources: str | None) -> str:
         name, install = self._row.node_name, self._row.install_path
-        paths = NodePaths(install)
+        paths = script.NodePaths(install)
         python = self._choose_python(await probe(self._connection), from_source=sources is not None)
         prepared = await self._prepare(python)
         part = f"{install}/bin/.rbee.{secrets.token_hex(8)}.part"

@@ -9,9 +9,8 @@ import trio
 from rbee.adapters.daemon import announce
 from rbee.adapters.logs.redaction import Lines
 from rbee.errors import AlreadyRunningError, RbeeError, SpawnFailedError, SpawnTimeoutError, SshFailedError
-from rbee.queen.hives.narrate import narrate
+from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote import script
-from rbee.queen.hives.remote.paths import NodePaths
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -75,7 +74,7 @@ async def start(connection: SshConnection, row: BeehiveRow, settings: Settings, 
 
 
 async def _start_once(connection: SshConnection, row: BeehiveRow, settings: Settings, report: Report) -> Running | None:
-    paths, binary = NodePaths(row.install_path), settings.remote.binary_path
+    paths, binary = script.NodePaths(row.install_path), settings.remote.binary_path
     parameters = {
         "python": "" if binary else paths.python,
         "program": binary or paths.program,
