@@ -14,8 +14,8 @@ from rbee.wire import hive as wire
 from rbee.wire import model_copy
 from rbee.wire import models as model_wire
 from rbee.wire.common import Health
-from rbee.wire.download import DownloadState
 from rbee.wire.logs import HIVE_LOGS
+from rbee.wire.progress import DownloadState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

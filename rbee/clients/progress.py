@@ -9,15 +9,13 @@ import msgspec
 from rbee.adapters.http import sse_client
 from rbee.errors import InternalError
 from rbee.wire.common import Narration
-from rbee.wire.download import STAGES
-from rbee.wire.progress import Progress
+from rbee.wire.progress import STAGES, Progress
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from rbee.errors import RbeeError
-    from rbee.wire.download import DownloadEvent
-    from rbee.wire.progress import ProgressEvent, Report
+    from rbee.wire.progress import DownloadEvent, ProgressEvent, Report
 
 T = TypeVar("T")
 

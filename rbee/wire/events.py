@@ -7,7 +7,7 @@ from typing import Final, Literal
 import msgspec
 
 from rbee.wire.common import Message
-from rbee.wire.download import SwarmDownload
+from rbee.wire.progress import SwarmDownload
 from rbee.wire.queen import SwarmWorker
 
 EVENTS: Final = "/v2/events"

@@ -8,8 +8,8 @@ import msgspec
 
 from rbee.errors import InvalidRequestError
 from rbee.wire.common import DeviceIndex, HttpUrl, Message, Name, Request, ShortText, Uuid, WorkerState
-from rbee.wire.download import DownloadState
 from rbee.wire.model_copy import Sources  # noqa: TC001 (msgspec reads annotations at run time)
+from rbee.wire.progress import DownloadState
 
 HEALTH: Final = "/v1/health"
 WORKERS: Final = "/v1/workers"

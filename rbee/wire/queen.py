@@ -17,7 +17,7 @@ from rbee.wire.common import (
     Uuid,
     WorkerState,
 )
-from rbee.wire.download import SwarmDownload  # noqa: TC001 (msgspec reads annotations at run time)
+from rbee.wire.progress import SwarmDownload  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.worker import InferenceRequest
 
 HEALTH: Final = "/health"

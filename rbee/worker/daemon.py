@@ -18,13 +18,13 @@ from rbee.adapters import arguments, config
 from rbee.adapters.arguments import HelpAction, Parser
 from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
+from rbee.adapters.http import client as http_client
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
-from rbee.clients import callback as ready_callback
 from rbee.concurrency.background import open_background
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration
-from rbee.wire.hive import ReadyCallback
+from rbee.wire.hive import WORKERS_READY, ReadyCallback
 from rbee.worker.engine.backend import EngineFailedError
 from rbee.worker.llama import loading
 from rbee.worker.serving import routes
@@ -200,6 +200,7 @@ class _WorkerDaemon:
             loaded.close()
 
     async def _call_back(self, url: str) -> None:
+        """Report to the hive where the worker listens: the one call upwards, a hint to look and never the truth."""
         options = self._options
         callback = ReadyCallback(
             worker_id=options.id,
@@ -209,9 +210,8 @@ class _WorkerDaemon:
             device=options.device,
         )
         limits = self._settings.timeouts
-        await ready_callback.announce(
-            options.hive_url, self._key, callback, timeout=limits.call, delays=limits.call_delays
-        )
+        async with http_client.connect(options.hive_url, self._key, timeout=limits.call) as hive:
+            await http_client.call(hive, "POST", WORKERS_READY, bytes, body=callback, delays=limits.call_delays)
         self._narrate("ready_callback", "The hive knows the worker; the model loads next")
         self._announcer.ready(Ready(url, os.getpid(), __version__))
 

@@ -19,7 +19,6 @@ MODULES = (
     "chat_template",
     "common",
     "model_copy",
-    "download",
     "events",
     "gguf",
     "hive",

@@ -19,7 +19,6 @@ from rbee.errors import AlreadyRunningError
 
 if TYPE_CHECKING:
     from pathlib import Path
-    from types import TracebackType
 
 
 PADDED: Final = 512
@@ -84,9 +83,7 @@ class InstanceLock:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, failure: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, _kind: object, failure: BaseException | None, _trace: object) -> None:
         if self._published is None:
             return  # it has announced why it could not start
         left = msgspec.structs.replace(

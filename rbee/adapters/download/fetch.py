@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 import time
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rbee.adapters.download.partial import PartialFile
@@ -71,37 +72,29 @@ def _which(path: Path) -> _File | None:
     return _File(found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size)
 
 
+@dataclass
 class Fetch:
     """One file on its way; `run` blocks, and `stop` ends it from another thread.
 
-    `delays` are the seconds before each attempt after the first; `tries` is how often the
-    hash may turn out wrong.
+    `delays` are the seconds before each attempt after the first; `tries` is how often the hash may turn out wrong.
     """
 
-    def __init__(
-        self,
-        web: Web,
-        resource: Resource,
-        to: Path,
-        delays: Sequence[float],
-        report: Callable[[Step | Retry], None],
-        *,
-        tries: int = 2,
-    ) -> None:
-        self._web = web
-        self._resource = resource
-        self._to = to
-        self._delays = delays
-        self._say = report
-        self._tries = tries
-        self._told_at = 0.0
-        self._stopped = threading.Event()
-        self._before = _which(to)
+    web: Web
+    resource: Resource
+    to: Path
+    delays: Sequence[float]
+    report: Callable[[Step | Retry], None]
+    tries: int = 2
+    _reported_at: float = field(default=0.0, init=False)
+    _stopped: threading.Event = field(default_factory=threading.Event, init=False)
+
+    def __post_init__(self) -> None:
+        self._before = _which(self.to)
 
     def stop(self) -> None:
         """End the fetch soon and report nothing more; the bytes on the disk stay."""
         self._stopped.set()
-        self._web.abandon()
+        self.web.abandon()
 
     def run(self) -> str | None:
         """Fetch, verify, and rename to the final name; returns the hash, or None when another fetch finished it first.
@@ -110,7 +103,7 @@ class Fetch:
         DownloadFailedError, ChecksumMismatchError, InsufficientDiskError, StorageError, or what the site refuses with.
         """
         try:
-            with PartialFile(self._to) as part:
+            with PartialFile(self.to) as part:
                 while not part.lock():
                     if self._stopped.wait(LOCK_POLL_SECONDS):
                         raise _given_up()
@@ -120,25 +113,25 @@ class Fetch:
 
     def _is_there(self) -> bool:
         """Whether the fetch that held the lock has installed the file, or another one under its name."""
-        now = _which(self._to)
-        return now is not None and now != self._before and now.size == self._resource.size
+        now = _which(self.to)
+        return now is not None and now != self._before and now.size == self.resource.size
 
     def _fetch(self, part: PartialFile) -> str:
-        wanted = self._resource.sha256
-        for number in range(1, self._tries + 1):
+        wanted = self.resource.sha256
+        for number in range(1, self.tries + 1):
             self._complete(part)
-            self._tell(Step(part.size, is_verifying=True))
+            self._report(Step(part.size, is_verifying=True))
             if wanted in (None, found := part.digest.hexdigest()):
                 part.finish()
                 return found
             part.clear()
-            if number < self._tries:
-                reason = f"{self._to.name} is not what the hub says it is; it was removed"
-                self._tell(Retry(number + 1, self._tries, 0, reason))
+            if number < self.tries:
+                reason = f"{self.to.name} is not what the hub says it is; it was removed"
+                self._report(Retry(number + 1, self.tries, 0, reason))
         part.discard()
-        twice = ", twice" if self._tries > 1 else ""
+        twice = ", twice" if self.tries > 1 else ""
         raise ChecksumMismatchError(
-            f"{self._to.name} is not what the hub says it is{twice}; it was removed",
+            f"{self.to.name} is not what the hub says it is{twice}; it was removed",
             hint="the hub, or what stands before it, sends another file than it announces; try again later",
             expected=wanted,
             found=found,
@@ -146,8 +139,8 @@ class Fetch:
 
     def _complete(self, part: PartialFile) -> None:
         """Bring the partial file to its full size, in several attempts."""
-        attempts = len(self._delays) + 1
-        for attempt, delay in enumerate((*self._delays, None), 1):
+        attempts = len(self.delays) + 1
+        for attempt, delay in enumerate((*self.delays, None), 1):
             try:
                 self._attempt(part)
             except BrokenError as exc:
@@ -156,17 +149,17 @@ class Fetch:
                 if delay is None:
                     raise self._failed(part, attempt, exc) from exc
                 pause = max(delay, exc.after)
-                self._tell(Step(part.size))
-                self._tell(Retry(attempt + 1, attempts, pause, str(exc)))
+                self._report(Step(part.size))
+                self._report(Retry(attempt + 1, attempts, pause, str(exc)))
                 if self._stopped.wait(pause):
                     raise _given_up() from exc
             else:
                 return
 
     def _failed(self, part: PartialFile, attempts: int, exc: BrokenError) -> DownloadFailedError:
-        percent = 100 * part.size // max(1, self._resource.size)
+        percent = 100 * part.size // max(1, self.resource.size)
         return DownloadFailedError(
-            f"{self._to.name} could not be fetched: {exc}, after {attempts} attempts, at {percent} %",
+            f"{self.to.name} could not be fetched: {exc}, after {attempts} attempts, at {percent} %",
             hint="look at the network; the next try goes on where this one ended",
             attempts=attempts,
             percent=percent,
@@ -175,48 +168,48 @@ class Fetch:
 
     def _attempt(self, part: PartialFile) -> None:
         """Append the missing bytes. Raises BrokenError; the bytes that came stay."""
-        size = self._resource.size
-        if part.size > size or (part.etag is None and self._resource.sha256 is None):
+        size = self.resource.size
+        if part.size > size or (part.etag is None and self.resource.sha256 is None):
             part.clear()  # nothing would vouch for what the next bytes are appended to
         if part.size:
-            self._tell(Step(part.size))
+            self._report(Step(part.size))
             part.read(self._stopped.is_set)
         if self._stopped.is_set():
             raise _given_up()
         if part.size == size:
             return
         headers = {"Range": f"bytes={part.size}-"} if part.size else {}
-        if headers and (etag := self._resource.etag or part.etag) is not None:
+        if headers and (etag := self.resource.etag or part.etag) is not None:
             headers["If-Range"] = etag  # RFC 9110, section 13.1.5: a changed file comes whole
-        with self._web.get(self._resource.url, headers) as response:
+        with self.web.get(self.resource.url, headers) as response:
             self._receive(part, response)
         if part.size < size:
             raise BrokenError(f"the connection ended at {part.size} of {size} bytes")
-        self._tell(Step(part.size))
+        self._report(Step(part.size))
 
     def _receive(self, part: PartialFile, response: httpx.Response) -> None:
         etag = response.headers.get("ETag", "")
-        if self._resource.etag not in (None, etag):
+        if self.resource.etag not in (None, etag):
             raise BrokenError("the site has another file there")
         if not self._continues(response, part.size):
             # What is there is of another file, or the site does not resume.
             part.clear()
             if response.status_code != 200:
                 raise BrokenError("the site does not go on where the last attempt ended")
-        if self._resource.etag is None:
+        if self.resource.etag is None:
             part.remember(etag)  # else it is this site's alone, and the next one may know the same bytes by another
         size = part.size
-        for data in self._web.parts(response):
+        for data in self.web.parts(response):
             if self._stopped.is_set():
                 raise _given_up()
             size += len(data)
-            if size > self._resource.size:
+            if size > self.resource.size:
                 part.clear()
                 raise BrokenError("the site sends more than the file's size")
             part.append(data)
-            if (now := time.monotonic()) - self._told_at >= REPORT_SECONDS:
-                self._told_at = now
-                self._tell(Step(size))
+            if (now := time.monotonic()) - self._reported_at >= REPORT_SECONDS:
+                self._reported_at = now
+                self._report(Step(size))
 
     def _continues(self, response: httpx.Response, have: int) -> bool:
         if not have:
@@ -224,21 +217,21 @@ class Fetch:
         if response.status_code != 206:
             return False
         found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        return found is not None and (int(found[1]), int(found[3])) == (have, self._resource.size)
+        return found is not None and (int(found[1]), int(found[3])) == (have, self.resource.size)
 
-    def _tell(self, what: Step | Retry) -> None:
+    def _report(self, what: Step | Retry) -> None:
         if not self._stopped.is_set():
-            self._say(what)
+            self.report(what)
 
     def _refused(self, exc: OSError) -> InsufficientDiskError | StorageError:
         """Describe what the disk refused; the bytes on it stay for the next try."""
-        name = self._to.name
+        name = self.to.name
         if full_disk.is_full(exc):
             try:
-                there = self._to.with_name(f"{name}.part").stat().st_size
+                there = self.to.with_name(f"{name}.part").stat().st_size
             except OSError:
                 there = 0
-            return too_little(self._resource.size - there, 0, name)
+            return too_little(self.resource.size - there, 0, name)
         if isinstance(exc, FileExistsError | NotADirectoryError):
             return StorageError(
                 f"{name} cannot be written: where the models are kept is no folder, or a link to none",

@@ -234,11 +234,7 @@ class Web:
         )
 
     def _check_status(self, response: httpx.Response, address: SplitResult) -> None:
-        status, error_code, host = (
-            response.status_code,
-            response.headers.get("X-Error-Code", ""),
-            host_and_port(address),
-        )
+        status, host = response.status_code, host_and_port(address)
         if status in (200, 206, 416):
             return
         if status == 429 or status >= 500 or not self._is_home(address):
@@ -247,12 +243,12 @@ class Web:
         if self._is_near:
             raise DownloadFailedError(f"{host} answered HTTP {status}", status=status)
         if status in (401, 403):
-            raise self._denied(status, error_code)
+            raise self._denied(status, response.headers.get("X-Error-Code"))
         if status in (404, 410):
             raise ModelNotFoundError(f"{host} has no such model or file", status=status)
         raise DownloadFailedError(f"{host} answered HTTP {status}", status=status)
 
-    def _denied(self, status: int, error_code: str) -> ModelAccessDeniedError:
+    def _denied(self, status: int, error_code: str | None) -> ModelAccessDeniedError:
         host = host_and_port(self._home)
         if error_code == "GatedRepo":
             why = "it is gated: its terms must be accepted on its page first"

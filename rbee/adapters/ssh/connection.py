@@ -11,7 +11,6 @@ import paramiko
 import trio
 
 from rbee.adapters.ssh import sftp
-from rbee.adapters.ssh.channel import STREAMS, Channel
 from rbee.adapters.ssh.session import open_session
 from rbee.errors import SshFailedError
 
@@ -29,6 +28,8 @@ MAX_OUTPUT: Final = 16 * 1024 * 1024
 """What a command may write: far more than any of ours does, also a build with all its warnings."""
 CALLS: Final = trio.CapacityLimiter(64)
 """paramiko blocks: each call takes a thread."""
+STREAMS: Final = trio.CapacityLimiter(1024)
+"""And each stream one or two, for as long as it lasts."""
 
 
 class Completed(NamedTuple):
@@ -37,6 +38,31 @@ class Completed(NamedTuple):
     code: int
     output: str
     errors: str
+
+
+class Channel:
+    """An open TCP connection of the other machine; its calls raise trio.BrokenResourceError once it has ended."""
+
+    def __init__(self, channel: paramiko.Channel) -> None:
+        self._channel = channel
+        channel.settimeout(None)
+
+    async def send_all(self, data: bytes) -> None:
+        await self._in_thread(partial(self._channel.sendall, data))
+
+    async def receive(self, most: int) -> bytes:
+        """Return what has come, at most `most` bytes; empty at the end."""
+        return await self._in_thread(partial(self._channel.recv, most))
+
+    def close(self) -> None:
+        """Close it; calls that wait for it end."""
+        self._channel.close()
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
+        try:
+            return await trio.to_thread.run_sync(work, limiter=STREAMS, abandon_on_cancel=True)
+        except (OSError, EOFError, paramiko.SSHException) as exc:
+            raise trio.BrokenResourceError from exc
 
 
 class SshConnection:

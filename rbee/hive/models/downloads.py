@@ -11,8 +11,8 @@ import trio
 from rbee.concurrency.changed import Changed
 from rbee.concurrency.outcome import Outcome
 from rbee.errors import CancelledError, DrainingError, ModelNotFoundError, RbeeError
-from rbee.wire.download import Complete, DownloadEvent, Downloading, DownloadState, Failed, Retrying
 from rbee.wire.models import ModelRow
+from rbee.wire.progress import Complete, DownloadEvent, Downloading, DownloadState, Failed, Retrying
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence

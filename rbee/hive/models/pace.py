@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbee.wire.download import DownloadState
+    from rbee.wire.progress import DownloadState
 
 PROGRESS_SECONDS: Final = 1.0
 """Between two events of one download; its beginning and its end are published at once."""

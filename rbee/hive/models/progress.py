@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.download import fetch
 from rbee.wire.common import Narration
-from rbee.wire.download import Downloading, Retrying, Verifying
+from rbee.wire.progress import Downloading, Retrying, Verifying
 
 if TYPE_CHECKING:
     from rbee.wire.progress import Report

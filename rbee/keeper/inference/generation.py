@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import trio
@@ -36,20 +37,16 @@ if TYPE_CHECKING:
     from rbee.wire.worker import InferenceRequest
 
 
+@dataclass
 class Generation:
-    """One request at one worker: what has come of it so far."""
+    """One request at one worker, and what has come of it so far; `log` says where the worker's log is."""
 
-    def __init__(
-        self, worker: WorkerClient | RelayedWorker, request: InferenceRequest, settings: Settings, *, log: str
-    ) -> None:
-        assert request.request_id is not None
-        self._worker = worker
-        self._request = request
-        self._request_id = request.request_id
-        self._settings = settings
-        self._log = log
-        self._pieces: list[str] = []
-        self._tokens = 0
+    worker: WorkerClient | RelayedWorker
+    request: InferenceRequest
+    settings: Settings
+    log: str
+    _pieces: list[str] = field(default_factory=list)
+    _tokens: int = 0
 
     @property
     def text(self) -> str:
@@ -61,7 +58,7 @@ class Generation:
 
         A busy worker is asked again. However this is left before the end, the worker is told to stop first.
         """
-        delays = self._settings.timeouts.busy_delays
+        delays = self.settings.timeouts.busy_delays
         retries = iter(delays)
         while True:
             try:
@@ -84,11 +81,11 @@ class Generation:
             await trio.sleep(delay)
 
     async def _attempt(self, terminal: Terminal, write: Callable[[str], Awaitable[None]]) -> Done:
-        limits = self._settings.timeouts
+        limits = self.settings.timeouts
         end = trio.current_time() + limits.inference
         try:
             with trio.move_on_at(end) as patience:
-                async with self._worker.inference(self._request) as events:
+                async with self.worker.inference(self.request) as events:
                     async for event in events:
                         match client.decode(event):
                             case Token(token=piece):
@@ -112,9 +109,9 @@ class Generation:
             raise self._lost(exc) from exc
         except (InvalidApiKeyError, MissingApiKeyError) as exc:
             raise KeyRefusedError(
-                f"authentication failed: the worker at {self._worker.url} does not accept the key that its hive gave",
-                hint=f"the worker may be of an older start: `rbee down`, then try again; its log is {self._log}",
-                host=self._worker.url,
+                f"authentication failed: the worker at {self.worker.url} does not accept the key that its hive gave",
+                hint=f"the worker may be of an older start: `rbee down`, then try again; its log is {self.log}",
+                host=self.worker.url,
             ) from exc
         except BaseException:
             await self._cancel()
@@ -132,14 +129,14 @@ class Generation:
         )
 
     def _progress(self) -> str:
-        return f"{self._tokens} of {self._request.max_tokens} tokens"
+        return f"{self._tokens} of {self.request.max_tokens} tokens"
 
     async def _cancel(self) -> None:
         """Tell the worker to stop, and wait a bounded time until it has."""
-        with trio.move_on_after(self._settings.timeouts.acknowledge, shield=True):
+        with trio.move_on_after(self.settings.timeouts.acknowledge, shield=True):
             # A worker that does not answer has lost our connection too, and stops for that.
             with contextlib.suppress(RbeeError):
-                await self._worker.cancel(self._request_id)
+                await self.worker.cancel(self.request.request_id or "")
 
     def _lost(self, exc: Exception | None) -> WorkerFailedError:
         """Describe a generation that broke off, and keep what there was of its text."""
@@ -148,13 +145,13 @@ class Generation:
         if self._pieces:
             message += f"\nthe text so far is in {self._save()}"
         return WorkerFailedError(
-            message, hint=f"try again; why the worker failed is in its log: {self._log}", tokens=self._tokens
+            message, hint=f"try again; why the worker failed is in its log: {self.log}", tokens=self._tokens
         )
 
     def _save(self) -> Path | str:
         """Write the text so far into a file that only the user can read; returns its path."""
-        folder = self._settings.state_dir / "partial"
-        path = folder / f"{self._request_id}.txt"
+        folder = self.settings.state_dir / "partial"
+        path = folder / f"{self.request.request_id}.txt"
         try:
             private.make_private(folder)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:

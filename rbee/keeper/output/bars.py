@@ -9,13 +9,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rbee.keeper.output import render
-from rbee.wire.download import Downloading
+from rbee.wire.progress import Downloading
 from rbee.wire.progress import Progress as Loading
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
-    from rbee.wire.download import DownloadEvent
+    from rbee.wire.progress import DownloadEvent
 
 DRAW_SECONDS: Final = 0.05
 """Seconds between two refreshes."""

@@ -9,8 +9,6 @@ from rbee.keeper.output import render
 from rbee.keeper.output.text import Stdout
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rbee.keeper.output.terminal import Terminal
 
 _ENTER: Final = b"\x1b[?1049h\x1b[?25l"
@@ -33,9 +31,7 @@ class Screen:
             await self._out.send(_ENTER)
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         if self._draws:
             self._out.send_now(_LEAVE)
 

@@ -19,8 +19,7 @@ from rbee.keeper.output import render
 if TYPE_CHECKING:
     from rbee.keeper.output.bars import Bars
     from rbee.wire.common import Narration
-    from rbee.wire.download import DownloadEvent
-    from rbee.wire.progress import Progress, ProgressEvent
+    from rbee.wire.progress import DownloadEvent, Progress, ProgressEvent
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -80,7 +79,7 @@ class Terminal:
     def report(self, message: ProgressEvent) -> None:
         """Show an event of a daemon: a sentence, progress, or a retry."""
         from rbee.wire.common import Narration
-        from rbee.wire.download import Retrying
+        from rbee.wire.progress import Retrying
 
         match message:
             case Narration():

@@ -12,7 +12,7 @@ from rbee.wire.queen import LOCAL_NODE
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.keeper.session.running_queen import RunningQueen
-    from rbee.wire.download import SwarmDownload
+    from rbee.wire.progress import SwarmDownload
     from rbee.wire.queen import NodeStatus, SwarmStatus, SwarmWorker
 
 NO_QUEEN: Final = "No queen is running. `rbee infer` starts one for itself; `rbee up` starts one that stays."

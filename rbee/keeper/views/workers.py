@@ -11,7 +11,7 @@ from rbee.keeper.output import render
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbee.wire.download import SwarmDownload
+    from rbee.wire.progress import SwarmDownload
     from rbee.wire.queen import NodeStatus, SwarmEndedWorker, SwarmWorker, UnreachableNode
 
 NO_WORKERS_KNOWN: Final = "No queen is running, so no workers are known."

@@ -12,8 +12,8 @@ from rbee.adapters.http import sse_server
 from rbee.concurrency.changed import Changed
 from rbee.queen.nodes.survey import worker_of
 from rbee.wire import events as wire
-from rbee.wire.download import DownloadState, SwarmDownload
 from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
+from rbee.wire.progress import DownloadState, SwarmDownload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

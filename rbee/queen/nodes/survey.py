@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
     from rbee.clients.hive import HiveClient
     from rbee.queen.nodes.node import Node
-    from rbee.wire.download import SwarmDownload
     from rbee.wire.hive import EndedWorker, Resources, Space, WorkerList, WorkerRow
+    from rbee.wire.progress import SwarmDownload
 
 T = TypeVar("T")
 

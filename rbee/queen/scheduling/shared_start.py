@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 from rbee.wire.common import Narration
-from rbee.wire.download import Downloading, Retrying, Verifying
+from rbee.wire.progress import Downloading, Retrying, Verifying
 
 if TYPE_CHECKING:
     from rbee.wire.progress import ProgressEvent

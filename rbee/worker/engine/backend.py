@@ -87,7 +87,8 @@ class Vocabulary(Protocol):
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
         """Return the tokens of a text, with `begin` after the begin token where the model wants one.
 
-        Without `control` what looks like a control token is read as text.
+        Without `control` what looks like a control token is read as text: the author of a prompt must not be able to
+        write control tokens.
         """
 
     def piece(self, token: int) -> bytes:

@@ -13,8 +13,6 @@ from rbee.errors import AllSlotsBusyError, CancelledError, InvalidRequestError, 
 from rbee.worker.engine.sequence import EngineEvent, Job, JobEnded
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from rbee.wire.common import Sampling
     from rbee.worker.engine.loop import Engine
     from rbee.worker.status.metrics import WorkerMetrics
@@ -90,9 +88,7 @@ class JobHandle:
     async def __aenter__(self) -> Self:
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    async def __aexit__(self, _kind: object, value: BaseException | None, _trace: object) -> None:
         self._receive.close()
         self._guard.detach()
         with trio.move_on_after(CANCEL_SECONDS, shield=True):

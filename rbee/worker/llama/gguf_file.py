@@ -6,12 +6,9 @@ import ctypes
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from rbee.errors import ModelLoadFailedError
-
-if TYPE_CHECKING:
-    from types import TracebackType
 
 _NUMBERS: Final = {
     0: ("u8", ctypes.c_uint8), 1: ("i8", ctypes.c_int8), 2: ("u16", ctypes.c_uint16), 3: ("i16", ctypes.c_int16),
@@ -72,9 +69,7 @@ class GgufFile:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._call("gguf_free", None)
 
     def _call(self, name: str, result: Any, *arguments: Any) -> Any:

@@ -27,7 +27,7 @@ class LoadAbortedError(Exception):
 
 
 class Model:
-    """A loaded model, and its vocabulary. Its methods may be called from any thread until `close`."""
+    """A loaded model, and an `engine.backend.Vocabulary`, which documents it; for any thread until `close`."""
 
     def __init__(
         self,
@@ -88,18 +88,15 @@ class Model:
 
     @property
     def chat_template(self) -> str | None:
-        """The template in jinja's language that comes with the model, if one does."""
         template = self._lib.llama_model_chat_template(self.handle, None)
         return None if template is None else template.decode("utf-8", "replace")
 
     @property
     def begin_text(self) -> str:
-        """How templates write the begin token; empty where there is none."""
         return self._text_of(self._lib.llama_vocab_bos(self._vocab))
 
     @property
     def end_text(self) -> str:
-        """How templates write the end token; empty where there is none."""
         return self._text_of(self._lib.llama_vocab_eos(self._vocab))
 
     def _text_of(self, token: int) -> str:
@@ -109,11 +106,6 @@ class Model:
         return "" if text is None else text.decode("utf-8", "replace")
 
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
-        """Return the tokens of a text, with `begin` after the begin token where the model wants one.
-
-        Without `control` what looks like a control token is read as text: the author of a prompt must not be able to
-        write control tokens.
-        """
         data = text.encode("utf-8", "replace")
         room = len(data) + 8
         while True:
@@ -124,7 +116,6 @@ class Model:
             room = -count
 
     def piece(self, token: int) -> bytes:
-        """Return the bytes that `token` adds to the text: perhaps part of a character; none for a control token."""
         if (known := self._pieces.get(token)) is not None:
             return known
         with self._lock:
@@ -136,7 +127,6 @@ class Model:
         return piece
 
     def is_end(self, token: int) -> bool:
-        """Return whether generation ends with this token."""
         return self._lib.llama_vocab_is_eog(self._vocab, token)
 
     def close(self) -> None:

@@ -50,11 +50,9 @@ class SamplerChain:
         add(lib.llama_sampler_init_dist(secrets.randbelow(_MAX_SEED) if options.seed is None else options.seed))
 
     def sample(self, row: int) -> int:
-        """Return the token that follows row `row` of the context's last batch."""
         return self._lib.llama_sampler_sample(self._chain, self._context, row)
 
     def close(self) -> None:
-        """Free the chain with its samplers."""
         if self._is_open:
             self._is_open = False
             self._lib.llama_sampler_free(self._chain)

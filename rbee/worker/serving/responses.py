@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -19,17 +20,17 @@ if TYPE_CHECKING:
     from rbee.worker.engine.slots import JobHandle
 
 
+@dataclass(frozen=True, slots=True)
 class InferenceResponse:
     """The response to one request, which was taken at `started` (trio's clock) and may last `seconds`."""
 
-    def __init__(self, job: JobHandle, *, started: float, seconds: float) -> None:
-        self._job = job
-        self._started = started
-        self._seconds = seconds
+    job: JobHandle
+    started: float
+    seconds: float
 
     async def stream(self, send: Send, *, narrate: bool) -> None:
         """Send the events of the stream; raises the error that ends it. Cancelling ends the job."""
-        job = self._job
+        job = self.job
         index = 0
 
         async def show(texts: list[str]) -> None:
@@ -67,7 +68,7 @@ class InferenceResponse:
         async def collect(more: list[str]) -> None:
             texts.extend(more)
 
-        async with self._job as job:
+        async with self.job as job:
             with self._limited() as limit:
                 ended = await self._follow(collect)
             if limit.cancelled_caught:
@@ -85,20 +86,20 @@ class InferenceResponse:
     async def _follow(self, show: Callable[[list[str]], Awaitable[None]]) -> JobEnded:
         """Pass on text until the end."""
         while True:
-            events = await self._job.next()
+            events = await self.job.next()
             if texts := [item.text for item in events if item.text]:
                 await show(texts)
             if isinstance(last := events[-1], JobEnded):
                 return last
 
     def _limited(self) -> trio.CancelScope:
-        return trio.CancelScope(deadline=self._started + self._seconds)
+        return trio.CancelScope(deadline=self.started + self.seconds)
 
     def _timed_out(self) -> InferenceTimeoutError:
-        tokens = self._job.tokens
+        tokens = self.job.tokens
         return InferenceTimeoutError(
-            f"the inference did not end within {self._seconds:g} s ({tokens} tokens so far)",
-            elapsed=round(trio.current_time() - self._started, 3),
+            f"the inference did not end within {self.seconds:g} s ({tokens} tokens so far)",
+            elapsed=round(trio.current_time() - self.started, 3),
             tokens=tokens,
         )
 
@@ -107,10 +108,10 @@ class InferenceResponse:
             raise ended.outcome
         return Done(
             total_tokens=ended.tokens,
-            duration_ms=round((trio.current_time() - self._started) * 1e3, 2),
+            duration_ms=round((trio.current_time() - self.started) * 1e3, 2),
             stop_reason=ended.outcome,
         )
 
     def _narration(self, action: str, sentence: str) -> bytes:
-        narration = Narration(actor="engine", action=action, target=self._job.request_id, human=sentence)
+        narration = Narration(actor="engine", action=action, target=self.job.request_id, human=sentence)
         return event(narration, "narration")

@@ -12,8 +12,8 @@ import trio.testing
 from rbee.errors import CancelledError, DownloadFailedError, DrainingError, ModelNotFoundError
 from rbee.hive.models.downloads import REMEMBERED_SECONDS, Downloads
 from rbee.wire import model_ref
-from rbee.wire.download import Complete, Downloading, DownloadState, Failed, Retrying
 from rbee.wire.models import ModelRow
+from rbee.wire.progress import Complete, Downloading, DownloadState, Failed, Retrying
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

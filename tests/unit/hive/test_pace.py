@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 from rbee.hive.models.pace import PROGRESS_SECONDS, ProgressThrottle
-from rbee.wire.download import DownloadState
+from rbee.wire.progress import DownloadState
 
 
 def state(name: str = "a", stage: Any = "downloading", done: int = 0) -> DownloadState:

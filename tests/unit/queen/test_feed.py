@@ -11,9 +11,9 @@ import trio.testing
 from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.nodes import feed
 from rbee.queen.nodes.feed import SwarmFeed
-from rbee.wire.download import DownloadState
 from rbee.wire.events import SwarmTask
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
+from rbee.wire.progress import DownloadState
 
 if TYPE_CHECKING:
     from rbee.wire.common import WorkerState

@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from rbee.queen.hives.mirror import REMEMBERED_ENDS, HiveMirror
-from rbee.wire.download import DownloadState
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
+from rbee.wire.progress import DownloadState
 
 
 def row(name: str, free: int = 4) -> WorkerRow:

@@ -32,8 +32,8 @@ from rbee.queen.scheduling.place_request import HiveRequest, Placed, PlaceReques
 from rbee.queen.scheduling.reservations import RESERVED_SECONDS
 from rbee.queen.scheduling.scheduler import LOST_SECONDS, NodeScheduler
 from rbee.wire.common import Narration
-from rbee.wire.download import Downloading
 from rbee.wire.hive import SpawnReply, WorkerList, WorkerRow
+from rbee.wire.progress import Downloading
 
 if TYPE_CHECKING:
     from rbee.queen.scheduling.effects import Effect

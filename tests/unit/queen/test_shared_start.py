@@ -12,8 +12,7 @@ from rbee.queen.scheduling.effects import CancelStart, EnsureHive, ListWorkers, 
 from rbee.queen.scheduling.place_request import PlaceRequest
 from rbee.queen.scheduling.scheduler import NodeScheduler
 from rbee.wire.common import Narration
-from rbee.wire.download import Complete, Downloading, Retrying, Verifying
-from rbee.wire.progress import Progress, ProgressEvent
+from rbee.wire.progress import Complete, Downloading, Progress, ProgressEvent, Retrying, Verifying
 
 if TYPE_CHECKING:
     from rbee.queen.scheduling.effects import Effect

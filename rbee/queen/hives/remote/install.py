@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -42,17 +43,17 @@ token_file = {token}
 """
 
 
+@dataclass
 class Installer:
     """One installation on one node."""
 
-    def __init__(self, connection: SshConnection, row: BeehiveRow, report: Report) -> None:
-        self._connection = connection
-        self._row = row
-        self._report = report
-        self._sent = ""
+    connection: SshConnection
+    row: BeehiveRow
+    report: Report
+    _sent: str = ""
 
     def _narrate(self, action: str, human: str) -> None:
-        narrate(self._report, self._row.node_name, action, human)
+        narrate(self.report, self.row.node_name, action, human)
 
     async def install(self, token: str, *, sources: str | None = None) -> str:
         """Install rbee and return its version: build it there in the folder `sources`, or without that copy our file.
@@ -62,15 +63,15 @@ class Installer:
         try:
             return await self._install(token, sources)
         except SshFailedError as exc:
-            if not self._connection.is_open:
-                exc.message = f"the installation on {self._row.node_name} was cut{self._sent}: {exc.message}"
+            if not self.connection.is_open:
+                exc.message = f"the installation on {self.row.node_name} was cut{self._sent}: {exc.message}"
                 exc.hint = "what was installed there before goes on working; the same command begins anew"
             raise
 
     async def _install(self, token: str, sources: str | None) -> str:
-        name, install = self._row.node_name, self._row.install_path
+        name, install = self.row.node_name, self.row.install_path
         paths = script.NodePaths(install)
-        python = self._choose_python(await probe(self._connection), from_source=sources is not None)
+        python = self._choose_python(await probe(self.connection), from_source=sources is not None)
         prepared = await self._prepare(python)
         part = f"{install}/bin/.rbee.{secrets.token_hex(8)}.part"
         if sources is not None:
@@ -79,15 +80,15 @@ class Installer:
         else:
             version = await self._copy(prepared, python, part)
         self._narrate("configure", f"Writing the swarm's token and settings on {name}")
-        await self._connection.write(token.encode() + b"\n", paths.token, mode=0o600)
+        await self.connection.write(token.encode() + b"\n", paths.token, mode=0o600)
         if "config" not in prepared:
             config = CONFIG.format(state=_toml(paths.state), token=_toml(paths.token))
-            await self._connection.write(config.encode(), paths.config, mode=0o600)
+            await self.connection.write(config.encode(), paths.config, mode=0o600)
         return version
 
     def _choose_python(self, machine: Machine, *, from_source: bool) -> str:
         """Return the Python that will run rbee. Raises InstallFailedError where none can."""
-        name, python = self._row.node_name, machine.python()
+        name, python = self.row.node_name, machine.python()
         if (obstacles := machine.obstacles(from_source=from_source)) or python is None:
             can_build = not from_source and not machine.obstacles(from_source=True)
             hint = f"`rbee setup install --node {name} --from-source` builds one that can" if can_build else None
@@ -95,11 +96,11 @@ class Installer:
         return python.path
 
     async def _prepare(self, python: str) -> script.Facts:
-        parameters = {"install": self._row.install_path, "python": python}
-        return await script.run(self._connection, "prepare_install", parameters)
+        parameters = {"install": self.row.install_path, "python": python}
+        return await script.run(self.connection, "prepare_install", parameters)
 
     async def _copy(self, prepared: script.Facts, python: str, part: str) -> str:
-        name = self._row.node_name
+        name = self.row.node_name
 
         def report(line: str) -> None:
             trio.from_thread.run_sync(self._narrate, "build", line)
@@ -133,12 +134,12 @@ class Installer:
             if now - shown >= PROGRESS_SECONDS or sent == size:
                 shown = now
                 speed = sent / 1e6 / max(now - started, 1e-9)
-                self._report(Progress(stage="copying", bytes_downloaded=sent, bytes_total=size, speed_mbps=speed))
+                self.report(Progress(stage="copying", bytes_downloaded=sent, bytes_total=size, speed_mbps=speed))
 
         try:
-            await self._connection.upload(file, part, mode=0o755, on_progress=on_progress)
+            await self.connection.upload(file, part, mode=0o755, on_progress=on_progress)
         except SshFailedError:
-            if self._connection.is_open:  # SFTP has no word for a full disk
+            if self.connection.is_open:  # SFTP has no word for a full disk
                 self._check_room(await self._prepare(python), size)
             raise
         self._sent = ""
@@ -146,7 +147,7 @@ class Installer:
 
     def _check_room(self, prepared: script.Facts, size: int) -> None:
         """Raise InsufficientDiskError where fewer bytes than `size` are free, as far as is known."""
-        name, free = self._row.node_name, prepared.get("free", [""])[0]
+        name, free = self.row.node_name, prepared.get("free", [""])[0]
         if not free.isdecimal() or int(free) * 1024 >= size:
             return
         required, available = size // 1_000_000, int(free) * 1024 // 1_000_000
@@ -159,7 +160,7 @@ class Installer:
         )
 
     async def _build(self, sources: str, python: str, part: str) -> None:
-        row = self._row
+        row = self.row
         if row.git_repo_url is None:
             raise InstallFailedError(
                 f"node {row.node_name} has no repository to build from",
@@ -182,7 +183,7 @@ class Installer:
                 last_lines[:] = [*last_lines[-19:], line]
                 self._narrate("build", line)
 
-        facts = await script.run(self._connection, "build_source", parameters, on_fact)
+        facts = await script.run(self.connection, "build_source", parameters, on_fact)
         if "lacks" in facts:
             raise InstallFailedError(f"{row.node_name} has no {facts['lacks'][0]}", node=row.node_name)
         if facts.get("built") != ["0"]:
@@ -194,12 +195,12 @@ class Installer:
             )
 
     async def _adopt(self, python: str, part: str, digest: str, version: str) -> str:
-        name = self._row.node_name
+        name = self.row.node_name
         self._narrate("try", f"Checking the program on {name} and putting it in its place")
         facts = await script.run(
-            self._connection,
+            self.connection,
             "adopt_program",
-            {"install": self._row.install_path, "python": python, "part": part, "hash": digest, "version": version},
+            {"install": self.row.install_path, "python": python, "part": part, "hash": digest, "version": version},
         )
         if "gone" in facts:
             raise InstallFailedError(
@@ -215,8 +216,8 @@ class Installer:
 
     async def roll_back(self) -> str:
         """Take the previous version back, and return it. Raises InstallFailedError where there is none."""
-        name = self._row.node_name
-        facts = await script.run(self._connection, "roll_back", {"install": self._row.install_path})
+        name = self.row.node_name
+        facts = await script.run(self.connection, "roll_back", {"install": self.row.install_path})
         if "none" in facts:
             raise InstallFailedError(f"there is no previous version on {name}", node=name)
         if "broken" in facts:
