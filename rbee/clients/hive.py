@@ -46,7 +46,6 @@ class HiveClient(Connected):
         return await http_client.call(self._http, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=self._delays)
 
     async def resources(self) -> wire.Resources:
-        """Return the memory and disk of the hive's machine."""
         return await http_client.call(self._http, "GET", wire.RESOURCES, wire.Resources, delays=self._delays)
 
     async def end_worker(self, worker_id: str) -> None:
@@ -79,7 +78,6 @@ class HiveClient(Connected):
         return await result_of(stream, wire.SpawnReply, report, lost)
 
     async def models(self) -> list[model_wire.ModelRow]:
-        """Return the hive's catalogue."""
         found = await http_client.call(self._http, "GET", model_wire.LIST, model_wire.ModelList, delays=self._delays)
         return found.models
 
@@ -110,5 +108,4 @@ class HiveClient(Connected):
         await http_client.call(self._http, "DELETE", model_wire.MODEL.format(id=quote(model_id, safe="")), bytes)
 
     async def shutdown(self) -> None:
-        """Ask the hive to end; it answers before it does."""
         await http_client.call(self._http, "POST", wire.SHUTDOWN, bytes)

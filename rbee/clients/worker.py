@@ -32,11 +32,9 @@ class WorkerClient(Connected):
     """A worker at a URL, opened by its own key; `async with` closes its connections."""
 
     async def ready(self) -> worker.Readiness:
-        """Ask whether the model is loaded."""
         return await http_client.call(self._http, "GET", worker.READY, worker.Readiness, delays=self._delays)
 
     def loading(self, path: str) -> AbstractAsyncContextManager[sse_client.EventStream]:
-        """Open the stream of loading events."""
         return sse_client.events(self._http, "GET", path)
 
     def inference(self, request: worker.InferenceRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:

@@ -136,7 +136,7 @@ async def _serve(
             await server.stop()
             nursery.cancel_scope.cancel()
         lock.ended_cleanly = True
-        if stuck := workers.stuck():
+        if stuck := workers.pool.stuck:
             raise UnloadFailedError(
                 "; ".join(ended.reason for ended in stuck if ended.reason),
                 hint="their logs: " + ", ".join(str(settings.logs_dir / ended.exit.log) for ended in stuck),

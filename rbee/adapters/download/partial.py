@@ -85,7 +85,6 @@ class PartialFile:
             view = view[count:]
 
     def clear(self) -> None:
-        """Start over."""
         self._file.truncate(0)
         self._etag.unlink(missing_ok=True)
         self.digest.clear()
@@ -106,7 +105,6 @@ class PartialFile:
             self._etag.unlink(missing_ok=True)
 
     def discard(self) -> None:
-        """Remove it."""
         self.clear()
         self._path.unlink(missing_ok=True)
 

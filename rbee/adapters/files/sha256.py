@@ -43,12 +43,10 @@ class RunningSha256:
         self._pieces.put(piece)
 
     def clear(self) -> None:
-        """Start over."""
         self._pieces.join()
         self._digest, self.count = hashlib.sha256(), 0
 
     def hexdigest(self) -> str:
-        """Return the digest of all bytes so far."""
         self._pieces.join()
         return self._digest.hexdigest()
 

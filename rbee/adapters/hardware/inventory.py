@@ -31,7 +31,6 @@ class Processor(msgspec.Struct):
 
 
 def processor() -> Processor:
-    """Describe this machine's processor."""
     threads = len(os.sched_getaffinity(0))
     return Processor(_processor_model(), psutil.cpu_count(logical=False) or threads, threads)
 

@@ -69,7 +69,6 @@ class NodeLogs:
                 self._readers[name] = LogReader(self._folder / name, found[1])
 
     def close(self) -> None:
-        """Close all files."""
         for reader in self._readers.values():
             reader.close()
         self._readers.clear()

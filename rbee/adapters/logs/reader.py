@@ -110,7 +110,6 @@ class LogReader:
             self._descriptor = None
 
     def close(self) -> None:
-        """Close the file."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None

@@ -17,7 +17,6 @@ _limiter: Final = trio.CapacityLimiter(1)
 
 
 def name(worker_id: str) -> str:
-    """Return the file name of a worker's log."""
     return f"worker-{worker_id}.log"
 
 

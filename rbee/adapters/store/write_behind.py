@@ -43,7 +43,6 @@ class WriteBehind:
         self._changed.set()
 
     async def run(self) -> None:
-        """Write until closed."""
         is_failing = False
         while True:
             await self._changed.wait()

@@ -61,11 +61,9 @@ class Catalogue:
         return await self._transact(partial(model_rows.by_id, model_id=row.id)) is not None
 
     async def all(self) -> list[ModelRow]:
-        """Return all models, by id."""
         return await self._transact(model_rows.all_models)
 
     async def of_repository(self, reference: str) -> list[tuple[ModelRow, list[HubFile]]]:
-        """Return the models of a repository with their files."""
         models = await self._transact(partial(model_rows.of_repository, reference=reference))
         return [(row, files) for row, files in models if await self._checked(row) is not None]
 
@@ -74,11 +72,9 @@ class Catalogue:
         return await self._transact(partial(file_rows.by_hash, sha256=sha256))
 
     async def without_hash(self) -> list[UnhashedFile]:
-        """Return the files whose hash is unknown, the smallest first."""
         return await self._transact(file_rows.without_hash)
 
     async def note_hash(self, file: UnhashedFile, sha256: str) -> None:
-        """Store the hash of a file."""
         await self._transact(partial(file_rows.note_hash, file=file, sha256=sha256))
 
     async def add(self, ref: ModelRef, kind: str, path: Path, files: Sequence[HubFile]) -> ModelRow:
@@ -97,7 +93,6 @@ class Catalogue:
             log.warning("the last use of %s is not noted: %s", row.id, exc.message)
 
     async def forget(self, row: ModelRow) -> None:
-        """Delete a model's row and names."""
         await self._transact(partial(model_rows.delete, model_id=row.id))
 
     def owns(self, row: ModelRow) -> bool:

@@ -29,7 +29,6 @@ class UnhashedFile(NamedTuple):
 
 
 def put(connection: sqlite3.Connection, model_id: str, files: Sequence[HubFile]) -> None:
-    """Store the files of a new model."""
     connection.executemany(
         "INSERT INTO model_files (model_id, place, name, size_bytes, sha256) VALUES (?, ?, ?, ?, ?)",
         [(model_id, index, *file) for index, file in enumerate(files)],
@@ -42,7 +41,6 @@ def delete_orphans(connection: sqlite3.Connection) -> None:
 
 
 def of(connection: sqlite3.Connection, model_id: str) -> list[HubFile]:
-    """Return the files of a model."""
     rows = connection.execute(
         "SELECT name, size_bytes, sha256 FROM model_files WHERE model_id = ? ORDER BY place", (model_id,)
     )

@@ -21,7 +21,6 @@ HF_FOLDER: Final = "hf"
 
 
 def folder_of(models_dir: Path, reference: str) -> Path:
-    """Return where the files of a repository are kept."""
     return models_dir / HF_FOLDER / reference
 
 

@@ -49,7 +49,6 @@ def by_path(connection: sqlite3.Connection, path: str) -> ModelRow | None:
 
 
 def by_id(connection: sqlite3.Connection, model_id: str) -> ModelRow | None:
-    """Return the model of this id."""
     return _one(connection, "id = ?", model_id)
 
 
@@ -59,7 +58,6 @@ def all_models(connection: sqlite3.Connection) -> list[ModelRow]:
 
 
 def of_repository(connection: sqlite3.Connection, reference: str) -> list[tuple[ModelRow, list[HubFile]]]:
-    """Return the models of a repository with their files."""
     rows = connection.execute(
         f"SELECT {_COLUMNS} FROM models WHERE provider = 'hf' AND reference = ? ORDER BY id",  # noqa: S608
         (reference,),
@@ -112,7 +110,6 @@ def note_use(connection: sqlite3.Connection, model_id: str, now: float) -> None:
 
 
 def delete(connection: sqlite3.Connection, model_id: str) -> None:
-    """Delete a model's row, names and files."""
     connection.execute("DELETE FROM models WHERE id = ?", (model_id,))
     connection.execute("DELETE FROM model_names WHERE model_id = ?", (model_id,))
     file_rows.delete_orphans(connection)

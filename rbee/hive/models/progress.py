@@ -29,11 +29,9 @@ class ProgressReporter:
         self._seen: deque[tuple[float, int]] = deque()
 
     def narrate(self, action: str, human: str) -> None:
-        """Report a line for people."""
         self._report(Narration(actor="model-provisioner", action=action, target=self._target, human=human))
 
     def on_fetch(self, event: fetch.Step | fetch.Retry) -> None:
-        """Report how far one file has come."""
         match event:
             case fetch.Retry():
                 self._seen.clear()

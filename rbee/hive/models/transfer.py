@@ -41,7 +41,6 @@ class HubSite(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Its name in messages."""
         return host_and_port(urlsplit(hub.endpoint()))
 
 

@@ -23,8 +23,6 @@ if TYPE_CHECKING:
 def add(
     app: QuartTrio, workers: WorkerSupervisor, downloads: Downloads, nursery: trio.Nursery, heartbeat: float
 ) -> None:
-    """Add the route; streams are fed by tasks in `nursery`."""
-
     async def produce(send: sse_server.Send) -> None:
         await _publish(workers, downloads, send)
 
@@ -53,7 +51,6 @@ async def _publish(workers: WorkerSupervisor, downloads: Downloads, send: sse_se
 
 
 async def _one_of(*events: trio.Event) -> None:
-    """Return once one of them is set."""
     async with trio.open_nursery() as nursery:
 
         async def wait(event: trio.Event) -> None:

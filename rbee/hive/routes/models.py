@@ -27,8 +27,6 @@ if TYPE_CHECKING:
 
 
 def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: trio.Nursery, heartbeat: float) -> None:
-    """Add the routes; streams are fed by tasks in `nursery`."""
-
     @app.get(wire.LIST)
     async def list_models() -> Response:
         return answer(wire.ModelList(models=await library.catalogue.all()))

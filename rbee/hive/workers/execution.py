@@ -51,11 +51,9 @@ class Starts:
 
     @property
     def worker_ids(self) -> set[str]:
-        """The workers that callers wait for."""
         return set(self._starts)
 
     def add(self, worker_id: str, start: Start) -> None:
-        """Have `start` settled with the worker."""
         self._starts.setdefault(worker_id, []).append(start)
 
     def report(self, worker_id: str, event: ProgressEvent) -> None:
@@ -64,7 +62,6 @@ class Starts:
             start.report(event)
 
     def settle(self, worker_id: str, result: SpawnReply | RbeeError) -> None:
-        """Reply to the callers that wait for a worker."""
         for start in self._starts.pop(worker_id, ()):
             start.outcome.settle(result)
 
@@ -85,7 +82,6 @@ class Execution:
 
     @property
     def worker_ids(self) -> set[str]:
-        """The workers for which something is held."""
         return {*self._processes, *self._follow_scopes, *self._end_replies}
 
     def perform(self, effects: Sequence[Effect]) -> None:

@@ -24,9 +24,7 @@ class WorkerProcess(Protocol):
         """Which process it is, for the registry."""
         ...
 
-    def send(self, number: signal.Signals) -> None:
-        """Signal the process, unless it has ended."""
-        ...
+    def send(self, number: signal.Signals) -> None: ...
 
     async def listen(self, report: Callable[[Narration], None]) -> None:
         """Report what the worker announces until it is ready; raises the error that it announces instead."""
@@ -44,9 +42,7 @@ class WorkerMachine(Protocol):
         """Check a request and return what exactly to start. Raises the error why it cannot be started."""
         ...
 
-    def available_memory(self, spec: WorkerSpec) -> int:
-        """Return the bytes free now on the device of `spec`."""
-        ...
+    def available_memory(self, spec: WorkerSpec) -> int: ...
 
     def key_of(self, worker_id: str) -> str:
         """Return the key that opens a worker, and with which it calls back."""
@@ -56,9 +52,7 @@ class WorkerMachine(Protocol):
         """Start the worker's process. Raises SpawnFailedError."""
         ...
 
-    def adopted(self, identity: Identity) -> WorkerProcess:
-        """Return the process of a worker that an earlier hive started."""
-        ...
+    def adopted(self, identity: Identity) -> WorkerProcess: ...
 
     async def follow(self, worker: WorkerRecord, on_status: Callable[[WorkerStatus], None]) -> None:
         """Hold the worker's event stream until cancelled; `on_status` is called with each state it publishes."""
@@ -72,14 +66,10 @@ class WorkerMachine(Protocol):
         """Post a shutdown; returns whether the worker accepted in time."""
         ...
 
-    def log_name(self, worker_id: str) -> str:
-        """Return the file name of the worker's log."""
-        ...
+    def log_name(self, worker_id: str) -> str: ...
 
     async def remove_old_logs(self, running: Collection[str]) -> None:
         """Remove the logs of workers that ended, all but the newest."""
         ...
 
-    def last_lines(self, worker_id: str) -> list[str]:
-        """Return the last lines of the worker's log, the newest last."""
-        ...
+    def last_lines(self, worker_id: str) -> list[str]: ...

@@ -45,7 +45,6 @@ def save(connection: sqlite3.Connection, worker: WorkerRecord, identity: Identit
 
 
 def delete(connection: sqlite3.Connection, worker_id: str) -> None:
-    """Delete the worker's row, if there is one."""
     connection.execute("DELETE FROM workers WHERE id = ?", (worker_id,))
 
 
@@ -62,7 +61,6 @@ class LastKnownWorker(NamedTuple):
 
 
 def last_known(connection: sqlite3.Connection) -> list[LastKnownWorker]:
-    """Return the stored workers."""
     rows = connection.execute(
         "SELECT id, url, model_ref, '', backend, device, resource, slots_total, NULL, memory, pid, started_at, boot_id"
         " FROM workers"

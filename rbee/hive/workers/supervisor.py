@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Timeouts
     from rbee.adapters.store.sqlite import Transact
-    from rbee.concurrency.changed import Changed
     from rbee.hive.workers.effects import Effect
     from rbee.hive.workers.host import WorkerMachine
-    from rbee.hive.workers.record import EndedRecord, WorkerSpec
+    from rbee.hive.workers.record import WorkerSpec
     from rbee.hive.workers.rows import LastKnownWorker
     from rbee.wire import hive as wire
     from rbee.wire.models import ModelRow
@@ -45,6 +44,8 @@ class WorkerSupervisor:
         self._stopping = trio.Event()
         self._stored = WriteBehind(transact)
         self._loop = DecisionLoop(self.pool, self.perform)
+        self.changed = self._loop.changed
+        """Notified when `view` or `is_over` changes."""
 
     async def run(self) -> None:
         """Run until the hive has been stopped and every worker is gone."""
@@ -61,30 +62,19 @@ class WorkerSupervisor:
         self._execution.perform(effects)
 
     @property
-    def changed(self) -> Changed:
-        """Notified when `view` or `is_over` changes."""
-        return self._loop.changed
-
-    @property
     def is_over(self) -> bool:
         """Whether the hive has been stopped and every worker is gone."""
         return self._loop.is_over
 
     def view(self) -> wire.WorkerList:
-        """Return the workers as they are now."""
         return view.workers(self.pool)
 
     def keys(self) -> list[str]:
-        """Return the keys of all workers."""
         return [self.key_of(worker_id) for worker_id in self.pool.workers]
 
     def key_of(self, worker_id: str) -> str:
         """Return the key that opens a worker, and with which it calls back."""
         return self._machine.key_of(worker_id)
-
-    def stuck(self) -> list[EndedRecord]:
-        """Return the workers that had to be killed for the hive to end."""
-        return self.pool.stuck
 
     async def spawn(self, request: wire.SpawnRequest, report: Report) -> wire.SpawnReply:
         """Check, start a worker, and return once it answers HTTP; its model loads meanwhile.
@@ -155,8 +145,6 @@ class WorkerSupervisor:
         return users
 
     def adopt(self, known: LastKnownWorker) -> None:
-        """Take over a worker that an earlier hive left running."""
-
         def decide() -> Sequence[Effect]:
             effects = self.pool.adopt(known.id, known.spec, known.url, known.identity.pid, trio.current_time())
             self._execution.watch_adopted(self.pool.workers[known.id], self._machine.adopted(known.identity))
@@ -174,7 +162,6 @@ class WorkerSupervisor:
         self._loop.decide(lambda: self.pool.stop(trio.current_time()))
 
     def force(self) -> None:
-        """Stop waiting for running requests."""
         self._loop.decide(lambda: self.pool.force(trio.current_time()))
 
     def held(self) -> dict[str, set[str]]:

@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 
 
 def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
-    """Return the rows of the registry."""
-
     async def command(force: trio.Event) -> Result:
         async with session.use(settings, terminal, force, options=options) as queen:
             nodes = await queen.nodes()

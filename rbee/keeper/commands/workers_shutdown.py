@@ -24,8 +24,6 @@ POLL_SECONDS: Final = 0.1
 
 
 def run(options: WorkerOptions, settings: Settings, terminal: Terminal) -> Result:
-    """Have the worker end, and wait until it has."""
-
     async def command(_force: trio.Event) -> Result:
         if (found := await running_queen.find(settings)) is None:
             raise WorkerNotFoundError(

@@ -50,7 +50,6 @@ class Generation:
 
     @property
     def text(self) -> str:
-        """The text that has come."""
         return "".join(self._pieces)
 
     async def run(self, terminal: Terminal, write: Callable[[str], Awaitable[None]]) -> Done:

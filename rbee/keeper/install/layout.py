@@ -23,7 +23,6 @@ class Layout(NamedTuple):
 
 
 def user(home: Path) -> Layout:
-    """Return the layout for one user."""
     return Layout(
         programs=home / ".local/bin",
         config=home / ".config/rbee/config.toml",
@@ -33,7 +32,6 @@ def user(home: Path) -> Layout:
 
 
 def system(root: Path) -> Layout:
-    """Return the layout for all users, below `root`."""
     return Layout(
         programs=root / "usr/local/bin",
         config=root / "etc/rbee/config.toml",

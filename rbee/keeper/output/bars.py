@@ -69,7 +69,6 @@ class Bars:
             self._drawn_at = now
 
     def hide(self) -> None:
-        """Remove the bar."""
         if self._progress is not None:
             self._progress.stop()
             self._progress = None

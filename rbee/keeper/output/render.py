@@ -97,5 +97,4 @@ def size(count: float) -> str:
 
 
 def plural(count: int, noun: str) -> str:
-    """Return a count with its noun."""
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

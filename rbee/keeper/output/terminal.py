@@ -106,7 +106,6 @@ class Terminal:
         self._bars.show(progress)
 
     def end_progress(self) -> None:
-        """Remove the progress bar."""
         self._progress_since = None
         if self._bars is not None:
             self._bars.hide()
@@ -134,7 +133,6 @@ class Terminal:
         self._write_line("\nCancelled." if self._draws and not self._at_line_start else "Cancelled.")
 
     def debug(self, text: str) -> None:
-        """Write a traceback."""
         self._write_line(text.rstrip("\n"))
 
     def data(self, text: str) -> None:

@@ -39,7 +39,6 @@ def workers_table(workers: Sequence[SwarmWorker]) -> str:
 
 
 def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:
-    """Return a line for each node that does not answer."""
     return [
         render.clean(f"{node.node} is unreachable: {node.reason}") for node in nodes if node.status == "unreachable"
     ]

@@ -41,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class LocalHive:
-    """The hive on this host, whether it runs or not; `end` ends the one that a queen started."""
+    """The hive on this host, whether it runs or not: a HiveLink, which documents it."""
 
     def __init__(
         self, settings: Settings, token: str, config_file: str | None, identities: HiveIdentities, *, ephemeral: bool
@@ -68,7 +68,6 @@ class LocalHive:
     is_here = True
 
     def worker_url(self, url: str) -> str:
-        """Return `url`: it is on this host."""
         return url
 
     def outside(self, url: str) -> str | None:
@@ -125,7 +124,6 @@ class LocalHive:
         )
 
     async def ensure(self, report: Report) -> str:
-        """Return the URL of the hive, started if need be; raises why it could not be."""
         if (running := self._running()) is not None:
             await stopped.wait_to_go_on("hive", running.identity)
             if running.ended_cleanly or running.report is not None:
@@ -139,7 +137,6 @@ class LocalHive:
         return url
 
     async def devices(self) -> Devices:
-        """Look at this host."""
         return devices_of(await trio.to_thread.run_sync(inventory.backends))
 
     @asynccontextmanager
@@ -156,7 +153,6 @@ class LocalHive:
             yield client
 
     async def run(self) -> None:
-        """Collect the exit of each hive we start; runs until cancelled."""
         await self._process.run()
 
     async def end(self, force: trio.Event) -> UnloadFailedError | None:

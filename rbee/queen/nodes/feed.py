@@ -44,7 +44,6 @@ class SwarmFeed:
         self._changed = Changed()
 
     def state(self) -> wire.SwarmState:
-        """Return the whole."""
         return wire.SwarmState(
             nodes=list(self._nodes.values()),
             workers=[worker_of(name, row) for name, mirror in self._mirrors.items() for row in mirror.rows.values()],
@@ -53,7 +52,6 @@ class SwarmFeed:
         )
 
     def downloads(self) -> list[SwarmDownload]:
-        """Return the downloads that run."""
         return list(self._downloads.values())
 
     def add_node(self, node: str, mirror: HiveMirror) -> None:

@@ -47,11 +47,9 @@ class NodeRecord:
         return self.row.tunnel == "always" or (self.row.tunnel == "auto" and self.row.is_tunnelled)
 
     async def connected(self) -> None:
-        """Note that the node was reached by SSH just now."""
         await self._change(last_connected_unix=time.time(), status="reachable", last_error=None)
 
     async def failed(self, reason: str) -> None:
-        """Note why the node was not reached by SSH."""
         await self._change(status="unreachable", last_error=reason)
 
     async def owned(self, *, owned: bool) -> None:
@@ -64,7 +62,6 @@ class NodeRecord:
         await self._change(hive_url=hive_url, hive_id=hive_id)
 
     async def tunnelled(self, *, tunnelled: bool) -> None:
-        """Note whether only SSH leads to the hive."""
         await self._change(is_tunnelled=tunnelled)
 
     async def identified(self, hive_id: str | None) -> None:

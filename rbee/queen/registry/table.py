@@ -136,8 +136,6 @@ class Registry:
             raise not_found(node_name)
 
     async def rows(self) -> list[BeehiveRow]:
-        """Return all nodes, by name."""
-
         def work(connection: sqlite3.Connection) -> list[BeehiveRow]:
             query = f"SELECT {', '.join(_COLUMNS)} FROM beehives ORDER BY node_name"  # noqa: S608 (our own columns)
             return [_row(values) for values in connection.execute(query)]

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 def build(context: RouteContext) -> QuartTrio:
-    """Return the application."""
     app = new_app("queen-rbee", lambda _: [context.token], {wire.HEALTH})
     nodes, tracker = context.nodes, context.tracker
 

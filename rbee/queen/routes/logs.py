@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 
 def add(app: QuartTrio, context: RouteContext) -> None:
-    """Add the route."""
     nodes, settings = context.nodes, context.settings
 
     @app.get(wire.QUEEN_LOGS)

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 
 def add(app: QuartTrio, context: RouteContext) -> None:
-    """Add the routes."""
     nodes = context.nodes
 
     def chosen(name: str | None) -> Node:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 
 def add(app: QuartTrio, context: RouteContext) -> None:
-    """Add the routes."""
     nodes, registry = context.nodes, context.registry
     registration = Registration(nodes, registry, context.settings)
 

@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 
 def add(app: QuartTrio, context: RouteContext) -> None:
-    """Add the routes."""
     tracker, settings = context.tracker, context.settings
 
     @app.post(wire.TASKS)

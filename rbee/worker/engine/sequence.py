@@ -67,7 +67,6 @@ class EngineSequence:
 
     @property
     def generated(self) -> int:
-        """Tokens generated so far."""
         return len(self.tokens) - self.prompt_length
 
     def pending(self) -> batching.Pending:

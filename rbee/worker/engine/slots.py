@@ -191,7 +191,6 @@ class Slots:
         self._status.set_busy(taken, len(self._running))
 
     def deliver(self, events: list[EngineEvent]) -> None:
-        """Take the events of one step of the engine."""
         for event in events:
             running = self._running[event.number]
             running.tokens = event.tokens

@@ -65,12 +65,10 @@ class Complaints:
             self._muting.condition = None
 
     def clear(self) -> None:
-        """Forget all lines."""
         with self._lock:
             self._lines.clear()
 
     def lines(self) -> list[str]:
-        """Return the last lines, oldest first."""
         with self._lock:
             return list(self._lines)
 

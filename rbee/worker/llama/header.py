@@ -139,7 +139,6 @@ def _nonsense(path: Path) -> ModelLoadFailedError:
 
 
 def main(argv: list[str]) -> int:
-    """Run the command; returns the exit code."""
     if len(argv) != 1:
         sys.stderr.write("usage: rbee model-header PATH\n")
         return 2

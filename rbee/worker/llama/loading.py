@@ -49,7 +49,6 @@ class LoadedModel(NamedTuple):
     context: Context
 
     def close(self) -> None:
-        """Free all memory."""
         self.context.close()
         self.model.close()
 
@@ -88,7 +87,6 @@ class _LayerProgress:
         self._reported = -1
 
     def at(self, fraction: float) -> None:
-        """Report what `fraction`, from 0 to 1, comes to."""
         layers = min(self._layers, int(fraction * self._layers))
         if layers != self._reported:
             self._reported = layers

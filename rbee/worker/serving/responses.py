@@ -62,7 +62,6 @@ class InferenceResponse:
         await send.send(last)
 
     async def whole(self) -> Completion:
-        """Return everything at once."""
         texts: list[str] = []
 
         async def collect(more: list[str]) -> None:

@@ -35,7 +35,6 @@ class WorkerMetrics:
         self._requests[error.code.lower()] += 1
 
     def render(self) -> bytes:
-        """Return the numbers as Prometheus text."""
         now = self._status.now
         states = {state: float(state == now.state) for state in STATES}
         requests = dict(sorted(self._requests.items()))

@@ -67,7 +67,6 @@ class Snapshot(NamedTuple):
         )
 
     def refusal(self) -> RbeeError:
-        """Return the error of a request while the worker is not ready."""
         if self.error is not None:
             return self.error
         if self.is_draining:
@@ -141,7 +140,6 @@ class Status:
         self._changed.notify()
 
     async def wait_idle(self) -> None:
-        """Return once no job runs."""
         await self.wait_until(lambda now: not now.running)
 
     async def wait_until(self, condition: Callable[[Snapshot], bool]) -> None:

@@ -55,16 +55,13 @@ class Machine(NamedTuple):
 
     @property
     def backends(self) -> list[str]:
-        """The backends that the machine has devices for."""
         return ["cpu", "cuda"] if self.gpus else ["cpu"]
 
     @property
     def devices(self) -> dict[str, int]:
-        """How many devices each backend has."""
         return {"cpu": 1} | ({"cuda": len(self.gpus)} if self.gpus else {})
 
     def absolute(self, path: str) -> str:
-        """Return a path of that machine with its ~/ replaced."""
         return f"{self.home.rstrip('/')}/{path.removeprefix('~/')}" if path.startswith("~/") else path
 
     def python(self) -> Python | None:

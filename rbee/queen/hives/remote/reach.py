@@ -31,7 +31,7 @@ HEALTH_SECONDS: Final = 2.0
 
 
 class Reach:
-    """The way to the hive of one node, which may run or not; `run` in a nursery carries the tunnel."""
+    """The way to the hive of one node, which may run or not: most of a HiveLink, which documents it."""
 
     def __init__(self, record: NodeRecord, settings: Settings, token: str, identities: HiveIdentities) -> None:
         self.record = record
@@ -41,12 +41,10 @@ class Reach:
         self._tunnel = Tunnel(self.dial)
 
     async def run(self) -> None:
-        """Carry what goes through the tunnel until cancelled."""
         await self._tunnel.run()
 
     @property
     def is_direct(self) -> bool:
-        """Whether others reach the workers at their own addresses; else only the queen does, through SSH."""
         return not self.record.is_tunnelled
 
     @property
@@ -73,7 +71,6 @@ class Reach:
         return url if self.is_direct and not http_server.is_own(self.record.row.ssh_host) else None
 
     def worker_url(self, url: str) -> str:
-        """Return the URL at which the queen reaches a worker that the hive calls `url`."""
         if self.is_direct or self.record.row.hive_url is None:
             return url
         return self._tunnel_url(urlsplit(url).port or HIVE_PORT)

@@ -45,7 +45,6 @@ class Tunnel:
         self._limiter = trio.CapacityLimiter(max_connections)
 
     async def run(self) -> None:
-        """Carry connections until cancelled."""
         async with trio.open_nursery() as self._nursery:
             await trio.sleep_forever()
 
