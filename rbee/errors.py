@@ -39,7 +39,6 @@ class RbeeError(Exception):
 
 class InternalError(RbeeError):
     code = "INTERNAL_ERROR"
-    status = 500
 
 
 class ConnectionTimeoutError(RbeeError):
@@ -150,7 +149,6 @@ class DeviceOutOfRangeError(RbeeError):
 
 class SpawnFailedError(RbeeError):
     code = "SPAWN_FAILED"
-    status = 500
 
 
 class SpawnTimeoutError(RbeeError):
@@ -178,7 +176,6 @@ class LoadingTimeoutError(RbeeError):
 
 class ModelLoadFailedError(RbeeError):
     code = "MODEL_LOAD_FAILED"
-    status = 500
 
 
 class WorkerNotFoundError(RbeeError):
@@ -212,7 +209,6 @@ class WorkerDrainingError(DrainingError):
 
 class WorkerFailedError(RbeeError):
     code = "WORKER_FAILED"
-    status = 500
 
 
 class InferenceTimeoutError(RbeeError):
@@ -222,7 +218,6 @@ class InferenceTimeoutError(RbeeError):
 
 class UnloadFailedError(RbeeError):
     code = "UNLOAD_FAILED"
-    status = 500
 
 
 class InvalidRequestError(RbeeError):
@@ -236,7 +231,6 @@ class InvalidConfigurationError(RbeeError):
     """A setting is wrong; the message names key, expected type and where it was read."""
 
     code = "INVALID_CONFIGURATION"
-    status = 500
 
 
 class PayloadTooLargeError(InvalidRequestError):
@@ -270,7 +264,6 @@ class MissingApiKeyError(RbeeError):
 
 class PortInUseError(RbeeError):
     code = "PORT_IN_USE"
-    status = 500
 
 
 class AlreadyRunningError(RbeeError):
@@ -284,7 +277,6 @@ class StorageError(RbeeError):
     """A file or database of rbee's own could not be read or written (disk full, permissions)."""
 
     code = "STORAGE_FAILED"
-    status = 500
 
 
 class CancelledError(RbeeError):

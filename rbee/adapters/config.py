@@ -178,16 +178,7 @@ class Settings(_Section, kw_only=True):
 
 
 _SECTIONS: Final[dict[str, type[_Section]]] = {
-    "queen": QueenSettings,
-    "hive": HiveSettings,
-    "worker": WorkerSettings,
-    "paths": PathSettings,
-    "defaults": DefaultSettings,
-    "remote": RemoteSettings,
-    "hub": HubSettings,
-    "logs": LogSettings,
-    "timeouts": Timeouts,
-    "auth": AuthSettings,
+    field.name: field.type for field in msgspec.structs.fields(Settings) if field.name not in ("source", "file")
 }
 
 

@@ -32,7 +32,7 @@ def load_or_create(path: Path) -> str:
     scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         private.make_private(path.parent)
-        token = "rbee_" + base64.urlsafe_b64encode(secrets.token_bytes(32)).rstrip(b"=").decode()
+        token = "rbee_" + _base64(secrets.token_bytes(32))
         try:
             with os.fdopen(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
                 file.write(token + "\n")
@@ -85,8 +85,7 @@ def worker_key(token: str, worker_id: str) -> str:
     Worker ids are random, so each key is fresh; and since the token is enough to compute it, a hive that was restarted
     knows the keys of the workers it finds, and no key is ever stored.
     """
-    digest = hmac.new(token.encode(), b"rbee worker " + worker_id.encode(), hashlib.sha256).digest()
-    return "rbee_w_" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return "rbee_w_" + _base64(_hmac(token, f"rbee worker {worker_id}").digest())
 
 
 def swarm_id(token: str) -> str:
@@ -94,7 +93,7 @@ def swarm_id(token: str) -> str:
 
     It is public, so that a daemon need not send its token to a stranger to find out that it is one.
     """
-    return hmac.new(token.encode(), b"rbee swarm", hashlib.sha256).hexdigest()[:32]
+    return _hmac(token, "rbee swarm").hexdigest()[:32]
 
 
 def content_key(token: str, sha256: str) -> str:
@@ -102,10 +101,15 @@ def content_key(token: str, sha256: str) -> str:
 
     A hive that copies a model shows this and never the token: the address may lead to another machine than was meant.
     """
-    digest = hmac.new(
-        token.encode(), b"rbee content " + sha256.encode("utf-8", "surrogateescape"), hashlib.sha256
-    ).digest()
-    return "rbee_c_" + base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
+    return "rbee_c_" + _base64(_hmac(token, f"rbee content {sha256}").digest())
+
+
+def _hmac(token: str, text: str) -> hmac.HMAC:
+    return hmac.new(token.encode(), text.encode("utf-8", "surrogateescape"), hashlib.sha256)
+
+
+def _base64(data: bytes) -> str:
+    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
 
 def matches(given: str, expected: str) -> bool:

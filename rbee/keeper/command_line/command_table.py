@@ -179,12 +179,16 @@ If the node has the same file already, nothing is sent. The previous version is 
 
 
 class Command(NamedTuple):
-    """A command; `module` has `run(options, settings, terminal) -> Result`."""
+    """A command; its module in `rbee.keeper.commands` has `run(options, settings, terminal) -> Result`."""
 
     name: str
-    module: str
+    module_name: str
     summary: str
     examples: str = ""
+
+    @property
+    def module(self) -> str:
+        return f"rbee.keeper.commands.{self.module_name}"
 
 
 class Group(NamedTuple):
@@ -197,56 +201,44 @@ class Group(NamedTuple):
 
 
 COMMANDS: Final = (
-    Command("infer", "rbee.keeper.commands.infer", INFER, INFER_EXAMPLES),
-    Command("status", "rbee.keeper.commands.status", STATUS),
-    Command("logs", "rbee.keeper.commands.logs", LOGS, LOGS_EXAMPLES),
-    Command("detect", "rbee.keeper.commands.detect", DETECT),
-    Command("up", "rbee.keeper.commands.up", UP),
-    Command("down", "rbee.keeper.commands.down", DOWN),
+    Command("infer", "infer", INFER, INFER_EXAMPLES),
+    Command("status", "status", STATUS),
+    Command("logs", "logs", LOGS, LOGS_EXAMPLES),
+    Command("detect", "detect", DETECT),
+    Command("up", "up", UP),
+    Command("down", "down", DOWN),
     Command(
         "token",
-        "rbee.keeper.commands.token",
+        "token",
         "Print the token that opens the swarm's HTTP interfaces; create it if there is none.\n",
         'example\n  curl -H "Authorization: Bearer $(rbee token)" http://127.0.0.1:8080/v2/workers/list\n',
     ),
-    Command("install", "rbee.keeper.commands.install", INSTALL, INSTALL_EXAMPLES),
+    Command("install", "install", INSTALL, INSTALL_EXAMPLES),
 )
 
 WORKERS: Final = (
-    Command("list", "rbee.keeper.commands.workers_list", "List the workers of all nodes.\n"),
-    Command("health", "rbee.keeper.commands.workers_health", "Show whether hives and workers are healthy.\n"),
+    Command("list", "workers_list", "List the workers of all nodes.\n"),
+    Command("health", "workers_health", "Show whether hives and workers are healthy.\n"),
     Command(
         "shutdown",
-        "rbee.keeper.commands.workers_shutdown",
+        "workers_shutdown",
         "End a worker, and wait until it has ended. Its running requests may finish first.\n",
     ),
 )
 
 MODELS: Final = (
-    Command("list", "rbee.keeper.commands.models_list", "List the fetched models of all nodes, or of one.\n"),
-    Command(
-        "show",
-        "rbee.keeper.commands.models_show",
-        "Show what a model is: architecture, size, quantisation, context, vocabulary.\n",
-    ),
-    Command("pull", "rbee.keeper.commands.models_pull", PULL, PULL_EXAMPLES),
-    Command("rm", "rbee.keeper.commands.models_rm", "Remove a fetched model from a node's disk.\n"),
+    Command("list", "models_list", "List the fetched models of all nodes, or of one.\n"),
+    Command("show", "models_show", "Show what a model is: architecture, size, quantisation, context, vocabulary.\n"),
+    Command("pull", "models_pull", PULL, PULL_EXAMPLES),
+    Command("rm", "models_rm", "Remove a fetched model from a node's disk.\n"),
 )
 
 SETUP: Final = (
-    Command("add-node", "rbee.keeper.commands.setup_add", ADD_NODE, SETUP_EXAMPLES),
-    Command(
-        "update-node",
-        "rbee.keeper.commands.setup_add",
-        "Change a registered node. Options that are left out keep their values.\n",
-    ),
-    Command("list-nodes", "rbee.keeper.commands.setup_list", "List the registered nodes.\n"),
-    Command(
-        "remove-node",
-        "rbee.keeper.commands.setup_remove",
-        "Remove a node from the registry. What is installed there stays.\n",
-    ),
-    Command("install", "rbee.keeper.commands.setup_install", SETUP_INSTALL),
+    Command("add-node", "setup_add", ADD_NODE, SETUP_EXAMPLES),
+    Command("update-node", "setup_add", "Change a registered node. Options that are left out keep their values.\n"),
+    Command("list-nodes", "setup_list", "List the registered nodes.\n"),
+    Command("remove-node", "setup_remove", "Remove a node from the registry. What is installed there stays.\n"),
+    Command("install", "setup_install", SETUP_INSTALL),
 )
 
 GROUPS: Final = (

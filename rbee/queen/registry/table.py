@@ -82,27 +82,17 @@ class Registry:
 
     async def check_free(self, node_name: str) -> None:
         """Raise NodeExistsError when the name is taken."""
-
-        def work(connection: sqlite3.Connection) -> bool:
-            query = "SELECT 1 FROM beehives WHERE node_name = ?"
-            return connection.execute(query, (node_name,)).fetchone() is not None
-
-        if await self._store.transact(work):
+        if await self._first("SELECT 1 FROM beehives WHERE node_name = ?", node_name) is not None:
             raise _exists(node_name)
 
     async def check_folder_free(self, row: BeehiveRow) -> None:
         """Raise NodeExistsError where another node has this folder: both would start and end the same hive."""
-
-        def work(connection: sqlite3.Connection) -> str | None:
-            query = (
-                "SELECT node_name FROM beehives WHERE install_path = ? AND node_name != ?"
-                " AND (host_key = ? AND host_key != '' OR ssh_host = ? AND ssh_port = ?)"
-            )
-            values = (row.install_path, row.node_name, row.host_key, row.ssh_host, row.ssh_port)
-            found = connection.execute(query, values).fetchone()
-            return None if found is None else str(found[0])
-
-        if (other := await self._store.transact(work)) is not None:
+        query = (
+            "SELECT node_name FROM beehives WHERE install_path = ? AND node_name != ?"
+            " AND (host_key = ? AND host_key != '' OR ssh_host = ? AND ssh_port = ?)"
+        )
+        other = await self._first(query, row.install_path, row.node_name, row.host_key, row.ssh_host, row.ssh_port)
+        if other is not None:
             raise NodeExistsError(
                 f"node {row.node_name} would be node {other} once more: the same folder on the same machine",
                 hint=f"`rbee setup update-node --name {other} …` changes that one; another --install-path makes a "
@@ -117,22 +107,22 @@ class Registry:
 
     async def change(self, node_name: str, /, **values: Any) -> None:
         """Store some columns of a node. Raises NodeNotFoundError."""
-
-        def work(connection: sqlite3.Connection) -> int:
-            changes = ", ".join(f"{name} = ?" for name in values)
-            query = f"UPDATE beehives SET {changes} WHERE node_name = ?"  # noqa: S608 (our own columns)
-            return connection.execute(query, (*_encoded(values), node_name)).rowcount
-
-        if await self._store.transact(work) == 0:
-            raise not_found(node_name)
+        changes = ", ".join(f"{name} = ?" for name in values)
+        query = f"UPDATE beehives SET {changes} WHERE node_name = ?"  # noqa: S608 (our own columns)
+        await self._change(query, node_name, *_encoded(values))
 
     async def remove(self, node_name: str) -> None:
         """Forget a node. Raises NodeNotFoundError."""
+        await self._change("DELETE FROM beehives WHERE node_name = ?", node_name)
 
-        def work(connection: sqlite3.Connection) -> int:
-            return connection.execute("DELETE FROM beehives WHERE node_name = ?", (node_name,)).rowcount
+    async def _first(self, query: str, *values: object) -> object | None:
+        """Return the first value that a query finds."""
+        row = await self._store.transact(lambda connection: connection.execute(query, values).fetchone())
+        return None if row is None else row[0]
 
-        if await self._store.transact(work) == 0:
+    async def _change(self, query: str, node_name: str, *values: object) -> None:
+        """Change the row of a node, whose name is the last value of the query."""
+        if not await self._store.transact(lambda connection: connection.execute(query, (*values, node_name)).rowcount):
             raise not_found(node_name)
 
     async def rows(self) -> list[BeehiveRow]:
