@@ -24,8 +24,7 @@ from rbee.hive import tables
 from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.models.library import Library
 from rbee.hive.routes import app as routes
-from rbee.hive.routes import events as event_routes
-from rbee.hive.routes import models as model_routes
+from rbee.hive.routes.context import RouteContext
 from rbee.hive.workers import rows
 from rbee.hive.workers.processes import LocalMachine
 from rbee.hive.workers.supervisor import WorkerSupervisor
@@ -101,21 +100,10 @@ async def _serve(
         workers.forget(worker_id)
     try:
         async with trio.open_nursery() as nursery:
-            app = routes.build(
-                workers,
-                token,
-                settings.paths.models,
-                settings.logs_dir,
-                nursery,
-                stopping.ask,
-                started_by=options.started_by,
-                hive_id=lock.id,
-                heartbeat=settings.timeouts.heartbeat,
-            )
-            model_routes.add(app, workers, library, nursery, settings.timeouts.heartbeat)
-            event_routes.add(app, workers, library.downloads, nursery, settings.timeouts.heartbeat)
+            started_by = options.started_by
+            context = RouteContext(settings, token, workers, library, nursery, stopping.ask, started_by, lock.id)
             await nursery.start(library.downloads.run)
-            server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
+            server = http_server.Server(routes.build(context), listener, stalled=settings.timeouts.stalled)
             await nursery.start(server.run)
             if announcer.is_abandoned() and not known.surviving:
                 # The queen was killed while it waited for us: neither its successor nor a `rbee down` knows of us.

@@ -18,8 +18,7 @@ from rbee.adapters.store.sqlite import Store
 from rbee.hive import tables
 from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.models.library import Library
-from rbee.hive.routes import events as event_routes
-from rbee.hive.routes import models as model_routes
+from rbee.hive.routes.context import RouteContext as HiveContext
 from rbee.hive.workers.processes import LocalMachine
 from rbee.hive.workers.supervisor import WorkerSupervisor
 from rbee.queen.hives.local import LocalHive
@@ -65,13 +64,11 @@ async def apps(
     local = LocalHive(settings, TOKEN, None, identities, ephemeral=False)
     nodes = Nodes(settings, TOKEN, registry, identities, local)
     await nursery.start(nodes.run)
-    hive_app = rbee.hive.routes.app.build(hive, TOKEN, tmp_path, tmp_path, nursery, lambda: None)
-    model_routes.add(hive_app, hive, library, nursery, 10)
-    event_routes.add(hive_app, hive, library.downloads, nursery, 10)
+    hive_context = HiveContext(settings, TOKEN, hive, library, nursery, lambda: None)
     context = RouteContext(settings, TOKEN, registry, nodes, RequestTracker(), nursery, Stopping())
     yield {
         "queen": rbee.queen.routes.app.build(context),
-        "hive": hive_app,
+        "hive": rbee.hive.routes.app.build(hive_context),
     }
     await store.close()
     await nodes_store.close()

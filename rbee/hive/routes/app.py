@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from functools import partial
+from typing import TYPE_CHECKING
 
 import trio
 from quart import Request, Response, request
@@ -10,35 +11,23 @@ from quart import Request, Response, request
 from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.hardware import inventory
-from rbee.adapters.http import metrics, sse_server
-from rbee.adapters.http.app import answer, body, check_key, empty, new_app, streamed, wants_stream
+from rbee.adapters.http import metrics
+from rbee.adapters.http.app import answer, body, check_key, empty, new_app
+from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import logs as log_routes
+from rbee.hive.routes import models as model_routes
 from rbee.wire import hive as wire
 from rbee.wire.common import API_VERSION, Health
 from rbee.wire.model_copy import CONTENT
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
-
     from quart_trio import QuartTrio
 
-    from rbee.hive.workers.supervisor import WorkerSupervisor
+    from rbee.hive.routes.context import RouteContext
 
 
-def build(
-    workers: WorkerSupervisor,
-    token: str,
-    models_dir: Path,
-    logs_dir: Path,
-    nursery: trio.Nursery,
-    stop: Callable[[], None],
-    *,
-    started_by: Literal["user", "queen"] = "user",
-    hive_id: str = "",
-    heartbeat: float = 10.0,
-) -> QuartTrio:
-    """Return the application; streams are fed by tasks in `nursery`, `stop` begins the hive's end."""
+def build(context: RouteContext) -> QuartTrio:
+    workers, token = context.workers, context.token
 
     def keys(incoming: Request) -> list[str]:
         if incoming.path == wire.WORKERS_READY:
@@ -53,8 +42,8 @@ def build(
         status="alive",
         version=__version__,
         api_version=API_VERSION,
-        started_by=started_by,
-        hive_id=hive_id or None,
+        started_by=context.started_by,
+        hive_id=context.hive_id or None,
         swarm=tokens.swarm_id(token),
     )
 
@@ -66,13 +55,7 @@ def build(
     async def spawn() -> Response:
         wanted = await body(wire.SpawnRequest)
         wanted.reference()
-        if not wants_stream():
-            return answer(await workers.spawn(wanted, lambda _: None))
-
-        async def produce(send: sse_server.Send) -> None:
-            await sse_server.with_progress_and_result(send, lambda report: workers.spawn(wanted, report), "worker")
-
-        return streamed(nursery, produce, heartbeat=heartbeat)
+        return await context.respond(partial(workers.spawn, wanted), "worker")
 
     @app.post(wire.WORKERS_READY)
     async def ready() -> Response:
@@ -96,11 +79,11 @@ def build(
 
     @app.get(wire.RESOURCES)
     async def resources() -> Response:
-        return answer(wire.Resources(memory=inventory.memory(), disk=inventory.disk(models_dir)))
+        return answer(wire.Resources(memory=inventory.memory(), disk=inventory.disk(context.settings.paths.models)))
 
     @app.post(wire.SHUTDOWN)
     async def shutdown() -> Response:
-        stop()
+        context.stop()
         return empty(202)
 
     @app.get(metrics.PATH)
@@ -116,5 +99,6 @@ def build(
             content_type=metrics.CONTENT_TYPE,
         )
 
-    log_routes.add(app, logs_dir, nursery, heartbeat=heartbeat)
+    for routes in (model_routes, event_routes, log_routes):
+        routes.add(app, context)
     return app

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 
 from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import streamed
 from rbee.hive.models.pace import ProgressThrottle
 from rbee.hive.workers import view
 from rbee.wire import hive as wire
@@ -17,18 +17,14 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.hive.models.downloads import Downloads
+    from rbee.hive.routes.context import RouteContext
     from rbee.hive.workers.supervisor import WorkerSupervisor
 
 
-def add(
-    app: QuartTrio, workers: WorkerSupervisor, downloads: Downloads, nursery: trio.Nursery, heartbeat: float
-) -> None:
-    async def produce(send: sse_server.Send) -> None:
-        await _publish(workers, downloads, send)
-
+def add(app: QuartTrio, context: RouteContext) -> None:
     @app.get(wire.EVENTS)
     async def events() -> Response:
-        return streamed(nursery, produce, heartbeat=heartbeat)
+        return context.stream(partial(_publish, context.workers, context.library.downloads))
 
 
 async def _publish(workers: WorkerSupervisor, downloads: Downloads, send: sse_server.Send) -> None:

@@ -8,28 +8,23 @@ from typing import TYPE_CHECKING
 from quart import request
 
 from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import streamed
 from rbee.adapters.logs import node_logs
 from rbee.errors import WorkerNotFoundError
 from rbee.wire import logs as wire
 from rbee.wire.decode import convert
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    import trio
     from quart import Response
     from quart_trio import QuartTrio
 
+    from rbee.hive.routes.context import RouteContext
 
-def add(app: QuartTrio, folder: Path, nursery: trio.Nursery, *, heartbeat: float) -> None:
-    """Add the routes, which read the logs in `folder`; streams are fed by tasks in `nursery`."""
+
+def add(app: QuartTrio, context: RouteContext) -> None:
+    folder = context.settings.logs_dir
 
     def stream(query: wire.LogQuery, only: str | None = None) -> Response:
-        async def produce(send: sse_server.Send) -> None:
-            await node_logs.read(folder, query, partial(_send, send), only=only)
-
-        return streamed(nursery, produce, heartbeat=heartbeat)
+        return context.stream(lambda send: node_logs.read(folder, query, partial(_send, send), only=only))
 
     @app.get(wire.HIVE_LOGS)
     async def logs() -> Response:

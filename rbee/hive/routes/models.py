@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import trio
 from quart import Response, request
 
 from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import answer, body, empty, streamed, wants_stream
+from rbee.adapters.http.app import answer, body, empty, wants_stream
 from rbee.adapters.http.file_response import answer_with_file
 from rbee.errors import InvalidRequestError, ModelNotFoundError
 from rbee.wire import model_copy, model_ref
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.hive.models.downloads import SharedDownload
-    from rbee.hive.models.library import Library
-    from rbee.hive.workers.supervisor import WorkerSupervisor
+    from rbee.hive.routes.context import RouteContext
     from rbee.wire.progress import ProgressEvent
 
 
-def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: trio.Nursery, heartbeat: float) -> None:
+def add(app: QuartTrio, context: RouteContext) -> None:
+    library = context.library
+
     @app.get(wire.LIST)
     async def list_models() -> Response:
         return answer(wire.ModelList(models=await library.catalogue.all()))
@@ -46,12 +48,7 @@ def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: tr
             )
         if wants_stream():
             # As long as the stream is held, so is the claim to the download.
-            async def produce(send: sse_server.Send) -> None:
-                await sse_server.with_progress_and_result(
-                    send, lambda report: library.obtain(ref, report, wanted.sources), "model"
-                )
-
-            return streamed(nursery, produce, heartbeat=heartbeat)
+            return context.stream_progress(lambda report: library.obtain(ref, report, wanted.sources), "model")
         if (row := await library.catalogue.find(ref)) is not None:
             return answer(wire.Download(local_path=row.local_path))
         return answer(wire.Download(download_id=library.downloads.begin(ref, wanted.sources).id))
@@ -64,12 +61,7 @@ def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: tr
     @app.get(wire.PROGRESS)
     async def progress() -> Response:
         query = convert(dict(request.args), wire.DownloadQuery)
-        download = library.downloads.known(query.id)
-
-        async def produce(send: sse_server.Send) -> None:
-            await _follow(download, send)
-
-        return streamed(nursery, produce, heartbeat=heartbeat)
+        return context.stream(partial(_follow, library.downloads.known(query.id)))
 
     @app.get(model_copy.FILES)
     async def list_files() -> Response:
@@ -85,7 +77,7 @@ def add(app: QuartTrio, workers: WorkerSupervisor, library: Library, nursery: tr
 
     @app.delete("/v1/models/<model_id>")
     async def remove_model(model_id: str) -> Response:
-        await library.remove(model_id, workers.users_of)
+        await library.remove(model_id, context.workers.users_of)
         return empty(204)
 
 
