@@ -182,6 +182,11 @@ _SECTIONS: Final[dict[str, type[_Section]]] = {
 }
 
 
+def quoted(text: str) -> str:
+    """Return a basic string of TOML: as in JSON, but DEL is escaped too (toml.io/en/v1.0.0#string)."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
 def absolute_environment() -> dict[str, str]:
     """Return this process's environment with its paths made absolute: daemons run in other folders than a command."""
     paths = {name: str(Path(value).expanduser().absolute()) for name in _PATHS if (value := os.environ.get(name))}

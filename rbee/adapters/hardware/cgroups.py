@@ -1,8 +1,9 @@
-"""Finds the memory limits that control groups set for this process (cgroups(7), versions 1 and 2)."""
+"""Finds the limits that control groups set for this process (cgroups(7), versions 1 and 2)."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -39,6 +40,16 @@ def memory_limits(own: Path = OWN, mount: Path = MOUNT) -> Iterator[Space]:
         # The page cache counts as used, but the kernel gives it back: psutil calls that available too.
         rest = limit - used + _statistic(folder / "memory.stat", files.reclaimable)
         yield Space(total=limit, available=max(0, rest))
+
+
+def processors(own: Path = OWN, mount: Path = MOUNT) -> int | None:
+    """Return how many processors the groups grant, as version 2 has it; None where they set no bound."""
+    bounds = []
+    for folder, _ in _groups(own, mount):
+        with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
+            quota, period = map(int, (folder / "cpu.max").read_text().split())
+            bounds.append(math.ceil(quota / period))
+    return min(bounds, default=None)
 
 
 def _groups(own: Path, mount: Path) -> Iterator[tuple[Path, _Files]]:

@@ -9,16 +9,16 @@ if TYPE_CHECKING:
     from rbee.hive.workers.record import WorkerRecord
 
 
-class Launch(NamedTuple):
+class _OfWorker(NamedTuple):
+    worker: WorkerRecord
+
+
+class Launch(_OfWorker):
     """Start the worker's process."""
 
-    worker: WorkerRecord
 
-
-class Follow(NamedTuple):
+class Follow(_OfWorker):
     """Hold the worker's event stream."""
-
-    worker: WorkerRecord
 
 
 class Reply(NamedTuple):
@@ -28,34 +28,24 @@ class Reply(NamedTuple):
     error: RbeeError | None
 
 
-class CheckHealth(NamedTuple):
+class CheckHealth(_OfWorker):
     """Ask the worker whether it is alive."""
 
-    worker: WorkerRecord
 
-
-class AskToEnd(NamedTuple):
+class AskToEnd(_OfWorker):
     """Post a shutdown to the worker."""
 
-    worker: WorkerRecord
 
-
-class Terminate(NamedTuple):
+class Terminate(_OfWorker):
     """Send SIGTERM."""
 
-    worker: WorkerRecord
 
-
-class Kill(NamedTuple):
+class Kill(_OfWorker):
     """Send SIGKILL."""
 
-    worker: WorkerRecord
 
-
-class Save(NamedTuple):
+class Save(_OfWorker):
     """Store the worker's row."""
-
-    worker: WorkerRecord
 
 
 class Delete(NamedTuple):

@@ -16,7 +16,6 @@ from rbee.wire.common import Narration
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.hive.models.library import Library
-    from rbee.wire.gguf import ModelHeader
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.progress import Report
 
@@ -36,35 +35,15 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
     placement = preflight.choose_device(backends, request.backend, request.device)
     async with library.provided(ref, report, request.sources) as located:
         header = await locate.read_header(located.path)
-    slots = request.slots or settings.worker.slots
-    context = request.context or settings.worker.context or _default_context(header)
+    slots, most = request.slots or settings.worker.slots, DEFAULT_CONTEXT
+    context = request.context or settings.worker.context or min(header.context_length or most, most)
     cache_per_token = (header.kv_bytes_per_token() or 0) * slots
     needed = preflight.memory_needed(located.size, cache_per_token, context)
-    spec = WorkerSpec(
-        str(ref),
-        str(located.path),
-        placement.backend,
-        placement.device,
-        placement.resource,
-        slots,
-        context,
-        needed,
-        cache_per_token,
-    )
+    spec = WorkerSpec(str(ref), str(located.path), *placement, slots, context, needed, cache_per_token)
     megabytes = f"{needed / preflight.MEGABYTE:.0f} of {available_memory(spec) / preflight.MEGABYTE:.0f} MB"
-    report(
-        Narration(
-            actor="rbee-hive",
-            action="preflight",
-            target=spec.model_ref,
-            human=f"{spec.model_ref} takes {megabytes} of free {spec.resource.upper()}",
-        )
-    )
+    human = f"{spec.model_ref} takes {megabytes} of free {spec.resource.upper()}"
+    report(Narration(actor="rbee-hive", action="preflight", target=spec.model_ref, human=human))
     return spec
-
-
-def _default_context(header: ModelHeader) -> int:
-    return min(header.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
 
 
 def available_memory(spec: WorkerSpec) -> int:

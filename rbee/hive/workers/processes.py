@@ -37,30 +37,8 @@ STREAM_PAUSE = 1.0
 """Seconds between two attempts to hold a worker's event stream."""
 
 
-class ChildProcess:
-    """A process of ours: a WorkerProcess, which documents it."""
-
-    def __init__(self, child: trio.Process) -> None:
-        self._child = child
-        identity = process.identify(child.pid)
-        # A process that has ended already is still ours to reap; nothing is ever sent to it.
-        self.identity = identity or process.Identity(child.pid, 0, process.boot_id())
-
-    def send(self, number: signal.Signals) -> None:
-        process.send_signal(self.identity, number)
-
-    async def listen(self, report: Callable[[Narration], None]) -> None:
-        await announce.listen(self._child, report)
-
-    async def wait(self) -> str:
-        code = await self._child.wait()
-        if self._child.stdin is not None:
-            await self._child.stdin.aclose()
-        return process.describe_end(code)
-
-
 class AdoptedProcess:
-    """The process of a worker that an earlier hive started: not our child, so we cannot learn its exit status."""
+    """A worker's process that an earlier hive started: not our child, so we cannot learn its exit status."""
 
     def __init__(self, identity: process.Identity) -> None:
         self.identity = identity
@@ -74,6 +52,24 @@ class AdoptedProcess:
     async def wait(self) -> str:
         await process.wait_gone(self.identity)
         return "it ended, and only the hive that started it could have learnt how"
+
+
+class ChildProcess(AdoptedProcess):
+    """One that we have started."""
+
+    def __init__(self, child: trio.Process) -> None:
+        self._child = child
+        # A process that has ended already is still ours to reap; nothing is ever sent to it.
+        super().__init__(process.identify(child.pid) or process.Identity(child.pid, 0, process.boot_id()))
+
+    async def listen(self, report: Callable[[Narration], None]) -> None:
+        await announce.listen(self._child, report)
+
+    async def wait(self) -> str:
+        code = await self._child.wait()
+        if self._child.stdin is not None:
+            await self._child.stdin.aclose()
+        return process.describe_end(code)
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,20 +31,14 @@ def run(options: WorkerOptions, settings: Settings, terminal: Terminal) -> Resul
             )
         async with running_queen.attach(settings, found) as client:
             ending = await client.end_worker(options.id)
-            narration = Narration(
-                actor="queen-rbee", action="shutdown", target=ending.worker_id, human=_sentence(ending)
-            )
-            terminal.narrate(narration)
+            human = ending.message[:1].upper() + ending.message[1:]
+            terminal.narrate(Narration(actor="queen-rbee", action="shutdown", target=ending.worker_id, human=human))
             await _wait_until_gone(client, ending)
         ended = f"worker {ending.worker_id} on {ending.node} has ended"
         data = {"success": True, "message": ended, "worker_id": ending.worker_id, "node": ending.node}
         return Result(data=data, text=f"{ended[0].upper()}{ended[1:]}.")
 
     return interrupt.run(command)
-
-
-def _sentence(ending: WorkerEnding) -> str:
-    return ending.message[:1].upper() + ending.message[1:]
 
 
 async def _wait_until_gone(client: QueenClient, ending: WorkerEnding) -> None:

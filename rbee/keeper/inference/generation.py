@@ -69,14 +69,8 @@ class Generation:
                         hint="wait for a running request to end, or use another node (--node)",
                         **exc.details,
                     ) from exc
-                terminal.narrate(
-                    Narration(
-                        actor="rbee-keeper",
-                        action="retry",
-                        target="llm-worker-rbee",
-                        human=f"All slots of the worker are busy; retrying in {delay:g} s",
-                    )
-                )
+                human = f"All slots of the worker are busy; retrying in {delay:g} s"
+                terminal.narrate(Narration(actor="rbee-keeper", action="retry", target="llm-worker-rbee", human=human))
             await trio.sleep(delay)
 
     async def _attempt(self, terminal: Terminal, write: Callable[[str], Awaitable[None]]) -> Done:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Final
 
 import rbee.data
+from rbee.adapters import config
 
 _TEMPLATE: Final = "config.toml"
 _MODELS: Final = '# models_dir = "~/.local/share/rbee/models"'
@@ -18,9 +18,4 @@ def text(models: Path | None = None) -> str:
     if models is None:
         return template
     assert _MODELS in template
-    return template.replace(_MODELS, f"models_dir = {_quote(str(models))}")
-
-
-def _quote(value: str) -> str:
-    """Return a basic string of TOML: as in JSON, but DEL is escaped too (toml.io/en/v1.0.0#string)."""
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return template.replace(_MODELS, f"models_dir = {config.quoted(str(models))}")

@@ -7,6 +7,8 @@ import os
 from pathlib import Path
 from typing import Final
 
+from rbee.adapters.hardware import cgroups
+
 BYTES_PER_THREAD: Final = 32_000_000
 """Weights that are worth one more thread.
 
@@ -24,7 +26,7 @@ def compute_threads(weights: int) -> int:
     """
     allowed = os.sched_getaffinity(0)
     cores = len({_siblings(processor) for processor in allowed})
-    return max(1, min(cores, _quota() or cores, math.ceil(weights / BYTES_PER_THREAD)))
+    return max(1, min(cores, cgroups.processors() or cores, math.ceil(weights / BYTES_PER_THREAD)))
 
 
 def at_most(threads: int) -> int:
@@ -34,7 +36,7 @@ def at_most(threads: int) -> int:
     never finish a step.
     """
     available = len(os.sched_getaffinity(0))
-    return min(threads, available, _quota() or available)
+    return min(threads, available, cgroups.processors() or available)
 
 
 def _siblings(processor: int) -> str:
@@ -44,23 +46,3 @@ def _siblings(processor: int) -> str:
         return path.read_text(encoding="ascii").strip()
     except OSError:
         return str(processor)
-
-
-def _quota() -> int | None:
-    """Return the processors that the control group grants (cgroup v2), or None where it sets no bound."""
-    root = Path("/sys/fs/cgroup")
-    try:
-        groups = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-        own = next(line[3:] for line in groups if line.startswith("0::"))
-    except (OSError, StopIteration):
-        return None
-    bounds = []
-    folder = root / own.lstrip("/")
-    for group in (folder, *folder.parents):
-        try:
-            quota, period = (group / "cpu.max").read_text(encoding="ascii").split()
-        except (OSError, ValueError):
-            continue
-        if quota != "max":
-            bounds.append(math.ceil(int(quota) / int(period)))
-    return min(bounds, default=None)

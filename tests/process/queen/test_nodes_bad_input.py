@@ -13,11 +13,12 @@ import trio
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rbee.adapters.config import quoted
 from rbee.adapters.ssh import handshake
 from rbee.adapters.ssh.target import Target
 from rbee.errors import InvalidRequestError, SshFailedError
 from rbee.queen.hives.remote import script as remote_script
-from rbee.queen.hives.remote.install import CONFIG, _toml
+from rbee.queen.hives.remote.install import CONFIG
 from rbee.queen.hives.remote.probe import probe
 from rbee.wire.decode import decode
 from rbee.wire.registry import Beehive
@@ -136,7 +137,7 @@ async def test_a_path_of_any_kind_is_passed_on_as_it_is(node: BareNode, pieces: 
 @given(PIECES)
 def test_settings_hold_a_path_of_any_kind(piece: str) -> None:
     path = f"/home/{piece}"
-    read = tomllib.loads(CONFIG.format(state=_toml(path), token=_toml(f"{path}/token")))
+    read = tomllib.loads(CONFIG.format(state=quoted(path), token=quoted(f"{path}/token")))
     assert (read["paths"]["state_dir"], read["auth"]["token_file"]) == (path, f"{path}/token")
 
 

@@ -84,3 +84,16 @@ def test_in_a_container_that_sees_the_hosts_path_its_own_root_counts(mount: Path
 
 def test_without_control_groups_there_are_no_limits(mount: Path) -> None:
     assert list(cgroups.memory_limits(mount / "missing", mount)) == []
+
+
+def test_the_smallest_share_of_the_processors_counts(mount: Path) -> None:
+    own = mount.parent / "own"
+    own.write_text("0::/user/me\n")
+    for content, expected in (("max 100000", None), ("150000 100000", 2), ("what", None)):
+        group(mount / "user" / "me")
+        (mount / "user" / "me" / "cpu.max").write_text(content)
+        assert cgroups.processors(own, mount) == expected
+    (mount / "user" / "cpu.max").write_text("100000 100000")
+    (mount / "user" / "me" / "cpu.max").write_text("250000 100000")
+    assert cgroups.processors(own, mount) == 1
+    assert cgroups.processors(mount / "none", mount) is None

@@ -8,11 +8,10 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import trio
 
 from rbee import __version__
-from rbee.adapters import zipapp
+from rbee.adapters import config, zipapp
 from rbee.adapters.logs.redaction import public
 from rbee.errors import InstallFailedError, InsufficientDiskError, SshFailedError
 from rbee.queen.hives.link import narrate
@@ -82,8 +81,8 @@ class Installer:
         self._narrate("configure", f"Writing the swarm's token and settings on {name}")
         await self.connection.write(token.encode() + b"\n", paths.token, mode=0o600)
         if "config" not in prepared:
-            config = CONFIG.format(state=_toml(paths.state), token=_toml(paths.token))
-            await self.connection.write(config.encode(), paths.config, mode=0o600)
+            text = CONFIG.format(state=config.quoted(paths.state), token=config.quoted(paths.token))
+            await self.connection.write(text.encode(), paths.config, mode=0o600)
         return version
 
     def _choose_python(self, machine: Machine, *, from_source: bool) -> str:
@@ -230,8 +229,3 @@ class Installer:
 def _measure(file: Path) -> tuple[int, str]:
     with file.open("rb") as source:
         return file.stat().st_size, hashlib.file_digest(source, "sha256").hexdigest()
-
-
-def _toml(text: str) -> str:
-    """Return a basic string of TOML; JSON's escapes are among its own."""
-    return msgspec.json.encode(text).decode()
