@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -112,44 +113,44 @@ def read_key(line: bytes) -> str:
         ) from None
 
 
+@dataclass
 class _WorkerDaemon:
     """The worker's parts, and the order in which they begin and end."""
 
-    def __init__(
-        self, options: argparse.Namespace, key: str, settings: Settings, announcer: Announcer, stopping: Stopping
-    ) -> None:
-        self._options = options
-        self._settings = settings
-        self._announcer = announcer
-        self._stopping = stopping
-        self._key = key
-        self._status = Status(settings.worker.slots)
+    options: argparse.Namespace
+    key: str
+    settings: Settings
+    announcer: Announcer
+    stopping: Stopping
+
+    def __post_init__(self) -> None:
+        self._status = Status(self.settings.worker.slots)
         self._service = Service(self._status)
 
     async def run(self) -> None:
-        options, status = self._options, self._status
+        options, status = self.options, self._status
         log.info("starting for %s on %s:%d", options.model_ref, options.backend, options.device)
-        listener = http_server.bind_first(options.host, self._settings.worker.port_from)
+        listener = http_server.bind_first(options.host, self.settings.worker.port_from)
         url = http_server.base_url(listener, options.advertise)
-        identity = routes.WorkerIdentity(options.id, self._key, url)
+        identity = routes.WorkerIdentity(options.id, self.key, url)
         async with trio.open_nursery() as nursery:
             app = routes.new(
                 identity,
                 status,
                 self._service,
-                timeouts=self._settings.timeouts,
+                timeouts=self.settings.timeouts,
                 nursery=nursery,
-                shut_down=self._stopping.ask,
+                shut_down=self.stopping.ask,
             )
-            server = http_server.Server(app, listener, stalled=self._settings.timeouts.stalled)
+            server = http_server.Server(app, listener, stalled=self.settings.timeouts.stalled)
             await nursery.start(server.run)
             self._narrate("http_ready", f"The worker answers HTTP at {url}")
             async with open_background() as work:
                 work.start_soon(self._work, url)
-                work.start_soon(end_when_orphaned, status, self._settings.timeouts.orphan, self._stopping.ask)
-                await self._stopping.asked.wait()
+                work.start_soon(end_when_orphaned, status, self.settings.timeouts.orphan, self.stopping.ask)
+                await self.stopping.asked.wait()
                 log.info("draining: %d requests run", status.now.running)
-                await self._service.drain(self._settings.timeouts.drain, self._stopping.forced)
+                await self._service.drain(self.settings.timeouts.drain, self.stopping.forced)
             status.close()
             await server.stop()
             nursery.cancel_scope.cancel()
@@ -161,15 +162,15 @@ class _WorkerDaemon:
     async def _work(self, url: str) -> None:
         """Call the hive back, load, then serve requests until cancelled."""
         await self._call_back(url)
-        worker = self._settings.worker
+        worker = self.settings.worker
         options = loading.LoadOptions(
-            path=self._options.model_path,
-            backend=self._options.backend,
-            device=self._options.device,
+            path=self.options.model_path,
+            backend=self.options.backend,
+            device=self.options.device,
             slots=worker.slots,
             context=worker.context,
             threads=worker.threads,
-            memory=self._options.memory,
+            memory=self.options.memory,
         )
         started = time.monotonic()
         log.info("loading %s", options.path.name)
@@ -201,20 +202,15 @@ class _WorkerDaemon:
 
     async def _call_back(self, url: str) -> None:
         """Report to the hive where the worker listens: the one call upwards, a hint to look and never the truth."""
-        options = self._options
-        callback = ReadyCallback(
-            worker_id=options.id,
-            url=url,
-            model_ref=options.model_ref,
-            backend=options.backend,
-            device=options.device,
-        )
-        limits = self._settings.timeouts
-        async with http_client.connect(options.hive_url, self._key, timeout=limits.call) as hive:
+        options = self.options
+        where = {"model_ref": options.model_ref, "backend": options.backend, "device": options.device}
+        callback = ReadyCallback(worker_id=options.id, url=url, **where)
+        limits = self.settings.timeouts
+        async with http_client.connect(options.hive_url, self.key, timeout=limits.call) as hive:
             await http_client.call(hive, "POST", WORKERS_READY, bytes, body=callback, delays=limits.call_delays)
         self._narrate("ready_callback", "The hive knows the worker; the model loads next")
-        self._announcer.ready(Ready(url, os.getpid(), __version__))
+        self.announcer.ready(Ready(url, os.getpid(), __version__))
 
     def _narrate(self, action: str, sentence: str) -> None:
         log.info("%s", sentence)
-        self._announcer.report(Narration(actor=ROLE, action=action, target=self._options.id, human=sentence))
+        self.announcer.report(Narration(actor=ROLE, action=action, target=self.options.id, human=sentence))

@@ -162,6 +162,22 @@ def program() -> tuple[str, ...]:
     return (sys.executable, "-c", f"{code}; sys.exit(main())")
 
 
+async def run(
+    arguments: Sequence[str], *, seconds: float, stdin: bytes = b""
+) -> subprocess.CompletedProcess[bytes] | None:
+    """Run this program as a child, which may crash or hang; returns what it printed, or None past the time."""
+    with trio.move_on_after(seconds):
+        return await trio.run_process(
+            [*program(), *arguments],
+            stdin=stdin,
+            capture_stdout=True,
+            stderr=subprocess.DEVNULL,
+            check=False,
+            process_group=0,
+        )
+    return None
+
+
 async def start(
     command: Sequence[str],
     *,

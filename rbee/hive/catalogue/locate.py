@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import trio
 
 import rbee.data
 from rbee.adapters.daemon import process
@@ -49,22 +46,11 @@ async def read_header(path: Path) -> ModelHeader:
 
     Raises ModelLoadFailedError with the reason.
     """
-    run = partial(
-        trio.run_process,
-        [*process.program(), "model-header", str(path)],
-        capture_stdout=True,
-        stderr=subprocess.DEVNULL,
-        check=False,
-        process_group=0,
-    )
-    try:
-        with trio.fail_after(HEADER_SECONDS):
-            done = await run()
-    except trio.TooSlowError:
+    if (done := await process.run(["model-header", str(path)], seconds=HEADER_SECONDS)) is None:
         raise ModelLoadFailedError(
             f"the header of {path.name} was not read within {HEADER_SECONDS} s",
             hint="is the disk that it is on all right?",
-        ) from None
+        )
     try:
         if done.returncode == 0:
             return msgspec.json.decode(done.stdout, type=ModelHeader)

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from typing import TYPE_CHECKING, Final
 
 import msgspec
-import trio
 
 from rbee.adapters.daemon import process
 from rbee.wire.chat_template import ChatFrame, ChatTemplate
@@ -26,23 +24,15 @@ async def frame_of(vocabulary: Vocabulary) -> ChatFrame | None:
     if (template := vocabulary.chat_template) is None:
         return None
     request = ChatTemplate(template=template, begin=vocabulary.begin_text, end=vocabulary.end_text)
-    try:
-        with trio.fail_after(SECONDS):
-            done = await trio.run_process(
-                [*process.program(), "chat-template"],
-                stdin=msgspec.json.encode(request),
-                capture_stdout=True,
-                stderr=subprocess.DEVNULL,
-                check=False,
-                process_group=0,
-            )
-        if done.returncode == 0:
-            return msgspec.json.decode(done.stdout, type=ChatFrame)
-        reason = msgspec.json.decode(done.stdout, type=dict[str, str]).get("reason", "")
-    except trio.TooSlowError:
-        reason = f"it was not rendered in {SECONDS:g} s"
-    except (msgspec.MsgspecError, UnicodeDecodeError):
-        reason = process.describe_end(done.returncode)
+    done = await process.run(["chat-template"], stdin=msgspec.json.encode(request), seconds=SECONDS)
+    reason = f"it was not rendered in {SECONDS:g} s"
+    if done is not None:
+        try:
+            if done.returncode == 0:
+                return msgspec.json.decode(done.stdout, type=ChatFrame)
+            reason = msgspec.json.decode(done.stdout, type=dict[str, str]).get("reason", "")
+        except (msgspec.MsgspecError, UnicodeDecodeError):
+            reason = process.describe_end(done.returncode)
     # repr: what a template says may hold control characters.
     log.warning("the model's chat template cannot be used, and prompts go to it as they are: %r", reason)
     return None
