@@ -73,11 +73,7 @@ class Sampling(Request, kw_only=True):
     repeat_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
     seed: Annotated[int, msgspec.Meta(ge=0, le=2**32 - 2)] | None = None
     stop: (
-        Annotated[
-            list[Annotated[str, msgspec.Meta(min_length=1, max_length=256)]],
-            msgspec.Meta(max_length=16),
-        ]
-        | None
+        Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=256)]], msgspec.Meta(max_length=16)] | None
     ) = None
     raw: bool = False
 
@@ -86,13 +82,7 @@ class Narration(Message, kw_only=True):
     """One line of what happens: who does what to which target, and the sentence for the human."""
 
     actor: Literal[
-        "rbee-keeper",
-        "queen-rbee",
-        "rbee-hive",
-        "model-provisioner",
-        "llm-worker-rbee",
-        "model-loader",
-        "engine",
+        "rbee-keeper", "queen-rbee", "rbee-hive", "model-provisioner", "llm-worker-rbee", "model-loader", "engine"
     ]
     action: str
     target: str

@@ -6,17 +6,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from rbee.wire.common import (
-    DeviceIndex,
-    Message,
-    Name,
-    Prompt,
-    Request,
-    Sampling,
-    ShortText,
-    Uuid,
-    WorkerState,
-)
+from rbee.wire.common import DeviceIndex, Message, Name, Prompt, Request, Sampling, ShortText, Uuid, WorkerState
 from rbee.wire.progress import SwarmDownload  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.worker import InferenceRequest
 

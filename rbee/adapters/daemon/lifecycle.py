@@ -92,12 +92,7 @@ async def _watch_parent(stopping: Stopping) -> None:
             return
 
 
-def run(
-    daemon: Callable[[Stopping], Awaitable[None]],
-    announcer: Announcer,
-    *,
-    ephemeral: bool = False,
-) -> int:
+def run(daemon: Callable[[Stopping], Awaitable[None]], announcer: Announcer, *, ephemeral: bool = False) -> int:
     """Run `daemon` and return the exit code. With `ephemeral`, stdin is the parent's pipe.
 
     An error of the catalogue is announced to the parent, written to stderr and the log, and gives exit code 1. A fault

@@ -57,13 +57,7 @@ class Web:
     """
 
     def __init__(
-        self,
-        home: str,
-        token: str | None,
-        *,
-        may_be_private: bool = False,
-        stall: float = 60.0,
-        is_near: bool = False,
+        self, home: str, token: str | None, *, may_be_private: bool = False, stall: float = 60.0, is_near: bool = False
     ) -> None:
         self._home = _split(home)
         self._token = token

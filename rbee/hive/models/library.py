@@ -157,8 +157,7 @@ class Library:
         workers = await used_by(row)
         if workers or is_starting or self._in_use[row.local_path]:
             raise ModelInUseError(
-                f"model {model_id} is in use" + (f" by worker {', '.join(workers)}" if workers else ""),
-                workers=workers,
+                f"model {model_id} is in use" + (f" by worker {', '.join(workers)}" if workers else ""), workers=workers
             )
         await self.catalogue.forget(row)
         if self.catalogue.owns(row):

@@ -73,11 +73,7 @@ def _parser() -> Parser:
 def _add(parsers: argparse._SubParsersAction[Parser], command: Command, prefix: str = "") -> Parser:
     name = f"rbee {prefix}{command.name}"
     parser = parsers.add_parser(
-        command.name,
-        prog=name,
-        usage=f"{name} [options]",
-        description=command.summary,
-        epilog=command.examples,
+        command.name, prog=name, usage=f"{name} [options]", description=command.summary, epilog=command.examples
     )
     parser.set_defaults(module=command.module)
     return parser

@@ -90,8 +90,7 @@ async def _find_or_start(
                         await trio.sleep_forever()
                     await process.wait_gone(holder.identity)
     raise SpawnTimeoutError(
-        f"no queen answered within {settings.timeouts.start:g} s",
-        hint=f"its log is {settings.logs_dir / 'queen.log'}",
+        f"no queen answered within {settings.timeouts.start:g} s", hint=f"its log is {settings.logs_dir / 'queen.log'}"
     )
 
 

@@ -44,8 +44,6 @@ def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:
     ]
 
 
-def to_json(
-    rows: Sequence[SwarmWorker | SwarmEndedWorker | UnreachableNode | NodeStatus | SwarmDownload],
-) -> Any:
+def to_json(rows: Sequence[SwarmWorker | SwarmEndedWorker | UnreachableNode | NodeStatus | SwarmDownload]) -> Any:
     """Return rows of the queen's answer as JSON values, with the same keys."""
     return msgspec.to_builtins(list(rows))

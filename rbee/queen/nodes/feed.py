@@ -23,12 +23,7 @@ if TYPE_CHECKING:
 
 KEPT: Final = 1000
 """Changes that are kept for followers; one that falls further behind gets the whole state once more."""
-_NAMES: Final = {
-    wire.NodeSeen: "node",
-    wire.SwarmTask: "task",
-    wire.SwarmWorkerGone: "gone",
-    SwarmDownload: "download",
-}
+_NAMES: Final = {wire.NodeSeen: "node", wire.SwarmTask: "task", wire.SwarmWorkerGone: "gone", SwarmDownload: "download"}
 
 
 class SwarmFeed:

@@ -189,9 +189,7 @@ class Engine:
     def _step(self) -> None:
         running = [sequence for sequence in self._sequences.values() if not sequence.is_parked]
         chunks = batching.plan(
-            [sequence.pending() for sequence in running],
-            batch=self._backend.batch,
-            prefill_limit=self._pace.limit(),
+            [sequence.pending() for sequence in running], batch=self._backend.batch, prefill_limit=self._pace.limit()
         )
         if not chunks or (rows := self._decode(chunks)) is None:
             return

@@ -44,8 +44,7 @@ class InferenceResponse:
             if narrate:
                 await send.send(
                     self._narration(
-                        "inference_start",
-                        f"Reading {job.prompt_tokens} prompt token{'s' * (job.prompt_tokens != 1)}",
+                        "inference_start", f"Reading {job.prompt_tokens} prompt token{'s' * (job.prompt_tokens != 1)}"
                     )
                 )
             with self._limited() as limit:

@@ -81,8 +81,5 @@ def _unreached(reach: Reach, failed: list[str]) -> ConnectionTimeoutError:
     if reach.record.row.tunnel == "never":
         hint += f"; `rbee setup update-node --name {name} --tunnel auto` goes through SSH"
     return ConnectionTimeoutError(
-        f"the hive did not answer at {reach.address} in {len(failed)} attempts",
-        hint=hint,
-        node=name,
-        attempts=failed,
+        f"the hive did not answer at {reach.address} in {len(failed)} attempts", hint=hint, node=name, attempts=failed
     )

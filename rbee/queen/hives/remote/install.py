@@ -188,9 +188,7 @@ class Installer:
         if facts.get("built") != ["0"]:
             reason = last_lines[-1] if last_lines else "no reason was given"
             raise InstallFailedError(
-                f"rbee could not be built on {row.node_name}: {reason}",
-                node=row.node_name,
-                last_lines=last_lines,
+                f"rbee could not be built on {row.node_name}: {reason}", node=row.node_name, last_lines=last_lines
             )
 
     async def _adopt(self, python: str, part: str, digest: str, version: str) -> str:

@@ -32,10 +32,7 @@ class Tunnel:
     """
 
     def __init__(
-        self,
-        dial: Callable[[], AbstractAsyncContextManager[SshConnection]],
-        *,
-        max_connections: int = MAX_CONNECTIONS,
+        self, dial: Callable[[], AbstractAsyncContextManager[SshConnection]], *, max_connections: int = MAX_CONNECTIONS
     ) -> None:
         self._dial = dial
         self._urls: dict[tuple[str, int], str] = {}
