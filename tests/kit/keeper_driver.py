@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
@@ -80,6 +81,14 @@ class Keeper:
             except psutil.Error:
                 continue
         return mine
+
+    def has_queen(self) -> bool:
+        """Whether a queen was started: an import too starts processes for a moment, such as ldconfig."""
+        for pid in self.running():
+            with suppress(psutil.Error):
+                if "queen" in psutil.Process(pid).cmdline():
+                    return True
+        return False
 
 
 def finish(process: subprocess.Popen[bytes], data: bytes | None = None) -> Ended:

@@ -219,7 +219,7 @@ def test_ctrl_c_while_placing_gives_the_task_up(keeper: Keeper) -> None:
 
 def test_ctrl_c_while_the_queen_starts_leaves_nothing(keeper: Keeper) -> None:
     with keeper.start("infer", "--prompt", "Once", start="hang") as process:
-        wait_for(lambda: len(keeper.running()) == 2)
+        wait_for(keeper.has_queen)
         process.send_signal(signal.SIGINT)
         code, _, err = finish(process)
     assert code == 130, err
