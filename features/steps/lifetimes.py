@@ -180,8 +180,8 @@ def _daemons_live(machine: Machine, seen: Seen) -> None:
 
 
 @when("the hive is told to end")
-def _end_hive(seen: Seen) -> None:
-    watch = Stopwatch(seen.hive.pid, *(row["pid"] for row in seen.rows))
+def _end_hive(machine: Machine, seen: Seen) -> None:
+    watch = Stopwatch(*machine.processes())
     seen.hive.send_signal(signal.SIGTERM)
     seen.took = watch.until(lambda: seen.hive.poll() is not None)
     _, seen.stderr = seen.hive.communicate()
