@@ -19,6 +19,7 @@ import psutil
 import pytest
 
 from tests.kit import schedule
+from tests.kit.local_http import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Generator, Iterator
@@ -128,7 +129,7 @@ class Daemon:
     def client(self, **options: Any) -> httpx.Client:
         """Return a client that has the token."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=30, trust_env=False, **options)
+        return httpx.Client(base_url=self.url, headers=headers, timeout=30, **LOCAL, **options)
 
     def log(self) -> list[dict[str, Any]]:
         """Return the lines of its log."""

@@ -14,6 +14,7 @@ from typing import IO, Any
 import httpx
 
 from tests.kit import processes
+from tests.kit.local_http import LOCAL
 from tests.kit.ports import hold_port, worker_ports
 from tests.kit.waiting import PATIENCE, wait_until
 
@@ -138,7 +139,7 @@ class Machine:
     @staticmethod
     def _answers(url: str) -> bool:
         try:
-            return httpx.get(url, trust_env=False).status_code == 200
+            return httpx.get(url, **LOCAL).status_code == 200
         except httpx.TransportError:
             return False
 
@@ -158,7 +159,7 @@ class Machine:
     @staticmethod
     def client(url: str, key: str) -> httpx.Client:
         """Return a client of a daemon; close it with `with`."""
-        return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE, trust_env=False)
+        return httpx.Client(base_url=url, headers={"Authorization": f"Bearer {key}"}, timeout=PATIENCE, **LOCAL)
 
     def workers(self) -> list[dict[str, Any]]:
         """Return the hive's list of workers."""

@@ -13,6 +13,7 @@ import httpx
 
 from features.lab.machine import PROGRAM
 from tests.kit import processes
+from tests.kit.local_http import LOCAL
 from tests.kit.ports import own_address
 from tests.kit.sshd import Sshd
 from tests.kit.waiting import wait_until
@@ -75,7 +76,7 @@ class Node:
     def has_hive(self) -> bool:
         """Tell whether a hive answers there."""
         try:
-            return httpx.get(f"{self.url}/v1/health", trust_env=False).status_code == 200
+            return httpx.get(f"{self.url}/v1/health", **LOCAL).status_code == 200
         except httpx.TransportError:
             return False
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import httpx
 from pytest_bdd import given, parsers, then, when
 
+from tests.kit.local_http import LOCAL
 from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def _list_is(machine: Machine, expected: str) -> None:
 @then("its health is alive with the program's version and API version v1")
 def _health(machine: Machine) -> None:
     version = machine.run("--version").stdout.decode().split()[1]
-    answer = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", trust_env=False)
+    answer = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", **LOCAL)
     assert answer.status_code == 200
     health = answer.json()
     assert (health["status"], health["version"], health["api_version"]) == ("alive", version, "v1")

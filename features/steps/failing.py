@@ -15,6 +15,7 @@ from features.lab.machine import letters
 from features.lab.terminal import run_on_terminal
 from features.steps.nodes import NAME
 from features.steps.streams import events
+from tests.kit.local_http import LOCAL
 from tests.kit.models import make as make_chain
 from tests.kit.waiting import PATIENCE, wait_until
 
@@ -204,7 +205,7 @@ def _wrong_key(machine: Machine, seen: Seen) -> None:
         seen.task["worker_url"]: "/v1/events",
     }
     key = {"Authorization": "Bearer rbee_" + "x" * 43}
-    seen.answers = [httpx.get(url + path, headers=key, trust_env=False) for url, path in places.items()]
+    seen.answers = [httpx.get(url + path, headers=key, **LOCAL) for url, path in places.items()]
 
 
 @then("each answers 401 with INVALID_API_KEY and says how to authenticate")

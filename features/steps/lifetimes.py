@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import httpx
 from pytest_bdd import given, parsers, then, when
 
+from tests.kit.local_http import LOCAL
 from tests.kit.models import make as make_chain
 from tests.kit.stopwatch import Stopwatch
 from tests.kit.waiting import wait_until
@@ -165,7 +166,7 @@ def _both_end(machine: Machine) -> None:
 
 @then("the hive still answers, and is the same process")
 def _same_hive(machine: Machine, seen: Seen) -> None:
-    health = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", trust_env=False)
+    health = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", **LOCAL)
     assert health.json()["status"] == "alive"
     assert set(machine.processes()) == {seen.hive.pid}
     assert seen.hive.poll() is None
@@ -174,7 +175,7 @@ def _same_hive(machine: Machine, seen: Seen) -> None:
 @then("queen and hive live on")
 def _daemons_live(machine: Machine, seen: Seen) -> None:
     assert {words[2] for words in machine.processes().values()} == {"queen", "hive"}
-    health = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", trust_env=False)
+    health = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", **LOCAL)
     assert health.json()["status"] == "alive"
     assert seen.queen.poll() is None
 

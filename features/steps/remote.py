@@ -15,6 +15,7 @@ from pytest_bdd import given, then, when
 from features.lab import earlier
 from features.lab.node import HIVE_PORT
 from features.steps.nodes import NAME
+from tests.kit.local_http import LOCAL
 from tests.kit.ports import own_address
 from tests.kit.waiting import wait_until
 
@@ -52,7 +53,7 @@ def _start_hive(node: Node, host: str) -> subprocess.Popen[bytes]:
 
 def _answers(host: str) -> bool:
     try:
-        return httpx.get(f"http://{host}:{HIVE_PORT}/v1/health", trust_env=False).status_code == 200
+        return httpx.get(f"http://{host}:{HIVE_PORT}/v1/health", **LOCAL).status_code == 200
     except httpx.TransportError:
         return False
 

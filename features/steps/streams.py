@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import httpx
 from pytest_bdd import given, parsers, then, when
 
+from tests.kit.local_http import LOCAL
 from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _failing(machine: Machine, seen: Seen) -> None:
     with machine.queen() as queen, machine.hive() as hive:
         worker = machine.client(task["worker_url"], task["api_key"])
         stranger = machine.client(task["worker_url"], "rbee_w_wrong")
-        nameless = httpx.Client(base_url=str(hive.base_url), trust_env=False)
+        nameless = httpx.Client(base_url=str(hive.base_url), **LOCAL)
         with worker, stranger, nameless:
             for client in (queen, hive, worker, stranger, nameless):
                 client.headers["X-Correlation-Id"] = mark

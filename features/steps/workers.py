@@ -18,6 +18,7 @@ from pytest_bdd import given, then, when
 from features.lab.models import make_model
 from features.lab.terminal import run_on_terminal
 from features.steps.streams import events
+from tests.kit.local_http import LOCAL
 from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def _spawn(machine: Machine, seen: Seen) -> None:
         answer = hive.post("/v1/workers/spawn", json={"model_ref": seen.model, "backend": "cpu", "device": 0})
     assert answer.status_code == 200, answer.text
     seen.spawned = answer.json()
-    seen.ready = httpx.get(f"{seen.spawned['url']}/v1/ready", trust_env=False).json()
+    seen.ready = httpx.get(f"{seen.spawned['url']}/v1/ready", **LOCAL).json()
 
 
 @then("the answer has state loading and came before the model was loaded")
@@ -93,7 +94,7 @@ class _Callback(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         length = int(self.headers["Content-Length"])
         body = json.loads(self.rfile.read(length))
-        ready = httpx.get(f"{body['url']}/v1/ready", trust_env=False).json()
+        ready = httpx.get(f"{body['url']}/v1/ready", **LOCAL).json()
         self.server.received.append((self.path, self.headers["Authorization"], body, ready))  # type: ignore[attr-defined]
         self.send_response(200)
         self.send_header("Content-Length", "2")
@@ -226,7 +227,7 @@ def _bar(seen: Seen) -> None:
 
 @then("its readiness is true with state idle and the model loaded")
 def _ready(seen: Seen) -> None:
-    ready = httpx.get(f"{seen.task['worker_url']}/v1/ready", trust_env=False).json()
+    ready = httpx.get(f"{seen.task['worker_url']}/v1/ready", **LOCAL).json()
     assert ready["ready"] is True
     assert ready["state"] == "idle"
     assert ready["model_loaded"] is True

@@ -31,6 +31,7 @@ from rbee.wire import hive as hive_wire
 from rbee.wire import models as models_wire
 from rbee.wire import queen as queen_wire
 from rbee.wire import registry as registry_wire
+from tests.kit.local_http import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -101,7 +102,7 @@ async def test_without_a_key_nothing_but_health_is_answered(
     role: str, apps: dict[str, QuartTrio], serve_app: Callable[[QuartTrio], Awaitable[str]]
 ) -> None:
     url = await serve_app(apps[role])
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, **LOCAL) as client:
         for path, methods in routes(apps[role]):
             for method in methods:
                 if path in PUBLIC[role]:
@@ -120,7 +121,7 @@ async def test_a_method_that_a_path_does_not_take_is_an_error_object(
 ) -> None:
     url = await serve_app(apps[role])
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=url, **LOCAL, headers=headers) as client:
         for path, methods in routes(apps[role]):
             for method in METHODS - methods:
                 error = check(await client.request(method, path), 404, 405)
@@ -147,7 +148,7 @@ async def test_a_body_that_is_none_is_an_error_object(
         *registry,
         *models,
     }
-    async with httpx.AsyncClient(base_url=url, trust_env=False, headers=headers) as client:
+    async with httpx.AsyncClient(base_url=url, **LOCAL, headers=headers) as client:
         for path, methods in routes(apps[role]):
             if "POST" not in methods:
                 continue

@@ -15,6 +15,7 @@ import httpx
 from rbee.adapters.daemon import process
 from tests.conftest import ROOT
 from tests.kit import processes
+from tests.kit.local_http import LOCAL
 from tests.kit.paths import STANDIN_WORKER
 from tests.kit.ports import own_address, worker_ports
 from tests.kit.sshd import Sshd
@@ -132,14 +133,14 @@ class RemoteNode:
         """Tell whether a hive answers there."""
         try:
             url = f"http://{address or self.address}:9200/v1/health"
-            return httpx.get(url, trust_env=False, timeout=2).status_code == 200
+            return httpx.get(url, **LOCAL, timeout=2).status_code == 200
         except httpx.TransportError:
             return False
 
     def hive(self, home: Path) -> httpx.Client:
         """Return a client of its hive, with the token in `home`."""
         headers = {"Authorization": f"Bearer {(home / 'token').read_text().strip()}"}
-        return httpx.Client(base_url=f"http://{self.address}:9200", headers=headers, timeout=30, trust_env=False)
+        return httpx.Client(base_url=f"http://{self.address}:9200", headers=headers, timeout=30, **LOCAL)
 
     def wait_empty(self, seconds: float = 30) -> None:
         """Return once nothing of rbee runs there any longer."""

@@ -18,6 +18,7 @@ from rbee.adapters.logs import json_log
 from rbee.errors import NodeNotFoundError, OutOfMemoryError
 from rbee.wire.common import MAX_BODY_BYTES
 from rbee.wire.queen import TaskRequest
+from tests.kit.local_http import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -77,7 +78,7 @@ async def url(serve_app: Callable[[QuartTrio], Awaitable[str]]) -> str:
 
 @pytest.fixture
 async def client(url: str) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=url, timeout=30, trust_env=False, headers=AUTH) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=30, **LOCAL, headers=AUTH) as client:
         yield client
 
 
@@ -113,7 +114,7 @@ async def raw(url: str, data: bytes, *, seconds: float = 10) -> bytes:
 
 
 async def test_a_public_path_needs_no_key(url: str) -> None:
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, **LOCAL) as client:
         assert (await client.get("/open")).status_code == 200
         error_of(await client.get("/closed"), 401, "MISSING_API_KEY")
 
@@ -122,14 +123,14 @@ async def test_a_public_path_needs_no_key(url: str) -> None:
     "given", [f"Bearer {KEY}", f"bearer {KEY}", f"BEARER {KEY}", f"Bearer   {KEY}", "Bearer rbee_other"]
 )
 async def test_a_right_key_opens(url: str, given: str) -> None:
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, **LOCAL) as client:
         response = await client.get("/closed", headers={"Authorization": given})
     assert response.json() == {"ok": True}
 
 
 @pytest.mark.parametrize("given", ["", "Bearer", KEY, f"Basic {KEY}", f"Token {KEY}", f"Bearer\t{KEY}"])
 async def test_a_missing_key_is_said_to_be_missing(url: str, given: str) -> None:
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, **LOCAL) as client:
         response = await client.get("/closed", headers={"Authorization": given})
     error_of(response, 401, "MISSING_API_KEY")
     assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -139,7 +140,7 @@ async def test_a_missing_key_is_said_to_be_missing(url: str, given: str) -> None
     "given", [b"hunter2", KEY.encode() + b"x", KEY[:-1].encode(), KEY.upper().encode(), b"\xff\xfe", b"x" * 10_000]
 )
 async def test_a_wrong_key_is_refused_and_not_repeated(url: str, given: bytes) -> None:
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, **LOCAL) as client:
         response = await client.get("/closed", headers={b"Authorization": b"Bearer " + given})
     error_of(response, 401, "INVALID_API_KEY")
     assert response.headers["WWW-Authenticate"] == "Bearer"
@@ -147,7 +148,7 @@ async def test_a_wrong_key_is_refused_and_not_repeated(url: str, given: bytes) -
 
 
 async def test_who_has_no_key_does_not_learn_which_paths_exist(url: str) -> None:
-    async with httpx.AsyncClient(base_url=url, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, **LOCAL) as client:
         for path in ("/nowhere", "/task", "//open", "/open/", "/missing/x"):
             error_of(await client.get(path), 401, "MISSING_API_KEY")
 

@@ -22,6 +22,7 @@ from rbee.adapters.http import server as http_server
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, new_app, streamed
 from rbee.errors import InvalidConfigurationError, PortInUseError
+from tests.kit.local_http import LOCAL
 from tests.kit.ports import hold_port, worker_ports
 from tests.kit.stopwatch import Stopwatch
 
@@ -209,7 +210,7 @@ async def test_it_answers_from_the_moment_it_has_started() -> None:
         listener = http_server.bind("127.0.0.1", 0)
         server = http_server.Server(build(nursery), listener)
         await nursery.start(server.run)
-        async with httpx.AsyncClient(trust_env=False) as client:
+        async with httpx.AsyncClient(**LOCAL) as client:
             assert (await client.get(http_server.base_url(listener) + "/quick")).status_code == 200
         await server.stop()
         nursery.cancel_scope.cancel()

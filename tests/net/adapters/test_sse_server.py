@@ -18,6 +18,7 @@ from rbee.adapters.http.app import new_app, streamed
 from rbee.adapters.logs import json_log
 from rbee.errors import AllSlotsBusyError, InternalError, RbeeError
 from rbee.wire.common import Narration
+from tests.kit.local_http import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,7 +54,7 @@ async def serve(serve_app: Callable[[QuartTrio], Awaitable[str]], nursery: trio.
 
 
 async def fetch(url: str, **options: Any) -> httpx.Response:
-    async with httpx.AsyncClient(timeout=20, trust_env=False) as client:
+    async with httpx.AsyncClient(timeout=20, **LOCAL) as client:
         return await client.get(url, **options)
 
 

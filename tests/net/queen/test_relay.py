@@ -24,6 +24,7 @@ from rbee.queen.routes.tasks import encode
 from rbee.queen.scheduling.place_request import Placed
 from rbee.wire import worker as wire
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
+from tests.kit.local_http import LOCAL
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -127,7 +128,7 @@ async def queen(
     context = RouteContext(config.Settings(), TOKEN, registry, nodes, RequestTracker(), nursery, Stopping())
     url = await serve_app(routes.build(context))
     headers = {"Authorization": f"Bearer {TOKEN}"}
-    async with httpx.AsyncClient(base_url=url, headers=headers, trust_env=False) as client:
+    async with httpx.AsyncClient(base_url=url, headers=headers, **LOCAL) as client:
         yield client
 
 

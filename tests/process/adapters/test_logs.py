@@ -20,6 +20,7 @@ import trio
 from rbee.adapters.daemon import announce, process
 from rbee.adapters.logs import tail
 from tests.conftest import ROOT
+from tests.kit.local_http import LOCAL
 from tests.kit.standins import standin
 from tests.kit.waiting import wait_until
 
@@ -217,7 +218,7 @@ def test_no_log_holds_what_a_user_wrote_or_a_key(daemons: Any) -> None:
         ) as stream:
             next(stream.iter_lines())
         key = {"Authorization": f"Bearer {placed['api_key']}"}
-        with httpx.Client(base_url=placed["worker_url"], headers=key, timeout=30, trust_env=False) as worker:
+        with httpx.Client(base_url=placed["worker_url"], headers=key, timeout=30, **LOCAL) as worker:
             ask_in_every_wrong_way(worker)
             with worker.stream("POST", "/v1/inference", json=task) as stream:
                 next(stream.iter_lines())

@@ -18,6 +18,7 @@ import pytest
 
 from rbee.adapters.daemon import process
 from tests.kit.leaving import leave
+from tests.kit.local_http import LOCAL
 from tests.kit.models import make
 from tests.kit.raw_client import Client, FailedError
 from tests.kit.swarm import Swarm
@@ -121,7 +122,7 @@ class Churn:
     def direct(self, body: dict[str, Any]) -> Client:
         """Ask as the keeper does: the queen for a worker, and this for the text."""
         headers = {"Authorization": f"Bearer {self.token}"}
-        with httpx.Client(headers=headers, timeout=30, trust_env=False) as client:
+        with httpx.Client(headers=headers, timeout=30, **LOCAL) as client:
             worker = client.post(f"{self.url}/v2/tasks", json=body | {"model": self.model, "wait_s": 30}).json()
             if "error" in worker:
                 raise FailedError(worker)

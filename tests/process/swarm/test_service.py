@@ -16,6 +16,7 @@ import httpx
 import psutil
 import pytest
 
+from tests.kit.local_http import LOCAL
 from tests.kit.standins import standin
 
 if TYPE_CHECKING:
@@ -97,7 +98,7 @@ def test_a_daemon_tells_its_start_its_life_and_its_end(managed: Any, role: str) 
     first, sender = manager.next()
     assert (first["READY"], sender) == ("1", pid)
     url = first["STATUS"].rpartition(" ")[2]
-    health = httpx.get(url + ("/health" if role == "queen" else "/v1/health"), trust_env=False)
+    health = httpx.get(url + ("/health" if role == "queen" else "/v1/health"), **LOCAL)
     assert health.status_code == 200, "it answers by the time that it says so"
     for _ in range(3):
         assert manager.next() == ({"WATCHDOG": "1"}, pid)
@@ -127,7 +128,7 @@ def test_nothing_below_a_service_speaks_for_it(managed: Any) -> None:
     token = (manager.home / "token").read_text().strip()
     headers = {"Authorization": f"Bearer {token}", "Accept": "application/json"}
     task = {"prompt": "Once", "model": "builtin:bee-stories"}
-    answer = httpx.post(f"{url}/v2/tasks", json=task, headers=headers, timeout=30, trust_env=False)
+    answer = httpx.post(f"{url}/v2/tasks", json=task, headers=headers, timeout=30, **LOCAL)
     assert answer.status_code == 200, answer.text
     below = psutil.Process(manager.service.pid).children(recursive=True)
     assert len(below) == 2, "a hive, and its worker"
