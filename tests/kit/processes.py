@@ -12,14 +12,25 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+def all_pids() -> list[int]:
+    """Return every process of the system."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]  # noqa: PTH208 (asked for fifty times a second)
+
+
+def read(pid: int, file: str) -> str:
+    """Return what /proc says of a process. Raises OSError where it has ended or is another user's."""
+    with open(f"/proc/{pid}/{file}", "rb", 0) as source:  # noqa: PTH123 (as above)
+        return source.read().decode("utf-8", "replace")
+
+
 def with_variable(name: str, value: Path | str) -> dict[int, list[str]]:
     """Return pid → command line of every process, but this one, in whose environment the variable has this value."""
-    mark = f"{name}={value}".encode()
+    mark = f"{name}={value}"
     found = {}
-    for folder in filter(str.isdigit, os.listdir("/proc")):  # noqa: PTH208 (asked for fifty times a second)
+    for pid in all_pids():
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            if int(folder) != os.getpid() and mark in _words(folder, "environ"):
-                found[int(folder)] = [word.decode("utf-8", "replace") for word in _words(folder, "cmdline")[:-1]]
+            if pid != os.getpid() and mark in read(pid, "environ").split("\0"):
+                found[pid] = read(pid, "cmdline").split("\0")[:-1]
     return found
 
 
@@ -36,8 +47,3 @@ def of_state(folder: Path | str) -> dict[int, list[str]]:
 def has_ended(pid: int) -> bool:
     """Tell whether a process is gone, or waits only to be reaped."""
     return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
-
-
-def _words(folder: str, file: str) -> list[bytes]:
-    with open(f"/proc/{folder}/{file}", "rb", 0) as source:  # noqa: PTH123 (as above)
-        return source.read().split(b"\0")

@@ -11,16 +11,20 @@ import subprocess
 import sys
 import threading
 from contextlib import suppress
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import httpx
 import psutil
 
 from rbee.adapters.daemon import instance, process
 from tests.conftest import ROOT
+from tests.kit import processes
+from tests.kit.local_http import LOCAL
 from tests.kit.ports import hold_port, worker_ports
 from tests.kit.waiting import PATIENCE, wait_until
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def role_of(words: list[str]) -> str:
@@ -40,19 +44,17 @@ class Running(NamedTuple):
 
 def processes_of(home: Path) -> list[Running]:
     """Return every process of a state folder, and every zombie that one of them has to reap."""
-    mark = f"RBEE_HOME={home}".encode()
+    mark = f"RBEE_HOME={home}"
     found: list[Running] = []
     zombies: list[tuple[int, int]] = []
-    for folder in Path("/proc").iterdir():
-        if not folder.name.isdigit():
-            continue
+    for pid in processes.all_pids():
         with suppress(FileNotFoundError, ProcessLookupError, PermissionError):
-            state, parent = (folder / "stat").read_text().rpartition(")")[2].split()[:2]
+            state, parent = processes.read(pid, "stat").rpartition(")")[2].split()[:2]
             if state == "Z":
-                zombies.append((int(folder.name), int(parent)))
-            elif mark in (folder / "environ").read_bytes().split(b"\0"):
-                words = (folder / "cmdline").read_bytes().decode().split("\0")
-                if (identity := process.identify(int(folder.name))) is not None:
+                zombies.append((pid, int(parent)))
+            elif mark in processes.read(pid, "environ").split("\0"):
+                words = processes.read(pid, "cmdline").split("\0")
+                if (identity := process.identify(pid)) is not None:
                     found.append(Running(role_of(words), identity, False))
     mine = {running.identity.pid for running in found}
     return found + [Running("", process.Identity(pid, 0, ""), True) for pid, parent in zombies if parent in mine]
@@ -78,7 +80,7 @@ def stored_workers(home: Path) -> list[dict[str, Any]]:
 def said_by(row: dict[str, Any]) -> str:
     """Return the state in which a worker says that it is; nothing when it does not answer."""
     try:
-        return str(httpx.get(f"{row['url']}/v1/ready", trust_env=False).json()["state"])
+        return str(httpx.get(f"{row['url']}/v1/ready", **LOCAL).json()["state"])
     except (httpx.TransportError, httpx.UnsupportedProtocol):
         return ""
 
@@ -316,7 +318,7 @@ class Swarm:
 
     def _client(self, url: str) -> httpx.Client:
         headers = {"Authorization": f"Bearer {(self.home / 'token').read_text().strip()}"}
-        return httpx.Client(base_url=url, headers=headers, timeout=PATIENCE, trust_env=False)
+        return httpx.Client(base_url=url, headers=headers, timeout=PATIENCE, **LOCAL)
 
     # What the registry says.
 
