@@ -43,29 +43,6 @@ class Start:
     outcome: Outcome[SpawnReply] = field(default_factory=Outcome[SpawnReply])
 
 
-class Starts:
-    """The starts that are not settled yet, by the worker's id."""
-
-    def __init__(self) -> None:
-        self._starts: dict[str, list[Start]] = {}
-
-    @property
-    def worker_ids(self) -> set[str]:
-        return set(self._starts)
-
-    def add(self, worker_id: str, start: Start) -> None:
-        self._starts.setdefault(worker_id, []).append(start)
-
-    def report(self, worker_id: str, event: ProgressEvent) -> None:
-        """Report progress to the callers that wait for a worker."""
-        for start in self._starts.get(worker_id, ()):
-            start.report(event)
-
-    def settle(self, worker_id: str, result: SpawnReply | RbeeError) -> None:
-        for start in self._starts.pop(worker_id, ()):
-            start.outcome.settle(result)
-
-
 @dataclass
 class Execution:
     """Carries out effects, in tasks of `nursery`; `decide` has a decision made about what comes of them."""
@@ -73,9 +50,10 @@ class Execution:
     nursery: trio.Nursery
     pool: Pool
     machine: WorkerMachine
-    starts: Starts
     stored: WriteBehind
     decide: Callable[[Decision], None]
+    starts: dict[str, list[Start]] = field(default_factory=dict, init=False)
+    """The callers that wait for a worker to start, by its id; several may wait for the same one."""
     _processes: dict[str, WorkerProcess] = field(default_factory=dict, init=False)
     _follow_scopes: dict[str, trio.CancelScope] = field(default_factory=dict, init=False)
     _end_replies: dict[str, trio.Event] = field(default_factory=dict, init=False)
@@ -125,7 +103,7 @@ class Execution:
             await replied.wait()
 
     async def _run_process(self, worker: WorkerRecord) -> None:
-        report = partial(self.starts.report, worker.id)
+        report = partial(self._report, worker.id)
         target = f"{worker.spec.backend}:{worker.spec.device}"
         human = f"Starting a worker for {worker.spec.model_ref} on {target}"
         report(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
@@ -165,17 +143,23 @@ class Execution:
         log.info("worker %s ended: %s", worker.id, how)
         self.decide(lambda: self.pool.exited(worker.id, process_exit, announced))
 
+    def _report(self, worker_id: str, event: ProgressEvent) -> None:
+        for start in self.starts.get(worker_id, ()):
+            start.report(event)
+
+    def _settle(self, worker_id: str, result: SpawnReply | RbeeError) -> None:
+        for start in self.starts.pop(worker_id, ()):
+            start.outcome.settle(result)
+
     def _reply(self, worker: WorkerRecord, error: RbeeError | None) -> None:
         if error is not None:
             error.details.setdefault("log", self.machine.log_name(worker.id))
-            self.starts.settle(worker.id, error)
+            self._settle(worker.id, error)
             return
         # The worker announces this too, but only once this reply has gone.
         human = f"The worker has called back from {worker.url}"
-        self.starts.report(
-            worker.id, Narration(actor="rbee-hive", action="ready_callback", target=worker.id, human=human)
-        )
-        self.starts.settle(worker.id, view.spawn_reply(worker, self.machine.key_of(worker.id)))
+        self._report(worker.id, Narration(actor="rbee-hive", action="ready_callback", target=worker.id, human=human))
+        self._settle(worker.id, view.spawn_reply(worker, self.machine.key_of(worker.id)))
 
     async def _follow(self, worker: WorkerRecord, scope: trio.CancelScope) -> None:
         def on_status(status: WorkerStatus) -> None:

@@ -12,7 +12,7 @@ from rbee.adapters.store.write_behind import WriteBehind
 from rbee.concurrency.background import cancel_when
 from rbee.errors import DrainingError, RbeeError
 from rbee.hive.workers import rows, view
-from rbee.hive.workers.execution import Execution, Start, Starts
+from rbee.hive.workers.execution import Execution, Start
 from rbee.hive.workers.loop import DecisionLoop
 from rbee.hive.workers.pool import Pool
 from rbee.wire import model_ref
@@ -40,7 +40,6 @@ class WorkerSupervisor:
     def __init__(self, limits: Timeouts, machine: WorkerMachine, transact: Transact) -> None:
         self.pool = Pool(limits)
         self._machine = machine
-        self._starts = Starts()
         self._stopping = trio.Event()
         self._stored = WriteBehind(transact)
         self._loop = DecisionLoop(self.pool, self.perform)
@@ -50,9 +49,7 @@ class WorkerSupervisor:
     async def run(self) -> None:
         """Run until the hive has been stopped and every worker is gone."""
         async with trio.open_nursery() as nursery:
-            self._execution = Execution(
-                nursery, self.pool, self._machine, self._starts, self._stored, self._loop.decide
-            )
+            self._execution = Execution(nursery, self.pool, self._machine, self._stored, self._loop.decide)
             nursery.start_soon(self._stored.run)
             await self._loop.run()
             self._stored.close()
@@ -89,7 +86,7 @@ class WorkerSupervisor:
             known = self.pool.like(spec) if request.reuse else None
             if known is not None:
                 if known.phase == "starting":
-                    self._starts.add(known.id, start)
+                    self._execution.starts.setdefault(known.id, []).append(start)
                 else:
                     start.outcome.settle(view.spawn_reply(known, self.key_of(known.id)))
                 return ()
@@ -99,7 +96,7 @@ class WorkerSupervisor:
             except RbeeError as exc:
                 start.outcome.settle(exc)
                 return ()
-            self._starts.add(worker_id, start)
+            self._execution.starts[worker_id] = [start]
             return effects
 
         self._loop.decide(decide)
@@ -166,4 +163,4 @@ class WorkerSupervisor:
 
     def held(self) -> dict[str, set[str]]:
         """Return the workers that callers wait for, and those for which anything else is held beside the pool."""
-        return {"starts": self._starts.worker_ids, "execution": self._execution.worker_ids}
+        return {"starts": set(self._execution.starts), "execution": self._execution.worker_ids}

@@ -47,28 +47,18 @@ class NodeRecord:
         return self.row.tunnel == "always" or (self.row.tunnel == "auto" and self.row.is_tunnelled)
 
     async def connected(self) -> None:
-        await self._change(last_connected_unix=time.time(), status="reachable", last_error=None)
+        await self.change(last_connected_unix=time.time(), status="reachable", last_error=None)
 
     async def failed(self, reason: str) -> None:
-        await self._change(status="unreachable", last_error=reason)
-
-    async def owned(self, *, owned: bool) -> None:
-        """Note whether the hive that runs there is ours to end."""
-        await self._change(spawned_by_queen=owned)
+        await self.change(status="unreachable", last_error=reason)
 
     async def located(self, hive_url: str, hive_id: str | None) -> None:
         """Note where the node's hive listens, as the node itself knows it, and which hive it is."""
         self._has_named_hive = hive_id is not None
-        await self._change(hive_url=hive_url, hive_id=hive_id)
+        await self.change(hive_url=hive_url, hive_id=hive_id)
 
-    async def tunnelled(self, *, tunnelled: bool) -> None:
-        await self._change(is_tunnelled=tunnelled)
-
-    async def identified(self, hive_id: str | None) -> None:
-        """Note which hive answers at the node's address, or that the one that did is another node's."""
-        await self._change(hive_id=hive_id)
-
-    async def _change(self, **values: Any) -> None:
+    async def change(self, **values: Any) -> None:
+        """Note what has changed; the names are those of the row's fields."""
         before, self.row = self.row, msgspec.structs.replace(self.row, **values)
         if self.row.hive_id != before.hive_id:
             self._identities.claim_changed()

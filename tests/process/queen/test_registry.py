@@ -155,13 +155,13 @@ async def test_a_record_changes_the_row_in_memory_and_in_the_table(registry: Reg
     assert (found.status, found.last_error, found.last_connected_unix) == ("unreachable", "timeout", 1.5)
     before = time.time()
     await record.connected()
-    await record.owned(owned=True)
+    await record.change(spawned_by_queen=True)
     found = await stored()
     assert (found.status, found.last_error, found.spawned_by_queen) == ("reachable", None, True)
     assert before <= (found.last_connected_unix or 0) <= time.time()
-    await record.owned(owned=False)
+    await record.change(spawned_by_queen=False)
     assert not (await stored()).spawned_by_queen
-    await record.identified("one")
+    await record.change(hive_id="one")
     assert ((await stored()).hive_id, record.claim) == ("one", ("one", False))
     await record.located("http://127.0.0.1:9300", "two")
     assert ((await stored()).hive_id, record.claim) == ("two", ("two", True))
@@ -169,7 +169,7 @@ async def test_a_record_changes_the_row_in_memory_and_in_the_table(registry: Reg
     found = await stored()
     assert (found.hive_url, found.hive_id, record.claim) == ("http://127.0.0.1:9300", None, (None, False))
     assert other.claim == (None, False)
-    await record.tunnelled(tunnelled=True)
+    await record.change(is_tunnelled=True)
     assert (await stored()).is_tunnelled
     assert msgspec.structs.replace(await stored(), is_tunnelled=False, hive_url=None, status="unknown") == (
         msgspec.structs.replace(added, last_error=None, last_connected_unix=found.last_connected_unix)

@@ -18,7 +18,7 @@ from rbee.errors import DrainingError, WorkerNotFoundError
 from rbee.hive.tables import MIGRATIONS
 from rbee.hive.workers import rows
 from rbee.hive.workers.effects import Delete, Follow
-from rbee.hive.workers.execution import Execution, Starts
+from rbee.hive.workers.execution import Execution
 from rbee.hive.workers.pool import Pool
 from rbee.hive.workers.record import WorkerRecord
 from rbee.hive.workers.rows import LastKnownWorker
@@ -124,7 +124,7 @@ async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             execution = Execution(
-                nursery, Pool(Timeouts()), machine, Starts(), WriteBehind(registry.transact), lambda decision: None
+                nursery, Pool(Timeouts()), machine, WriteBehind(registry.transact), lambda decision: None
             )
             execution.perform([Follow(worker), Delete(worker, None)])
             assert execution.worker_ids == set()

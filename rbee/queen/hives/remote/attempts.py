@@ -30,7 +30,7 @@ async def choose_way(reach: Reach, report: Report) -> str:
         patience = (limits.connect_delays, limits.connect) if tunnel == "never" else ((0.0,), HEALTH_SECONDS)
         try:
             if await _answers(reach, reach.direct_url, *patience, report, failed):
-                await reach.record.tunnelled(tunnelled=False)
+                await reach.record.change(is_tunnelled=False)
                 return reach.direct_url
         except AnotherHiveError as exc:
             if tunnel == "never":
@@ -43,7 +43,7 @@ async def choose_way(reach: Reach, report: Report) -> str:
             narrate(report, reach.record.name, "ssh_tunnel", human)
         url = await reach.open_tunnel()
         if await _answers(reach, url, limits.connect_delays, limits.connect, report, failed):
-            await reach.record.tunnelled(tunnelled=True)
+            await reach.record.change(is_tunnelled=True)
             return url
     raise _unreached(reach, failed)
 

@@ -43,7 +43,7 @@ async def end(reach: Reach, force: trio.Event) -> LeftRunningError | None:
     if not has_ended:
         log.warning("the hive on %s could not be ended; the next queen tries again", record.name)
         return LeftRunningError(f"the hive on {record.name} could not be ended, and may run still", node=record.name)
-    await record.owned(owned=False)
+    await record.change(spawned_by_queen=False)
     return None
 
 

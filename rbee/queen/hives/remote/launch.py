@@ -43,15 +43,15 @@ async def launch(reach: Reach, report: Report) -> None:
         with trio.CancelScope(shield=True):  # cut half-way, it would leave a hive that nobody ends
             was_owned = record.is_owned
             # Before it runs: a queen that is killed meanwhile leaves it to the next one.
-            await record.owned(owned=True)
+            await record.change(spawned_by_queen=True)
             try:
                 found = await start(connection, record.row, reach.settings, report)
             except SshFailedError:
                 raise  # it may run by now
             except RbeeError:
-                await record.owned(owned=was_owned)
+                await record.change(spawned_by_queen=was_owned)
                 raise
-            await record.owned(owned=found.is_queens)
+            await record.change(spawned_by_queen=found.is_queens)
             await record.located(found.url, found.id or None)
 
 

@@ -131,10 +131,10 @@ class Reach:
             self.check(health)
         except AnotherHiveError:
             if health.hive_id is not None and health.hive_id == self.record.row.hive_id:
-                await self.record.identified(None)  # it was a guess, and another node has named that hive since
+                await self.record.change(hive_id=None)  # it was a guess, and another node has named that hive since
             raise
         if self.record.row.hive_id is None and health.hive_id is not None:
-            await self.record.identified(health.hive_id)
+            await self.record.change(hive_id=health.hive_id)
         return self._known_url()
 
     async def ask(self) -> Health | None:
