@@ -47,6 +47,7 @@ async def _publish(workers: WorkerSupervisor, downloads: Downloads, send: sse_se
 
 
 async def _one_of(*events: trio.Event) -> None:
+    """Return once one of them is set."""
     async with trio.open_nursery() as nursery:
 
         async def wait(event: trio.Event) -> None:
