@@ -32,7 +32,7 @@ def build(context: RouteContext) -> QuartTrio:
     def keys(incoming: Request) -> list[str]:
         if incoming.path == wire.WORKERS_READY:
             # A worker knows only its own key, with which it calls back.
-            return [token, *workers.keys()]
+            return [token, *(tokens.worker_key(token, worker_id) for worker_id in workers.pool.workers)]
         if incoming.path.startswith(CONTENT):
             return [token, tokens.content_key(token, incoming.path.removeprefix(CONTENT))]
         return [token]
@@ -60,7 +60,7 @@ def build(context: RouteContext) -> QuartTrio:
     @app.post(wire.WORKERS_READY)
     async def ready() -> Response:
         callback = await body(wire.ReadyCallback)
-        check_key(request, [token, workers.key_of(callback.worker_id)])
+        check_key(request, [token, tokens.worker_key(token, callback.worker_id)])
         await workers.called_back(callback)
         return answer({"acknowledged": True})
 

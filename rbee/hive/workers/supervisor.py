@@ -66,13 +66,6 @@ class WorkerSupervisor:
     def view(self) -> wire.WorkerList:
         return view.workers(self.pool)
 
-    def keys(self) -> list[str]:
-        return [self.key_of(worker_id) for worker_id in self.pool.workers]
-
-    def key_of(self, worker_id: str) -> str:
-        """Return the key that opens a worker, and with which it calls back."""
-        return self._machine.key_of(worker_id)
-
     async def spawn(self, request: wire.SpawnRequest, report: Report) -> wire.SpawnReply:
         """Check, start a worker, and return once it answers HTTP; its model loads meanwhile.
 
@@ -88,7 +81,7 @@ class WorkerSupervisor:
                 if known.phase == "starting":
                     self._execution.starts.setdefault(known.id, []).append(start)
                 else:
-                    start.outcome.settle(view.spawn_reply(known, self.key_of(known.id)))
+                    start.outcome.settle(view.spawn_reply(known, self._machine.key_of(known.id)))
                 return ()
             worker_id = str(uuid.uuid4())
             try:

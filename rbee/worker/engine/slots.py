@@ -13,6 +13,8 @@ from rbee.errors import AllSlotsBusyError, CancelledError, InvalidRequestError, 
 from rbee.worker.engine.sequence import EngineEvent, Job, JobEnded
 
 if TYPE_CHECKING:
+    from collections.abc import Container
+
     from rbee.wire.common import Sampling
     from rbee.worker.engine.loop import Engine
     from rbee.worker.status.metrics import WorkerMetrics
@@ -119,9 +121,9 @@ class Slots:
         busy = "the only slot is" if self._total == 1 else f"all {self._total} slots are"
         return AllSlotsBusyError(f"{busy} busy", slots_total=self._total, slots_busy=self._total)
 
-    def check_new(self, request_id: str) -> None:
-        """Raise InvalidRequestError when a request of this id runs."""
-        if self.find(request_id) is not None:
+    def check_new(self, request_id: str, others: Container[str] = ()) -> None:
+        """Raise InvalidRequestError when a request of this id runs, or is one of `others`."""
+        if request_id in others or self.find(request_id) is not None:
             raise InvalidRequestError(
                 "field request_id: a request with this id is running", field="request_id", rule="not in use"
             )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -23,46 +24,42 @@ if TYPE_CHECKING:
 CANCEL_ALL_SECONDS: Final = 2.0
 
 
+@dataclass(frozen=True, slots=True)
 class LoadedService:
-    """What serves requests once the model is loaded."""
+    """What serves requests of up to `length` tokens once the model is loaded."""
 
-    def __init__(self, backend: Backend, engine: Engine, prompts: PromptReader, slots: Slots) -> None:
-        self._length = backend.length
-        self._engine = engine
-        self._prompts = prompts
-        self._slots = slots
-        self._preparing: dict[str, trio.CancelScope] = {}
+    length: int
+    engine: Engine
+    prompts: PromptReader
+    slots: Slots
+    _preparing: dict[str, trio.CancelScope] = field(default_factory=dict)
 
     def check(self, request: InferenceRequest, request_id: str) -> None:
         """Raise what can be known before the prompt is read."""
-        if request.max_tokens > self._length:
+        if request.max_tokens > self.length:
             raise InvalidRequestError(
-                f"field max_tokens: at most {self._length}, the context's length",
+                f"field max_tokens: at most {self.length}, the context's length",
                 field="max_tokens",
-                rule=f"<= {self._length}",
-                context=self._length,
+                rule=f"<= {self.length}",
+                context=self.length,
             )
-        if request_id in self._preparing:
-            raise InvalidRequestError(
-                "field request_id: a request with this id is running", field="request_id", rule="not in use"
-            )
-        self._slots.check_new(request_id)
-        self._slots.check_slot()
+        self.slots.check_new(request_id, self._preparing)
+        self.slots.check_slot()
 
     async def read(self, request: InferenceRequest, request_id: str) -> list[int]:
         """Return the prompt's tokens. Raises InvalidRequestError, or CancelledError after `cancel`."""
         scope = self._preparing[request_id] = trio.CancelScope()
         try:
             with scope:
-                return await self._prompts.read(request.prompt, raw=request.raw)
+                return await self.prompts.read(request.prompt, raw=request.raw)
         finally:
             del self._preparing[request_id]
         raise CancelledError("the request was cancelled")
 
     def start(self, request: InferenceRequest, request_id: str, tokens: list[int]) -> JobHandle:
         """Start the job. Raises AllSlotsBusyError or InvalidRequestError."""
-        limit = min(request.max_tokens, self._length - len(tokens))
-        return self._slots.start(self._engine, request_id, tokens, request, limit)
+        limit = min(request.max_tokens, self.length - len(tokens))
+        return self.slots.start(self.engine, request_id, tokens, request, limit)
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request whose prompt is being read."""
@@ -83,7 +80,7 @@ class Service:
         """Serve requests until cancelled; raises EngineFailedError."""
         frame = await chat_frame.frame_of(backend.vocabulary)
         engine = Engine(backend, self._slots.deliver)
-        self._loaded = LoadedService(backend, engine, PromptReader(backend, frame), self._slots)
+        self._loaded = LoadedService(backend.length, engine, PromptReader(backend, frame), self._slots)
         self._status.set_loaded()
         await engine.run()
 
