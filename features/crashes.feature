@@ -1,5 +1,5 @@
 Feature: Workers that die or never start
-  What had come stays with the user, and the reason is told in words with the end of the worker's log. Exit code 1, and
+  What had come stays with the user, and the reason is shown in words with the end of the worker's log. Exit code 1, and
   nothing runs that did not run before.
 
   @s39

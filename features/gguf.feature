@@ -42,7 +42,7 @@ Feature: GGUF files
     Given the hub holds M
     And a queen runs
     And the user has run infer with M
-    Then its header tells a vocabulary of 32000 tokens, the end token 2 and Q4_K_M
+    Then its header gives a vocabulary of 32000 tokens, the end token 2 and Q4_K_M
 
   @s20
   Scenario: Generation stops at the end token
@@ -67,7 +67,7 @@ Feature: GGUF files
 
   @s22
   Scenario: The size on the disk
-    Given the hub holds M in Q4_K_M, Q5_K_M and Q8_0, each with 5 MB that its header does not tell of
+    Given the hub holds M in Q4_K_M, Q5_K_M and Q8_0, each with 5 MB that its header does not mention
     And workers have one slot of 200 tokens
     And a queen runs
     When the user runs infer with M in Q4_K_M, Q5_K_M and Q8_0

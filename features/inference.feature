@@ -65,7 +65,7 @@ Feature: Text from a model
     And the text is the same as before
     When the user runs infer on local with every option, and --quiet
     Then it exits with 0
-    And the text is the same as before, and nothing else was told
+    And the text is the same as before, and nothing else was reported
     When the user runs infer on local with every option, and --json
     Then it exits with 0
     And stdout is an object with the same text

@@ -25,7 +25,7 @@ Feature: Models of the Hugging Face hub
     When the user runs infer with M and 20 tokens
     Then it exits with 0
     And stdout holds the 20 tokens that M gives
-    And stderr tells of hive, download, check, worker, ready callback and loading, in this order
+    And stderr names hive, download, check, worker, ready callback and loading, in this order
     And the catalogue has one row for M
     And the worker is idle, and runs the file that the row names
     And no process asked the hub for more than M once
@@ -61,7 +61,7 @@ Feature: Models of the Hugging Face hub
     And stderr says "tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf is in the Hugging Face cache of this node"
 
   @s16
-  Scenario: A download tells its progress
+  Scenario: A download reports its progress
     Given the hub holds M, and sends it in a second
     And a hive runs
     When a client has the hive download M and follows the progress
@@ -140,7 +140,7 @@ Feature: Models of the Hugging Face hub
       | hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:Q2_K     | tinyllama-1.1b-chat-v1.0.Q4_K_M.gguf       |
 
   Scenario: A private model
-    Given the hub holds M for who has a token
+    Given the hub holds M for users with a token
     When the user runs infer with M and 20 tokens
     Then it exits with 1
     And stderr says "does not give us this model"
@@ -160,7 +160,7 @@ Feature: Models of the Hugging Face hub
     Given the hub holds M
     And a queen runs
     And the user has run infer with M
-    Then models show tells architecture, quantisation, context, vocabulary, end token and layers
+    Then models show names architecture, quantisation, context, vocabulary, end token and layers
     And models rm refuses while the worker has it
     When the worker has been shut down
     Then models rm removes it and its file

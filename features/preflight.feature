@@ -8,8 +8,8 @@ Feature: What is checked before a worker starts
   Scenario: A model that fits into memory
     Given a machine with 8000 MB of available memory
     And a model file of 5000 MB
-    When a client asks the hive for a worker and follows what it tells
-    Then it is told that 6000 of 8000 MB are taken, and then of the start on cpu:0
+    When a client asks the hive for a worker and follows what it reports
+    Then it learns that 6000 of 8000 MB are taken, and then of the start on cpu:0
     And a worker's process runs
 
   @s24 @s38

@@ -70,7 +70,7 @@ def _keep(machine: Machine, seen: Seen, name: str, content: bytes) -> None:
     seen.model = f"file:{path}"
 
 
-@given("the hub holds M in Q4_K_M, Q5_K_M and Q8_0, each with 5 MB that its header does not tell of")
+@given("the hub holds M in Q4_K_M, Q5_K_M and Q8_0, each with 5 MB that its header does not mention")
 def _padded(hub: Hub, tmp_path: Path, llamas: dict[str, Path]) -> None:
     hub.repositories.clear()
     for quantisation in tinyllama.QUANTISATIONS:
@@ -134,7 +134,7 @@ def _answer(seen: Seen) -> None:
     assert seen.done.stdout.decode() == tinyllama.ANSWER + "\n"
 
 
-@then(parsers.parse("its header tells a vocabulary of {vocabulary:d} tokens, the end token {end:d} and {quantisation}"))
+@then(parsers.parse("its header gives a vocabulary of {vocabulary:d} tokens, the end token {end:d} and {quantisation}"))
 def _header(machine: Machine, vocabulary: int, end: int, quantisation: str) -> None:
     header = json.loads(machine.run("models", "show", M, "--json").stdout)["header"]
     assert (header["vocabulary"], header["end_token"], header["quantisation"]) == (vocabulary, end, quantisation)

@@ -136,7 +136,7 @@ def _same(seen: Seen) -> None:
     assert seen.done.stdout == seen.before.stdout
 
 
-@then("the text is the same as before, and nothing else was told")
+@then("the text is the same as before, and nothing else was reported")
 def _quiet(seen: Seen) -> None:
     _same(seen)
     assert seen.done.stderr == b""

@@ -64,7 +64,7 @@ def _hive(machine: Machine) -> None:
     machine.start_hive()
 
 
-@given("the hub holds M for who has a token")
+@given("the hub holds M for users with a token")
 def _private(hub: Hub) -> None:
     hub.protect(REPOSITORY, TOKEN)
 
@@ -192,7 +192,7 @@ def _tokens(seen: Seen) -> None:
     assert seen.done.stdout.decode() == tinyllama.ANSWER[:20] + "\n"
 
 
-@then("stderr tells of hive, download, check, worker, ready callback and loading, in this order")
+@then("stderr names hive, download, check, worker, ready callback and loading, in this order")
 def _told(seen: Seen) -> None:
     text = seen.done.stderr.decode()
     told = ["Starting the hive", "Downloading hf:", "Downloaded hf:", " MB of free RAM", "Starting a worker"]
@@ -325,7 +325,7 @@ def _alone(hub: Hub) -> None:
     assert not any(TOKEN in str(asked.headers) for asked in hub.asked if asked.host == "cdn")
 
 
-@then("models show tells architecture, quantisation, context, vocabulary, end token and layers")
+@then("models show names architecture, quantisation, context, vocabulary, end token and layers")
 def _show(machine: Machine) -> None:
     text = machine.run("models", "show", M).stdout.decode()
     for name, value in {

@@ -66,7 +66,7 @@ def _too_large(tmp_path: Path, seen: Seen) -> None:
     seen.model = f"file:{make_sparse_model(tmp_path / 'large.gguf', psutil.virtual_memory().total)}"
 
 
-@when("a client asks the hive for a worker and follows what it tells")
+@when("a client asks the hive for a worker and follows what it reports")
 def _spawn_told(machine: Machine, seen: Seen) -> None:
     with (
         machine.hive() as hive,
@@ -80,7 +80,7 @@ def _spawn_told(machine: Machine, seen: Seen) -> None:
         seen.told = [json.loads(data) for data in events(answer)[:-1]]
 
 
-@then(parsers.parse("it is told that {needed:d} of {available:d} MB are taken, and then of the start on cpu:0"))
+@then(parsers.parse("it learns that {needed:d} of {available:d} MB are taken, and then of the start on cpu:0"))
 def _told_sizes(seen: Seen, needed: int, available: int) -> None:
     sentences = [event["human"] for event in seen.told if "human" in event]
     found = re.search(r"takes (\d+) of (\d+) MB of free RAM", sentences[0])

@@ -12,7 +12,7 @@ import pytest
 Way = Literal["closed", "reset", "half-closed", "stops reading", "vanishes"]
 WAYS: Final[tuple[Way, ...]] = ("closed", "reset", "half-closed", "stops reading", "vanishes")
 AT_ONCE: Final = frozenset(("closed", "reset", "half-closed"))
-"""The ways that the server's kernel hears of."""
+"""The ways that the server's kernel notices."""
 
 _SO_ATTACH_FILTER: Final = 26
 _RETURN: Final = 0x06

@@ -140,7 +140,7 @@ class Network:
 
     async def _serve(self, server: Process, work: Callable[[Any], Awaitable[T]]) -> Any:
         async def handle() -> T:
-            await server.hear()
+            await server.receive()
             return await work(server)
 
         handling = _Handling()
@@ -172,11 +172,11 @@ class Network:
 
         async def write() -> None:
             with sending:
-                await server.hear()
+                await server.receive()
                 await produce(server, send)
 
         async def send(item: Any) -> None:
-            await server.hear()
+            await server.receive()
             await sending.send(item)
 
         handling = _Handling()

@@ -63,13 +63,13 @@ class Story:
         self.trace.add("world", f"{world.slots} slots a worker, {self._limits}, at most {self._max_waiting} in line")
         with self.rules.scope, trio.move_on_after(WHOLE_SECONDS) as patience:
             async with trio.open_nursery() as world.nursery:
-                await self._tell()
+                await self._run()
                 world.nursery.cancel_scope.cancel()
         self._site.registry.close()
         if patience.cancelled_caught:
             raise Violation(f"it did not end within {WHOLE_SECONDS:g} s")
 
-    async def _tell(self) -> None:
+    async def _run(self) -> None:
         """Requests come and things go wrong; then everything ends at once, or first becomes good again."""
         world, chance = self._world, self._chance
         is_stopped_in_storm = chance.random() < 0.3

@@ -17,7 +17,7 @@ _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9
 class Trace(logging.Handler):
     """What has happened; as a handler of the product's log it takes in what that says too.
 
-    Worker ids are random, so the trace calls the workers w1, w2, … in the order in which it hears of them.
+    Worker ids are random, so the trace calls the workers w1, w2, … in the order in which it learns of them.
     """
 
     def __init__(self) -> None:

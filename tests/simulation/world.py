@@ -141,7 +141,7 @@ class Process:
             self.end(how)
 
     def end(self, how: str) -> None:
-        """End it at once: nothing of it is heard or held from here on."""
+        """End it at once: nothing of it is seen or held from here on."""
         if self.how is not None:
             return
         self.how, self.ended_at = how, trio.current_time()
@@ -164,7 +164,7 @@ class Process:
                 self.deaf_until = max(self.deaf_until, trio.current_time() + chance.choice((3, 20, 60, 200)))
                 self.world.trace.add(self.name, f"is deaf until {self.deaf_until:.3f}")
 
-    async def hear(self) -> None:
+    async def receive(self) -> None:
         """Return once the process is not deaf."""
         while trio.current_time() < self.deaf_until:
             with trio.move_on_at(self.deaf_until):

@@ -62,14 +62,14 @@ async def test_lines_are_passed_on_as_they_come(shared: Sshd, connect: partial[o
     gate = shared.folder / "gate"
     heard: list[str] = []
 
-    def hear(line: str) -> None:
+    def on_line(line: str) -> None:
         heard.append(line)
         gate.touch()
 
     script = f"echo first; while [ ! -e {shlex.quote(str(gate))} ]; do sleep 0.01; done; echo second"
     with trio.fail_after(10):
         async with connect(target(shared)) as connection:
-            await connection.run("sh -s", script.encode(), hear)
+            await connection.run("sh -s", script.encode(), on_line)
     assert heard == ["first", "second"]
 
 

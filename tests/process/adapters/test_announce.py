@@ -28,7 +28,7 @@ from rbee.errors import PortInUseError
 from rbee.wire.common import Narration
 announcer = Announcer(True)
 ready = Ready("http://127.0.0.1:1", os.getpid(), "1")
-def tell(human):
+def note(human):
     announcer.report(Narration(actor="rbee-hive", action="a", target="t", human=human))
 """
 
@@ -48,7 +48,7 @@ async def listen(child: trio.Process) -> tuple[announce.Ready, list[str]]:
 
 
 async def test_a_child_tells_and_is_ready(start: Start) -> None:
-    child = await start("tell('one'); tell('two'); announcer.ready(ready)")
+    child = await start("note('one'); note('two'); announcer.ready(ready)")
     assert await listen(child) == (announce.Ready("http://127.0.0.1:1", child.pid, "1"), ["one", "two"])
     assert await child.wait() == 0
 
@@ -72,7 +72,7 @@ async def test_a_line_may_come_in_pieces(start: Start) -> None:
 
 
 async def test_an_error_is_raised_as_what_it_is(start: Start) -> None:
-    child = await start("tell('one'); announcer.failed(PortInUseError('taken', hint='stop it', port=1)); sys.exit(1)")
+    child = await start("note('one'); announcer.failed(PortInUseError('taken', hint='stop it', port=1)); sys.exit(1)")
     with pytest.raises(PortInUseError, match="taken") as caught:
         await listen(child)
     assert (caught.value.hint, caught.value.details) == ("stop it", {"port": 1})
@@ -86,7 +86,7 @@ async def test_an_error_that_is_none_is_still_a_failure(start: Start) -> None:
     await child.wait()
 
 
-@pytest.mark.parametrize("script", ["", "sys.exit(3)", "os.kill(os.getpid(), 9)", "tell('x'); os.write(1, b'{\"rea')"])
+@pytest.mark.parametrize("script", ["", "sys.exit(3)", "os.kill(os.getpid(), 9)", "note('x'); os.write(1, b'{\"rea')"])
 async def test_a_silent_end_is_told_apart(start: Start, script: str) -> None:
     child = await start(script)
     with pytest.raises(announce.SilentEndError):
@@ -120,7 +120,7 @@ async def test_listening_can_be_cancelled(start: Start) -> None:
 
 async def test_after_the_last_word_stdout_leads_nowhere(start: Start) -> None:
     child = await start(
-        "announcer.ready(ready); tell('late'); announcer.ready(ready); print('printed', flush=True);"
+        "announcer.ready(ready); note('late'); announcer.ready(ready); print('printed', flush=True);"
         "file = os.open('/dev/zero', os.O_RDONLY); sys.exit(0 if file > 2 else 9)"
     )
     assert (await listen(child))[1] == []
@@ -128,14 +128,14 @@ async def test_after_the_last_word_stdout_leads_nowhere(start: Start) -> None:
 
 
 async def test_a_child_whose_parent_has_gone_goes_on(start: Start) -> None:
-    child = await start("\nfor _ in range(1000): tell('x' * 1000)\nannouncer.ready(ready); sys.exit(7)")
+    child = await start("\nfor _ in range(1000): note('x' * 1000)\nannouncer.ready(ready); sys.exit(7)")
     assert child.stdout is not None
     await child.stdout.aclose()
     assert await child.wait() == 7
 
 
 async def test_where_nobody_listens_nothing_is_said(start: Start) -> None:
-    child = await start("announcer = Announcer(False); tell('x'); announcer.ready(ready); print('still mine')")
+    child = await start("announcer = Announcer(False); note('x'); announcer.ready(ready); print('still mine')")
     output = b""
     assert child.stdout is not None
     async with child.stdout as stdout:

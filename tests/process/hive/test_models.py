@@ -58,7 +58,7 @@ def start(hub: Hub, daemons: Daemons, tmp_path: Path) -> Callable[..., Daemon]:
     return lambda **more: daemons.start("hive", **(environment | more))
 
 
-def told(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
+def events_of(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
     name = "message"
     for line in answer.iter_lines():
         if line.startswith("event: "):
@@ -74,7 +74,7 @@ def stream(client: httpx.Client, path: str, reference: str = REF) -> Any:
 
 def pulled(client: httpx.Client, reference: str = REF) -> list[tuple[str, dict[str, Any]]]:
     with stream(client, "/v1/models/download", reference) as answer:
-        return list(told(answer))
+        return list(events_of(answer))
 
 
 def test_a_worker_of_a_model_that_is_not_here_is_fetched_for_it(
@@ -84,7 +84,7 @@ def test_a_worker_of_a_model_that_is_not_here_is_fetched_for_it(
     hub.then(Fault(reset=0.4, rate=20e6))
     with daemon.client() as client:
         with stream(client, "/v1/workers/spawn") as answer:
-            seen = list(told(answer))
+            seen = list(events_of(answer))
         progress = [event for name, event in seen if name == "progress"]
         steps = [event for event in progress if event["stage"] == "downloading"]
         assert all(set(event) == {"stage", "bytes_downloaded", "bytes_total", "speed_mbps"} for event in steps)
@@ -128,7 +128,7 @@ def test_progress_can_be_read_late_and_after_the_end(start: Callable[..., Daemon
                 lines = [line for line in answer.iter_lines() if line.startswith("data: ")]
             assert lines[-1] == "data: [DONE]"
             assert json.loads(lines[-2].removeprefix("data: "))["stage"] == "complete"
-        assert len(lines) == 2, "of one that has ended only the last event is told"
+        assert len(lines) == 2, "of one that has ended only the last event is sent"
         unknown = client.get("/v1/models/download/progress", params={"id": "none"})
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
 
@@ -142,12 +142,12 @@ def test_two_share_a_download_and_one_of_them_may_go(start: Callable[..., Daemon
 
         def stay() -> None:
             with stream(other, "/v1/models/download") as answer:
-                for event in told(answer):
+                for event in events_of(answer):
                     ends.append(event)
                     joined.set()
 
         with stream(client, "/v1/models/download") as first:
-            events = told(first)
+            events = events_of(first)
             next(event for _, event in events if event.get("stage") == "downloading")
             stays = threading.Thread(target=stay)
             stays.start()
@@ -165,7 +165,7 @@ def test_the_last_caller_to_leave_ends_it_and_the_next_resumes_it(
     part = tmp_path / "models/hf/bees/model" / f"{FILE}.part"
     with daemon.client() as client:
         with stream(client, "/v1/models/download") as answer:
-            events = told(answer)
+            events = events_of(answer)
             next(event for _, event in events if event.get("stage") == "downloading")
             wait_until(lambda: part.stat().st_size == model.stat().st_size // 2)
         hub.fault = Fault()

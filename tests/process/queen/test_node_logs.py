@@ -58,7 +58,7 @@ def lines(client: httpx.Client, path: str) -> list[dict[str, Any]]:
     return [json.loads(event) for event in events]
 
 
-def say(home: Path, name: str, *messages: str) -> None:
+def write(home: Path, name: str, *messages: str) -> None:
     with (home / "logs" / f"{name}.log").open("a") as log:
         log.writelines(f"{message}\n" for message in messages)
 
@@ -71,7 +71,7 @@ def test_a_hive_gives_its_log_and_those_of_its_workers(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin())
     with hive.client() as client:
         worker = client.post("/v1/workers/spawn", json=SPAWN).json()["worker_id"]
-        say(hive.home, f"worker-{worker}", "native words")
+        write(hive.home, f"worker-{worker}", "native words")
         found = lines(client, "/v1/logs")
         assert {line["source"] for line in found} == {"hive", f"worker-{worker}"}
         assert any("the hive" in line["message"] and line["level"] == "info" for line in found)
@@ -99,12 +99,12 @@ def test_a_follower_sees_workers_start_speak_and_end(daemons: Any) -> None:
         until("answers at")
         worker = other.post("/v1/workers/spawn", json=SPAWN).json()["worker_id"]
         assert until(f"worker {worker} started")["source"] == "hive"
-        say(hive.home, f"worker-{worker}", "words")
+        write(hive.home, f"worker-{worker}", "words")
         assert until("words")["source"] == f"worker-{worker}"
         other.delete(f"/v1/workers/{worker}")
         until(f"worker {worker} ended")
         (hive.home / "logs" / f"worker-{worker}.log").unlink()
-        say(hive.home, "hive", "still there")
+        write(hive.home, "hive", "still there")
         until("still there")
 
 
@@ -136,8 +136,8 @@ def test_a_follower_who_reads_no_more_takes_bounded_memory_and_holds_nobody_up(d
             )
             with followed(client, "/v1/logs?follow=true") as until:
                 for _ in range(50):
-                    say(hive.home, "hive", *("x" * 1000 for _ in range(1000)))
-                say(hive.home, "hive", "the end")
+                    write(hive.home, "hive", *("x" * 1000 for _ in range(1000)))
+                write(hive.home, "hive", "the end")
                 until("the end")
             assert psutil.Process(hive.process.pid).memory_info().rss - before < 30_000_000
             begun = time.monotonic()
@@ -150,7 +150,7 @@ def test_a_rotation_is_followed(daemons: Any) -> None:
     hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin(), RBEE_LOGS_MAX_BYTES="10000")
     with hive.client() as client, hive.client() as other, followed(client, "/v1/logs?follow=true") as until:
         until("answers at")
-        say(hive.home, "hive", "x" * 9900)
+        write(hive.home, "hive", "x" * 9900)
         until("xxx")
         for _ in range(2):
             worker = other.post("/v1/workers/spawn", json=SPAWN).json()["worker_id"]
@@ -163,7 +163,7 @@ def test_a_rotation_is_followed(daemons: Any) -> None:
 
 def test_the_queen_reads_the_logs_of_this_host_also_without_a_hive(daemons: Any) -> None:
     queen = daemons.start("queen")
-    say(queen.home, "hive", "of an earlier hive")
+    write(queen.home, "hive", "of an earlier hive")
     with queen.client() as client, queen.client() as other:
         assert lines(client, "/v2/logs") == [{"source": "hive", "message": "of an earlier hive"}]
         with followed(other, "/v2/logs?follow=true&node=local") as until:
@@ -185,7 +185,7 @@ def test_the_queen_passes_on_the_logs_of_another_node(daemons: Any) -> None:
         assert lines(client, "/v2/logs?node=attic")[0]["message"].endswith(f"answers at http://{address}:9200")
         with followed(other, "/v2/logs?follow=true&node=attic") as until:
             until("answers at")
-            say(hive.home, "hive", "live \x1b[2J words")
+            write(hive.home, "hive", "live \x1b[2J words")
             until("live")
         wait_until(lambda: open_logs(hive.process.pid) == 0)
         with httpx_sse.connect_sse(other, "GET", "/v2/logs?follow=true&node=attic") as source:
@@ -207,7 +207,7 @@ def test_the_queen_passes_on_the_logs_of_another_node(daemons: Any) -> None:
 
 def test_a_queen_ends_at_once_while_logs_are_followed(daemons: Any) -> None:
     queen = daemons.start("queen")
-    say(queen.home, "hive", "words")
+    write(queen.home, "hive", "words")
     with queen.client() as client, followed(client, "/v2/logs?follow=true") as until:
         until("words")
         begun = time.monotonic()
@@ -248,8 +248,8 @@ RECORD = json.dumps({
 def home(tmp_path: Path) -> Path:
     """A state folder with the log of a hive that has ended."""
     (tmp_path / "state" / "logs").mkdir(parents=True)
-    say(tmp_path / "state", "hive", RECORD)
-    say(tmp_path / "state", "worker-0123456789", "native \x07")
+    write(tmp_path / "state", "hive", RECORD)
+    write(tmp_path / "state", "worker-0123456789", "native \x07")
     return tmp_path / "state"
 
 
@@ -283,7 +283,7 @@ def test_following_goes_on_until_ctrl_c(home: Path) -> None:
         assert b"warning: two" in process.stdout.readline()
         assert b"lines" in process.stdout.readline()
         for number in range(3):
-            say(home, "hive", f"line {number}")
+            write(home, "hive", f"line {number}")
         assert b"line 2" in next(line for line in process.stdout if b"line 2" in line)
         process.send_signal(signal.SIGINT)
         out, err = process.communicate(timeout=20)
@@ -313,7 +313,7 @@ def test_another_node_is_followed_until_its_queen_ends(daemons: Any) -> None:
     with command(queen.home, "--node", "attic", "--follow", "--json") as process:
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["node"] == "attic"
-        say(hive.home, "hive", "live")
+        write(hive.home, "hive", "live")
         while json.loads(process.stdout.readline())["message"] != "live":
             pass
         queen.signal()
@@ -330,7 +330,7 @@ def test_a_reader_who_has_had_enough_ends_it_quietly(home: Path) -> None:
         process.stdout.close()
         begun = time.monotonic()
         while process.poll() is None and time.monotonic() - begun < 20:
-            say(home, "hive", "more")
+            write(home, "hive", "more")
             time.sleep(0.05)
         assert process.returncode == 128 + signal.SIGPIPE
         assert process.stderr is not None

@@ -116,7 +116,7 @@ class Churn:
         return f"request {number}, {said}"
 
     def relayed(self, body: dict[str, Any]) -> Client:
-        """Ask the queen, and have the text passed on by her."""
+        """Ask the queen, and have the text passed on by it."""
         return Client(f"{self.url}/v2/tasks", self.token, body | {"model": self.model, "relay": True, "wait_s": 30})
 
     def direct(self, body: dict[str, Any]) -> Client:

@@ -73,7 +73,7 @@ def expected(case: Case, client: Client) -> str:
     if case.signal == signal.SIGTERM:
         # Running requests are waited for. A model that is not loaded yet is given up, and a keeper then asks anew.
         return "error" if case.state == "loading" and is_relayed else "complete"
-    # Workers outlive queen and hive, and only what the queen relays goes through her.
+    # Workers outlive queen and hive, and only what the queen relays goes through it.
     if case.victim == "queen" and is_relayed:
         return "broken"
     return "error" if case.victim == "worker" else "complete"

@@ -228,10 +228,10 @@ async def test_a_reader_that_is_cancelled_leaves_nothing_open(tmp_path: Path) ->
         reached.set()
         await trio.sleep_forever()
 
-    async def told(_: list[LogLine]) -> None:
+    async def gone(_: list[LogLine]) -> None:
         reached.set()
 
-    for report in (stuck, told):
+    for report in (stuck, gone):
         reached = trio.Event()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node_logs.read, tmp_path, LogQuery(follow=True), report)

@@ -42,7 +42,7 @@ SPEC = WorkerSpec("builtin:bee-stories", "/m.gguf", "cpu", 0, "ram", 4, 512, 3 *
 PHASES = ["starting", "loading", "serving", "busy", "failed", "ending"]
 
 
-def told(state: str, busy: int = 0, total: int = 4, **more: Any) -> WorkerStatus:
+def status(state: str, busy: int = 0, total: int = 4, **more: Any) -> WorkerStatus:
     return WorkerStatus(state=state, slots_total=total, slots_available=total - busy, **more)  # type: ignore[arg-type]
 
 
@@ -61,13 +61,13 @@ def at(phase: str, now: float = 0.0, pool: Pool | None = None, worker_id: str = 
     pool.called_back(worker_id, URL, now)
     match phase:
         case "serving":
-            pool.status(worker_id, told("idle"), now, 1000.0)
+            pool.status(worker_id, status("idle"), now, 1000.0)
         case "busy":
-            pool.status(worker_id, told("busy", 1), now, 1000.0)
+            pool.status(worker_id, status("busy", 1), now, 1000.0)
         case "failed":
-            pool.status(worker_id, told("failed"), now, 1000.0)
+            pool.status(worker_id, status("failed"), now, 1000.0)
         case "ending":
-            pool.status(worker_id, told("idle"), now, 1000.0)
+            pool.status(worker_id, status("idle"), now, 1000.0)
             pool.end(worker_id, now)
         case _:
             assert phase == "loading"
@@ -90,16 +90,16 @@ def test_the_life_of_a_worker() -> None:
     assert pool.called_back("w", URL, 1) == [Save(worker), Reply(worker, None), Follow(worker)]
     assert (worker.state, worker.slots_available, worker.url) == ("loading", 0, URL)
 
-    assert pool.status("w", told("loading", layers_loaded=3, layers_total=8), 2, 1000) == []
+    assert pool.status("w", status("loading", layers_loaded=3, layers_total=8), 2, 1000) == []
     assert (worker.layers, worker.last_health_at) == ((3, 8), 1000)
 
-    assert pool.status("w", told("idle"), 3, 1001) == [Save(worker)]
+    assert pool.status("w", status("idle"), 3, 1001) == [Save(worker)]
     assert (worker.state, worker.slots_available, worker.idle_since) == ("idle", 4, 1001)
 
-    assert pool.status("w", told("busy", 2), 4, 1002) == [Save(worker)]
+    assert pool.status("w", status("busy", 2), 4, 1002) == [Save(worker)]
     assert (worker.state, worker.slots_available, worker.idle_since) == ("busy", 2, None)
 
-    assert pool.status("w", told("idle"), 5, 1003) == [Save(worker)]
+    assert pool.status("w", status("idle"), 5, 1003) == [Save(worker)]
     assert (worker.state, worker.slots_available, worker.idle_since) == ("idle", 4, 1003)
 
     assert pool.end("w", 6) == [Save(worker), AskToEnd(worker)]
@@ -112,14 +112,14 @@ def test_the_life_of_a_worker() -> None:
 
 def test_a_health_report_does_not_move_the_idle_time() -> None:
     pool, worker = at("serving")
-    assert pool.status("w", told("idle"), 50, 1050) == []
+    assert pool.status("w", status("idle"), 50, 1050) == []
     assert (worker.idle_since, worker.last_health_at) == (1000, 1050)
 
 
 def test_a_report_that_changes_nothing_is_not_stored() -> None:
     pool, _ = at("busy")
-    assert pool.status("w", told("busy", 1), 1, 1001) == []
-    assert kinds(pool.status("w", told("busy", 2), 2, 1002)) == [Save]
+    assert pool.status("w", status("busy", 1), 1, 1001) == []
+    assert kinds(pool.status("w", status("busy", 2), 2, 1002)) == [Save]
 
 
 # Deadlines.
@@ -152,7 +152,7 @@ def test_a_launch_that_hangs_is_answered_once_it_ends() -> None:
 
 def test_a_model_that_does_not_load_in_time_ends_its_worker() -> None:
     pool, worker = at("loading", now=10)
-    pool.status("w", told("loading", layers_loaded=3, layers_total=8), 20, 1000)
+    pool.status("w", status("loading", layers_loaded=3, layers_total=8), 20, 1000)
     assert worker.deadline == 310
     assert pool.tick(310) == [Kill(worker)]
     assert isinstance(worker.error, LoadingTimeoutError)
@@ -218,7 +218,7 @@ def test_an_adopted_worker_is_asked_at_once_and_followed() -> None:
     worker = pool.workers["w"]
     assert pool.tick(5) == [CheckHealth(worker)]
     pool.checked("w", is_alive=True, now=5, unix=1000)
-    pool.status("w", told("busy", 3), 6, 1001)
+    pool.status("w", status("busy", 3), 6, 1001)
     assert (worker.state, worker.slots_available) == ("busy", 1)
     assert pool.exited("w", ProcessExit("gone")) == [Delete(worker, "gone")]
 
@@ -228,7 +228,7 @@ def test_an_adopted_worker_that_had_not_called_back_is_ended() -> None:
     (effect,) = pool.adopt("w", SPEC, None, 17, 5)
     assert isinstance(effect, Terminate)
     assert pool.workers["w"].state == "draining"
-    assert pool.called_back("w", URL, 6) == [], "it hears of no error, and SIGTERM comes"
+    assert pool.called_back("w", URL, 6) == [], "it gets no error, and SIGTERM comes"
     assert kinds(pool.tick(15)) == [Kill]
     assert kinds(pool.exited("w", ProcessExit("SIGKILL"))) == [Reply, Delete]
 
@@ -244,7 +244,7 @@ def test_a_failed_load_is_shown_for_a_while() -> None:
 @pytest.mark.parametrize("phase", ["loading", "serving", "busy"])
 def test_the_reason_of_a_failure_is_logged_when_the_worker_has_gone(phase: str) -> None:
     pool, worker = at(phase)
-    pool.status("w", told("failed", error={"code": "MODEL_LOAD_FAILED", "message": "m.gguf is corrupt"}), 1, 1001.0)
+    pool.status("w", status("failed", error={"code": "MODEL_LOAD_FAILED", "message": "m.gguf is corrupt"}), 1, 1001.0)
     assert (worker.state, worker.slots_available) == ("unhealthy", 0)
     pool.tick(11)
     assert pool.exited("w", ProcessExit("exit code 0")) == [Delete(worker, "m.gguf is corrupt")]
@@ -253,7 +253,7 @@ def test_the_reason_of_a_failure_is_logged_when_the_worker_has_gone(phase: str) 
 @pytest.mark.parametrize("phase", ["loading", "serving", "busy"])
 def test_a_worker_that_somebody_else_ends_takes_no_more_and_is_no_crash(phase: str) -> None:
     pool, worker = at(phase)
-    assert kinds(pool.status("w", told("draining"), 1, 1001.0)) == [Save]
+    assert kinds(pool.status("w", status("draining"), 1, 1001.0)) == [Save]
     assert (worker.state, worker.slots_available, pool.due()) == ("draining", 0, 41)
     assert pool.end("w", 2) == []
     assert pool.exited("w", ProcessExit("exit code 0")) == [Delete(worker, None)]
@@ -381,7 +381,7 @@ def test_a_stranger_is_refused() -> None:
         pool.called_back("x", URL, 0)
     with pytest.raises(WorkerNotFoundError):
         pool.end("x", 0)
-    assert pool.status("x", told("idle"), 0, 0) == []
+    assert pool.status("x", status("idle"), 0, 0) == []
     assert pool.refused_to_end("x") == []
     assert pool.workers == {}
 
@@ -411,7 +411,7 @@ def test_a_worker_that_refuses_to_end_gets_a_signal() -> None:
 @pytest.mark.parametrize("state", ["loading", "idle", "busy", "draining", "failed"])
 def test_an_ending_worker_stays_one_whatever_it_publishes(state: str) -> None:
     pool, worker = at("ending")
-    pool.status("w", told(state, busy=1 if state == "busy" else 0), 1, 1001)
+    pool.status("w", status(state, busy=1 if state == "busy" else 0), 1, 1001)
     assert (worker.state, worker.slots_available) == ("draining", 0)
     assert pool.due() == 10
 
@@ -449,7 +449,7 @@ def test_a_worker_that_ends_while_it_loads_still_takes_its_memory() -> None:
 @pytest.mark.parametrize("state", ["idle", "busy", "failed"])
 def test_a_worker_whose_model_is_loaded_or_never_will_be_takes_no_more(state: str) -> None:
     pool, _ = at("loading")
-    pool.status("w", told(state, 1 if state == "busy" else 0), 1, 1001)
+    pool.status("w", status(state, 1 if state == "busy" else 0), 1, 1001)
     assert pool.reserved("ram", 0) == 0
     pool.end("w", 2)
     assert pool.reserved("ram", 0) == 0
@@ -459,7 +459,7 @@ def test_the_memory_of_an_adopted_worker_is_reserved_until_it_has_loaded() -> No
     pool = Pool(Timeouts())
     pool.adopt("w", SPEC, URL, 17, 0)
     assert pool.reserved("ram", 0) == 3 * GB
-    pool.status("w", told("idle"), 1, 1001)
+    pool.status("w", status("idle"), 1, 1001)
     assert pool.reserved("ram", 0) == 0
 
 
@@ -642,7 +642,7 @@ class Life(RuleBasedStateMachine):
         if worker.url is None:
             return  # nobody follows it
         busy = data.draw(st.integers(1, worker.spec.slots)) if state == "busy" else 0
-        self.perform(self.pool.status(name, told(state, busy, worker.spec.slots), self.now, 1000 + self.now))
+        self.perform(self.pool.status(name, status(state, busy, worker.spec.slots), self.now, 1000 + self.now))
 
     @precondition(lambda self: self.running)
     @rule(data=st.data())

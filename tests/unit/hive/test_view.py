@@ -25,23 +25,23 @@ def pool(*names: str) -> Pool:
     return made
 
 
-def told(before: wire.WorkerList | None, now: wire.WorkerList) -> list[tuple[str, Any]]:
+def changes(before: wire.WorkerList | None, now: wire.WorkerList) -> list[tuple[str, Any]]:
     return list(view.changes(before, now))
 
 
 def test_a_new_follower_gets_the_whole_state() -> None:
     now = view.workers(pool("a", "b"))
     assert [row.id for row in now.workers] == ["a", "b"]
-    assert told(None, now) == [("state", now)]
+    assert changes(None, now) == [("state", now)]
 
 
 def test_only_changed_workers_are_sent_again() -> None:
     made = pool("a", "b")
     before = view.workers(made)
-    assert told(before, view.workers(made)) == []
+    assert changes(before, view.workers(made)) == []
     made.status("b", WorkerStatus(state="busy", slots_total=4, slots_available=3), 1, 101)
     now = view.workers(made)
-    assert told(before, now) == [("worker", now.workers[1])]
+    assert changes(before, now) == [("worker", now.workers[1])]
 
 
 def test_a_new_worker_and_one_that_is_gone_are_sent() -> None:
@@ -51,7 +51,7 @@ def test_a_new_worker_and_one_that_is_gone_are_sent() -> None:
     made.end("a", 1)
     made.exited("a", ProcessExit("exit code 0"))
     now = view.workers(made)
-    assert told(before, now) == [("worker", now.workers[0]), ("gone", wire.WorkerGone(id="a"))]
+    assert changes(before, now) == [("worker", now.workers[0]), ("gone", wire.WorkerGone(id="a"))]
 
 
 def test_why_a_worker_ended_is_sent_unless_its_end_was_requested() -> None:
@@ -64,7 +64,7 @@ def test_why_a_worker_ended_is_sent_unless_its_end_was_requested() -> None:
     (ended,) = now.ended
     assert (ended.id, ended.reason, ended.ended_at) == ("b", "SIGILL", 7.0)
     assert (ended.log, ended.last_lines) == ("worker-b.log", ["the last line"])
-    assert told(before, now) == [
+    assert changes(before, now) == [
         ("gone", wire.WorkerGone(id="a")),
         ("gone", wire.WorkerGone(id="b", ended=ended)),
     ]

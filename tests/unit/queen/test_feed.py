@@ -1,4 +1,4 @@
-"""What the queen tells of the swarm: the whole first, then each change; who falls behind is told the whole anew."""
+"""What the queen publishes of the swarm: the whole, then each change; a follower that falls behind starts anew."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Swarm(SwarmFeed):
     def add(self, node: str) -> None:
         self.add_node(node, self.mirrors[node])
 
-    def hear(self, node: str, event: HiveEvent | None) -> None:
+    def on_event(self, node: str, event: HiveEvent | None) -> None:
         self.on_hive_event(node, event, self.mirrors[node].on_hive_event(event))
 
 
@@ -62,52 +62,52 @@ class Follower:
         return name, json.loads(event)
 
     async def all(self) -> list[tuple[str, dict[str, Any]]]:
-        """Read what has been told so far."""
+        """Read what has been sent so far."""
         await trio.testing.wait_all_tasks_blocked()
         return [await self.next() for _ in range(self._receive.statistics().current_buffer_used)]
 
 
 async def test_the_whole_comes_first_and_then_each_change(nursery: trio.Nursery) -> None:
-    told = Swarm()
-    told.add("attic")
-    follower = Follower(told, nursery)
+    swarm = Swarm()
+    swarm.add("attic")
+    follower = Follower(swarm, nursery)
     whole = {"nodes": [{"node": "attic", "status": "unreachable"}], "workers": [], "tasks": [], "downloads": []}
     assert await follower.all() == [("state", whole)]
-    told.hear("attic", WorkerList(workers=[row("a")]))
-    told.hear("attic", row("a"))
-    told.hear("attic", row("a", "busy"))
+    swarm.on_event("attic", WorkerList(workers=[row("a")]))
+    swarm.on_event("attic", row("a"))
+    swarm.on_event("attic", row("a", "busy"))
     (first, alive), (second, idle), (third, busy) = await follower.all()
     assert (first, alive) == ("node", {"node": "attic", "status": "alive"})
     assert (second, idle["worker_id"], idle["node"], idle["state"]) == ("worker", "a", "attic", "idle")
     assert (third, busy["state"]) == ("worker", "busy")
     task = {"request_id": "r", "state": "placed", "node": "attic", "worker_id": "a"}
-    told.task(SwarmTask(request_id="r", state="placed", node="attic", worker_id="a"))
+    swarm.task(SwarmTask(request_id="r", state="placed", node="attic", worker_id="a"))
     assert await follower.all() == [("task", task)]
-    late = Follower(told, nursery)
+    late = Follower(swarm, nursery)
     ((_, state),) = await late.all()
     assert (state["nodes"], state["workers"], state["tasks"]) == ([alive], [busy], [task])
-    told.task(SwarmTask(request_id="r", state="ended"))
+    swarm.task(SwarmTask(request_id="r", state="ended"))
     ((_, ended),) = await late.all()
     assert ended["state"] == "ended"
-    assert told.state().tasks == []
+    assert swarm.state().tasks == []
 
 
-async def test_why_a_worker_has_gone_is_told(nursery: trio.Nursery) -> None:
-    told = both()
-    told.hear("attic", WorkerList(workers=[row("crashed"), row("ended"), row("lost"), row("removed")]))
-    told.hear("cellar", WorkerList(workers=[row("lost")]))
-    follower = Follower(told, nursery)
+async def test_why_a_worker_has_gone_is_published(nursery: trio.Nursery) -> None:
+    swarm = both()
+    swarm.on_event("attic", WorkerList(workers=[row("crashed"), row("ended"), row("lost"), row("removed")]))
+    swarm.on_event("cellar", WorkerList(workers=[row("lost")]))
+    follower = Follower(swarm, nursery)
     await follower.all()
     reason = EndedWorker(
         id="crashed", model_ref="m", backend="cpu", device=0, pid=1, reason="SIGSEGV", ended_at=0.0, log="l",
         last_lines=[],
     )  # fmt: skip
-    told.hear("attic", WorkerGone(id="crashed", ended=reason))
-    told.hear("attic", WorkerGone(id="ended"))
-    told.hear("attic", WorkerGone(id="never there"))
-    told.hear("attic", WorkerList(workers=[row("removed")]))
-    told.hear("cellar", None)
-    told.remove_node("attic")
+    swarm.on_event("attic", WorkerGone(id="crashed", ended=reason))
+    swarm.on_event("attic", WorkerGone(id="ended"))
+    swarm.on_event("attic", WorkerGone(id="never there"))
+    swarm.on_event("attic", WorkerList(workers=[row("removed")]))
+    swarm.on_event("cellar", None)
+    swarm.remove_node("attic")
     assert await follower.all() == [
         ("gone", {"worker_id": "crashed", "node": "attic", "reason": "SIGSEGV"}),
         ("gone", {"worker_id": "ended", "node": "attic", "reason": None}),
@@ -117,7 +117,7 @@ async def test_why_a_worker_has_gone_is_told(nursery: trio.Nursery) -> None:
         ("gone", {"worker_id": "removed", "node": "attic", "reason": "its node was removed"}),
         ("node", {"node": "attic", "status": "removed"}),
     ]
-    assert told.state().workers == []
+    assert swarm.state().workers == []
 
 
 def fetching(name: str, stage: Any = "downloading") -> DownloadState:
@@ -125,20 +125,20 @@ def fetching(name: str, stage: Any = "downloading") -> DownloadState:
 
 
 async def test_downloads_are_told_and_known_while_they_run(nursery: trio.Nursery) -> None:
-    told = both()
-    follower = Follower(told, nursery)
+    swarm = both()
+    follower = Follower(swarm, nursery)
     await follower.all()
-    told.hear("attic", fetching("a"))
-    told.hear("attic", fetching("b"))
-    told.hear("cellar", fetching("c"))
-    assert [(download.node, download.download_id) for download in told.downloads()] == [
+    swarm.on_event("attic", fetching("a"))
+    swarm.on_event("attic", fetching("b"))
+    swarm.on_event("cellar", fetching("c"))
+    assert [(download.node, download.download_id) for download in swarm.downloads()] == [
         ("attic", "a"),
         ("attic", "b"),
         ("cellar", "c"),
     ]
-    told.hear("attic", fetching("a", "complete"))
-    told.hear("attic", None)
-    told.remove_node("cellar")
+    swarm.on_event("attic", fetching("a", "complete"))
+    swarm.on_event("attic", None)
+    swarm.remove_node("cellar")
     events = [event for name, event in await follower.all() if name == "download"]
     assert [(event["download_id"], event["stage"], event["message"]) for event in events] == [
         ("a", "downloading", None),
@@ -149,45 +149,45 @@ async def test_downloads_are_told_and_known_while_they_run(nursery: trio.Nursery
         ("c", "error", "its node was removed"),
     ]
     assert (events[0]["node"], events[0]["model_ref"], events[0]["bytes_total"]) == ("attic", "hf:bees/m", 10)
-    assert told.downloads() == told.state().downloads == []
+    assert swarm.downloads() == swarm.state().downloads == []
 
 
-async def test_who_falls_behind_is_told_the_whole_anew(nursery: trio.Nursery) -> None:
-    told = both()
-    follower = Follower(told, nursery, size=0)
+async def test_a_follower_that_falls_behind_gets_the_whole_anew(nursery: trio.Nursery) -> None:
+    swarm = both()
+    follower = Follower(swarm, nursery, size=0)
     await follower.next()
     await trio.testing.wait_all_tasks_blocked()
-    told.hear("attic", row("a", "busy"))
-    await trio.testing.wait_all_tasks_blocked()  # the follower is told that now, and does not listen
+    swarm.on_event("attic", row("a", "busy"))
+    await trio.testing.wait_all_tasks_blocked()  # the follower is sent that now, and does not read
     for _ in range(feed.KEPT):
-        told.hear("attic", row("a", "idle"))
-        told.hear("attic", row("a", "busy"))
+        swarm.on_event("attic", row("a", "idle"))
+        swarm.on_event("attic", row("a", "busy"))
     assert (await follower.next())[0] == "worker"
     name, state = await follower.next()
     assert (name, [worker["state"] for worker in state["workers"]]) == ("state", ["busy"])
-    told.hear("attic", row("a", "idle"))
+    swarm.on_event("attic", row("a", "idle"))
     name, worker = await follower.next()
     assert (name, worker["state"]) == ("worker", "idle")
 
 
 async def test_the_last_change_that_is_kept_is_enough(nursery: trio.Nursery) -> None:
-    told = both()
-    follower = Follower(told, nursery, size=2 * feed.KEPT)
+    swarm = both()
+    follower = Follower(swarm, nursery, size=2 * feed.KEPT)
     await follower.all()
     for number in range(feed.KEPT):
-        told.hear("attic", row(str(number)))
+        swarm.on_event("attic", row(str(number)))
     events = await follower.all()
     assert [event["worker_id"] for _, event in events] == [str(number) for number in range(feed.KEPT)]
 
 
 async def test_an_event_that_comes_after_its_node_was_removed_brings_nothing_back(nursery: trio.Nursery) -> None:
-    told = both()
-    told.hear("cellar", WorkerList(workers=[row("a")]))
-    told.remove_node("cellar")
-    follower = Follower(told, nursery)
+    swarm = both()
+    swarm.on_event("cellar", WorkerList(workers=[row("a")]))
+    swarm.remove_node("cellar")
+    follower = Follower(swarm, nursery)
     await follower.all()
     for event in (row("b"), fetching("d"), WorkerList(workers=[row("b")]), None):
-        told.hear("cellar", event)
+        swarm.on_event("cellar", event)
     assert await follower.all() == []
-    assert [node.node for node in told.state().nodes] == ["attic"]
-    assert told.downloads() == []
+    assert [node.node for node in swarm.state().nodes] == ["attic"]
+    assert swarm.downloads() == []

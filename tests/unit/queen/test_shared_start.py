@@ -47,7 +47,7 @@ class Start:
     def leave(self, waiter: PlaceRequest) -> None:
         self._take(self.scheduler.on_given_up(waiter, 0))
 
-    def tell(self, event: ProgressEvent) -> None:
+    def report(self, event: ProgressEvent) -> None:
         self._take(self.scheduler.on_start_progress(WANTED, event, 0))
 
     def told_to(self, waiter: PlaceRequest) -> list[ProgressEvent]:
@@ -66,11 +66,11 @@ class Start:
 
 def test_all_are_told_and_who_comes_late_learns_how_far_it_is() -> None:
     start = Start()
-    start.tell(SENTENCE)
-    start.tell(STEP)
+    start.report(SENTENCE)
+    start.report(STEP)
     late = start.join()
     assert start.told_to(late) == [STEP]
-    start.tell(SENTENCE)
+    start.report(SENTENCE)
     assert start.told_to(late) == [STEP, SENTENCE]
     assert start.told_to(start.first) == [SENTENCE, STEP, SENTENCE]
 
@@ -79,7 +79,7 @@ def test_all_are_told_and_who_comes_late_learns_how_far_it_is() -> None:
 def test_a_download_ends_with_the_last_who_waits(last: ProgressEvent) -> None:
     start = Start()
     other = start.join()
-    start.tell(last)
+    start.report(last)
     start.leave(start.first)
     assert start.stops == 0
     start.leave(other)
@@ -90,14 +90,14 @@ def test_a_download_that_nobody_waits_for_any_more_ends_as_it_begins() -> None:
     start = Start()
     start.leave(start.first)
     assert start.stops == 0, "it may be a worker that starts"
-    start.tell(STEP)
+    start.report(STEP)
     assert start.stops == 1
 
 
 @pytest.mark.parametrize("last", [Complete(local_path="/m.gguf"), Progress(stage="copying"), SENTENCE])
 def test_a_worker_that_starts_is_there_for_the_next_request(last: ProgressEvent) -> None:
     start = Start()
-    start.tell(last)
+    start.report(last)
     start.leave(start.first)
     assert start.stops == 0
 
@@ -105,5 +105,5 @@ def test_a_worker_that_starts_is_there_for_the_next_request(last: ProgressEvent)
 def test_who_does_not_wait_may_leave() -> None:
     start = Start()
     start.leave(request())
-    start.tell(SENTENCE)
+    start.report(SENTENCE)
     assert [waiter for waiter, _ in start.told] == [start.first]
