@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,7 +58,15 @@ def program_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which the program is extracted once for all scenarios, also where several processes share them."""
     assert PROGRAM.exists(), f"{PROGRAM} is not there: run `python3 build/zipapp.py`"
     base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    cache = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "cache"
+    # Now: beside other programs it takes longer than a scenario waits for a daemon that starts.
+    subprocess.run(
+        [sys.executable, str(PROGRAM), "--version"],
+        env=os.environ | {"RBEE_CACHE": str(cache)},
+        stdout=subprocess.DEVNULL,
+        check=True,
+    )
+    return cache
 
 
 @pytest.fixture

@@ -278,15 +278,15 @@ async def test_no_moment_to_hang_up_leaks_a_slot(tiny: Path) -> None:
 
 
 async def test_a_reader_that_stalls_holds_up_nobody(tiny: Path) -> None:
-    async with serving(tiny) as worker:
-        stalled = await trio.open_tcp_stream("127.0.0.1", worker.port)
+    async with serving(tiny) as worker, await trio.open_tcp_stream("127.0.0.1", worker.port) as stalled:
         await stalled.send_all(raw_request(max_tokens=2000))
         await worker.wait_state("busy")
         assert await worker.text("a") == "bcdefghijklmnopqrstu"
         # Its generation ends all the same, and so does its slot's time.
-        with trio.fail_after(20):
+        watch = Stopwatch()
+        with trio.fail_after(2 * PATIENCE):
             await worker.status.wait_idle()
-        await stalled.aclose()
+        assert watch.seconds() < 20
 
 
 async def test_a_reader_that_pauses_gives_its_slot_away_and_loses_nothing(slow: Path) -> None:
@@ -315,11 +315,10 @@ async def test_a_long_prompt_does_not_stall_a_running_stream(slow: Path) -> None
             async with worker.stream("A", max_tokens=200) as running:
                 await anext(running)
                 nursery.start_soon(partial(worker.infer, "a" * 8000, max_tokens=1))
-                last = trio.current_time()
                 for _ in range(20):
+                    watch = Stopwatch()
                     await anext(running)
-                    gaps.append(trio.current_time() - last)
-                    last = trio.current_time()
+                    gaps.append(watch.seconds())
             nursery.cancel_scope.cancel()
         # All 8000 tokens at once would take many seconds.
         assert max(gaps) < 2, gaps
