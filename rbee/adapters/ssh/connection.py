@@ -150,7 +150,8 @@ class SshConnection:
             self._transport.close()
             raise
         except (paramiko.SSHException, OSError, EOFError) as exc:
-            words = str(exc).rstrip(": ")  # paramiko leaves room for a reason that it has not got
+            # paramiko leaves room for a reason that it has not got, and has words of its own for the end of the stream.
+            words = str(exc).rstrip(": ").removeprefix("Server connection dropped")
             reason = "it stopped answering" if isinstance(exc, TimeoutError) else words or "the connection was lost"
             if isinstance(exc, OSError) and exc.strerror:
                 reason = exc.strerror

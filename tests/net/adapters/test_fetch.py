@@ -431,7 +431,7 @@ with Web(home, None, may_be_private=True) as web:
 
 @pytest.mark.parametrize("share", [0.03, 0.35, 0.8])
 def test_killed_at_any_byte_it_goes_on_there(share: float, hub: Hub, tmp_path: Path, content: bytes) -> None:
-    hub.fault = Fault(rate=SIZE)
+    hub.fault = Fault(stall=share + 0.1)
     attempt = Try(hub, tmp_path)
     command = [sys.executable, "-c", PROGRAM, attempt.url, str(SIZE), str(attempt.resource.sha256), str(attempt.to)]
     child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.DEVNULL)

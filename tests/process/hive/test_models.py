@@ -189,12 +189,11 @@ def test_a_hive_that_ends_leaves_what_the_next_one_goes_on_with(
     number: signal.Signals, start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
 ) -> None:
     daemon = start()
-    hub.fault = Fault(rate=3e6)
+    hub.fault = Fault(stall=0.5)
     part = tmp_path / "models/hf/bees/model" / f"{FILE}.part"
     with daemon.client() as client:
         client.post("/v1/models/download", json={"model_ref": REF})
-    while not part.exists() or part.stat().st_size < model.stat().st_size * 0.3:
-        time.sleep(0.01)
+    wait_until(lambda: part.exists() and part.stat().st_size >= model.stat().st_size * 0.3, "a third of it is there")
     started = time.monotonic()
     daemon.signal(number)
     code, _ = daemon.wait()

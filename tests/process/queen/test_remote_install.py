@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -32,8 +31,6 @@ if TYPE_CHECKING:
 
 ADD = "/v2/registry/beehives/add"
 BEFORE = "#!/usr/bin/env python3\nprint('rbee 0.0.1')\n"
-SLOW = 0.01
-"""Seconds for each piece of at most 64 KiB: the copy then takes some seconds."""
 
 
 @pytest.fixture(scope="module")
@@ -212,10 +209,11 @@ def begin_install(swarm: Swarm) -> subprocess.Popen[bytes]:
 
 
 def in_the_middle(swarm: Swarm, node: BareNode) -> subprocess.Popen[bytes]:
-    """Begin an installation over an earlier one; returns once a part of the file is there."""
-    node.behind_proxy().delay = SLOW
+    """Begin an installation over an earlier one; returns once a part of the file is there, and no more comes."""
+    proxy = node.behind_proxy()
     register(swarm, node)
     put_earlier(node)
+    proxy.hold("requests", after=1_500_000)
     keeper = begin_install(swarm)
     wait_until(lambda: any(part.stat().st_size > 1_000_000 for part in parts(node)), "a part of the file is there")
     return keeper
@@ -229,7 +227,7 @@ def end(keeper: subprocess.Popen[bytes]) -> tuple[int, str]:
 def finish(swarm: Swarm, node: BareNode) -> None:
     """The version before works; the next installation is whole, and leaves nothing of the one that was cut."""
     assert version(node) == "rbee 0.0.1"
-    node.behind_proxy().delay = 0
+    node.behind_proxy().release()
     done = install(swarm)
     assert done.returncode == 0, done.stderr
     check_installed(swarm, node)
@@ -282,6 +280,7 @@ def test_the_installation_of_another_queen_takes_the_file_away(swarm: Swarm, nod
     keeper = in_the_middle(swarm, node)
     for part in (node.install / "bin").glob(".rbee.*.part"):
         part.unlink()
+    node.behind_proxy().release()
     code, said = end(keeper)
     assert (code, "was taken away before it was in its place" in said) == (1, True), said
     assert "try again" in said
@@ -289,15 +288,14 @@ def test_the_installation_of_another_queen_takes_the_file_away(swarm: Swarm, nod
 
 
 def test_two_installations_at_once_are_one_after_the_other(swarm: Swarm, node: BareNode) -> None:
-    keeper = in_the_middle(swarm, node)
-    second: list[subprocess.CompletedProcess[str]] = []
-    thread = threading.Thread(target=lambda: second.append(install(swarm)))
-    thread.start()
-    assert end(keeper)[0] == 0
-    thread.join()
-    assert second[0].returncode == 0, second[0].stderr
-    assert "Waiting for another installation on workstation to end" in second[0].stderr
-    assert "already; nothing is sent" in second[0].stderr
+    first, second = in_the_middle(swarm, node), begin_install(swarm)
+    assert second.stderr is not None
+    said = next(line for line in second.stderr if b"Waiting for another installation on workstation to end" in line)
+    node.behind_proxy().release()
+    assert end(first)[0] == 0
+    code, rest = end(second)
+    assert code == 0, (said, rest)
+    assert "already; nothing is sent" in rest
     check_installed(swarm, node)
 
 
