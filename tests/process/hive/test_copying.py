@@ -18,7 +18,7 @@ from tests.kit import models
 from tests.kit.hub import Hub
 from tests.kit.proxy import Proxy
 from tests.kit.waiting import PATIENCE, wait_until
-from tests.process.hive.test_models import FILE, REF, digest, pulled, told
+from tests.process.hive.test_models import FILE, REF, digest, events_of, pulled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -81,7 +81,7 @@ class Node:
             self.client() as client,
             client.stream("POST", "/v1/models/download", json=request, headers=accept) as answer,
         ):
-            return list(told(answer))
+            return list(events_of(answer))
 
 
 Start = Callable[..., Node]

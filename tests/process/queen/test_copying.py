@@ -13,7 +13,7 @@ from tests.kit import models
 from tests.kit.hub import Hub
 from tests.kit.ports import own_address
 from tests.kit.remote_nodes import register, start_hive
-from tests.process.hive.test_models import FILE, REF, told
+from tests.process.hive.test_models import FILE, REF, events_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +68,7 @@ class Swarm:
     def wait_for(self, name: str) -> None:
         """Return once the queen follows the hive of a node, and so would ask it."""
         with self.queen.client() as client, client.stream("GET", "/v2/events") as answer:
-            for _, event in told(answer):
+            for _, event in events_of(answer):
                 nodes = event.get("nodes", [event])
                 if any((one.get("node"), one.get("status")) == (name, "alive") for one in nodes):
                     return
@@ -76,7 +76,7 @@ class Swarm:
     def ask(self, path: str, **request: Any) -> list[tuple[str, dict[str, Any]]]:
         accept = {"Accept": "text/event-stream"}
         with self.queen.client() as client, client.stream("POST", path, json=request, headers=accept) as answer:
-            return list(told(answer))
+            return list(events_of(answer))
 
     def pull(self, node: str, reference: str = REF) -> list[str]:
         """Have a node get the model; returns what was said, and at last what came of it."""
