@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 import trio
@@ -117,6 +118,7 @@ class RequestTracker:
                 request.scope.cancel()
 
     def _trim(self) -> None:
-        for request_id in list(self._requests)[:-MAX_ENDED_REQUESTS]:
+        excess = len(self._requests) - MAX_ENDED_REQUESTS
+        for request_id in list(islice(self._requests, max(0, excess))):
             if not self._requests[request_id].running:
                 del self._requests[request_id]
