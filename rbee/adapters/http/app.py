@@ -158,15 +158,9 @@ def streamed(
     heartbeat: float = 10.0,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Answer with an event stream; see `sse_server.stream`. What `produce` logs and asks carries this request's id."""
-    correlation_id = correlation.get()
-
-    async def produce_correlated(send: sse_server.Send) -> None:
-        correlation.set(correlation_id)
-        await produce(send)
-
+    """Answer with an event stream; see `sse_server.stream`."""
     response = Response(
-        sse_server.stream(nursery, produce_correlated, heartbeat=heartbeat),
+        sse_server.stream(nursery, produce, heartbeat=heartbeat),
         content_type=EVENT_STREAM,
         headers={"Cache-Control": "no-store", **(headers or {})},
     )

@@ -10,7 +10,6 @@ import msgspec
 import trio
 
 from rbee.adapters.logs.json_log import correlation
-from rbee.concurrency.reporting import with_reports
 from rbee.errors import InternalError, RbeeError, to_body
 from rbee.wire.common import DONE, Narration
 
@@ -21,10 +20,78 @@ if TYPE_CHECKING:
 
 HEARTBEAT: Final = b": heartbeat\n\n"
 LAST: Final = f"data: {DONE}\n\n".encode()
+MAX_AHEAD: Final = 16
+"""Events that a producer may be ahead of its client."""
 
 T = TypeVar("T")
-Send = trio.MemorySendChannel[bytes]
 log = logging.getLogger(__name__)
+
+
+class Send:
+    """Takes the events of one stream, each encoded, until the response takes them.
+
+    `correlation_id` is that of the request which is answered; a narration that is reported gets it, if it has none.
+    """
+
+    def __init__(self, correlation_id: str | None = None) -> None:
+        self.correlation_id = correlation_id
+        self._events: list[bytes] = []
+        self._news = trio.lowlevel.ParkingLot()
+        self._room = trio.lowlevel.ParkingLot()
+        self._is_complete = False
+        self.is_lost = False
+        """Whether the client has gone."""
+        self.is_over = False
+        """Whether everything was taken, the last event too."""
+
+    async def send(self, data: bytes) -> None:
+        """Add an event; waits while the client is MAX_AHEAD behind. Raises BrokenResourceError once it has gone."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while len(self._events) >= MAX_AHEAD and not self.is_lost:
+            await self._room.park()
+        if self.is_lost:
+            raise trio.BrokenResourceError("the client has gone")
+        self._add(data)
+
+    def report(self, message: ProgressEvent) -> None:
+        """Add what was reported, without waiting; nothing happens where the client has gone."""
+        if self.is_lost or self._is_complete:
+            return
+        if not isinstance(message, Narration):
+            self._add(event(message, "progress"))
+            return
+        if message.correlation_id is None:
+            message = msgspec.structs.replace(message, correlation_id=self.correlation_id)
+        self._add(event(message, "narration"))
+
+    def _add(self, data: bytes) -> None:
+        self._events.append(data)
+        self._news.unpark()
+
+    def close(self) -> None:
+        """No more events follow but the last one."""
+        self._is_complete = True
+        self._news.unpark()
+
+    def lose(self) -> None:
+        """The client has gone."""
+        self.is_lost = True
+        self._events.clear()
+        self._room.unpark_all()
+
+    def take(self) -> bytes:
+        """Return what is there, as one piece: each costs a way through the server and a packet."""
+        data = b"".join(self._events)
+        self._events.clear()
+        self._room.unpark_all()
+        self.is_over = self._is_complete
+        return data + LAST if self.is_over else data
+
+    async def wait(self, seconds: float) -> None:
+        """Return once there is something to take, or these seconds have passed."""
+        if not self._events and not self._is_complete:
+            with trio.move_on_after(seconds):
+                await self._news.park()
 
 
 def event(message: object, name: str | None = None) -> bytes:
@@ -34,47 +101,43 @@ def event(message: object, name: str | None = None) -> bytes:
 
 
 async def stream(
-    nursery: trio.Nursery, produce: Callable[[Send], Awaitable[None]], *, heartbeat: float = 10.0
+    nursery: trio.Nursery, produce: Callable[[Send], Awaitable[object]], *, heartbeat: float = 10.0
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events that `produce` sends, a comment in each quiet `heartbeat` seconds, and the last event.
 
-    `produce` runs in `nursery` and not here, because neither a nursery nor a cancel scope may stay open across a
-    `yield`; it is cancelled when this generator ends, which is when the client has gone. An error that it raises
-    becomes an error event.
+    What `produce` logs and asks carries the id of the request that is answered. It runs in `nursery` and not here,
+    because neither a nursery nor a cancel scope may stay open across a `yield`; it is cancelled when this generator
+    ends, which is when the client has gone. An error that it raises becomes an error event.
 
-    What is there at once goes out as one piece: each costs a way through the server and a packet.
+    The first piece is there at once, so that the head of the answer can leave in one packet with it; it is empty where
+    `produce` has to wait for something.
     """
-    send, receive = trio.open_memory_channel[bytes](16)
+    send = Send(correlation.get())
     scope = trio.CancelScope()
     nursery.start_soon(_produce, produce, send, scope)
     try:
-        while True:
-            data: bytes | None = None
-            with trio.move_on_after(heartbeat):
-                try:
-                    data = await receive.receive()
-                except trio.EndOfChannel:
-                    break
-            if data is not None:
-                with contextlib.suppress(trio.WouldBlock, trio.EndOfChannel):
-                    while True:
-                        data += receive.receive_nowait()
-            yield HEARTBEAT if data is None else data
-        yield LAST
+        # It begins at the next step of trio's loop, before or after us; at the one after that it has begun.
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        yield send.take()
+        while not send.is_over:
+            await send.wait(heartbeat)
+            yield send.take() or HEARTBEAT
     finally:
         scope.cancel()
-        receive.close()
+        send.lose()
 
 
-async def _produce(produce: Callable[[Send], Awaitable[None]], send: Send, scope: trio.CancelScope) -> None:
-    with scope, send:
+async def _produce(produce: Callable[[Send], Awaitable[object]], send: Send, scope: trio.CancelScope) -> None:
+    correlation.set(send.correlation_id)
+    with contextlib.closing(send), scope:
         try:
             await produce(send)
         except RbeeError as exc:
             await _send_last(send, exc)
         except Exception as exc:
-            if isinstance(exc, trio.BrokenResourceError) and not send.statistics().open_receive_channels:
-                return  # the client has gone
+            if isinstance(exc, trio.BrokenResourceError) and send.is_lost:
+                return
             log.exception("a stream failed")
             await _send_last(send, InternalError("the daemon failed; its log says more"))
 
@@ -87,20 +150,21 @@ async def _send_last(send: Send, error: RbeeError) -> None:
 async def with_progress_and_result(send: Send, work: Callable[[Report], Awaitable[T]], name: str) -> T:
     """Send what `work` reports while it runs, then its result as an event called `name`; returns the result.
 
-    The reports are events called `narration` and `progress`.
+    The reports are events called `narration` and `progress`. Those that come after its end are dropped: what it began
+    may go on for other callers.
     """
-    outcome = await with_reports(lambda message: send.send(progress_event(message)), work)
+    is_running = True
+
+    def report(message: ProgressEvent) -> None:
+        if is_running:
+            send.report(message)
+
+    try:
+        outcome = await work(report)
+    finally:
+        is_running = False
     await send.send(event(outcome, name))
     return outcome
-
-
-def progress_event(message: ProgressEvent) -> bytes:
-    """Encode what was reported; a narration gets the id of the request that is answered, if it has none."""
-    if not isinstance(message, Narration):
-        return event(message, "progress")
-    if message.correlation_id is None:
-        message = msgspec.structs.replace(message, correlation_id=correlation.get())
-    return event(message, "narration")
 
 
 def event_from_json(data: str, name: str) -> bytes:

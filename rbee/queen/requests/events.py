@@ -1,4 +1,4 @@
-"""What the run of a request emits: progress, the worker that has the request, then what the worker generates."""
+"""What the run of a request emits, beside its progress: the worker that has the request, then what that generates."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.adapters.http import sse_client
 from rbee.clients import worker
-from rbee.wire.progress import ProgressEvent
 from rbee.wire.queen import TaskHandle
 
 if TYPE_CHECKING:
@@ -26,8 +25,11 @@ class Generated(NamedTuple):
         return worker.decode(sse_client.Event(self.name, self.data))
 
 
-RunEvent = ProgressEvent | TaskHandle | Generated
+RunEvent = TaskHandle | Generated
 """In this order; a request whose worker turned out to be busy may be placed again, and begin anew."""
 
 Emit = Callable[[RunEvent], Awaitable[None]]
-"""Takes one event; a slow taker holds the run up. An error is not an event: the run raises it."""
+"""Takes one event; a slow taker holds the run up, as one of its progress does not (`wire.progress.Report`).
+
+An error is not an event: the run raises it.
+"""

@@ -8,7 +8,6 @@ import msgspec
 import trio
 
 from rbee.adapters import tokens
-from rbee.concurrency.reporting import with_reports
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
 from rbee.queen.nodes.candidates import candidates
 from rbee.queen.requests.relay import WorkerRelay
@@ -71,18 +70,18 @@ class InferenceRun:
             raise await explained(exc, self._node(handle), handle.worker_id) from exc
         return msgspec.structs.replace(handle, state="idle")
 
-    async def run(self, emit: Emit, client: ClientConnection) -> None:
-        """Emit the progress, then the worker, and where the answer is relayed, what that generates for `client`."""
+    async def run(self, report: Report, emit: Emit, client: ClientConnection) -> None:
+        """Report the progress, emit the worker, and where the answer is relayed, what that generates for `client`."""
         patient_until = trio.current_time() + self._request.wait_s
         while True:
-            handle = await with_reports(emit, self.place)
+            handle = await self.place(report)
             await emit(handle)
             if not handle.relayed:
                 return
             try:
                 async with self._relay_to(handle) as worker:
                     if handle.state not in ("idle", "busy"):
-                        await with_reports(emit, worker.wait_ready)
+                        await worker.wait_ready(report)
                     await worker.relay(emit, self._request, client)
             except AllSlotsBusyError:
                 # A caller that did not ask the queen was faster.

@@ -52,7 +52,7 @@ def add(app: QuartTrio, context: RouteContext) -> None:
                 run = InferenceRun(
                     task, tracked, context.nodes, settings, context.token, relay_if_needed=is_relay_welcome
                 )
-                await run.run(lambda event: send.send(encode(event)), client)
+                await run.run(send.report, lambda event: send.send(encode(event)), client)
 
         limits = settings.timeouts
         # Whether a client is lost shows only when it is sent something.
@@ -84,6 +84,4 @@ def encode(event: RunEvent) -> bytes:
     """Return an event of a run as the stream of a task has it; what the worker generates is passed on as it came."""
     if isinstance(event, Generated):
         return sse_server.event_from_json(event.data, event.name)
-    if isinstance(event, wire.TaskHandle):
-        return sse_server.event(event, "worker")
-    return sse_server.progress_event(event)
+    return sse_server.event(event, "worker")

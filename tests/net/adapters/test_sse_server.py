@@ -330,28 +330,76 @@ async def test_what_was_told_before_an_error_comes_before_it(serve: Serve) -> No
 
 
 async def test_the_error_of_the_work_is_raised_as_it_is() -> None:
-    send, receive = trio.open_memory_channel[bytes](10)
-
     async def work(report: Callable[[Narration], None]) -> int:
         raise InternalError("no")
 
-    with send, receive, pytest.raises(RbeeError, match="no"):
-        await sse_server.with_progress_and_result(send, work, "worker")
+    with pytest.raises(RbeeError, match="no"):
+        await sse_server.with_progress_and_result(sse_server.Send(), work, "worker")
 
 
-async def test_telling_after_the_client_has_gone_does_nothing() -> None:
-    send, receive = trio.open_memory_channel[bytes](0)
+async def test_a_report_is_out_while_the_work_goes_on() -> None:
+    send = sse_server.Send(UUID)
+
+    async def work(report: Callable[[Narration], None]) -> bytes:
+        report(narration("begun"))
+        return send.take()
+
+    assert b'"human":"begun"' in await sse_server.with_progress_and_result(send, work, "worker")
+
+
+async def test_a_report_never_waits() -> None:
+    send = sse_server.Send()
+    for number in range(1000):
+        send.report(narration(str(number)))
+    assert send.take().count(b"event: narration") == 1000
+
+
+async def test_what_is_told_after_the_end_of_the_work_is_dropped() -> None:
+    """What it has begun may go on for other callers."""
+    send = sse_server.Send()
     kept: list[Callable[[Narration], None]] = []
 
     async def work(report: Callable[[Narration], None]) -> int:
         kept.append(report)
-        await trio.sleep_forever()
         return 0
 
-    with send, receive:
-        with trio.move_on_after(0.01):
-            await sse_server.with_progress_and_result(send, work, "worker")
-        kept[0](narration("to nobody"))
+    await sse_server.with_progress_and_result(send, work, "worker")
+    kept[0](narration("late"))
+    assert send.take() == b"event: worker\ndata: 0\n\n"
+
+
+async def test_telling_after_the_client_has_gone_does_nothing_and_keeps_nothing() -> None:
+    send = sse_server.Send()
+
+    async def work(report: Callable[[Narration], None]) -> int:
+        report(narration("one"))
+        send.lose()
+        report(narration("to nobody"))
+        return 0
+
+    with pytest.raises(trio.BrokenResourceError):
+        await sse_server.with_progress_and_result(send, work, "worker")
+    assert send.take() == b""
+
+
+async def test_what_is_there_at_once_leaves_in_one_packet_with_the_head(serve: Serve) -> None:
+    async def produce(send: sse_server.Send) -> None:
+        await send.send(sse_server.event(1))
+        await send.send(sse_server.event(2))
+
+    async with await open_raw(await serve(produce)) as stream:
+        first = bytes(await stream.receive_some())
+    assert first.startswith(b"HTTP/1.1 200")
+    assert b"data: 1\n\ndata: 2\n\ndata: [DONE]\n\n" in first
+
+
+async def test_the_head_does_not_wait_for_the_first_event(serve: Serve) -> None:
+    async def produce(send: sse_server.Send) -> None:
+        await trio.sleep_forever()
+
+    async with await open_raw(await serve(produce)) as stream:
+        with trio.fail_after(5):
+            assert (await stream.receive_some()).endswith(b"\r\n\r\n")
 
 
 async def test_a_client_that_leaves_lets_the_work_that_it_asked_for_be_cancelled(serve: Serve) -> None:
