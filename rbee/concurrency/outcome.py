@@ -31,7 +31,8 @@ class Outcome(Generic[T]):
 
     async def wait(self) -> T:
         """Return the result once it is there; raises the error that came in its place."""
-        await self._settled.wait()
+        if not self._settled.is_set():
+            await self._settled.wait()
         if isinstance(self._result, RbeeError):
             raise self._result
         return self._result  # type: ignore[return-value]  # settled: None only where T allows it

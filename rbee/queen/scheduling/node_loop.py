@@ -1,13 +1,14 @@
-"""Owns the scheduling of one node: one task takes what happened, asks the scheduler what to do, and starts the doing.
+"""Owns the scheduling of one node: has the scheduler decide about what happens, and does what it says.
 
-What happens comes in over the inbox, and only this task calls the scheduler, so that needs no lock. Work that waits for
-the hive runs in a task of its own, and what comes of it arrives in the inbox again.
+Whatever happens is decided about at once, by the task that it happens in: no decision waits for anything, so none can
+come between the steps of another. What has to wait, as for the hive, runs in a task of its own, and what comes of it
+is decided about in turn.
 """
 
 from __future__ import annotations
 
 import math
-from contextlib import suppress
+from contextvars import Context, copy_context
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ import msgspec
 import trio
 
 from rbee.adapters.logs.json_log import correlation
+from rbee.concurrency.changed import Changed
 from rbee.errors import CancelledError, DrainingError, InvalidApiKeyError, MissingApiKeyError, RbeeError
 from rbee.queen.registry import identity
 from rbee.queen.scheduling.effects import (
@@ -63,9 +65,14 @@ class NodeLoop:
         self._follower = follower
         self._find_sources = find_sources
         self._scheduler = NodeScheduler(name, mirror, max_waiting)
-        self._send, self._inbox = trio.open_memory_channel["Decision"](math.inf)
         self._starts: dict[Wanted, trio.CancelScope] = {}
         self._scope = trio.CancelScope()
+        self._nursery: trio.Nursery | None = None
+        self._context = Context()
+        self._early: list[Decision] = []
+        self._has_ended = False
+        self._wakes_at = math.inf
+        self._due_changed = Changed()
 
     def take(self, request: PlaceRequest) -> None:
         """Take in a request for a worker. Raises DrainingError once the loop has ended."""
@@ -77,11 +84,11 @@ class NodeLoop:
 
     def give_up(self, request: PlaceRequest | HiveRequest) -> None:
         """The caller of a request has gone."""
-        self._post(partial(self._scheduler.on_given_up, request))
+        self._decide(partial(self._scheduler.on_given_up, request))
 
     def on_hive_event(self, event: HiveEvent | None) -> None:
         """The mirror has changed; None stands for a stream that was lost."""
-        self._post(self._scheduler.on_hive_lost if event is None else self._scheduler.tick)
+        self._decide(self._scheduler.on_hive_lost if event is None else self._scheduler.tick)
 
     def stop(self) -> None:
         """Have `run` return."""
@@ -89,38 +96,40 @@ class NodeLoop:
 
     async def run(self) -> None:
         """Place requests until stopped; those that wait then get DrainingError."""
+        self._context = copy_context()
         with self._scope:
             async with trio.open_nursery() as self._nursery:
                 try:
+                    for decision in self._early:
+                        self._decide(decision)
+                    self._early.clear()
                     while True:
+                        changed = self._due_changed.next
                         due = self._scheduler.due()
-                        with trio.move_on_at(math.inf if due is None else due):
-                            self._perform((await self._inbox.receive())(trio.current_time()))
+                        self._wakes_at = math.inf if due is None else due
+                        with trio.move_on_at(self._wakes_at):
+                            await changed.wait()
                         self._perform(self._scheduler.tick(trio.current_time()))
                 finally:
-                    self._end()  # before the tasks have: the start of a hive over SSH is not cut short
-
-    def _end(self) -> None:
-        """Answer every request, and take no more."""
-        now = trio.current_time()
-        unread = []
-        with suppress(trio.WouldBlock):
-            while True:
-                unread.append(self._inbox.receive_nowait())
-        self._inbox.close()
-        for decide in (*unread, self._scheduler.on_stop):
-            self._answer(decide(now))
+                    # Before the tasks have ended: the start of a hive over SSH is not cut short.
+                    self._has_ended = True
+                    self._answer(self._scheduler.on_stop(trio.current_time()))
 
     def _take(self, decision: Decision) -> None:
-        try:
-            self._send.send_nowait(decision)
-        except trio.BrokenResourceError:
-            raise DrainingError("the queen is shutting down") from None
+        if self._has_ended:
+            raise DrainingError("the queen is shutting down")
+        self._decide(decision)
 
-    def _post(self, decision: Decision) -> None:
-        """Have the loop decide about what has happened; once it has ended, nothing follows."""
-        with suppress(trio.BrokenResourceError):
-            self._send.send_nowait(decision)
+    def _decide(self, decision: Decision) -> None:
+        """Do what the scheduler says about something that has happened; once the loop has ended, nothing follows."""
+        if self._nursery is None:
+            self._early.append(decision)
+        elif not self._has_ended:
+            now = trio.current_time()
+            self._perform(decision(now))
+            self._perform(self._scheduler.tick(now))
+            if (due := self._scheduler.due()) is not None and due < self._wakes_at:
+                self._due_changed.notify()
 
     def _perform(self, effects: list[Effect]) -> None:
         self._answer(effects)
@@ -154,7 +163,7 @@ class NodeLoop:
                     pass
 
     def _report(self, on_progress: Callable[[ProgressEvent, float], list[Effect]]) -> Report:
-        return lambda event: self._post(partial(on_progress, event))
+        return lambda event: self._decide(partial(on_progress, event))
 
     # Effects.
 
@@ -165,24 +174,25 @@ class NodeLoop:
             correlation.set(first.correlation_id)  # of what this task asks and logs; the loop has none
             await work(*arguments)
 
-        self._nursery.start_soon(run)
+        assert self._nursery is not None
+        self._context.run(self._nursery.start_soon, run)  # not in that of the task which the decision is made in
 
     async def _ensure_hive(self) -> None:
         try:
             url = await self._hive.ensure(self._report(self._scheduler.on_hive_progress))
         except RbeeError as exc:
-            self._post(partial(self._scheduler.on_hive_failed, exc))
+            self._decide(partial(self._scheduler.on_hive_failed, exc))
         else:
             self._follower.wake()
-            self._post(partial(self._scheduler.on_hive_up, url))
+            self._decide(partial(self._scheduler.on_hive_up, url))
 
     async def _list_workers(self, url: str, requests: list[PlaceRequest]) -> None:
         try:
             rows = await self._workers_at(url)
         except RbeeError as exc:
-            self._post(partial(self._scheduler.on_list_failed, requests, exc))
+            self._decide(partial(self._scheduler.on_list_failed, requests, exc))
         else:
-            self._post(partial(self._scheduler.on_workers_listed, requests, url, rows))
+            self._decide(partial(self._scheduler.on_workers_listed, requests, url, rows))
 
     async def _workers_at(self, url: str) -> list[WorkerRow]:
         try:
@@ -212,4 +222,4 @@ class NodeLoop:
             del self._starts[wanted]
             return self._scheduler.on_started(wanted, result, now)
 
-        self._post(decide)
+        self._decide(decide)

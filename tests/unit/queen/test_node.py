@@ -328,8 +328,8 @@ async def test_a_request_that_comes_again_is_placed_by_what_the_hive_itself_says
     assert (hive.listed, hive.spawned) == (1, ["warm"])
 
 
-async def test_log_lines_of_the_loop_bear_the_id_of_no_request(nursery: trio.Nursery) -> None:
-    """What one request has set off is told in its own tasks alone."""
+async def test_what_is_reported_at_once_is_reported_in_the_requests_own_task(nursery: trio.Nursery) -> None:
+    """Nothing of a request runs under the id of another, which has come before it."""
     hive = Hangs()
     hive.goes_on.set()
     seen: list[str | None] = []
@@ -338,10 +338,9 @@ async def test_log_lines_of_the_loop_bear_the_id_of_no_request(nursery: trio.Nur
     await trio.testing.wait_all_tasks_blocked()
     correlation.set("cold")
     await node.place(Wanted("cold", None, None), lambda _: None)
-    # Reports are made by the loop.
     correlation.set("warm")
     await node.place(Wanted("warm", None, None), lambda _: seen.append(correlation.get()))
-    assert seen == [None]
+    assert seen == ["warm"]
 
 
 class Narrates(Hangs):
