@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.http.sse_client import StreamLostError
+from rbee.concurrency.background import open_background
+from rbee.concurrency.changed import Changed
 from rbee.errors import RbeeError
 
 if TYPE_CHECKING:
@@ -23,7 +25,9 @@ log = logging.getLogger(__name__)
 SEARCH_SECONDS: Final = 10.0
 """How often to try whether a hive is there that another queen or a user has started."""
 FRESH_SECONDS: Final = 0.25
-"""How long the answer of a hive that it is there is good for: to ask costs as much as to place a request."""
+VALID_SECONDS: Final = 1.0
+"""How long the answer of a hive that it is there is good for: to ask costs as much as to place a request. One that is
+not fresh any more is good enough, but the hive is asked anew meanwhile."""
 RECONNECT_SECONDS: Final = 0.5
 """Before another try after a stream was lost; doubled with each that fails."""
 
@@ -38,6 +42,8 @@ class HiveFollower:
         self._is_followed = False
         self._is_last = False
         self._client: HiveClient | None = None
+        self._must_ask = trio.Event()
+        self._has_asked = Changed()
         self._answered_at = -math.inf
 
     async def is_followed(self) -> bool:
@@ -49,15 +55,25 @@ class HiveFollower:
         """Ask the hive that is followed whether it is there. Its event stream shows that only half a minute later."""
         if (client := self._client) is None:
             return False
-        if trio.current_time() < self._answered_at + FRESH_SECONDS:
-            return True
-        try:
-            await client.health(patient=False)
-        except RbeeError as exc:
-            log.info("a hive that is followed does not answer: %s", exc.message)
-            return False
-        self._answered_at = trio.current_time()
-        return True
+        age = trio.current_time() - self._answered_at
+        if age >= FRESH_SECONDS:
+            self._must_ask.set()
+        if age >= VALID_SECONDS:
+            await self._has_asked.next.wait()
+        return self._client is client and self._answered_at > -math.inf
+
+    async def _ask(self, client: HiveClient) -> None:
+        """Ask the hive whether it is there each time that somebody wants to know."""
+        while True:
+            await self._must_ask.wait()
+            try:
+                await client.health(patient=False)
+                self._answered_at = trio.current_time()
+            except RbeeError as exc:
+                log.info("a hive that is followed does not answer: %s", exc.message)
+                self._answered_at = -math.inf
+            self._must_ask = trio.Event()
+            self._has_asked.notify()
 
     def wake(self) -> None:
         """A hive answers now: follow it without waiting for the next try."""
@@ -96,9 +112,13 @@ class HiveFollower:
                 async with self._hive.connect(url) as client:
                     self._client = client
                     try:
-                        await client.follow(pass_on)
+                        async with open_background() as nursery:
+                            nursery.start_soon(self._ask, client)
+                            await client.follow(pass_on)
                     finally:
                         self._client = None
+                        self._answered_at = -math.inf
+                        self._has_asked.notify()
         except (StreamLostError, RbeeError) as exc:
             log.debug("the hive's events: %s", exc)
         if was_followed:

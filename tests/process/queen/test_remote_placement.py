@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.queen.hives.follower import FRESH_SECONDS
+from rbee.queen.hives.follower import VALID_SECONDS
 from tests.kit.remote_node import TEXT, RemoteNode, infer, register
 from tests.kit.standins import standin
 from tests.kit.swarm import Swarm
@@ -59,7 +59,7 @@ def test_a_warm_worker_elsewhere_is_used_and_else_the_own_host(swarm: Swarm, nod
 def test_a_node_that_has_died_is_passed_over(swarm: Swarm, node: RemoteNode) -> None:
     assert infer(swarm, node).returncode == 0
     assert "workstation" in chosen(swarm)[0]
-    time.sleep(2 * FRESH_SECONDS)  # so long is the last answer of the hive good for that it is there
+    time.sleep(2 * VALID_SECONDS)  # so long is the last answer of the hive good for that it is there
     node.sshd.stop()
     node.signal_hive(signal.SIGSTOP)
     began = time.monotonic()

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from rbee.errors import ConnectionTimeoutError
-from rbee.queen.hives.follower import FRESH_SECONDS, HiveFollower
+from rbee.queen.hives.follower import FRESH_SECONDS, VALID_SECONDS, HiveFollower
 from rbee.wire.hive import WorkerList
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ class Hive:
 
     def __init__(self) -> None:
         self.is_gone = False
+        self.is_mute = False
         self.is_cut = trio.Event()
         self.asked = 0
 
@@ -43,8 +44,15 @@ class Hive:
         assert not patient
         self.asked += 1
         await trio.lowlevel.checkpoint()
+        if self.is_mute:
+            await trio.sleep_forever()
         if self.is_gone:
             raise ConnectionTimeoutError("127.0.0.1:9200 does not answer")
+
+
+async def cut_after(hive: Hive, seconds: float) -> None:
+    await trio.sleep(seconds)
+    hive.is_cut.set()
 
 
 async def test_a_hive_that_is_followed_is_asked_whether_it_is_there_now_and_then(
@@ -58,11 +66,58 @@ async def test_a_hive_that_is_followed_is_asked_whether_it_is_there_now_and_then
     for _ in range(3):
         assert await follower.answers()
     assert hive.asked == 1
-    await trio.sleep(FRESH_SECONDS)
+    await trio.sleep(VALID_SECONDS)
     hive.is_gone = True
     for asked in (2, 3):
         assert not await follower.answers()
         assert hive.asked == asked, "that it did not answer is no answer for later"
+
+
+async def test_an_answer_that_is_not_fresh_is_good_while_the_hive_is_asked_anew(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    hive = Hive()
+    follower = HiveFollower(cast("HiveLink", hive))
+    nursery.start_soon(follower.run, lambda _: None)
+    assert await follower.is_followed()
+    assert await follower.answers()
+    for asked in (2, 3):
+        await trio.sleep(FRESH_SECONDS)
+        assert await follower.answers()
+        await trio.testing.wait_all_tasks_blocked()
+        assert hive.asked == asked
+    hive.is_gone = True
+    await trio.sleep(FRESH_SECONDS)
+    assert await follower.answers(), "nobody has waited for the answer"
+    await trio.testing.wait_all_tasks_blocked()
+    assert not await follower.answers(), "it did not answer meanwhile"
+
+
+async def test_callers_share_one_question(nursery: trio.Nursery) -> None:
+    hive = Hive()
+    follower = HiveFollower(cast("HiveLink", hive))
+    nursery.start_soon(follower.run, lambda _: None)
+    assert await follower.is_followed()
+    answers: list[bool] = []
+
+    async def ask() -> None:
+        answers.append(await follower.answers())
+
+    async with trio.open_nursery() as callers:
+        for _ in range(3):
+            callers.start_soon(ask)
+    assert (answers, hive.asked) == ([True] * 3, 1)
+
+
+async def test_a_question_ends_with_the_stream(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
+    hive = Hive()
+    hive.is_mute = True
+    follower = HiveFollower(cast("HiveLink", hive))
+    nursery.start_soon(follower.run, lambda _: None)
+    assert await follower.is_followed()
+    nursery.start_soon(cut_after, hive, 0.1)
+    assert not await follower.answers()
+    assert trio.current_time() < 1
 
 
 async def test_a_hive_whose_stream_was_lost_is_not_asked(
