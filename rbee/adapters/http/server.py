@@ -15,7 +15,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
 from rbee.adapters.daemon import process
-from rbee.adapters.http.connection import ClientConnection, ConnectionConfig
+from rbee.adapters.http.connection import ClientConnection, ConnectionConfig, connection_of
+from rbee.adapters.http.sse_server import LAST
 from rbee.concurrency.background import open_background
 from rbee.errors import InvalidConfigurationError, PortInUseError
 from rbee.wire import common
@@ -121,24 +122,41 @@ class _Config(ConnectionConfig):
         self.errorlog = None
 
 
-class _LastByteShielded:
-    """The application, except that sending the end of an answer cannot be cancelled.
+class _AnswerSender:
+    """The application, except in how its answers are sent: the head in one packet with the first piece of the body, and
+    the last event of a stream with the end. So the connection is ready for the next request when the client has that.
 
-    Hypercorn ends the request for the application when it has sent that, and only then starts the connection's idle
-    timer, all in the task that sends; quart-trio cancels this task as soon as the request ends. Unshielded, an idle
-    connection would never time out, and would hold up the end of the server.
+    And sending the end of an answer cannot be cancelled. Hypercorn ends the request for the application when it has
+    sent that, and only then makes the connection ready for the next one, all in the task that sends; quart-trio cancels
+    this task as soon as the request ends. Unshielded, an idle connection would never time out, and would hold up the
+    end of the server.
     """
 
     def __init__(self, app: QuartTrio) -> None:
         self._app = app
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        async def send_shielded(message: Any) -> None:
-            is_last = message["type"] == "http.response.body" and not message.get("more_body", False)
-            with trio.CancelScope(shield=is_last):
-                await send(message)
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        connection = connection_of(scope)
 
-        await self._app(scope, receive, send_shielded)
+        async def send_piece(message: Any) -> None:
+            if message["type"] == "http.response.start":
+                connection.is_held = True
+                await send(message)
+                return
+            # The end of an answer follows at once on the last event.
+            connection.is_held = message.get("body", b"").endswith(LAST)
+            if message["type"] == "http.response.body" and not message.get("more_body", False):
+                with trio.CancelScope(shield=True):
+                    await send(message)
+            else:
+                await send(message)
+            if not connection.is_held:
+                await connection.flush()
+
+        await self._app(scope, receive, send_piece)
 
 
 class Server:
@@ -159,7 +177,7 @@ class Server:
 
         Hypercorn's own `serve` would make connections of its own class, which a client that vanishes holds for ever.
         """
-        app = wrap_app(_LastByteShielded(self._app), self._config.wsgi_max_body_size, "asgi")
+        app = wrap_app(_AnswerSender(self._app), self._config.wsgi_max_body_size, "asgi")
         lifespan = Lifespan(app, self._config, {})
         try:
             async with open_background() as nursery:
