@@ -10,12 +10,15 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
+    from rbee.adapters.http.kept_connections import KeptConnections
+
 
 class Connected:
     """A daemon at a URL, opened by a token or key; `async with` closes the connections.
 
     A short call may take `timeout` seconds an attempt; what is safe to repeat is tried once after each of `delays`.
-    Raises ConnectionTimeoutError for what is no URL.
+    It uses, and leaves to others, the `connections`; without, those of its own. Raises ConnectionTimeoutError for what
+    is no URL.
     """
 
     def __init__(
@@ -25,10 +28,11 @@ class Connected:
         *,
         timeout: float = 5.0,
         delays: Sequence[float] = http_client.SHORT_CALL_DELAYS,
+        connections: KeptConnections | None = None,
     ) -> None:
         self.url = url
         self._delays = delays
-        self._http = http_client.connect(url, key, timeout=timeout)
+        self._http = http_client.connect(url, key, timeout=timeout, transport=connections)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

@@ -17,6 +17,7 @@ from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.daemon.instance import InstanceLock
 from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.http import server as http_server
+from rbee.adapters.http.kept_connections import KeptConnections
 from rbee.adapters.logs import json_log
 from rbee.adapters.store.sqlite import Store
 from rbee.queen.hives.local import LocalHive
@@ -91,7 +92,9 @@ async def _serve(
     nodes = Nodes(settings, token, registry, identities, hive)
     async with trio.open_nursery() as nursery:
         tracker = RequestTracker(nodes.feed.task)
-        app = routes.build(RouteContext(settings, token, registry, nodes, tracker, nursery, stopping))
+        connections = KeptConnections()
+        nursery.start_soon(connections.run)
+        app = routes.build(RouteContext(settings, token, registry, nodes, tracker, connections, nursery, stopping))
         server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         await nursery.start(nodes.run)

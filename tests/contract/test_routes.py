@@ -14,6 +14,7 @@ import rbee.queen.routes.app
 from rbee.adapters import config
 from rbee.adapters.config import Timeouts
 from rbee.adapters.daemon.lifecycle import Stopping
+from rbee.adapters.http.kept_connections import KeptConnections
 from rbee.adapters.store.sqlite import Store
 from rbee.hive import tables
 from rbee.hive.catalogue.catalogue import Catalogue
@@ -66,7 +67,7 @@ async def apps(
     nodes = Nodes(settings, TOKEN, registry, identities, local)
     await nursery.start(nodes.run)
     hive_context = HiveContext(settings, TOKEN, hive, library, nursery, lambda: None)
-    context = RouteContext(settings, TOKEN, registry, nodes, RequestTracker(), nursery, Stopping())
+    context = RouteContext(settings, TOKEN, registry, nodes, RequestTracker(), KeptConnections(), nursery, Stopping())
     yield {
         "queen": rbee.queen.routes.app.build(context),
         "hive": rbee.hive.routes.app.build(hive_context),

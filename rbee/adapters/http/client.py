@@ -57,8 +57,20 @@ def _no_certificates() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def connect(base_url: str, key: str | None, *, timeout: float = 5.0) -> httpx.AsyncClient:
-    """Return a client for one daemon; close it with `async with`. Raises ConnectionTimeoutError for what is no URL."""
+def new_transport() -> httpx.AsyncHTTPTransport:
+    """Return a pool of connections, which are lost when the other side is."""
+    return httpx.AsyncHTTPTransport(
+        verify=_no_certificates(), trust_env=False, limits=_LIMITS, socket_options=DEAD_PEER
+    )
+
+
+def connect(
+    base_url: str, key: str | None, *, timeout: float = 5.0, transport: httpx.AsyncBaseTransport | None = None
+) -> httpx.AsyncClient:
+    """Return a client for one daemon; close it with `async with`. Raises ConnectionTimeoutError for what is no URL.
+
+    Its connections are those of `transport`, or else its own.
+    """
     # Unpacked as it is: compression costs more than it saves within a swarm, and can break in ways of its own.
     headers = {"Accept-Encoding": "identity"}
     if key is not None:
@@ -69,9 +81,7 @@ def connect(base_url: str, key: str | None, *, timeout: float = 5.0) -> httpx.As
             headers=headers,
             timeout=httpx.Timeout(timeout),
             trust_env=False,
-            transport=httpx.AsyncHTTPTransport(
-                verify=_no_certificates(), trust_env=False, limits=_LIMITS, socket_options=DEAD_PEER
-            ),
+            transport=transport or new_transport(),
         )
     except httpx.InvalidURL as exc:
         raise ConnectionTimeoutError("the daemon's address is not a valid URL", attempts=[describe(exc)]) from exc

@@ -14,6 +14,7 @@ from rbee.queen.requests.events import Generated
 if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts
     from rbee.adapters.http.connection import ClientConnection
+    from rbee.adapters.http.kept_connections import KeptConnections
     from rbee.queen.requests.events import Emit
     from rbee.wire.common import Narration
     from rbee.wire.progress import Progress, Report
@@ -39,8 +40,10 @@ class ProgressForwarder:
 class WorkerRelay(WorkerClient):
     """A worker of some node at the URL at which the queen reaches it."""
 
-    def __init__(self, worker_id: str, node: str, url: str, key: str, limits: Timeouts) -> None:
-        super().__init__(url, key, timeout=limits.call, delays=limits.call_delays)
+    def __init__(
+        self, worker_id: str, node: str, url: str, key: str, limits: Timeouts, connections: KeptConnections
+    ) -> None:
+        super().__init__(url, key, timeout=limits.call, delays=limits.call_delays, connections=connections)
         self.worker_id = worker_id
         self._node = node
         self._limits = limits

@@ -23,6 +23,7 @@ from rbee.wire.decode import convert
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.adapters.http.connection import ClientConnection
+    from rbee.adapters.http.kept_connections import KeptConnections
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.requests.events import Emit
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 class InferenceRun:
     """One request of a caller, from its arrival to the end of what the queen has to do for it.
 
+    `connections` are those to workers, kept from one request to the next.
     `relay_if_needed` relays the answer where only the queen reaches the worker, even if the request does not say so.
     """
 
@@ -43,6 +45,7 @@ class InferenceRun:
         nodes: Nodes,
         settings: Settings,
         token: str,
+        connections: KeptConnections,
         *,
         relay_if_needed: bool = False,
     ) -> None:
@@ -52,6 +55,7 @@ class InferenceRun:
         self._nodes = nodes
         self._settings = settings
         self._token = token
+        self._connections = connections
         self._wanted = _wanted(request, settings)
         self._patience = request.wait_s
         self._must_ask = tracked.was_placed
@@ -101,7 +105,9 @@ class InferenceRun:
 
     def _relay_to(self, handle: wire.TaskHandle) -> WorkerRelay:
         url = self._node(handle).worker_url(handle.worker_url)
-        return WorkerRelay(handle.worker_id, handle.node, url, handle.api_key, self._settings.timeouts)
+        return WorkerRelay(
+            handle.worker_id, handle.node, url, handle.api_key, self._settings.timeouts, self._connections
+        )
 
     async def _choose(self, report: Report) -> wire.TaskHandle:
         if (name := _node_name(self._request, self._settings)) is not None:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.adapters.daemon.lifecycle import Stopping
+    from rbee.adapters.http.kept_connections import KeptConnections
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
     from rbee.queen.requests.tracker import RequestTracker
@@ -26,5 +27,6 @@ class RouteContext(Streams):
     registry: Registry
     nodes: Nodes
     tracker: RequestTracker
+    connections: KeptConnections
     nursery: trio.Nursery
     stopping: Stopping

@@ -38,7 +38,7 @@ def add(app: QuartTrio, context: RouteContext) -> None:
         headers = {worker_wire.REQUEST_ID_HEADER: request_id}
         if not wants_stream() and not task.relay:
             with tracker.track(request_id) as tracked:
-                run = InferenceRun(task, tracked, context.nodes, settings, context.token)
+                run = InferenceRun(task, tracked, context.nodes, settings, context.token, context.connections)
                 handle = await run.place(lambda _: None)
             response = answer(handle)
             response.headers.update(headers)
@@ -50,7 +50,13 @@ def add(app: QuartTrio, context: RouteContext) -> None:
         async def produce(send: sse_server.Send) -> None:
             with tracker.track(request_id) as tracked:
                 run = InferenceRun(
-                    task, tracked, context.nodes, settings, context.token, relay_if_needed=is_relay_welcome
+                    task,
+                    tracked,
+                    context.nodes,
+                    settings,
+                    context.token,
+                    context.connections,
+                    relay_if_needed=is_relay_welcome,
                 )
                 await run.run(send.report, lambda event: send.send(encode(event)), client)
 

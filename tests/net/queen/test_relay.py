@@ -13,6 +13,7 @@ from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, new_app, streamed
+from rbee.adapters.http.kept_connections import KeptConnections
 from rbee.adapters.tokens import worker_key
 from rbee.errors import AllSlotsBusyError
 from rbee.queen.hives.mirror import HiveMirror
@@ -125,7 +126,11 @@ async def queen(
 ) -> AsyncIterator[httpx.AsyncClient]:
     nodes = cast("Nodes", OneNode(worker))
     registry = cast("Registry", None)  # no task asks it
-    context = RouteContext(config.Settings(), TOKEN, registry, nodes, RequestTracker(), nursery, Stopping())
+    connections = KeptConnections()
+    nursery.start_soon(connections.run)
+    context = RouteContext(
+        config.Settings(), TOKEN, registry, nodes, RequestTracker(), connections, nursery, Stopping()
+    )
     url = await serve_app(routes.build(context))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, **LOCAL) as client:

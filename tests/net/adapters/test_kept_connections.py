@@ -1,0 +1,149 @@
+"""Connections that one client leaves to the next."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+
+from rbee.adapters.http import client as http_client
+from rbee.adapters.http import kept_connections, sse_client, sse_server
+from rbee.adapters.http.app import client_connection, new_app, streamed
+from rbee.adapters.http.kept_connections import KeptConnections
+from rbee.adapters.http.server import Server, base_url, bind
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from quart import Response
+    from quart_trio import QuartTrio
+
+    from rbee.adapters.http.connection import ClientConnection
+
+    Serve = Callable[[QuartTrio], Awaitable[str]]
+
+
+class Served:
+    """A server that knows over how many connections it was asked."""
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self.connections: set[object] = set()
+        self.closed = trio.Event()
+        """Set when one of them is."""
+        self.app = new_app("test", lambda _: [], {"/", "/endless"})
+
+        async def await_close(connection: ClientConnection) -> None:
+            while connection.stream.socket.fileno() != -1:  # noqa: ASYNC110 (it sets no event)
+                await trio.sleep(0.01)
+            self.closed.set()
+
+        @self.app.get("/")
+        async def stream() -> Response:
+            self.connections.add(client_connection())
+            nursery.start_soon(await_close, client_connection())
+            return streamed(nursery, lambda send: send.send(sse_server.event(1)))
+
+        @self.app.get("/endless")
+        async def endless() -> Response:
+            async def produce(send: sse_server.Send) -> None:
+                await send.send(sse_server.event(1))
+                await trio.sleep_forever()
+
+            self.connections.add(client_connection())
+            return streamed(nursery, produce)
+
+
+@pytest.fixture
+async def served(nursery: trio.Nursery) -> Served:
+    return Served(nursery)
+
+
+@pytest.fixture
+async def kept(nursery: trio.Nursery) -> KeptConnections:
+    found = KeptConnections()
+    nursery.start_soon(found.run)
+    return found
+
+
+async def ask(url: str, kept: KeptConnections, path: str = "/") -> None:
+    async with (
+        http_client.connect(url, None, transport=kept) as client,
+        sse_client.events(client, "GET", path) as events,
+    ):
+        async for _ in events:
+            if path == "/endless":
+                break
+
+
+async def test_the_next_client_of_an_address_needs_no_connection_of_its_own(
+    served: Served, serve_app: Serve, kept: KeptConnections
+) -> None:
+    url = await serve_app(served.app)
+    for _ in range(5):
+        await ask(url, kept)
+    assert len(served.connections) == 1
+
+
+async def test_clients_at_the_same_time_have_connections_of_their_own(
+    served: Served, serve_app: Serve, kept: KeptConnections
+) -> None:
+    url = await serve_app(served.app)
+    connected = http_client.connect(url, None, transport=kept)
+    async with connected as client, sse_client.events(client, "GET", "/endless") as events:
+        await events.__anext__()
+        await ask(url, kept)
+    assert len(served.connections) == 2
+
+
+async def test_a_stream_that_is_left_early_ends_its_connection(
+    served: Served, serve_app: Serve, kept: KeptConnections
+) -> None:
+    """That is how the other side learns of it."""
+    url = await serve_app(served.app)
+    for _ in range(3):
+        await ask(url, kept, "/endless")
+    assert len(served.connections) == 3
+
+
+async def test_a_server_that_has_gone_meanwhile_and_another_in_its_place(
+    served: Served, nursery: trio.Nursery, kept: KeptConnections
+) -> None:
+    listener = bind("127.0.0.1", 0)
+    port = listener.getsockname()[1]
+    for _ in range(2):
+        server = Server(served.app, listener)
+        await nursery.start(server.run)
+        await ask(base_url(listener), kept)
+        await server.stop()
+        listener = bind("127.0.0.1", port)
+    listener.close()
+    assert len(served.connections) == 2
+
+
+async def test_what_nobody_uses_is_closed(
+    served: Served, serve_app: Serve, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_connections, "KEPT_SECONDS", 0.05)
+    kept = KeptConnections()
+    nursery.start_soon(kept.run)
+    url = await serve_app(served.app)
+    await ask(url, kept)
+    with trio.fail_after(5):
+        await served.closed.wait()
+    await ask(url, kept)
+    assert len(served.connections) == 2
+
+
+async def test_a_client_that_stays_behind_closes_them_at_last(served: Served, serve_app: Serve) -> None:
+    kept = KeptConnections()
+    url = await serve_app(served.app)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(kept.run)
+        connected = http_client.connect(url, None, transport=kept)
+        async with connected as client, sse_client.events(client, "GET", "/") as events:
+            nursery.cancel_scope.cancel()
+            with trio.CancelScope(shield=True):
+                assert [event.data async for event in events] == ["1"]
+    with trio.fail_after(5):
+        await served.closed.wait()
