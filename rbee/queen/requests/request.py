@@ -111,22 +111,25 @@ class InferenceRun:
 
     async def _choose(self, report: Report) -> wire.TaskHandle:
         if (name := _node_name(self._request, self._settings)) is not None:
+            if name != wire.LOCAL_NODE and not await self._nodes.get(name).answers():
+                # A machine that has lost its power is noticed by its event stream half a minute later.
+                self._must_ask = True
             return await self._place_at(name, report)
         if len(nodes := self._nodes.all()) == 1:
             return await self._place_at(nodes[0].name, report)
         choices = choose_node.rank(await candidates(nodes, self._wanted), self._wanted)
-        for choice in choices:
+        while True:
+            choice = choices.pop(0)
             human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
             report(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
             try:
                 return await self._place_at(choice.node, report)
             except RbeeError as exc:
                 # Of one whose hive runs, all else is for the user to know.
-                if choice is choices[-1] or (choice.is_running and not isinstance(exc, ConnectionTimeoutError)):
+                if not choices or (choice.is_running and not isinstance(exc, ConnectionTimeoutError)):
                     raise
                 human = f"{choice.node} cannot take the request: {exc.message.splitlines()[0]}"
                 report(Narration(actor="queen-rbee", action="skip_node", target=choice.node, human=human))
-        raise AssertionError
 
     async def _place_at(self, name: str, report: Report) -> wire.TaskHandle:
         node = self._nodes.get(name)

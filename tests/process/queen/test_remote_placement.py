@@ -71,6 +71,23 @@ def test_a_node_that_has_died_is_passed_over(swarm: Swarm, node: RemoteNode) -> 
     node.sshd.start()
 
 
+def test_a_node_that_has_died_is_an_error_where_it_is_named(swarm: Swarm, node: RemoteNode) -> None:
+    """Its event stream would show that half a minute later, and so long the queen would name a worker there."""
+    assert infer(swarm, node).returncode == 0
+    time.sleep(2 * VALID_SECONDS)
+    node.sshd.stop()
+    node.signal_hive(signal.SIGSTOP)
+    began = time.monotonic()
+    done = infer(swarm, node)
+    assert time.monotonic() - began < 15  # two seconds twice for the node, and what the keeper takes
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert f"node {node.name}: SSH to " in done.stderr
+    node.signal_hive(signal.SIGCONT)
+    node.sshd.start()
+    time.sleep(2 * VALID_SECONDS)
+    assert infer(swarm, node).returncode == 0
+
+
 def test_a_node_that_cannot_be_reached_leaves_the_request_to_the_next(swarm: Swarm, node: RemoteNode) -> None:
     """Where the own host's slots are taken, another hive would be started."""
     swarm.stop_queen()
