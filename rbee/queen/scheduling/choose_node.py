@@ -10,7 +10,7 @@ from rbee.wire.queen import LOCAL_NODE
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from rbee.queen.hives.devices import Devices
+    from rbee.queen.hives.mirror import Devices
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.wire.hive import WorkerRow
 

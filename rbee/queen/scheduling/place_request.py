@@ -63,3 +63,6 @@ class HiveRequest:
     report: Report
     answer: Callable[[str | RbeeError], None]
     correlation_id: str | None = None
+
+
+AnyRequest = PlaceRequest | HiveRequest

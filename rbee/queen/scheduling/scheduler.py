@@ -54,9 +54,9 @@ class NodeScheduler:
         self._name = name
         self._mirror = mirror
         self._unanswered: dict[PlaceRequest | HiveRequest, None] = {}
-        self._hive: HiveStart[PlaceRequest | HiveRequest] = HiveStart()
-        self._starts: dict[Wanted, SharedStart[PlaceRequest]] = {}
-        self._queue: SlotQueue[PlaceRequest] = SlotQueue(max_waiting, mirror)
+        self._hive = HiveStart()
+        self._starts: dict[Wanted, SharedStart] = {}
+        self._queue = SlotQueue(max_waiting, mirror)
         self._retry_at: dict[PlaceRequest, float] = {}
 
     # Requests come and go.
@@ -219,7 +219,7 @@ class NodeScheduler:
         self._starts[request.wanted] = SharedStart(request)
         return [StartWorker(url, request)]
 
-    def _join(self, start: SharedStart[PlaceRequest], request: PlaceRequest) -> list[Effect]:
+    def _join(self, start: SharedStart, request: PlaceRequest) -> list[Effect]:
         start.waiting.append(request)
         return [] if start.last is None else [ReportProgress(request, start.last)]
 

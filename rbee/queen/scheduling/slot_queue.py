@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple
 
-from rbee.queen.scheduling.choose_worker import Wanted, fitting
+from rbee.queen.scheduling.choose_worker import fitting
 from rbee.queen.scheduling.reservations import Reservations
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from rbee.queen.hives.mirror import HiveMirror
+    from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.place_request import PlaceRequest
     from rbee.wire.hive import WorkerRow
 
 
-class Waiter(Protocol):
-    """A request that waits for a slot."""
-
-    @property
-    def wanted(self) -> Wanted: ...
-
-
-W = TypeVar("W", bound=Waiter)
-
-
-class Turn(NamedTuple, Generic[W]):
+class Turn(NamedTuple):
     """It is this request's turn: at the worker of `row`, or with None to be placed anew, since its workers are gone."""
 
-    waiter: W
+    waiter: PlaceRequest
     row: WorkerRow | None
 
 
-class SlotQueue(Generic[W]):
+class SlotQueue:
     """The requests that wait on one node, the oldest first; at most `limit`.
 
     They wait for what the hive's event stream shows (`mirror`): an answer to a call of ours may be older.
@@ -39,7 +31,7 @@ class SlotQueue(Generic[W]):
 
     def __init__(self, limit: int, mirror: HiveMirror) -> None:
         self.limit = limit
-        self.waiters: list[W] = []
+        self.waiters: list[PlaceRequest] = []
         self.reservations = Reservations()
         self._mirror = mirror
 
@@ -47,7 +39,7 @@ class SlotQueue(Generic[W]):
     def is_full(self) -> bool:
         return len(self.waiters) >= self.limit
 
-    def remove(self, waiter: W) -> None:
+    def remove(self, waiter: PlaceRequest) -> None:
         """Take a request out that waits no longer, if it still does."""
         if waiter in self.waiters:
             self.waiters.remove(waiter)
@@ -60,14 +52,14 @@ class SlotQueue(Generic[W]):
         """Reserve a slot of a worker, which the mirror or an answer of the hive has named."""
         self.reservations.make(row, now, is_shown=row.id in self._mirror.rows)
 
-    def turns(self, now: float) -> list[Turn[W]]:
+    def turns(self, now: float) -> list[Turn]:
         """Take out the requests whose turn it is now, and reserve their slots."""
         if self._mirror.is_live:
             self.reservations.update(self._mirror.rows, now)
         self.reservations.lapse(now)
         if not self._mirror.is_live:
             return []
-        rows, turns = self._mirror.rows.values(), list[Turn[W]]()
+        rows, turns = self._mirror.rows.values(), list[Turn]()
         for waiter in list(self.waiters):
             row = self.choose(rows, waiter.wanted, now)
             if row is None and fitting(rows, waiter.wanted):

@@ -40,7 +40,7 @@ def row(state: str = "idle", busy: int = 0, total: int = 2, **changed: Any) -> W
     return WorkerRow(**(values | changed))
 
 
-class Queue(SlotQueue[Waiter]):
+class Queue(SlotQueue):
     """A queue with the mirror that it looks at."""
 
     def __init__(self, limit: int) -> None:
@@ -61,7 +61,7 @@ def waiting(*names: str, limit: int = 10) -> Queue:
     return queue
 
 
-def turns(queue: Queue, now: float, *rows: WorkerRow) -> list[Turn[Waiter]]:
+def turns(queue: Queue, now: float, *rows: WorkerRow) -> list[Turn]:
     """Show the queue that these are the workers there are, and return whose turn it is."""
     queue.see(WorkerList(workers=list(rows)), now)
     return queue.turns(now)
