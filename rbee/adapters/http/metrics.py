@@ -23,13 +23,8 @@ class Gauge(NamedTuple):
     values: Mapping[str, float]
 
 
-class Counter(NamedTuple):
+class Counter(Gauge):
     """A figure that only rises, with the fields of a gauge; its name gets `_total` at the end."""
-
-    name: str
-    documentation: str
-    label: str | None
-    values: Mapping[str, float]
 
 
 def count(labels: Iterable[str]) -> dict[str, float]:
@@ -37,7 +32,7 @@ def count(labels: Iterable[str]) -> dict[str, float]:
     return {label: float(number) for label, number in collections.Counter(labels).items()}
 
 
-def render(*figures: Gauge | Counter) -> bytes:
+def render(*figures: Gauge) -> bytes:
     """Return the figures in the text format of Prometheus."""
     # Imported here because a daemon that nobody scrapes need not hold it in memory.
     from prometheus_client import CollectorRegistry, generate_latest
@@ -47,7 +42,7 @@ def render(*figures: Gauge | Counter) -> bytes:
     class Figures(Collector):
         def collect(self) -> Iterator[Metric]:
             for figure in figures:
-                kind = GaugeMetricFamily if isinstance(figure, Gauge) else CounterMetricFamily
+                kind = CounterMetricFamily if isinstance(figure, Counter) else GaugeMetricFamily
                 family = kind(figure.name, figure.documentation, labels=[figure.label] if figure.label else [])
                 for label, value in figure.values.items():
                     family.add_metric([label] if figure.label else [], value)

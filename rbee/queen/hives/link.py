@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import trio
 
     from rbee.clients.hive import HiveClient
-    from rbee.queen.hives.devices import Devices
+    from rbee.queen.hives.mirror import Devices
     from rbee.wire.progress import Report
 
 

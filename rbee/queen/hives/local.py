@@ -21,9 +21,9 @@ from rbee.errors import (
     RbeeError,
     UnloadFailedError,
 )
-from rbee.queen.hives.devices import devices_of
 from rbee.queen.hives.link import narrate
 from rbee.queen.hives.local_process import LocalProcess
+from rbee.queen.hives.mirror import devices_of
 from rbee.queen.registry.identity import Claim
 from rbee.wire.common import base_url
 from rbee.wire.queen import LOCAL_NODE
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rbee.adapters.config import Settings
-    from rbee.queen.hives.devices import Devices
+    from rbee.queen.hives.mirror import Devices
     from rbee.queen.registry.identity import HiveIdentities
     from rbee.wire.common import Health
     from rbee.wire.progress import Report

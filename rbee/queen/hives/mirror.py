@@ -1,8 +1,9 @@
-"""Mirrors the workers of one hive, as its event stream shows them, for every part of the queen (PURE)."""
+"""What the queen knows of a node: its hive's workers, as their event stream shows them, and its devices (PURE)."""
 
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import msgspec
@@ -10,11 +11,18 @@ import msgspec
 from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
-    from rbee.wire.hive import EndedWorker, HiveEvent
+    from rbee.wire.hive import BackendDevices, EndedWorker, HiveEvent
 
 REMEMBERED_ENDS: Final = 100
 """Ended workers whose reason can still be asked for: a hive that ends takes its own memory of them along, just when
 the requests that were sent to its workers ask."""
+Devices = Mapping[str, Sequence[int | None]]
+"""Backend → free bytes of each of its devices; None where that is not known."""
+
+
+def devices_of(backends: Sequence[BackendDevices]) -> Devices:
+    """Return the devices that a hive reports."""
+    return {backend.name: [device.memory_available for device in backend.devices] for backend in backends}
 
 
 class HiveMirror:

@@ -13,9 +13,8 @@ from rbee.adapters.logs.json_log import correlation
 from rbee.concurrency.outcome import Outcome
 from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.queen.hives.copy_sources import no_sources
-from rbee.queen.hives.devices import devices_of
 from rbee.queen.hives.follower import HiveFollower
-from rbee.queen.hives.mirror import HiveMirror
+from rbee.queen.hives.mirror import HiveMirror, devices_of
 from rbee.queen.scheduling.choose_node import Candidate
 from rbee.queen.scheduling.node_loop import NodeLoop
 from rbee.queen.scheduling.place_request import HiveRequest, Placed, PlaceRequest
@@ -28,8 +27,8 @@ if TYPE_CHECKING:
 
     from rbee.clients.hive import HiveClient
     from rbee.queen.hives.copy_sources import Find
-    from rbee.queen.hives.devices import Devices
     from rbee.queen.hives.link import HiveLink
+    from rbee.queen.hives.mirror import Devices
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.wire.hive import WorkerList
     from rbee.wire.progress import Report

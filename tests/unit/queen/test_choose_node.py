@@ -13,7 +13,7 @@ from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.wire.hive import WorkerRow
 
 if TYPE_CHECKING:
-    from rbee.queen.hives.devices import Devices
+    from rbee.queen.hives.mirror import Devices
 
 REF = "hf:org/repo"
 GB = 10**9

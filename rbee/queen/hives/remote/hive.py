@@ -16,8 +16,8 @@ from rbee.wire.registry import Success
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
-    from rbee.queen.hives.devices import Devices
     from rbee.queen.hives.link import LeftRunningError
+    from rbee.queen.hives.mirror import Devices
     from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.registry.record import NodeRecord
     from rbee.wire.progress import Report
