@@ -11,13 +11,11 @@ from rbee.keeper.command_line import reference
 from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import session
 from rbee.wire.decode import convert
 from rbee.wire.models import NodeModel
 
 if TYPE_CHECKING:
-    import trio
-
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import ModelOptions
     from rbee.keeper.output.terminal import Terminal
@@ -27,17 +25,12 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
     """Have the queen fetch the model, and show the progress; Ctrl+C ends it, unless another request needs it too."""
     node = options.node or settings.defaults.node
     wanted = convert({"model_ref": str(reference.parse(options.model)), "node": node}, NodeModel)
-
-    async def command(force: trio.Event) -> Result:
-        try:
-            async with session.use(settings, terminal, force, options=options) as queen:
-                row = await queen.pull_model(wanted, terminal.report)
-        except RbeeError as exc:
-            explain_failure.name_node(exc)
-            raise
-        finally:
-            terminal.end_progress()
-        note = f"{row.model_ref} is on {wanted.node or 'local'}: {row.id}, {render.size(row.size_bytes)}."
-        return Result(data=msgspec.to_builtins(row), notes=(note,))
-
-    return interrupt.run(command)
+    try:
+        row = session.ask(options, settings, terminal, lambda queen: queen.pull_model(wanted, terminal.report))
+    except RbeeError as exc:
+        explain_failure.name_node(exc)
+        raise
+    finally:
+        terminal.end_progress()
+    note = f"{row.model_ref} is on {wanted.node or 'local'}: {row.id}, {render.size(row.size_bytes)}."
+    return Result(data=msgspec.to_builtins(row), notes=(note,))

@@ -8,13 +8,11 @@ import msgspec
 
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import session
 from rbee.wire.decode import convert
 from rbee.wire.models import NodeModelId
 
 if TYPE_CHECKING:
-    import trio
-
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import ModelIdOptions
     from rbee.keeper.output.terminal import Terminal
@@ -23,11 +21,6 @@ if TYPE_CHECKING:
 def run(options: ModelIdOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen remove the model; one that a worker uses is refused."""
     wanted = convert({"id": options.id, "node": options.node or settings.defaults.node}, NodeModelId)
-
-    async def command(force: trio.Event) -> Result:
-        async with session.use(settings, terminal, force, options=options) as queen:
-            removed = await queen.remove_model(wanted, terminal.report)
-        note = f"{removed.id} was removed from {removed.node}: {render.size(removed.freed_bytes)}."
-        return Result(data=msgspec.to_builtins(removed), notes=(note,))
-
-    return interrupt.run(command)
+    removed = session.ask(options, settings, terminal, lambda queen: queen.remove_model(wanted, terminal.report))
+    note = f"{removed.id} was removed from {removed.node}: {render.size(removed.freed_bytes)}."
+    return Result(data=msgspec.to_builtins(removed), notes=(note,))

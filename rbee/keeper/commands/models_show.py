@@ -10,13 +10,11 @@ from rbee.errors import RbeeError
 from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import session
 from rbee.wire.decode import convert
 from rbee.wire.models import NodeModel
 
 if TYPE_CHECKING:
-    import trio
-
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import ModelOptions
     from rbee.keeper.output.terminal import Terminal
@@ -27,17 +25,14 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
     """Return the header of the model's file; a model that is not on the node is not fetched."""
     node = options.node or settings.defaults.node
     wanted = convert({"model_ref": options.model, "node": node}, NodeModel)
-
-    async def command(force: trio.Event) -> Result:
-        try:
-            async with session.use(settings, terminal, force, options=options) as queen:
-                model = await queen.show_model(wanted.model_ref, wanted.node, terminal.report)
-        except RbeeError as exc:
-            explain_failure.name_node(exc)
-            raise
-        return Result(data=msgspec.to_builtins(model), text=_text(model))
-
-    return interrupt.run(command)
+    try:
+        model = session.ask(
+            options, settings, terminal, lambda queen: queen.show_model(wanted.model_ref, wanted.node, terminal.report)
+        )
+    except RbeeError as exc:
+        explain_failure.name_node(exc)
+        raise
+    return Result(data=msgspec.to_builtins(model), text=_text(model))
 
 
 def _text(model: ModelDetails) -> str:

@@ -9,13 +9,11 @@ import msgspec
 
 from rbee.errors import HostKeyError
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import session
 from rbee.wire.decode import convert
 from rbee.wire.registry import Beehive
 
 if TYPE_CHECKING:
-    import trio
-
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
     from rbee.keeper.command_line.typed import NodeSettingsOptions
@@ -43,14 +41,13 @@ def run(options: NodeSettingsOptions, settings: Settings, terminal: Terminal) ->
     placeholders = {"ssh_host": "unknown", "ssh_user": "unknown"} if options.is_update else {}
     requested = convert(placeholders | fields, Beehive, strict=True)
 
-    async def command(force: trio.Event) -> Result:
-        async with session.use(settings, terminal, force, options=options) as queen:
-            node = await _merged(queen, fields, requested) if options.is_update else requested
-            message = await _store(queen, node, terminal, is_update=options.is_update)
-        next_step = "" if options.is_update else f" Next: rbee setup install --node {node.node_name}"
-        return Result(notes=(message + next_step,))
+    async def register(queen: QueenClient) -> str:
+        node = await _merged(queen, fields, requested) if options.is_update else requested
+        return await _store(queen, node, terminal, is_update=options.is_update)
 
-    return interrupt.run(command)
+    message = session.ask(options, settings, terminal, register)
+    next_step = "" if options.is_update else f" Next: rbee setup install --node {requested.node_name}"
+    return Result(notes=(message + next_step,))
 
 
 def _fields(options: NodeSettingsOptions) -> dict[str, Any]:

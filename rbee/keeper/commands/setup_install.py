@@ -5,12 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import session
 from rbee.wire.registry import InstallRequest
 
 if TYPE_CHECKING:
-    import trio
-
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import NodeInstallOptions
     from rbee.keeper.output.terminal import Terminal
@@ -19,13 +17,8 @@ if TYPE_CHECKING:
 def run(options: NodeInstallOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen copy its own program there, build it from source, or go back to the previous version."""
     request = InstallRequest(node_name=options.node, from_source=options.from_source, rollback=options.rollback)
-
-    async def command(force: trio.Event) -> Result:
-        try:
-            async with session.use(settings, terminal, force, options=options) as queen:
-                done = await queen.install(request, terminal.report)
-        finally:
-            terminal.end_progress()
-        return Result(notes=(f"{done.message}.",))
-
-    return interrupt.run(command)
+    try:
+        done = session.ask(options, settings, terminal, lambda queen: queen.install(request, terminal.report))
+    finally:
+        terminal.end_progress()
+    return Result(notes=(f"{done.message}.",))

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import session
+from rbee.keeper.views.workers import moment
 
 if TYPE_CHECKING:
-    import trio
-
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
@@ -21,12 +19,8 @@ if TYPE_CHECKING:
 
 
 def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
-    async def command(force: trio.Event) -> Result:
-        async with session.use(settings, terminal, force, options=options) as queen:
-            nodes = await queen.nodes()
-        return Result(data={"nodes": msgspec.to_builtins(nodes)}, text=_text(nodes))
-
-    return interrupt.run(command)
+    nodes = session.ask(options, settings, terminal, lambda queen: queen.nodes())
+    return Result(data={"nodes": msgspec.to_builtins(nodes)}, text=_text(nodes))
 
 
 def _text(nodes: list[BeehiveRow]) -> str:
@@ -39,13 +33,9 @@ def _block(row: BeehiveRow) -> str:
     port = "" if row.ssh_port == 22 else f":{row.ssh_port}"
     lines = {
         "status": row.status + (f" ({row.last_error.splitlines()[0]})" if row.last_error else ""),
-        "last connected": _time(row.last_connected_unix),
+        "last connected": moment(row.last_connected_unix),
         "install path": row.install_path,
         "devices": ", ".join(f"{count} × {name}" for name, count in row.devices.items()) or "unknown",
     }
     head = f"{row.node_name} ({row.ssh_host}{port})"
     return "\n".join([render.clean(head), *(f"  {name:<15} {render.clean(value)}" for name, value in lines.items())])
-
-
-def _time(unix: float | None) -> str:
-    return "never" if unix is None else datetime.fromtimestamp(unix).astimezone().strftime("%Y-%m-%d %H:%M:%S")

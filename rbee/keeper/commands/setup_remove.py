@@ -6,12 +6,11 @@ import shlex
 from typing import TYPE_CHECKING, Final
 
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import interrupt, session
+from rbee.keeper.session import session
 
 if TYPE_CHECKING:
-    import trio
-
     from rbee.adapters.config import Settings
+    from rbee.clients.queen import QueenClient
     from rbee.keeper.command_line.typed import NodeNameOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.registry import BeehiveRow
@@ -22,15 +21,14 @@ SSH_PORT: Final = 22
 def run(options: NodeNameOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen end the node's hive, if a queen started it, and remove the node."""
 
-    async def command(force: trio.Event) -> Result:
-        async with session.use(settings, terminal, force, options=options) as queen:
-            rows = {row.node_name: row for row in await queen.nodes()}
-            await queen.remove_node(options.name, terminal.report)
-        note = f"Node {options.name} was removed from the registry. What is installed there stays"
-        row = rows.get(options.name)
-        return Result(notes=(f"{note}." if row is None else f"{note}; to delete it:\n  {deletion(row)}",))
+    async def remove(queen: QueenClient) -> BeehiveRow | None:
+        rows = {row.node_name: row for row in await queen.nodes()}
+        await queen.remove_node(options.name, terminal.report)
+        return rows.get(options.name)
 
-    return interrupt.run(command)
+    row = session.ask(options, settings, terminal, remove)
+    note = f"Node {options.name} was removed from the registry. What is installed there stays"
+    return Result(notes=(f"{note}." if row is None else f"{note}; to delete it:\n  {deletion(row)}",))
 
 
 def deletion(row: BeehiveRow) -> str:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from typing import TYPE_CHECKING
 
 from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, running_queen
-from rbee.keeper.views.workers import NO_WORKERS_KNOWN, to_json, unreachable, workers_table
+from rbee.keeper.views.workers import NO_WORKERS_KNOWN, moment, to_json, unreachable, workers_table
 
 if TYPE_CHECKING:
     import trio
@@ -48,9 +47,8 @@ def _endings(ended: list[SwarmEndedWorker], settings: Settings) -> list[str]:
     """Return a paragraph for each worker that ended unexpectedly; the last one with the end of its log."""
     paragraphs = []
     for worker in ended:
-        when = datetime.fromtimestamp(worker.ended_at).astimezone().strftime("%Y-%m-%d %H:%M:%S")
         name = f"worker {worker.worker_id} (pid {worker.pid}) with {worker.model_ref} on {worker.node}"
         log = explain_failure.log_location(settings, worker.log, worker.node)
         last = explain_failure.end_of_log(worker.last_lines) if worker is ended[-1] else ""
-        paragraphs.append(f"{when}  {name} ended: {worker.reason}\nits log is {log}{last}")
+        paragraphs.append(f"{moment(worker.ended_at)}  {name} ended: {worker.reason}\nits log is {log}{last}")
     return [render.clean(paragraph, lines=True) for paragraph in paragraphs]

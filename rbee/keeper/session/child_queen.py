@@ -51,20 +51,19 @@ async def ephemeral(settings: Settings, terminal: Terminal, options: Options, fo
 
     Raises what the queen announces. A cancellation ends it before it leaves here.
     """
-    child = await _start(_command(options, "--ephemeral"), settings, hold_stdin=True)
-    try:
-        ready = await _listen(child, settings, terminal)
-        return OwnQueen(ready, child, process.identify(child.pid))
-    except BaseException:
-        await _end(child, settings, terminal, force)
-        raise
+    command = _command(options, "--ephemeral")
+    return await _started(await _start(command, settings, hold_stdin=True), settings, terminal, force)
 
 
 async def background(settings: Settings, terminal: Terminal, options: Options, force: trio.Event) -> announce.Ready:
     """Start a queen that stays; returns once it answers. A failure or cancellation ends it again."""
     child = await _start(_command(options), settings, hold_stdin=False)
+    return (await _started(child, settings, terminal, force)).ready
+
+
+async def _started(child: trio.Process, settings: Settings, terminal: Terminal, force: trio.Event) -> OwnQueen:
     try:
-        return await _listen(child, settings, terminal)
+        return OwnQueen(await _listen(child, settings, terminal), child, process.identify(child.pid))
     except BaseException:
         await _end(child, settings, terminal, force)
         raise

@@ -3,27 +3,39 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
 from rbee.adapters.daemon import instance, process
 from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, DrainingError, SpawnTimeoutError
-from rbee.keeper.session import child_queen
+from rbee.keeper.session import child_queen, interrupt
 from rbee.keeper.session.running_queen import RunningQueen, attach, find
 from rbee.wire.common import Narration
 from rbee.wire.queen import QueenHealth
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
     from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
 
+T = TypeVar("T")
+
 RETRY_SECONDS: Final = 0.5
 """For the queen of another keeper, which starts or ends, to do so."""
+
+
+def ask(options: Options, settings: Settings, terminal: Terminal, question: Callable[[QueenClient], Awaitable[T]]) -> T:
+    """Return what a queen answers, the one that runs or one that is started for it; Ctrl+C interrupts it."""
+
+    async def command(force: trio.Event) -> T:
+        async with use(settings, terminal, force, options=options) as queen:
+            return await question(queen)
+
+    return interrupt.run(command)
 
 
 @asynccontextmanager

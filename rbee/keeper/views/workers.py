@@ -1,7 +1,8 @@
-"""The table of workers, and the JSON of rows, as every command shows them."""
+"""The table of workers, moments, and the JSON of rows, as every command shows them."""
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -36,6 +37,11 @@ def workers_table(workers: Sequence[SwarmWorker]) -> str:
         for worker in workers
     ]
     return render.table(("worker", "node", "state", "model", "device", "free slots", "url"), rows)
+
+
+def moment(unix: float | None) -> str:
+    """Return a moment in the local time."""
+    return "never" if unix is None else datetime.fromtimestamp(unix).astimezone().strftime("%Y-%m-%d %H:%M:%S")
 
 
 def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Protocol
 
+import trio
+
+from rbee.clients.hive import HiveClient
 from rbee.errors import UnloadFailedError
 from rbee.wire.common import Narration
+from rbee.wire.model_copy import Source
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
-    import trio
-
-    from rbee.clients.hive import HiveClient
     from rbee.queen.hives.mirror import Devices
     from rbee.wire.progress import Report
+
+Find = Callable[[HiveClient, str], Awaitable[list[Source]]]
+"""Takes a connection to a node's hive and a model's reference; returns the other nodes that have the model."""
+
+
+async def no_sources(_hive: HiveClient, _reference: str) -> list[Source]:
+    """Return no source: there is no other node."""
+    await trio.lowlevel.checkpoint()
+    return []
 
 
 def narrate(report: Report, node: str, action: str, human: str) -> None:

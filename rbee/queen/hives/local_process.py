@@ -97,20 +97,15 @@ class LocalProcess:
             await self._spawned.wait()
         if (owned := self._find_owned()) is None:
             return None
-        limits = self._settings.timeouts
+        seconds = self._settings.timeouts.drain + self._settings.timeouts.cascade
         log.info("ending the hive (pid %d)", owned.pid)
-        process.send_signal(owned, signal.SIGTERM)
-        with trio.move_on_after(limits.drain + limits.cascade) as patience:
-            async with open_background() as nursery:
-                nursery.start_soon(call_when, force, partial(process.send_signal, owned, signal.SIGTERM))
-                await process.wait_gone(owned)
-        if patience.cancelled_caught:
-            log.error("the hive (pid %d) did not end in time and is killed", owned.pid)
-            process.send_signal(owned, signal.SIGKILL)
-            await process.wait_gone(owned)
+        async with open_background() as nursery:
+            nursery.start_soon(call_when, force, partial(process.send_signal, owned, signal.SIGTERM))
+            was_killed = await process.end(owned, grace=seconds)
+        if was_killed:
+            log.error("the hive (pid %d) did not end in time and was killed", owned.pid)
             return UnloadFailedError(
-                f"the hive (pid {owned.pid}) had not ended {limits.drain + limits.cascade:g} s after it was told to,"
-                " and was killed",
+                f"the hive (pid {owned.pid}) had not ended {seconds:g} s after it was told to, and was killed",
                 hint=f"its log is {self._log}",
             )
         report = instance.exit_report_of(self._settings.state_dir, "hive", owned)

@@ -12,8 +12,8 @@ import trio
 from rbee.adapters.logs.json_log import correlation
 from rbee.concurrency.outcome import Outcome
 from rbee.errors import ConnectionTimeoutError, RbeeError
-from rbee.queen.hives.copy_sources import no_sources
 from rbee.queen.hives.follower import HiveFollower
+from rbee.queen.hives.link import no_sources
 from rbee.queen.hives.mirror import HiveMirror, devices_of
 from rbee.queen.scheduling.choose_node import Candidate
 from rbee.queen.scheduling.node_loop import NodeLoop
@@ -26,8 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rbee.clients.hive import HiveClient
-    from rbee.queen.hives.copy_sources import Find
-    from rbee.queen.hives.link import HiveLink
+    from rbee.queen.hives.link import Find, HiveLink
     from rbee.queen.hives.mirror import Devices
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.wire.hive import WorkerList

@@ -35,9 +35,8 @@ from rbee.wire.hive import SpawnRequest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from rbee.queen.hives.copy_sources import Find
     from rbee.queen.hives.follower import HiveFollower
-    from rbee.queen.hives.link import HiveLink
+    from rbee.queen.hives.link import Find, HiveLink
     from rbee.queen.hives.mirror import HiveMirror
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.queen.scheduling.effects import Effect

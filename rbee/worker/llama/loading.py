@@ -77,31 +77,29 @@ async def _set_when_cancelled(abort: threading.Event) -> None:
         abort.set()
 
 
-class _LayerProgress:
-    """Turns llama.cpp's fraction into layers, and reports each layer once."""
+def _layers_of(model_header: ModelHeader, report: Callable[[LoadingProgress], None]) -> Callable[[float], None]:
+    """Return what turns llama.cpp's fraction, from 0 to 1, into layers, and reports each layer once."""
+    total, reported = model_header.block_count or 1, -1
 
-    def __init__(self, model_header: ModelHeader, report: Callable[[LoadingProgress], None]) -> None:
-        self._layers = model_header.block_count or 1
-        self._megabytes = model_header.tensor_bytes / 1e6
-        self._report = report
-        self._reported = -1
+    def at(fraction: float) -> None:
+        nonlocal reported
+        layers = min(total, int(fraction * total))
+        if layers != reported:
+            reported = layers
+            megabytes = round(fraction * model_header.tensor_bytes / 1e6, 1)
+            report(LoadingProgress(layers_loaded=layers, layers_total=total, vram_mb=megabytes))
 
-    def at(self, fraction: float) -> None:
-        layers = min(self._layers, int(fraction * self._layers))
-        if layers != self._reported:
-            self._reported = layers
-            megabytes = round(fraction * self._megabytes, 1)
-            self._report(LoadingProgress(layers_loaded=layers, layers_total=self._layers, vram_mb=megabytes))
+    return at
 
 
 def _load(options: LoadOptions, report: Callable[[LoadingProgress], None], abort: threading.Event) -> LoadedModel:
     model_header = header.read(options.path)
-    progress = _LayerProgress(model_header, report)
+    progress = _layers_of(model_header, report)
     length = options.context or min(model_header.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     check_memory(options, model_header, length)
-    progress.at(0.0)
+    progress(0.0)
     model = Model(
-        options.path, model_header, backend=options.backend, device=options.device, progress=progress.at, abort=abort
+        options.path, model_header, backend=options.backend, device=options.device, progress=progress, abort=abort
     )
     try:
         threads = _threads(options.threads, model.size_bytes)
@@ -109,7 +107,7 @@ def _load(options: LoadOptions, report: Callable[[LoadingProgress], None], abort
     except BaseException:
         model.close()
         raise
-    progress.at(1.0)
+    progress(1.0)
     return LoadedModel(model, context)
 
 
