@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from rbee.adapters.http import client as http_client
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
 
     from rbee.adapters.http.kept_connections import KeptConnections
+
+T = TypeVar("T")
 
 
 class Connected:
@@ -38,7 +39,9 @@ class Connected:
         await self._http.__aenter__()
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        await self._http.__aexit__(kind, exc, trace)
+    async def __aexit__(self, *_: object) -> None:
+        await self._http.__aexit__()  # kept connections count who has left, not who has closed
+
+    async def _get(self, path: str, kind: type[T], **params: str) -> T:
+        """Return the answer to a question, which is safe to repeat."""
+        return await http_client.call(self._http, "GET", path, kind, params=params or None, delays=self._delays)

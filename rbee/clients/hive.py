@@ -43,10 +43,10 @@ class HiveClient(Connected):
 
     async def workers(self) -> wire.WorkerList:
         """Return the hive's workers, and those that ended without being asked to."""
-        return await http_client.call(self._http, "GET", wire.WORKERS_LIST, wire.WorkerList, delays=self._delays)
+        return await self._get(wire.WORKERS_LIST, wire.WorkerList)
 
     async def resources(self) -> wire.Resources:
-        return await http_client.call(self._http, "GET", wire.RESOURCES, wire.Resources, delays=self._delays)
+        return await self._get(wire.RESOURCES, wire.Resources)
 
     async def end_worker(self, worker_id: str) -> None:
         """End a worker; returns once it has accepted that. Raises WorkerNotFoundError."""
@@ -54,7 +54,7 @@ class HiveClient(Connected):
 
     async def backends(self) -> list[wire.BackendDevices]:
         """Return the backends there, with the memory that is free now."""
-        found = await http_client.call(self._http, "GET", wire.BACKENDS, wire.BackendList, delays=self._delays)
+        found = await self._get(wire.BACKENDS, wire.BackendList)
         return found.backends
 
     async def follow(self, on_event: Callable[[wire.HiveEvent], None]) -> None:
@@ -78,15 +78,12 @@ class HiveClient(Connected):
         return await result_of(stream, wire.SpawnReply, report, lost)
 
     async def models(self) -> list[model_wire.ModelRow]:
-        found = await http_client.call(self._http, "GET", model_wire.LIST, model_wire.ModelList, delays=self._delays)
+        found = await self._get(model_wire.LIST, model_wire.ModelList)
         return found.models
 
     async def offers(self, reference: str) -> model_copy.Offers:
         """Return what others may copy of a model's repository."""
-        params = {"model_ref": reference}
-        return await http_client.call(
-            self._http, "GET", model_copy.FILES, model_copy.Offers, params=params, delays=self._delays
-        )
+        return await self._get(model_copy.FILES, model_copy.Offers, model_ref=reference)
 
     async def pull(self, reference: str, sources: list[model_copy.Source], report: Report) -> model_wire.ModelRow:
         """Have a model fetched if the node lacks it; a cancelled call no longer keeps the download going."""
@@ -98,10 +95,7 @@ class HiveClient(Connected):
 
     async def show_model(self, reference: str) -> model_wire.ModelDetails:
         """Describe a model that is there, by its reference or id. Raises ModelNotFoundError."""
-        params = {"model_ref": reference}
-        return await http_client.call(
-            self._http, "GET", model_wire.SHOW, model_wire.ModelDetails, params=params, delays=self._delays
-        )
+        return await self._get(model_wire.SHOW, model_wire.ModelDetails, model_ref=reference)
 
     async def remove_model(self, model_id: str) -> None:
         """Remove a model from the node's disk. Raises ModelNotFoundError or ModelInUseError."""

@@ -48,15 +48,13 @@ class QueenClient(Connected):
     async def why_failed(self, request_id: str) -> RbeeError | None:
         """Return the error that says why the worker of a request ended; None where it has not, or nobody knows."""
         path = queen.TASK_FAILURE.format(request_id=request_id)
-        failure = await http_client.call(self._http, "GET", path, queen.TaskFailure, delays=self._delays)
+        failure = await self._get(path, queen.TaskFailure)
         return from_body({"error": failure.error})
 
     async def workers(self, node: str | None = None) -> queen.SwarmWorkers:
         """List the workers of all nodes, or of one, and the last ones that ended without being asked to."""
         params = {} if node is None else {"node": node}
-        return await http_client.call(
-            self._http, "GET", queen.WORKERS_LIST, queen.SwarmWorkers, params=params, delays=self._delays
-        )
+        return await self._get(queen.WORKERS_LIST, queen.SwarmWorkers, **params)
 
     async def end_worker(self, worker_id: str) -> queen.WorkerEnding:
         """Have a worker end; returns once it has accepted that. Raises WorkerNotFoundError."""
@@ -66,9 +64,7 @@ class QueenClient(Connected):
     async def status(self, node: str | None = None) -> queen.SwarmStatus:
         """Ask how all nodes are, or one, and what runs there."""
         params = {} if node is None else {"node": node}
-        return await http_client.call(
-            self._http, "GET", queen.STATUS, queen.SwarmStatus, params=params, delays=self._delays
-        )
+        return await self._get(queen.STATUS, queen.SwarmStatus, **params)
 
     def events(self) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of what happens in the swarm: the event `state`, then each change."""
@@ -81,7 +77,7 @@ class QueenClient(Connected):
 
     async def nodes(self) -> list[registry.BeehiveRow]:
         """List the registered nodes, by name."""
-        found = await http_client.call(self._http, "GET", registry.LIST, registry.BeehiveList, delays=self._delays)
+        found = await self._get(registry.LIST, registry.BeehiveList)
         return found.nodes
 
     async def add_node(self, node: registry.Beehive, report: Report) -> registry.Success:

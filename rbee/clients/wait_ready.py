@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 import trio
@@ -22,24 +22,11 @@ from rbee.wire.common import Narration
 from rbee.wire.progress import Progress
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rbee.adapters.config import Timeouts
     from rbee.clients.worker import WorkerClient
-
-
-class Audience(Protocol):
-    """Shows progress; the keeper's terminal is one."""
-
-    def narrate(self, narration: Narration) -> None:
-        """Show a sentence."""
-        ...
-
-    def progress(self, progress: Progress) -> None:
-        """Show how far the model is."""
-        ...
-
-    def end_progress(self) -> None:
-        """End the progress display."""
-        ...
+    from rbee.wire.progress import Report
 
 
 class _Loading:
@@ -59,9 +46,15 @@ class _Loading:
 
 
 async def wait_ready(
-    worker: WorkerClient, audience: Audience, limits: Timeouts, *, log: str | None = None, grace: float = 0.0
+    worker: WorkerClient,
+    report: Report,
+    limits: Timeouts,
+    *,
+    end_progress: Callable[[], None] = lambda: None,
+    log: str | None = None,
+    grace: float = 0.0,
 ) -> None:
-    """Return once the worker can take a request.
+    """Return once the worker can take a request; `end_progress` is called where no more of its loading is reported.
 
     Raises the error with which loading failed, LoadingTimeoutError after the limit of loading and `grace` more seconds,
     DrainingError when the worker was asked to end, or WorkerFailedError when it has gone; `log` names its log then.
@@ -72,13 +65,13 @@ async def wait_ready(
     try:
         with trio.move_on_after(limits.loading + grace) as patience:
             async with open_background() as nursery:
-                await _poll(worker, audience, limits, loading, nursery)
+                await _poll(worker, report, end_progress, limits, loading, nursery)
     except ConnectionTimeoutError:
         failure = loading.draining or WorkerFailedError("the worker ended while it loaded its model", hint=hint)
     except RbeeError as exc:
         failure = exc
     finally:
-        audience.end_progress()
+        end_progress()
     if failure is not None:
         if hint is not None:
             failure.hint = f"{failure.hint}; {hint}" if failure.hint and failure.hint != hint else hint
@@ -90,16 +83,21 @@ async def wait_ready(
 
 
 async def _poll(
-    worker: WorkerClient, audience: Audience, limits: Timeouts, loading: _Loading, nursery: trio.Nursery
+    worker: WorkerClient,
+    report: Report,
+    end_progress: Callable[[], None],
+    limits: Timeouts,
+    loading: _Loading,
+    nursery: trio.Nursery,
 ) -> None:
     """Ask until the worker is ready; its progress stream is followed beside."""
     pause, follows = limits.ready_poll, False
     while True:
         answer = await worker.ready()
         if answer.ready:
-            audience.end_progress()
+            end_progress()
             if loading.since is not None:
-                audience.narrate(_loaded(loading, trio.current_time() - loading.since))
+                report(_loaded(loading, trio.current_time() - loading.since))
             return
         loading.since = loading.since or trio.current_time()
         if answer.state == "failed":
@@ -111,7 +109,7 @@ async def _poll(
         if not follows and answer.progress_url is not None:
             follows = True
             # The path alone: a worker may be reached by another way than it knows, and another host would get the key.
-            nursery.start_soon(_follow, worker, urlsplit(answer.progress_url).path, audience, loading)
+            nursery.start_soon(_follow, worker, urlsplit(answer.progress_url).path, report, end_progress, loading)
         if loading.ended.is_set():
             await trio.sleep(pause)
         else:
@@ -120,7 +118,7 @@ async def _poll(
                 await loading.ended.wait()
             if loading.progress is not None and not loading.ended.is_set():
                 # Once more, in case it came too early for a bar and nothing has moved since.
-                audience.progress(loading.progress)
+                report(loading.progress)
         pause = min(pause * 2, limits.ready_poll_most)
 
 
@@ -133,7 +131,9 @@ def _loaded(loading: _Loading, seconds: float) -> Narration:
     )
 
 
-async def _follow(worker: WorkerClient, path: str, audience: Audience, loading: _Loading) -> None:
+async def _follow(
+    worker: WorkerClient, path: str, report: Report, end_progress: Callable[[], None], loading: _Loading
+) -> None:
     """Show the progress of the loading. A lost stream means nothing: the polling decides.
 
     A worker that was asked to end says so here, and may be gone before the next poll.
@@ -145,10 +145,10 @@ async def _follow(worker: WorkerClient, path: str, audience: Audience, loading: 
                 if progress.stage == "ready":
                     break
                 loading.progress = progress
-                audience.progress(progress)
+                report(progress)
     except DrainingError as exc:
         loading.draining = exc
     except (RbeeError, sse_client.StreamLostError):
         pass
-    audience.end_progress()
+    end_progress()
     loading.ended.set()

@@ -32,7 +32,7 @@ class WorkerClient(Connected):
     """A worker at a URL, opened by its own key; `async with` closes its connections."""
 
     async def ready(self) -> worker.Readiness:
-        return await http_client.call(self._http, "GET", worker.READY, worker.Readiness, delays=self._delays)
+        return await self._get(worker.READY, worker.Readiness)
 
     def loading(self, path: str) -> AbstractAsyncContextManager[sse_client.EventStream]:
         return sse_client.events(self._http, "GET", path)

@@ -100,7 +100,7 @@ async def _infer(
         generation = Generation(worker, task.generation(), settings, log=log)
         try:
             if isinstance(worker, WorkerClient):  # the queen has waited for another one itself
-                await wait_ready(worker, terminal, limits, log=log)
+                await wait_ready(worker, terminal.report, limits, end_progress=terminal.end_progress, log=log)
             if not as_json:
                 return await _show(generation, settings, terminal)
             done = await generation.run(terminal, _nowhere)

@@ -16,25 +16,8 @@ if TYPE_CHECKING:
     from rbee.adapters.http.connection import ClientConnection
     from rbee.adapters.http.kept_connections import KeptConnections
     from rbee.queen.requests.events import Emit
-    from rbee.wire.common import Narration
-    from rbee.wire.progress import Progress, Report
+    from rbee.wire.progress import Report
     from rbee.wire.queen import TaskRequest
-
-
-class ProgressForwarder:
-    """Forwards how a model loads to the caller of the request."""
-
-    def __init__(self, report: Report) -> None:
-        self._report = report
-
-    def narrate(self, narration: Narration) -> None:
-        self._report(narration)
-
-    def progress(self, progress: Progress) -> None:
-        self._report(progress)
-
-    def end_progress(self) -> None:
-        pass
 
 
 class WorkerRelay(WorkerClient):
@@ -52,7 +35,7 @@ class WorkerRelay(WorkerClient):
         """Return once the worker has loaded its model; reports how that goes on."""
         try:
             # The hive counts too, from an earlier moment on, knows the layers, and needs a moment to end the worker.
-            await wait_ready(self, ProgressForwarder(report), self._limits, grace=self._limits.unload)
+            await wait_ready(self, report, self._limits, grace=self._limits.unload)
         except RbeeError as exc:
             exc.details = {"node": self._node, "log": f"worker-{self.worker_id}.log"} | exc.details
             raise
