@@ -63,6 +63,9 @@ class ClientConnection(TCPServer):
     some that read steadily but slowly, because a window that never takes the next packet whole is no progress to it.
     """
 
+    IDLE_SECONDS: Final = 75.0
+    """How long a connection may be idle; httpx closes its own after 5 s, which must not race with ours."""
+
     config: ConnectionConfig
     stream: trio.SocketStream  # type: ignore[assignment]  # there is no TLS here
 
@@ -164,7 +167,7 @@ class ClientConnection(TCPServer):
     def _is_idle_for_too_long(self) -> bool:
         if (since := self.idle_task.since) is None:
             return False
-        return self.context.terminated.is_set() or trio.current_time() >= since + self.config.keep_alive_timeout
+        return self.context.terminated.is_set() or trio.current_time() >= since + self.IDLE_SECONDS
 
 
 def connection_of(scope: Any) -> ClientConnection:

@@ -113,8 +113,6 @@ class _Config(ConnectionConfig):
     def __init__(self, stalled: float) -> None:
         super().__init__()
         self.stalled = stalled
-        # The client's expiry of idle connections is 5 s, which would race with hypercorn's 5 s.
-        self.keep_alive_timeout = 75
         # By the time the server stops, requests were drained: what is left is cut.
         self.graceful_timeout = 0.5
         self.include_server_header = False

@@ -15,6 +15,7 @@ import trio
 from rbee.adapters.http import server as http_server
 from rbee.adapters.http import sse_server, tcp_info
 from rbee.adapters.http.app import answer, new_app, streamed
+from rbee.adapters.http.connection import ClientConnection
 from tests.kit.leaving import WAYS, connect, leave
 from tests.kit.stopwatch import Stopwatch
 from tests.kit.waiting import PATIENCE
@@ -208,6 +209,33 @@ async def test_a_connection_that_its_client_closed_holds_no_socket(
     while open_sockets() > before and trio.current_time() < end:  # noqa: ASYNC110 (the system has no event for it)
         await trio.sleep(0.02)
     assert open_sockets() <= before
+
+
+async def test_a_connection_that_is_idle_for_too_long_is_closed_and_one_with_a_request_is_not(
+    server: Answering, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClientConnection, "IDLE_SECONDS", 0.3)
+    async with (
+        await trio.open_tcp_stream("127.0.0.1", server.port) as silent,
+        await trio.open_tcp_stream("127.0.0.1", server.port) as busy,
+        await trio.open_tcp_stream("127.0.0.1", server.port) as answered,
+    ):
+        await busy.send_all(ASK % b"whole")
+        await answered.send_all(ASK % b"nowhere")
+        with trio.fail_after(PATIENCE):
+            assert b"401" in await answered.receive_some()
+            assert await answered.receive_some() == b""
+            assert await silent.receive_some() == b""
+        assert not server.over.is_set()
+
+
+async def test_a_whole_answer_is_one_packet(server: Answering) -> None:
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as client:
+        await client.send_all(ASK % b"nowhere")
+        first = bytes(await client.receive_some())
+    head, _, body = first.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 401")
+    assert b"content-length: %d" % len(body) in head.lower()
 
 
 async def test_the_longest_patience_that_can_be_set_is_one_that_the_kernel_takes() -> None:
