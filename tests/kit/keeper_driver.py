@@ -7,11 +7,10 @@ import os
 import subprocess
 import sys
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
-import psutil
+from tests.kit import processes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,22 +72,11 @@ class Keeper:
 
     def running(self) -> list[int]:
         """Return the processes that were started with this state folder and still run."""
-        mine = []
-        for process in psutil.process_iter():
-            try:
-                if process.environ().get("RBEE_HOME") == str(self.state):
-                    mine.append(process.pid)
-            except psutil.Error:
-                continue
-        return mine
+        return list(processes.of_state(self.state))
 
     def has_queen(self) -> bool:
         """Whether a queen was started: an import too starts processes for a moment, such as ldconfig."""
-        for pid in self.running():
-            with suppress(psutil.Error):
-                if "queen" in psutil.Process(pid).cmdline():
-                    return True
-        return False
+        return any("queen" in words for words in processes.of_state(self.state).values())
 
 
 def finish(process: subprocess.Popen[bytes], data: bytes | None = None) -> Ended:
