@@ -6,7 +6,9 @@ import json
 import os
 import shlex
 import signal
+import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +24,7 @@ from tests.kit.sshd import Sshd
 from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
-    import subprocess
+    from collections.abc import Iterator
 
     from rbee.wire.registry import Tunnel
     from tests.kit.swarm import Swarm
@@ -118,6 +120,17 @@ class RemoteNode:
     def config(self) -> str:
         """The configuration of this installation."""
         return str(self.install / "config.toml")
+
+    @contextmanager
+    def users_hive(self, *options: str, address: str | None = None) -> Iterator[subprocess.Popen[bytes]]:
+        """Have a user there start its hive; the block begins when it answers, and it ends however the block does."""
+        command = self.command("hive", "--host", address or self.address, "--config", self.config, *options)
+        with subprocess.Popen(command, env=self.env) as hive:
+            try:
+                wait_until(lambda: self.answers(address), "the user's hive answers")
+                yield hive
+            finally:
+                hive.terminate()
 
     def signal_hive(self, number: signal.Signals) -> None:
         """Send a signal to the one hive that runs there."""

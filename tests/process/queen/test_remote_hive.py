@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 import socket
-import subprocess
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -56,14 +55,12 @@ def test_a_cold_start_a_warm_one_and_the_end(swarm: Swarm, node: RemoteNode) -> 
 def test_a_hive_that_a_user_started_is_used_and_left(swarm: Swarm, node: RemoteNode) -> None:
     swarm.start_queen()
     register(swarm, node)
-    with subprocess.Popen(node.command("hive", "--host", node.address, "--config", node.config), env=node.env) as hive:
-        wait_until(node.answers, "the user's hive answers")
+    with node.users_hive() as hive:
         done = infer(swarm, node)
         assert done.returncode == 0, done.stderr
         assert "Starting the hive" not in done.stderr
         swarm.end()
         assert node.hive_pid == hive.pid
-        hive.terminate()
     node.wait_empty()
 
 
@@ -74,12 +71,10 @@ def test_a_users_hive_in_the_place_of_ours_is_left_too(swarm: Swarm, node: Remot
     assert infer(swarm, node).returncode == 0
     node.signal_hive(signal.SIGTERM)
     node.wait_empty()
-    with subprocess.Popen(node.command("hive", "--host", node.address, "--config", node.config), env=node.env) as hive:
-        wait_until(node.answers, "the user's hive answers")
+    with node.users_hive() as hive:
         assert row(swarm)["spawned_by_queen"] is True
         swarm.end()
         assert node.hive_pid == hive.pid
-        hive.terminate()
 
 
 def test_a_users_hive_that_only_its_machine_reaches(swarm: Swarm, node: RemoteNode) -> None:
@@ -87,15 +82,13 @@ def test_a_users_hive_that_only_its_machine_reaches(swarm: Swarm, node: RemoteNo
     swarm.start_queen()
     register(swarm, node)
     elsewhere = own_address()
-    with subprocess.Popen(node.command("hive", "--host", elsewhere, "--config", node.config), env=node.env) as hive:
-        wait_until(lambda: node.answers(elsewhere), "the user's hive answers")
+    with node.users_hive(address=elsewhere) as hive:
         done = infer(swarm, node)
         assert done.returncode == 0, done.stderr
         assert "going through SSH" in done.stderr
         assert node.hive_pid == hive.pid
         swarm.end()
         assert node.hive_pid == hive.pid
-        hive.terminate()
 
 
 @pytest.mark.parametrize(

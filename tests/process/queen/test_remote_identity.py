@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import signal
 import socket
-import subprocess
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
@@ -16,7 +15,6 @@ from rbee import __version__
 from tests.kit.ports import hold_port, own_address
 from tests.kit.remote_node import TEXT, RemoteNode, infer, register, rows
 from tests.kit.swarm import Swarm
-from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -91,9 +89,7 @@ def test_a_node_that_took_another_ones_hive_for_its_own_loses_it_once_that_node_
 ) -> None:
     """Which order they come in is a race where the queen starts the hive: here it has answered for long."""
     attic.give_token(swarm.home)
-    command = attic.command("hive", "--host", attic.address, "--config", attic.config)
-    with subprocess.Popen(command, env=attic.env) as hive:
-        wait_until(attic.answers, "the hive of attic answers")
+    with attic.users_hive() as hive:
         if wrong == "cellar":
             register(swarm, cellar)
         done = swarm.run("infer", "--node", wrong, *TEXT)
@@ -111,7 +107,6 @@ def test_a_node_that_took_another_ones_hive_for_its_own_loses_it_once_that_node_
             swarm.start_queen()
         assert attic.hive_pid == hive.pid
         swarm.end()
-        hive.terminate()
     attic.wait_empty()
 
 
@@ -124,11 +119,7 @@ def test_a_hive_in_the_place_of_the_nodes_own_is_neither_used_nor_ended(
     attic.signal_hive(signal.SIGTERM)
     attic.wait_empty()
     cellar.give_token(swarm.home)
-    with subprocess.Popen(
-        cellar.command("hive", "--host", cellar.address, "--config", cellar.config, "--started-by", "queen"),
-        env=cellar.env,
-    ) as hive:
-        wait_until(cellar.answers, "the other hive answers")
+    with cellar.users_hive("--started-by", "queen") as hive:
         done = infer(swarm, attic)
         assert done.returncode == 1
         assert f"{attic.address}:9200 is a hive of another installation, not that of node attic" in done.stderr
@@ -138,7 +129,6 @@ def test_a_hive_in_the_place_of_the_nodes_own_is_neither_used_nor_ended(
         assert (done.returncode, len(cellar.processes("worker"))) == (0, 1), done.stderr
         swarm.end()
         assert cellar.hive_pid == hive.pid
-        hive.terminate()
     cellar.wait_empty()
 
 
