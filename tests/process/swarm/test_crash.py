@@ -269,12 +269,24 @@ def test_a_worker_that_loads_when_its_hive_is_killed_is_adopted_and_goes_on(daem
         reply = client.post(SPAWN, json={"model_ref": slow}).json()
     (row,) = listed(first)
     assert row["state"] == "loading"
+    os.kill(row["pid"], signal.SIGSTOP)  # or it has loaded before Python has started on a busy machine
+    wait_until(lambda: [one["url"] for one in stored_workers(daemons.home)] == [row["url"]], "it is stored")
     first.process.kill()
     first.wait()
+    log = daemons.home / "logs" / "hive.log"
+    before = log.stat().st_size
+
+    def go_on() -> None:
+        wait_until(lambda: log.stat().st_size > before, "the next hive has begun")
+        os.kill(row["pid"], signal.SIGCONT)
+
+    going_on = threading.Thread(target=go_on)
+    going_on.start()
     begun = time.monotonic()
     second = daemons.start("hive")
     (adopted,) = listed(second)
     assert time.monotonic() - begun < ADOPTION_SECONDS
+    going_on.join()
     for field in ("id", "url", "model_ref", "backend", "device", "pid", "state"):
         assert adopted[field] == row[field]
     wait_until(lambda: [found["state"] for found in listed(second)] == ["idle"], "the model is loaded")
