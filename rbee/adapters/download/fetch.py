@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rbee.adapters.download.partial import PartialFile
+from rbee.adapters.download.partial_file import PartialFile
 from rbee.adapters.download.web import BrokenError
 from rbee.adapters.files import full_disk
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, InsufficientDiskError, StorageError
