@@ -33,7 +33,8 @@ class Connected:
     ) -> None:
         self.url = url
         self._delays = delays
-        self._http = http_client.connect(url, key, timeout=timeout, transport=connections)
+        transport = None if connections is None else connections.transport(url)
+        self._http = http_client.connect(url, key, timeout=timeout, transport=transport)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

@@ -57,11 +57,9 @@ def _no_certificates() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def new_transport() -> httpx.AsyncHTTPTransport:
+def new_transport(limits: httpx.Limits = _LIMITS) -> httpx.AsyncHTTPTransport:
     """Return a pool of connections, which are lost when the other side is."""
-    return httpx.AsyncHTTPTransport(
-        verify=_no_certificates(), trust_env=False, limits=_LIMITS, socket_options=DEAD_PEER
-    )
+    return httpx.AsyncHTTPTransport(verify=_no_certificates(), trust_env=False, limits=limits, socket_options=DEAD_PEER)
 
 
 def connect(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 import httpx
@@ -13,23 +14,81 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 KEPT_SECONDS: Final = 5.0
-"""How long connections are kept that nobody uses: below the 75 s after which our servers close them."""
+"""How long connections are kept that nobody uses: less than the 75 s after which our servers close them."""
+_CHECKS: Final = 5
+"""How often within that time it is looked for such connections."""
+_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT_SECONDS)
+"""Any number at once: a request that is relayed holds one for as long as it runs."""
 
 
-class KeptConnections(httpx.AsyncBaseTransport):
-    """The transport of any number of clients, each of which leaves its connections to the next.
+@dataclass(eq=False)
+class _Address:
+    """The connections to one address, how many clients use them, and when the last one has left."""
+
+    transport: httpx.AsyncHTTPTransport = field(default_factory=lambda: new_transport(_LIMITS))
+    clients: int = 0
+    left_at: float = 0.0
+
+
+class KeptConnections:
+    """Connections by address: each client of an address leaves its own to the next.
 
     To connect costs more than a short request. `run` closes what is not used any more.
     """
 
     def __init__(self) -> None:
-        self._transport = new_transport()
-        self._clients = 0
-        self._left_at = 0.0
+        self._addresses: dict[str, _Address] = {}
         self._is_over = False
 
+    def transport(self, url: str) -> httpx.AsyncBaseTransport:
+        """Return what one client of an address takes its connections from."""
+        return _Lease(self, url)
+
+    def enter(self, url: str) -> httpx.AsyncHTTPTransport:
+        """Count a client of an address, and return the connections to it."""
+        address = self._addresses.setdefault(url, _Address())
+        address.clients += 1
+        return address.transport
+
+    async def leave(self, url: str) -> None:
+        """A client has left the connections to an address to the next one."""
+        address = self._addresses[url]
+        address.clients -= 1
+        address.left_at = trio.current_time()
+        if self._is_over:
+            await self._close_unused(0)
+
+    async def run(self) -> None:
+        """Close the connections to each address that no client has used for KEPT_SECONDS.
+
+        When this is cancelled all are closed, those that are still used once the client has left.
+        """
+        try:
+            while True:
+                await trio.sleep(KEPT_SECONDS / _CHECKS)
+                await self._close_unused(KEPT_SECONDS)
+        finally:
+            self._is_over = True
+            await self._close_unused(0)
+
+    async def _close_unused(self, seconds: float) -> None:
+        before = trio.current_time() - seconds
+        unused = [url for url, kept in self._addresses.items() if not kept.clients and kept.left_at <= before]
+        with trio.CancelScope(shield=True):
+            for transport in [self._addresses.pop(url).transport for url in unused]:
+                await transport.aclose()
+
+
+class _Lease(httpx.AsyncBaseTransport):
+    """The connections to an address as one client has them, from its beginning to its end."""
+
+    def __init__(self, kept: KeptConnections, url: str) -> None:
+        self._kept = kept
+        self._url = url
+        self._transport: httpx.AsyncHTTPTransport | None = None
+
     async def __aenter__(self) -> Self:
-        self._clients += 1
+        self._transport = self._kept.enter(self._url)
         return self
 
     async def __aexit__(
@@ -38,29 +97,8 @@ class KeptConnections(httpx.AsyncBaseTransport):
         exc: BaseException | None = None,
         trace: TracebackType | None = None,
     ) -> None:
-        self._clients -= 1
-        self._left_at = trio.current_time()
-        if self._is_over:
-            await self._close_unused()
+        await self._kept.leave(self._url)
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        assert self._transport is not None, "the client is used outside of its block"
         return await self._transport.handle_async_request(request)
-
-    async def run(self) -> None:
-        """Close the connections each time that no client has been there for KEPT_SECONDS.
-
-        When this is cancelled they are closed too, once the last client has left.
-        """
-        try:
-            while True:
-                await trio.sleep(KEPT_SECONDS)
-                if trio.current_time() - self._left_at >= KEPT_SECONDS:
-                    await self._close_unused()
-        finally:
-            self._is_over = True
-            await self._close_unused()
-
-    async def _close_unused(self) -> None:
-        if not self._clients:
-            with trio.CancelScope(shield=True):
-                await self._transport.aclose()

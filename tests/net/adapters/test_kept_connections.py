@@ -68,7 +68,7 @@ async def kept(nursery: trio.Nursery) -> KeptConnections:
 
 async def ask(url: str, kept: KeptConnections, path: str = "/") -> None:
     async with (
-        http_client.connect(url, None, transport=kept) as client,
+        http_client.connect(url, None, transport=kept.transport(url)) as client,
         sse_client.events(client, "GET", path) as events,
     ):
         async for _ in events:
@@ -89,11 +89,44 @@ async def test_clients_at_the_same_time_have_connections_of_their_own(
     served: Served, serve_app: Serve, kept: KeptConnections
 ) -> None:
     url = await serve_app(served.app)
-    connected = http_client.connect(url, None, transport=kept)
+    connected = http_client.connect(url, None, transport=kept.transport(url))
     async with connected as client, sse_client.events(client, "GET", "/endless") as events:
         await events.__anext__()
         await ask(url, kept)
     assert len(served.connections) == 2
+
+
+async def test_any_number_of_streams_runs_at_once(served: Served, serve_app: Serve, kept: KeptConnections) -> None:
+    url = await serve_app(served.app)
+    is_enough = trio.Event()
+
+    async def hold() -> None:
+        connected = http_client.connect(url, None, transport=kept.transport(url))
+        async with connected as client, sse_client.events(client, "GET", "/endless") as events:
+            await events.__anext__()
+            if len(served.connections) == 120:
+                is_enough.set()
+            await is_enough.wait()
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(120):
+            nursery.start_soon(hold)
+
+
+async def test_one_address_does_not_hold_up_the_end_of_anothers_connections(
+    served: Served, serve_app: Serve, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept_connections, "KEPT_SECONDS", 0.05)
+    kept = KeptConnections()
+    nursery.start_soon(kept.run)
+    busy = Served(nursery)
+    busy_url, url = await serve_app(busy.app), await serve_app(served.app)
+    connected = http_client.connect(busy_url, None, transport=kept.transport(busy_url))
+    async with connected as client, sse_client.events(client, "GET", "/endless") as events:
+        await events.__anext__()
+        await ask(url, kept)
+        with trio.fail_after(5):
+            await served.closed.wait()
 
 
 async def test_a_stream_that_is_left_early_ends_its_connection(
@@ -140,7 +173,7 @@ async def test_a_client_that_stays_behind_closes_them_at_last(served: Served, se
     url = await serve_app(served.app)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(kept.run)
-        connected = http_client.connect(url, None, transport=kept)
+        connected = http_client.connect(url, None, transport=kept.transport(url))
         async with connected as client, sse_client.events(client, "GET", "/") as events:
             nursery.cancel_scope.cancel()
             with trio.CancelScope(shield=True):
