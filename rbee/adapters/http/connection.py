@@ -144,7 +144,11 @@ class ClientConnection(TCPServer):
         acknowledged, moved_at = -1, trio.current_time()
         while True:
             await self._pause(min(CHECK_SECONDS, self.config.stalled / 4))
-            if self._is_idle_for_too_long() or (delivery := tcp_info.read(self.stream)) is None:
+            if self._is_idle_for_too_long():
+                # The reader finds it closed. To cancel that could cut in two a request which comes at this moment.
+                await trio.aclose_forcefully(self.stream)
+                return
+            if (delivery := tcp_info.read(self.stream)) is None:
                 break
             if delivery.acknowledged != acknowledged or not delivery.pending:
                 acknowledged, moved_at = delivery.acknowledged, trio.current_time()

@@ -20,6 +20,7 @@ from rbee.adapters.http.sse_server import LAST
 from rbee.concurrency.background import open_background
 from rbee.errors import InvalidConfigurationError, PortInUseError
 from rbee.wire import common
+from rbee.wire.common import EVENT_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -138,14 +139,17 @@ class _AnswerSender:
             await self._app(scope, receive, send)
             return
         connection = connection_of(scope)
+        is_stream = False
 
         async def send_piece(message: Any) -> None:
+            nonlocal is_stream
             if message["type"] == "http.response.start":
+                is_stream = (b"content-type", EVENT_STREAM.encode()) in message["headers"]
                 connection.is_held = True
                 await send(message)
                 return
             # The end of an answer follows at once on the last event.
-            connection.is_held = message.get("body", b"").endswith(LAST)
+            connection.is_held = is_stream and message.get("body", b"").endswith(LAST)
             if message["type"] == "http.response.body" and not message.get("more_body", False):
                 with trio.CancelScope(shield=True):
                     await send(message)

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 import trio
+from quart import request
 
+from rbee.adapters.http import connection, sse_server, tcp_info
 from rbee.adapters.http import server as http_server
-from rbee.adapters.http import sse_server, tcp_info
 from rbee.adapters.http.app import answer, new_app, streamed
 from rbee.adapters.http.connection import ClientConnection
 from tests.kit.leaving import WAYS, connect, leave
@@ -227,6 +228,32 @@ async def test_a_connection_that_is_idle_for_too_long_is_closed_and_one_with_a_r
             assert await answered.receive_some() == b""
             assert await silent.receive_some() == b""
         assert not server.over.is_set()
+
+
+async def test_a_request_that_comes_just_as_its_connection_is_closed_is_not_cut_in_two(
+    serve_app: Callable[[QuartTrio], Awaitable[str]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ClientConnection, "IDLE_SECONDS", 0.1)
+    monkeypatch.setattr(connection, "CHECK_SECONDS", 0.1)
+    app = new_app("test", lambda _: [], {"/"})
+    begun = whole = 0
+
+    @app.post("/")
+    async def take() -> Response:
+        nonlocal begun, whole
+        begun += 1
+        await request.get_data()
+        whole += 1
+        return answer({})
+
+    port = int((await serve_app(app)).rpartition(":")[2])
+    for number in range(100):
+        async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+            await trio.sleep(0.0985 + 0.0045 * number / 100)
+            with suppress(trio.BrokenResourceError):
+                await client.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc")
+                await client.receive_some()
+    assert begun == whole
 
 
 async def test_a_whole_answer_is_one_packet(server: Answering) -> None:
