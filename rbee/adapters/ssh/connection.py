@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_LOST: Final = ("Server connection dropped", "Socket is closed")
+"""paramiko's own words for the end of the stream."""
 OPEN_SECONDS: Final = 10.0
 """For the other machine to open a connection of its own."""
 MAX_OUTPUT: Final = 16 * 1024 * 1024
@@ -150,8 +152,8 @@ class SshConnection:
             self._transport.close()
             raise
         except (paramiko.SSHException, OSError, EOFError) as exc:
-            # paramiko leaves room for a reason that it has not got, and has words of its own for the end of the stream.
-            words = str(exc).rstrip(": ").removeprefix("Server connection dropped")
+            # paramiko leaves room for a reason that it has not got.
+            words = "" if str(exc).startswith(_LOST) else str(exc).rstrip(": ")
             reason = "it stopped answering" if isinstance(exc, TimeoutError) else words or "the connection was lost"
             if isinstance(exc, OSError) and exc.strerror:
                 reason = exc.strerror

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 import os
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from paramiko import PKey
+
+log = logging.getLogger(__name__)
 
 USERS: Final = Path("~/.ssh/known_hosts")
 _ALGORITHMS: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
@@ -100,12 +102,14 @@ def _known(name: str, files: Sequence[Path]) -> set[str]:
             lines = file.expanduser().read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             continue
-        for text in map(str.strip, lines):
+        for number, text in enumerate(map(str.strip, lines), 1):
             # One by one: a line that is damaged, or a marker like @revoked, proves nothing, and takes no other along.
-            with suppress(Exception):  # paramiko has no one error for them
+            try:
                 if not text.startswith("#") and (entry := HostKeyEntry.from_line(text)) is not None:
                     hosts = HostKeys()
                     for host in entry.hostnames:
                         hosts.add(host, entry.key.get_name(), entry.key)
                     keys |= {line(key) for key in (hosts.lookup(name) or {}).values()}
+            except Exception as exc:  # noqa: BLE001 (paramiko has no one error for them)
+                log.info("line %d of %s cannot be read, and is passed over: %r", number, file, exc)
     return keys

@@ -136,14 +136,20 @@ class Nodes:
         Returns why the hive could not be ended.
         """
         self.remote(name)  # raises
-        entry, _ = self._entries.pop(name), self._remote.pop(name)
+        entry, hive = self._entries.pop(name), self._remote.pop(name)
         entry.node.stop_placing()
         force = trio.Event()
         force.set()
-        failure = await entry.link.end(force)
-        entry.running.cancel()
-        self._identities.leave(name)
-        self.feed.remove_node(name)
+        is_gone = False
+        try:
+            failure = await entry.link.end(force)
+            is_gone = True
+        finally:
+            entry.running.cancel()
+            self._identities.leave(name)
+            self.feed.remove_node(name)
+            if not is_gone:
+                self.add(hive.record.row)  # the disk is full, maybe: the table has it still
         return failure
 
     async def end(self, force: trio.Event) -> HivesEnded:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
     from rbee.wire.progress import Report
-    from rbee.wire.registry import Beehive
+    from rbee.wire.registry import Beehive, BeehiveRow
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,14 @@ class Registration:
     async def update(self, asked: Beehive, report: Report) -> Success:
         """Connect to the machine, and replace the node of that name; ends its hive if a queen started it.
 
-        One that could not be ended stays ours: the next queen tries again.
+        One that could not be ended stays ours where the node stays where it is: the next queen tries again.
         """
         known = next((row for row in await self.registry.rows() if row.node_name == asked.node_name), None)
         row = await describe(asked, self.settings, report, known)
         async with self._whole_change():
             await self.registry.check_folder_free(row)
-            row.spawned_by_queen = not await self._drop(row.node_name, report)
+            has_ended = await self._drop(row.node_name, report)
+            row.spawned_by_queen = not has_ended and known is not None and _is_same_place(known, row)
             await self.registry.replace(row)
             self.nodes.add(row)
         return Success(message=f"node {row.node_name} was changed", node_name=row.node_name)
@@ -80,3 +81,8 @@ class Registration:
             human = f"The hive on {name} could not be ended, and may run still: the queen's log says why"
             narrate(report, name, "stop_hive", human)
         return has_ended
+
+
+def _is_same_place(one: BeehiveRow, other: BeehiveRow) -> bool:
+    """Whether both rows mean the same installation on the same machine."""
+    return (one.ssh_host, one.ssh_port, one.install_path) == (other.ssh_host, other.ssh_port, other.install_path)

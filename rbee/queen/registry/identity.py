@@ -11,7 +11,7 @@ from rbee import __version__
 from rbee.adapters import tokens
 from rbee.concurrency.background import open_background
 from rbee.concurrency.changed import Changed
-from rbee.errors import KeyRefusedError, PortInUseError, VersionMismatchError
+from rbee.errors import KeyRefusedError, NodeNotFoundError, PortInUseError, VersionMismatchError
 from rbee.wire.common import API_VERSION
 from rbee.wire.queen import LOCAL_NODE
 
@@ -101,7 +101,8 @@ class HiveIdentities:
 
         Raises AnotherHiveError then.
         """
-        claimant = self._claimants[node]
+        if (claimant := self._claimants.get(node)) is None:
+            raise NodeNotFoundError(f"node {node} was removed meanwhile", node=node)
         hive_id, is_proven = claimant.claim
         if hive_id is None or is_proven:
             yield

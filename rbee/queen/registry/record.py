@@ -54,7 +54,10 @@ class NodeRecord:
 
     async def located(self, hive_url: str, hive_id: str | None) -> None:
         """Note where the node's hive listens, as the node itself knows it, and which hive it is."""
+        is_new = hive_id is not None and not self._has_named_hive
         self._has_named_hive = hive_id is not None
+        if is_new:
+            self._identities.claim_changed()  # others may have guessed that it is theirs
         await self.change(hive_url=hive_url, hive_id=hive_id)
 
     async def change(self, **values: Any) -> None:

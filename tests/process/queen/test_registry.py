@@ -14,7 +14,7 @@ import trio
 
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import NodeExistsError, NodeNotFoundError
-from rbee.queen.registry.identity import HiveIdentities
+from rbee.queen.registry.identity import AnotherHiveError, HiveIdentities
 from rbee.queen.registry.record import NodeRecord
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.wire.registry import BeehiveRow
@@ -174,6 +174,23 @@ async def test_a_record_changes_the_row_in_memory_and_in_the_table(registry: Reg
     assert msgspec.structs.replace(await stored(), is_tunnelled=False, hive_url=None, status="unknown") == (
         msgspec.structs.replace(added, last_error=None, last_connected_unix=found.last_connected_unix)
     )
+
+
+async def test_of_two_nodes_with_one_hive_the_other_stops_when_one_has_named_it(registry: Registry) -> None:
+    """As a queen finds them after its start, where both rows have it."""
+    await registry.add(row(hive_id="one"))
+    await registry.add(row(node_name="other", hive_id="one"))
+    identities = HiveIdentities("token")
+    record = NodeRecord(row(hive_id="one"), registry, identities)
+    NodeRecord(row(node_name="other", hive_id="one"), registry, identities)
+
+    async def use() -> None:
+        async with identities.fail_if_lost("other", "192.0.2.7:9300"):
+            await record.located("http://127.0.0.1:9300", "one")
+            await trio.sleep_forever()
+
+    with pytest.raises(AnotherHiveError, match="is the hive of node attic, not that of node other"), trio.fail_after(5):
+        await use()
 
 
 async def test_an_unknown_node_is_reported_with_the_command_that_adds_it(registry: Registry) -> None:

@@ -343,6 +343,7 @@ def test_a_disk_that_gets_full_meanwhile(swarm: Swarm, node: BareNode, disk: Cal
     filler = node.home / "filler"
     with filler.open("wb") as file, pytest.raises(OSError, match="No space left"):
         file.write(bytes(200 << 20))
+    node.behind_proxy().release()
     code, errors = end(keeper)
     assert (code, "MB are free there" in errors) == (1, True), errors
     assert parts(node) == [], "what is left of it would be in everybody's way"

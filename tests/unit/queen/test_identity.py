@@ -11,6 +11,7 @@ import trio.testing
 
 from rbee import __version__
 from rbee.adapters import tokens
+from rbee.errors import NodeNotFoundError
 from rbee.queen.registry.identity import AnotherHiveError, AnotherSwarmError, Claim, HiveIdentities
 from rbee.wire.common import API_VERSION, Health
 
@@ -163,3 +164,11 @@ async def test_what_a_node_has_named_itself_is_not_lost(
     async with identities.fail_if_lost("attic", ADDRESS):
         Node(identities, "cellar").claims(HIVE, proven=True)
         await trio.sleep(1)
+
+
+async def test_a_node_that_was_removed_meanwhile_is_not_found(identities: HiveIdentities) -> None:
+    Node(identities, "attic", HIVE)
+    identities.leave("attic")
+    with pytest.raises(NodeNotFoundError):
+        async with identities.fail_if_lost("attic", ADDRESS):
+            pass
