@@ -158,9 +158,9 @@ def streamed(
     heartbeat: float = 10.0,
     headers: dict[str, str] | None = None,
 ) -> Response:
-    """Answer with an event stream; see `sse_server.stream`."""
+    """Answer with an event stream; see `sse_server.stream`. To a HEAD request its head is the whole answer."""
     response = Response(
-        sse_server.stream(nursery, produce, heartbeat=heartbeat),
+        b"" if request.method == "HEAD" else sse_server.stream(nursery, produce, heartbeat=heartbeat),
         content_type=EVENT_STREAM,
         headers={"Cache-Control": "no-store", **(headers or {})},
     )

@@ -79,6 +79,17 @@ class ClientConnection(TCPServer):
         self.is_held = False
         """Whether what is sent is held back, to be written together with what follows: a write costs 50 us."""
 
+    async def run(self) -> None:
+        """Serve the connection until it is over.
+
+        Whatever goes wrong ends it alone, and not the daemon: hypercorn decodes the heads of upgrades (h2c, websocket),
+        which anybody may send, and raises what the decoders raise.
+        """
+        try:
+            await super().run()
+        except* Exception as group:  # noqa: BLE001 (see above)
+            log.warning("a connection was ended: %r", group.exceptions[0])
+
     async def _read_data(self) -> None:
         self._probe_when_idle()
         try:

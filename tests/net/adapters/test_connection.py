@@ -256,6 +256,41 @@ async def test_a_request_that_comes_just_as_its_connection_is_closed_is_not_cut_
     assert begun == whole
 
 
+UPGRADE = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n\r\n",
+        UPGRADE + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Protocol: \xff\r\n\r\n",
+        UPGRADE + b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Extensions: \xff\r\n\r\n",
+    ],
+)
+async def test_a_head_that_the_server_cannot_decode_ends_its_connection_alone(server: Answering, head: bytes) -> None:
+    async with (
+        await trio.open_tcp_stream("127.0.0.1", server.port) as stranger,
+        await trio.open_tcp_stream("127.0.0.1", server.port) as client,
+    ):
+        await stranger.send_all(head)
+        with trio.fail_after(PATIENCE), suppress(trio.BrokenResourceError):
+            while await stranger.receive_some():
+                pass
+        await client.send_all(ASK % b"nowhere")
+        assert (await client.receive_some()).startswith(b"HTTP/1.1 401")
+
+
+async def test_the_head_of_a_stream_alone_is_a_whole_answer(server: Answering) -> None:
+    async with await trio.open_tcp_stream("127.0.0.1", server.port) as client:
+        await client.send_all(b"HEAD /quiet HTTP/1.1\r\nHost: x\r\n\r\n" + ASK % b"nowhere")
+        received = b""
+        with trio.fail_after(PATIENCE):
+            while b"401" not in received:
+                received += await client.receive_some()
+    assert received.startswith(b"HTTP/1.1 200")
+    assert not server.begun.is_set()
+
+
 async def test_a_whole_answer_is_one_packet(server: Answering) -> None:
     async with await trio.open_tcp_stream("127.0.0.1", server.port) as client:
         await client.send_all(ASK % b"nowhere")
