@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -50,6 +51,13 @@ WorkerState = Literal["loading", "idle", "busy", "draining", "unhealthy"]
 def base_url(host: str, port: int) -> str:
     """Return the URL of a daemon; an IPv6 address stands in brackets (RFC 3986, section 3.2.2)."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def check_base_url(text: str) -> None:
+    """Raise ValueError unless this is the URL of a daemon, with a host and a port."""
+    parts = urlsplit(text)
+    if parts.scheme != "http" or not parts.hostname or parts.port is None:
+        raise ValueError(f"{text!r} is not the URL of a daemon")
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):

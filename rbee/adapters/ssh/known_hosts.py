@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 USERS: Final = Path("~/.ssh/known_hosts")
+_REVOKED: Final = "@revoked "
+"""The marker of a key that is not to be trusted, whatever other lines say (sshd(8))."""
 _ALGORITHMS: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
 """A key's type names its signature algorithm, except for RSA (RFC 8332)."""
 
@@ -89,27 +91,35 @@ class Trust:
         """Append the server's key to our own known hosts."""
         try:
             private.make_private(file.parent)
-            with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600), "w") as known:
-                known.write(f"{self._name} {key}\n")
+            with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b") as known:
+                # A line that was cut, as by a full disk or an editor, would take the next one along.
+                is_cut = known.seek(0, os.SEEK_END) > 0 and os.pread(known.fileno(), 1, known.tell() - 1) != b"\n"
+                known.write(b"\n" * is_cut + f"{self._name} {key}\n".encode())
         except OSError as exc:
             raise StorageError(f"{file.name} cannot be written: {exc.strerror}") from exc
 
 
 def _known(name: str, files: Sequence[Path]) -> set[str]:
     keys: set[str] = set()
+    revoked: set[str] = set()
     for file in files:
         try:
-            lines = file.expanduser().read_text(encoding="utf-8", errors="replace").splitlines()
+            lines = file.expanduser().read_text(encoding="utf-8", errors="replace").split("\n")
         except OSError:
             continue
         for number, text in enumerate(map(str.strip, lines), 1):
-            # One by one: a line that is damaged, or a marker like @revoked, proves nothing, and takes no other along.
+            # One by one: a line that is damaged, or of an authority, proves nothing, and takes no other along.
+            plain = text.removeprefix(_REVOKED)
             try:
-                if not text.startswith("#") and (entry := HostKeyEntry.from_line(text)) is not None:
+                if not text.startswith("#") and (entry := HostKeyEntry.from_line(plain)) is not None:
                     hosts = HostKeys()
                     for host in entry.hostnames:
                         hosts.add(host, entry.key.get_name(), entry.key)
-                    keys |= {line(key) for key in (hosts.lookup(name) or {}).values()}
+                    found = {line(key) for key in (hosts.lookup(name) or {}).values()}
+                    if plain == text:
+                        keys |= found
+                    else:
+                        revoked |= found
             except Exception as exc:  # noqa: BLE001 (paramiko has no one error for them)
                 log.info("line %d of %s cannot be read, and is passed over: %r", number, file, exc)
-    return keys
+    return keys - revoked

@@ -64,7 +64,8 @@ class Nodes:
             # All at once: before any of them looks for its hive, it is known which hives are those of others.
             self._start(LOCAL_NODE, self._local)
             for row in rows:
-                self.add(row)
+                if row.node_name != LOCAL_NODE:  # as the table never has it, unless it was changed by hand
+                    self.add(row)
             task_status.started()
             await trio.sleep_forever()
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from rbee.errors import NodeExistsError, NodeNotFoundError
+from rbee.wire.common import check_base_url
 from rbee.wire.registry import BeehiveRow
 
 if TYPE_CHECKING:
@@ -163,7 +164,10 @@ def _row(values: tuple[Any, ...]) -> BeehiveRow:
     row = dict(zip(_COLUMNS, values, strict=True))
     try:
         row |= {name: json.loads(row[name]) for name in _JSON} | {name: bool(row[name]) for name in _BOOLEANS}
-        return msgspec.convert(row, BeehiveRow)
+        found = msgspec.convert(row, BeehiveRow)
+        if found.hive_url is not None:
+            check_base_url(found.hive_url)
     except (msgspec.ValidationError, ValueError, TypeError, RecursionError) as exc:
         log.error("the entry of node %s in the registry is damaged: %s", row["node_name"], exc)  # noqa: TRY400 (expected)
         return msgspec.convert(_DAMAGED | {"node_name": str(row["node_name"])}, BeehiveRow)
+    return found

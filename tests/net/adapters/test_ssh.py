@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import socket
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,9 @@ import pytest
 import trio
 
 from rbee.adapters.ssh import handshake
+from rbee.adapters.ssh.known_hosts import Trust
 from rbee.adapters.ssh.target import Target
-from rbee.errors import SshFailedError
+from rbee.errors import HostKeyError, SshFailedError
 from rbee.queen.hives.remote import script as remote_script
 from tests.kit.sshd import Sshd
 
@@ -170,6 +172,29 @@ DAMAGED = (
     "just words", "a b c d", "@revoked * ssh-ed25519 AAAA", "|1|x|y ssh-rsa AAAA", "host ssh-ed25519 AAAA",
     "host ssh-ed25519 =", "host ecdsa-sha2-nistp256 AAAAE2VjZHNh", "|1 ssh-rsa", "\xff\xfe", "",
 )  # fmt: skip
+
+
+def test_a_key_that_is_revoked_is_not_trusted(tmp_path: Path, shared: Sshd) -> None:
+    file, key = tmp_path / "known_hosts", target(shared).host_key
+    for lines, is_known in (
+        (f"h {key}", True),
+        (f"h {key}\n@revoked h {key}", False),
+        (f"@revoked h {key}", False),
+        (f"@revoked other {key}\nh {key}", True),
+        (f"# a comment\u2028h {key}", False),
+    ):
+        file.write_text(lines, encoding="utf-8")
+        trust = Trust("h", 22, None, [file])
+        with nullcontext() if is_known else pytest.raises(HostKeyError, match="is not known"):
+            assert trust.check(str(key), None)
+
+
+def test_a_line_that_was_cut_takes_no_new_key_along(tmp_path: Path, shared: Sshd) -> None:
+    file, key = tmp_path / "known_hosts", str(target(shared).host_key)
+    file.write_text(f"other {key}")
+    for name in ("h", "g"):
+        Trust(name, 22, None, [file]).remember(file, key)
+    assert file.read_text() == f"other {key}\nh {key}\ng {key}\n"
 
 
 async def test_a_damaged_line_of_known_hosts_takes_no_other_along(

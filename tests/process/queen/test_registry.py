@@ -119,6 +119,10 @@ async def test_a_change_of_every_field_is_stored(registry: Registry) -> None:
         ("tunnel", "?"),
         ("ssh_port", "x"),
         ("status", 7),
+        ("hive_url", "http://127.0.0.1:99999"),
+        ("hive_url", "http://[::1"),
+        ("hive_url", "http://127.0.0.1:abc"),
+        ("hive_url", "127.0.0.1"),
     ],
 )
 async def test_an_entry_that_is_damaged_is_shown_and_can_be_removed(

@@ -11,6 +11,7 @@ from rbee.adapters.logs.redaction import Lines
 from rbee.errors import AlreadyRunningError, RbeeError, SpawnFailedError, SpawnTimeoutError, SshFailedError
 from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote import script
+from rbee.wire.common import check_base_url
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -99,13 +100,22 @@ async def _start_once(connection: SshConnection, row: BeehiveRow, settings: Sett
 
     facts = await script.run(connection, "start_hive", parameters, on_fact)
     if ready:
-        return Running(ready[0].url, ready[0].id, True)
+        return Running(_checked(ready[0].url), ready[0].id, True)
     if refused:
         url, hive_id = (refused[0].details.get(name) for name in ("url", "id"))
         if not isinstance(url, str):
             return None
-        return Running(url, str(hive_id or ""), facts.get("holder") == ["queen"])
+        return Running(_checked(url), str(hive_id or ""), facts.get("holder") == ["queen"])
     raise _not_started(facts, row, settings)
+
+
+def _checked(url: str) -> str:
+    """Return the URL that a hive has announced; it is stored, and a queen that could not read it would not start."""
+    try:
+        check_base_url(url)
+    except ValueError as exc:
+        raise SpawnFailedError(f"the hive does not say where it listens: {exc}") from exc
+    return url
 
 
 def _not_started(facts: script.Facts, row: BeehiveRow, settings: Settings) -> RbeeError:
