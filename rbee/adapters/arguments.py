@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 WRONG_USAGE: Final = 2
 """The exit code."""
+SIMILAR: Final = 0.7
+"""How alike a word and a suggestion must be: for difflib "node" and "models" are 0.6, "infre" and "infer" 0.8."""
 _UNKNOWN: Final = re.compile(
     r"(?:argument )?(?P<what>[\w-]+): invalid choice: '(?P<word>.*?)' \(choose from", re.DOTALL
 )
@@ -52,13 +54,24 @@ class Parser(argparse.ArgumentParser):
         # Abbreviated options break scripts on the day a second option begins alike.
         super().__init__(**options, add_help=False, allow_abbrev=False)
         self._positionals.title = "arguments"
-        self.synonyms: dict[str, str] = {}
-        """What other programs call a command → the whole command here."""
+        self.hints: dict[str, str] = {}
+        """A command that does not exist → what to do instead."""
+
+    def format_help(self) -> str:
+        self.usage = self.usage or " ".join([self.prog, *self._required(), "[options]"])
+        return super().format_help()
+
+    def _required(self) -> list[str]:
+        return [" ".join([*action.option_strings, str(action.metavar)]) for action in self._actions if action.required]
 
     def error(self, message: str) -> NoReturn:
         hint = f"`{self.prog} --help` shows what it takes"
+        if lacks := re.match(r"argument (?:-\w/)?(--[\w-]+): expected one argument", message):
+            value = self._option_string_actions[lacks[1]].metavar or "VALUE"
+            hint = f"write {lacks[1]} {value}, or {lacks[1]}={value} if {value} begins with a dash"
         if found := _UNKNOWN.match(message):
-            raise UsageError(f"there is no {found['what']} '{found['word']}'", self._suggest(found["word"]) or hint)
+            what, word = found["what"], found["word"]
+            raise UsageError(f"there is no {what} '{word}'", self._suggest(what, word) or hint)
         if required := re.match(r"the following arguments are required: (.*)", message):
             message = f"{required[1]} {'are' if ', ' in required[1] else 'is'} missing"
         raise UsageError(message.removeprefix("argument "), hint)
@@ -69,21 +82,37 @@ class Parser(argparse.ArgumentParser):
         if not extra.startswith("-"):
             takes_prompt = "--prompt" in self._option_string_actions
             raise UsageError(
-                f"unexpected argument '{extra}'", 'a prompt is given as --prompt "…"' if takes_prompt else hint
+                f"unexpected argument '{extra}'",
+                'the prompt is given in quotes: --prompt "…"' if takes_prompt else hint,
             )
-        import difflib
+        option = extra.partition("=")[0]
+        if option in self._option_string_actions:
+            raise UsageError(f"{option} stands before the command", f"options follow it: `{self.prog} {option}`")
+        # Without the dashes, which would make all options alike.
+        names = [
+            name.removeprefix("--")
+            for name, action in self._option_string_actions.items()
+            if name.startswith("--") and action.help is not argparse.SUPPRESS
+        ]
+        near = " or ".join(f"--{name}" for name in _similar(option.lstrip("-"), names))
+        raise UsageError(f"there is no option {extra}", f"did you mean {near}?" if near else hint)
 
-        near = difflib.get_close_matches(extra.partition("=")[0], self._option_string_actions, n=1)
-        raise UsageError(f"there is no option {extra}", f"did you mean {near[0]}?" if near else hint)
-
-    def _suggest(self, word: str) -> str | None:
-        if word in self.synonyms:
-            return f"that is `{self.synonyms[word]}` here"
-        import difflib
-
+    def _suggest(self, what: str, word: str) -> str | None:
+        if word in self.hints:
+            return self.hints[word]
         names = [name for action in self._actions if action.choices for name in action.choices]
-        near = difflib.get_close_matches(word, names, n=1)
-        return f"did you mean `{self.prog} {near[0]}`?" if near else None
+        before = what if what.startswith("-") else self.prog
+        near = " or ".join(f"`{before} {name}`" for name in _similar(word, names))
+        return f"did you mean {near}?" if near else None
+
+
+def _similar(word: str, names: list[str]) -> list[str]:
+    """Return the names that a word abbreviates, else the one that it may be a misspelling of."""
+    if word and (longer := [name for name in names if name.startswith(word)]):
+        return longer
+    import difflib
+
+    return difflib.get_close_matches(word, names, n=1, cutoff=SIMILAR)
 
 
 def read(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:

@@ -46,10 +46,10 @@ Ctrl+C ends it and everything it started.
 
 def main(argv: list[str]) -> int:
     """Run the hive until a signal or a request ends it; returns the exit code."""
-    parser = Parser(prog="rbee hive", usage="rbee hive [options]", description=HELP)
+    parser = Parser(prog="rbee hive", description=HELP)
     parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", metavar="N", type=whole(0, 65535), help="port to listen on (default: 9200)")
-    parser.add_argument("--advertise", metavar="HOST", help="host in the workers' URLs")
+    parser.add_argument("--advertise", metavar="HOST", help="host name or address in the workers' URLs")
     parser.add_argument("--config", metavar="FILE", help="read settings from this file")
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--announce", action="store_true", help=argparse.SUPPRESS)

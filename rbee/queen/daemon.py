@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 ROLE: Final = "queen-rbee"
 HELP: Final = """\
-Run the queen in the foreground. It decides which machine and which worker serve a request.
+Run the queen in the foreground. It decides which node and which worker serve a request.
 
 Ctrl+C ends it and everything it started.
 """
@@ -45,7 +45,7 @@ Ctrl+C ends it and everything it started.
 
 def main(argv: list[str]) -> int:
     """Run the queen until it is told to end; returns the exit code."""
-    parser = Parser(prog="rbee queen", usage="rbee queen [options]", description=HELP)
+    parser = Parser(prog="rbee queen", description=HELP)
     parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", metavar="N", type=whole(0, 65535), help="port to listen on (default: 8080)")
     # Absolute, because the hive reads it too, in another folder.

@@ -58,24 +58,29 @@ def main(argv: list[str]) -> int:
     """Run the worker until it is asked to end; returns the exit code."""
     parser = Parser(
         prog="rbee worker",
-        usage="rbee worker [options]",
         description="Run one model. The hive starts its workers; users never need to.\n",
     )
-    parser.add_argument("--id", required=True, help="the worker's UUID")
-    parser.add_argument("--model-ref", required=True, help="the model's reference")
-    parser.add_argument("--model-path", required=True, type=Path, help="the model's GGUF file")
-    parser.add_argument("--backend", default="cpu", help="cpu, cuda, …")
-    parser.add_argument("--device", type=int, default=0, help="the index of the backend's device")
-    parser.add_argument("--slots", type=int, help="number of requests served at once")
-    parser.add_argument("--context", type=int, help="maximum number of tokens per request")
-    parser.add_argument("--memory", type=int, default=0, help="bytes that the hive has reserved for it")
-    parser.add_argument("--threads", type=int, help="number of compute threads")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    parser.add_argument("--advertise", help="host in the worker's URL")
-    parser.add_argument("--port-from", type=int, help="first port to try")
-    parser.add_argument("--hive-url", required=True, help="the hive to report to")
-    parser.add_argument("--log", type=Path, help="log file (default: stderr)")
-    parser.add_argument("--config", help="configuration file")
+    parser.add_argument("--id", metavar="UUID", required=True, help="the worker's UUID")
+    parser.add_argument("--model-ref", metavar="REF", required=True, help="the model's reference")
+    parser.add_argument("--model-path", metavar="FILE", required=True, type=Path, help="the model's GGUF file")
+    parser.add_argument("--backend", metavar="NAME", default="cpu", help="cpu, cuda, … (default: cpu)")
+    parser.add_argument(
+        "--device", metavar="N", type=int, default=0, help="the index of the backend's device (default: 0)"
+    )
+    parser.add_argument("--slots", metavar="N", type=int, help="the number of requests served at once")
+    parser.add_argument("--context", metavar="N", type=int, help="the maximum number of tokens per request")
+    parser.add_argument(
+        "--memory", metavar="BYTES", type=int, default=0, help="the memory that the hive has reserved for it"
+    )
+    parser.add_argument("--threads", metavar="N", type=int, help="the number of compute threads")
+    parser.add_argument(
+        "--host", metavar="ADDRESS", default="127.0.0.1", help="address to listen on (default: 127.0.0.1)"
+    )
+    parser.add_argument("--advertise", metavar="HOST", help="host name or address in the worker's URL")
+    parser.add_argument("--port-from", metavar="N", type=int, help="the first port to try")
+    parser.add_argument("--hive-url", metavar="URL", required=True, help="the hive to report to")
+    parser.add_argument("--log", metavar="FILE", type=Path, help="the log file (default: stderr)")
+    parser.add_argument("--config", metavar="FILE", help="read settings from this file")
     parser.add_argument("--ephemeral", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("-h", "--help", action=HelpAction)
     options = arguments.read(parser, argv)

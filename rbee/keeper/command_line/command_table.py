@@ -9,29 +9,30 @@ usage: rbee <command> [options]
 
 Runs language models on the machines you own.
 
-The queen picks a machine for each request; each machine's hive starts its workers; a worker runs one model.
+Machines that work together are the nodes of a swarm. For each request its queen picks a node; the node's hive
+starts workers; a worker runs one model.
 
 use a model
-  infer            continue a prompt; the text streams to standard output
-  models           list, show, pull or remove the models on the machines
+  infer            answer or continue a prompt; the text streams to standard output
+  models           list, show, pull or remove the models on the nodes
 
-add a machine
-  setup            register machines reached over SSH, and install rbee on them
+add a node
+  setup            register machines reached over SSH as nodes, and install rbee on them
 
 see what is there
   status           show what runs where
   workers          list workers, check their health, or end one
-  logs             show what a machine's hive and workers log, also live
+  logs             show what a node's hive and workers log, also live
   detect           show this machine's processor, memory, backends and devices
 
 keep it running (otherwise everything ends with the command)
   up               start a queen in the background
   down             stop it and everything it started
   queen, hive      run that daemon in the foreground
-  token            print the swarm's token
 
 set it up
   install          install rbee, its settings file and its services on this machine
+  token            print the token with which other programs talk to the swarm over HTTP
 
 examples
   rbee infer --prompt "Once upon a time"
@@ -43,8 +44,9 @@ Standard output carries data only; progress and errors go to standard error.
 """
 
 INFER: Final = """\
-Continue a prompt with a language model, and print the text as it is generated.
+Answer or continue a prompt with a language model, and print the text as it is generated.
 
+A model with a chat template answers the prompt, for example a question; any other model continues it.
 If no queen is running, the command starts everything it needs, and ends it before it exits.
 Standard output gets the text and one newline, nothing else.
 """
@@ -91,7 +93,8 @@ No daemon needs to run.
 UP: Final = """\
 Start a queen in the background, and wait until it answers.
 
-Models then stay loaded between commands, until `rbee down`.
+Models then stay loaded between commands, until `rbee down`. Only a worker that nobody uses ends after [timeouts] idle,
+300 s unless the settings file has another value.
 """
 
 DOWN: Final = """\
@@ -151,7 +154,7 @@ SETUP_USAGE: Final = "rbee setup {add-node,update-node,list-nodes,remove-node,in
 SETUP_HELP: Final = """\
 Nodes are machines of the swarm, each known by a name.
 
-  add-node      register a machine that is reached over SSH
+  add-node      register a machine that is reached over SSH as a node
   update-node   change a registered node
   list-nodes    list the registered nodes
   remove-node   remove a node from the registry
@@ -172,7 +175,7 @@ examples
 """
 
 SETUP_INSTALL: Final = """\
-Copy this program to a registered node, with the swarm's token and a settings file, and test it there.
+Copy this program to a registered node, with the token (see `rbee token`) and a settings file, and test it there.
 
 If the node has the same file already, nothing is sent. The previous version is kept.
 """
@@ -210,7 +213,7 @@ COMMANDS: Final = (
     Command(
         "token",
         "token",
-        "Print the token that opens the swarm's HTTP interfaces; create it if there is none.\n",
+        "Print the token that opens the HTTP interfaces of the queen and of all hives; create it if there is none.\n",
         'example\n  curl -H "Authorization: Bearer $(rbee token)" http://127.0.0.1:8080/v2/workers/list\n',
     ),
     Command("install", "install", INSTALL, INSTALL_EXAMPLES),
@@ -261,6 +264,7 @@ SYNONYMS: Final = {
     "serve": "rbee up",
     "start": "rbee up",
     "stop": "rbee down",
+    "node": "rbee setup list-nodes",
     "nodes": "rbee setup list-nodes",
     "add-node": "rbee setup add-node",
     "list-nodes": "rbee setup list-nodes",
@@ -268,3 +272,8 @@ SYNONYMS: Final = {
     "update-node": "rbee setup update-node",
 }
 """A command of Ollama, Docker or llama.cpp, or one without its group → the command here."""
+
+HINTS: Final = {theirs: f"that is `{ours}` here" for theirs, ours in SYNONYMS.items()} | {
+    "uninstall": "end the daemons with `rbee down`, then delete ~/.rbee, ~/.cache/rbee and what "
+    "`rbee install --help` lists"
+}

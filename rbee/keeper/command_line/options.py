@@ -43,7 +43,7 @@ class _Main(Parser):
 
 def _parser() -> Parser:
     main = _Main(prog="rbee")
-    main.synonyms = command_table.SYNONYMS
+    main.hints = command_table.HINTS
     main.set_defaults(config=None, quiet=False, debug=False, json=False)
     _general_options(main)
     commands = main.add_subparsers(metavar="command", parser_class=Parser)
@@ -72,9 +72,7 @@ def _parser() -> Parser:
 
 def _add(parsers: argparse._SubParsersAction[Parser], command: Command, prefix: str = "") -> Parser:
     name = f"rbee {prefix}{command.name}"
-    parser = parsers.add_parser(
-        command.name, prog=name, usage=f"{name} [options]", description=command.summary, epilog=command.examples
-    )
+    parser = parsers.add_parser(command.name, prog=name, description=command.summary, epilog=command.examples)
     parser.set_defaults(module=command.module)
     return parser
 
@@ -84,7 +82,12 @@ def _general_options(parser: Parser) -> None:
     add = parser.add_argument_group("general").add_argument
     add("--config", metavar="FILE", type=_absolute, default=argparse.SUPPRESS, help="read settings from this file")
     add("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="print only errors to standard error")
-    add("--debug", action="store_true", default=argparse.SUPPRESS, help="print the traceback of an error")
+    add(
+        "--debug",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="print the traceback of an error; a queen that is started logs more",
+    )
     add("-h", "--help", action=HelpAction)
     parser.set_defaults(parser=parser)
 
@@ -96,11 +99,11 @@ def _absolute(path: str) -> str:
 
 def _infer_options(parser: Parser) -> None:
     add = parser.add_argument_group("what to generate").add_argument
-    add("--prompt", metavar="TEXT", help="the text to continue (default: standard input)")
+    add("--prompt", metavar="TEXT", help="the question, or the text to continue (default: standard input)")
     add("--model", metavar="REF", help="the model (default: from the settings, else the bundled one)")
     add("--max-tokens", metavar="N", default=20, type=whole(1, 2**31 - 1), help="stop after N tokens (default: 20)")
     add("--stop", metavar="TEXT", action="append", help="stop before this text; repeatable")
-    add("--raw", action="store_true", help="send the prompt without the model's chat template")
+    add("--raw", action="store_true", help="continue the prompt even if the model has a chat template")
 
     add = parser.add_argument_group("how to choose the next token").add_argument
     add(
@@ -134,7 +137,8 @@ def _infer_options(parser: Parser) -> None:
         metavar="SECONDS",
         default=0.0,
         type=fraction(0, 3600),
-        help="queue up to SECONDS for a free slot (default: 0: retry after 1, 2 and 4 s)",
+        help="if all workers are busy, wait in line for at most SECONDS "
+        "(default: try again after 1, 2 and 4 s, then give up)",
     )
 
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
@@ -162,10 +166,9 @@ def _logs_options(parser: Parser) -> None:
 
 
 def _models_options(made: Mapping[str, Parser]) -> None:
-    for name, what in (("show", "REF"), ("pull", "REF"), ("rm", "ID")):
-        made[f"models {name}"].usage = f"rbee models {name} {what} [options]"
-    for name in ("models show", "models pull"):
-        made[name].add_argument("model", metavar="REF", help="hf:ORG/REPO[:VARIANT], hf:ORG/REPO/FILE.gguf, …")
+    hub = "hf:ORG/REPO[:VARIANT] or hf:ORG/REPO/FILE.gguf"
+    made["models show"].add_argument("model", metavar="REF", help=f"builtin:NAME, file:/PATH.gguf, {hub}")
+    made["models pull"].add_argument("model", metavar="REF", help=hub)
     made["models rm"].add_argument("id", metavar="ID", help="the model's id, as shown by `rbee models list`")
     for name in ("list", "show", "pull", "rm"):
         where = "all that answer" if name == "list" else "from the settings, else `local`"
@@ -181,14 +184,14 @@ def _setup_options(made: Mapping[str, Parser]) -> None:
         add = made[name].add_argument
         default = (lambda _: "") if is_update else " (default: {})".format
         add("--name", metavar="NAME", required=True, help="the node's name: letters, digits, dots, dashes")
-        add("--ssh-host", metavar="HOST", required=not is_update, help="the machine's host name or address")
+        add("--ssh-host", metavar="HOST", required=not is_update, help="the node's host name or address")
         add("--ssh-port", metavar="PORT", type=whole(1, 65535), help="the port of its sshd" + default("22"))
         add("--ssh-user", metavar="USER", required=not is_update, help="log in as this user")
         add("--ssh-key", metavar="FILE", help="the private key file" + default("the agent's keys, then ~/.ssh/id_*"))
         add(
             "--install-path",
             metavar="DIR",
-            help="the folder for rbee on the machine" + default("~/.local/share/rbee/node"),
+            help="the folder for rbee on the node" + default("~/.local/share/rbee/node"),
         )
         add("--git-repo", metavar="URL", help="the repository that `setup install --from-source` builds")
         add("--git-branch", metavar="NAME", help="its branch" + default("main"))

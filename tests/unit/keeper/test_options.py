@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from rbee.adapters.arguments import HelpRequest, UsageError
-from rbee.keeper.command_line import typed
+from rbee.keeper.command_line import command_table, typed
 from rbee.keeper.command_line.command_table import HELP
 from rbee.keeper.command_line.options import parse
 
@@ -95,6 +95,24 @@ def test_a_command_explains_itself() -> None:
         assert part in request.value.text
 
 
+@pytest.mark.parametrize(
+    ("words", "usage"),
+    [
+        ("infer", "rbee infer [options]"),
+        ("workers", command_table.WORKERS_USAGE),
+        ("workers shutdown", "rbee workers shutdown --id ID [options]"),
+        ("models show", "rbee models show REF [options]"),
+        ("models rm", "rbee models rm ID [options]"),
+        ("setup add-node", "rbee setup add-node --name NAME --ssh-host HOST --ssh-user USER [options]"),
+        ("setup update-node", "rbee setup update-node --name NAME [options]"),
+    ],
+)
+def test_the_usage_names_what_is_required(words: str, usage: str) -> None:
+    with pytest.raises(HelpRequest) as request:
+        parse([*words.split(), "--help"])
+    assert request.value.text.startswith(f"usage: {usage}\n\n")
+
+
 def test_every_command_is_in_the_help() -> None:
     from rbee.keeper.command_line.command_table import COMMANDS
 
@@ -130,10 +148,36 @@ def test_names_of_other_programs_lead_to_commands_that_exist() -> None:
         ),
         (["setup", "install"], "--node is missing", "`rbee setup install --help` shows what it takes"),
         (["setup", "add-node", "--name", "attic"], "--ssh-host, --ssh-user are missing", None),
+        (["uninstall"], "there is no command 'uninstall'", command_table.HINTS["uninstall"]),
+        (["node", "list"], "there is no command 'node'", "that is `rbee setup list-nodes` here"),
+        (["noodles"], "there is no command 'noodles'", "`rbee --help` shows what it takes"),
+        (["stat"], "there is no command 'stat'", "did you mean `rbee status`?"),
         (["infer", "--max-token", "3"], "there is no option --max-token", "did you mean --max-tokens?"),
-        (["infer", "hello"], "unexpected argument 'hello'", 'a prompt is given as --prompt "…"'),
+        (["infer", "--max", "5"], "there is no option --max", "did you mean --max-tokens?"),
+        (["infer", "--temp=1"], "there is no option --temp=1", "did you mean --temperature?"),
+        (["infer", "--top", "1"], "there is no option --top", "did you mean --top-k or --top-p?"),
+        (["infer", "--promt", "a"], "there is no option --promt", "did you mean --prompt?"),
+        (["infer", "--stream"], "there is no option --stream", "`rbee infer --help` shows what it takes"),
+        (["infer", "-"], "there is no option -", "`rbee infer --help` shows what it takes"),
+        (
+            ["setup", "update-node", "--tunnel", "alway"],
+            "there is no --tunnel 'alway'",
+            "did you mean `--tunnel always`?",
+        ),
+        (["status", "--node", "x"], "there is no option --node", "`rbee status --help` shows what it takes"),
+        (["models", "rm", "--id", "x"], "there is no option --id", "`rbee models rm --help` shows what it takes"),
+        (["--json", "status"], "--json stands before the command", "options follow it: `rbee status --json`"),
+        (["infer", "hello"], "unexpected argument 'hello'", 'the prompt is given in quotes: --prompt "…"'),
+        (["infer", "--prompt", "a", "b"], "unexpected argument 'b'", 'the prompt is given in quotes: --prompt "…"'),
         (["status", "now"], "unexpected argument 'now'", "`rbee status --help` shows what it takes"),
-        (["infer", "--prompt"], "--prompt: expected one argument", "`rbee infer --help` shows what it takes"),
+        *(
+            (
+                ["infer", "--prompt", *value],
+                "--prompt: expected one argument",
+                "write --prompt TEXT, or --prompt=TEXT if TEXT begins with a dash",
+            )
+            for value in ([], ["--hello"])
+        ),
         (["infer", "--temperature", "nan"], "--temperature: a number from 0 to 2 is expected", None),
         (["infer", "--temperature", "2.1"], "--temperature: a number from 0 to 2 is expected", None),
         (["infer", "--top-p", "0"], "--top-p: a number above 0, at most 1, is expected", None),
