@@ -44,7 +44,9 @@ def add(app: QuartTrio, context: RouteContext) -> None:
         ref = model_ref.parse(wanted.model_ref)
         if ref.provider != "hf":
             raise InvalidRequestError(
-                f"{ref} is not fetched: it is on the node or is not", field="model_ref", rule="hf:ORG/REPO"
+                f"{ref} cannot be fetched: only models of the Hugging Face hub can",
+                field="model_ref",
+                rule="hf:ORG/REPO",
             )
         if wants_stream():
             # As long as the stream is held, so is the claim to the download.

@@ -72,7 +72,7 @@ async def end_worker(nodes: Sequence[Node], worker_id: str) -> wire.WorkerEnding
     if not found and len(worker_id) >= PREFIX:
         found = [worker for worker in swarm.workers if worker.worker_id.startswith(worker_id)]
     if len(found) != 1:
-        raise _not_found(swarm, several=bool(found))
+        raise _not_found(swarm, worker_id, several=bool(found))
     (worker,) = found
     node = next(node for node in nodes if node.name == worker.node)
     async with node.connect() as hive:
@@ -81,13 +81,19 @@ async def end_worker(nodes: Sequence[Node], worker_id: str) -> wire.WorkerEnding
     return wire.WorkerEnding(message=message, worker_id=worker.worker_id, node=worker.node)
 
 
-def _not_found(swarm: wire.SwarmWorkers, *, several: bool) -> WorkerNotFoundError:
+def _not_found(swarm: wire.SwarmWorkers, worker_id: str, *, several: bool) -> WorkerNotFoundError:
     known = [f"{worker.worker_id} on {worker.node}" for worker in swarm.workers]
     hint = f"the workers that run: {', '.join(known)}" if known else "no worker runs"
     if swarm.unreachable:
         hint += "; not known are those of " + ", ".join(node.node for node in swarm.unreachable)
+    if several:
+        message = "several workers have an id that begins so"
+    elif len(worker_id) < PREFIX:
+        message = f"the id is too short: give a worker's first {PREFIX} characters, or more"
+    else:
+        message = "there is no worker of this id"
     return WorkerNotFoundError(
-        "several workers have an id that begins so" if several else "there is no worker of this id",
+        message,
         hint=hint,
         workers=[{"worker_id": worker.worker_id, "node": worker.node} for worker in swarm.workers],
         unreachable=[node.node for node in swarm.unreachable],

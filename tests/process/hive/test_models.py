@@ -424,6 +424,9 @@ def test_show_describes_what_is_here_and_fetches_nothing(start: Callable[..., Da
             assert found["size_bytes"] == model.stat().st_size
             assert found["header"]["architecture"] == "llama"
         assert client.get("/v1/models/show", params={"model_ref": "builtin:bee-stories"}).json()["model"] is None
+        refused = client.post("/v1/models/download", json={"model_ref": "builtin:bee-stories"}).json()["error"]
+        assert refused["code"] == "INVALID_REQUEST"
+        assert refused["message"] == "builtin:bee-stories cannot be fetched: only models of the Hugging Face hub can"
 
 
 def test_what_does_not_fit_is_reckoned_for_all_slots_and_the_longest_context_is_offered(

@@ -185,10 +185,11 @@ def test_a_worker_is_ended_wherever_it_is(swarm: Swarm) -> None:
         assert [row["worker_id"] for row in client.get("/v2/workers/list").json()["workers"]] == [here]
     code, out, _ = swarm.run("workers", "shutdown", "--id", here[:8], "--json")
     assert (code, json.loads(out)["worker_id"], json.loads(out)["node"]) == (0, here, "local")
-    for known in (here, here[:4], "nonsense"):
+    unknown, short = "there is no worker of this id", "the id is too short: give a worker's first 8 characters, or more"
+    for known, message in ((here, unknown), (here[:4], short), ("nonsense", unknown)):
         code, out, err = swarm.run("workers", "shutdown", "--id", known)
         assert (code, out) == (1, "")
-        assert err.startswith("rbee: there is no worker of this id\nhint: no worker runs")
+        assert err.startswith(f"rbee: {message}\nhint: no worker runs")
 
 
 def test_the_answer_comes_once_the_worker_has_accepted(swarm: Swarm) -> None:
