@@ -14,17 +14,17 @@ VENV = os.path.join(ROOT, ".venv")
 def main():
     """Runs the role that the arguments name; returns the exit code."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 14):
-        return refuse("CPython 3.11 to 3.14; this is Python %d.%d" % sys.version_info[:2])
+        return refuse("CPython 3.11 to 3.14 is needed; this is Python %d.%d" % sys.version_info[:2])
     if not sys.platform.startswith("linux"):
-        return refuse("Linux; this is %s" % sys.platform)
+        return refuse("Linux is needed; this is %s" % sys.platform)
     if os.path.realpath(sys.prefix) == VENV:
         return run()
     return hand_over()
 
 
-def refuse(wanted):
+def refuse(message):
     """Reports in one line what rbee needs instead."""
-    sys.stderr.write("rbee: rbee needs %s\n" % wanted)
+    sys.stderr.write("rbee: %s\n" % message)
     return 1
 
 

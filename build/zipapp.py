@@ -10,6 +10,13 @@ import subprocess
 import sys
 import tempfile
 import time
+
+if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+    # Before the first import that an older Python does not have.
+    sys.exit(
+        f"rbee: CPython 3.11 to 3.14 is needed to build; this is Python {'.'.join(map(str, sys.version_info[:2]))}"
+    )
+
 import tomllib
 import zipfile
 from pathlib import Path
