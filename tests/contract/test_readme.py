@@ -31,6 +31,12 @@ def test_every_command_is_there(name: str) -> None:
     assert re.search(rf"`rbee {name}\b", README)
 
 
+def test_how_long_an_unused_worker_stays_is_the_default() -> None:
+    said = rf"ends after `?\[timeouts\] idle`?,\s{config.Settings().timeouts.idle:g} s"
+    assert re.search(said, README)
+    assert re.search(said, command_table.UP)
+
+
 def settings_block() -> str:
     (block,) = re.findall(r"```toml\n(.*?)```", SETTINGS, re.DOTALL)
     assert isinstance(block, str)
