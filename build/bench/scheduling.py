@@ -42,7 +42,7 @@ REQUESTS = 50
 BOUND = 20.0
 TOKEN = "rbee_" + "0" * 43
 WARM, FULL, COLD = "builtin:bee-stories", "file:/full.gguf", "file:/cold.gguf"
-HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" + 10 * "IOiM" + "AAA"
+HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" + 11 * "IOiM"
 IDLE = nodes_standin.WORKER | {"url": "http://127.0.0.1:1"}
 ROWS = [IDLE, IDLE | {"id": str(uuid.UUID(int=1)), "model_ref": FULL, "state": "busy", "slots_available": 0}]
 
