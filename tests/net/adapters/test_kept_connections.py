@@ -66,6 +66,15 @@ async def kept(nursery: trio.Nursery) -> KeptConnections:
     return found
 
 
+@pytest.fixture
+async def briefly_kept(nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch) -> KeptConnections:
+    """Connections that are closed soon after the last client has left."""
+    monkeypatch.setattr(kept_connections, "KEPT_SECONDS", 0.05)
+    found = KeptConnections()
+    nursery.start_soon(found.run)
+    return found
+
+
 async def ask(url: str, kept: KeptConnections, path: str = "/") -> None:
     async with (
         http_client.connect(url, None, transport=kept.transport(url)) as client,
@@ -114,17 +123,14 @@ async def test_any_number_of_streams_runs_at_once(served: Served, serve_app: Ser
 
 
 async def test_one_address_does_not_hold_up_the_end_of_anothers_connections(
-    served: Served, serve_app: Serve, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+    served: Served, serve_app: Serve, nursery: trio.Nursery, briefly_kept: KeptConnections
 ) -> None:
-    monkeypatch.setattr(kept_connections, "KEPT_SECONDS", 0.05)
-    kept = KeptConnections()
-    nursery.start_soon(kept.run)
     busy = Served(nursery)
     busy_url, url = await serve_app(busy.app), await serve_app(served.app)
-    connected = http_client.connect(busy_url, None, transport=kept.transport(busy_url))
+    connected = http_client.connect(busy_url, None, transport=briefly_kept.transport(busy_url))
     async with connected as client, sse_client.events(client, "GET", "/endless") as events:
         await events.__anext__()
-        await ask(url, kept)
+        await ask(url, briefly_kept)
         with trio.fail_after(5):
             await served.closed.wait()
 
@@ -154,17 +160,12 @@ async def test_a_server_that_has_gone_meanwhile_and_another_in_its_place(
     assert len(served.connections) == 2
 
 
-async def test_what_nobody_uses_is_closed(
-    served: Served, serve_app: Serve, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(kept_connections, "KEPT_SECONDS", 0.05)
-    kept = KeptConnections()
-    nursery.start_soon(kept.run)
+async def test_what_nobody_uses_is_closed(served: Served, serve_app: Serve, briefly_kept: KeptConnections) -> None:
     url = await serve_app(served.app)
-    await ask(url, kept)
+    await ask(url, briefly_kept)
     with trio.fail_after(5):
         await served.closed.wait()
-    await ask(url, kept)
+    await ask(url, briefly_kept)
     assert len(served.connections) == 2
 
 

@@ -50,6 +50,14 @@ class Hive:
             raise ConnectionTimeoutError("127.0.0.1:9200 does not answer")
 
 
+async def followed(hive: Hive, nursery: trio.Nursery) -> HiveFollower:
+    """Return what follows the hive, once it does."""
+    follower = HiveFollower(cast("HiveLink", hive))
+    nursery.start_soon(follower.run, lambda _: None)
+    assert await follower.is_followed()
+    return follower
+
+
 async def cut_after(hive: Hive, seconds: float) -> None:
     await trio.sleep(seconds)
     hive.is_cut.set()
@@ -77,9 +85,7 @@ async def test_an_answer_that_is_not_fresh_is_good_while_the_hive_is_asked_anew(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     hive = Hive()
-    follower = HiveFollower(cast("HiveLink", hive))
-    nursery.start_soon(follower.run, lambda _: None)
-    assert await follower.is_followed()
+    follower = await followed(hive, nursery)
     assert await follower.answers()
     for asked in (2, 3):
         await trio.sleep(FRESH_SECONDS)
@@ -95,9 +101,7 @@ async def test_an_answer_that_is_not_fresh_is_good_while_the_hive_is_asked_anew(
 
 async def test_callers_share_one_question(nursery: trio.Nursery) -> None:
     hive = Hive()
-    follower = HiveFollower(cast("HiveLink", hive))
-    nursery.start_soon(follower.run, lambda _: None)
-    assert await follower.is_followed()
+    follower = await followed(hive, nursery)
     answers: list[bool] = []
 
     async def ask() -> None:
@@ -112,9 +116,7 @@ async def test_callers_share_one_question(nursery: trio.Nursery) -> None:
 async def test_a_question_ends_with_the_stream(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> None:
     hive = Hive()
     hive.is_mute = True
-    follower = HiveFollower(cast("HiveLink", hive))
-    nursery.start_soon(follower.run, lambda _: None)
-    assert await follower.is_followed()
+    follower = await followed(hive, nursery)
     nursery.start_soon(cut_after, hive, 0.1)
     assert not await follower.answers()
     assert trio.current_time() < 1
@@ -124,9 +126,7 @@ async def test_a_hive_whose_stream_was_lost_is_not_asked(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
 ) -> None:
     hive = Hive()
-    follower = HiveFollower(cast("HiveLink", hive))
-    nursery.start_soon(follower.run, lambda _: None)
-    assert await follower.is_followed()
+    follower = await followed(hive, nursery)
     hive.is_cut.set()
     await trio.testing.wait_all_tasks_blocked()
     assert not await follower.answers()
