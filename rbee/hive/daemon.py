@@ -24,7 +24,7 @@ from rbee.hive import tables
 from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.models.library import Library
 from rbee.hive.routes import app as routes
-from rbee.hive.routes.context import RouteContext
+from rbee.hive.routes.context import HiveContext
 from rbee.hive.workers import rows
 from rbee.hive.workers.processes import LocalMachine
 from rbee.hive.workers.supervisor import WorkerSupervisor
@@ -101,7 +101,7 @@ async def _serve(
     try:
         async with trio.open_nursery() as nursery:
             started_by = options.started_by
-            context = RouteContext(settings, token, workers, library, nursery, stopping.ask, started_by, lock.id)
+            context = HiveContext(settings, token, workers, library, nursery, stopping.ask, started_by, lock.id)
             await nursery.start(library.downloads.run)
             server = http_server.Server(routes.build(context), listener, stalled=settings.timeouts.stalled)
             await nursery.start(server.run)

@@ -26,7 +26,7 @@ from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
-from rbee.queen.routes.context import RouteContext
+from rbee.queen.routes.context import QueenContext
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ async def _serve(
         tracker = RequestTracker(nodes.feed.task)
         connections = KeptConnections()
         nursery.start_soon(connections.run)
-        app = routes.build(RouteContext(settings, token, registry, nodes, tracker, connections, nursery, stopping))
+        app = routes.build(QueenContext(settings, token, registry, nodes, tracker, connections, nursery, stopping))
         server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         await nursery.start(nodes.run)

@@ -19,7 +19,7 @@ from rbee.adapters.store.sqlite import Store
 from rbee.hive import tables
 from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.models.library import Library
-from rbee.hive.routes.context import RouteContext as HiveContext
+from rbee.hive.routes.context import HiveContext
 from rbee.hive.workers.processes import LocalMachine
 from rbee.hive.workers.supervisor import WorkerSupervisor
 from rbee.queen.hives.local import LocalHive
@@ -27,7 +27,7 @@ from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import HiveIdentities
 from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.requests.tracker import RequestTracker
-from rbee.queen.routes.context import RouteContext
+from rbee.queen.routes.context import QueenContext
 from rbee.wire import hive as hive_wire
 from rbee.wire import models as models_wire
 from rbee.wire import queen as queen_wire
@@ -67,7 +67,7 @@ async def apps(
     nodes = Nodes(settings, TOKEN, registry, identities, local)
     await nursery.start(nodes.run)
     hive_context = HiveContext(settings, TOKEN, hive, library, nursery, lambda: None)
-    context = RouteContext(settings, TOKEN, registry, nodes, RequestTracker(), KeptConnections(), nursery, Stopping())
+    context = QueenContext(settings, TOKEN, registry, nodes, RequestTracker(), KeptConnections(), nursery, Stopping())
     yield {
         "queen": rbee.queen.routes.app.build(context),
         "hive": rbee.hive.routes.app.build(hive_context),

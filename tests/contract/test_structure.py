@@ -39,6 +39,17 @@ def test_a_package_holds_no_code(path: Path) -> None:
     assert len(rest) == len(names)
 
 
+def test_no_two_classes_have_one_name() -> None:
+    """Private ones may: they are read beside each other nowhere."""
+    found = [
+        node.name
+        for path in MODULES
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
+    ]
+    assert {name for name in found if found.count(name) > 1} == set()
+
+
 def test_no_module_imports_itself_by_way_of_others() -> None:
     """Imports under TYPE_CHECKING count: they do not fail, but a reader goes round in the circle."""
     graph = grimp.build_graph("rbee", cache_dir=None)

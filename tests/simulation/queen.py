@@ -99,12 +99,12 @@ class QueenProcess(Process):
         return "exit code 0"
 
     def stop(self) -> None:
-        """Begin the queen's end: she places nothing more."""
+        """Begin the queen's end: it places nothing more."""
         self.node.stop_placing()
         self._stopped.set()
 
     def finish(self) -> None:
-        """Her hive has ended, and she does too."""
+        """Its hive has ended, and the queen does too."""
         self._hive_has_ended.set()
 
     # What it answers.

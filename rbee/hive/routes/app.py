@@ -23,10 +23,10 @@ from rbee.wire.model_copy import CONTENT
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
-    from rbee.hive.routes.context import RouteContext
+    from rbee.hive.routes.context import HiveContext
 
 
-def build(context: RouteContext) -> QuartTrio:
+def build(context: HiveContext) -> QuartTrio:
     workers, token = context.workers, context.token
 
     def keys(incoming: Request) -> list[str]:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RouteContext(Streams):
+class HiveContext(Streams):
     """One hive; `stop` begins its end."""
 
     settings: Settings

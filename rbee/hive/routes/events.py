@@ -17,11 +17,11 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.hive.models.downloads import Downloads
-    from rbee.hive.routes.context import RouteContext
+    from rbee.hive.routes.context import HiveContext
     from rbee.hive.workers.supervisor import WorkerSupervisor
 
 
-def add(app: QuartTrio, context: RouteContext) -> None:
+def add(app: QuartTrio, context: HiveContext) -> None:
     @app.get(wire.EVENTS)
     async def events() -> Response:
         return context.stream(partial(_publish, context.workers, context.library.downloads))

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from quart import Response
     from quart_trio import QuartTrio
 
-    from rbee.hive.routes.context import RouteContext
+    from rbee.hive.routes.context import HiveContext
 
 
-def add(app: QuartTrio, context: RouteContext) -> None:
+def add(app: QuartTrio, context: HiveContext) -> None:
     folder = context.settings.logs_dir
 
     def stream(query: wire.LogQuery, only: str | None = None) -> Response:

@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.hive.models.downloads import SharedDownload
-    from rbee.hive.routes.context import RouteContext
+    from rbee.hive.routes.context import HiveContext
     from rbee.wire.progress import ProgressEvent
 
 
-def add(app: QuartTrio, context: RouteContext) -> None:
+def add(app: QuartTrio, context: HiveContext) -> None:
     library = context.library
 
     @app.get(wire.LIST)

@@ -20,10 +20,10 @@ from rbee.wire import queen as wire
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
-    from rbee.queen.routes.context import RouteContext
+    from rbee.queen.routes.context import QueenContext
 
 
-def build(context: RouteContext) -> QuartTrio:
+def build(context: QueenContext) -> QuartTrio:
     app = new_app("queen-rbee", lambda _: [context.token], {wire.HEALTH})
     nodes, tracker = context.nodes, context.tracker
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class RouteContext(Streams):
+class QueenContext(Streams):
     """One queen, as its routes see it."""
 
     settings: Settings

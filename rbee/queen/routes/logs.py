@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Settings
     from rbee.queen.nodes.node import Node
-    from rbee.queen.routes.context import RouteContext
+    from rbee.queen.routes.context import QueenContext
 
 
-def add(app: QuartTrio, context: RouteContext) -> None:
+def add(app: QuartTrio, context: QueenContext) -> None:
     nodes, settings = context.nodes, context.settings
 
     @app.get(wire.QUEEN_LOGS)

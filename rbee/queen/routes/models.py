@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
-    from rbee.queen.routes.context import RouteContext
+    from rbee.queen.routes.context import QueenContext
     from rbee.wire.progress import Report
 
 
-def add(app: QuartTrio, context: RouteContext) -> None:
+def add(app: QuartTrio, context: QueenContext) -> None:
     nodes = context.nodes
 
     def chosen(name: str | None) -> Node:

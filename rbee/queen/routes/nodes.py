@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from quart import Response
     from quart_trio import QuartTrio
 
-    from rbee.queen.routes.context import RouteContext
+    from rbee.queen.routes.context import QueenContext
 
 
-def add(app: QuartTrio, context: RouteContext) -> None:
+def add(app: QuartTrio, context: QueenContext) -> None:
     nodes, registry = context.nodes, context.registry
     registration = Registration(nodes, registry, context.settings)
 

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.nodes.node import Node
-    from rbee.queen.routes.context import RouteContext
+    from rbee.queen.routes.context import QueenContext
 
 
-def add(app: QuartTrio, context: RouteContext) -> None:
+def add(app: QuartTrio, context: QueenContext) -> None:
     nodes = context.nodes
 
     def chosen() -> list[Node]:

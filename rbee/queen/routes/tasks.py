@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.requests.events import RunEvent
-    from rbee.queen.routes.context import RouteContext
+    from rbee.queen.routes.context import QueenContext
 
 
-def add(app: QuartTrio, context: RouteContext) -> None:
+def add(app: QuartTrio, context: QueenContext) -> None:
     tracker, settings = context.tracker, context.settings
 
     @app.post(wire.TASKS)

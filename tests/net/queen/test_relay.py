@@ -20,7 +20,7 @@ from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
-from rbee.queen.routes.context import RouteContext
+from rbee.queen.routes.context import QueenContext
 from rbee.queen.routes.tasks import encode
 from rbee.queen.scheduling.place_request import Placed
 from rbee.wire import worker as wire
@@ -128,7 +128,7 @@ async def queen(
     registry = cast("Registry", None)  # no task asks it
     connections = KeptConnections()
     nursery.start_soon(connections.run)
-    context = RouteContext(
+    context = QueenContext(
         config.Settings(), TOKEN, registry, nodes, RequestTracker(), connections, nursery, Stopping()
     )
     url = await serve_app(routes.build(context))
