@@ -356,7 +356,8 @@ def test_a_hive_that_dies_while_it_starts_a_worker_is_the_tasks_error_alone(daem
             *_, (_, last) = events
         assert last["error"]["code"] == "SPAWN_FAILED"
         assert client.get("/health").status_code == 200
-        assert client.get("/v2/workers/list").json() == {"workers": []}
+        # Until the queen has seen that its child ended, the list rightly calls the node unreachable.
+        wait_until(lambda: client.get("/v2/workers/list").json() == {"workers": []})
 
 
 # What it ends.
