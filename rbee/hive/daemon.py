@@ -28,6 +28,7 @@ from rbee.hive.routes.context import HiveContext
 from rbee.hive.workers import rows
 from rbee.hive.workers.processes import LocalMachine
 from rbee.hive.workers.supervisor import WorkerSupervisor
+from rbee.wire import addresses
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ def _token(settings: Settings, *, started_by: str) -> str:
 
     Raises InvalidConfigurationError if it is missing.
     """
-    if started_by == "user" and http_server.is_loopback(settings.hive.host):
+    if started_by == "user" and addresses.is_loopback(settings.hive.host):
         return tokens.load_or_create(settings.token_file)
     if (token := tokens.read(settings.token_file)) is None:
         raise InvalidConfigurationError(

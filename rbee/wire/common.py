@@ -102,7 +102,7 @@ class Health(Message, kw_only=True, omit_defaults=True):
     """The answer of a hive's and a worker's `/v1/health`.
 
     A hive names who started it, who alone may end it; its id, the same from one start to the next; and the swarm it
-    belongs to, without its token.
+    belongs to, without its token. `everywhere`: it and its workers listen on every address of their machine.
     """
 
     status: Literal["alive"]
@@ -112,3 +112,4 @@ class Health(Message, kw_only=True, omit_defaults=True):
     started_by: Literal["user", "queen"] | None = None
     hive_id: str | None = None
     swarm: str | None = None
+    everywhere: bool = False

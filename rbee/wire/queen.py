@@ -17,6 +17,8 @@ PREFER: Final = "Prefer"
 RELAY_IF_NEEDED: Final = "relay-if-needed"
 """The preference (RFC 7240) of a caller that goes to the worker itself where it can: else the queen relays the answer
 in the stream of the same task. A queen that does not know it answers with the handle alone."""
+UNREACHED: Final = "unreached"
+"""A parameter of that preference: the hosts of workers that the caller has tried in vain, with blanks in between."""
 TASK_FAILURE: Final = "/v2/tasks/{request_id}/failure"
 WORKERS_LIST: Final = "/v2/workers/list"
 WORKERS_HEALTH: Final = "/v2/workers/health"

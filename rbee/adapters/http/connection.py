@@ -16,6 +16,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 
 from rbee.adapters.http import tcp_info
+from rbee.wire import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -78,6 +79,23 @@ class ClientConnection(TCPServer):
         self._unsent = b""
         self.is_held = False
         """Whether what is sent is held back, to be written together with what follows: a write costs 50 us."""
+
+    @property
+    def peer_host(self) -> str:
+        """The address from which the client comes; empty where it has gone."""
+        return self._host(self.stream.socket.getpeername)
+
+    @property
+    def own_host(self) -> str:
+        """The address of this machine at which the client has reached us; empty where it has gone."""
+        return self._host(self.stream.socket.getsockname)
+
+    @staticmethod
+    def _host(name: Callable[[], Any]) -> str:
+        try:
+            return addresses.plain(str(name()[0]))
+        except OSError:
+            return ""
 
     async def run(self) -> None:
         """Serve the connection until it is over.

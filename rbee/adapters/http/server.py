@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import socket
 from contextlib import suppress
 from functools import partial
@@ -19,7 +18,7 @@ from rbee.adapters.http.connection import ClientConnection, ConnectionConfig, co
 from rbee.adapters.http.sse_server import LAST
 from rbee.concurrency.background import open_background
 from rbee.errors import InvalidConfigurationError, PortInUseError
-from rbee.wire import common
+from rbee.wire import addresses, common
 from rbee.wire.common import EVENT_STREAM
 
 if TYPE_CHECKING:
@@ -63,22 +62,6 @@ def _bind(host: str, port: int) -> socket.socket | None:
     return listener
 
 
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches a server on `host`."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
-
-
-def is_own(host: str) -> bool:
-    """Whether `host` means a different machine on each machine: loopback, or the unspecified address."""
-    try:
-        return is_loopback(host) or ipaddress.ip_address(host).is_unspecified
-    except ValueError:
-        return False
-
-
 def bind_first(host: str, first: int) -> socket.socket:
     """Return a listening socket on the first free port from `first` upwards.
 
@@ -103,9 +86,9 @@ def holder(port: int) -> str:
 
 
 def base_url(listener: socket.socket, host: str | None = None) -> str:
-    """Return the URL at which `listener` is reached; `host` replaces the address it is bound to."""
+    """Return the URL at which this machine reaches `listener`; `host` replaces the address it is bound to."""
     address, port = listener.getsockname()[:2]
-    return common.base_url(host or address, port)
+    return common.base_url(addresses.reachable(host or address), port)
 
 
 class _Config(ConnectionConfig):

@@ -16,6 +16,7 @@ from rbee.adapters.http.app import answer, body, check_key, empty, new_app
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import logs as log_routes
 from rbee.hive.routes import models as model_routes
+from rbee.wire import addresses
 from rbee.wire import hive as wire
 from rbee.wire.common import API_VERSION, Health
 from rbee.wire.model_copy import CONTENT
@@ -45,6 +46,7 @@ def build(context: HiveContext) -> QuartTrio:
         started_by=context.started_by,
         hive_id=context.hive_id or None,
         swarm=tokens.swarm_id(token),
+        everywhere=addresses.is_unspecified(context.settings.hive.host),
     )
 
     @app.get(wire.HEALTH)

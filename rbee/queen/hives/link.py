@@ -50,6 +50,11 @@ class HiveLink(Protocol):
         """Whether the hive runs on the queen's own host, and reaches whatever it reaches."""
         ...
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether the workers listen on every address of the queen's own host, whatever their URLs say."""
+        ...
+
     def worker_url(self, url: str) -> str:
         """Return the URL at which the queen reaches a worker that the hive calls `url`."""
         ...

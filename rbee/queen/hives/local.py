@@ -25,6 +25,7 @@ from rbee.queen.hives.link import narrate
 from rbee.queen.hives.local_process import LocalProcess
 from rbee.queen.hives.mirror import devices_of
 from rbee.queen.registry.identity import Claim
+from rbee.wire import addresses
 from rbee.wire.common import base_url
 from rbee.wire.queen import LOCAL_NODE
 
@@ -51,6 +52,7 @@ class LocalHive:
         self._identities = identities
         self._process = LocalProcess(settings, config_file, ephemeral=ephemeral)
         self._verified: instance.Instance | None = None
+        self._is_everywhere = False
         self._guessed: str | None = None
         """The id of the hive that answers at our port without being that of our state folder."""
         identities.enter(LOCAL_NODE, self)
@@ -67,14 +69,21 @@ class LocalHive:
     is_direct = True
     is_here = True
 
+    @property
+    def is_everywhere(self) -> bool:
+        return self._is_everywhere
+
     def worker_url(self, url: str) -> str:
-        return url
+        found = urlsplit(url)
+        if not addresses.is_unspecified(found.hostname or ""):
+            return url
+        return base_url(addresses.reachable(found.hostname or ""), found.port or 0)  # of a hive of an earlier version
 
     def outside(self, url: str) -> str | None:
         """Return the URL at which other machines reach the hive, as it is configured; None where only this one does."""
         found = urlsplit(url)
         host = self._settings.hive.advertise or found.hostname or ""
-        return None if http_server.is_own(host) else base_url(host, found.port or self._settings.hive.port)
+        return None if addresses.is_own(host) else base_url(host, found.port or self._settings.hive.port)
 
     async def find(self) -> str | None:
         """Return the URL of a hive that runs here, or None.
@@ -83,7 +92,7 @@ class LocalHive:
         PortInUseError or InvalidApiKeyError when something else answers at the port where one would be started.
         """
         running, hive = self._running(), self._settings.hive
-        url = running.url if running else base_url(hive.host, hive.port)
+        url = running.url if running else base_url(addresses.reachable(hive.host), hive.port)
         if running is not None and running.started_by == "queen":
             self._process.adopt(running.identity)
         if running is not None and process.is_stopped(running.identity):
@@ -103,6 +112,7 @@ class LocalHive:
                 health = await client.health()
         self._identities.check(health, LOCAL_NODE, url.removeprefix("http://"), running.id if running else None)
         self._verified, self._guessed = running, health.hive_id
+        self._is_everywhere = health.everywhere
         self._identities.claim_changed()
         return url
 

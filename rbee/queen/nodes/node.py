@@ -118,6 +118,11 @@ class Node:
         """Whether its hive runs on the queen's own host."""
         return self._hive.is_here
 
+    @property
+    def is_everywhere(self) -> bool:
+        """Whether its workers listen on every address of the queen's own host, whatever their URLs say."""
+        return self._hive.is_everywhere
+
     def worker_url(self, url: str) -> str:
         """Return the URL at which the queen reaches a worker of this node."""
         return self._hive.worker_url(url)

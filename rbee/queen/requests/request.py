@@ -10,6 +10,7 @@ import trio
 from rbee.adapters import tokens
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
 from rbee.queen.nodes.candidates import candidates
+from rbee.queen.requests.caller import Way
 from rbee.queen.requests.relay import WorkerRelay
 from rbee.queen.requests.why_ended import explained
 from rbee.queen.scheduling import choose_node
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from rbee.adapters.http.kept_connections import KeptConnections
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
+    from rbee.queen.requests.caller import Caller
     from rbee.queen.requests.events import Emit
     from rbee.queen.requests.tracker import TrackedRequest
     from rbee.wire.progress import Report
@@ -35,7 +37,7 @@ class InferenceRun:
     """One request of a caller, from its arrival to the end of what the queen has to do for it.
 
     `connections` are those to workers, kept from one request to the next.
-    `relay_if_needed` relays the answer where only the queen reaches the worker, even if the request does not say so.
+    `caller` is where the answer goes, which may want it relayed where only the queen reaches the worker.
     """
 
     def __init__(
@@ -46,11 +48,10 @@ class InferenceRun:
         settings: Settings,
         token: str,
         connections: KeptConnections,
-        *,
-        relay_if_needed: bool = False,
+        caller: Caller,
     ) -> None:
         self._request = request
-        self._relay_if_needed = relay_if_needed
+        self._caller = caller
         self._tracked = tracked
         self._nodes = nodes
         self._settings = settings
@@ -137,15 +138,18 @@ class InferenceRun:
             placed = await _known(node, self._request.worker_id)
         else:
             placed = await node.place(self._wanted, report, self._patience, must_ask=self._must_ask)
+        way = Way(placed.url, is_direct=False)
+        if node.is_direct:
+            way = self._caller.way_to(node.worker_url(placed.url), everywhere=node.is_everywhere)
         return wire.TaskHandle(
             request_id=self._request.request_id or "",
             node=node.name,
             worker_id=placed.worker_id,
-            worker_url=placed.url,
+            worker_url=way.url,
             api_key=tokens.worker_key(self._token, placed.worker_id),
             state=placed.state,
-            direct=node.is_direct,
-            relayed=self._request.relay or (self._relay_if_needed and not node.is_direct),
+            direct=way.is_direct,
+            relayed=self._request.relay or (self._caller.relay_if_needed and not way.is_direct),
         )
 
 

@@ -11,6 +11,7 @@ from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, client_connection, empty, wants_stream
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, RbeeError, to_body
+from rbee.queen.requests.caller import Caller, preferences
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.request import InferenceRun, check
 from rbee.queen.requests.why_ended import why_ended
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.requests.events import RunEvent
+    from rbee.queen.requests.tracker import TrackedRequest
     from rbee.queen.routes.context import QueenContext
 
 
@@ -36,29 +38,25 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         task.request_id = request_id = task.request_id or str(uuid.uuid4())
         check(task, context.nodes, settings)
         headers = {worker_wire.REQUEST_ID_HEADER: request_id}
+        client = client_connection()
+        is_relay_welcome, unreached = preferences(request.headers.get(wire.PREFER, ""))
+        caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome)
+
+        def run(tracked: TrackedRequest) -> InferenceRun:
+            return InferenceRun(
+                task, tracked, context.nodes, settings, context.token, context.connections, caller=caller
+            )
+
         if not wants_stream() and not task.relay:
             with tracker.track(request_id) as tracked:
-                run = InferenceRun(task, tracked, context.nodes, settings, context.token, context.connections)
-                handle = await run.place(lambda _: None)
+                handle = await run(tracked).place(lambda _: None)
             response = answer(handle)
             response.headers.update(headers)
             return response
 
-        client = client_connection()
-        is_relay_welcome = wire.RELAY_IF_NEEDED in request.headers.get(wire.PREFER, "")
-
         async def produce(send: sse_server.Send) -> None:
             with tracker.track(request_id) as tracked:
-                run = InferenceRun(
-                    task,
-                    tracked,
-                    context.nodes,
-                    settings,
-                    context.token,
-                    context.connections,
-                    relay_if_needed=is_relay_welcome,
-                )
-                await run.run(send.report, lambda event: send.send(encode(event)), client)
+                await run(tracked).run(send.report, lambda event: send.send(encode(event)), client)
 
         limits = settings.timeouts
         # Whether a client is lost shows only when it is sent something.

@@ -6,6 +6,7 @@ import re
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
 
 import trio
 from quart import Response
@@ -16,7 +17,8 @@ from rbee.adapters.http.app import answer, body, client_connection, empty, new_a
 from rbee.adapters.http.sse_server import event
 from rbee.errors import to_body
 from rbee.wire import worker as wire
-from rbee.wire.common import API_VERSION, Health
+from rbee.wire.addresses import is_own
+from rbee.wire.common import API_VERSION, Health, base_url
 from rbee.worker.serving.responses import InferenceResponse
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ def new(
 
     @app.get(wire.READY)
     async def ready() -> Response:
-        return answer(_ready(status.now, identity.url))
+        return answer(_ready(status.now, _url_for_client(identity.url)))
 
     @app.get(wire.LOADING_PROGRESS)
     async def loading() -> Response:
@@ -118,6 +120,14 @@ def new(
         return Response(service.metrics.render(), content_type=metrics.CONTENT_TYPE)
 
     return app
+
+
+def _url_for_client(url: str) -> str:
+    """Return the worker's URL for the client that asks: where the worker listens everywhere, its URL is loopback."""
+    parts = urlsplit(url)
+    if not is_own(parts.hostname or ""):
+        return url
+    return base_url(client_connection().own_host, parts.port or 0)
 
 
 def _ready(now: Snapshot, url: str) -> wire.Readiness:

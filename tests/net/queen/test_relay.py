@@ -50,6 +50,7 @@ class StandIn:
 
     name = "local"
     is_direct = True
+    is_everywhere = False
 
     def __init__(self) -> None:
         self.state = IDLE
@@ -256,6 +257,15 @@ async def test_where_only_the_queen_reaches_the_worker_its_events_follow_if_the_
     assert (handle["direct"], handle["relayed"], handle["state"]) == (False, True, "idle")
     assert token["token"] == "upon"
     assert [asked.prompt for asked in worker.inferences] == ["Once"]
+
+
+async def test_a_caller_that_has_tried_the_workers_host_in_vain_gets_its_answer_through_the_queen(
+    worker: StandIn, queen: httpx.AsyncClient
+) -> None:
+    headers = PREFERRED | {"Prefer": 'relay-if-needed; unreached="192.0.2.1 127.0.0.1"'}
+    handle, token, _ = events_of((await queen.post("/v2/tasks", json=PLAIN, headers=headers)).text)
+    assert (handle["direct"], handle["relayed"], handle["state"]) == (False, True, "idle")
+    assert token["token"] == "upon"
 
 
 async def test_a_worker_that_the_caller_reaches_is_answered_as_a_handle_whatever_it_prefers(

@@ -8,13 +8,13 @@ from urllib.parse import urlsplit
 
 import trio
 
-from rbee.adapters.http import server as http_server
 from rbee.adapters.ssh import dial
 from rbee.adapters.ssh.target import Target
 from rbee.clients.hive import HiveClient
 from rbee.errors import ConnectionTimeoutError, InternalError, SshFailedError
 from rbee.queen.hives.remote.tunnel import Tunnel
 from rbee.queen.registry.identity import AnotherHiveError, no_hive
+from rbee.wire import addresses
 from rbee.wire.common import Health, base_url
 
 if TYPE_CHECKING:
@@ -50,7 +50,7 @@ class Reach:
     @property
     def is_here(self) -> bool:
         """Whether the hive is on the queen's own host, at an address that no other machine has."""
-        return self.is_direct and http_server.is_loopback(self.record.row.ssh_host)
+        return self.is_direct and addresses.is_loopback(self.record.row.ssh_host)
 
     @property
     def address(self) -> str:
@@ -68,9 +68,16 @@ class Reach:
 
     def outside(self, url: str) -> str | None:
         """Return the URL at which other machines reach the hive: the queen's own, unless that is through SSH."""
-        return url if self.is_direct and not http_server.is_own(self.record.row.ssh_host) else None
+        return url if self.is_direct and not addresses.is_own(self.record.row.ssh_host) else None
+
+    is_everywhere = False
+    """Of the queen's own host; where the workers of another machine listen everywhere, its address is in their URLs."""
 
     def worker_url(self, url: str) -> str:
+        found = urlsplit(url)
+        if self.is_direct and addresses.is_own(found.hostname or "") and not addresses.is_own(self.record.row.ssh_host):
+            # A worker listens where its hive does, and that has been reached at this address.
+            return base_url(self.record.row.ssh_host, found.port or 0)
         if self.is_direct or self.record.row.hive_url is None:
             return url
         return self._tunnel_url(urlsplit(url).port or HIVE_PORT)

@@ -1,0 +1,56 @@
+"""Where the queen sends a caller: to the worker itself where that is reached, else through the queen."""
+
+from __future__ import annotations
+
+import pytest
+
+from rbee.queen.requests.caller import Caller, preferences
+
+HERE = "http://127.0.0.1:8001"
+
+
+@pytest.mark.parametrize(
+    ("caller", "url", "everywhere", "way"),
+    [
+        (Caller(), HERE, False, (HERE, True)),
+        (Caller(), HERE, True, (HERE, True)),
+        (Caller("192.0.2.5", "192.0.2.5"), HERE, False, (HERE, True)),
+        (Caller("192.0.2.9", "192.0.2.5"), HERE, False, (HERE, False)),
+        (Caller("192.0.2.9", "192.0.2.5"), HERE, True, ("http://192.0.2.5:8001", True)),
+        (Caller("2001:db8::9", "2001:db8::5"), HERE, True, ("http://[2001:db8::5]:8001", True)),
+        (Caller("192.0.2.9", "192.0.2.5"), "http://127.0.0.2:8001", False, ("http://127.0.0.2:8001", False)),
+        (Caller("192.0.2.9", "192.0.2.5"), "http://[::1]:8001", False, ("http://[::1]:8001", False)),
+        (Caller("192.0.2.9", "192.0.2.5"), "http://192.0.2.7:8001", False, ("http://192.0.2.7:8001", True)),
+        (Caller("192.0.2.9", "192.0.2.5"), "http://attic:8001", False, ("http://attic:8001", True)),
+        (
+            Caller("192.0.2.9", "192.0.2.5", frozenset({"192.0.2.7"})),
+            "http://192.0.2.7:8001",
+            False,
+            ("http://192.0.2.7:8001", False),
+        ),
+        (
+            Caller("192.0.2.9", "192.0.2.5", frozenset({"192.0.2.5"})),
+            HERE,
+            True,
+            ("http://192.0.2.5:8001", False),
+        ),
+        (Caller("127.0.0.1", "127.0.0.1", frozenset({"127.0.0.1"})), HERE, False, (HERE, False)),
+    ],
+)
+def test_the_way_to_a_worker(caller: Caller, url: str, everywhere: bool, way: tuple[str, bool]) -> None:
+    assert caller.way_to(url, everywhere=everywhere) == way
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        ("", (False, frozenset())),
+        ("return=minimal", (False, frozenset())),
+        ("relay-if-needed", (True, frozenset())),
+        ('relay-if-needed; unreached="127.0.0.1 fd00::1"', (True, frozenset({"127.0.0.1", "fd00::1"}))),
+        ('relay-if-needed; unreached=""', (True, frozenset())),
+        ('relay-if-needed; unreached="', (True, frozenset())),
+    ],
+)
+def test_what_a_caller_prefers(header: str, found: tuple[bool, frozenset[str]]) -> None:
+    assert preferences(header) == found
