@@ -21,6 +21,8 @@ from tests.kit.waiting import PATIENCE, wait_until
 PROGRAM = Path(os.environ.get("RBEE_PYZ", "dist/rbee.pyz")).absolute()
 PYTHONS = os.environ.get("RBEE_TEST_PYTHONS", "")
 """Folders, beside PATH, in which build/test.py has put interpreters for the tests."""
+NARRATING = ("infer", "models", "setup", "workers")
+"""Commands that narrate."""
 STANDIN = Path("tests/kit/standin_worker.py").absolute()
 
 
@@ -86,7 +88,9 @@ class Machine:
     def command(self, *arguments: str | bytes) -> list[str | bytes]:
         """Return the command line that runs the program."""
         program = [self.python, str(PROGRAM)] if self.installed is None else [str(self.installed)]
-        return [*self.prefix, *program, *arguments]
+        # The scenarios say which steps are shown, and by whom: that is what -v prints.
+        verbose = ["-v"] if arguments and arguments[0] in NARRATING else []
+        return [*self.prefix, *program, *verbose, *arguments]
 
     def stand_in(self, *behaviour: str) -> None:
         """Have hives start the stand-in for a worker, which behaves as it is told."""

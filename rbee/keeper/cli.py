@@ -52,6 +52,8 @@ def main(arguments: list[str]) -> int:
             terminal.debug(trace)
         terminal.error(f"this is a bug in rbee: {type(exc).__name__}", _log_bug(trace))
         return 1
+    finally:
+        terminal.settle()
     return 0
 
 
@@ -61,7 +63,7 @@ def _run(arguments: list[str], terminal: Terminal) -> None:
     except HelpRequest as request:
         terminal.data(request.text.rstrip("\n"))
         return
-    terminal.quiet = options.quiet
+    terminal.quiet, terminal.verbose = options.quiet, options.verbose
     module, config = _import(options.module), _import("rbee.adapters.config")
     settings = config.load(file=options.config, environment=config.absolute_environment())
     try:
@@ -84,6 +86,7 @@ def _import(name: str) -> ModuleType:
 
 
 def _show(result: Result, options: Namespace, terminal: Terminal) -> None:
+    terminal.settle()
     for note in result.notes:
         terminal.note(note)
     if options.json:

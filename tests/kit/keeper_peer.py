@@ -231,7 +231,9 @@ async def queen(arguments: list[str]) -> None:
             url = f"http://127.0.0.1:{listeners[0].socket.getsockname()[1]}"
             peer = Peer(url, token)
             nursery.start_soon(trio.serve_listeners, peer.handle, listeners)
-            announcer.report(Narration(actor="queen-rbee", action="ready", target="queen", human=f"Listening on {url}"))
+            announcer.report(
+                Narration(actor="queen-rbee", action="start_queen", target="queen", human=f"Listening on {url}")
+            )
             lock.publish(url, __version__, ephemeral=ephemeral)
             announcer.ready(Ready(url, os.getpid(), __version__))
             await until_asked(ephemeral)

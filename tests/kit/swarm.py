@@ -111,7 +111,7 @@ class Keeper(Client):
         super().__init__("keeper")
         self._tokens = tokens
         self.errors = ""
-        command = [sys.executable, "-m", "rbee", "infer", "--temperature", "0", "--max-tokens", str(tokens)]
+        command = [sys.executable, "-m", "rbee", "infer", "-v", "--temperature", "0", "--max-tokens", str(tokens)]
         self.process = subprocess.Popen(
             [*command, *arguments, *([] if prompt is None else ["--prompt", prompt])],
             cwd=ROOT,
@@ -210,6 +210,11 @@ class Relayed(Client):
             self.outcome = f"cut off after {last}"
 
 
+def told(arguments: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the words of a command with the option that has each step printed, for the commands that narrate."""
+    return ("-v", *arguments) if arguments[:1] in (("infer",), ("models",), ("setup",), ("workers",)) else arguments
+
+
 class Swarm:
     """A queen that stays, in a state folder of its own, with what it starts."""
 
@@ -272,7 +277,7 @@ class Swarm:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
-            [*self.program, *arguments],
+            [*self.program, *told(arguments)],
             cwd=self.cwd,
             env=self.env,
             stdin=subprocess.DEVNULL,
@@ -285,7 +290,7 @@ class Swarm:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Begin a command."""
         return subprocess.Popen(
-            [sys.executable, "-m", "rbee", *arguments],
+            [sys.executable, "-m", "rbee", *told(arguments)],
             cwd=ROOT,
             env=self.env,
             stdin=subprocess.DEVNULL,

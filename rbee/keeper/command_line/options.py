@@ -44,7 +44,7 @@ class _Main(Parser):
 def _parser() -> Parser:
     main = _Main(prog="rbee")
     main.hints = command_table.HINTS
-    main.set_defaults(config=None, quiet=False, debug=False, json=False)
+    main.set_defaults(config=None, quiet=False, verbose=False, debug=False, json=False)
     _general_options(main)
     commands = main.add_subparsers(metavar="command", parser_class=Parser)
     made = {command.name: _add(commands, command) for command in command_table.COMMANDS}
@@ -82,6 +82,7 @@ def _general_options(parser: Parser) -> None:
     add = parser.add_argument_group("general").add_argument
     add("--config", metavar="FILE", type=_absolute, default=argparse.SUPPRESS, help="read settings from this file")
     add("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="print only errors to standard error")
+    add("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="print each step, and who does it")
     add(
         "--debug",
         action="store_true",

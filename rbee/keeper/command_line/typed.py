@@ -10,6 +10,7 @@ class Options(Protocol):
 
     config: str | None
     quiet: bool
+    verbose: bool
     debug: bool
     json: bool
 

@@ -14,7 +14,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from rbee.errors import StorageError
-from rbee.keeper.output import render
+from rbee.keeper.output import narration, render
+from rbee.keeper.output.status_line import StatusLine
 
 if TYPE_CHECKING:
     from rbee.keeper.output.bars import Bars
@@ -49,14 +50,17 @@ class Terminal:
     """Writes data to stdout; lines, bars and errors to stderr.
 
     While generated text is being written to the terminal that stderr is too, lines are held back until the text has
-    ended, so that neither interrupts the other. `quiet` suppresses everything but data and errors.
+    ended, so that neither interrupts the other. `quiet` suppresses everything but data and errors. What daemons
+    narrate replaces each other in one line of a terminal; with `verbose` each is a line that stays, with its actor.
     """
 
     def __init__(self) -> None:
         self.quiet = False
+        self.verbose = False
         self._draws = os.isatty(STDERR) and os.environ.get("TERM", "dumb") not in ("", "dumb")
         self._colours = self._draws and not os.environ.get("NO_COLOR")
         self._shared = _same_file(STDOUT, STDERR)
+        self._status = StatusLine(colours=self._colours)
         self._bars: Bars | None = None
         self._progress_since: float | None = None
         self._in_text = False
@@ -69,8 +73,13 @@ class Terminal:
         return os.isatty(STDOUT)
 
     def narrate(self, event: Narration) -> None:
-        """Write what a daemon or the keeper is doing."""
-        self._line(render.narration(event, emoji=self._draws and _speaks_utf8()))
+        """Show what a daemon or the keeper is doing."""
+        if self.verbose:
+            self._line(render.narration(event, emoji=self._draws and _speaks_utf8()))
+        elif self._draws and narration.is_passing(event):
+            self._show_status(render.clean(event.human))
+        elif narration.is_logged(event):
+            self._line(render.clean(event.human))
 
     def note(self, text: str) -> None:
         """Write a line that is neither data nor an error."""
@@ -99,6 +108,7 @@ class Terminal:
             self._progress_since = now
         if now - self._progress_since < BAR_AFTER_SECONDS:
             return
+        self._status.hide()
         if self._bars is None:
             from rbee.keeper.output.bars import Bars
 
@@ -110,9 +120,14 @@ class Terminal:
         if self._bars is not None:
             self._bars.hide()
 
+    def settle(self) -> None:
+        """Remove what is shown only while something goes on: the bar and the line that is replaced."""
+        self.end_progress()
+        self._status.clear()
+
     def error(self, message: str, hint: str | None) -> None:
         """Write a failure, even with `--quiet`."""
-        self.end_progress()
+        self.settle()
         self._write_line(render.error(message, hint))
 
     async def confirm(self, question: str) -> bool:
@@ -121,23 +136,26 @@ class Terminal:
 
         if self.quiet or not (os.isatty(STDIN) and os.isatty(STDERR)):
             return False
-        self.end_progress()
+        self.settle()
         os.write(STDERR, render.clean(question, lines=True).encode("utf-8", "replace"))
         await trio.lowlevel.wait_readable(STDIN)
         return os.read(STDIN, 1024).strip().lower() in (b"y", b"yes")
 
     def cancelled(self) -> None:
         """Confirm that Ctrl+C has taken effect."""
-        self.end_progress()
+        is_erased = self._status.is_shown
+        self.settle()
         # The terminal has echoed ^C on the current line.
-        self._write_line("\nCancelled." if self._draws and not self._at_line_start else "Cancelled.")
+        fresh = is_erased or self._at_line_start or not self._draws
+        self._write_line("Cancelled." if fresh else "\nCancelled.")
 
     def debug(self, text: str) -> None:
+        self.settle()
         self._write_line(text.rstrip("\n"))
 
     def data(self, text: str) -> None:
         """Write a whole result to stdout, with the newline at its end."""
-        self.end_progress()
+        self.settle()
         if self.is_shown:
             text = render.clean_generated(text)
         view = memoryview(text.encode("utf-8", "surrogateescape") + b"\n")
@@ -150,7 +168,7 @@ class Terminal:
 
     def begin_text(self) -> None:
         """Announce that generated text follows on stdout."""
-        self.end_progress()
+        self.settle()
         self._in_text = True
 
     def end_text(self) -> None:
@@ -174,8 +192,17 @@ class Terminal:
             return
         if self._bars is not None:
             self._bars.hide()  # the next event draws it again, below this line
+        self._status.hide()
         # Not rich: it takes 60 ms to import, and two escape sequences do.
         self._write_line(f"{_DIM}{text}{_PLAIN}" if self._colours else text)
+        self._status.redraw()
+
+    def _show_status(self, text: str) -> None:
+        if self.quiet or (self._in_text and self._shared):
+            return
+        if self._bars is not None:
+            self._bars.hide()
+        self._status.show(text)
 
     @staticmethod
     def _write_line(text: str) -> None:

@@ -20,9 +20,15 @@ def keeper(tmp_path: Path) -> Keeper:
 def test_stdout_is_exactly_the_text_and_one_newline(keeper: Keeper) -> None:
     code, out, err = keeper.run("infer", "--prompt", "Once")
     assert (code, out) == (0, TEXT + "\n")
+    assert err == "Generated 6 tokens in 12 ms\n"
+    assert keeper.running() == []
+
+
+def test_verbose_prints_each_step_and_who_does_it(keeper: Keeper) -> None:
+    code, out, err = keeper.run("-v", "infer", "--prompt", "Once")
+    assert (code, out) == (0, TEXT + "\n")
     assert "[queen-rbee] Choosing a worker on local\n" in err
     assert "\x1b" not in err
-    assert keeper.running() == []
 
 
 def test_the_first_command_makes_everything_private(keeper: Keeper) -> None:
@@ -287,9 +293,10 @@ def test_failures_are_told_once_and_leave_nothing(keeper: Keeper, plan: dict[str
     assert keeper.running() == []
 
 
-def test_narration_cannot_draw_on_the_terminal(keeper: Keeper) -> None:
-    narration = {"narration": {"human": "\x1b[2Jhello\n\x9brbee: done\u202e"}}
-    _, _, err = keeper.run("infer", "--prompt", "Once", **narration)
+@pytest.mark.parametrize("verbose", [[], ["-v"]])
+def test_narration_cannot_draw_on_the_terminal(keeper: Keeper, verbose: list[str]) -> None:
+    narration = {"narration": {"action": "odd", "human": "\x1b[2Jhello\n\x9brbee: done\u202e"}}
+    _, _, err = keeper.run("infer", *verbose, "--prompt", "Once", **narration)
     assert "\x1b" not in err
     assert "\x9b" not in err
     assert "\u202e" not in err

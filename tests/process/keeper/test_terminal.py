@@ -74,12 +74,45 @@ def keeper(tmp_path: Path) -> Keeper:
 
 
 def test_narration_waits_until_the_text_has_ended(keeper: Keeper) -> None:
-    code, seen = Screen(keeper, "infer", "--prompt", "Once").finish()
+    code, seen = Screen(keeper, "infer", "-v", "--prompt", "Once").finish()
     assert code == 0
     assert seen.endswith(
         "Once upon a time, the bée\nsang.\n\x1b[2m[llm-worker-rbee] ✨ Generated 6 tokens in 12 ms\x1b[0m\n"
     )
     assert "[queen-rbee] 👑 Choosing a worker on local" in seen
+
+
+def test_narration_is_one_line_that_is_replaced_and_goes_away(keeper: Keeper) -> None:
+    keeper.env["NO_COLOR"] = "1"
+    code, seen = Screen(keeper, "infer", "--prompt", "Once").finish()
+    assert code == 0
+    lines = seen.split("\n")
+    assert lines[1:] == ["sang.", "Generated 6 tokens in 12 ms", ""]
+    shown = [part for part in lines[0].split("\r") if part.strip()]
+    assert shown[0] == "No queen is running; starting one for this command"
+    assert shown[1].startswith("Listening on ")
+    assert shown[2] == "Choosing a worker on local"
+    assert shown[-1] == "Once upon a time, the bée"
+    assert f"\r{' ' * len(shown[2])}  \r" in lines[0]
+
+
+def test_an_error_stands_in_place_of_the_narration(keeper: Keeper) -> None:
+    keeper.env["NO_COLOR"] = "1"
+    failure = ["MODEL_NOT_FOUND", "there is no such model"]
+    code, seen = Screen(keeper, "infer", "--prompt", "Once", place=failure).finish()
+    assert code == 1
+    assert seen.split("\n")[0].endswith(" \rrbee: there is no such model")
+
+
+def test_ctrl_c_stands_in_place_of_the_narration(keeper: Keeper) -> None:
+    keeper.env["NO_COLOR"] = "1"
+    screen = Screen(keeper, "infer", "--prompt", "Once", place="hang")
+    screen.read_until("Choosing a worker on local")
+    screen.press_ctrl_c()
+    code, seen = screen.finish()
+    assert code == 130
+    assert seen.endswith(" \rCancelled.\n")
+    assert seen.count("\n") == 1
 
 
 def test_no_colour_is_obeyed(keeper: Keeper) -> None:
@@ -92,6 +125,10 @@ def test_a_dumb_terminal_gets_plain_lines(keeper: Keeper) -> None:
     keeper.env["TERM"] = "dumb"
     code, seen = Screen(keeper, "infer", "--prompt", "Once", loading=9, layers=9).finish()
     assert code == 0
+    assert "\x1b" not in seen
+    assert "\r" not in seen
+    assert seen.startswith("Loaded the model: ")
+    _, seen = Screen(keeper, "infer", "-v", "--prompt", "Once", loading=9, layers=9).finish()
     assert "\x1b" not in seen
     assert "[queen-rbee] Choosing a worker on local\n" in seen
 
@@ -108,7 +145,7 @@ def test_a_slow_load_has_a_bar_that_goes_away(keeper: Keeper) -> None:
 
 def test_a_line_written_while_a_bar_is_shown_looks_like_every_line(keeper: Keeper) -> None:
     keeper.env["NO_COLOR"] = "1"
-    code, seen = Screen(keeper, "infer", "--prompt", "Once", pieces=9).finish()
+    code, seen = Screen(keeper, "infer", "-v", "--prompt", "Once", pieces=9).finish()
     assert code == 0
     assert "Copying" in seen
     assert "[queen-rbee] 👑 Choosing a worker on local\n" in seen

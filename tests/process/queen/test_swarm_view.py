@@ -180,7 +180,7 @@ def test_a_worker_is_ended_wherever_it_is(swarm: Swarm) -> None:
         assert "not known are those of cellar" in error["hint"]
     code, out, err = swarm.run("workers", "shutdown", "--id", there)
     assert (code, out) == (0, f"Worker {there} on attic has ended.\n")
-    assert err == f"[queen-rbee] Worker {there} on attic is ending\n"
+    assert err == f"Worker {there} on attic is ending\n"
     with swarm.queen.client() as client:
         assert [row["worker_id"] for row in client.get("/v2/workers/list").json()["workers"]] == [here]
     code, out, _ = swarm.run("workers", "shutdown", "--id", here[:8], "--json")
