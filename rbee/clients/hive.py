@@ -9,6 +9,7 @@ from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
 from rbee.clients.progress import result_of
+from rbee.clients.push import HiveReceiver
 from rbee.errors import DownloadFailedError, SpawnFailedError
 from rbee.wire import hive as wire
 from rbee.wire import model_copy
@@ -92,6 +93,10 @@ class HiveClient(Connected):
         hint = "the next try goes on where this one ended"
         lost = DownloadFailedError("the hive was lost while it fetched the model", hint=hint)
         return await result_of(stream, model_wire.ModelRow, report, lost)
+
+    def receiver(self) -> HiveReceiver:
+        """Return it as the receiver of a model that is sent there."""
+        return HiveReceiver(self._http)
 
     async def show_model(self, reference: str) -> model_wire.ModelDetails:
         """Describe a model that is there, by its reference or id. Raises ModelNotFoundError."""

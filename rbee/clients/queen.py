@@ -9,6 +9,7 @@ from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
 from rbee.clients.progress import result_of
+from rbee.clients.push import QueenReceiver
 from rbee.errors import InternalError, RbeeError, from_body
 from rbee.wire import models, queen, registry
 from rbee.wire.events import EVENTS
@@ -110,6 +111,10 @@ class QueenClient(Connected):
     async def pull_model(self, request: models.NodeModel, report: Report) -> models.ModelRow:
         """Have a model downloaded; a caller that is cancelled no longer keeps the download going."""
         return await self._result("POST", models.SWARM_PULL, models.ModelRow, report, request)
+
+    def receiver(self, node: str) -> QueenReceiver:
+        """Return the queen as the receiver of a model that is sent to a node."""
+        return QueenReceiver(self._http, node)
 
     async def remove_model(self, request: models.NodeModelId, report: Report) -> models.Removed:
         """Remove a model from a node. Raises ModelNotFoundError or ModelInUseError."""

@@ -120,6 +120,7 @@ async def _serve(
             )
             nursery.start_soon(notifier.keep_alive)
             nursery.start_soon(library.hash_files)
+            nursery.start_soon(library.pushed.run)
             nursery.start_soon(_end_when_asked, stopping, workers, library, notifier, settings.timeouts.ending)
             await workers.run()
             await server.stop()

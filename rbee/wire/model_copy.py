@@ -29,11 +29,22 @@ class OfferedModel(Request, kw_only=True):
     files: Annotated[list[OfferedFile], msgspec.Meta(min_length=1, max_length=999)]
 
 
+class FileStat(Message, kw_only=True):
+    """Size of a file, and when it was last written: two files that are alike in both are taken for the same one."""
+
+    size_bytes: int
+    modified_ns: int
+
+
 class Offers(Message, kw_only=True):
-    """The models of a repository on a node; `is_here` says whether the requested one is among them."""
+    """The models of a repository on a node; `is_here` says whether the requested one is there.
+
+    `file` is what a reference to a user's own file means there.
+    """
 
     is_here: bool
     models: list[OfferedModel]
+    file: FileStat | None = None
 
 
 class Source(Request, kw_only=True):

@@ -29,6 +29,7 @@ from rbee.queen.registry.table import MIGRATIONS, Registry
 from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes.context import QueenContext
 from rbee.wire import hive as hive_wire
+from rbee.wire import model_push as model_push_wire
 from rbee.wire import models as models_wire
 from rbee.wire import queen as queen_wire
 from rbee.wire import registry as registry_wire
@@ -141,6 +142,7 @@ async def test_a_body_that_is_none_is_an_error_object(
     headers = {"Authorization": f"Bearer {TOKEN}"}
     registry = {registry_wire.ADD, registry_wire.UPDATE, registry_wire.REMOVE, registry_wire.INSTALL}
     models = {models_wire.DOWNLOAD, models_wire.SWARM_PULL, models_wire.SWARM_REMOVE}
+    models |= {model_push_wire.PUSH, model_push_wire.SWARM_PUSH}
     reading = {
         queen_wire.TASKS,
         queen_wire.WORKERS_SHUTDOWN,

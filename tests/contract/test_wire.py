@@ -19,6 +19,7 @@ MODULES = (
     "chat_template",
     "common",
     "model_copy",
+    "model_push",
     "events",
     "gguf",
     "hive",

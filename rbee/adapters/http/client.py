@@ -119,6 +119,18 @@ async def call(
     raise kind_of_failure(f"{client.base_url.host}:{client.base_url.port} does not answer", attempts=attempts)
 
 
+async def put(client: httpx.AsyncClient, path: str, content: bytes, kind: type[T], *, seconds: float) -> T:
+    """Send bytes once, which may take `seconds` to arrive, and return the decoded answer. Errors as those of `call`."""
+    limits = httpx.Timeout(seconds, connect=client.timeout.connect)
+    try:
+        async with send(client, "PUT", path, content, headers_of_call(), timeout=limits) as response:
+            body = await read_body(response)
+    except UNREACHED as exc:
+        where = f"{client.base_url.host}:{client.base_url.port}"
+        raise ConnectionTimeoutError(f"{where} does not answer", attempts=[describe(exc)]) from exc
+    return decode_answer(response.status_code, body, kind)
+
+
 async def _exchange(
     client: httpx.AsyncClient, method: str, path: str, content: bytes | None, params: dict[str, str] | None
 ) -> tuple[int, bytes]:

@@ -63,9 +63,16 @@ class Catalogue:
     async def all(self) -> list[ModelRow]:
         return await self._transact(model_rows.all_models)
 
-    async def of_repository(self, reference: str) -> list[tuple[ModelRow, list[HubFile]]]:
-        models = await self._transact(partial(model_rows.of_repository, reference=reference))
+    async def of_repository(self, ref: ModelRef) -> list[tuple[ModelRow, list[HubFile]]]:
+        """Return the models of the repository of `ref`, with their files; of a user's own file, that model alone."""
+        models = await self._transact(partial(model_rows.of_repository, ref=ref))
         return [(row, files) for row, files in models if await self._checked(row) is not None]
+
+    async def hashes_at(self, path: Path) -> dict[str, str]:
+        """Return the hashes of the files of the model whose first file is at `path`, as far as they are known."""
+        row = await self._checked(await self._transact(partial(model_rows.by_path, path=str(path))))
+        files = [] if row is None else await self._transact(partial(file_rows.of, model_id=row.id))
+        return {file.name: file.sha256 for file in files if file.sha256 is not None}
 
     async def content(self, sha256: str) -> list[StoredFile]:
         """Return the files that have this hash, according to the catalogue."""
@@ -113,11 +120,12 @@ class Catalogue:
     async def reconcile(self) -> None:
         """Add downloaded models that have no row, as after the database was made anew."""
         found = await trio.to_thread.run_sync(folder.find_models, self._models_dir / folder.HF_FOLDER)
+        found += await trio.to_thread.run_sync(folder.find_pushed, self._models_dir / folder.FILE_FOLDER)
         known = {row.local_path for row in await self.all()}
         rebuilt = []
         for ref, path, files in found:
             if str(path) not in known:
-                row = await self.add(ref, ref.variant or path.name, path, files)
+                row = await self.add(ref, "" if ref.provider == "file" else ref.variant or path.name, path, files)
                 rebuilt.append(row.id)
         if rebuilt:
             log.warning("the catalogue was rebuilt from the files on disk: %s", ", ".join(rebuilt))

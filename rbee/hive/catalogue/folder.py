@@ -1,4 +1,4 @@
-"""The folder where this node keeps the models of the hub."""
+"""The folder where this node keeps the models of the hub, and those that users have sent here."""
 
 from __future__ import annotations
 
@@ -20,8 +20,18 @@ HF_FOLDER: Final = "hf"
 """Below the folder of models: the files of ORG/REPO are in hf/ORG/REPO."""
 
 
-def folder_of(models_dir: Path, reference: str) -> Path:
-    return models_dir / HF_FOLDER / reference
+FILE_FOLDER: Final = "file"
+"""Below the folder of models: the copy of /PATH.gguf is file/PATH.gguf, so that its reference is known by its place."""
+
+
+def folder_of(models_dir: Path, ref: ModelRef) -> Path:
+    """Return the folder below which the files of a model are, by their names."""
+    return models_dir / HF_FOLDER / ref.reference if ref.provider == "hf" else pushed(models_dir, ref).parent
+
+
+def pushed(models_dir: Path, ref: ModelRef) -> Path:
+    """Return where the copy of a user's own file is."""
+    return models_dir / FILE_FOLDER / ref.reference.lstrip("/")
 
 
 def paths_of(first: Path) -> list[Path]:
@@ -37,12 +47,14 @@ def paths_of(first: Path) -> list[Path]:
     return [first]
 
 
-def remove(first: Path) -> None:
+def remove(models_dir: Path, first: Path) -> None:
     """Remove the files of a model, given the first, and folders left empty. Raises StorageError."""
     try:
         for path in paths_of(first):
             path.unlink(missing_ok=True)
-        for folder in list(first.parents)[:3]:
+        for folder in first.parents:
+            if folder == models_dir or not folder.is_relative_to(models_dir):
+                break
             folder.rmdir()  # only where nothing else is in it
     except OSError as exc:
         if any(path.exists() for path in paths_of(first)):
@@ -55,6 +67,24 @@ def are_whole(files: Sequence[StoredFile]) -> bool:
         return all(file.path.is_file() and file.path.stat().st_size >= file.size for file in files)
     except OSError:
         return False
+
+
+def find_pushed(folder: Path) -> list[tuple[ModelRef, Path, list[HubFile]]]:
+    """Return the models below `folder` that users have sent here, as `find_models` does."""
+    found = []
+    beside: dict[Path, list[Path]] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() == ".gguf" and path.is_file():
+            beside.setdefault(path.parent, []).append(path)
+    for parent, paths in beside.items():
+        for parts in variant.group([HubFile(path.name, path.stat().st_size, None) for path in paths]).values():
+            first = parent / parts[0].name
+            try:
+                ref = model_ref.parse(f"file:/{first.relative_to(folder)}")
+            except InvalidRequestError:
+                continue
+            found.append((ref, first, parts))
+    return found
 
 
 def find_models(folder: Path) -> list[tuple[ModelRef, Path, list[HubFile]]]:

@@ -36,9 +36,22 @@ def locate(ref: ModelRef) -> Path:
     if not os.path.isfile(path):  # noqa: PTH113
         raise ModelNotFoundError(
             f"{ref} is not a file on this node",
-            hint=f"the path is that of the node; {model_ref.BUILTIN} is always there",
+            hint=f"the path is that of the node; `rbee models push FILE --node NAME` copies a file of yours there, "
+            f"and {model_ref.BUILTIN} is always there",
         )
     return path
+
+
+def changed_at(ref: ModelRef) -> float | None:
+    """Return when the file of a `file:` reference has come to its path or was last written; None without one.
+
+    The time of change too (Unix seconds): a file that is renamed keeps the time at which it was written.
+    """
+    try:
+        found = os.stat(ref.reference)  # noqa: PTH116 (as above)
+    except (OSError, ValueError):
+        return None
+    return max(found.st_mtime, found.st_ctime)
 
 
 async def read_header(path: Path) -> ModelHeader:

@@ -21,7 +21,7 @@ _COLUMNS: Final = "id, provider, reference, variant, local_path, size_bytes, sha
 
 def _row(values: Sequence[object]) -> ModelRow:
     model_id, provider, reference, kind, *rest = values
-    ref = ModelRef(provider, reference, kind)  # type: ignore[arg-type]
+    ref = ModelRef(provider, reference, kind or None)  # type: ignore[arg-type]
     names = ("local_path", "size_bytes", "sha256", "downloaded_at_unix", "last_used_unix")
     return ModelRow(
         id=str(model_id),
@@ -57,10 +57,10 @@ def all_models(connection: sqlite3.Connection) -> list[ModelRow]:
     return [_row(row) for row in connection.execute(f"SELECT {_COLUMNS} FROM models ORDER BY id")]  # noqa: S608
 
 
-def of_repository(connection: sqlite3.Connection, reference: str) -> list[tuple[ModelRow, list[HubFile]]]:
+def of_repository(connection: sqlite3.Connection, ref: ModelRef) -> list[tuple[ModelRow, list[HubFile]]]:
     rows = connection.execute(
-        f"SELECT {_COLUMNS} FROM models WHERE provider = 'hf' AND reference = ? ORDER BY id",  # noqa: S608
-        (reference,),
+        f"SELECT {_COLUMNS} FROM models WHERE (provider, reference) = (?, ?) ORDER BY id",  # noqa: S608
+        (ref.provider, ref.reference),
     )
     return [(row, file_rows.of(connection, row.id)) for row in map(_row, rows.fetchall())]
 
@@ -73,7 +73,10 @@ def add_name(connection: sqlite3.Connection, ref: ModelRef, model_id: str) -> No
 def add(
     connection: sqlite3.Connection, ref: ModelRef, kind: str, path: Path, files: Sequence[HubFile], now: float
 ) -> ModelRow:
-    """Store a model, its files and its names; a row for the same files or the same variant is replaced."""
+    """Store a model, its files and its names; a row for the same files or the same variant is replaced.
+
+    `kind` is empty for a user's own file.
+    """
     connection.execute(
         "DELETE FROM models WHERE local_path = ? OR (provider, reference, variant) = (?, ?, ?)",
         (str(path), ref.provider, ref.reference, kind),
@@ -98,7 +101,7 @@ def add(
     )
     file_rows.put(connection, model_id, files)
     add_name(connection, ref, model_id)
-    add_name(connection, ref._replace(variant=kind), model_id)
+    add_name(connection, ref._replace(variant=kind or None), model_id)
     row = by_id(connection, model_id)
     assert row is not None
     return row

@@ -16,8 +16,9 @@ from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError
 from rbee.hive.catalogue import folder, locate
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.provision import Provision
+from rbee.hive.models.push import PushedModels
 from rbee.wire import model_ref
-from rbee.wire.model_copy import OfferedFile, OfferedModel, Offers
+from rbee.wire.model_copy import FileStat, OfferedFile, OfferedModel, Offers
 from rbee.wire.models import ModelDetails
 
 if TYPE_CHECKING:
@@ -50,16 +51,17 @@ class Library:
         self.catalogue = catalogue
         self.downloads = Downloads(self._download)
         self._limiter = trio.CapacityLimiter(8)
+        self.pushed = PushedModels(settings.paths.models, catalogue, trio.CapacityLimiter(4))
         self._in_use: Counter[str] = Counter()
 
     @asynccontextmanager
     async def provided(self, ref: ModelRef, report: Report, sources: Sequence[Source]) -> AsyncIterator[Located]:
         """Yield a model's file, which `remove` spares within the block, where a worker is about to use it.
 
-        A model of the hub is fetched if it is not here; `sources` are the nodes that may have it. Raises
-        ModelNotFoundError, or why it could not be fetched.
+        A model of the hub is fetched if it is not here; `sources` are the nodes that may have it. So is a user's own
+        file, if there are sources. Raises ModelNotFoundError, or why it could not be fetched.
         """
-        if ref.provider != "hf":
+        if ref.provider != "hf" and not sources and await self.find(ref) is None:
             located = await trio.to_thread.run_sync(_measured, locate.locate(ref))
             with self._using(str(located.path)):
                 yield located
@@ -74,16 +76,31 @@ class Library:
                     return
 
     async def obtain(self, ref: ModelRef, report: Report, sources: Sequence[Source]) -> ModelRow:
-        """Return a model of the hub, fetched if it is not here, with progress reported meanwhile."""
-        return await self.catalogue.find(ref) or await self.downloads.get(ref, report, sources)
+        """Return a model, fetched if it is not here, with progress reported meanwhile.
+
+        Sources of a user's own file have it as it is now: one that is here as well is compared with theirs.
+        """
+        row = None if ref.provider == "file" and sources else await self.find(ref)
+        return row or await self.downloads.get(ref, report, sources)
+
+    async def find(self, ref: ModelRef) -> ModelRow | None:
+        """Return the model of the catalogue that `ref` means.
+
+        That of a user's own file is a copy that was sent here; a file that has come to its path since is meant instead.
+        """
+        row = await self.catalogue.find(ref)
+        if row is None or ref.provider != "file":
+            return row
+        changed_at = await trio.to_thread.run_sync(locate.changed_at, ref)
+        return row if changed_at is None or changed_at <= row.downloaded_at_unix else None
 
     async def offers(self, ref: ModelRef) -> Offers:
         """Return what other nodes may copy of the repository of `ref`: models whose hashes are all known."""
-        if ref.provider != "hf":
+        if ref.provider == "builtin":
             return Offers(is_here=False, models=[])
-        named = await self.catalogue.find(ref)
+        named = await self.find(ref)
         models = []
-        for row, files in await self.catalogue.of_repository(ref.reference):
+        for row, files in await self.catalogue.of_repository(ref):
             offered = [
                 OfferedFile(name=file.name, size_bytes=file.size, sha256=file.sha256)
                 for file in files
@@ -92,7 +109,8 @@ class Library:
             if offered and len(offered) == len(files):
                 is_meant = named is not None and row.id == named.id
                 models.append(OfferedModel(variant=row.variant, is_meant=is_meant, files=offered))
-        return Offers(is_here=named is not None, models=models)
+        file = await trio.to_thread.run_sync(_stat, ref, named) if ref.provider == "file" else None
+        return Offers(is_here=named is not None or file is not None, models=models, file=file)
 
     async def hash_files(self) -> None:
         """Compute the hashes that a rebuilt catalogue lacks: without them other nodes cannot copy its models.
@@ -128,12 +146,12 @@ class Library:
                 raise
             located = Located(Path(row.local_path), row.size_bytes)
         else:
-            if ref.provider == "hf":
-                if (row := await self.catalogue.find(ref)) is None:
-                    raise ModelNotFoundError(
-                        f"{ref} is not on this node", hint=f"`rbee models pull {ref}` fetches it", model=str(ref)
-                    )
+            if (row := await self.find(ref)) is not None:
                 located = Located(Path(row.local_path), row.size_bytes)
+            elif ref.provider == "hf":
+                raise ModelNotFoundError(
+                    f"{ref} is not on this node", hint=f"`rbee models pull {ref}` fetches it", model=str(ref)
+                )
             else:
                 located = await trio.to_thread.run_sync(_measured, locate.locate(ref))
             text = str(ref)
@@ -161,7 +179,7 @@ class Library:
             )
         await self.catalogue.forget(row)
         if self.catalogue.owns(row):
-            await trio.to_thread.run_sync(folder.remove, Path(row.local_path))
+            await trio.to_thread.run_sync(folder.remove, self._settings.paths.models, Path(row.local_path))
         log.info("model %s was removed", model_id)
         return row
 
@@ -175,7 +193,7 @@ class Library:
 
         known = {
             file.name: file.sha256
-            for row, files in await self.catalogue.of_repository(ref.reference)
+            for row, files in await self.catalogue.of_repository(ref)
             if self.catalogue.owns(row)
             for file in files
             if file.sha256 is not None
@@ -189,6 +207,15 @@ class Library:
         if (row := await self.catalogue.of_files(provided.ref, provided.path, provided.files)) is not None:
             return row
         return await self.catalogue.add(provided.ref, provided.variant, provided.path, provided.files)
+
+
+def _stat(ref: ModelRef, row: ModelRow | None) -> FileStat | None:
+    """Return size and time of the file that a worker would load."""
+    try:
+        found = Path(row.local_path if row is not None else ref.reference).stat()
+    except OSError:
+        return None
+    return FileStat(size_bytes=found.st_size, modified_ns=found.st_mtime_ns)
 
 
 def _measured(path: Path) -> Located:

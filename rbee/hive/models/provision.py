@@ -59,7 +59,7 @@ class Provision:
     ) -> None:
         self._ref = ref
         self._settings = settings
-        self._folder = folder.folder_of(settings.paths.models, ref.reference)
+        self._folder = folder.folder_of(settings.paths.models, ref)
         self._reporter = ProgressReporter(str(ref), report)
         self._sources = sources
         self._stop = StopSignal()
@@ -77,6 +77,8 @@ class Provision:
         Raises what the hub refuses with, DownloadFailedError, ChecksumMismatchError, InsufficientDiskError,
         InvalidRequestError (an ambiguous reference) or StorageError.
         """
+        if self._ref.provider != "hf":
+            return self._from_nodes()
         web = Web(
             hub.endpoint(),
             hub.token(),
@@ -100,6 +102,13 @@ class Provision:
                 self._stop.check()
                 return self._from_hub(web)
         return self._bring(choice, site)
+
+    def _from_nodes(self) -> ProvidedModel:
+        """Return a user's own file, which no hub has."""
+        if (offered := peer_offers.find(self._ref, self._sources)) is None:
+            raise ModelNotFoundError(f"no node gives {self._ref}", model=str(self._ref))
+        files = self._transfer.bring(offered, None)
+        return ProvidedModel(self._ref, self._folder / files[0].name, "", files)
 
     def _from_hub(self, web: Web) -> ProvidedModel:
         """Return the model that the hub names; while it is unreachable, the one in the user's cache of it."""

@@ -13,7 +13,7 @@ from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, wants_stream
 from rbee.adapters.http.file_response import answer_with_file
 from rbee.errors import InvalidRequestError, ModelNotFoundError
-from rbee.wire import model_copy, model_ref
+from rbee.wire import model_copy, model_push, model_ref
 from rbee.wire import models as wire
 from rbee.wire.common import Narration
 from rbee.wire.decode import convert
@@ -76,6 +76,18 @@ def add(app: QuartTrio, context: HiveContext) -> None:
             if (response := await answer_with_file(file.path, file.size, f'"{sha256}"')) is not None:
                 return response
         raise ModelNotFoundError("no model of this node has a file of this hash")
+
+    @app.post(model_push.PUSH)
+    async def push() -> Response:
+        wanted = await body(model_push.PushRequest)
+        return await context.respond(partial(library.pushed.state, wanted), "result")
+
+    @app.put(f"{model_push.PIECE}<sha256>")
+    async def take_piece(sha256: str) -> Response:
+        query = convert(dict(request.args), model_push.PieceQuery)
+        data = await request.get_data(cache=False)
+        assert isinstance(data, bytes)
+        return answer(await library.pushed.append(sha256, query.offset, data))
 
     @app.delete("/v1/models/<model_id>")
     async def remove_model(model_id: str) -> Response:

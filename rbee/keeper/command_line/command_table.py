@@ -14,7 +14,7 @@ starts workers; a worker runs one model.
 
 use a model
   infer            answer or continue a prompt; the text streams to standard output
-  models           list, show, pull or remove the models on the nodes
+  models           list, show, pull, push or remove the models on the nodes
 
 add a node
   setup            register machines reached over SSH as nodes, and install rbee on them
@@ -129,13 +129,14 @@ Workers are processes that each hold one model in memory.
   shutdown   end a worker
 """
 
-MODELS_USAGE: Final = "rbee models {list,show,pull,rm} [options]"
+MODELS_USAGE: Final = "rbee models {list,show,pull,push,rm} [options]"
 MODELS_HELP: Final = """\
 Models are GGUF files on the disks of the nodes.
 
   list       list the models on the nodes, with size and last use
   show REF   show what a model is, read from its file's header
   pull REF   fetch a model from the Hugging Face hub
+  push FILE  copy a model file of yours to another node
   rm ID      remove a model from the disk
 """
 
@@ -148,6 +149,19 @@ An interrupted download is resumed. For private models set HF_TOKEN, or log in w
 PULL_EXAMPLES: Final = """\
 example
   rbee models pull hf:TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF:Q4_K_M
+"""
+
+PUSH: Final = """\
+Copy a model file of this machine to a node. The node is asked first whether it has the room, and compares the hash.
+
+An interrupted copy is resumed by the next push. A split model is named by any of its files, and copied whole.
+Afterwards the same path means the copy: `rbee infer --node NAME --model file:/PATH.gguf`; `rbee models rm ID`
+removes it.
+"""
+
+PUSH_EXAMPLES: Final = """\
+example
+  rbee models push ~/models/mine.Q4_K_M.gguf --node attic
 """
 
 SETUP_USAGE: Final = "rbee setup {add-node,update-node,list-nodes,remove-node,install} [options]"
@@ -233,6 +247,7 @@ MODELS: Final = (
     Command("list", "models_list", "List the fetched models of all nodes, or of one.\n"),
     Command("show", "models_show", "Show what a model is: architecture, size, quantisation, context, vocabulary.\n"),
     Command("pull", "models_pull", PULL, PULL_EXAMPLES),
+    Command("push", "models_push", PUSH, PUSH_EXAMPLES),
     Command("rm", "models_rm", "Remove a fetched model from a node's disk.\n"),
 )
 
@@ -256,6 +271,7 @@ SYNONYMS: Final = {
     "complete": 'rbee infer --prompt "…"',
     "chat": 'rbee infer --prompt "…"',
     "pull": "rbee models pull REF",
+    "push": "rbee models push FILE --node NAME",
     "list": "rbee models list",
     "ls": "rbee models list",
     "show": "rbee models show REF",

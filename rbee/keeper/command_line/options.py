@@ -171,6 +171,9 @@ def _models_options(made: Mapping[str, Parser]) -> None:
     made["models show"].add_argument("model", metavar="REF", help=f"builtin:NAME, file:/PATH.gguf, {hub}")
     made["models pull"].add_argument("model", metavar="REF", help=hub)
     made["models rm"].add_argument("id", metavar="ID", help="the model's id, as shown by `rbee models list`")
+    made["models push"].add_argument("file", metavar="FILE", help="a GGUF file of this machine")
+    made["models push"].add_argument("--node", metavar="NAME", required=True, help="the node to copy it to")
+    made["models push"].add_argument("--json", action="store_true", help="print JSON")
     for name in ("list", "show", "pull", "rm"):
         where = "all that answer" if name == "list" else "from the settings, else `local`"
         parser = made[f"models {name}"]

@@ -56,6 +56,13 @@ class ModelOptions(NodeOptions, Protocol):
     model: str
 
 
+class PushOptions(Options, Protocol):
+    """`file` is a path on this machine."""
+
+    node: str
+    file: str
+
+
 class ModelIdOptions(NodeOptions, Protocol):
     id: str
 

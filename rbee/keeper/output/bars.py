@@ -37,10 +37,11 @@ class Bars:
                 layers = f"{event.layers_loaded}/{render.plural(event.layers_total, 'layer')}"
                 amount = f"{layers}  {event.vram_mb:.0f} MB"
                 self._draw("Loading model", event.layers_loaded, event.layers_total, amount)
-            case Downloading() | Loading(stage="downloading" | "copying") if event.bytes_total > 0:
+            case Downloading() | Loading(stage="downloading" | "copying" | "hashing") if event.bytes_total > 0:
                 percent = 100 * event.bytes_downloaded // event.bytes_total
                 sizes = f"{render.size(event.bytes_downloaded)} of {render.size(event.bytes_total)}"
-                amount = f"{percent:3d} %  {sizes}  {event.speed_mbps:.1f} MB/s"
+                speed = f"  {event.speed_mbps:.1f} MB/s" if event.stage != "hashing" else ""
+                amount = f"{percent:3d} %  {sizes}{speed}"
                 self._draw(event.stage.capitalize(), event.bytes_downloaded, event.bytes_total, amount)
             case _:
                 self.hide()

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 import trio
 from quart import Response, request
 
-from rbee.adapters.http.app import body
-from rbee.errors import RbeeError
-from rbee.wire import model_ref
+from rbee.adapters.http.app import answer, body
+from rbee.errors import MethodNotAllowedError, RbeeError, RouteNotFoundError, VersionMismatchError
+from rbee.wire import model_push, model_ref
 from rbee.wire import models as wire
 from rbee.wire.decode import convert
 from rbee.wire.queen import LOCAL_NODE, NodeQuery
@@ -61,6 +61,20 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         work = partial(_pull, chosen(asked.node), str(model_ref.parse(asked.model_ref)))
         return await context.respond(work, "result")
 
+    @app.post(model_push.SWARM_PUSH)
+    async def push_model() -> Response:
+        asked = await body(model_push.NodePush)
+        model_ref.parse(asked.model_ref)
+        return await context.respond(partial(_announce, chosen(asked.node), asked), "result")
+
+    @app.put(f"{model_push.SWARM_PIECE}<sha256>")
+    async def push_piece(sha256: str) -> Response:
+        query = convert(dict(request.args), model_push.PieceQuery)
+        data = await request.get_data(cache=False)
+        assert isinstance(data, bytes)
+        async with chosen(query.node).connect() as hive:
+            return answer(await hive.receiver().send(sha256, query.offset, data))
+
     @app.post(wire.SWARM_REMOVE)
     async def remove_model() -> Response:
         asked = await body(wire.NodeModelId)
@@ -79,6 +93,22 @@ async def _pull(node: Node, reference: str, report: Report) -> wire.ModelRow:
     try:
         async with node.ensure_hive(report) as hive:
             return await hive.pull(reference, await node.find_sources(hive, reference), report)
+    except RbeeError as exc:
+        exc.details.setdefault("node", node.name)
+        raise
+
+
+async def _announce(node: Node, asked: model_push.NodePush, report: Report) -> model_push.PushState:
+    announced = model_push.PushRequest(model_ref=asked.model_ref, files=asked.files)
+    try:
+        async with node.ensure_hive(report) as hive:
+            return await hive.receiver().announce(announced, report)
+    except (RouteNotFoundError, MethodNotAllowedError) as exc:
+        raise VersionMismatchError(
+            f"the rbee on {node.name} takes no files yet: it is older than this one",
+            hint=f"`rbee setup install --node {node.name}` brings this version there",
+            node=node.name,
+        ) from exc
     except RbeeError as exc:
         exc.details.setdefault("node", node.name)
         raise
