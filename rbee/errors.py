@@ -10,6 +10,8 @@ from __future__ import annotations
 from typing import Any, ClassVar, Final
 
 _HOST_KEY: Final = "host_key"
+_UNSUPPORTED: Final = "unsupported"
+_NAN: Final = "nan"
 
 
 class RbeeError(Exception):
@@ -178,6 +180,22 @@ class ModelLoadFailedError(RbeeError):
     code = "MODEL_LOAD_FAILED"
 
 
+class UnsupportedModelError(ModelLoadFailedError):
+    """A sound file that is no model of text, or that this engine does not know: another copy of it is of no use."""
+
+    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
+        super().__init__(message, hint=hint, **{"reason": _UNSUPPORTED} | details)
+
+
+class NoNumbersError(ModelLoadFailedError):
+    """The model's weights give no numbers, but NaN: whatever is tried again ends the same way."""
+
+    advice = "use another quantisation of it, or the file of another publisher; a new copy of this one is no better"
+
+    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
+        super().__init__(message, hint=hint, **{"reason": _NAN} | details)
+
+
 class WorkerNotFoundError(RbeeError):
     code = "WORKER_NOT_FOUND"
     status = 404
@@ -299,6 +317,10 @@ def _class_of(code: str, details: dict[str, Any]) -> type[RbeeError]:
         return WorkerDrainingError
     if code == SshFailedError.code and details.get("reason") == _HOST_KEY:
         return HostKeyError
+    if code == ModelLoadFailedError.code and details.get("reason") == _UNSUPPORTED:
+        return UnsupportedModelError
+    if code == ModelLoadFailedError.code and details.get("reason") == _NAN:
+        return NoNumbersError
     if code == InvalidApiKeyError.code and "host" in details:
         return KeyRefusedError
     return CATALOGUE.get(code, InternalError)

@@ -9,7 +9,8 @@ class ModelHeader(Message, kw_only=True):
     """A model's metadata; None where neither the file nor llama.cpp's own defaults give it.
 
     `parameters` counts weights, `tensor_bytes` their size. `quantisation` is llama.cpp's name of the file type, such as
-    `Q4_K_M`.
+    `Q4_K_M`. `kind` is one of `wire.model_kind.KINDS`, or one that a newer version knows; `unsupported` says why the
+    engine that read the header cannot load the model, which nothing has to be wrong with.
     """
 
     architecture: str
@@ -27,6 +28,8 @@ class ModelHeader(Message, kw_only=True):
     vocabulary: int | None = None
     end_token: int | None = None
     has_chat_template: bool = False
+    kind: str = "text"
+    unsupported: str | None = None
 
     def kv_bytes_per_token(self) -> int | None:
         """Return how many bytes one token takes in the KV cache, with 16 bits a value; None where unknown."""

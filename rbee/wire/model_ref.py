@@ -12,6 +12,8 @@ Provider = Literal["hf", "file", "builtin"]
 
 BUILTIN: Final = "builtin:bee-stories"
 """The model that ships inside the program."""
+BUILTIN_FILES: Final = {"bee-stories": "bee-stories.Q8_0.gguf"}
+"""The files of such models, in `rbee.data`."""
 MAX_LENGTH: Final = 512
 FORMS: Final = (
     "hf:ORG/REPO",

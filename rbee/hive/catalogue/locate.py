@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,7 +18,6 @@ from rbee.wire.gguf import ModelHeader
 if TYPE_CHECKING:
     from rbee.wire.model_ref import ModelRef
 
-BUILTIN_FILES: Final = {"bee-stories": "bee-stories.Q8_0.gguf"}
 HEADER_SECONDS: Final = 30
 
 
@@ -25,7 +25,7 @@ def locate(ref: ModelRef) -> Path:
     """Return the model's file. Raises ModelNotFoundError naming what is there instead."""
     match ref.provider:
         case "builtin":
-            path = Path(rbee.data.__path__[0]) / BUILTIN_FILES[ref.reference]
+            path = Path(rbee.data.__path__[0]) / model_ref.BUILTIN_FILES[ref.reference]
         case "file":
             path = Path(ref.reference)
         case _:
@@ -64,14 +64,34 @@ async def read_header(path: Path) -> ModelHeader:
             f"the header of {path.name} was not read within {HEADER_SECONDS} s",
             hint="is the disk that it is on all right?",
         )
+    return _decoded(path.name, done.returncode, done.stdout)
+
+
+def read_beginning(path: Path, size: int) -> ModelHeader:
+    """Read the metadata of a model that is being fetched, of which the partial file `path` has the beginning; blocks.
+
+    Raises as `read_header` does; also where the header is not whole yet.
+    """
+    command = [*process.program(), "model-header", str(path), str(size)]
     try:
-        if done.returncode == 0:
-            return msgspec.json.decode(done.stdout, type=ModelHeader)
-        error = from_body(msgspec.json.decode(done.stdout))
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
+            timeout=HEADER_SECONDS, process_group=0,
+        )  # fmt: skip
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        raise ModelLoadFailedError(f"the header of {path.name} was not read") from exc
+    return _decoded(path.name, done.returncode, done.stdout)
+
+
+def _decoded(name: str, returncode: int, printed: bytes) -> ModelHeader:
+    try:
+        if returncode == 0:
+            return msgspec.json.decode(printed, type=ModelHeader)
+        error = from_body(msgspec.json.decode(printed))
     except (msgspec.MsgspecError, UnicodeDecodeError):
         error = None
-    reason = process.describe_end(done.returncode)
+    reason = process.describe_end(returncode)
     raise error or ModelLoadFailedError(
-        f"the header of {path.name} ended the process that read it ({reason}): the file is damaged, or made to do harm",
+        f"the header of {name} ended the process that read it ({reason}): the file is damaged, or made to do harm",
         reason="corrupt",
     )

@@ -18,10 +18,11 @@ from rbee.adapters.hardware import inventory
 from rbee.errors import ChecksumMismatchError, DownloadFailedError
 from rbee.hive.catalogue import peer_offers
 from rbee.hive.models import progress
+from rbee.hive.models.early_look import EarlyLook
 from rbee.wire.model_copy import CONTENT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from rbee.adapters.config import Timeouts
@@ -65,8 +66,8 @@ class Transfer:
     def bring(self, choice: ChosenModel, site: HubSite | None) -> list[HubFile]:
         """Return the files of `choice` with their hashes, once all are on the disk; without `site`, from nodes alone.
 
-        Raises DownloadFailedError, ChecksumMismatchError, InsufficientDiskError, StorageError, or what the hub refuses
-        with.
+        Raises DownloadFailedError, ChecksumMismatchError, InsufficientDiskError, StorageError, what the hub refuses
+        with, or ModelLoadFailedError where this node could do nothing with the model.
         """
         missing = [file for file in choice.files if not self._is_there(file)]
         self.reporter.total = choice.size
@@ -98,8 +99,8 @@ class Transfer:
             raise DownloadFailedError(f"no node gives {file.name}")
         self._narrate_sender("Downloading", site.name, file, choice)
         resource = fetch.Resource(hub.address(site.repository, file.name), file.size, file.sha256)
-        to = self.folder / file.name
-        return self._run(fetch.Fetch(site.web, resource, to, self.limits.download_delays, self.reporter.on_fetch))
+        to, report = self.folder / file.name, self._report_for(file, choice)
+        return self._run(fetch.Fetch(site.web, resource, to, self.limits.download_delays, report))
 
     def _copy(self, source: Source, file: HubFile, choice: ChosenModel, *, is_only_way: bool) -> str | None:
         assert file.sha256 is not None
@@ -110,9 +111,14 @@ class Transfer:
         resource = fetch.Resource(url, file.size, file.sha256, etag=f'"{file.sha256}"')
         delays = self.limits.download_delays if is_only_way else self.limits.download_delays[:1]
         with Web(source.url, key, stall=self.limits.copy_stall, is_near=True) as web:
-            return self._run(
-                fetch.Fetch(web, resource, self.folder / file.name, delays, self.reporter.on_fetch, tries=1)
-            )
+            report = self._report_for(file, choice)
+            return self._run(fetch.Fetch(web, resource, self.folder / file.name, delays, report, tries=1))
+
+    def _report_for(self, file: HubFile, choice: ChosenModel) -> Callable[[fetch.Step | fetch.Retry], None]:
+        """Return what takes the progress of a file; the first of a model is looked at as soon as its header is here."""
+        if file.name != choice.files[0].name:
+            return self.reporter.on_fetch
+        return EarlyLook(self.folder / file.name, file.size, self.reporter.on_fetch).on_fetch
 
     def _run(self, job: fetch.Fetch) -> str | None:
         with self.stop.calling(job.stop):

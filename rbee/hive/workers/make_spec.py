@@ -10,7 +10,7 @@ from rbee.adapters.hardware import inventory
 from rbee.hive.catalogue import locate
 from rbee.hive.workers import preflight
 from rbee.hive.workers.record import WorkerSpec
-from rbee.wire import model_ref
+from rbee.wire import model_kind, model_ref
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
@@ -35,6 +35,9 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
     placement = preflight.choose_device(backends, request.backend, request.device)
     async with library.provided(ref, report, request.sources) as located:
         header = await locate.read_header(located.path)
+    refusal = model_kind.refusal(header, located.path.name)
+    if refusal is not None and header.kind != model_kind.TEXT:
+        raise refusal
     slots, most = request.slots or settings.worker.slots, DEFAULT_CONTEXT
     context = request.context or settings.worker.context or min(header.context_length or most, most)
     cache_per_token = (header.kv_bytes_per_token() or 0) * slots
@@ -43,6 +46,8 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
     megabytes = f"{needed / preflight.MEGABYTE:.0f} of {available_memory(spec) / preflight.MEGABYTE:.0f} MB"
     human = f"{spec.model_ref} takes {megabytes} of free {spec.resource.upper()}"
     report(Narration(actor="rbee-hive", action="preflight", target=spec.model_ref, human=human))
+    if refusal is not None:
+        raise refusal
     return spec
 
 

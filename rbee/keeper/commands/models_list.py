@@ -1,17 +1,22 @@
-"""`rbee models list`: lists the fetched models of all nodes, or of one."""
+"""`rbee models list`: lists the fetched models of all nodes, or of one, and those that ship with rbee."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+import rbee.data
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
 from rbee.keeper.views.workers import moment
+from rbee.wire import model_ref
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import NodeOptions
     from rbee.keeper.output.terminal import Terminal
@@ -22,17 +27,28 @@ def run(options: NodeOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the rows of the catalogues; starts a hive on this machine, or on the node that `--node` names."""
     swarm = session.ask(options, settings, terminal, lambda queen: queen.list_models(options.node, terminal.report))
     notes = tuple(f"{node.node}: {node.error}" for node in swarm.nodes if node.error is not None)
-    return Result(data=msgspec.to_builtins(swarm), text=_text(swarm), notes=notes)
+    builtin = _builtin()
+    data = msgspec.to_builtins(swarm) | {"builtin": builtin}
+    return Result(data=data, text=_text(swarm, builtin), notes=notes)
 
 
-def _text(swarm: SwarmModels) -> str:
+def _builtin() -> list[dict[str, Any]]:
+    """Return the models that are on every node, since they ship with rbee."""
+    folder = Path(rbee.data.__path__[0])
+    return [
+        {"id": name, "model_ref": f"builtin:{name}", "size_bytes": (folder / file).stat().st_size}
+        for name, file in model_ref.BUILTIN_FILES.items()
+    ]
+
+
+def _text(swarm: SwarmModels, builtin: Sequence[dict[str, Any]]) -> str:
     rows = [
         (row.id, node.node, row.model_ref, render.size(row.size_bytes), moment(row.last_used_unix))
         for node in swarm.nodes
         for row in node.models
     ]
-    if not rows:
-        return (
-            "No models have been fetched yet; `rbee models pull REF` fetches one. builtin:bee-stories is always there."
-        )
-    return render.table(("id", "node", "model", "size", "last used"), rows)
+    rows += [(row["id"], "every node", row["model_ref"], render.size(row["size_bytes"]), "–") for row in builtin]
+    table = render.table(("id", "node", "model", "size", "last used"), rows)
+    if any(node.models for node in swarm.nodes):
+        return table
+    return f"{table}\nNo models have been fetched yet; `rbee models pull REF` fetches one."

@@ -11,6 +11,7 @@ from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
+from rbee.wire import model_kind
 from rbee.wire.decode import convert
 from rbee.wire.models import NodeModel
 
@@ -38,6 +39,7 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
 def _text(model: ModelDetails) -> str:
     header = model.header
     lines = {
+        "kind": model_kind.describe(header),
         "file": model.local_path,
         "size": render.size(model.size_bytes),
         "name": header.name,

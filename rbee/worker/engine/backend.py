@@ -63,7 +63,10 @@ class Sampler(Protocol):
     """Chooses the tokens of one generation, and remembers them for the repeat penalty; used by the engine's thread."""
 
     def sample(self, row: int) -> int:
-        """Return the token that follows row `row` of the last batch; that row must have wanted logits."""
+        """Return the token that follows row `row` of the last batch; that row must have wanted logits.
+
+        Raises NoNumbersError where the model has computed none.
+        """
 
     def close(self) -> None:
         """Free what it holds."""

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.concurrency.background import open_background
-from rbee.errors import CancelledError, RbeeError, WorkerFailedError
+from rbee.errors import CancelledError, NoNumbersError, RbeeError, WorkerFailedError
 from rbee.worker.engine import batching
 from rbee.worker.engine.backend import DecodeAbortedError, EngineFailedError, NoRoomError
 from rbee.worker.engine.sequence import EngineEvent, EngineSequence, Job, JobEnded, TextEvent
@@ -253,7 +253,11 @@ class Engine:
         youngest.is_parked = True
 
     def _sample(self, sequence: EngineSequence, row: int) -> None:
-        token = sequence.sampler.sample(row)
+        try:
+            token = sequence.sampler.sample(row)
+        except NoNumbersError as exc:
+            self._end(sequence, exc)
+            return
         if self._vocabulary.is_end(token):
             self._end(sequence, "eos")
             return

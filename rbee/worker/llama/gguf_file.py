@@ -5,21 +5,26 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from rbee.errors import ModelLoadFailedError
+from rbee.wire.model_kind import unsupported
 
 _NUMBERS: Final = {
     0: ("u8", ctypes.c_uint8), 1: ("i8", ctypes.c_int8), 2: ("u16", ctypes.c_uint16), 3: ("i16", ctypes.c_int16),
     4: ("u32", ctypes.c_uint32), 5: ("i32", ctypes.c_int32), 10: ("u64", ctypes.c_uint64), 11: ("i64", ctypes.c_int64),
 }  # fmt: skip
 """`enum gguf_type` → getter's suffix and C type, for whole numbers."""
+_BOOL: Final = 7
 _STRING: Final = 8
 _ARRAY: Final = 9
 _MAX_TEXT: Final = 200
 _MAX_LAYERS: Final = 4096
 """Elements of an array of numbers that are looked at; what has one for each layer has hundreds at most."""
+_MAX_TYPE: Final = 1000
+"""The numbers of tensor types are given one after another, and are below 50; one above this is damage."""
 
 
 class _InitParams(ctypes.Structure):
@@ -45,7 +50,8 @@ def libraries() -> Path:
 class GgufFile:
     """An open header; `with` frees its memory. A hostile file may end the process.
 
-    Raises ModelLoadFailedError whose `reason` is `missing`, `not_gguf` or `corrupt`.
+    Raises ModelLoadFailedError whose `reason` is `missing`, `not_gguf`, `corrupt`, or `unsupported` where a sound file
+    holds what this engine does not know.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,12 +64,14 @@ class GgufFile:
                 f"the model file {path.name} could not be read: {exc.strerror}", reason="missing"
             ) from exc
         if magic != b"GGUF":
-            raise ModelLoadFailedError(f"{path.name} is not a GGUF file", reason="not_gguf")
+            older = " but an older format of llama.cpp" if magic in _OLDER else ""
+            raise ModelLoadFailedError(f"{path.name} is not a GGUF file{older}", reason="not_gguf")
         self._base = library()
         # The reader aborts when it is asked for a value of another type than the file has: `find` comes first.
+        _complaints.clear()
         context = self._base.gguf_init_from_file(bytes(path), _InitParams(True, None))
         if not context:
-            raise ModelLoadFailedError(f"the header of {path.name} is corrupt or cut off", reason="corrupt")
+            raise _refused(path.name.removesuffix(".part"), "\n".join(_complaints))
         self._context = ctypes.c_void_p(context)
 
     def __enter__(self) -> Self:
@@ -98,6 +106,11 @@ class GgufFile:
             return max(data[: min(self.length(key) or 0, _MAX_LAYERS)], default=None)
         return None
 
+    def truth(self, key: str) -> bool | None:
+        if (entry := self.find(key)) is None or entry[1] != _BOOL:
+            return None
+        return bool(self._call("gguf_get_val_bool", ctypes.c_uint8, entry[0]))
+
     def length(self, key: str) -> int | None:
         """Return the number of elements of an array."""
         if (entry := self.find(key)) is None or entry[1] != _ARRAY:
@@ -111,10 +124,15 @@ class GgufFile:
         raw = self._call("gguf_get_val_str", ctypes.c_char_p, entry[0])[: 4 * _MAX_TEXT].decode("utf-8", "replace")
         return "".join(letter if letter.isprintable() else "�" for letter in raw[:_MAX_TEXT])
 
+    @property
+    def data_offset(self) -> int:
+        """Where the header ends and the weights begin."""
+        return int(self._call("gguf_get_data_offset", ctypes.c_size_t))
+
     def tensors(self) -> Tensors:
         """Return the totals of the tensors that the header lists."""
         parameters = total = 0
-        end = start = int(self._call("gguf_get_data_offset", ctypes.c_size_t))
+        end = start = self.data_offset
         for number in range(self._call("gguf_get_n_tensors", ctypes.c_int64)):
             index = ctypes.c_int64(number)
             extents = self._call("gguf_get_tensor_ne", ctypes.POINTER(ctypes.c_int64), index)
@@ -130,11 +148,50 @@ def library() -> ctypes.CDLL:
     # Else ggml, in an uncaught exception, starts a debugger on this process: seconds, and its memory in a log.
     os.environ.setdefault("GGML_NO_BACKTRACE", "1")
     base = ctypes.CDLL(str(libraries() / "libggml-base.so.0"))
-    # Without this the reader's complaints go to stderr; the reason it gives is a line of C++ for nobody.
-    base.ggml_log_set(_silence, None)
+    # Without this the reader's complaints go to stderr.
+    base.ggml_log_set(_keep, None)
     base.gguf_init_from_file.restype = ctypes.c_void_p
     base.gguf_init_from_file.argtypes = (ctypes.c_char_p, _InitParams)
     return base
 
 
-_silence: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda *_: None)
+def _refused(name: str, complaints: str) -> ModelLoadFailedError:
+    """Return why the reader gave up, from what it complained about (ggml/src/gguf.cpp).
+
+    What it does not know is told from what is damaged: a sound file must not be fetched again.
+    """
+    if (kind := _UNKNOWN_TYPE.search(complaints)) and int(kind[1]) < _MAX_TYPE:
+        return unsupported(name, f"it has tensors of the type {kind[1]}, which this engine does not know")
+    if removed := _REMOVED_TYPE.search(complaints):
+        kind_name, _, advice = removed[1].partition(" REMOVED")
+        return unsupported(
+            name,
+            f"it has tensors of the type {kind_name.removeprefix('TYPE_')}, which this engine no longer knows"
+            + advice[:60],
+        )
+    if (version := _VERSION.search(complaints)) and int(version[1]) < _MAX_TYPE:
+        return unsupported(name, f"it is of version {version[1]} of the GGUF format, which this engine does not know")
+    if "GGUFv1 is no longer supported" in complaints:
+        return unsupported(name, "it is of version 1 of the GGUF format, which this engine no longer knows")
+    if "endianness" in complaints:
+        return unsupported(name, "it was made for machines of the other byte order (big endian)")
+    return ModelLoadFailedError(f"the header of {name} is corrupt or cut off", reason="corrupt")
+
+
+_OLDER: Final = (b"tjgg", b"fmgg", b"lmgg", b"algg")
+"""How the files begin that llama.cpp wrote before GGUF, in the byte order of the disk."""
+_UNKNOWN_TYPE: Final = re.compile(r"has invalid ggml type (\d+)")
+_REMOVED_TYPE: Final = re.compile(r"of type \d+ \(([^)\n]* REMOVED[^)\n]*)\)")
+_VERSION: Final = re.compile(r"this GGUF file is version (\d+) but")
+
+_complaints: Final[list[str]] = []
+"""What the reader said about the file that it read last."""
+
+
+def _take(_level: int, text: bytes, _data: int) -> None:
+    if len(_complaints) < _MAX_COMPLAINTS:
+        _complaints.append(text[: 4 * _MAX_TEXT].decode("utf-8", "replace"))
+
+
+_MAX_COMPLAINTS: Final = 20
+_keep: Final = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(_take)

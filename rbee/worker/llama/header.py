@@ -1,16 +1,19 @@
 """Reads the description of a model in a GGUF file's header, and prints it as one JSON object.
 
-This is the hidden command `rbee model-header PATH`: it runs in a process of its own, with limits, so that a file made
-to crash the reader, or to keep it busy, harms nobody else. Exit code 1 comes with the error object instead of the
-header.
+This is the hidden command `rbee model-header PATH [SIZE]`: it runs in a process of its own, with limits, so that a file
+made to crash the reader, or to keep it busy, harms nobody else. Exit code 1 comes with the error object instead of the
+header. With SIZE the file is the beginning of one of so many bytes, as it is while it is fetched.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import resource
+import struct
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,6 +21,8 @@ import msgspec
 
 from rbee.errors import ModelLoadFailedError, to_body
 from rbee.wire.gguf import ModelHeader
+from rbee.wire.model_kind import TEXT
+from rbee.worker.llama import dry_run
 from rbee.worker.llama.gguf_file import GgufFile, Tensors
 
 if TYPE_CHECKING:
@@ -31,12 +36,16 @@ FILE_TYPES: Final = {
     40: "Q1_0", 41: "Q2_0",
 }  # fmt: skip
 """The values of `enum llama_ftype` (llama.h)."""
+_RANK: Final = 4
+"""`LLAMA_POOLING_TYPE_RANK` (llama.h); the others from 1 on make embeddings."""
 CPU_SECONDS: Final = 1
 MEMORY_BYTES: Final = 160 << 20
 """Beside what starting Python has taken. A vocabulary of 150,000 with twice as many merges takes 0.03 s and 60 MB."""
 
 _PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 """The names of a split model's files; llama.cpp finds the others by that of the first."""
+_SPLIT_COUNT: Final = b"split.count" + struct.pack("<I", 2)
+"""The key, and the type of its value: two bytes."""
 _MOST_CACHE: Final = 1 << 32
 """Bytes of the KV cache for one token above which the numbers are nonsense; what is reckoned with them stays exact."""
 
@@ -44,8 +53,8 @@ _MOST_CACHE: Final = 1 << 32
 def read(path: Path) -> ModelHeader:
     """Return the header of the model in `path`, which may be the first of several files.
 
-    Raises ModelLoadFailedError whose `reason` is `missing`, `not_gguf` or `corrupt`. A hostile file may end the
-    process.
+    Raises ModelLoadFailedError whose `reason` is `missing`, `not_gguf`, `corrupt` or `unsupported`. A hostile file may
+    end the process.
     """
     with GgufFile(path) as file:
         tensors = _whole(path, file)
@@ -54,6 +63,51 @@ def read(path: Path) -> ModelHeader:
                 more = _whole(part, other)
             tensors = Tensors(tensors.parameters + more.parameters, tensors.size + more.size, 0)
         return _describe(path, file, tensors)
+
+
+def read_beginning(path: Path, size: int) -> ModelHeader:
+    """Return the judged header of a model of which `path` holds the beginning, of `size` bytes when it is whole.
+
+    Raises as `read` does; also where the header has not come to its end yet. Of a split model the totals are those of
+    this file alone.
+    """
+    with GgufFile(path) as file:
+        header = _describe(path, file, file.tensors())
+        is_split = (file.number("split.count") or 1) > 1
+        with _whole_copy(path, file.data_offset, size, is_split=is_split) as copy:
+            return judged(header, copy, vocabulary_only=is_split)
+
+
+@contextmanager
+def _whole_copy(path: Path, end: int, size: int, *, is_split: bool) -> Iterator[Path]:
+    """Yield a file in memory that has this header and size, and a hole for the weights: the engine looks for their end.
+
+    Of a split model it would look for the other files.
+    """
+    content = bytearray(path.open("rb").read(end))
+    if is_split and (at := content.find(_SPLIT_COUNT)) >= 0:
+        content[at + len(_SPLIT_COUNT) : at + len(_SPLIT_COUNT) + 2] = b"\1\0"
+    with os.fdopen(os.memfd_create("header"), "wb") as copy:
+        copy.write(content)
+        copy.flush()
+        os.truncate(copy.fileno(), max(size, len(content)))
+        yield Path(f"/proc/self/fd/{copy.fileno()}")
+
+
+def judged(header: ModelHeader, path: Path, *, vocabulary_only: bool = False) -> ModelHeader:
+    """Return the header with what the engine says about the file. Forks: for a process of one thread."""
+    if header.kind not in (TEXT, "not_causal"):
+        return header
+    verdict = dry_run.ask(path, vocabulary_only=vocabulary_only)
+    if verdict is None:
+        return header
+    if verdict.cause:
+        if "tokenizer.ggml.model" in verdict.cause:
+            header.kind = "no_vocabulary"
+        header.unsupported = dry_run.in_words(verdict.cause)
+    elif verdict.kind != TEXT:
+        header.kind = verdict.kind
+    return header
 
 
 def _whole(path: Path, file: GgufFile) -> Tensors:
@@ -100,6 +154,8 @@ def _other_parts(path: Path, file: GgufFile) -> Iterator[Path]:
 
 def _describe(path: Path, file: GgufFile, tensors: Tensors) -> ModelHeader:
     architecture = file.text("general.architecture")
+    if not architecture and file.text("general.type") == "imatrix":
+        architecture = "imatrix"  # it names none
     if not architecture:
         raise ModelLoadFailedError("the file names no architecture: it is not a model", reason="corrupt")
     file_type = file.number("general.file_type")
@@ -128,10 +184,32 @@ def _describe(path: Path, file: GgufFile, tensors: Tensors) -> ModelHeader:
         vocabulary=file.length("tokenizer.ggml.tokens") or own("vocab_size"),
         end_token=file.number("tokenizer.ggml.eos_token_id"),
         has_chat_template=file.find("tokenizer.chat_template") is not None,
+        kind=_kind(file, architecture, tensors),
     )
     if (header.kv_bytes_per_token() or 0) > _MOST_CACHE:
         raise _nonsense(path)
     return header
+
+
+def _kind(file: GgufFile, architecture: str, tensors: Tensors) -> str:
+    """Return which of `model_kind.KINDS` the header says that this is; the engine knows more."""
+    declared = file.text("general.type")
+    if architecture == "controlvector":
+        return "control_vector"
+    if declared == "adapter" or file.find("adapter.type") is not None:
+        return "adapter"
+    if declared == "mmproj" or architecture == "clip":
+        return "projector"
+    if declared == "imatrix" or architecture == "imatrix":
+        return "calibration"
+    if not tensors.parameters and (file.number("split.count") or 1) <= 1:
+        return "vocabulary"
+    pooling = file.number(f"{architecture}.pooling_type") or 0
+    if pooling > 0:
+        return "reranker" if pooling == _RANK else "embeddings"
+    if file.text("tokenizer.ggml.model") in ("no_vocab", "none"):
+        return "no_vocabulary"
+    return "not_causal" if file.truth(f"{architecture}.attention.causal") is False else TEXT
 
 
 def _nonsense(path: Path) -> ModelLoadFailedError:
@@ -139,13 +217,13 @@ def _nonsense(path: Path) -> ModelLoadFailedError:
 
 
 def main(argv: list[str]) -> int:
-    if len(argv) != 1:
-        sys.stderr.write("usage: rbee model-header PATH\n")
+    if not (len(argv) == 1 or (len(argv) == 2 and argv[1].isdecimal())):
+        sys.stderr.write("usage: rbee model-header PATH [SIZE]\n")
         return 2
     path = Path(argv[0])
     _limit()
     try:
-        printed: Any = read(path)
+        printed: Any = judged(read(path), path) if len(argv) == 1 else read_beginning(path, int(argv[1]))
         code = 0
     except ModelLoadFailedError as exc:
         printed = to_body(exc)

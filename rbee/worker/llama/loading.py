@@ -10,6 +10,7 @@ import trio
 
 from rbee.concurrency.background import open_background
 from rbee.errors import ModelLoadFailedError
+from rbee.wire import model_kind
 from rbee.wire.worker import LoadingProgress
 from rbee.worker.llama import cpu_threads, header
 from rbee.worker.llama.context import Context
@@ -94,6 +95,8 @@ def _layers_of(model_header: ModelHeader, report: Callable[[LoadingProgress], No
 
 def _load(options: LoadOptions, report: Callable[[LoadingProgress], None], abort: threading.Event) -> LoadedModel:
     model_header = header.read(options.path)
+    if (refusal := model_kind.refusal(model_header, options.path.name)) is not None:
+        raise refusal
     progress = _layers_of(model_header, report)
     length = options.context or min(model_header.context_length or DEFAULT_CONTEXT, DEFAULT_CONTEXT)
     check_memory(options, model_header, length)

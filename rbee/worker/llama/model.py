@@ -8,7 +8,8 @@ from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from rbee.errors import ModelLoadFailedError
-from rbee.worker.llama import library
+from rbee.wire import model_kind
+from rbee.worker.llama import dry_run, library
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
 _SPLIT_NONE: Final = 0
 _ALL_LAYERS: Final = -1
+
+
+_DAMAGED: Final = ("corrupt", "incomplete", "not within the file bounds", "reached end of file", "read error")
+"""What llama.cpp says where the weights are not what the header announces."""
 
 
 class LoadAbortedError(Exception):
@@ -79,12 +84,14 @@ class Model:
         self.window = lib.llama_model_n_swa(handle)
         file = path.stat()
         self.fingerprint = blake2b(f"{path.name} {file.st_size} {file.st_mtime_ns}".encode(), digest_size=16).digest()
+        bos = lib.llama_vocab_bos(self._vocab)
+        self._begin = [bos] if bos >= 0 and lib.llama_vocab_get_add_bos(self._vocab) else []
         self._pieces: dict[int, bytes] = {}
         self._buffer = ctypes.create_string_buffer(256)
         self._lock = threading.Lock()
-        if not lib.llama_model_has_decoder(handle):
+        if (kind := dry_run.kind_of(lib, handle)) != model_kind.TEXT:
             self.close()
-            raise ModelLoadFailedError("this model does not generate text", reason="unsupported")
+            raise model_kind.not_text(path.name, kind, architecture=header.architecture)
 
     @property
     def chat_template(self) -> str | None:
@@ -110,9 +117,11 @@ class Model:
         room = len(data) + 8
         while True:
             tokens = (ctypes.c_int32 * room)()
-            count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, begin, control)
+            # Without llama.cpp's "special" tokens: with them some models get their end token behind the prompt too,
+            # and have nothing left to say. The begin token is all that belongs to a text that is to be continued.
+            count = self._lib.llama_tokenize(self._vocab, data, len(data), tokens, room, False, control)
             if count >= 0:
-                return tokens[:count]
+                return [*self._begin, *tokens[:count]] if begin else tokens[:count]
             room = -count
 
     def piece(self, token: int) -> bytes:
@@ -139,10 +148,6 @@ class Model:
 def explain(path: Path, header: ModelHeader, complaints: Complaints) -> ModelLoadFailedError:
     """Return why loading failed, from what llama.cpp complained about."""
     lower = " ".join(complaints.lines()).lower()
-    if "unknown model architecture" in lower or "unsupported" in lower:
-        return ModelLoadFailedError(
-            f"{path.name}: this engine does not know the architecture {header.architecture}", reason="unsupported"
-        )
     if "alloc" in lower or "out of memory" in lower or "mmap failed" in lower:
         return ModelLoadFailedError(
             f"{path.name}: not enough memory",
@@ -152,4 +157,6 @@ def explain(path: Path, header: ModelHeader, complaints: Complaints) -> ModelLoa
     # Names of tensors and keys help; paths are nobody's business. The line that names the cause says so.
     causes = [line.partition("error loading model: ")[2] for line in complaints.lines() if "error loading" in line]
     cause = causes[0].replace(str(path), path.name)[:200] if causes else "no reason given"
-    return ModelLoadFailedError(f"{path.name} is corrupt: {cause}", reason="corrupt")
+    if any(words in lower for words in _DAMAGED):
+        return ModelLoadFailedError(f"{path.name} is corrupt: {cause}", reason="corrupt")
+    return model_kind.unsupported(path.name, dry_run.in_words(cause), architecture=header.architecture)

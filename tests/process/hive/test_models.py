@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rbee.adapters import tokens
-from tests.kit import models
+from tests.kit import models, odd_models
 from tests.kit.hub import Fault, Hub
 from tests.kit.hub_cache import store
 from tests.kit.waiting import wait_until
@@ -522,3 +522,36 @@ def test_a_file_that_was_changed_on_the_disk_is_not_given(start: Callable[..., D
         with path.open("ab") as file:
             file.write(b"more")
         assert client.get(f"/v1/models/content/{digest(model)}").status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda path: odd_models.chain(path, "bumblebee"), "does not know the architecture bumblebee"),
+        (lambda path: odd_models.of_tensor_type(path, 144), "tensors of the type 144"),
+        (lambda path: odd_models.chain(path, "bert", attention__causal=False, pooling_type=1), "an embedding model"),
+        (odd_models.encoder_decoder, "an encoder-decoder"),
+    ],
+)
+def test_what_could_not_be_used_here_is_not_fetched_to_its_end(
+    hub: Hub, start: Callable[..., Daemon], tmp_path: Path, make: Callable[[Path], Path], words: str
+) -> None:
+    odd = make(tmp_path / "odd.Q4_K_M.gguf")
+    with odd.open("ab") as file:
+        file.truncate(300_000_000)
+    hub.add("bees/odd", odd, sha256="0" * 64)
+    hub.fault = Fault(rate=20e6)
+    daemon = start()
+    with daemon.client() as client:
+        seen = pulled(client, "hf:bees/odd")
+        name, error = seen[-1]
+        assert (name, error["error"]["code"]) == ("message", "MODEL_LOAD_FAILED")
+        assert words in error["error"]["message"]
+        assert "odd.Q4_K_M.gguf " in error["error"]["message"]
+        assert hub.sent < 150_000_000
+        assert not [path for path in (tmp_path / "models").rglob("*") if path.is_file()]
+        assert client.get("/v1/models/list").json() == {"models": []}
+        refused = client.post("/v1/workers/spawn", json={"model_ref": f"file:{odd}"}).json()["error"]
+        assert words in refused["message"]
+        assert client.get("/v1/workers/list").json() == {"workers": []}
+    assert not list((daemon.home / "logs").glob("worker-*.log")), "no worker was started"

@@ -46,7 +46,7 @@ class Took(NamedTuple):
         elif self.code == 1:
             error = json.loads(self.printed)["error"]
             assert error["code"] == "MODEL_LOAD_FAILED"
-            assert error["details"]["reason"] in ("corrupt", "not_gguf", "missing")
+            assert error["details"]["reason"] in ("corrupt", "not_gguf", "missing", "unsupported")
             assert "/" not in error["message"]
         else:
             assert self.code < 0
