@@ -89,12 +89,12 @@ async def serve_app(nursery: trio.Nursery) -> AsyncIterator[Callable[[QuartTrio]
 class Daemon:
     """A queen or hive in a process of its own, with a state folder of its own."""
 
-    def __init__(self, home: Path, role: str, *arguments: str, **environment: str) -> None:
+    def __init__(self, home: Path, role: str, *arguments: str, cwd: Path = ROOT, **environment: str) -> None:
         self.home = home
         self.role = role
         self.process = subprocess.Popen(
             [sys.executable, "-m", "rbee", role, "--announce", *arguments],
-            cwd=ROOT,
+            cwd=cwd,
             env=self._environment(home) | environment,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -110,6 +110,7 @@ class Daemon:
             "RBEE_HOME": str(home),
             "RBEE_QUEEN_PORT": "0",
             "RBEE_HIVE_PORT": "0",
+            "PYTHONPATH": str(ROOT),
             "PYTHONWARNINGS": "default",
         }
 
@@ -166,14 +167,18 @@ class Daemons:
         self._started: list[Daemon] = []
         self._homes = {home}
 
-    def start(self, role: str, *arguments: str, home: Path | None = None, **environment: str) -> Daemon:
+    def start(
+        self, role: str, *arguments: str, home: Path | None = None, cwd: Path = ROOT, **environment: str
+    ) -> Daemon:
         """Start a daemon and wait until it is ready or has failed."""
-        return self.launch(role, *arguments, home=home, **environment).wait_ready()
+        return self.launch(role, *arguments, home=home, cwd=cwd, **environment).wait_ready()
 
-    def launch(self, role: str, *arguments: str, home: Path | None = None, **environment: str) -> Daemon:
+    def launch(
+        self, role: str, *arguments: str, home: Path | None = None, cwd: Path = ROOT, **environment: str
+    ) -> Daemon:
         """Start a daemon without waiting for it."""
         self._homes.add(home or self.home)
-        daemon = Daemon(home or self.home, role, *arguments, **environment)
+        daemon = Daemon(home or self.home, role, *arguments, cwd=cwd, **environment)
         self._started.append(daemon)
         return daemon
 

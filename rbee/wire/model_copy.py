@@ -36,7 +36,7 @@ class FileStat(Message, kw_only=True):
     modified_ns: int
 
 
-class Offers(Message, kw_only=True):
+class Offers(Message, kw_only=True, omit_defaults=True):
     """The models of a repository on a node; `is_here` says whether the requested one is there.
 
     `file` is what a reference to a user's own file means there.

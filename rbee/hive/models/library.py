@@ -108,7 +108,8 @@ class Library:
             ]
             if offered and len(offered) == len(files):
                 is_meant = named is not None and row.id == named.id
-                models.append(OfferedModel(variant=row.variant, is_meant=is_meant, files=offered))
+                variant = row.variant or offered[0].name
+                models.append(OfferedModel(variant=variant, is_meant=is_meant, files=offered))
         file = await trio.to_thread.run_sync(_stat, ref, named) if ref.provider == "file" else None
         return Offers(is_here=named is not None or file is not None, models=models, file=file)
 

@@ -42,16 +42,19 @@ def add(app: QuartTrio, context: HiveContext) -> None:
     async def download() -> Response:
         wanted = await body(wire.DownloadRequest)
         ref = model_ref.parse(wanted.model_ref)
-        if ref.provider != "hf":
+        if ref.provider == "builtin" or (
+            ref.provider == "file" and not wanted.sources and await library.find(ref) is None
+        ):
             raise InvalidRequestError(
                 f"{ref} cannot be fetched: only models of the Hugging Face hub can",
+                hint="`rbee models push FILE --node NAME` copies a file of yours to a node",
                 field="model_ref",
                 rule="hf:ORG/REPO",
             )
         if wants_stream():
             # As long as the stream is held, so is the claim to the download.
             return context.stream_progress(lambda report: library.obtain(ref, report, wanted.sources), "model")
-        if (row := await library.catalogue.find(ref)) is not None:
+        if not (ref.provider == "file" and wanted.sources) and (row := await library.find(ref)) is not None:
             return answer(wire.Download(local_path=row.local_path))
         return answer(wire.Download(download_id=library.downloads.begin(ref, wanted.sources).id))
 

@@ -11,18 +11,21 @@ from rbee.clients.hive import HiveClient
 from rbee.errors import UnloadFailedError
 from rbee.wire.common import Narration
 from rbee.wire.model_copy import Source
+from rbee.wire.progress import Report
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from rbee.queen.hives.mirror import Devices
-    from rbee.wire.progress import Report
 
-Find = Callable[[HiveClient, str], Awaitable[list[Source]]]
-"""Takes a connection to a node's hive and a model's reference; returns the other nodes that have the model."""
+Find = Callable[[HiveClient, str, Report], Awaitable[list[Source]]]
+"""Takes a connection to a node's hive and a model's reference; returns the other nodes that have the model.
+
+A file of the queen's own host is brought to the node instead, which is reported.
+"""
 
 
-async def no_sources(_hive: HiveClient, _reference: str) -> list[Source]:
+async def no_sources(_hive: HiveClient, _reference: str, _report: Report) -> list[Source]:
     """Return no source: there is no other node."""
     await trio.lowlevel.checkpoint()
     return []

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from rbee.queen.nodes.own_files import is_own_file, stat
 from rbee.queen.scheduling.choose_node import is_served, rank
+from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +27,9 @@ async def candidates(nodes: Sequence[Node], wanted: Wanted) -> list[Candidate]:
     """
     found = {node.name: await node.known_candidate() for node in nodes}
     to_ask = list(nodes)
-    if is_served(found.values(), wanted):
+    is_file = is_own_file(wanted.model_ref)
+    # Of a file only the nodes can say whether what their workers have loaded is still what it means.
+    if not is_file and is_served(found.values(), wanted):
         best = rank(list(found.values()), wanted)[0].node
         node = next(node for node in nodes if node.name == best)
         if await node.answers():
@@ -39,4 +43,6 @@ async def candidates(nodes: Sequence[Node], wanted: Wanted) -> list[Candidate]:
     async with trio.open_nursery() as nursery:
         for node in to_ask:
             nursery.start_soon(ask, node)
+    if is_file and LOCAL_NODE in found:
+        found[LOCAL_NODE] = found[LOCAL_NODE]._replace(file=await stat(wanted.model_ref))
     return list(found.values())

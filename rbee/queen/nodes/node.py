@@ -161,13 +161,21 @@ class Node:
                 if await self._follower.is_followed():
                     async with self.connect() as client:
                         self._devices = devices_of(await client.backends())
-                        # Of other kinds of models each node has the same, or none but the queen's own host.
-                        has_model = reference.startswith("hf:") and (await client.offers(reference)).is_here
+                        offers = await client.offers(reference)
                         if self.mirror.is_live:
-                            return (await self.known_candidate())._replace(has_model=has_model)
+                            return (await self.known_candidate())._replace(has_model=offers.is_here, file=offers.file)
             except RbeeError as exc:
                 log.info("the hive of %s says nothing of itself: %s", self.name, exc.message)
         return await self.absent_candidate()
+
+    async def refresh(self, reference: str, report: Report) -> None:
+        """Have a copy of a user's file that the node has brought up to date, if its hive runs."""
+        try:
+            if await self._follower.is_followed():
+                async with self.connect() as client:
+                    await self.find_sources(client, reference, report)
+        except ConnectionTimeoutError as exc:
+            log.info("the hive of %s does not say which file it has: %s", self.name, exc.message)
 
     async def absent_candidate(self) -> Candidate:
         """Return what the node could do if its hive were started."""

@@ -10,6 +10,7 @@ import trio
 from rbee.errors import NodeNotFoundError
 from rbee.queen.hives.link import LeftRunningError
 from rbee.queen.hives.remote.hive import RemoteHive
+from rbee.queen.nodes import own_files
 from rbee.queen.nodes.feed import SwarmFeed
 from rbee.queen.nodes.node import Node
 from rbee.queen.registry.record import NodeRecord
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.registry.table import Registry
     from rbee.wire.model_copy import Source
+    from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow
 
 
@@ -106,13 +108,21 @@ class Nodes:
         entry = self._entries[name] = _Entry(node, link, trio.CancelScope())
         self._nursery.start_soon(self._run, entry)
 
-    async def _find_sources(self, name: str, hive: HiveClient, reference: str) -> list[Source]:
+    async def _find_sources(self, name: str, hive: HiveClient, reference: str, report: Report) -> list[Source]:
         """Ask the other nodes, all at once and each for a bounded time, what they have of a model's repository.
 
-        None of them is asked where `hive`, that of the node `name`, has the model already.
+        None of them is asked where `hive`, that of the node `name`, has the model already. A user's own file that is on
+        the queen's host is brought from there.
         """
         target, others = self.get(name), [node for node in self.all() if node.name != name]
-        if not reference.startswith("hf:") or not others or (await hive.offers(reference)).is_here:
+        if not (reference.startswith("hf:") or own_files.is_own_file(reference)) or not others:
+            return []
+        offers = await hive.offers(reference)
+        if own_files.is_own_file(reference) and name != LOCAL_NODE:
+            delays = self._settings.timeouts.download_delays
+            if await own_files.bring(reference, name, hive, offers, delays, report):
+                return []
+        if offers.is_here:
             return []
         found: dict[str, Source] = {}
 

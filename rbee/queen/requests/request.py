@@ -10,6 +10,7 @@ import trio
 from rbee.adapters import tokens
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
 from rbee.queen.nodes.candidates import candidates
+from rbee.queen.nodes.own_files import is_own_file
 from rbee.queen.requests.caller import Way
 from rbee.queen.requests.relay import WorkerRelay
 from rbee.queen.requests.why_ended import explained
@@ -137,6 +138,8 @@ class InferenceRun:
         if self._request.worker_id is not None:
             placed = await _known(node, self._request.worker_id)
         else:
+            if is_own_file(self._wanted.model_ref) and name != wire.LOCAL_NODE:
+                await node.refresh(self._wanted.model_ref, report)
             placed = await node.place(self._wanted, report, self._patience, must_ask=self._must_ask)
         way = Way(placed.url, is_direct=False)
         if node.is_direct:

@@ -92,7 +92,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
 async def _pull(node: Node, reference: str, report: Report) -> wire.ModelRow:
     try:
         async with node.ensure_hive(report) as hive:
-            return await hive.pull(reference, await node.find_sources(hive, reference), report)
+            return await hive.pull(reference, await node.find_sources(hive, reference, report), report)
     except RbeeError as exc:
         exc.details.setdefault("node", node.name)
         raise

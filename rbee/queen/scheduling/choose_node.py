@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from rbee.queen.hives.mirror import Devices
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.wire.hive import WorkerRow
+    from rbee.wire.model_copy import FileStat
 
 CPU: Final = "cpu"
 ALIKE: Final = 0.8
@@ -20,13 +21,17 @@ ALIKE: Final = 0.8
 
 
 class Candidate(NamedTuple):
-    """A node and what is known of it; one whose hive does not run has no workers, and no model that is known of."""
+    """A node and what is known of it; one whose hive does not run has no workers, and no model that is known of.
+
+    `file` is what the path of a user's own file means there.
+    """
 
     node: str
     is_running: bool
     workers: Sequence[WorkerRow]
     devices: Devices
     has_model: bool = False
+    file: FileStat | None = None
 
 
 class Choice(NamedTuple):
@@ -42,8 +47,14 @@ def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
 
     A worker with a free slot comes first, an idle one before others, then one that loads; then free memory, where nodes
     are alike an accelerator, the model on the disk, and `local`. A worker without a free slot comes last: another node
-    serves at once. A file is one of the queen's own host, unless a worker elsewhere has loaded it.
+    serves at once. A user's own file is that of the queen's host, and of nodes that have the same; others get it only
+    if none of these can take the request.
     """
+    own = next((one for one in candidates if one.node == LOCAL_NODE), None)
+    if own is not None and wanted.model_ref.startswith("file:"):
+        having = [one for one in candidates if one is own or _has_same(one, own.file, wanted)]
+        if own.file is None or any(_can_start(one, wanted) for one in having):
+            candidates = having
     warm = sorted((rank, candidate) for candidate in candidates if (rank := _warmth(candidate, wanted)) is not None)
     ready = [Choice(one.node, one.is_running, reason) for (rank, *_, reason), one in warm if rank <= _LOADING]
     full = [Choice(one.node, one.is_running, reason) for (rank, *_, reason), one in warm if rank > _LOADING]
@@ -55,6 +66,16 @@ def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
     # None can: the queen's own host says best what there is, for that is where its user is.
     own = next((one for one in candidates if one.node == LOCAL_NODE), candidates[0])
     return [Choice(own.node, own.is_running, "no node has what was asked for")]
+
+
+def _has_same(candidate: Candidate, file: FileStat | None, wanted: Wanted) -> bool:
+    """Whether a node has the user's file as it is on the queen's host, or has it where that host does not.
+
+    A hive of an earlier version does not say so: its workers are believed.
+    """
+    if candidate.file is None:
+        return bool(fitting(candidate.workers, wanted))
+    return file is None or candidate.file == file
 
 
 def is_served(candidates: Iterable[Candidate], wanted: Wanted) -> bool:
@@ -87,8 +108,6 @@ def _warmth(candidate: Candidate, wanted: Wanted) -> tuple[int, bool, int, str, 
 
 
 def _can_start(candidate: Candidate, wanted: Wanted) -> bool:
-    if wanted.model_ref.startswith("file:") and candidate.node != LOCAL_NODE:
-        return False
     devices = _suitable(candidate, wanted)
     return any(len(free) > (wanted.device or 0) for free in devices.values())
 

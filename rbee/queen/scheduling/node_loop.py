@@ -203,6 +203,7 @@ class NodeLoop:
 
     async def _start_worker(self, url: str, wanted: Wanted, scope: trio.CancelScope) -> None:
         result: SpawnReply | RbeeError = CancelledError("no request waits for the download any longer")
+        report = self._report(partial(self._scheduler.on_start_progress, wanted))
         with scope:
             try:
                 async with self._hive.connect(url) as client:
@@ -211,9 +212,9 @@ class NodeLoop:
                         backend=wanted.backend,
                         device=wanted.device,
                         reuse=True,  # the hive knows best what starts, loads or serves there already
-                        sources=await self._find_sources(client, wanted.model_ref),
+                        sources=await self._find_sources(client, wanted.model_ref, report),
                     )
-                    result = await client.spawn(spawn, self._report(partial(self._scheduler.on_start_progress, wanted)))
+                    result = await client.spawn(spawn, report)
             except RbeeError as exc:
                 result = exc
 

@@ -373,3 +373,23 @@ def test_a_stranger_at_a_nodes_address_learns_no_token_and_leads_nowhere(
     assert said(events)[1] == f"Copying from attic failed: 127.0.0.1:{stranger.server_port} answered HTTP 302"
     assert events[-1][0] == "model"
     assert hub.sent == 2 * size
+
+
+def test_a_file_that_a_user_has_sent_to_one_node_is_copied_by_another(start: Start, model: Path, size: int) -> None:
+    attic, cellar = start("attic"), start("cellar")
+    reference, sha256 = "file:/home/ann/mine.gguf", digest(model)
+    file = {"name": "mine.gguf", "size_bytes": size, "modified_ns": 1, "sha256": sha256}
+    with attic.client() as client:
+        for _ in range(2):
+            state = client.post("/v1/models/push", json={"model_ref": reference, "files": [file]}).json()
+            for missing in state["missing"]:
+                data = model.read_bytes()[missing["offset"] :]
+                client.put(f"/v1/models/push/{sha256}", params={"offset": missing["offset"]}, content=data)
+        assert state["model"]["id"] == "mine"
+    events = cellar.copy(attic.source(reference), reference=reference)
+    assert "from attic" in said(events)[0]
+    assert (events[-1][1]["model_ref"], events[-1][1]["sha256"]) == (reference, sha256)
+    assert (cellar.models.parents[2] / "file/home/ann/mine.gguf").read_bytes() == model.read_bytes()
+    with cellar.client() as client:
+        refused = client.post("/v1/models/download", json={"model_ref": "file:/home/ann/none.gguf"}).json()
+        assert refused["error"]["code"] == "INVALID_REQUEST"

@@ -30,7 +30,7 @@ PATH = "/proc/self/cwd/mine.gguf"
 class Swarm:
     """A queen, the node `attic`, and a user with a file."""
 
-    def __init__(self, daemons: Daemons) -> None:
+    def __init__(self, daemons: Daemons, *, is_queen_there: bool = False) -> None:
         self.home = daemons.home
         self.folder = daemons.home.with_name("user")
         self.folder.mkdir()
@@ -42,7 +42,8 @@ class Swarm:
         tokens.load_or_create(daemons.home / "token")
         self.models = daemons.home.with_name("models-attic")
         self.attic: Daemon = start_hive(daemons, "attic", address, RBEE_PATHS_MODELS_DIR=str(self.models))
-        self.queen = daemons.start("queen", RBEE_WORKER_CONTEXT="64")
+        cwd = self.folder if is_queen_there else ROOT
+        self.queen = daemons.start("queen", cwd=cwd, RBEE_WORKER_CONTEXT="64")
 
     def push(self, *words: str) -> subprocess.Popen[str]:
         environment = os.environ | {
@@ -84,9 +85,26 @@ def test_a_file_is_pushed_resumed_and_used_there(swarm: Swarm) -> None:
     assert f"file:{PATH} is on attic: mine, 40.0 MB." in errors
     with swarm.queen.client() as client:
         task = {"prompt": "A", "model": f"file:{PATH}", "node": "attic"}
-        assert client.post("/v2/tasks", json=task).json()["node"] == "attic"
+        placed = client.post("/v2/tasks", json=task).json()
+        assert placed.get("node") == "attic", placed
         ended = client.post("/v2/tasks", json=task | {"model": "file:/nowhere/mine.gguf"}).json()["error"]
         assert (ended["code"], "models push" in ended["hint"]) == ("MODEL_NOT_FOUND", True)
+
+
+def test_a_file_of_the_queens_host_is_brought_to_a_node_and_kept_up_to_date(daemons: Daemons) -> None:
+    """The queen runs in the user's folder here, and so has another file at the path than the node."""
+    swarm = Swarm(daemons, is_queen_there=True)
+    copy = swarm.models / "file" / PATH[1:]
+    with swarm.queen.client() as client:
+        task = {"prompt": "A", "model": f"file:{PATH}", "node": "attic"}
+        first = client.post("/v2/tasks", json=task).json()
+        assert copy.read_bytes() == swarm.file.read_bytes()
+        assert client.post("/v2/tasks", json=task).json()["worker_id"] == first["worker_id"]
+        with swarm.file.open("ab") as file:
+            file.write(b"more")
+        placed = client.post("/v2/tasks", json=task).json()
+        assert placed.get("node") == "attic", placed
+    assert copy.read_bytes() == swarm.file.read_bytes()
 
 
 def test_what_cannot_be_pushed_is_said_at_once(swarm: Swarm) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from rbee.queen.scheduling.choose_node import Candidate, rank
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.wire.hive import WorkerRow
+from rbee.wire.model_copy import FileStat
 
 if TYPE_CHECKING:
     from rbee.queen.hives.mirror import Devices
@@ -113,6 +114,24 @@ def test_a_file_is_one_of_the_queens_own_host() -> None:
     assert order(runs("local", free=1), runs("a", free=64), wanted=file) == ["local"]
     warm = runs("a", worker("idle", 4, model_ref=file.model_ref))
     assert order(runs("local"), warm, wanted=file) == ["a", "local"]
+
+
+def test_a_file_is_also_one_of_a_node_that_has_the_same() -> None:
+    file = Wanted("file:/models/a.gguf", None, None)
+    new, old = FileStat(size_bytes=9, modified_ns=2), FileStat(size_bytes=9, modified_ns=1)
+    here = runs("local", free=1)._replace(file=new)
+    same, other = runs("a", free=64)._replace(file=new), runs("b", free=64)._replace(file=old)
+    assert order(here, same, other, wanted=file) == ["a", "local"]
+    assert order(here._replace(file=None), same, other, wanted=file)[:2] == ["a", "b"], "it is not the queen's to say"
+    stale = runs("b", worker("idle", 4, model_ref=file.model_ref))._replace(file=old)
+    assert order(here, stale, wanted=file) == ["local"]
+
+
+def test_a_file_is_brought_to_another_node_where_the_queens_host_lacks_what_was_asked_for() -> None:
+    file = Wanted("file:/models/a.gguf", "cuda", None)
+    here = runs("local")._replace(file=FileStat(size_bytes=9, modified_ns=2))
+    assert order(here, runs("a"), runs("b", cuda=[8]), wanted=file) == ["b"]
+    assert order(here._replace(file=None), runs("b", cuda=[8]), wanted=file) == ["local"], "there is nothing to bring"
 
 
 def test_the_reason_is_told_in_words() -> None:
