@@ -19,6 +19,10 @@ _UNKNOWN: Final = re.compile(
 )
 
 
+GIVEN: Final = "given_once"
+"""Where a namespace notes the options of the kind `Once` that it has a value of, until it is parsed."""
+
+
 class UsageError(Exception):
     """The command line is wrong."""
 
@@ -46,6 +50,19 @@ class HelpAction(argparse.Action):
         raise HelpRequest(parser.format_help())
 
 
+class Once(argparse.Action):
+    """An option whose second value is refused: the first one would be dropped in silence."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, value: Any, name: str | None = None
+    ) -> None:
+        given = namespace.__dict__.setdefault(GIVEN, set())
+        if self.dest in given:
+            raise UsageError(f"{name} is given twice", f"`{parser.prog}` takes one {self.metavar}")
+        given.add(self.dest)
+        setattr(namespace, self.dest, value)
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that raises what argparse would print."""
 
@@ -65,8 +82,9 @@ class Parser(argparse.ArgumentParser):
         return [" ".join([*action.option_strings, str(action.metavar)]) for action in self._actions if action.required]
 
     def error(self, message: str) -> NoReturn:
+        message = re.sub(r"^argument -\w/(--)", r"argument \1", message)
         hint = f"`{self.prog} --help` shows what it takes"
-        if lacks := re.match(r"argument (?:-\w/)?(--[\w-]+): expected one argument", message):
+        if lacks := re.match(r"argument (--[\w-]+): expected one argument", message):
             value = self._option_string_actions[lacks[1]].metavar or "VALUE"
             hint = f"write {lacks[1]} {value}, or {lacks[1]}={value} if {value} begins with a dash"
         if found := _UNKNOWN.match(message):

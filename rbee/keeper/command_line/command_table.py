@@ -62,6 +62,7 @@ examples
   rbee infer --prompt "Once upon a time"
   rbee infer --prompt "The queen" --max-tokens 200 --temperature 0.2 --seed 1
   cat question.txt | rbee infer --quiet > answer.txt
+  git diff | rbee infer --prompt "Review these changes:"
   rbee infer --prompt "List three flowers:" --stop "4." --json
 """
 

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from rbee.adapters.arguments import HelpAction, HelpRequest, Parser, UsageError, fraction, whole
+from rbee.adapters.arguments import GIVEN, HelpAction, HelpRequest, Once, Parser, UsageError, fraction, whole
 from rbee.keeper.command_line import command_table
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     Raises HelpRequest or UsageError.
     """
     options, extra = _parser().parse_known_args(arguments)
+    options.__dict__.pop(GIVEN, None)
     parser: Parser = options.parser
     if extra:
         parser.refuse(extra[0])
@@ -100,8 +101,15 @@ def _absolute(path: str) -> str:
 
 def _infer_options(parser: Parser) -> None:
     add = parser.add_argument_group("what to generate").add_argument
-    add("--prompt", metavar="TEXT", help="the question, or the text to continue (default: standard input)")
-    add("--model", metavar="REF", help="the model (default: from the settings, else the bundled one)")
+    add(
+        *("-p", "--prompt"),
+        metavar="TEXT",
+        action=Once,
+        help="the question, or the text to continue; text that is piped in follows it",
+    )
+    add(
+        "-m", "--model", metavar="REF", action=Once, help="the model (default: from the settings, else the bundled one)"
+    )
     add("--max-tokens", metavar="N", default=20, type=whole(1, 2**31 - 1), help="stop after N tokens (default: 20)")
     add("--stop", metavar="TEXT", action="append", help="stop before this text; repeatable")
     add("--raw", action="store_true", help="continue the prompt even if the model has a chat template")
@@ -130,7 +138,7 @@ def _infer_options(parser: Parser) -> None:
     add("--seed", metavar="N", type=whole(0, 2**32 - 2), help="the same seed yields the same text")
 
     add = parser.add_argument_group("where to run").add_argument
-    add("--node", metavar="NAME", help="the node (default: from the settings, else the queen chooses)")
+    add("--node", metavar="NAME", action=Once, help="the node (default: from the settings, else the queen chooses)")
     add("--backend", metavar="NAME", help="cpu, cuda, …; see `rbee detect`")
     add("--device", metavar="N", type=whole(0, 1023), help="the index of the backend's device")
     add(
@@ -153,15 +161,15 @@ def _install_options(parser: Parser) -> None:
 
 
 def _workers_options(made: Mapping[str, Parser]) -> None:
-    made["workers health"].add_argument("--node", metavar="NAME", help="only this node (default: all)")
+    made["workers health"].add_argument("--node", metavar="NAME", action=Once, help="only this node (default: all)")
     made["workers shutdown"].add_argument(
-        "--id", metavar="ID", required=True, help="the worker's id, or at least its first eight characters"
+        "--id", metavar="ID", action=Once, required=True, help="the worker's id, or at least its first eight characters"
     )
 
 
 def _logs_options(parser: Parser) -> None:
     add = parser.add_argument
-    add("--node", metavar="NAME", help="the node (default: from the settings, else `local`)")
+    add("--node", metavar="NAME", action=Once, help="the node (default: from the settings, else `local`)")
     add("-f", "--follow", action="store_true", help="print new lines as they are written, until Ctrl+C")
     add("--lines", metavar="N", default=200, type=whole(0, 10_000), help="start with the last N lines (default: 200)")
 
@@ -177,7 +185,7 @@ def _models_options(made: Mapping[str, Parser]) -> None:
     for name in ("list", "show", "pull", "rm"):
         where = "all that answer" if name == "list" else "from the settings, else `local`"
         parser = made[f"models {name}"]
-        parser.add_argument("--node", metavar="NAME", help=f"the node (default: {where})")
+        parser.add_argument("--node", metavar="NAME", action=Once, help=f"the node (default: {where})")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -187,8 +195,8 @@ def _setup_options(made: Mapping[str, Parser]) -> None:
         made[name].set_defaults(is_update=is_update)
         add = made[name].add_argument
         default = (lambda _: "") if is_update else " (default: {})".format
-        add("--name", metavar="NAME", required=True, help="the node's name: letters, digits, dots, dashes")
-        add("--ssh-host", metavar="HOST", required=not is_update, help="the node's host name or address")
+        add("--name", metavar="NAME", action=Once, required=True, help="the node's name: letters, digits, dots, dashes")
+        add("--ssh-host", metavar="HOST", action=Once, required=not is_update, help="the node's host name or address")
         add("--ssh-port", metavar="PORT", type=whole(1, 65535), help="the port of its sshd" + default("22"))
         add("--ssh-user", metavar="USER", required=not is_update, help="log in as this user")
         add("--ssh-key", metavar="FILE", help="the private key file" + default("the agent's keys, then ~/.ssh/id_*"))
@@ -209,9 +217,9 @@ def _setup_options(made: Mapping[str, Parser]) -> None:
             metavar="SHA256:…",
             help="trust a new host key with this fingerprint; without it you are asked on a terminal",
         )
-    made["setup remove-node"].add_argument("--name", metavar="NAME", required=True, help="the node's name")
+    made["setup remove-node"].add_argument("--name", metavar="NAME", action=Once, required=True, help="the node's name")
     add = made["setup install"].add_argument
-    add("--node", metavar="NAME", required=True, help="the node's name")
+    add("--node", metavar="NAME", action=Once, required=True, help="the node's name")
     way = made["setup install"].add_mutually_exclusive_group().add_argument
     way("--from-source", action="store_true", help="build the node's registered repository there instead")
     way("--rollback", action="store_true", help="go back to the previous version")

@@ -26,6 +26,8 @@ from rbee.wire.decode import convert
 from rbee.wire.queen import TaskRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
     from rbee.keeper.command_line.typed import InferOptions
@@ -39,7 +41,7 @@ MAX_ATTEMPTS: Final = 3
 
 def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result:
     """Place the prompt, stream the answer; everything that is wrong with it is refused before anything starts."""
-    task = _task(options, settings)
+    task = _task(options, settings, terminal.note)
 
     async def command(force: trio.Event) -> Result:
         correlate(task.request_id)
@@ -66,11 +68,11 @@ def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result
     return interrupt.run(command)
 
 
-def _task(options: InferOptions, settings: Settings) -> TaskRequest:
+def _task(options: InferOptions, settings: Settings, note: Callable[[str], None]) -> TaskRequest:
     ref = reference.parse(options.model or settings.defaults.model or model_ref.BUILTIN)
     values: dict[str, Any] = {name: getattr(options, name, None) for name in Sampling.__struct_fields__}
     values |= {
-        "prompt": prompt.read(options.prompt),
+        "prompt": prompt.read(options.prompt, note),
         "model": str(ref),
         "node": options.node or settings.defaults.node,
         "max_tokens": options.max_tokens,

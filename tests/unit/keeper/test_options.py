@@ -36,7 +36,7 @@ def test_general_options_stand_anywhere(arguments: list[str]) -> None:
     assert options.module == "rbee.keeper.commands.workers_list"
 
 
-NODE = "--name attic --ssh-host h --ssh-port 22 --ssh-user u --ssh-key k --install-path /p --git-repo r --git-branch b"
+NODE = "--ssh-port 22 --ssh-user u --ssh-key k --install-path /p --git-repo r --git-branch b"
 SAMPLING = "--temperature 0.5 --top-k 4 --top-p 0.5 --min-p 0.1 --seed 1"
 
 
@@ -63,7 +63,7 @@ SAMPLING = "--temperature 0.5 --top-k 4 --top-p 0.5 --min-p 0.1 --seed 1"
         ("models pull m", "--node n --json"),
         ("models rm i", "--node n --json"),
         ("setup add-node --name n --ssh-host h --ssh-user u", f"{NODE} --tunnel auto --accept-host-key SHA256:x"),
-        ("setup update-node --name n", f"{NODE} --tunnel auto --accept-host-key SHA256:x"),
+        ("setup update-node --name n", f"--ssh-host h {NODE} --tunnel auto --accept-host-key SHA256:x"),
         ("setup list-nodes", "--json"),
         ("setup remove-node --name n", ""),
         ("setup install --node n", "--from-source"),
@@ -178,6 +178,12 @@ def test_names_of_other_programs_lead_to_commands_that_exist() -> None:
             )
             for value in ([], ["--hello"])
         ),
+        (["infer", "-p", "a", "--prompt", "a"], "--prompt is given twice", "`rbee infer` takes one TEXT"),
+        (["infer", "-m", "a", "-m", "b"], "-m is given twice", "`rbee infer` takes one REF"),
+        (["workers", "shutdown", "--id", "0", "--id=1"], "--id is given twice", "`rbee workers shutdown` takes one ID"),
+        (["logs", "--node", "a", "--node", "b"], "--node is given twice", "`rbee logs` takes one NAME"),
+        (["setup", "install", "--node", "a", "--node", "b"], "--node is given twice", None),
+        (["setup", "remove-node", "--name", "a", "--name", "b"], "--name is given twice", None),
         (["infer", "--temperature", "nan"], "--temperature: a number from 0 to 2 is expected", None),
         (["infer", "--temperature", "2.1"], "--temperature: a number from 0 to 2 is expected", None),
         (["infer", "--top-p", "0"], "--top-p: a number above 0, at most 1, is expected", None),
