@@ -25,8 +25,17 @@ Retries = Annotated[tuple[Delay, ...], msgspec.Meta(max_length=100)]
 """The seconds before each attempt after the first."""
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^[/~]")]
 """Daemons work in other folders than the command that starts them, so a relative path would name another file."""
-_PATHS: Final = ("RBEE_HOME", "RBEE_CONFIG", "RBEE_PATHS_STATE_DIR", "RBEE_PATHS_MODELS_DIR", "RBEE_AUTH_TOKEN_FILE")
+_PATHS: Final = (
+    "RBEE_HOME",
+    "RBEE_CONFIG",
+    "RBEE_PATHS_STATE_DIR",
+    "RBEE_PATHS_MODELS_DIR",
+    "RBEE_AUTH_TOKEN_FILE",
+    "RBEE_TOKEN_FILE",
+)
 """Environment variables that hold a path."""
+_SHORT_NAMES: Final = (("RBEE_HOME", "paths", "state_dir"), ("RBEE_TOKEN_FILE", "auth", "token_file"))
+"""Environment variables with a name of their own, and the settings that they are."""
 MAX_SHOWN: Final = 60
 """Characters of a wrong value that are shown."""
 ENDING_MARGIN: Final = 10.0
@@ -38,10 +47,11 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class QueenSettings(_Section, kw_only=True):
-    """`max_waiting` requests may wait for a slot on one node."""
+    """`max_waiting` requests may wait for a slot on one node. `url` is that of another queen, which commands use."""
 
     host: str = "127.0.0.1"
     port: Port = 8080
+    url: str | None = None
     max_waiting: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 100
 
 
@@ -213,8 +223,9 @@ def load(
             if (value := environment.get(name)) is not None:
                 where = f"in the environment variable {name}"
                 _merge(settings, {section: {key: _of_variable(key, value, section, where)}}, where, strict=False)
-    if home := environment.get("RBEE_HOME"):
-        _merge(settings, {"paths": {"state_dir": home}}, "in the environment variable RBEE_HOME")
+    for name, section, key in _SHORT_NAMES:
+        if value := environment.get(name):
+            _merge(settings, {section: {key: value}}, f"in the environment variable {name}")
     for section, values in (flags or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
         _merge(settings, {section: given}, "on the command line")

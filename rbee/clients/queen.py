@@ -16,6 +16,7 @@ from rbee.wire.events import EVENTS
 from rbee.wire.logs import QUEEN_LOGS
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from contextlib import AbstractAsyncContextManager
 
     from rbee.wire.common import Request
@@ -33,13 +34,17 @@ class QueenClient(Connected):
         return await http_client.call(self._http, "GET", queen.HEALTH, queen.QueenHealth)
 
     def place(
-        self, request: queen.TaskRequest, *, relay_if_needed: bool = False
+        self, request: queen.TaskRequest, *, relay_if_needed: bool = False, unreached: Iterable[str] = ()
     ) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of `narration`, `progress` and `worker` events.
 
-        Where the answer is relayed, the events of the worker's own stream follow.
+        Where the answer is relayed, the events of the worker's own stream follow; it is for a worker on one of the
+        `unreached` hosts.
         """
-        headers = {queen.PREFER: queen.RELAY_IF_NEEDED} if relay_if_needed else None
+        prefer = queen.RELAY_IF_NEEDED
+        if hosts := " ".join(unreached):
+            prefer += f'; {queen.UNREACHED}="{hosts}"'
+        headers = {queen.PREFER: prefer} if relay_if_needed else None
         return sse_client.events(self._http, "POST", queen.TASKS, body=request, headers=headers)
 
     async def cancel(self, request_id: str) -> None:

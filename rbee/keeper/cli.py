@@ -65,7 +65,9 @@ def _run(arguments: list[str], terminal: Terminal) -> None:
         return
     terminal.quiet, terminal.verbose = options.quiet, options.verbose
     module, config = _import(options.module), _import("rbee.adapters.config")
-    settings = config.load(file=options.config, environment=config.absolute_environment())
+    settings = config.load(
+        {"queen": {"url": options.queen}}, file=options.config, environment=config.absolute_environment()
+    )
     try:
         result = module.run(options, settings, terminal)
     except InternalError as exc:
@@ -102,6 +104,10 @@ def _show(result: Result, options: Namespace, terminal: Terminal) -> None:
 
 def _where_to_look(error: RbeeError, settings: Settings) -> str:
     about = f" for correlation id {error.correlation_id}" if error.correlation_id else ""
+    if settings.queen.url:
+        return (
+            f"look{about} into the logs of the queen's machine: `rbee logs`; this machine's are in {settings.logs_dir}"
+        )
     return f"look{about} into the logs in {settings.logs_dir}"
 
 

@@ -28,9 +28,13 @@ LOCAL_NODE: Final = "local"
 """The queen's own host: always there, never registered."""
 
 
-class QueenHealth(Message, kw_only=True):
+class QueenHealth(Message, kw_only=True, omit_defaults=True):
+    """That a queen answers: its id, the same from one start to the next, and its swarm, without the token."""
+
     status: Literal["ok"]
     version: str
+    queen_id: str | None = None
+    swarm: str | None = None
 
 
 class TaskRequest(Sampling, kw_only=True):

@@ -130,6 +130,14 @@ def listener(port: int) -> int | None:
     return None
 
 
+def words(pid: int) -> list[str]:
+    """Return the command line of a process; empty where it has ended, or the system does not show it to us."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text(encoding="utf-8", errors="replace").split("\0")[:-1]
+    except OSError:
+        return []
+
+
 def describe_end(returncode: int) -> str:
     """Describe how a process ended, from its return code (negative for a signal)."""
     if returncode >= 0:

@@ -57,9 +57,16 @@ def _no_certificates() -> ssl.SSLContext:
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
 
-def new_transport(limits: httpx.Limits = _LIMITS) -> httpx.AsyncHTTPTransport:
+@cache
+def certificates() -> ssl.SSLContext:
+    """Return what checks the certificate of a proxy in front of a queen: with this system's, and SSL_CERT_FILE's."""
+    return ssl.create_default_context()
+
+
+def new_transport(limits: httpx.Limits = _LIMITS, *, is_encrypted: bool = False) -> httpx.AsyncHTTPTransport:
     """Return a pool of connections, which are lost when the other side is."""
-    return httpx.AsyncHTTPTransport(verify=_no_certificates(), trust_env=False, limits=limits, socket_options=DEAD_PEER)
+    checks = certificates() if is_encrypted else _no_certificates()
+    return httpx.AsyncHTTPTransport(verify=checks, trust_env=False, limits=limits, socket_options=DEAD_PEER)
 
 
 def connect(
@@ -79,7 +86,7 @@ def connect(
             headers=headers,
             timeout=httpx.Timeout(timeout),
             trust_env=False,
-            transport=transport or new_transport(),
+            transport=transport or new_transport(is_encrypted=base_url.startswith("https:")),
         )
     except httpx.InvalidURL as exc:
         raise ConnectionTimeoutError("the daemon's address is not a valid URL", attempts=[describe(exc)]) from exc
@@ -107,7 +114,7 @@ async def call(
     for number, delay in enumerate(delays, 1):
         await trio.sleep(delay)
         try:
-            status, answer = await _exchange(client, method, path, content, params)
+            status, answer, location = await _exchange(client, method, path, content, params)
         except UNREACHED as exc:
             attempts.append(f"attempt {number}: {describe(exc)}")
             if _was_accepted(exc):
@@ -115,8 +122,20 @@ async def call(
             continue
         except httpx.DecodingError as exc:
             raise InternalError("the answer cannot be unpacked") from exc
+        if location is not None:
+            raise redirected(status, location)
         return decode_answer(status, answer, kind)
-    raise kind_of_failure(f"{client.base_url.host}:{client.base_url.port} does not answer", attempts=attempts)
+    raise kind_of_failure(f"{where(client)} does not answer", attempts=attempts)
+
+
+def where(client: httpx.AsyncClient) -> str:
+    """Return the host and port of a daemon, for people."""
+    return client.base_url.netloc.decode("ascii", "replace")
+
+
+def redirected(status: int, location: str) -> RbeeError:
+    """Return the error for an answer that leads elsewhere; it is not followed, for a key must not travel on."""
+    return InternalError(f"the answer was a redirection (HTTP status {status})", status=status, location=location[:512])
 
 
 async def put(client: httpx.AsyncClient, path: str, content: bytes, kind: type[T], *, seconds: float) -> T:
@@ -126,22 +145,21 @@ async def put(client: httpx.AsyncClient, path: str, content: bytes, kind: type[T
         async with send(client, "PUT", path, content, headers_of_call(), timeout=limits) as response:
             body = await read_body(response)
     except UNREACHED as exc:
-        where = f"{client.base_url.host}:{client.base_url.port}"
-        raise ConnectionTimeoutError(f"{where} does not answer", attempts=[describe(exc)]) from exc
+        raise ConnectionTimeoutError(f"{where(client)} does not answer", attempts=[describe(exc)]) from exc
     return decode_answer(response.status_code, body, kind)
 
 
 async def _exchange(
     client: httpx.AsyncClient, method: str, path: str, content: bytes | None, params: dict[str, str] | None
-) -> tuple[int, bytes]:
-    """Send one request and return the answer's status and body.
+) -> tuple[int, bytes, str | None]:
+    """Send one request and return the answer's status and body, and where it leads if it is a redirection.
 
     httpx's own limits hold for each read, so a server that sends a byte now and then could hold us for ever.
     """
     with trio.move_on_after((client.timeout.connect or 0) + (client.timeout.read or 0)):
         async with send(client, method, path, content, headers_of_call(), params=params) as response:
             body = await read_body(response)
-        return response.status_code, body
+        return response.status_code, body, response.headers.get("Location") if response.has_redirect_location else None
     raise httpx.ReadTimeout("the answer did not end in time")
 
 
@@ -255,6 +273,10 @@ def _describe_refusal(exc: BaseException) -> str:
         if isinstance(reason, BaseExceptionGroup):
             reason = reason.exceptions[0]
             continue
+        if isinstance(reason, ssl.SSLCertVerificationError):
+            return f"its certificate is not trusted: {reason.verify_message}"
+        if isinstance(reason, ssl.SSLError):
+            return "it does not speak https there"
         if isinstance(reason, socket.gaierror):
             return "the host's name is not known"
         if isinstance(reason, OSError) and reason.errno is not None:

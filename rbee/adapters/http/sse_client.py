@@ -13,7 +13,9 @@ from rbee.adapters.http.client import (
     describe,
     headers_of_call,
     read_body,
+    redirected,
     send,
+    where,
 )
 from rbee.concurrency.background import open_background
 from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError
@@ -98,7 +100,7 @@ async def events(
         {"Accept": EVENT_STREAM, **headers_of_call(), **(headers or {})},
         timeout=httpx.Timeout(client.timeout.connect, read=STREAM_SILENCE),
     )
-    reader = _Reader(opened, f"{client.base_url.host}:{client.base_url.port}", client.timeout.read or STREAM_SILENCE)
+    reader = _Reader(opened, where(client), client.timeout.read or STREAM_SILENCE)
     async with open_background() as nursery:
         refusal: RbeeError | None = await nursery.start(reader.run)
         if refusal is not None:
@@ -124,7 +126,9 @@ class _Reader:
         async with self._send:
             try:
                 async with self._opened as response:
-                    if response.status_code >= 400:
+                    if response.has_redirect_location:
+                        error = redirected(response.status_code, response.headers["Location"])
+                    elif response.status_code >= 400:
                         error = await self._refusal(response)
                     else:
                         is_open = True

@@ -45,7 +45,7 @@ class _Main(Parser):
 def _parser() -> Parser:
     main = _Main(prog="rbee")
     main.hints = command_table.HINTS
-    main.set_defaults(config=None, quiet=False, verbose=False, debug=False, json=False)
+    main.set_defaults(config=None, queen=None, quiet=False, verbose=False, debug=False, json=False)
     _general_options(main)
     commands = main.add_subparsers(metavar="command", parser_class=Parser)
     made = {command.name: _add(commands, command) for command in command_table.COMMANDS}
@@ -82,6 +82,13 @@ def _general_options(parser: Parser) -> None:
     """Add the options that all commands take, also before the command's name; a default here would overwrite those."""
     add = parser.add_argument_group("general").add_argument
     add("--config", metavar="FILE", type=_absolute, default=argparse.SUPPRESS, help="read settings from this file")
+    add(
+        "--queen",
+        metavar="URL",
+        type=_queen,
+        default=argparse.SUPPRESS,
+        help="use the queen at this address, which may be another machine's",
+    )
     add("-q", "--quiet", action="store_true", default=argparse.SUPPRESS, help="print only errors to standard error")
     add("-v", "--verbose", action="store_true", default=argparse.SUPPRESS, help="print each step, and who does it")
     add(
@@ -97,6 +104,16 @@ def _general_options(parser: Parser) -> None:
 def _absolute(path: str) -> str:
     """Return a path that names the same file in the folders in which daemons run."""
     return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (pathlib is slow to import)
+
+
+def _queen(text: str) -> str:
+    """Check the address of a queen."""
+    from rbee.keeper.command_line.queen_url import parse as parse_url
+
+    try:
+        return parse_url(text)
+    except ValueError as exc:
+        raise argparse.ArgumentTypeError(str(exc)) from None
 
 
 def _infer_options(parser: Parser) -> None:

@@ -6,9 +6,10 @@ from typing import Literal, Protocol
 
 
 class Options(Protocol):
-    """What every command takes; `config` is an absolute path."""
+    """What every command takes; `config` is an absolute path, `queen` a base URL."""
 
     config: str | None
+    queen: str | None
     quiet: bool
     verbose: bool
     debug: bool

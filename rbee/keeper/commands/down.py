@@ -9,16 +9,19 @@ from urllib.parse import urlsplit
 import trio
 
 from rbee.adapters.daemon import instance, process
-from rbee.errors import AlreadyRunningError, UnloadFailedError
+from rbee.adapters.http.own_address import is_of_this_machine
+from rbee.errors import AlreadyRunningError, InvalidRequestError, UnloadFailedError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import child_queen, interrupt, running_queen
 from rbee.keeper.session.child_queen import EXPLAIN_AFTER_SECONDS, STUCK_AFTER_SECONDS
+from rbee.keeper.session.queen_address import configured
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.adapters.daemon.exit_report import ExitReport
     from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
+    from rbee.keeper.session.queen_address import QueenAddress
 
 
 class _Keeper(NamedTuple):
@@ -35,12 +38,32 @@ def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
 
     async def command(force: trio.Event) -> Result:
         keeper = _Keeper(options, settings, terminal, force)
+        address = configured(settings)
+        if address.is_named:
+            await _refuse_another(keeper, address)
         try:
             return await _end_queen(keeper)
         except AlreadyRunningError:  # the queen of another command, which has just started
             return await _end_queen(keeper)
 
     return interrupt.run(command)
+
+
+async def _refuse_another(keeper: _Keeper, address: QueenAddress) -> None:
+    """Raise unless the queen that is named is our own: we end nothing that belongs to another machine or user."""
+    found = await running_queen.find(keeper.settings)
+    if found is not None and found.own is not None:
+        return
+    holder = instance.find(keeper.settings.state_dir, "queen")
+    ours = ""
+    if holder is not None:
+        ours = f"; the queen of this machine, at {holder.url}, ends without --queen, RBEE_QUEEN_URL and `url`"
+    raise InvalidRequestError(
+        f"the queen at {address.url} is not one of this user on this machine, and is left alone",
+        hint=f"`rbee down` ends it on the machine and for the user that started it{ours}",
+        field="queen",
+        rule="a queen of this state folder",
+    )
 
 
 async def _end_queen(keeper: _Keeper) -> Result:
@@ -89,7 +112,7 @@ async def _end_what_is_left(keeper: _Keeper, reason: str) -> Result:
         notes.append(f"The hive (pid {pid}) that an earlier queen had left has ended, with its workers.")
     if (other := await running_queen.find(settings)) is not None:
         notes[0] = f"The queen at {other.url} has another state folder than {settings.state_dir}; it is left alone."
-        if (listener := process.listener(urlsplit(other.url).port or 0)) is not None:
+        if (listener := await _listener(other)) is not None:
             notes.append(f"If that folder was deleted, `kill {listener}` ends the queen, with everything it started.")
     elif unclean := _uncleanly_ended(settings):
         # Workers of a hive that was killed, and hives on other machines: a queen knows how to find and end them.
@@ -100,6 +123,15 @@ async def _end_what_is_left(keeper: _Keeper, reason: str) -> Result:
         was_killed = all(found.report is None for found in unclean.values())
         notes.append(f"What {whose} left{' when killed' if was_killed else ''} has ended.")
     return Result(notes=tuple(notes))
+
+
+async def _listener(queen: running_queen.RunningQueen) -> int | None:
+    """Return the pid of a queen of this machine; None for one elsewhere, which a tunnel may lead to."""
+    found = urlsplit(queen.url)
+    if not await is_of_this_machine(found.hostname or ""):
+        return None
+    pid = process.listener(found.port or 80)
+    return pid if pid is not None and "queen" in process.words(pid) else None
 
 
 def _uncleanly_ended(settings: Settings) -> dict[str, instance.Instance]:

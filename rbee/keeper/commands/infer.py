@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.adapters.config import Settings
-    from rbee.clients.queen import QueenClient
     from rbee.keeper.command_line.typed import InferOptions
     from rbee.keeper.output.terminal import Terminal
+    from rbee.keeper.session.attached_queen import AttachedQueen
     from rbee.wire.queen import TaskHandle
     from rbee.wire.worker import Done
 
@@ -86,7 +86,7 @@ def _task(options: InferOptions, settings: Settings, note: Callable[[str], None]
 
 
 async def _infer(
-    queen: QueenClient, task: TaskRequest, settings: Settings, terminal: Terminal, *, as_json: bool
+    queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal, *, as_json: bool
 ) -> Result:
     """Have the task placed, and generate: at the worker itself, or through the queen where only that reaches it."""
     assert task.request_id is not None
@@ -98,7 +98,7 @@ async def _infer(
             worker = await stack.enter_async_context(client)
         else:
             worker = RelayedWorker(queen, task, handle, events)
-        log = explain_failure.log_location(settings, f"worker-{handle.worker_id}.log", handle.node)
+        log = queen.log_place(f"worker-{handle.worker_id}.log", handle.node)
         generation = Generation(worker, task.generation(), settings, log=log)
         try:
             if isinstance(worker, WorkerClient):  # the queen has waited for another one itself

@@ -15,6 +15,7 @@ from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.text import Text
 from rbee.keeper.session import interrupt, running_queen, session
+from rbee.keeper.session.queen_address import configured
 from rbee.wire.decode import convert
 from rbee.wire.logs import LogLine, NodeLogQuery
 from rbee.wire.queen import LOCAL_NODE
@@ -55,7 +56,7 @@ def run(options: LogsOptions, settings: Settings, terminal: Terminal) -> Result:
         except sse_client.StreamLostError as exc:
             raise ConnectionTimeoutError(
                 "the connection to the queen was lost while reading the logs",
-                hint=f"its log is {settings.logs_dir / 'queen.log'}",
+                hint="see whether it still runs: `rbee status`",
             ) from exc
         finally:
             await text.cut()
@@ -66,7 +67,10 @@ def run(options: LogsOptions, settings: Settings, terminal: Terminal) -> Result:
 
 async def _are_local(settings: Settings) -> bool:
     """Whether the node `local` is this machine with our own state folder: then no daemon is needed."""
-    return instance.find(settings.state_dir, "queen") is not None or await running_queen.find(settings) is None
+    if not configured(settings).is_named and instance.find(settings.state_dir, "queen") is not None:
+        return True
+    found = await running_queen.find(settings)
+    return found is None or found.own is not None
 
 
 def _as_json(node: str, line: LogLine) -> str:

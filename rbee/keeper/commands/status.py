@@ -13,6 +13,7 @@ from rbee.keeper.output.result import Result
 from rbee.keeper.output.screen import Screen
 from rbee.keeper.output.text import Text
 from rbee.keeper.session import interrupt, running_queen
+from rbee.keeper.session.attached_queen import attach
 from rbee.keeper.views import status
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def run(options: StatusOptions, settings: Settings, terminal: Terminal) -> Resul
             if options.watch:
                 raise ConnectionTimeoutError("no queen is running", hint="`rbee up` starts one that stays")
             return Result(data=status.EMPTY, text=status.NO_QUEEN)
-        async with running_queen.attach(settings, found) as client:
+        async with attach(settings, found, terminal) as client:
             if not options.watch:
                 view = status.draw(found, await client.status(), settings)
                 return Result(data=view.data, text=view.text)

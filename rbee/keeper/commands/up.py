@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters.daemon import instance
 from rbee.errors import AlreadyRunningError, SpawnTimeoutError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import child_queen, interrupt, running_queen
@@ -29,7 +28,7 @@ def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
         with trio.move_on_after(limit):
             while True:
                 if (found := await running_queen.find(settings)) is not None:
-                    return _running(found, settings)
+                    return _running(found)
                 try:
                     ready = await child_queen.background(settings, terminal, options, force)
                 except AlreadyRunningError:
@@ -44,9 +43,10 @@ def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
     return interrupt.run(command)
 
 
-def _running(found: running_queen.RunningQueen, settings: Settings) -> Result:
-    holder = instance.find(settings.state_dir, "queen")
-    if holder is not None and holder.ephemeral:
+def _running(found: running_queen.RunningQueen) -> Result:
+    if found.is_elsewhere:
+        return Result(notes=(f"A queen answers at {found.url} already; none was started on this machine.",))
+    if found.own is not None and found.own.ephemeral:
         raise AlreadyRunningError(
             f"the queen at {found.url} runs for another command only, and ends with it",
             hint="try again once that command has ended",

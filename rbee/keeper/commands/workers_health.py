@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, running_queen
+from rbee.keeper.session.attached_queen import attach
 from rbee.keeper.views.workers import NO_WORKERS_KNOWN, SHORT
 from rbee.wire.decode import convert
 from rbee.wire.queen import NodeQuery
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from rbee.wire.queen import NodeStatus, SwarmStatus, SwarmWorker
 
 
-def run(options: NodeOptions, settings: Settings, _terminal: Terminal) -> Result:
+def run(options: NodeOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the health of the nodes; starts nothing."""
     if options.node is not None:
         convert({"node": options.node}, NodeQuery)
@@ -28,7 +29,7 @@ def run(options: NodeOptions, settings: Settings, _terminal: Terminal) -> Result
     async def command(_force: trio.Event) -> Result:
         if (found := await running_queen.find(settings)) is None:
             return Result(data={"nodes": []}, notes=(NO_WORKERS_KNOWN,))
-        async with running_queen.attach(settings, found) as client:
+        async with attach(settings, found, terminal) as client:
             status = await client.status(options.node)
         return Result(data=_data(status), text="\n\n".join(_text(node, status) for node in status.nodes))
 

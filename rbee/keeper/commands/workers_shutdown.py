@@ -9,6 +9,7 @@ import trio
 from rbee.errors import ConnectionTimeoutError, UnloadFailedError, WorkerNotFoundError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, running_queen
+from rbee.keeper.session.attached_queen import attach
 from rbee.keeper.views.workers import NO_WORKERS_KNOWN
 from rbee.wire.common import Narration
 
@@ -29,7 +30,7 @@ def run(options: WorkerOptions, settings: Settings, terminal: Terminal) -> Resul
             raise WorkerNotFoundError(
                 NO_WORKERS_KNOWN[:1].lower() + NO_WORKERS_KNOWN[1:].rstrip("."), hint="`rbee up` starts one"
             )
-        async with running_queen.attach(settings, found) as client:
+        async with attach(settings, found, terminal) as client:
             ending = await client.end_worker(options.id)
             human = ending.message[:1].upper() + ending.message[1:]
             terminal.narrate(Narration(actor="queen-rbee", action="shutdown", target=ending.worker_id, human=human))

@@ -8,8 +8,8 @@ from rbee.errors import DrainingError, NodeNotFoundError, RbeeError, WorkerFaile
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
-    from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
+    from rbee.keeper.session.attached_queen import AttachedQueen
 
 
 def name_node(error: RbeeError) -> None:
@@ -40,12 +40,12 @@ async def explained(error: WorkerFailedError, request_id: str, queen: QueenClien
     return reason
 
 
-def add_log(error: RbeeError, settings: Settings) -> None:
+def add_log(error: RbeeError, queen: AttachedQueen) -> None:
     """Add to an error of a worker's start what the hive sent of its log, and where that is."""
     error.message += end_of_log(error.details.get("last_lines"))
     log = error.details.get("log")
     if isinstance(log, str):
-        where = f"its log is {log_location(settings, log, str(error.details.get('node', LOCAL_NODE)))}"
+        where = f"its log is {queen.log_place(log, str(error.details.get('node', LOCAL_NODE)))}"
         error.hint = f"{error.hint}; {where}" if error.hint else where
 
 
@@ -54,10 +54,3 @@ def end_of_log(lines: object) -> str:
     if not isinstance(lines, list) or not lines:
         return ""
     return "".join(["\nthe end of its log:", *(f"\n  {line}" for line in lines)])
-
-
-def log_location(settings: Settings, log: str, node: str) -> str:
-    """Return where the user finds a log of a node."""
-    # From another machine the name may be anything, and it becomes part of a path that is shown.
-    name = log.rpartition("/")[2]
-    return str(settings.logs_dir / name) if node == LOCAL_NODE else f"{name} in the folder of logs on {node}"

@@ -5,21 +5,22 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
+import msgspec
 import trio
 
-from rbee.adapters.daemon import instance, stopped
+from rbee.adapters.daemon import stopped
 from rbee.adapters.http import sse_client
 from rbee.clients.progress import progress_of
 from rbee.errors import InternalError, RbeeError
-from rbee.keeper.inference import explain_failure
+from rbee.keeper.inference import explain_failure, reach
 from rbee.wire.queen import TaskHandle
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rbee.adapters.config import Settings
-    from rbee.clients.queen import QueenClient
     from rbee.keeper.output.terminal import Terminal
+    from rbee.keeper.session.attached_queen import AttachedQueen
     from rbee.wire.queen import TaskRequest
 
 
@@ -32,27 +33,39 @@ class Placement(NamedTuple):
 
 @asynccontextmanager
 async def place(
-    queen: QueenClient, task: TaskRequest, settings: Settings, terminal: Terminal
+    queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal
 ) -> AsyncIterator[Placement]:
-    """Ask the queen for a worker, and show what it reports; a task that is given up meanwhile is cancelled there."""
-    holder = instance.find(settings.state_dir, "queen")
-    identity = holder.identity if holder is not None and holder.url == queen.url else None
+    """Ask the queen for a worker, and show what it reports; a task that is given up meanwhile is cancelled there.
+
+    The worker is one that is reached from here, or else its answer comes through the queen.
+    """
+    identity = queen.own.identity if queen.own is not None else None
     placement: Placement | None = None
+    tried: set[str] = set()
     try:
-        async with (
-            stopped.fail_if_sigstopped("queen", identity) as stop_watching,
-            queen.place(task, relay_if_needed=True) as events,
-        ):
-            try:
-                placement = Placement(await _wait_placed(events, settings, terminal), events)
-            finally:
-                terminal.end_progress()
-            stop_watching()
-            yield placement
+        while True:
+            async with (
+                stopped.fail_if_sigstopped("queen", identity) as stop_watching,
+                queen.place(task, relay_if_needed=True, unreached=queen.unreached) as events,
+            ):
+                try:
+                    handle = await _wait_placed(events, queen, terminal)
+                finally:
+                    terminal.end_progress()
+                if not handle.direct or await reach.is_reached(handle, queen):
+                    placement = Placement(handle, events)
+                elif handle.worker_url in tried:
+                    # A queen of an earlier version does not know the preference: it is asked for a relay instead.
+                    placement = Placement(msgspec.structs.replace(handle, direct=False), events)
+                tried.add(handle.worker_url)
+                if placement is not None:
+                    stop_watching()
+                    yield placement
+                    return
     except RbeeError as exc:
         if placement is None:
             explain_failure.name_node(exc)
-            explain_failure.add_log(exc, settings)
+            explain_failure.add_log(exc, queen)
         raise
     except BaseException:
         if placement is None:
@@ -63,7 +76,7 @@ async def place(
         raise
 
 
-async def _wait_placed(events: sse_client.EventStream, settings: Settings, terminal: Terminal) -> TaskHandle:
+async def _wait_placed(events: sse_client.EventStream, queen: AttachedQueen, terminal: Terminal) -> TaskHandle:
     handle: TaskHandle | None = None
     try:
         async for event in events:
@@ -78,13 +91,13 @@ async def _wait_placed(events: sse_client.EventStream, settings: Settings, termi
                 sse_client.decode_event(event.data, dict)
     except sse_client.StreamLostError as exc:
         if handle is None:
-            raise _unplaced(settings) from exc
+            raise _unplaced(queen) from exc
     if handle is None:
-        raise _unplaced(settings)
+        raise _unplaced(queen)
     return handle
 
 
-def _unplaced(settings: Settings) -> RbeeError:
+def _unplaced(queen: AttachedQueen) -> RbeeError:
     return InternalError(
-        "the queen ended before the request was placed", hint=f"its log is {settings.logs_dir / 'queen.log'}"
+        "the queen ended before the request was placed", hint=f"its log is {queen.log_place('queen.log')}"
     )

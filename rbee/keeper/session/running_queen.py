@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple
+from urllib.parse import urlsplit
 
-from rbee import __version__
-from rbee.adapters import tokens
 from rbee.adapters.daemon import instance, process, stopped
+from rbee.adapters.http.own_address import is_of_this_machine
 from rbee.clients.queen import QueenClient
 from rbee.errors import (
     AddressTakenError,
     ConnectionTimeoutError,
-    InvalidApiKeyError,
-    KeyRefusedError,
-    MissingApiKeyError,
     PortInUseError,
     RbeeError,
-    StorageError,
-    VersionMismatchError,
 )
-from rbee.wire.common import base_url
+from rbee.keeper.session import named_queen
+from rbee.keeper.session.queen_address import QueenAddress, configured
+from rbee.wire.addresses import is_loopback
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from rbee.adapters.config import Settings
     from rbee.wire.queen import QueenHealth
 
@@ -33,42 +27,70 @@ HEALTH_SECONDS: Final = 2.0
 
 
 class RunningQueen(NamedTuple):
-    """A queen that answers."""
+    """A queen that answers; `own` is what its state folder says of it, where that is ours.
+
+    Where it is not, the queen is another user's or another machine's: what we know of processes and files is not about
+    it.
+    """
 
     url: str
     health: QueenHealth
+    own: instance.Instance | None = None
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether it is surely on another machine; one at a loopback address may be too, behind a tunnel."""
+        return self.own is None and not is_loopback(self.address.machine)
+
+    @property
+    def address(self) -> QueenAddress:
+        """The address, for people."""
+        return QueenAddress(self.url, is_named=True)
 
 
 async def find(settings: Settings) -> RunningQueen | None:
-    """Return the queen that runs: at the configured address, else the one that holds the state folder.
+    """Return the queen that runs: the one that is named, else at the configured address, else of the state folder.
 
-    Raises PortInUseError when something else answers at the configured address, and ConnectionTimeoutError for a queen
-    of this state folder that does not answer.
+    None says that one may be started. Raises PortInUseError when something else answers at the address, and
+    ConnectionTimeoutError for a queen of this state folder that does not answer, or where none answers and none may be
+    started: at an address that is named, or that is not this machine's.
     """
     queen = settings.queen
-    url = base_url(queen.host, queen.port)
+    address = configured(settings)
     holder = instance.find(settings.state_dir, "queen")
+    if address.is_named:
+        return await _running(address.url, await named_queen.ask(address, settings), holder)
+    url = address.url
     if queen.port != 0 and (holder is None or url != holder.url):
         try:
             if (health := await _ask(url, HEALTH_SECONDS)) is not None:
-                return RunningQueen(url, health)
+                return await _running(url, health, holder)
         except PortInUseError:
             if holder is None or _port(holder.url) != queen.port:
                 raise
             # Else it is our own one, under another name of this host.
     if holder is None:
+        if not await is_of_this_machine(queen.host):
+            return await _running(url, await named_queen.ask(address, settings), holder)
         return None
     # It may have been started with --port, or have taken any free port.
     try:
         if (health := await _ask(holder.url, settings.timeouts.call)) is not None:
-            return RunningQueen(holder.url, health)
+            return RunningQueen(holder.url, health, holder)
     except PortInUseError:
         raise _silent(holder, settings) from None
     return None
 
 
+async def _running(url: str, health: QueenHealth, holder: instance.Instance | None) -> RunningQueen:
+    is_own = holder is not None and (holder.url == url if health.queen_id is None else holder.id == health.queen_id)
+    # A copy of our state folder may be in use on another machine.
+    is_own = is_own and await is_of_this_machine(urlsplit(url).hostname or "")
+    return RunningQueen(url, health, holder if is_own else None)
+
+
 def _port(url: str) -> int:
-    return int(url.rpartition(":")[2])
+    return urlsplit(url).port or 80
 
 
 def _silent(holder: instance.Instance, settings: Settings) -> RbeeError:
@@ -97,37 +119,3 @@ async def _ask(url: str, seconds: float) -> QueenHealth | None:
         "or the environment variable RBEE_QUEEN_PORT",
         port=port,
     )
-
-
-@asynccontextmanager
-async def attach(settings: Settings, queen: RunningQueen) -> AsyncIterator[QueenClient]:
-    """Open a connection to a running queen.
-
-    Raises VersionMismatchError, and turns a refused token into advice.
-    """
-    if queen.health.version != __version__:
-        versions = f"  rbee-keeper {__version__}\n  queen-rbee  {queen.health.version}"
-        raise VersionMismatchError(
-            f"keeper and queen are not of the same version\n{versions}",
-            hint="`rbee down` ends the queen; the next command starts one of this version",
-            keeper=__version__,
-            queen=queen.health.version,
-        )
-    host = queen.url.removeprefix("http://")
-    if (token := tokens.read(settings.token_file)) is None:
-        raise StorageError(
-            f"the queen at {host} needs a token, and the file {settings.token_file} does not exist",
-            hint="copy it from the user or machine that the queen belongs to, or name it: `token_file` under [auth]",
-        )
-    try:
-        limits = settings.timeouts
-        async with QueenClient(queen.url, token, timeout=limits.call, delays=limits.call_delays) as client:
-            yield client
-    except KeyRefusedError:
-        raise  # another daemon refused a key, and this one accepted our token
-    except (InvalidApiKeyError, MissingApiKeyError) as exc:
-        raise KeyRefusedError(
-            f"authentication failed: the queen at {host} does not accept our token",
-            hint=f"the file {settings.token_file} must hold the token of that queen",
-            host=host,
-        ) from exc

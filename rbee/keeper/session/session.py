@@ -10,7 +10,9 @@ import trio
 from rbee.adapters.daemon import instance, process
 from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, DrainingError, SpawnTimeoutError
 from rbee.keeper.session import child_queen, interrupt
-from rbee.keeper.session.running_queen import RunningQueen, attach, find
+from rbee.keeper.session.attached_queen import attach
+from rbee.keeper.session.queen_address import configured, is_at
+from rbee.keeper.session.running_queen import RunningQueen, find
 from rbee.wire.common import Narration
 from rbee.wire.queen import QueenHealth
 
@@ -18,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from rbee.adapters.config import Settings
-    from rbee.clients.queen import QueenClient
     from rbee.keeper.command_line.typed import Options
     from rbee.keeper.output.terminal import Terminal
+    from rbee.keeper.session.attached_queen import AttachedQueen
 
 T = TypeVar("T")
 
@@ -28,7 +30,9 @@ RETRY_SECONDS: Final = 0.5
 """For the queen of another keeper, which starts or ends, to do so."""
 
 
-def ask(options: Options, settings: Settings, terminal: Terminal, question: Callable[[QueenClient], Awaitable[T]]) -> T:
+def ask(
+    options: Options, settings: Settings, terminal: Terminal, question: Callable[[AttachedQueen], Awaitable[T]]
+) -> T:
     """Return what a queen answers, the one that runs or one that is started for it; Ctrl+C interrupts it."""
 
     async def command(force: trio.Event) -> T:
@@ -41,7 +45,7 @@ def ask(options: Options, settings: Settings, terminal: Terminal, question: Call
 @asynccontextmanager
 async def use(
     settings: Settings, terminal: Terminal, force: trio.Event, *, options: Options
-) -> AsyncIterator[QueenClient]:
+) -> AsyncIterator[AttachedQueen]:
     """Connect to the queen that runs, and leave it running; or start one, and end it with everything it started.
 
     The end is waited for, also after an error or a cancellation; `force` ends running requests at once. Raises
@@ -50,7 +54,7 @@ async def use(
     queen = await _find_or_start(settings, terminal, force, options)
     if isinstance(queen, RunningQueen):
         try:
-            async with attach(settings, queen) as client:
+            async with attach(settings, queen, terminal) as client:
                 yield client
         except ConnectionTimeoutError as exc:
             if await find(settings) is None:
@@ -59,7 +63,8 @@ async def use(
         return
     try:
         health = QueenHealth(status="ok", version=queen.ready.version)
-        async with attach(settings, RunningQueen(queen.ready.url, health)) as client:
+        own = instance.find(settings.state_dir, "queen")
+        async with attach(settings, RunningQueen(queen.ready.url, health, own), terminal) as client:
             yield client
     except BaseException:
         await queen.end(settings, terminal, force)
@@ -71,7 +76,7 @@ async def use(
 async def wait_until_gone(settings: Settings, terminal: Terminal) -> bool:
     """Wait for the end of a queen that takes no new work; returns whether it has ended within the time it has."""
     holder = instance.find(settings.state_dir, "queen")
-    if holder is None:
+    if holder is None or not is_at(configured(settings), holder):
         return True
     _narrate(terminal, "wait", "The queen is shutting down; starting another one once it has ended")
     with trio.move_on_after(settings.timeouts.drain + settings.timeouts.cascade):

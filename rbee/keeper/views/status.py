@@ -34,8 +34,7 @@ class StatusView(NamedTuple):
 
 def draw(found: RunningQueen, status: SwarmStatus, settings: Settings) -> StatusView:
     """Return the view of what the queen has answered."""
-    holder = instance.find(settings.state_dir, "queen")
-    own = holder if holder is not None and holder.url == found.url else None
+    own = found.own
     queen: dict[str, Any] = {
         "running": True,
         "url": found.url,
@@ -49,7 +48,7 @@ def draw(found: RunningQueen, status: SwarmStatus, settings: Settings) -> Status
         "workers": to_json(status.workers),
         "downloads": to_json(status.downloads),
     }
-    unreachable = [_why_unreachable(node, settings) for node in status.nodes if node.status == "unreachable"]
+    unreachable = [_why_unreachable(node, found, settings) for node in status.nodes if node.status == "unreachable"]
     downloads = [_download(download) for download in status.downloads]
     parts = [
         _queen(queen),
@@ -82,9 +81,10 @@ def _nodes(nodes: list[NodeStatus]) -> str:
     return render.table(("node", "hive", "workers", "free slots", "free memory"), rows)
 
 
-def _why_unreachable(node: NodeStatus, settings: Settings) -> str:
-    """Return why a node does not answer; about this machine the keeper knows more than the queen."""
-    hive = instance.find(settings.state_dir, "hive") if node.node == LOCAL_NODE else None
+def _why_unreachable(node: NodeStatus, queen: RunningQueen, settings: Settings) -> str:
+    """Return why a node does not answer; about the host of its own queen the keeper knows more than that."""
+    is_here = node.node == LOCAL_NODE and queen.own is not None
+    hive = instance.find(settings.state_dir, "hive") if is_here else None
     if node.node == LOCAL_NODE and hive is None and node.version is None:
         reason = "no hive is running; the first request starts it"
     elif hive is None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from quart import Response
 
 from rbee import __version__
+from rbee.adapters import tokens
 from rbee.adapters.http import metrics
 from rbee.adapters.http.app import answer, new_app
 from rbee.queen.nodes.survey import workers_of
@@ -26,10 +27,12 @@ if TYPE_CHECKING:
 def build(context: QueenContext) -> QuartTrio:
     app = new_app("queen-rbee", lambda _: [context.token], {wire.HEALTH})
     nodes, tracker = context.nodes, context.tracker
+    swarm = tokens.swarm_id(context.token)
+    alive = wire.QueenHealth(status="ok", version=__version__, queen_id=context.queen_id or None, swarm=swarm)
 
     @app.get(wire.HEALTH)
     async def health() -> Response:
-        return answer(wire.QueenHealth(status="ok", version=__version__))
+        return answer(alive)
 
     @app.get(metrics.PATH)
     async def exposition() -> Response:

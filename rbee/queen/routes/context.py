@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class QueenContext(Streams):
-    """One queen, as its routes see it."""
+    """One queen, as its routes see it; `queen_id` is that of its state folder."""
 
     settings: Settings
     token: str
@@ -30,3 +30,4 @@ class QueenContext(Streams):
     connections: KeptConnections
     nursery: trio.Nursery
     stopping: Stopping
+    queen_id: str = ""

@@ -1,0 +1,118 @@
+"""The connection of a command to its queen, which knows where that queen's logs are and what it leads to."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from rbee import __version__
+from rbee.adapters import tokens
+from rbee.adapters.http.own_address import is_of_this_machine
+from rbee.clients.queen import QueenClient
+from rbee.errors import InvalidApiKeyError, KeyRefusedError, MissingApiKeyError, StorageError, VersionMismatchError
+from rbee.keeper.session.known_queens import KnownQueens
+from rbee.wire.queen import LOCAL_NODE
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from rbee.adapters.config import Settings
+    from rbee.keeper.output.terminal import Terminal
+    from rbee.keeper.session.running_queen import RunningQueen
+
+
+class AttachedQueen(QueenClient):
+    """A queen that was found, opened by the token of its swarm; `own` is what our state folder says of it."""
+
+    def __init__(self, found: RunningQueen, token: str, settings: Settings) -> None:
+        limits = settings.timeouts
+        super().__init__(found.url, token, timeout=limits.call, delays=limits.call_delays)
+        self.address = found.address
+        self.own = found.own
+        self.is_elsewhere = found.is_elsewhere
+        self._logs = settings.logs_dir
+        self._known = KnownQueens(settings)
+
+    def log_place(self, log: str, node: str = LOCAL_NODE) -> str:
+        """Say where the user finds a log of a node; `local` is the queen's own host, which may be another machine."""
+        # From another machine the name may be anything, and it becomes part of a path that is shown.
+        name = log.rpartition("/")[2]
+        if node != LOCAL_NODE:
+            return f"{name} in the folder of logs on {node}"
+        if self.own is not None:
+            return str(self._logs / name)
+        return f"{name} in the folder of logs on the queen's machine ({self.address.host}); `rbee logs` shows it"
+
+    @property
+    def unreached(self) -> list[str]:
+        """The hosts of workers to which nothing leads from here, as was found out a short while ago."""
+        return self._known.unreached(self.url)
+
+    def add_unreached(self, host: str) -> None:
+        """Nothing leads from here to the workers on a host."""
+        self._known.add_unreached(self.url, host)
+
+
+@asynccontextmanager
+async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) -> AsyncIterator[AttachedQueen]:
+    """Open a connection to a running queen.
+
+    Raises VersionMismatchError, and turns a refused token into advice. A queen of another swarm gets no token of ours.
+    """
+    if queen.health.version != __version__:
+        versions = f"  rbee-keeper {__version__}\n  queen-rbee  {queen.health.version}"
+        raise VersionMismatchError(
+            f"keeper and queen are not of the same version\n{versions}",
+            hint="`rbee down` ends the queen; the next command starts one of this version"
+            if queen.own is not None or not queen.is_elsewhere
+            else f"bring the same version here and to {queen.address.machine}; the queen there ends with `rbee down`",
+            keeper=__version__,
+            queen=queen.health.version,
+        )
+    host, file = queen.address.host, settings.token_file
+    if (token := tokens.read(file)) is None:
+        raise StorageError(f"the queen at {host} needs a token, and the file {file} does not exist", hint=_token(queen))
+    if queen.health.swarm not in (None, tokens.swarm_id(token)):
+        raise KeyRefusedError(
+            f"authentication failed: the queen at {host} is of another swarm than the token in {file}, which was not "
+            "sent there",
+            hint=_token(queen),
+            host=host,
+        )
+    if await _is_readable_on_the_way(queen) and KnownQueens(settings).warn_once(queen.url):
+        tunnel = f"`ssh -N -L 8081:127.0.0.1:8080 {queen.address.machine}`"
+        terminal.note(
+            f"{queen.url} is not encrypted: the token, prompts and answers can be read on the way. "
+            f"An SSH tunnel ({tunnel}), or a proxy with https there, keeps them private."
+        )
+    try:
+        async with AttachedQueen(queen, token, settings) as client:
+            yield client
+    except KeyRefusedError:
+        raise  # another daemon refused a key, and this one accepted our token
+    except (InvalidApiKeyError, MissingApiKeyError) as exc:
+        raise KeyRefusedError(
+            f"authentication failed: the queen at {host} does not accept our token",
+            hint=f"the file {file} must hold the token of that queen",
+            host=host,
+        ) from exc
+
+
+async def _is_readable_on_the_way(queen: RunningQueen) -> bool:
+    """Whether others on the network could read what is sent to the queen, which is not of this machine."""
+    address = queen.address
+    return queen.own is None and not address.is_encrypted and not await is_of_this_machine(address.machine)
+
+
+def _token(queen: RunningQueen) -> str:
+    """Say how the token of a queen comes here."""
+    if not queen.is_elsewhere:
+        return (
+            "copy it from the user or machine that the queen belongs to, where `rbee token` prints it; "
+            "RBEE_TOKEN_FILE, or `token_file` under [auth], names the file"
+        )
+    machine = queen.address.machine
+    return (
+        f"`ssh {machine} rbee token > ~/{machine}.token` copies it; then set RBEE_TOKEN_FILE=~/{machine}.token, or "
+        "`token_file` under [auth]"
+    )
