@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+import shlex
 from typing import Final, Literal, NamedTuple
 
 from rbee.errors import InvalidRequestError
@@ -23,11 +24,11 @@ FORMS: Final = (
     "builtin:bee-stories",
 )
 
-_ALLOWED: Final = re.compile(r"[A-Za-z0-9\-_./:]+")
-_PART: Final = r"[^/:.][^/:]*"  # no hidden file, and no `.` that a URL or path would swallow
-_HF: Final = re.compile(
-    rf"(?P<repo>{_PART}/{_PART})(?:/(?P<file>(?:{_PART}/)*{_PART}\.(?i:gguf))|:(?P<variant>[^/:]+))?"
-)
+_UNFIT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+"""What no name of a model has: control characters, line ends, and the halves of pairs that stand for no UTF-8."""
+_NAME: Final = r"(?!\.)(?:(?!\.\.)[A-Za-z0-9\-_.])+"  # of an organisation or repository: the hub allows no more
+_FILE: Final = r"(?:[^/.][^/]*/)*[^/.][^/]*\.(?i:gguf)"  # whatever stays in its folder, and is not hidden there
+_HF: Final = re.compile(rf"(?P<repo>{_NAME}/{_NAME})(?:/(?P<file>{_FILE})|:(?P<variant>[^/:.][^/:]*))?")
 
 
 class ModelRef(NamedTuple):
@@ -50,11 +51,11 @@ def parse(text: str) -> ModelRef:
     Raises InvalidRequestError that lists the accepted forms.
     """
     if len(text) > MAX_LENGTH:
-        raise _refused(f"longer than {MAX_LENGTH} characters")
-    if not _ALLOWED.fullmatch(text):
-        raise _refused("only letters, digits and -_./: may stand in it")
-    if ".." in text:
-        raise _refused("'..' may not stand in it")
+        raise refused(f"longer than {MAX_LENGTH} characters")
+    if _UNFIT.search(text):
+        raise refused("no control characters, and nothing that is not UTF-8, may stand in it")
+    if ".." in text.split("/"):
+        raise refused("'..' may not stand in it as a folder")
     provider, colon, rest = text.partition(":")
     if provider == "builtin" and text == BUILTIN:
         return ModelRef("builtin", rest)
@@ -62,10 +63,21 @@ def parse(text: str) -> ModelRef:
         return ModelRef("file", posixpath.normpath(f"/{rest.lstrip('/')}"))
     if provider == "hf" and (found := _HF.fullmatch(rest)):
         return ModelRef("hf", found["repo"], found["file"] or found["variant"])
-    raise _refused("not one of the accepted forms" if colon else "a bare word names no model")
+    raise refused("not one of the accepted forms" if colon else "a bare word names no model")
 
 
-def _refused(why: str) -> InvalidRequestError:
+def is_file_name(name: str) -> bool:
+    """Whether a repository's file may have this name: it stays in its folder, and a reference can hold it."""
+    return re.fullmatch(_FILE, name) is not None and not _UNFIT.search(name)
+
+
+def quoted(ref: ModelRef | str) -> str:
+    """Return a reference as one types it into a shell."""
+    return shlex.quote(str(ref))
+
+
+def refused(why: str) -> InvalidRequestError:
+    """Return the error for what names no model; its hint lists the accepted forms."""
     return InvalidRequestError(
         f"model reference: {why}",
         hint="accepted forms: " + ", ".join(FORMS),

@@ -22,7 +22,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
-from urllib.parse import unquote, urlsplit
+from urllib.parse import quote, unquote, urlsplit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -254,7 +254,7 @@ class _Answer(BaseHTTPRequestHandler):
             self.send_header("X-Linked-Etag", file.etag)
             self.send_header("X-Linked-Size", str(file.size))
             self.send_header(
-                "Location", (self.server.hub.redirect or self.server.hub.second + "{path}").format(path=path)
+                "Location", (self.server.hub.redirect or self.server.hub.second + "{path}").format(path=quote(path))
             )
             self.send_header("Content-Length", "0")
             self.end_headers()

@@ -40,9 +40,13 @@ def repositories(name: str) -> Iterator[Repository]:
         yield Repository(name, snapshot.name, _files(snapshot))
 
 
+def root() -> Path:
+    """Return the folder of the cache."""
+    return Path(os.environ.get("HF_HUB_CACHE") or hub.home() / "hub").expanduser()
+
+
 def _folder(name: str) -> Path:
-    cache = Path(os.environ.get("HF_HUB_CACHE") or hub.home() / "hub").expanduser()
-    return cache / f"models--{name.replace('/', '--')}"
+    return root() / f"models--{name.replace('/', '--')}"
 
 
 def _is_in(snapshot: Path, file: HubFile) -> bool:
@@ -56,7 +60,7 @@ def _is_in(snapshot: Path, file: HubFile) -> bool:
 
 def _files(snapshot: Path) -> list[HubFile]:
     found = []
-    for path in sorted(snapshot.rglob("*.gguf")):
+    for path in sorted(path for path in snapshot.rglob("*") if path.suffix.lower() == ".gguf"):
         blob = path.resolve()
         if blob.is_file():
             sha256 = blob.name if _SHA256.fullmatch(blob.name) else None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from rbee.adapters.download import hub_cache
 from rbee.errors import InvalidRequestError, ModelNotFoundError
 from rbee.hive.catalogue import variant
+from rbee.wire import model_ref
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +43,7 @@ def find(ref: ModelRef) -> CachedModel | None:
 def advice(ref: ModelRef) -> str:
     """Return a hint: which models of the repository need no hub."""
     cached = {
-        f"{ref.provider}:{ref.reference}/{files[0].name}"
+        model_ref.quoted(f"{ref.provider}:{ref.reference}/{files[0].name}")
         for repository in hub_cache.repositories(ref.reference)
         for files in variant.group(repository.files).values()
     }

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
+from unicodedata import normalize
 
 from rbee.errors import InvalidRequestError, ModelNotFoundError
+from rbee.wire import model_ref
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,10 +19,8 @@ DEFAULT_VARIANT: Final = "Q4_K_M"
 """The quantisation that most publishers name as the best trade between size and quality."""
 MAX_PARTS: Final = 999
 
-_PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE)
+_PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE | re.ASCII)
 """llama.cpp's name of one file of a split model (tools/gguf-split)."""
-_NAME: Final = re.compile(r"(?!.*\.\.)[A-Za-z0-9_][A-Za-z0-9\-_./ ]*", re.ASCII)
-"""Names that can be a path below a folder of ours; others are left out."""
 _AUXILIARY: Final = re.compile(r"(^|[/._-])(mmproj|imatrix)[^/]*\.gguf$", re.IGNORECASE)
 """Files that come with a model and are none themselves: image projectors and calibration data."""
 
@@ -46,7 +46,7 @@ def choose(ref: ModelRef, files: Sequence[HubFile]) -> ChosenModel:
         raise ModelNotFoundError(f"{ref.reference} holds no GGUF file", model=str(ref))
     wanted = ref.variant
     if wanted is not None and wanted.lower().endswith(".gguf"):
-        if (named := models.get(_stem(wanted))) is None:
+        if (named := _named(models, _stem(wanted))) is None:
             raise _missing(ref, wanted, models)
         return ChosenModel(named, wanted)
     if wanted is not None:
@@ -68,9 +68,17 @@ def group(files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
     models: dict[str, list[HubFile]] = {}
     for file in sorted(files, key=lambda file: file.name):
         is_model = file.name.lower().endswith(".gguf") and not _AUXILIARY.search(file.name)
-        if is_model and _NAME.fullmatch(file.name):
+        if is_model and model_ref.is_file_name(file.name):
             models.setdefault(_stem(file.name), []).append(file)
     return {stem: found for stem, found in models.items() if _is_whole(found)}
+
+
+def _named(models: dict[str, list[HubFile]], stem: str) -> list[HubFile] | None:
+    """Return the model of this name; a letter with an accent may be written as one character or as two."""
+    if (found := models.get(stem)) is not None:
+        return found
+    alike = [other for other in models if normalize("NFC", other) == normalize("NFC", stem)]
+    return models[alike[0]] if len(alike) == 1 else None
 
 
 def _stem(name: str) -> str:
@@ -97,7 +105,7 @@ def _only(ref: ModelRef, stems: list[str], models: dict[str, list[HubFile]], var
     if len(stems) == 1:
         only = models[stems[0]]
         # A quantisation is a word; one in a folder is known by its file, so that a reference can name it.
-        return ChosenModel(only, variant or (only[0].name if "/" in stems[0] else stems[0]))
+        return ChosenModel(only, variant or (only[0].name if {"/", ":"} & set(stems[0]) else stems[0]))
     listed = _listed(ref, {stem: models[stem] for stem in stems})
     raise InvalidRequestError(
         f"{ref} is ambiguous: it may be {len(stems)} models",
@@ -119,7 +127,7 @@ def _missing(ref: ModelRef, wanted: str, models: dict[str, list[HubFile]]) -> Mo
 
 def _listed(ref: ModelRef, models: dict[str, list[HubFile]]) -> str:
     shown = [
-        f"hf:{ref.reference}/{files[0].name} ({sum(file.size for file in files) / 1e6:.0f} MB)"
+        f"{model_ref.quoted(f'hf:{ref.reference}/{files[0].name}')} ({sum(file.size for file in files) / 1e6:.0f} MB)"
         for files in models.values()
     ]
     return ", ".join(shown[:20]) + (f" and {len(shown) - 20} more" if len(shown) > 20 else "")

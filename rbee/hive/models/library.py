@@ -151,7 +151,9 @@ class Library:
                 located = Located(Path(row.local_path), row.size_bytes)
             elif ref.provider == "hf":
                 raise ModelNotFoundError(
-                    f"{ref} is not on this node", hint=f"`rbee models pull {ref}` fetches it", model=str(ref)
+                    f"{ref} is not on this node",
+                    hint=f"`rbee models pull {model_ref.quoted(ref)}` fetches it",
+                    model=str(ref),
                 )
             else:
                 located = await trio.to_thread.run_sync(_measured, locate.locate(ref))

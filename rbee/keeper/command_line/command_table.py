@@ -54,6 +54,7 @@ Standard output gets the text and one newline, nothing else.
 INFER_EXAMPLES: Final = """\
 models
   builtin:bee-stories               ships with rbee
+  ./path.gguf, ~/path.gguf          a GGUF file of this machine
   file:/absolute/path.gguf          a GGUF file on the node
   hf:ORG/REPO[:VARIANT]             from the Hugging Face hub, for example hf:ORG/REPO:Q4_K_M
   hf:ORG/REPO/FILE.gguf             one file of it

@@ -125,7 +125,10 @@ def _infer_options(parser: Parser) -> None:
         help="the question, or the text to continue; text that is piped in follows it",
     )
     add(
-        "-m", "--model", metavar="REF", action=Once, help="the model (default: from the settings, else the bundled one)"
+        *("-m", "--model"),
+        metavar="REF",
+        action=Once,
+        help="the model, or the path of its file (default: from the settings, else the bundled one)",
     )
     add("--max-tokens", metavar="N", default=20, type=whole(1, 2**31 - 1), help="stop after N tokens (default: 20)")
     add("--stop", metavar="TEXT", action="append", help="stop before this text; repeatable")
@@ -193,7 +196,7 @@ def _logs_options(parser: Parser) -> None:
 
 def _models_options(made: Mapping[str, Parser]) -> None:
     hub = "hf:ORG/REPO[:VARIANT] or hf:ORG/REPO/FILE.gguf"
-    made["models show"].add_argument("model", metavar="REF", help=f"builtin:NAME, file:/PATH.gguf, {hub}")
+    made["models show"].add_argument("model", metavar="REF", help=f"a path, builtin:NAME, {hub}, or an id of the list")
     made["models pull"].add_argument("model", metavar="REF", help=hub)
     made["models rm"].add_argument("id", metavar="ID", help="the model's id, as shown by `rbee models list`")
     made["models push"].add_argument("file", metavar="FILE", help="a GGUF file of this machine")

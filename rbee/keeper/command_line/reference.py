@@ -1,54 +1,130 @@
-"""Parses a model reference that a user has typed, and suggests one if it is invalid."""
+"""Takes what a user has typed for a model: a reference, or the path of a file; suggests one if it is neither."""
 
 from __future__ import annotations
 
 import os
 import re
-import shlex
 from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote
 
 from rbee.errors import InvalidRequestError
+from rbee.keeper.command_line import known_models
 from rbee.wire import model_ref
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from rbee.wire.model_ref import ModelRef
 
+MOST_SHOWN: Final = 5
+"""Files of a folder that are named."""
 _HUB: Final = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/")
 _PAGE: Final = re.compile(r"/(?:blob|resolve|tree)/[^/]+")
 """The part between repository and file in the address of a page."""
+_OTHERS: Final = ("hf:", "builtin:")
 
 
-def parse(text: str) -> ModelRef:
-    """Parse a reference. Raises InvalidRequestError, whose hint begins with a similar one that is valid."""
+def parse(text: str, models_dir: str | os.PathLike[str] | None = None) -> ModelRef:
+    """Return the reference that `text` is, or that of the file whose path it is.
+
+    Raises InvalidRequestError, whose hint begins with what was meant, if that can be told; `models_dir` holds the
+    models that have been fetched to this machine.
+    """
+    if (path := _path(text)) is not None:
+        return _file(path, text)
     try:
         return model_ref.parse(text)
     except InvalidRequestError as exc:
-        if (suggestion := _file(text) or _hub(text)) is not None:
-            exc.hint = f"{suggestion}\n{exc.hint}"
+        if (suggestion := known_models.near(text, models_dir) or _hub(text)) is not None:
+            exc.hint = f"did you mean {model_ref.quoted(suggestion)}?\n{exc.hint}"
         raise
 
 
-def _file(text: str) -> str | None:
-    """Return a suggestion if `text` is the path of a file on this machine."""
-    path = os.path.abspath(os.path.expanduser(text.removeprefix("file:")))  # noqa: PTH100, PTH111 (pathlib is slow to import)
-    if not os.path.isfile(path):  # noqa: PTH113
+def parse_or_id(text: str, folders: Sequence[str | os.PathLike[str]] | None) -> str:
+    """Return a reference as `parse` does, or a word that may be an id of a model of the first of `folders`, or another.
+
+    None stands for another machine, whose ids are not known here. Raises InvalidRequestError.
+    """
+    try:
+        return str(parse(text, folders[0] if folders else None))
+    except InvalidRequestError:
+        is_word = "/" not in text and _path(text) is None
+        if is_word and (folders is None or known_models.may_be_id(text, *folders)):
+            return text
+        raise
+
+
+def _path(text: str) -> str | None:
+    """Return the absolute path of a file of this machine that `text` names, or None if it is no path.
+
+    Links in it stay: a model that is replaced by changing a link keeps its reference.
+    """
+    if text.startswith(_OTHERS) or not text or "\0" in text:
         return None
-    if _is_reference(f"file:{path}"):
-        return f"did you mean file:{path}?"
-    if not path.endswith(".gguf"):
-        return "models are GGUF files, whose names end in .gguf"
-    return f"give the file a name without spaces or special characters: ln -s {shlex.quote(path)} /tmp/model.gguf"
+    rest = text.removeprefix("file:")
+    if rest.startswith("//localhost/"):
+        rest = rest.removeprefix("//localhost")
+    path = os.path.abspath(os.path.expanduser(re.sub("^/+", "/", rest)))  # noqa: PTH100, PTH111 (pathlib is slow to import)
+    if not os.path.exists(path) and "%" in rest and text.startswith("file:/"):  # noqa: PTH110
+        # As file managers and browsers write the addresses of files.
+        plain = os.path.abspath(unquote(re.sub("^/+", "/", rest)))  # noqa: PTH100
+        path = plain if os.path.exists(plain) else path  # noqa: PTH110
+    if text.startswith(("file:", "/", "./", "../", "~")) or text in (".", ".."):
+        return path
+    if "/" in text:
+        return path if os.path.exists(path) else None  # noqa: PTH110
+    return path if os.path.isfile(path) or text.lower().endswith(".gguf") else None  # noqa: PTH113
+
+
+def _file(path: str, text: str) -> ModelRef:
+    """Return the reference of the file at `path`; a file of another machine may have an absolute one.
+
+    Raises InvalidRequestError.
+    """
+    if os.path.isdir(path):  # noqa: PTH112
+        raise _refused(f"{path} is a folder", _in_folder(path))
+    is_there = os.path.isfile(path)  # noqa: PTH113
+    if is_there and not path.lower().endswith(".gguf"):
+        raise _refused(f"{path} has another ending", "models are GGUF files, whose names end in .gguf")
+    if not is_there and not text.removeprefix("file:").startswith("/"):
+        raise _refused(f"there is no file {path} on this machine", _like(path))
+    return model_ref.parse(f"file:{path}")
+
+
+def _in_folder(path: str) -> str | None:
+    names = _models_in(path)
+    if not names:
+        return None
+    shown = " or ".join(model_ref.quoted(f"{path.rstrip('/')}/{name}") for name in names[:MOST_SHOWN])
+    more = f", or one of {len(names) - MOST_SHOWN} more" if len(names) > MOST_SHOWN else ""
+    return f"did you mean {shown}{more}?"
+
+
+def _like(path: str) -> str | None:
+    """Return a suggestion of a file in the same folder."""
+    from difflib import get_close_matches
+
+    folder, name = os.path.split(path)
+    near = get_close_matches(name, _models_in(folder), 1, known_models.LEAST_LIKENESS)
+    return f"did you mean {model_ref.quoted(os.path.join(folder, near[0]))}?" if near else None  # noqa: PTH118
+
+
+def _models_in(folder: str) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name.lower().endswith(".gguf"))  # noqa: PTH208
+    except OSError:
+        return []
+
+
+def _refused(why: str, suggestion: str | None) -> InvalidRequestError:
+    error = model_ref.refused(why)
+    if suggestion is not None:
+        error.hint = f"{suggestion}\n{error.hint}"
+    return error
 
 
 def _hub(text: str) -> str | None:
     """Return a suggestion if `text` is a repository's name or a page of the hub."""
-    name = "hf:" + _PAGE.sub("", _HUB.sub("", text)).partition("?")[0]
-    return f"did you mean {name}?" if _is_reference(name) else None
-
-
-def _is_reference(text: str) -> bool:
-    try:
-        model_ref.parse(text)
-    except InvalidRequestError:
-        return False
-    return True
+    address = _PAGE.sub("", _HUB.sub("", text)).partition("?")[0]
+    name = f"hf:{unquote(address)}"
+    return name if known_models.is_reference(name) else None

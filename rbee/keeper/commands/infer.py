@@ -69,7 +69,7 @@ def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result
 
 
 def _task(options: InferOptions, settings: Settings, note: Callable[[str], None]) -> TaskRequest:
-    ref = reference.parse(options.model or settings.defaults.model or model_ref.BUILTIN)
+    ref = reference.parse(options.model or settings.defaults.model or model_ref.BUILTIN, settings.paths.models)
     values: dict[str, Any] = {name: getattr(options, name, None) for name in Sampling.__struct_fields__}
     values |= {
         "prompt": prompt.read(options.prompt, note),

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen fetch the model, and show the progress; Ctrl+C ends it, unless another request needs it too."""
     node = options.node or settings.defaults.node
-    wanted = convert({"model_ref": str(reference.parse(options.model)), "node": node}, NodeModel)
+    wanted = convert({"model_ref": str(reference.parse(options.model, settings.paths.models)), "node": node}, NodeModel)
     try:
         row = session.ask(options, settings, terminal, lambda queen: queen.pull_model(wanted, terminal.report))
     except RbeeError as exc:

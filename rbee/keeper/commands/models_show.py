@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from rbee.adapters.download import hub_cache
 from rbee.errors import RbeeError
+from rbee.keeper.command_line import reference
 from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
@@ -14,6 +16,7 @@ from rbee.keeper.session import session
 from rbee.wire import model_kind
 from rbee.wire.decode import convert
 from rbee.wire.models import NodeModel
+from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -25,7 +28,9 @@ if TYPE_CHECKING:
 def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the header of the model's file; a model that is not on the node is not fetched."""
     node = options.node or settings.defaults.node
-    wanted = convert({"model_ref": options.model, "node": node}, NodeModel)
+    folders = (settings.paths.models, hub_cache.root()) if node in (None, LOCAL_NODE) else None
+    text = reference.parse_or_id(options.model, folders)
+    wanted = convert({"model_ref": text, "node": node}, NodeModel)
     try:
         model = session.ask(
             options, settings, terminal, lambda queen: queen.show_model(wanted.model_ref, wanted.node, terminal.report)

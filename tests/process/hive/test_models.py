@@ -555,3 +555,35 @@ def test_what_could_not_be_used_here_is_not_fetched_to_its_end(
         assert words in refused["message"]
         assert client.get("/v1/workers/list").json() == {"workers": []}
     assert not list((daemon.home / "logs").glob("worker-*.log")), "no worker was started"
+
+
+NAMES = (
+    "my model (1).gguf",
+    "q 4/a+b,c@d=e~f%20g.gguf",
+    "é-蜂-🐝 #1?.gguf",
+    'it\'s `x`; $HOME & "y".gguf',
+    "a:b..c.gguf",
+)
+
+
+def test_a_file_is_fetched_and_found_by_whatever_name_it_has(
+    hub: Hub, start: Callable[..., Daemon], tmp_path: Path, model: Path
+) -> None:
+    for name in (*NAMES, "other.Q8_0.gguf"):
+        hub.add("bees/odd", model, name=name)
+    daemon = start()
+    with daemon.client() as client:
+        for name in NAMES:
+            reference = f"hf:bees/odd/{name}"
+            seen = pulled(client, reference)
+            assert seen[-1][0] == "model", seen[-1]
+            assert seen[-1][1]["model_ref"] == reference
+            path = tmp_path / "models/hf/bees/odd" / name
+            assert path.read_bytes() == model.read_bytes()
+            for ref in (reference, f"file:{path}"):
+                shown = client.get("/v1/models/show", params={"model_ref": ref}).json()
+                assert (shown["model_ref"], shown["local_path"]) == (ref, str(path))
+        with stream(client, "/v1/workers/spawn", f"file:{path.with_name(NAMES[0])}") as answer:
+            assert list(events_of(answer))[-1][0] == "worker"
+        (worker,) = client.get("/v1/workers/list").json()["workers"]
+        assert worker["model_ref"] == f"file:{path.with_name(NAMES[0])}"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+from unicodedata import normalize
+
 import pytest
 
 from rbee.errors import InvalidRequestError, ModelNotFoundError
@@ -104,3 +107,50 @@ def test_a_split_model_with_a_part_missing_is_none() -> None:
 def test_a_name_that_leaves_the_folder_is_no_file(name: str) -> None:
     with pytest.raises(ModelNotFoundError):
         choose(model_ref.parse("hf:a/b"), files(name))
+
+
+ODD_NAMES = [
+    "a+b Q5_K_M.gguf",
+    "x (1).gguf",
+    "a,b@c=d~e%20f.gguf",
+    "é-蜂-🐝.gguf",
+    "it's [best] {v2} #1; $x & `y`!.gguf",
+    "a:b.gguf",
+    "v1..2.gguf",
+    "q 4/deep er/x.gguf",
+    "-x.gguf",
+    " x.gguf",
+    "back\\slash*?.GGUF",
+    "\N{ZERO WIDTH JOINER}x\N{NO-BREAK SPACE}.gguf",
+]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_a_name_that_stays_in_its_folder_is_a_models_name(name: str) -> None:
+    only = choose(model_ref.parse("hf:a/b"), files("README.md", name))
+    assert names(only) == [name]
+    again = model_ref.parse(str(model_ref.parse("hf:a/b")._replace(variant=only.variant)))
+    assert names(choose(again, files(name, "other-Q8_0.gguf"))) == [name], "the chosen variant names it for good"
+    assert names(choose(model_ref.parse(f"hf:a/b/{name}"), files(name, "other-Q4_K_M.gguf"))) == [name]
+
+
+@pytest.mark.parametrize("name", ODD_NAMES)
+def test_hints_hold_names_as_a_shell_takes_them(name: str) -> None:
+    with pytest.raises(InvalidRequestError) as ambiguous:
+        choose(model_ref.parse("hf:a/b"), files(name, "other-Q8_0.gguf"))
+    with pytest.raises(ModelNotFoundError) as missing:
+        choose(model_ref.parse("hf:a/b:Q2_K"), files(name))
+    for error in (ambiguous.value, missing.value):
+        assert f"{shlex.quote(f'hf:a/b/{name}')} (1 MB)" in str(error.hint)
+
+
+def test_an_accent_may_be_written_either_way() -> None:
+    decomposed, composed = (normalize(form, "Modèle.gguf") for form in ("NFD", "NFC"))
+    assert decomposed != composed
+    assert names(choose(model_ref.parse(f"hf:a/b/{composed}"), files(decomposed))) == [decomposed]
+    assert names(choose(model_ref.parse(f"hf:a/b/{composed}"), files(decomposed, composed))) == [composed]
+
+
+def test_the_parts_of_a_model_with_such_a_name_belong_together() -> None:
+    parts = [f"my model (1)+é-0000{number}-of-00002.gguf" for number in (1, 2)]
+    assert names(choose(model_ref.parse("hf:a/b"), files(*parts))) == parts
