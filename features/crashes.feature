@@ -18,7 +18,7 @@ Feature: Workers that die or never start
   @s39
   Scenario: A worker dies after its third token, in a command of its own
     Given a worker that gets a memory fault after 3 tokens
-    When the user runs infer with the prompt "Hello"
+    When the user runs infer with the prompt "Hello" and 20 tokens
     Then it exits with 1
     And stdout is exactly "Once upon a"
     And stderr says "the stream closed unexpectedly, with 3 of 20 tokens"

@@ -18,7 +18,7 @@ Feature: What the user sees when something fails
     And a model that writes without end
     And a queen runs
     And someone else's infer writes with that model
-    When the user runs infer with that model
+    When the user runs infer with that model and --wait 0
     Then it exits with 1
     And its retries came after 1, 2 and 4 seconds
     And stdout is empty
@@ -33,7 +33,7 @@ Feature: What the user sees when something fails
     And a model that writes without end
     And a queen runs
     And someone else's infer writes with that model
-    When the user runs infer with that model on a terminal
+    When the user runs infer with that model and --wait 0 on a terminal
     Then it exits with 1
     And the terminal showed in this order
       | retrying in 1 s            |

@@ -245,6 +245,15 @@ class InvalidRequestError(RbeeError):
     status = 400
 
 
+class TooManyTokensError(InvalidRequestError):
+    """More tokens are asked for than the context holds, which is `details["context"]`."""
+
+    @property
+    def most(self) -> int:
+        """The tokens that the context holds."""
+        return int(self.details["context"])
+
+
 class InvalidConfigurationError(RbeeError):
     """A setting is wrong; the message names key, expected type and where it was read."""
 
@@ -323,7 +332,13 @@ def _class_of(code: str, details: dict[str, Any]) -> type[RbeeError]:
         return NoNumbersError
     if code == InvalidApiKeyError.code and "host" in details:
         return KeyRefusedError
+    if code == InvalidRequestError.code and details.get("field") == "max_tokens" and _is_count(details.get("context")):
+        return TooManyTokensError
     return CATALOGUE.get(code, InternalError)
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and value > 0
 
 
 def to_body(error: RbeeError, correlation_id: str | None = None) -> dict[str, Any]:

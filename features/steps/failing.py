@@ -123,10 +123,10 @@ def _refused(machine: Machine, seen: Seen) -> None:
     assert error["message"]
 
 
-@when("the user runs infer with that model")
-def _infer(machine: Machine, seen: Seen) -> None:
+@when(parsers.re(r"the user runs infer with that model( and (?P<options>--wait \d+))?"))
+def _infer(machine: Machine, seen: Seen, options: str | None) -> None:
     """Run it, and note when each line of stderr comes."""
-    child = machine.start("infer", "--model", seen.model, *ENDLESS)
+    child = machine.start("infer", "--model", seen.model, *ENDLESS, *(options or "").split())
     assert child.stderr is not None
     seen.lines = [(time.monotonic(), line.decode().rstrip("\n")) for line in child.stderr]
     stdout, _ = child.communicate(timeout=PATIENCE)
@@ -134,9 +134,9 @@ def _infer(machine: Machine, seen: Seen) -> None:
     seen.done = subprocess.CompletedProcess(child.args, child.returncode, stdout, stderr.encode())
 
 
-@when("the user runs infer with that model on a terminal")
+@when("the user runs infer with that model and --wait 0 on a terminal")
 def _infer_on_terminal(machine: Machine, seen: Seen) -> None:
-    seen.done = run_on_terminal(machine, "infer", "--model", seen.model, *ENDLESS)
+    seen.done = run_on_terminal(machine, "infer", "--model", seen.model, *ENDLESS, "--wait", "0")
 
 
 @then("its retries came after 1, 2 and 4 seconds")

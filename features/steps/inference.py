@@ -52,9 +52,9 @@ def _each_python(seen: Seen) -> None:
     _text(seen)
 
 
-@when(parsers.parse('the user runs infer with the prompt "{prompt}"'))
-def _infer(machine: Machine, seen: Seen, prompt: str) -> None:
-    seen.done = machine.run("infer", "--prompt", prompt)
+@when(parsers.re(r'the user runs infer with the prompt "(?P<prompt>[^"]*)"( and (?P<count>\d+) tokens)?'))
+def _infer(machine: Machine, seen: Seen, prompt: str, count: str | None) -> None:
+    seen.done = machine.run("infer", "--prompt", prompt, *(() if count is None else ("--max-tokens", count)))
 
 
 @when(parsers.re("the user runs infer on local with every option(, and (?P<more>--quiet|--json))?"))

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 Port = Annotated[int, msgspec.Meta(ge=0, le=65535)]
 Seconds = Annotated[float, msgspec.Meta(gt=0, le=1_000_000)]
+Limit = Annotated[float, msgspec.Meta(ge=0, le=1_000_000)]
+"""Seconds, or 0 for no limit."""
 Delay = Annotated[float, msgspec.Meta(ge=0, le=3600)]
 Attempts = Annotated[tuple[Delay, ...], msgspec.Meta(min_length=1, max_length=100)]
 """The seconds before each attempt, the first one too."""
@@ -135,8 +137,8 @@ class Timeouts(_Section, kw_only=True):
     idle: Seconds = 300  # a worker without requests, before it is ended
     orphan: Seconds = 120  # an idle worker that no hive follows, before it ends itself
     loading: Seconds = 300  # ready callback to model loaded
-    inference: Seconds = 300  # a request in all
-    token: Seconds = 60  # between two tokens
+    inference: Limit = 0  # a request in all; 0: as long as text comes
+    token: Seconds = 60  # between two tokens, or two signs that a prompt is being read
     drain: Seconds = 30  # running requests at a shutdown
     acknowledge: Seconds = 5  # a worker's answer to a shutdown, a queen's to a cancellation
     unload: Seconds = 10  # a worker's end after its last request

@@ -9,7 +9,7 @@ import msgspec
 from rbee.adapters.http import sse_client
 from rbee.errors import InternalError
 from rbee.wire.common import Narration
-from rbee.wire.progress import STAGES, Progress
+from rbee.wire.progress import STAGES, Progress, Reading
 
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
@@ -30,7 +30,8 @@ def progress_of(event: sse_client.Event) -> ProgressEvent | None:
         return sse_client.decode_event(event.data, Narration)
     if event.name != "progress":
         return None
-    kind: type[Progress | DownloadEvent] = STAGES.get(sse_client.decode_event(event.data, _Staged).stage, Progress)
+    stage = sse_client.decode_event(event.data, _Staged).stage
+    kind: type[Progress | Reading | DownloadEvent] = STAGES.get(stage, Progress)
     return sse_client.decode_event(event.data, kind)
 
 

@@ -9,12 +9,15 @@ import msgspec
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
+from rbee.clients.progress import progress_of
 from rbee.wire import worker
-from rbee.wire.common import Health, Narration
+from rbee.wire.common import Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
+
+    from rbee.wire.progress import ProgressEvent
 
 
 class _Event(msgspec.Struct):
@@ -26,6 +29,8 @@ class _Event(msgspec.Struct):
     total_tokens: int = 0
     duration_ms: float = 0.0
     stop_reason: worker.StopReason = "length"
+    timings: worker.Timings | msgspec.UnsetType = msgspec.UNSET
+    context: worker.FullContext | msgspec.UnsetType = msgspec.UNSET
 
 
 class WorkerClient(Connected):
@@ -74,15 +79,19 @@ class WorkerClient(Connected):
         await http_client.call(self._http, "POST", worker.SHUTDOWN, bytes)
 
 
-def decode(event: sse_client.Event) -> worker.Token | worker.Done | Narration | None:
+def decode(event: sse_client.Event) -> worker.Token | worker.Done | ProgressEvent | None:
     """Decode an event of a generation; raises the error it carries. None stands for an event of a newer version."""
-    if event.name == "narration":
-        return sse_client.decode_event(event.data, Narration)
+    if (progress := progress_of(event)) is not None:
+        return progress
     found = sse_client.decode_event(event.data, _Event)
     if found.token is not None:
         return worker.Token(token=found.token, index=found.index)
     if found.done:
         return worker.Done(
-            total_tokens=found.total_tokens, duration_ms=found.duration_ms, stop_reason=found.stop_reason
+            total_tokens=found.total_tokens,
+            duration_ms=found.duration_ms,
+            stop_reason=found.stop_reason,
+            timings=found.timings,
+            context=found.context,
         )
     return None

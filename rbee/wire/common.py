@@ -45,6 +45,9 @@ HttpUrl = Annotated[str, msgspec.Meta(max_length=512, pattern=_HTTP)]
 """The URL of a daemon."""
 DeviceIndex = Annotated[int, msgspec.Meta(ge=0, le=1023)]
 
+MaxTokens = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+"""How many tokens an answer may have at most; where it is left out, the model ends it, or the end of its context."""
+
 WorkerState = Literal["loading", "idle", "busy", "draining", "unhealthy"]
 
 
@@ -61,7 +64,10 @@ def check_base_url(text: str) -> None:
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """Base of request bodies: an unknown field is refused, so that a misspelt option never does nothing."""
+    """Base of request bodies: an unknown field is refused, so that a misspelt option never does nothing.
+
+    A field that earlier versions do not know is UNSET unless it is wanted, and then not sent: they take the rest.
+    """
 
 
 class Message(msgspec.Struct, kw_only=True, omit_defaults=False):

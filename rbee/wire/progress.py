@@ -75,16 +75,6 @@ class SwarmDownload(DownloadState, kw_only=True):
     node: str
 
 
-DownloadEvent = Downloading | Retrying | Verifying | Complete | Failed
-STAGES: Final[dict[str, type[DownloadEvent]]] = {
-    "downloading": Downloading,
-    "retrying": Retrying,
-    "verifying": Verifying,
-    "complete": Complete,
-    "error": Failed,
-}
-
-
 class Progress(Message, kw_only=True):
     """How far a model's loading or a copy is: which fields are set depends on `stage`.
 
@@ -100,7 +90,27 @@ class Progress(Message, kw_only=True):
     speed_mbps: float = 0.0
 
 
-ProgressEvent = Narration | Progress | DownloadEvent
+class Reading(Message, kw_only=True):
+    """How much of its prompt the model has read; the answer may have `most_tokens`."""
+
+    stage: Literal["reading_prompt"] = "reading_prompt"
+    tokens_read: int
+    tokens_total: int
+    most_tokens: int
+
+
+DownloadEvent = Downloading | Retrying | Verifying | Complete | Failed
+STAGES: Final[dict[str, type[DownloadEvent | Reading]]] = {
+    "downloading": Downloading,
+    "retrying": Retrying,
+    "verifying": Verifying,
+    "complete": Complete,
+    "error": Failed,
+    "reading_prompt": Reading,
+}
+"""The message of a stage; of any other, Progress is."""
+
+ProgressEvent = Narration | Progress | Reading | DownloadEvent
 """What a daemon reports while it does something for a caller."""
 
 Report = Callable[[ProgressEvent], None]

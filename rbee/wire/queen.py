@@ -6,7 +6,18 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
-from rbee.wire.common import DeviceIndex, Message, Name, Prompt, Request, Sampling, ShortText, Uuid, WorkerState
+from rbee.wire.common import (
+    DeviceIndex,
+    MaxTokens,
+    Message,
+    Name,
+    Prompt,
+    Request,
+    Sampling,
+    ShortText,
+    Uuid,
+    WorkerState,
+)
 from rbee.wire.progress import SwarmDownload  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.worker import InferenceRequest
 
@@ -49,7 +60,7 @@ class TaskRequest(Sampling, kw_only=True):
     node: Name | None = None
     worker_id: Uuid | None = None
     model: ShortText | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 20
+    max_tokens: MaxTokens | msgspec.UnsetType = msgspec.UNSET
     backend: Name | None = None
     device: DeviceIndex | None = None
     request_id: Uuid | None = None

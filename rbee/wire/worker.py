@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Final, Literal
 
 import msgspec
 
-from rbee.wire.common import Message, Prompt, Sampling, Uuid
+from rbee.wire.common import MaxTokens, Message, Prompt, Sampling, Uuid
 
 HEALTH: Final = "/v1/health"
 READY: Final = "/v1/ready"
@@ -22,11 +22,13 @@ StopReason = Literal["eos", "length", "stop"]
 class InferenceRequest(Sampling, kw_only=True):
     """`max_tokens` is bounded by the model's context too; the worker checks that once the model is loaded.
 
+    Without it the model ends its text, or the end of the context does.
+
     With `narrate` the stream carries events named `narration` beside the tokens.
     """
 
     prompt: Prompt
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] = 20
+    max_tokens: MaxTokens | msgspec.UnsetType = msgspec.UNSET
     stream: bool = True
     request_id: Uuid | None = None
     narrate: bool = False
@@ -45,17 +47,41 @@ class Token(Message, kw_only=True):
     index: int
 
 
+class Timings(Message, kw_only=True):
+    """What an answer took: to read the prompt's tokens (`prompt_ms`), and to write those after its first (`text_ms`).
+
+    `first_token_ms` is counted from when the request was taken: it may have waited for others first.
+    """
+
+    prompt_tokens: int
+    prompt_ms: float
+    first_token_ms: float
+    text_ms: float
+
+
+class FullContext(Message, kw_only=True):
+    """The context that was full: how many tokens it holds, and how many the model was trained with."""
+
+    tokens: int
+    trained_tokens: int
+
+
 class Done(Message, kw_only=True):
-    """The end of a generation: all generated tokens, and the time since the request was taken."""
+    """The end of a generation: all generated tokens, and the time since the request was taken.
+
+    `context` is there where its end was the reason. A worker of an earlier version says neither that nor `timings`.
+    """
 
     done: Literal[True] = True
     total_tokens: int
     duration_ms: float
     stop_reason: StopReason
+    timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    context: FullContext | msgspec.UnsetType = msgspec.UNSET
 
 
 class Completion(Message, kw_only=True):
-    """The answer to a request with `stream: false`."""
+    """The answer to a request with `stream: false`; `timings` and `context` are those of Done."""
 
     request_id: str
     text: str
@@ -63,6 +89,8 @@ class Completion(Message, kw_only=True):
     prompt_tokens: int
     duration_ms: float
     stop_reason: StopReason
+    timings: Timings | msgspec.UnsetType = msgspec.UNSET
+    context: FullContext | msgspec.UnsetType = msgspec.UNSET
 
 
 class Readiness(Message, kw_only=True, omit_defaults=True):

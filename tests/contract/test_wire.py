@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from msgspec import UNSET
 
 from rbee.wire import common, hive, queen, worker
 from rbee.wire.common import Message, Request
@@ -87,9 +88,9 @@ def test_answers_may_grow_and_requests_may_not_be_misspelt(module: str) -> None:
 
 def test_the_defaults_are_the_documented_ones() -> None:
     task = queen.TaskRequest(prompt="x")
-    assert (task.max_tokens, task.temperature, task.relay, task.raw, task.narrate) == (20, 0.7, False, False, False)
+    assert (task.max_tokens, task.temperature, task.relay, task.raw, task.narrate) == (UNSET, 0.7, False, False, False)
     inference = worker.InferenceRequest(prompt="x")
-    assert (inference.max_tokens, inference.temperature, inference.stream) == (20, 0.7, True)
+    assert (inference.max_tokens, inference.temperature, inference.stream) == (UNSET, 0.7, True)
 
 
 def test_what_a_task_may_say_an_inference_may_say() -> None:

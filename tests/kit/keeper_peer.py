@@ -94,7 +94,7 @@ class Peer:
         elif path == "/v1/loading/progress":
             await self.progress(stream)
         elif (method, path) == ("POST", "/v1/inference"):
-            await self.generate(stream)
+            await self.generate(stream, json.loads(body))
         elif method == "DELETE":
             if path.startswith("/v1"):
                 self.stopped.set()
@@ -146,8 +146,12 @@ class Peer:
         await event(stream, {"stage": "ready"})
         await stream.send_all(b"data: [DONE]\n\n")
 
-    async def generate(self, stream: trio.SocketStream) -> None:
+    async def generate(self, stream: trio.SocketStream, asked: dict[str, int]) -> None:
         self.asked_inference += 1
+        if (context := PLAN.get("context")) is not None and asked.get("max_tokens", 0) > context:
+            details = {"field": "max_tokens", "context": context}
+            await reply(stream, 400, {"error": {"code": "INVALID_REQUEST", "message": "too many", "details": details}})
+            return
         if self.asked_inference <= PLAN.get("busy", 0):
             await reply(stream, 503, error("ALL_SLOTS_BUSY", "all slots are busy"))
             return
@@ -181,9 +185,11 @@ class Peer:
             await event(stream, {"token": piece, "index": index})
             await trio.sleep(PLAN.get("token_s", 0))
         told = f"Generated {len(pieces)} tokens in 12 ms"
-        await event(stream, NARRATION | {"actor": "llm-worker-rbee", "action": "inference", "human": told}, "narration")
+        await event(
+            stream, NARRATION | {"actor": "llm-worker-rbee", "action": "inference_end", "human": told}, "narration"
+        )
         done = {"done": True, "total_tokens": len(pieces), "duration_ms": 12.5, "stop_reason": "eos"}
-        await event(stream, done)
+        await event(stream, done | PLAN.get("done", {}))
         await stream.send_all(b"data: [DONE]\n\n")
 
 

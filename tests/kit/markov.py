@@ -75,6 +75,8 @@ class MarkovBackend:
         self.length = length
         self.batch = batch
         self.threads = 2
+        self.prompt_step = batch
+        self.decoding_threads = self.threads
         self.room = slots * length if room is None else room
         self.can_cut = can_cut
         self.before_decode = before_decode
@@ -90,6 +92,7 @@ class MarkovBackend:
 
     def set_threads(self, decoding: int) -> None:
         assert 1 <= decoding <= self.threads
+        self.decoding_threads = decoding
 
     def decode(self, parts: Sequence[BatchPart]) -> list[int]:
         self.decodes += 1

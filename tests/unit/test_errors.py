@@ -14,8 +14,10 @@ from rbee.errors import (
     AddressTakenError,
     HostKeyError,
     InternalError,
+    InvalidRequestError,
     KeyRefusedError,
     RbeeError,
+    TooManyTokensError,
     WorkerDrainingError,
     from_body,
     to_body,
@@ -56,6 +58,7 @@ NARROWER: dict[type[RbeeError], dict[str, object] | None] = {
     HostKeyError: {"reason": "host_key", "fingerprint": "SHA256:x"},
     WorkerDrainingError: {"worker_id": "w"},
     KeyRefusedError: {"host": "10.0.0.1:8500"},
+    TooManyTokensError: {"field": "max_tokens", "context": 4096},
 }
 """Classes that share the code of their base class, and the details that tell them from it; None: never sent as such."""
 
@@ -85,11 +88,19 @@ def test_a_narrower_class_goes_over_the_wire_as_its_base_class_does(cls: type[Rb
 
 
 @pytest.mark.parametrize("details", [{"worker_id": None}, {"reason": ["host_key"]}, {"reason": {}}, {"host": 1}, {}])
-@pytest.mark.parametrize("code", ["SHUTTING_DOWN", "SSH_FAILED", "INVALID_API_KEY"])
+@pytest.mark.parametrize("code", ["SHUTTING_DOWN", "SSH_FAILED", "INVALID_API_KEY", "INVALID_REQUEST"])
 def test_details_of_any_shape_make_an_error_of_that_code(code: str, details: dict[str, object]) -> None:
     error = from_body({"error": {"code": code, "message": "m", "details": details}})
     assert error is not None
     assert (error.code, error.details) == (code, details)
+
+
+@pytest.mark.parametrize("context", [None, "4096", 0, -1, True, 4096.5, [4096], 10**400])
+def test_a_context_of_any_shape_makes_an_error_that_can_be_read(context: object) -> None:
+    details = {"field": "max_tokens", "context": context}
+    error = from_body({"error": {"code": "INVALID_REQUEST", "message": "m", "details": details}})
+    assert isinstance(error, InvalidRequestError)
+    assert not isinstance(error, TooManyTokensError) or error.most == context
 
 
 def test_a_host_key_that_is_new_can_be_accepted_and_a_changed_one_cannot() -> None:

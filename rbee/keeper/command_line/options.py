@@ -130,7 +130,12 @@ def _infer_options(parser: Parser) -> None:
         action=Once,
         help="the model, or the path of its file (default: from the settings, else the bundled one)",
     )
-    add("--max-tokens", metavar="N", default=20, type=whole(1, 2**31 - 1), help="stop after N tokens (default: 20)")
+    add(
+        "--max-tokens",
+        metavar="N",
+        type=whole(1, 2**31 - 1),
+        help="stop after N tokens (default: when the model ends, or its context is full)",
+    )
     add("--stop", metavar="TEXT", action="append", help="stop before this text; repeatable")
     add("--raw", action="store_true", help="continue the prompt even if the model has a chat template")
 
@@ -164,10 +169,10 @@ def _infer_options(parser: Parser) -> None:
     add(
         "--wait",
         metavar="SECONDS",
-        default=0.0,
+        default=600.0,
         type=fraction(0, 3600),
-        help="if all workers are busy, wait in line for at most SECONDS "
-        "(default: try again after 1, 2 and 4 s, then give up)",
+        help="if all workers are busy, wait in line for at most SECONDS (default: 600); "
+        "0: try again after 1, 2 and 4 s, then give up",
     )
 
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")

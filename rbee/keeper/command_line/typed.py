@@ -23,7 +23,7 @@ class NodeOptions(Options, Protocol):
 class InferOptions(NodeOptions, Protocol):
     prompt: str | None
     model: str | None
-    max_tokens: int
+    max_tokens: int | None
     stop: list[str] | None
     raw: bool
     temperature: float

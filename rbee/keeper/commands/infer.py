@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import uuid
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
 import trio
 
 from rbee.adapters.logs.json_log import correlate
 from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
-from rbee.errors import DrainingError, UnloadFailedError, WorkerDrainingError, WorkerFailedError
+from rbee.errors import AllSlotsBusyError, DrainingError, UnloadFailedError, WorkerDrainingError, WorkerFailedError
 from rbee.keeper.command_line import prompt, reference
-from rbee.keeper.inference import explain_failure
+from rbee.keeper.inference import explain_failure, summary
 from rbee.keeper.inference.generation import Generation
 from rbee.keeper.inference.placement import place
 from rbee.keeper.inference.relayed import RelayedWorker
@@ -21,7 +23,7 @@ from rbee.keeper.output.result import Result
 from rbee.keeper.output.text import Text
 from rbee.keeper.session import interrupt, session
 from rbee.wire import model_ref
-from rbee.wire.common import Sampling
+from rbee.wire.common import Narration, Sampling
 from rbee.wire.decode import convert
 from rbee.wire.queen import TaskRequest
 
@@ -32,11 +34,12 @@ if TYPE_CHECKING:
     from rbee.keeper.command_line.typed import InferOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.keeper.session.attached_queen import AttachedQueen
-    from rbee.wire.queen import TaskHandle
     from rbee.wire.worker import Done
 
 MAX_ATTEMPTS: Final = 3
 """Workers or queens that may end before they have generated anything."""
+AGAIN_PAUSES: Final = (0.1, 0.2, 0.5, 1.0)
+"""Seconds before a request whose slot another one has taken stands in line again."""
 
 
 def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result:
@@ -51,7 +54,7 @@ def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result
             result: Result | None = None
             try:
                 async with session.use(settings, terminal, force, options=options) as queen:
-                    result = await _infer(queen, task, settings, terminal, as_json=options.json)
+                    result = await _infer_in_line(queen, task, settings, terminal, as_json=options.json)
             except UnloadFailedError as exc:
                 if result is None:
                     raise
@@ -75,14 +78,46 @@ def _task(options: InferOptions, settings: Settings, note: Callable[[str], None]
         "prompt": prompt.read(options.prompt, note),
         "model": str(ref),
         "node": options.node or settings.defaults.node,
-        "max_tokens": options.max_tokens,
         "backend": options.backend,
         "device": options.device,
         "wait_s": options.wait,
         "request_id": str(uuid.uuid4()),
         "narrate": True,
     }
+    if options.max_tokens is not None:
+        values["max_tokens"] = options.max_tokens
     return convert(values, TaskRequest, strict=True)
+
+
+async def _infer_in_line(
+    queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal, *, as_json: bool
+) -> Result:
+    """Have the task placed, and generate.
+
+    Who asks a worker itself, past the queen, may take the slot that was meant for the task: then it waits again.
+    """
+    waits_until: float | None = None
+    for pause in chain(AGAIN_PAUSES, repeat(AGAIN_PAUSES[-1])):
+        try:
+            return await _infer(queen, task, settings, terminal, as_json=as_json)
+        except _SlotTaken as exc:
+            now = trio.current_time()
+            waits_until = waits_until or now + task.wait_s
+            task = msgspec.structs.replace(task, wait_s=waits_until - now - pause)
+            if task.wait_s <= 0:
+                raise exc.error from exc
+        human = "Another request was faster; waiting for a slot again"
+        terminal.narrate(Narration(actor="rbee-keeper", action="wait", target="queen-rbee", human=human))
+        await trio.sleep(pause)
+    raise AssertionError
+
+
+class _SlotTaken(Exception):
+    """The worker that the queen named had no slot any more."""
+
+    def __init__(self, error: AllSlotsBusyError) -> None:
+        super().__init__(error.message)
+        self.error = error
 
 
 async def _infer(
@@ -99,44 +134,37 @@ async def _infer(
         else:
             worker = RelayedWorker(queen, task, handle, events)
         log = queen.log_place(f"worker-{handle.worker_id}.log", handle.node)
-        generation = Generation(worker, task.generation(), settings, log=log)
+        retries = None if task.wait_s else limits.busy_delays
+        generation = Generation(worker, task.generation(), settings, log=log, retries=retries)
         try:
             if isinstance(worker, WorkerClient):  # the queen has waited for another one itself
                 await wait_ready(worker, terminal.report, limits, end_progress=terminal.end_progress, log=log)
-            if not as_json:
-                return await _show(generation, settings, terminal)
-            done = await generation.run(terminal, _nowhere)
-            return Result(data=_summary(handle, task, generation.text, done))
+            if as_json:
+                done = await generation.run(terminal, _nowhere)
+                return Result(data=summary.to_json(task, handle, generation.text, done))
+            done = await _show(generation, settings, terminal)
+            return Result(notes=(summary.last_line(task, handle, done),))
+        except AllSlotsBusyError as exc:
+            if retries is not None:
+                raise
+            raise _SlotTaken(exc) from exc
         except WorkerFailedError as exc:
             raise await explain_failure.explained(exc, task.request_id, queen, has_text=bool(generation.text)) from exc
         except DrainingError as exc:
             raise WorkerDrainingError(exc.message, hint=exc.hint, worker_id=handle.worker_id) from exc
 
 
-async def _show(generation: Generation, settings: Settings, terminal: Terminal) -> Result:
+async def _show(generation: Generation, settings: Settings, terminal: Terminal) -> Done:
     text = Text(terminal)
     try:
-        await generation.run(terminal, text.write)
+        done = await generation.run(terminal, text.write)
     except BaseException:
         with trio.move_on_after(settings.timeouts.acknowledge, shield=True):
             await text.cut()
         raise
     await text.end()
-    return Result()
+    return done
 
 
 async def _nowhere(_: str) -> None:
     pass
-
-
-def _summary(handle: TaskHandle, task: TaskRequest, text: str, done: Done) -> dict[str, object]:
-    return {
-        "request_id": task.request_id,
-        "model": task.model,
-        "node": handle.node,
-        "worker_id": handle.worker_id,
-        "text": text,
-        "total_tokens": done.total_tokens,
-        "duration_ms": done.duration_ms,
-        "stop_reason": done.stop_reason,
-    }

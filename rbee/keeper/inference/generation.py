@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
+from msgspec import UNSET
 
 from rbee.adapters.files import private
 from rbee.adapters.http.sse_client import StreamLostError
@@ -21,9 +23,11 @@ from rbee.errors import (
     KeyRefusedError,
     MissingApiKeyError,
     RbeeError,
+    TooManyTokensError,
     WorkerFailedError,
 )
 from rbee.wire.common import Narration
+from rbee.wire.progress import Reading
 from rbee.wire.worker import Done, Token
 
 if TYPE_CHECKING:
@@ -36,17 +40,25 @@ if TYPE_CHECKING:
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.worker import InferenceRequest
 
+FIRST_SIGN_SECONDS: Final = 300.0
+"""For the first sign that a prompt is being read; a worker of an earlier version gives none before its first token."""
+
 
 @dataclass
 class Generation:
-    """One request at one worker, and what has come of it so far; `log` says where the worker's log is."""
+    """One request at one worker, and what has come of it so far; `log` says where the worker's log is.
+
+    A busy worker is asked again after each of `retries` (seconds); with None its refusal is raised as it is.
+    """
 
     worker: WorkerClient | RelayedWorker
     request: InferenceRequest
     settings: Settings
     log: str
+    retries: tuple[float, ...] | None
     _pieces: list[str] = field(default_factory=list)
     _tokens: int = 0
+    _most: int | None = None
 
     @property
     def text(self) -> str:
@@ -55,43 +67,57 @@ class Generation:
     async def run(self, terminal: Terminal, write: Callable[[str], Awaitable[None]]) -> Done:
         """Generate, passing each piece of text to `write`.
 
-        A busy worker is asked again. However this is left before the end, the worker is told to stop first.
+        However this is left before the end, the worker is told to stop first.
         """
-        delays = self.settings.timeouts.busy_delays
-        retries = iter(delays)
+        retries = iter(self.retries or ())
         while True:
             try:
                 return await self._attempt(terminal, write)
             except AllSlotsBusyError as exc:
+                if self.retries is None:
+                    raise
                 if (delay := next(retries, None)) is None:
                     raise AllSlotsBusyError(
-                        f"all slots of the worker are still busy after {len(delays)} retries",
+                        f"all slots of the worker are still busy after {len(self.retries)} retries",
                         hint="wait for a running request to end, or use another node (--node)",
                         **exc.details,
                     ) from exc
                 human = f"All slots of the worker are busy; retrying in {delay:g} s"
                 terminal.narrate(Narration(actor="rbee-keeper", action="retry", target="llm-worker-rbee", human=human))
-            await trio.sleep(delay)
+                await trio.sleep(delay)
+            except TooManyTokensError as exc:
+                asked = self.request.max_tokens
+                if asked is UNSET or asked <= exc.most:
+                    raise
+                terminal.note(f"--max-tokens {asked} is more than the context holds: {exc.most} tokens, prompt and all")
+                self.request.max_tokens = exc.most
 
     async def _attempt(self, terminal: Terminal, write: Callable[[str], Awaitable[None]]) -> Done:
         limits = self.settings.timeouts
-        end = trio.current_time() + limits.inference
+        began = trio.current_time()
+        end = began + (limits.inference or math.inf)
         try:
-            with trio.move_on_at(end) as patience:
+            with trio.move_on_at(min(end, began + max(FIRST_SIGN_SECONDS, limits.token))) as patience:
                 async with self.worker.inference(self.request) as events:
                     async for event in events:
                         match client.decode(event):
                             case Token(token=piece):
                                 self._pieces.append(piece)
                                 self._tokens += 1
+                                patience.deadline = end  # a reader of ours may take its time (`| less`)
                                 await write(piece)
-                                # Only from here on: a long prompt may take longer than a token.
                                 patience.deadline = min(end, trio.current_time() + limits.token)
+                            case Reading(most_tokens=most) as reading:
+                                self._most = most
+                                patience.deadline = min(end, trio.current_time() + limits.token)
+                                terminal.report(reading)
                             case Done() as done:
                                 return done
-                            case Narration() as narration:
-                                terminal.narrate(narration)
-        except AllSlotsBusyError:
+                            case None:
+                                pass
+                            case progress:
+                                terminal.report(progress)
+        except (AllSlotsBusyError, TooManyTokensError):
             raise
         except DrainingError as exc:
             if not self._pieces:
@@ -112,7 +138,7 @@ class Generation:
         if not patience.cancelled_caught:
             raise self._lost(None)
         await self._cancel()
-        elapsed = trio.current_time() - (end - limits.inference)
+        elapsed = trio.current_time() - began
         raise InferenceTimeoutError(
             f"the inference was given up after {elapsed:.0f} s, with {self._progress()}",
             hint="fewer tokens (--max-tokens) or a smaller model take less time; "
@@ -122,7 +148,10 @@ class Generation:
         )
 
     def _progress(self) -> str:
-        return f"{self._tokens} of {self.request.max_tokens} tokens"
+        asked = self.request.max_tokens
+        if asked is not UNSET:
+            return f"{self._tokens} of {asked} tokens"
+        return f"{self._tokens} of at most {self._most} tokens" if self._most else f"{self._tokens} tokens"
 
     async def _cancel(self) -> None:
         """Tell the worker to stop, and wait a bounded time until it has."""

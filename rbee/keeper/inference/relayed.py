@@ -33,9 +33,10 @@ class RelayedWorker:
         )
         self.url = handle.worker_url
 
-    def inference(self, _: InferenceRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
+    def inference(self, request: InferenceRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of the generation; the queen's own events in it are none of the worker's."""
         events, self._events = self._events, None
+        self._task.max_tokens = request.max_tokens
         return self._queen.place(self._task) if events is None else nullcontext(events)
 
     async def cancel(self, request_id: str) -> None:

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 
 from rbee.keeper.output import render
-from rbee.wire.progress import Downloading
+from rbee.wire.progress import Downloading, Reading
 from rbee.wire.progress import Progress as Loading
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ class Bars:
         self._task: TaskID | None = None
         self._drawn_at = 0.0
 
-    def show(self, event: Loading | DownloadEvent) -> None:
+    def show(self, event: Loading | Reading | DownloadEvent) -> None:
         """Draw the progress that `event` reports; a stage without an amount hides the bar."""
         match event:
             case Loading(stage="loading_to_vram"):
@@ -43,6 +43,9 @@ class Bars:
                 speed = f"  {event.speed_mbps:.1f} MB/s" if event.stage != "hashing" else ""
                 amount = f"{percent:3d} %  {sizes}{speed}"
                 self._draw(event.stage.capitalize(), event.bytes_downloaded, event.bytes_total, amount)
+            case Reading() if event.tokens_read < event.tokens_total:
+                amount = f"{event.tokens_read} of {event.tokens_total} tokens"
+                self._draw("Reading prompt", event.tokens_read, event.tokens_total, amount)
             case _:
                 self.hide()
 

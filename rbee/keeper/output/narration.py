@@ -10,8 +10,9 @@ if TYPE_CHECKING:
 _STEPS: Final = frozenset({
     "start_queen", "choose", "choose_node", "choose_worker", "ssh_connect", "ssh_tunnel", "start_hive", "hive_ready",
     "preflight", "http_ready", "ready_callback", "inference_start",
+    "inference_end",
 })  # fmt: skip
-"""Steps of every start, which take a moment and say nothing afterwards."""
+"""Steps of every start, which take a moment and say nothing afterwards; the end is said by the last line."""
 _STAGES: Final = frozenset({
     "wait", "start", "loaded", "cache", "download", "copy", "download_complete", "ssh_test", "ssh_ready", "configure",
     "build", "try", "shutdown",

@@ -20,7 +20,7 @@ from rbee.keeper.output.status_line import StatusLine
 if TYPE_CHECKING:
     from rbee.keeper.output.bars import Bars
     from rbee.wire.common import Narration
-    from rbee.wire.progress import DownloadEvent, Progress, ProgressEvent
+    from rbee.wire.progress import DownloadEvent, Progress, ProgressEvent, Reading
 
 STDIN: Final = 0
 STDOUT: Final = 1
@@ -99,7 +99,7 @@ class Terminal:
             case _:
                 self.progress(message)
 
-    def progress(self, progress: Progress | DownloadEvent) -> None:
+    def progress(self, progress: Progress | Reading | DownloadEvent) -> None:
         """Draw a progress bar, if stderr is a terminal."""
         if self.quiet or not self._draws or self._in_text:
             return

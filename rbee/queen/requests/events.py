@@ -10,7 +10,7 @@ from rbee.clients import worker
 from rbee.wire.queen import TaskHandle
 
 if TYPE_CHECKING:
-    from rbee.wire.common import Narration
+    from rbee.wire.progress import ProgressEvent
     from rbee.wire.worker import Done, Token
 
 
@@ -20,7 +20,7 @@ class Generated(NamedTuple):
     name: str
     data: str
 
-    def decode(self) -> Token | Done | Narration | None:
+    def decode(self) -> Token | Done | ProgressEvent | None:
         """Return what it says; None stands for an event of a newer version. Raises the error that it carries."""
         return worker.decode(sse_client.Event(self.name, self.data))
 

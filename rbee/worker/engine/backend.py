@@ -125,6 +125,14 @@ class Backend(Protocol):
         """The most tokens of one decode."""
 
     @property
+    def prompt_step(self) -> int:
+        """The most tokens of prompts in one decode while no sequence waits for its next token.
+
+        So few that a reader hears of a long prompt's progress every second; and always the same number, since another
+        one might yield another text.
+        """
+
+    @property
     def threads(self) -> int:
         """The most threads that compute."""
 

@@ -55,17 +55,20 @@ class PrefillPace:
         return max(min(fitting, self._batch), min(MIN_CHUNK, self._batch))
 
 
-def plan(pending: Sequence[Pending], *, batch: int, prefill_limit: int) -> list[Chunk]:
+def plan(pending: Sequence[Pending], *, batch: int, prefill_limit: int, prompt_limit: int | None = None) -> list[Chunk]:
     """Return the next step: at most `batch` tokens, empty only where nothing is pending.
 
     `pending` is in order of arrival. Every decoding sequence gets its token first. What is left goes to prompts, at
-    most `prefill_limit` tokens while any sequence decodes. The oldest prompt gets half of that, so it always comes to
-    its end; the other half goes to the shortest, so that a short question need not wait for a long document.
+    most `prefill_limit` tokens while any sequence decodes, and `prompt_limit` while none does. The oldest prompt gets
+    half of that, so it always comes to its end; the other half goes to the shortest, so that a short question need not
+    wait for a long document.
     """
     chunks = [Chunk(item.sequence, 1, True) for item in pending if item.is_decoding and item.tokens][:batch]
     room = batch - len(chunks)
     if chunks:
         room = min(room, prefill_limit)
+    elif prompt_limit is not None:
+        room = min(room, prompt_limit)
     prompts = [item for item in pending if not item.is_decoding and item.tokens]
     if not prompts or room <= 0:
         return chunks

@@ -13,7 +13,7 @@ from rbee.concurrency.background import open_background
 from rbee.errors import CancelledError, NoNumbersError, RbeeError, WorkerFailedError
 from rbee.worker.engine import batching
 from rbee.worker.engine.backend import DecodeAbortedError, EngineFailedError, NoRoomError
-from rbee.worker.engine.sequence import EngineEvent, EngineSequence, Job, JobEnded, TextEvent
+from rbee.worker.engine.sequence import EngineEvent, EngineSequence, Job, JobEnded, PromptEvent, TextEvent
 from rbee.worker.engine.thread_count import ThreadCount
 
 if TYPE_CHECKING:
@@ -62,11 +62,14 @@ class Engine:
         self._preempted: dict[int, EngineSequence] = {}  # by number
         self._pace = batching.PrefillPace(backend.batch)
         self._thread_count = ThreadCount(backend.threads)
+        self._threads = backend.threads
         self._abortable: frozenset[int] = frozenset()
         self._events: list[EngineEvent] = []
         self._must_send = False
         self._sent_at = 0.0
         self._is_over = False
+        self.steps = 0
+        """Batches that were decoded: as long as this grows, the engine lives."""
 
     def start(self, job: Job) -> None:
         """Begin a job in a free slot; once the engine has stopped it ends at once with an error."""
@@ -162,7 +165,7 @@ class Engine:
             match message:
                 case Job():
                     sampler = self._backend.new_sampler(message.options)
-                    self._sequences[message.slot] = EngineSequence(message, sampler)
+                    self._sequences[message.slot] = EngineSequence(message, sampler, time.perf_counter())
                 case _Cancel(number) if (sequence := self._find(number)) is not None:
                     self._end(sequence, CancelledError("the request was cancelled"))
                 case _Preempt(number) if (sequence := self._find(number)) is not None:
@@ -188,16 +191,23 @@ class Engine:
 
     def _step(self) -> None:
         running = [sequence for sequence in self._sequences.values() if not sequence.is_parked]
+        self._adapt_threads(running)
         chunks = batching.plan(
-            [sequence.pending() for sequence in running], batch=self._backend.batch, prefill_limit=self._pace.limit()
+            [sequence.pending() for sequence in running],
+            batch=self._backend.batch,
+            prefill_limit=self._pace.limit(),
+            prompt_limit=self._backend.prompt_step,
         )
         if not chunks or (rows := self._decode(chunks)) is None:
             return
+        self.steps += 1
         for chunk, row in zip(chunks, rows, strict=True):
             sequence = self._sequences[chunk.sequence]
             sequence.cached += chunk.tokens
             if chunk.is_last:
                 self._sample(sequence, row)
+            elif not sequence.generated:
+                self._events.append(PromptEvent(sequence.number, sequence.cached))
 
     def _decode(self, chunks: list[batching.Chunk]) -> list[int] | None:
         """Decode one batch; returns None where another one has to be planned."""
@@ -222,17 +232,21 @@ class Engine:
         seconds = time.perf_counter() - started
         if prefill := sum(chunk.tokens for chunk in chunks if chunk.tokens > 1):
             self._pace.observe(prefill, seconds)
-        else:
-            self._adapt(seconds, time.process_time() - used)
+        elif self._threads == self._thread_count.threads:
+            self._thread_count.observe(seconds, time.process_time() - used)
         return rows
 
-    def _adapt(self, seconds: float, used: float) -> None:
-        """Let the number of threads follow from a step of single tokens."""
-        count = self._thread_count
-        before = count.threads
-        count.observe(seconds, used)
-        if count.threads != before:
-            self._backend.set_threads(count.threads)
+    def _adapt_threads(self, running: list[EngineSequence]) -> None:
+        """Choose how many threads compute single tokens: as many as are of use, or always the same number.
+
+        The number decides in which order numbers are added up, and so, once in a while, which token is the likeliest.
+        A sequence with a seed that has the engine to itself gets the same text whatever else the machine does.
+        """
+        is_fixed = len(running) == 1 and running[0].is_seeded
+        threads = self._thread_count.most if is_fixed else self._thread_count.threads
+        if threads != self._threads:
+            self._threads = threads
+            self._backend.set_threads(threads)
 
     def _repair(self, chunks: list[batching.Chunk]) -> None:
         """Take out of the memory whatever an aborted decode left there."""
@@ -258,6 +272,7 @@ class Engine:
         except NoNumbersError as exc:
             self._end(sequence, exc)
             return
+        sequence.sampled(time.perf_counter())
         if self._vocabulary.is_end(token):
             self._end(sequence, "eos")
             return
@@ -279,5 +294,5 @@ class Engine:
         sequence.sampler.close()
         if not isinstance(outcome, RbeeError):
             text += sequence.text.finish()
-        self._events.append(JobEnded(sequence.number, text, sequence.generated, outcome))
+        self._events.append(sequence.ended(outcome, text))
         self._must_send = True

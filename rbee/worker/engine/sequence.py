@@ -40,9 +40,23 @@ class JobEnded(NamedTuple):
     text: str
     tokens: int
     outcome: StopReason | RbeeError
+    prompt_seconds: float = 0.0
+    """From its beginning to its first token."""
+    text_seconds: float = 0.0
+    """From its first token to its last."""
 
 
-EngineEvent = TextEvent | JobEnded
+class PromptEvent(NamedTuple):
+    """So many tokens of a job's prompt are read."""
+
+    number: int
+    read: int
+
+
+ReaderEvent = TextEvent | JobEnded
+"""What the reader of a job waits for."""
+
+EngineEvent = PromptEvent | ReaderEvent
 
 
 class EngineSequence:
@@ -52,7 +66,7 @@ class EngineSequence:
     sequence that was taken out of the memory is simply one with nothing cached.
     """
 
-    def __init__(self, job: Job, sampler: Sampler) -> None:
+    def __init__(self, job: Job, sampler: Sampler, now: float) -> None:
         self.number = job.number
         self.slot = job.slot
         self.tokens = list(job.prompt)
@@ -64,10 +78,25 @@ class EngineSequence:
         self.is_parked = False
         """Whether it waits for another sequence to end, since the memory has no room for both."""
         self.has_output = False
+        self.is_seeded = job.options.seed is not None
+        """Whether the same request is to yield the same text."""
+        self.began = self.first_token = self.last_token = now
+        """When the engine took the job, and sampled its first and its last token so far."""
 
     @property
     def generated(self) -> int:
         return len(self.tokens) - self.prompt_length
+
+    def sampled(self, now: float) -> None:
+        """A token was sampled, which may be the end of the text."""
+        if not self.generated:
+            self.first_token = now
+        self.last_token = now
+
+    def ended(self, outcome: StopReason | RbeeError, text: str) -> JobEnded:
+        """Return the last event."""
+        prompt, written = self.first_token - self.began, self.last_token - self.first_token
+        return JobEnded(self.number, text, self.generated, outcome, prompt, written)
 
     def pending(self) -> batching.Pending:
         """Return what the memory does not hold yet, for the planner."""

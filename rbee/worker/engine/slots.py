@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 import trio
 
 from rbee.errors import AllSlotsBusyError, CancelledError, InvalidRequestError, RbeeError
-from rbee.worker.engine.sequence import EngineEvent, Job, JobEnded
+from rbee.worker.engine.sequence import EngineEvent, Job, JobEnded, PromptEvent, ReaderEvent
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -27,7 +27,7 @@ CANCEL_SECONDS: Final = 5.0
 class _RunningJob:
     """The table's side of a job. `slot` is None while another job has what was its slot."""
 
-    def __init__(self, job: Job, send: trio.MemorySendChannel[EngineEvent], engine: Engine) -> None:
+    def __init__(self, job: Job, send: trio.MemorySendChannel[ReaderEvent], engine: Engine) -> None:
         self.number = job.number
         self.slot: int | None = job.slot
         self.is_silent = False
@@ -36,6 +36,8 @@ class _RunningJob:
         self.engine = engine
         self.ended = trio.Event()
         self.tokens = 0
+        self.prompt_read = 0
+        self.limit = job.limit
         self.cause: RbeeError | None = None
 
 
@@ -47,7 +49,7 @@ class JobHandle:
     without being entered, because its reader went away first, cancels the job too.
     """
 
-    def __init__(self, request_id: str, running: _RunningJob, receive: trio.MemoryReceiveChannel[EngineEvent]) -> None:
+    def __init__(self, request_id: str, running: _RunningJob, receive: trio.MemoryReceiveChannel[ReaderEvent]) -> None:
         self.request_id = request_id
         self.prompt_tokens = running.prompt_tokens
         self._running = running
@@ -70,7 +72,22 @@ class JobHandle:
         """Tokens generated so far, as far as they made text."""
         return self._running.tokens
 
-    async def next(self) -> list[EngineEvent]:
+    @property
+    def limit(self) -> int:
+        """The most tokens that it may generate."""
+        return self._running.limit
+
+    @property
+    def prompt_read(self) -> int:
+        """Tokens of the prompt that are read."""
+        return self._running.prompt_read
+
+    @property
+    def steps(self) -> int:
+        """A number that grows as long as the engine does something, for this job or for others."""
+        return self._running.engine.steps
+
+    async def next(self) -> list[ReaderEvent]:
         """Wait for events; returns all there are, in order. After a JobEnded there is nothing more."""
         events = [await self._receive.receive()]
         while True:
@@ -141,7 +158,7 @@ class Slots:
         self.check_new(request_id)
         job = Job(next(self._numbers), self._take_slot(), prompt, options, limit)
         # Each token makes at most one event, so a reader that stalls costs bounded memory and the engine never waits.
-        send, receive = trio.open_memory_channel[EngineEvent](limit + 1)
+        send, receive = trio.open_memory_channel[ReaderEvent](limit + 1)
         running = self._running[job.number] = _RunningJob(job, send, engine)
         handle = self._by_request[request_id] = JobHandle(request_id, running, receive)
         self._publish()
@@ -195,6 +212,9 @@ class Slots:
     def deliver(self, events: list[EngineEvent]) -> None:
         for event in events:
             running = self._running[event.number]
+            if isinstance(event, PromptEvent):
+                running.prompt_read = event.read
+                continue
             running.tokens = event.tokens
             # Where nobody reads any more, the cancellation is on its way.
             with suppress(trio.BrokenResourceError):

@@ -3,32 +3,53 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
+from msgspec import UNSET
 
 from rbee.adapters.http.sse_server import event
 from rbee.errors import InferenceTimeoutError, RbeeError
 from rbee.wire.common import Narration
-from rbee.wire.worker import Completion, Done, Token
+from rbee.wire.progress import Reading
+from rbee.wire.worker import Completion, Done, FullContext, Timings, Token
 from rbee.worker.engine.sequence import JobEnded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from rbee.adapters.http.sse_server import Send
+    from rbee.wire.worker import StopReason
     from rbee.worker.engine.slots import JobHandle
+
+READING_SECONDS: Final = 0.5
+"""Between two reports of how much of a prompt is read; also between two looks whether the engine still lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """A response may last `total` seconds, or any time where that is 0, and the engine be silent for `silence`."""
+
+    total: float
+    silence: float
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceResponse:
-    """The response to one request, which was taken at `started` (trio's clock) and may last `seconds`."""
+    """The response to one request, which was taken at `started` (trio's clock).
+
+    `max_tokens` are those that were asked for, if any were, and `context` is what the model has room for. A client that
+    wants to be told more (`narrate`) gets events beside the text, and timings at its end.
+    """
 
     job: JobHandle
     started: float
-    seconds: float
+    limits: Limits
+    max_tokens: int | None
+    context: FullContext
+    narrate: bool
 
-    async def stream(self, send: Send, *, narrate: bool) -> None:
+    async def stream(self, send: Send) -> None:
         """Send the events of the stream; raises the error that ends it. Cancelling ends the job."""
         job = self.job
         index = 0
@@ -40,24 +61,19 @@ class InferenceResponse:
             index += len(texts)
             await send.send(b"".join(events))
 
+        async def show_reading() -> None:
+            if self.narrate:
+                await send.send(self._reading())
+
         async with job:
-            if narrate:
-                await send.send(
-                    self._narration(
-                        "inference_start", f"Reading {job.prompt_tokens} prompt token{'s' * (job.prompt_tokens != 1)}"
-                    )
-                )
-            with self._limited() as limit:
-                ended = await self._follow(show)
-            if limit.cancelled_caught:
-                raise self._timed_out()
-        done = self._done(ended)
+            if self.narrate:
+                tokens = f"{job.prompt_tokens} prompt token{'s' * (job.prompt_tokens != 1)}"
+                await send.send(self._narration("inference_start", f"Reading {tokens}") + self._reading())
+            ended, first = await self._follow(show, show_reading)
+        done = self._done(ended, first)
         last = event(done)
-        if narrate:
-            rate = done.total_tokens / max(done.duration_ms / 1e3, 1e-6)
-            counted = f"{done.total_tokens} token{'s' * (done.total_tokens != 1)}"
-            sentence = f"Generated {counted} in {done.duration_ms:.0f} ms ({rate:.1f} tokens/s)"
-            last = self._narration("inference_end", sentence) + last
+        if self.narrate:
+            last = self._narration("inference_end", _sentence(done)) + last
         await send.send(last)
 
     async def whole(self) -> Completion:
@@ -67,11 +83,8 @@ class InferenceResponse:
             texts.extend(more)
 
         async with self.job as job:
-            with self._limited() as limit:
-                ended = await self._follow(collect)
-            if limit.cancelled_caught:
-                raise self._timed_out()
-        done = self._done(ended)
+            ended, first = await self._follow(collect, trio.lowlevel.checkpoint)
+        done = self._done(ended, first)
         return Completion(
             request_id=job.request_id,
             text="".join(texts),
@@ -79,37 +92,81 @@ class InferenceResponse:
             prompt_tokens=job.prompt_tokens,
             duration_ms=done.duration_ms,
             stop_reason=done.stop_reason,
+            timings=done.timings,
+            context=done.context,
         )
 
-    async def _follow(self, show: Callable[[list[str]], Awaitable[None]]) -> JobEnded:
-        """Pass on text until the end."""
-        while True:
-            events = await self.job.next()
-            if texts := [item.text for item in events if item.text]:
-                await show(texts)
-            if isinstance(last := events[-1], JobEnded):
-                return last
+    async def _follow(
+        self, show: Callable[[list[str]], Awaitable[None]], show_reading: Callable[[], Awaitable[None]]
+    ) -> tuple[JobEnded, float]:
+        """Pass on text until the end; returns that, and when the first token had come (trio's clock)."""
+        job = self.job
+        first, alive_at, steps = None, trio.current_time(), -1
+        with trio.CancelScope(deadline=self.started + (self.limits.total or float("inf"))):
+            while True:
+                with trio.move_on_after(READING_SECONDS) as pause:
+                    events = await job.next()
+                now = trio.current_time()
+                if pause.cancelled_caught:
+                    if job.steps != steps:
+                        alive_at, steps = now, job.steps
+                    elif now - alive_at >= self.limits.silence:
+                        raise self._timed_out(f"nothing came of the engine for {self.limits.silence:g} s")
+                    if first is None:
+                        await show_reading()
+                    continue
+                first, alive_at = first or now, now
+                if texts := [item.text for item in events if item.text]:
+                    await show(texts)
+                    alive_at = trio.current_time()  # a reader that takes its time is not the engine's silence
+                if isinstance(last := events[-1], JobEnded):
+                    return last, first
+        raise self._timed_out(f"the inference did not end within {self.limits.total:g} s")
 
-    def _limited(self) -> trio.CancelScope:
-        return trio.CancelScope(deadline=self.started + self.seconds)
-
-    def _timed_out(self) -> InferenceTimeoutError:
+    def _timed_out(self, what: str) -> InferenceTimeoutError:
         tokens = self.job.tokens
         return InferenceTimeoutError(
-            f"the inference did not end within {self.seconds:g} s ({tokens} tokens so far)",
-            elapsed=round(trio.current_time() - self.started, 3),
-            tokens=tokens,
+            f"{what} ({tokens} tokens so far)", elapsed=round(trio.current_time() - self.started, 3), tokens=tokens
         )
 
-    def _done(self, ended: JobEnded) -> Done:
+    def _done(self, ended: JobEnded, first: float) -> Done:
         if isinstance(ended.outcome, RbeeError):
             raise ended.outcome
         return Done(
             total_tokens=ended.tokens,
-            duration_ms=round((trio.current_time() - self.started) * 1e3, 2),
+            duration_ms=_milliseconds(trio.current_time() - self.started),
             stop_reason=ended.outcome,
+            timings=self._timings(ended, first) if self.narrate else UNSET,
+            context=self.context if self._is_full(ended.outcome) else UNSET,
         )
+
+    def _timings(self, ended: JobEnded, first: float) -> Timings:
+        return Timings(
+            prompt_tokens=self.job.prompt_tokens,
+            prompt_ms=_milliseconds(ended.prompt_seconds),
+            first_token_ms=_milliseconds(first - self.started),
+            text_ms=_milliseconds(ended.text_seconds),
+        )
+
+    def _is_full(self, outcome: StopReason) -> bool:
+        """Whether the end of the context, and not what was asked for, has ended the text."""
+        return outcome == "length" and (self.max_tokens is None or self.job.limit < self.max_tokens)
+
+    def _reading(self) -> bytes:
+        job = self.job
+        reading = Reading(tokens_read=job.prompt_read, tokens_total=job.prompt_tokens, most_tokens=job.limit)
+        return event(reading, "progress")
 
     def _narration(self, action: str, sentence: str) -> bytes:
         narration = Narration(actor="engine", action=action, target=self.job.request_id, human=sentence)
         return event(narration, "narration")
+
+
+def _sentence(done: Done) -> str:
+    rate = done.total_tokens / max(done.duration_ms / 1e3, 1e-6)
+    counted = f"{done.total_tokens} token{'s' * (done.total_tokens != 1)}"
+    return f"Generated {counted} in {done.duration_ms:.0f} ms ({rate:.1f} tokens/s)"
+
+
+def _milliseconds(seconds: float) -> float:
+    return round(seconds * 1e3, 2)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import trio
+from msgspec import UNSET
 from quart import Response
 
 from rbee import __version__
@@ -19,7 +20,7 @@ from rbee.errors import to_body
 from rbee.wire import worker as wire
 from rbee.wire.addresses import is_own
 from rbee.wire.common import API_VERSION, Health, base_url
-from rbee.worker.serving.responses import InferenceResponse
+from rbee.worker.serving.responses import InferenceResponse, Limits
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -78,7 +79,14 @@ def new(
         request = await body(wire.InferenceRequest)
         request_id = request.request_id or str(uuid.uuid4())
         job = await service.begin(request, request_id)
-        reply = InferenceResponse(job, started=started, seconds=timeouts.inference)
+        reply = InferenceResponse(
+            job,
+            started=started,
+            limits=Limits(timeouts.inference, timeouts.token),
+            max_tokens=None if request.max_tokens is UNSET else request.max_tokens,
+            context=service.context(),
+            narrate=request.narrate,
+        )
         del job  # from here on it lives as long as the response: see JobHandle
         headers = {wire.REQUEST_ID_HEADER: request_id}
 
@@ -90,7 +98,7 @@ def new(
 
             async def produce(send: Send) -> None:
                 with watched:
-                    await reply.stream(send, narrate=request.narrate)
+                    await reply.stream(send)
 
             # A client acknowledges only what it is sent.
             return streamed(nursery, produce, headers=headers, heartbeat=min(timeouts.heartbeat, timeouts.silent / 2))

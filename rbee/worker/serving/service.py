@@ -6,9 +6,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
+from msgspec import UNSET
 
 from rbee.concurrency.background import cancel_when
-from rbee.errors import CancelledError, DrainingError, InvalidRequestError, RbeeError
+from rbee.errors import CancelledError, DrainingError, RbeeError, TooManyTokensError
+from rbee.wire.worker import FullContext
 from rbee.worker.chat import frame as chat_frame
 from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.slots import Slots
@@ -29,6 +31,7 @@ class LoadedService:
     """What serves requests of up to `length` tokens once the model is loaded."""
 
     length: int
+    trained_length: int
     engine: Engine
     prompts: PromptReader
     slots: Slots
@@ -36,9 +39,10 @@ class LoadedService:
 
     def check(self, request: InferenceRequest, request_id: str) -> None:
         """Raise what can be known before the prompt is read."""
-        if request.max_tokens > self.length:
-            raise InvalidRequestError(
+        if request.max_tokens is not UNSET and request.max_tokens > self.length:
+            raise TooManyTokensError(
                 f"field max_tokens: at most {self.length}, the context's length",
+                hint="leave it out: then the model ends its text, or the end of the context does",
                 field="max_tokens",
                 rule=f"<= {self.length}",
                 context=self.length,
@@ -58,7 +62,8 @@ class LoadedService:
 
     def start(self, request: InferenceRequest, request_id: str, tokens: list[int]) -> JobHandle:
         """Start the job. Raises AllSlotsBusyError or InvalidRequestError."""
-        limit = min(request.max_tokens, self.length - len(tokens))
+        room = self.length - len(tokens)
+        limit = room if request.max_tokens is UNSET else min(request.max_tokens, room)
         return self.slots.start(self.engine, request_id, tokens, request, limit)
 
     def cancel(self, request_id: str) -> None:
@@ -80,7 +85,9 @@ class Service:
         """Serve requests until cancelled; raises EngineFailedError."""
         frame = await chat_frame.frame_of(backend.vocabulary)
         engine = Engine(backend, self._slots.deliver)
-        self._loaded = LoadedService(backend.length, engine, PromptReader(backend, frame), self._slots)
+        self._loaded = LoadedService(
+            backend.length, backend.trained_length, engine, PromptReader(backend, frame), self._slots
+        )
         self._status.set_loaded()
         await engine.run()
 
@@ -99,6 +106,11 @@ class Service:
         except RbeeError as exc:
             self.metrics.refused(exc)
             raise
+
+    def context(self) -> FullContext:
+        """Return how much the model has room for. Raises WorkerNotReadyError before it is loaded."""
+        service = self._ready()
+        return FullContext(tokens=service.length, trained_tokens=service.trained_length)
 
     def _ready(self) -> LoadedService:
         if self._loaded is None:

@@ -6,6 +6,7 @@ import re
 import socket
 import uuid
 from functools import partial
+from itertools import pairwise
 from string import ascii_uppercase
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,12 @@ import msgspec
 import pytest
 import trio
 import trio.lowlevel
+from msgspec import UNSET
 
+from rbee.adapters.http import sse_client
+from rbee.clients.worker import decode
+from rbee.wire.progress import Reading
+from rbee.wire.worker import Done, InferenceRequest
 from tests.kit.leaving import connect
 from tests.kit.models import BEE, make
 from tests.kit.stopwatch import Stopwatch
@@ -381,3 +387,50 @@ async def test_a_service_that_is_cancelled_ends_its_streams(slow: Path) -> None:
             nursery.start_soon(partial(worker.infer, "a" * 8000))
             await worker.wait_state("busy")
             nursery.cancel_scope.cancel()
+
+
+async def test_who_wants_to_be_told_hears_how_far_the_prompt_is_and_what_it_took(tiny: Path) -> None:
+    async with serving(tiny, context=2048) as worker:
+        asked = InferenceRequest(prompt="a" * 1000, narrate=True, max_tokens=7, temperature=0)
+        async with sse_client.events(worker.client, "POST", "/v1/inference", body=asked) as stream:
+            found = [decode(event) async for event in stream]
+        readings = [one for one in found if isinstance(one, Reading)]
+        assert readings[0] == Reading(tokens_read=0, tokens_total=1001, most_tokens=7)
+        assert [one.tokens_read for one in readings] == sorted(one.tokens_read for one in readings)
+        done = found[-1]
+        assert isinstance(done, Done)
+        assert done.context is UNSET
+        assert done.timings is not UNSET
+        assert done.timings.prompt_tokens == 1001
+        assert 0 < done.timings.prompt_ms <= done.timings.first_token_ms <= done.duration_ms
+        assert 0 < done.timings.text_ms < done.duration_ms
+
+
+async def test_reading_a_long_prompt_is_reported_every_second(slow: Path) -> None:
+    """Also where a step takes longer: a user must see that something happens."""
+    async with serving(slow, context=8192, slots=1) as worker:
+        asked = InferenceRequest(prompt="a" * 3500, narrate=True, max_tokens=1, temperature=0)
+        times, readings = [trio.current_time()], list[int]()
+        async with sse_client.events(worker.client, "POST", "/v1/inference", body=asked) as stream:
+            async for event in stream:
+                times.append(trio.current_time())
+                if isinstance(reading := decode(event), Reading):
+                    readings.append(reading.tokens_read)
+        assert len(readings) >= 3
+        assert readings == sorted(readings)
+        assert readings[-1] > readings[0], "it is real progress"
+        # One each half second; what is beyond is a machine that does something else.
+        assert max(after - before for before, after in pairwise(times)) < 10
+
+
+async def test_without_a_limit_the_end_of_the_context_ends_the_text(tiny: Path) -> None:
+    async with serving(tiny, context=64) as worker:
+        asked = {"prompt": "A" * 60, "temperature": 0}
+        done = events((await worker.client.post("/v1/inference", json=asked)).text)[-1]
+        assert (done["total_tokens"], done["stop_reason"]) == (3, "length")
+        assert done["context"] == {"tokens": 64, "trained_tokens": 2048}
+        whole = (await worker.client.post("/v1/inference", json=asked | {"stream": False, "max_tokens": 4})).json()
+        assert (whole["total_tokens"], whole["context"]["tokens"]) == (3, 64)
+        whole = (await worker.client.post("/v1/inference", json=asked | {"stream": False, "max_tokens": 3})).json()
+        assert (whole["total_tokens"], whole["stop_reason"], "context" in whole) == (3, "length", False)
+        assert await worker.text("w", max_tokens=20) == "xyz"

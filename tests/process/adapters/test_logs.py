@@ -207,7 +207,7 @@ def test_no_log_holds_what_a_user_wrote_or_a_key(daemons: Any) -> None:
     assert rbee(home, "infer", "--prompt", f"Once {MARKER}", "--stop", MARKER).returncode == 0
     assert rbee(home, "infer", stdin=f"{MARKER} ".encode() * 9000).returncode == 1
     assert rbee(home, "infer", stdin=f"{MARKER}\0".encode()).returncode == 1
-    assert rbee(home, "infer", "--prompt", MARKER, "--max-tokens", "1000000").returncode == 1
+    assert rbee(home, "infer", "--prompt", MARKER, "--max-tokens", "1000000").returncode == 0
     assert rbee(home, "infer", "--prompt", MARKER, "--model", "file:/nowhere.gguf").returncode == 1
     with queen.client() as client:
         task = {"prompt": MARKER, "max_tokens": 200, "request_id": str(uuid.uuid4())}

@@ -20,7 +20,7 @@ def keeper(tmp_path: Path) -> Keeper:
 def test_stdout_is_exactly_the_text_and_one_newline(keeper: Keeper) -> None:
     code, out, err = keeper.run("infer", "--prompt", "Once")
     assert (code, out) == (0, TEXT + "\n")
-    assert err == "Generated 6 tokens in 12 ms\n"
+    assert err == "Generated 6 tokens with builtin:bee-stories on local\n"
     assert keeper.running() == []
 
 
@@ -63,7 +63,77 @@ def test_json_is_one_object(keeper: Keeper) -> None:
     assert (found["total_tokens"], found["duration_ms"], found["stop_reason"]) == (6, 12.5, "eos")
     assert set(found) == {
         "request_id", "model", "node", "worker_id", "text", "total_tokens", "duration_ms", "stop_reason",
+        "context_full", "prompt_tokens", "prompt_ms", "first_token_ms", "text_ms",
     }  # fmt: skip
+
+
+def test_without_a_limit_the_model_ends_its_text(keeper: Keeper) -> None:
+    """So a queen or worker of an earlier version, which knows no such wish, applies its own limit."""
+    assert keeper.run("infer", "--prompt", "Once")[0] == 0
+    assert [body for method, _, body in keeper.calls() if method == "POST" and "max_tokens" in body] == []
+
+
+FULL = {"tokens": 512, "trained_tokens": 512}
+SHORT = {"tokens": 512, "trained_tokens": 2048}
+TIMINGS = {"prompt_tokens": 12, "prompt_ms": 100.0, "first_token_ms": 130.0, "text_ms": 50.0}
+
+
+@pytest.mark.parametrize(
+    ("options", "done", "said"),
+    [
+        ([], {}, " on local"),
+        (["--max-tokens", "6"], {"stop_reason": "length"}, " on local; stopped at --max-tokens 6"),
+        ([], {"stop_reason": "length", "context": FULL}, "; stopped: the context of 512 tokens is full"),
+        (
+            ["--max-tokens", "600"],
+            {"stop_reason": "length", "context": SHORT},
+            "; stopped: the context of 512 tokens is full (`context` under [worker] may be up to 2048)",
+        ),
+        (
+            [],
+            {"stop_reason": "length"},
+            "; stopped by its worker, which is of an earlier version; --max-tokens N asks for more",
+        ),
+        (
+            [],
+            {"timings": TIMINGS},
+            " on local; prompt: 12 tokens at 120.0 tokens/s, first token after 0.13 s",
+        ),
+    ],
+)
+def test_the_last_line_says_how_fast_it_was_and_what_has_ended_the_text(
+    keeper: Keeper, options: list[str], done: dict[str, object], said: str
+) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", *options, done=done)
+    assert (code, out) == (0, TEXT + "\n")
+    last = err.splitlines()[-1]
+    speed = " at 100.0 tokens/s" if "timings" in done else ""
+    assert last.startswith(f"Generated 6 tokens{speed} with builtin:bee-stories on local")
+    assert last.endswith(said)
+
+
+def test_more_tokens_than_the_context_holds_are_as_many_as_it_holds(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", "--max-tokens", "100000", context=512)
+    assert (code, out) == (0, TEXT + "\n")
+    assert "--max-tokens 100000 is more than the context holds: 512 tokens, prompt and all\n" in err
+    assert [body["max_tokens"] for _, path, body in keeper.calls() if path == "/v1/inference"] == [100_000, 512]
+
+
+def test_a_slot_that_another_request_has_taken_is_waited_for_in_line(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", busy=2)
+    assert (code, out) == (0, TEXT + "\n")
+    assert err.count("Another request was faster; waiting for a slot again\n") == 2
+    waits = [body["wait_s"] for _, path, body in keeper.calls() if path == "/v2/tasks"]
+    assert waits[0] == 600
+    assert len(waits) == 3
+    assert 600 > waits[1] > waits[2] > 500
+
+
+def test_waiting_in_line_ends(keeper: Keeper) -> None:
+    code, out, err = keeper.run("infer", "--prompt", "Once", "--wait", "0.05", busy=99)
+    assert (code, out) == (1, "")
+    assert "rbee: all slots are busy\n" in err
+    assert len(posts(keeper)) == 2
 
 
 def test_piped_prompt_loses_its_last_newline_only(keeper: Keeper) -> None:
@@ -129,7 +199,7 @@ def test_loading_timeout_says_how_far_it_came(keeper: Keeper) -> None:
 
 
 def test_busy_is_retried_after_1_2_and_4_seconds(keeper: Keeper) -> None:
-    code, out, err = keeper.run("infer", "--prompt", "Once", busy=99)
+    code, out, err = keeper.run("infer", "--prompt", "Once", "--wait", "0", busy=99)
     assert (code, out) == (1, "")
     assert [line[-3:] for line in err.splitlines() if "retrying" in line] == ["1 s", "2 s", "4 s"]
     assert "still busy after 3 retries\nhint: wait for a running request to end, or use another node" in err
@@ -154,7 +224,9 @@ def test_a_queen_of_yesterday_is_asked_again_to_relay(keeper: Keeper) -> None:
 
 
 def test_why_the_worker_of_a_broken_stream_ended_is_what_the_queen_says(keeper: Keeper) -> None:
-    code, out, err = keeper.run("infer", "--prompt", "Once", cut_after=3, failure=["WORKER_FAILED", "it fell: SIGSEGV"])
+    code, out, err = keeper.run(
+        "infer", "--prompt", "Once", "--max-tokens", "20", cut_after=3, failure=["WORKER_FAILED", "it fell: SIGSEGV"]
+    )
     assert (code, out) == (1, "Once upon a")
     assert "3 of 20 tokens" in err
     assert "\nit fell: SIGSEGV\n" in err
@@ -168,13 +240,13 @@ def test_a_worker_that_was_told_to_end_before_it_spoke_is_replaced(keeper: Keepe
 
 
 def test_a_slot_that_becomes_free_is_taken(keeper: Keeper) -> None:
-    code, out, err = keeper.run("infer", "--prompt", "Once", busy=1)
+    code, out, err = keeper.run("infer", "--prompt", "Once", "--wait", "0", busy=1)
     assert (code, out) == (0, TEXT + "\n")
     assert "retrying in 1 s" in err
 
 
 def test_a_stream_that_breaks_leaves_its_text(keeper: Keeper) -> None:
-    code, out, err = keeper.run("infer", "--prompt", "Once", cut_after=3)
+    code, out, err = keeper.run("infer", "--prompt", "Once", "--max-tokens", "20", cut_after=3)
     assert (code, out) == (1, "Once upon a")
     assert "rbee: the stream closed unexpectedly" in err
     assert "3 of 20 tokens" in err
@@ -185,14 +257,14 @@ def test_a_stream_that_breaks_leaves_its_text(keeper: Keeper) -> None:
 
 
 def test_a_worker_that_shuts_down_in_the_middle_is_not_replaced(keeper: Keeper) -> None:
-    code, out, err = keeper.run("infer", "--prompt", "Once", drain_after=3)
+    code, out, err = keeper.run("infer", "--prompt", "Once", "--max-tokens", "20", drain_after=3)
     assert (code, out) == (1, "Once upon a")
     assert "rbee: the stream closed unexpectedly (the worker is shutting down), with 3 of 20 tokens" in err
 
 
 def test_silence_between_tokens_is_bounded(keeper: Keeper) -> None:
     keeper.env["RBEE_TIMEOUTS_TOKEN"] = "0.5"
-    code, out, err = keeper.run("infer", "--prompt", "Once", hang_after=2)
+    code, out, err = keeper.run("infer", "--prompt", "Once", "--max-tokens", "20", hang_after=2)
     assert (code, out) == (1, "Once upon")
     assert "2 of 20 tokens" in err
     assert any(method == "DELETE" for method, _, _ in keeper.calls())

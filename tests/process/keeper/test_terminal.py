@@ -78,6 +78,7 @@ def test_narration_waits_until_the_text_has_ended(keeper: Keeper) -> None:
     assert code == 0
     assert seen.endswith(
         "Once upon a time, the bée\nsang.\n\x1b[2m[llm-worker-rbee] ✨ Generated 6 tokens in 12 ms\x1b[0m\n"
+        "\x1b[2mGenerated 6 tokens with builtin:bee-stories on local\x1b[0m\n"
     )
     assert "[queen-rbee] 👑 Choosing a worker on local" in seen
 
@@ -87,7 +88,7 @@ def test_narration_is_one_line_that_is_replaced_and_goes_away(keeper: Keeper) ->
     code, seen = Screen(keeper, "infer", "--prompt", "Once").finish()
     assert code == 0
     lines = seen.split("\n")
-    assert lines[1:] == ["sang.", "Generated 6 tokens in 12 ms", ""]
+    assert lines[1:] == ["sang.", "Generated 6 tokens with builtin:bee-stories on local", ""]
     shown = [part for part in lines[0].split("\r") if part.strip()]
     assert shown[0] == "No queen is running; starting one for this command"
     assert shown[1].startswith("Listening on ")

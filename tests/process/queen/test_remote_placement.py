@@ -97,8 +97,8 @@ def test_a_node_that_cannot_be_reached_leaves_the_request_to_the_next(swarm: Swa
     }
     swarm.start_queen()
     node.sshd.stop()
-    assert swarm.run("infer", "--node", "local", *TEXT).returncode == 1
-    done = swarm.run("infer", *TEXT)
+    assert swarm.run("infer", "--node", "local", "--wait", "0", *TEXT).returncode == 1
+    done = swarm.run("infer", "--wait", "0", *TEXT)
     assert "all slots of the worker are still busy" in done.stderr
     first, _, failed, second, *_ = done.stderr.splitlines()
     assert first == "[queen-rbee] Choosing workstation of 2 nodes: its hive can be started"

@@ -106,7 +106,7 @@ def test_failures_through_the_tunnel_read_as_elsewhere(
     swarm.env |= {"RBEE_TIMEOUTS_BUSY_DELAYS": "0.1 0.1"}
     node.configure(timeouts={"loading": 1.0})
     node.stand_in(behaviour)
-    done = infer(swarm, node)
+    done = infer(swarm, node, "--wait", "0")
     assert done.returncode == 1
     for word in words:
         assert word in done.stderr

@@ -64,7 +64,7 @@ def test_the_documented_timeouts_are_the_defaults(home: Path) -> None:
         "start": 30,
         "worker_ready": 30,
         "loading": 300,
-        "inference": 300,
+        "inference": 0,
         "token": 60,
         "drain": 30,
         "acknowledge": 5,

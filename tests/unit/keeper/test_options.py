@@ -17,7 +17,7 @@ from rbee.keeper.command_line.options import parse
 
 def test_defaults() -> None:
     options = parse(["infer"])
-    assert (options.max_tokens, options.temperature, options.raw, options.json) == (20, 0.7, False, False)
+    assert (options.max_tokens, options.temperature, options.raw, options.json) == (None, 0.7, False, False)
     assert (options.config, options.quiet, options.debug) == (None, False, False)
     for name in ("prompt", "model", "node", "stop", "top_p", "top_k", "min_p", "seed", "backend", "device"):
         assert getattr(options, name) is None

@@ -28,6 +28,15 @@ def test_a_short_prompt_is_decoded_at_once() -> None:
     assert plan([prompt(3, 7)], batch=512, prefill_limit=32) == [Chunk(3, 7, True)]
 
 
+def test_prompts_are_bounded_while_no_sequence_decodes() -> None:
+    step = plan([prompt(0, 2000), prompt(1, 10)], batch=512, prefill_limit=500, prompt_limit=64)
+    assert step == [Chunk(0, 54, False), Chunk(1, 10, True)]
+
+
+def test_the_bound_of_prompts_alone_is_not_that_beside_decoding_ones() -> None:
+    assert plan([decoding(0), prompt(1, 900)], batch=512, prefill_limit=100, prompt_limit=64)[1] == Chunk(1, 100, False)
+
+
 def test_decoding_sequences_come_first() -> None:
     step = plan([prompt(0, 900), decoding(1), decoding(2)], batch=512, prefill_limit=100)
     assert step == [Chunk(1, 1, True), Chunk(2, 1, True), Chunk(0, 100, False)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
@@ -16,7 +17,7 @@ from rbee.errors import AllSlotsBusyError, CancelledError, RbeeError, WorkerFail
 from rbee.wire.common import Sampling
 from rbee.worker.engine.backend import EngineFailedError
 from rbee.worker.engine.loop import Engine
-from rbee.worker.engine.sequence import JobEnded
+from rbee.worker.engine.sequence import JobEnded, PromptEvent
 from rbee.worker.engine.slots import JobHandle, Slots
 from rbee.worker.status.metrics import WorkerMetrics
 from rbee.worker.status.status import Status
@@ -45,9 +46,9 @@ class Bench:
         self.events += events
         self.slots.deliver(events)
 
-    def start(self, prompt: str, limit: int, *, stop: list[str] | None = None) -> JobHandle:
+    def start(self, prompt: str, limit: int, *, stop: list[str] | None = None, seed: int | None = None) -> JobHandle:
         tokens = self.backend.vocabulary.tokenize(prompt)
-        options = Sampling(temperature=0, stop=stop)
+        options = Sampling(temperature=0, stop=stop, seed=seed)
         return self.slots.start(self.engine, str(next(self._numbers)), tokens, options, limit)
 
     def check_clean(self) -> None:
@@ -245,3 +246,53 @@ async def test_a_job_cancelled_within_a_decode_takes_nothing_from_the_others(can
     assert isinstance(outcomes[0][1], CancelledError)
     assert outcomes[1] == (chain("M", 30), "length")
     assert outcomes[2] == (chain("Y", 30), "length")
+
+
+async def test_how_much_of_a_prompt_is_read_is_known_at_each_step() -> None:
+    bench = Bench(MarkovBackend(length=512, batch=64))
+    bench.backend.prompt_step = 32
+    async with running(bench):
+        job = bench.start("a" * 199, 2)
+        assert (await read(job))[0] == "bc"
+    assert [event.read for event in bench.events if isinstance(event, PromptEvent)] == [32, 64, 96, 128, 160, 192]
+    assert bench.engine.steps == 8
+
+
+async def test_a_seeded_job_that_has_the_engine_to_itself_is_computed_by_all_threads() -> None:
+    """Whatever else the machine does: the number of threads may decide what the text is."""
+    threads: list[int] = []
+    backend = MarkovBackend(before_decode=lambda _: threads.append(backend.decoding_threads))
+    bench = Bench(backend)
+    bench.engine._thread_count.threads = 1  # other programs have displaced threads
+    async with running(bench):
+        await read(bench.start("A", 20))
+        assert set(threads[1:]) == {1}
+        threads.clear()
+        await read(bench.start("A", 20, seed=7))
+        assert set(threads) == {2}
+        threads.clear()
+        await read(bench.start("A", 20))
+        assert set(threads) == {1}
+
+
+async def test_seeded_jobs_beside_each_other_are_computed_by_as_many_threads_as_are_of_use() -> None:
+    threads: list[int] = []
+    backend = MarkovBackend(before_decode=lambda _: threads.append(backend.decoding_threads))
+    bench = Bench(backend)
+    bench.engine._thread_count.threads = 1
+    jobs = [bench.start("A", 40, seed=seed) for seed in (1, 2)]  # before the engine runs, so none is ever alone
+    async with running(bench) as nursery:
+        for job in jobs:
+            nursery.start_soon(read, job)
+    assert set(threads) == {1}
+
+
+async def test_a_job_says_how_long_its_prompt_and_its_text_took() -> None:
+    def before(number: int) -> None:
+        time.sleep(0.05 if number <= 4 else 0.01)
+
+    bench = Bench(MarkovBackend(length=512, batch=64, before_decode=before))
+    async with running(bench):
+        _, ended = await read(bench.start("a" * 199, 11))
+    assert ended.prompt_seconds >= 0.2
+    assert ended.text_seconds >= 0.1

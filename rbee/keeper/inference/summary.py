@@ -1,0 +1,63 @@
+"""Says in one line what an answer came from, how fast it came, and which limit has ended it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from msgspec import UNSET
+
+from rbee.keeper.output import render
+
+if TYPE_CHECKING:
+    from rbee.wire.queen import TaskHandle, TaskRequest
+    from rbee.wire.worker import Done
+
+
+def last_line(task: TaskRequest, handle: TaskHandle, done: Done) -> str:
+    """Return the line that follows an answer."""
+    timings = None if done.timings is UNSET else done.timings
+    # The first token comes of reading the prompt; the others take their time one by one.
+    speed = "" if timings is None else _speed(done.total_tokens - 1, timings.text_ms)
+    parts = [f"Generated {render.plural(done.total_tokens, 'token')}{speed} with {task.model} on {handle.node}"]
+    if timings is not None:
+        prompt = f"{render.plural(timings.prompt_tokens, 'token')}{_speed(timings.prompt_tokens, timings.prompt_ms)}"
+        parts.append(f"prompt: {prompt}, first token after {timings.first_token_ms / 1e3:.2f} s")
+    if limit := _limit(task, done):
+        parts.append(limit)
+    return "; ".join(parts)
+
+
+def to_json(task: TaskRequest, handle: TaskHandle, text: str, done: Done) -> dict[str, object]:
+    """Return what `--json` prints; a worker of an earlier version leaves out how its time was spent."""
+    timings = None if done.timings is UNSET else done.timings
+    return {
+        "request_id": task.request_id,
+        "model": task.model,
+        "node": handle.node,
+        "worker_id": handle.worker_id,
+        "text": text,
+        "total_tokens": done.total_tokens,
+        "duration_ms": done.duration_ms,
+        "stop_reason": done.stop_reason,
+        "context_full": done.context is not UNSET,
+        "prompt_tokens": None if timings is None else timings.prompt_tokens,
+        "prompt_ms": None if timings is None else timings.prompt_ms,
+        "first_token_ms": None if timings is None else timings.first_token_ms,
+        "text_ms": None if timings is None else timings.text_ms,
+    }
+
+
+def _speed(count: int, milliseconds: float) -> str:
+    return f" at {count / milliseconds * 1e3:.1f} tokens/s" if count > 0 and milliseconds > 0 else ""
+
+
+def _limit(task: TaskRequest, done: Done) -> str:
+    if done.stop_reason != "length":
+        return ""
+    if (context := done.context) is not UNSET:
+        full = f"stopped: the context of {context.tokens} tokens is full"
+        more = f" (`context` under [worker] may be up to {context.trained_tokens})"
+        return full + more * (context.trained_tokens > context.tokens)
+    if task.max_tokens is not UNSET:
+        return f"stopped at --max-tokens {task.max_tokens}"
+    return "stopped by its worker, which is of an earlier version; --max-tokens N asks for more"
