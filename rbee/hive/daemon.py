@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -19,6 +20,7 @@ from rbee.adapters.daemon.systemd import Notifier
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
 from rbee.adapters.store.sqlite import Store
+from rbee.concurrency.contained import keep_running
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
 from rbee.hive import tables
 from rbee.hive.catalogue.catalogue import Catalogue
@@ -118,10 +120,11 @@ async def _serve(
             lifecycle.show_at_terminal(
                 f"The hive answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it."
             )
-            nursery.start_soon(notifier.keep_alive)
-            nursery.start_soon(library.hash_files)
-            nursery.start_soon(library.pushed.run)
-            nursery.start_soon(_end_when_asked, stopping, workers, library, notifier, settings.timeouts.ending)
+            nursery.start_soon(keep_running, "the watchdog's messages", notifier.keep_alive)
+            nursery.start_soon(keep_running, "hashing model files", library.hash_files)
+            nursery.start_soon(keep_running, "pushed files", library.pushed.run)
+            end = partial(_end_when_asked, stopping, workers, library, notifier, settings.timeouts.ending)
+            nursery.start_soon(keep_running, "the end of the hive", end)
             await workers.run()
             await server.stop()
             nursery.cancel_scope.cancel()

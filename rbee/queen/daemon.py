@@ -20,6 +20,7 @@ from rbee.adapters.http import server as http_server
 from rbee.adapters.http.kept_connections import KeptConnections
 from rbee.adapters.logs import json_log
 from rbee.adapters.store.sqlite import Store
+from rbee.concurrency.contained import keep_running
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import HiveIdentities
@@ -106,7 +107,7 @@ async def _serve(
         lifecycle.show_at_terminal(
             f"The queen answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it."
         )
-        nursery.start_soon(notifier.keep_alive)
+        nursery.start_soon(keep_running, "the watchdog's messages", notifier.keep_alive)
         await stopping.asked.wait()
         log.info("shutting down")
         notifier.stopping("Ending what the queen has started", settings.timeouts.ending)

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -23,6 +24,7 @@ from rbee.adapters.http import client as http_client
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs import json_log
 from rbee.concurrency.background import open_background
+from rbee.concurrency.contained import as_error, keep_running
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
 from rbee.wire.common import Narration
 from rbee.wire.hive import WORKERS_READY, ReadyCallback
@@ -152,7 +154,8 @@ class _WorkerDaemon:
             self._narrate("http_ready", f"The worker answers HTTP at {url}")
             async with open_background() as work:
                 work.start_soon(self._work, url)
-                work.start_soon(end_when_orphaned, status, self.settings.timeouts.orphan, self.stopping.ask)
+                end = partial(end_when_orphaned, status, self.settings.timeouts.orphan, self.stopping.ask)
+                work.start_soon(keep_running, "watching for a hive", end)
                 await self.stopping.asked.wait()
                 log.info("draining: %d requests run", status.now.running)
                 await self._service.drain(self.settings.timeouts.drain, self.stopping.forced)
@@ -185,6 +188,9 @@ class _WorkerDaemon:
             # The worker stays to say why: those that wait for it ask over HTTP.
             log.error("%s", exc.message)  # noqa: TRY400 (expected: needs no traceback)
             self._status.set_failed(exc)
+            return
+        except Exception as exc:  # noqa: BLE001 (to be told as any other failure)
+            self._status.set_failed(as_error(exc, "loading the model"))
             return
         log.info(
             "loaded %.1f MB, %d layers, in %.0f ms; %d slots of %d tokens, compute threads: %d",

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from rbee.errors import InternalError, RbeeError, UnloadFailedError
+from rbee.concurrency.contained import expected
+from rbee.errors import InternalError, UnloadFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,16 +39,3 @@ def report(failure: BaseException | None, unfinished: Sequence[str]) -> ExitRepo
         return ExitReport(unfinished=tuple(unfinished))
     error = expected(failure) or InternalError(BUG)
     return ExitReport(error.code, error.message, error.hint, tuple(unfinished))
-
-
-def expected(failure: BaseException) -> RbeeError | None:
-    """Return the error of the catalogue that `failure` is, or the first of those that nurseries put into groups.
-
-    None for a bug: something else than errors of the catalogue is among them.
-    """
-    group = failure if isinstance(failure, BaseExceptionGroup) else BaseExceptionGroup("", [failure])
-    error: RbeeError | BaseExceptionGroup[RbeeError] | None
-    error, rest = group.split(RbeeError)
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error if rest is None else None

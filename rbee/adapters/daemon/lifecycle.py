@@ -8,11 +8,13 @@ import os
 import signal
 import threading
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from rbee.adapters.daemon import exit_report
+from rbee.concurrency.contained import expected, keep_running
 from rbee.errors import InternalError
 
 if TYPE_CHECKING:
@@ -77,9 +79,13 @@ async def _watch_signals(
         for number in held:
             log.info("got %s", signal.Signals(number).name)
             stopping.on_signal()
-        async for number in received:
-            log.info("got %s", signal.Signals(number).name)
-            stopping.on_signal()
+
+        async def pass_on() -> None:
+            async for number in received:
+                log.info("got %s", signal.Signals(number).name)
+                stopping.on_signal()
+
+        await keep_running("watching for signals", pass_on)
 
 
 async def _watch_parent(stopping: Stopping) -> None:
@@ -107,14 +113,14 @@ def run(daemon: Callable[[Stopping], Awaitable[None]], announcer: Announcer, *, 
         async with trio.open_nursery() as nursery:
             await nursery.start(_watch_signals, stopping, handled, held)
             if ephemeral:
-                nursery.start_soon(_watch_parent, stopping)
+                nursery.start_soon(keep_running, "watching the parent", partial(_watch_parent, stopping))
             await daemon(stopping)
             nursery.cancel_scope.cancel()
 
     try:
         trio.run(main)
     except BaseExceptionGroup as group:
-        error = exit_report.expected(group)
+        error = expected(group)
         if error is None:
             log.exception("the daemon failed")
             error = InternalError(exit_report.BUG)

@@ -9,6 +9,7 @@ import httpx
 import trio
 
 from rbee.adapters.http.client import new_transport
+from rbee.concurrency.contained import contained, keep_running
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -64,19 +65,23 @@ class KeptConnections:
         When this is cancelled all are closed, those that are still used once the client has left.
         """
         try:
-            while True:
-                await trio.sleep(KEPT_SECONDS / _CHECKS)
-                await self._close_unused(KEPT_SECONDS)
+            await keep_running("closing unused connections", self._close_regularly)
         finally:
             self._is_over = True
             await self._close_unused(0)
+
+    async def _close_regularly(self) -> None:
+        while True:
+            await trio.sleep(KEPT_SECONDS / _CHECKS)
+            await self._close_unused(KEPT_SECONDS)
 
     async def _close_unused(self, seconds: float) -> None:
         before = trio.current_time() - seconds
         unused = [url for url, kept in self._addresses.items() if not kept.clients and kept.left_at <= before]
         with trio.CancelScope(shield=True):
             for transport in [self._addresses.pop(url).transport for url in unused]:
-                await transport.aclose()
+                with contained("closing connections"):
+                    await transport.aclose()
 
 
 class _Lease(httpx.AsyncBaseTransport):

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
 import trio
 
 from rbee.adapters.logs.json_log import correlation
-from rbee.errors import InternalError, RbeeError, to_body
+from rbee.concurrency.contained import as_error, contained
+from rbee.errors import RbeeError, to_body
 from rbee.wire.common import DONE, Narration
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ MAX_AHEAD: Final = 16
 """Events that a producer may be ahead of its client."""
 
 T = TypeVar("T")
-log = logging.getLogger(__name__)
 
 
 class Send:
@@ -130,16 +129,14 @@ async def stream(
 
 async def _produce(produce: Callable[[Send], Awaitable[object]], send: Send, scope: trio.CancelScope) -> None:
     correlation.set(send.correlation_id)
-    with contextlib.closing(send), scope:
+    # Around the scope too: with its cancellation an error of the producer comes as a group.
+    with contained("the end of a request"), contextlib.closing(send), scope:
         try:
             await produce(send)
-        except RbeeError as exc:
-            await _send_last(send, exc)
-        except Exception as exc:
+        except Exception as exc:  # noqa: BLE001 (the client gets it)
             if isinstance(exc, trio.BrokenResourceError) and send.is_lost:
                 return
-            log.exception("a stream failed")
-            await _send_last(send, InternalError("the daemon failed; its log says more"))
+            await _send_last(send, as_error(exc, "the request"))
 
 
 async def _send_last(send: Send, error: RbeeError) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
-from rbee.errors import RbeeError
+from rbee.concurrency.contained import as_error, keep_running
 
 if TYPE_CHECKING:
     import sqlite3
@@ -43,17 +43,24 @@ class WriteBehind:
         self._changed.set()
 
     async def run(self) -> None:
+        """Write what is due until `close`, and then until everything is written, or has been tried once more."""
+        await keep_running("writing rows", self._write_when_due)
+
+    async def _write_when_due(self) -> None:
         is_failing = False
+        if self._due:
+            self._changed.set()
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
-            error = await self._write()
-            if error is not None and not is_failing:
+            failure = await self._write()
+            if failure is not None and not is_failing:
+                error = as_error(failure, "writing a row")
                 advice = f" ({error.hint})" if error.hint else ""
                 log.error("%s; it is tried again every %g s%s", error.message, RETRY_SECONDS, advice)
-            if error is None and is_failing:
+            if failure is None and is_failing:
                 log.info("the registry is written again")
-            is_failing = error is not None
+            is_failing = failure is not None
             if self._closed.is_set() and (is_failing or not self._due):
                 return
             if is_failing:
@@ -61,15 +68,15 @@ class WriteBehind:
                 with trio.move_on_after(RETRY_SECONDS):
                     await self._closed.wait()
 
-    async def _write(self) -> RbeeError | None:
+    async def _write(self) -> Exception | None:
         """Write what is due; returns why some of it still is."""
-        error = None
+        failure = None
         for key, work in list(self._due.items()):
             try:
                 await self._transact(work)
-            except RbeeError as exc:
-                error = exc
+            except Exception as exc:  # noqa: BLE001 (the other rows are written all the same)
+                failure = exc
                 continue
             if self._due.get(key) is work:
                 del self._due[key]
-        return error
+        return failure

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.concurrency.changed import Changed
+from rbee.concurrency.contained import contained
 from rbee.concurrency.outcome import Outcome
 from rbee.errors import CancelledError, DrainingError, ModelNotFoundError, RbeeError
 from rbee.wire.models import ModelRow
@@ -50,7 +51,8 @@ class SharedDownload:
                 self._progress = event
             self._changed.notify()
         for watcher in list(self._watchers):
-            watcher(event)
+            with contained("reporting a download"):
+                watcher(event)
 
     @contextmanager
     def watched(self, report: Report) -> Iterator[None]:
@@ -182,11 +184,15 @@ class Downloads:
 
     async def _carry(self, download: SharedDownload) -> None:
         result: ModelRow | RbeeError = CancelledError("the download was stopped; what came of it is kept")
+
+        def fail(error: RbeeError) -> None:
+            nonlocal result
+            result = error
+
         try:
-            with download.scope:
+            # Whatever it is: other downloads, and the hive, go on.
+            with contained(f"the download of {download.ref}", fail), download.scope:
                 result = await self._fetch(download.ref, download.report, download.sources)
-        except RbeeError as exc:
-            result = exc
         finally:
             if download.scope.cancelled_caught and self._is_stopping:
                 result = DrainingError("the hive is shutting down; the download goes on where it was")

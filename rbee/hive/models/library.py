@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from rbee.adapters.files import sha256 as hashing
+from rbee.concurrency.contained import contained
 from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError, StorageError
 from rbee.hive.catalogue import folder, locate
 from rbee.hive.models.downloads import Downloads
@@ -120,12 +121,13 @@ class Library:
         """
         for file in await self.catalogue.without_hash():
             work = partial(hashing.of_file, file.path, trio.from_thread.check_cancelled)
-            try:
-                sha256, size = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
-                if size == file.size:
-                    await self.catalogue.note_hash(file, sha256)
-            except (OSError, StorageError) as exc:
-                log.warning("the hash of %s is not known: %s", file.path.name, exc)
+            with contained(f"the hash of {file.path.name}"):
+                try:
+                    sha256, size = await trio.to_thread.run_sync(work, abandon_on_cancel=True, limiter=self._limiter)
+                    if size == file.size:
+                        await self.catalogue.note_hash(file, sha256)
+                except (OSError, StorageError) as exc:
+                    log.warning("the hash of %s is not known: %s", file.path.name, exc)
 
     @contextmanager
     def _using(self, path: str) -> Iterator[None]:

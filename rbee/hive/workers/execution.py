@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,8 +13,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee.adapters.daemon import announce
+from rbee.concurrency.contained import contained, keep_running
 from rbee.concurrency.outcome import Outcome
-from rbee.errors import RbeeError
 from rbee.hive.workers import rows, view
 from rbee.hive.workers.effects import AskToEnd, CheckHealth, Delete, Follow, Kill, Launch, Reply, Save, Terminate
 from rbee.hive.workers.record import ProcessExit
@@ -21,9 +22,10 @@ from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnReply
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from rbee.adapters.store.write_behind import WriteBehind
+    from rbee.errors import RbeeError
     from rbee.hive.workers.effects import Effect
     from rbee.hive.workers.host import WorkerMachine, WorkerProcess
     from rbee.hive.workers.loop import Decision
@@ -68,18 +70,18 @@ class Execution:
             worker = effect.worker
             match effect:
                 case Launch():
-                    self.nursery.start_soon(self._run_process, worker)
+                    self._start("starting a worker", self._run_process, worker)
                 case Follow():
                     # Made here: the worker may be deleted before the task has run a line, and must end then too.
                     scope = self._follow_scopes[worker.id] = trio.CancelScope()
-                    self.nursery.start_soon(self._follow, worker, scope)
+                    self._start("following a worker", self._follow, worker, scope)
                 case Reply(error=error):
                     self._reply(worker, error)
                 case CheckHealth():
-                    self.nursery.start_soon(self._check_health, worker)
+                    self._start("a worker's health check", self._check_health, worker)
                 case AskToEnd():
                     replied = self._end_replies[worker.id] = trio.Event()
-                    self.nursery.start_soon(self._ask_to_end, worker, replied)
+                    self._start("asking a worker to end", self._ask_to_end, worker, replied)
                 case Terminate():
                     self._signal(worker, signal.SIGTERM)
                 case Kill():
@@ -95,7 +97,16 @@ class Execution:
     def watch_adopted(self, worker: WorkerRecord, process: WorkerProcess) -> None:
         """Watch the process of a worker that an earlier hive started."""
         self._processes[worker.id] = process
-        self.nursery.start_soon(self._watch_adopted, worker, process)
+        self._start("watching a worker", self._watch_adopted, worker, process)
+
+    def _start(self, doing: str, work: Callable[..., Awaitable[None]], *arguments: object) -> None:
+        """Run a task of one worker; what nobody foresaw ends neither the others nor the hive."""
+
+        async def run() -> None:
+            with contained(doing):
+                await work(*arguments)
+
+        self.nursery.start_soon(run)
 
     async def wait_end_reply(self, worker_id: str) -> None:
         """Return once the worker has replied to the request to end, or failed to; at once if there was none."""
@@ -106,12 +117,15 @@ class Execution:
         report = partial(self._report, worker.id)
         target = f"{worker.spec.backend}:{worker.spec.device}"
         human = f"Starting a worker for {worker.spec.model_ref} on {target}"
-        report(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
-        try:
+
+        def fail(error: RbeeError) -> None:
+            self.decide(lambda: self.pool.launch_failed(worker.id, error))
+
+        process: WorkerProcess | None = None
+        with contained("starting a worker's process", fail):
+            report(Narration(actor="rbee-hive", action="start", target=worker.spec.model_ref, human=human))
             process = await self.machine.launch(worker)
-        except RbeeError as exc:
-            failure = exc
-            self.decide(lambda: self.pool.launch_failed(worker.id, failure))
+        if process is None:
             return
         self._processes[worker.id] = process
         log.info("worker %s started with pid %d", worker.id, process.identity.pid)
@@ -119,25 +133,24 @@ class Execution:
         announced: list[RbeeError] = []
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._listen, process, report, announced)
-            how = await process.wait()
+            how = await _wait(process)
             nursery.cancel_scope.deadline = trio.current_time() + 1  # a grandchild may hold the pipe open
         self._exited(worker, how, announced[0] if announced else None)
 
     async def _listen(
         self, process: WorkerProcess, report: Callable[[Narration], None], announced: list[RbeeError]
     ) -> None:
-        try:
+        # A silent end is none of them: the worker's exit says more.
+        with contained("listening to a worker", announced.append), suppress(announce.SilentEndError):
             await process.listen(report)
-        except announce.SilentEndError:
-            pass  # its exit says more
-        except RbeeError as exc:
-            announced.append(exc)
 
     async def _watch_adopted(self, worker: WorkerRecord, process: WorkerProcess) -> None:
-        self._exited(worker, await process.wait(), None)
+        self._exited(worker, await _wait(process), None)
 
     def _exited(self, worker: WorkerRecord, how: str, announced: RbeeError | None) -> None:
-        lines = self.machine.last_lines(worker.id)
+        lines: list[str] = []
+        with contained("reading a worker's log"):
+            lines = self.machine.last_lines(worker.id)
         how = with_last_words(how, lines)
         process_exit = ProcessExit(how, time.time(), self.machine.log_name(worker.id), tuple(lines))
         log.info("worker %s ended: %s", worker.id, how)
@@ -166,15 +179,19 @@ class Execution:
             self.decide(lambda: self.pool.status(worker.id, status, trio.current_time(), time.time()))
 
         with scope:
-            await self.machine.follow(worker, on_status)
+            await keep_running("following a worker", partial(self.machine.follow, worker, on_status))
 
     async def _check_health(self, worker: WorkerRecord) -> None:
-        is_alive = await self.machine.is_alive(worker)
+        is_alive = False
+        with contained("a worker's health check"):
+            is_alive = await self.machine.is_alive(worker)
         self.decide(lambda: self.pool.checked(worker.id, is_alive=is_alive, now=trio.current_time(), unix=time.time()))
 
     async def _ask_to_end(self, worker: WorkerRecord, replied: trio.Event) -> None:
+        has_accepted = False
         try:
-            has_accepted = await self.machine.ask_to_end(worker)
+            with contained("asking a worker to end"):
+                has_accepted = await self.machine.ask_to_end(worker)
         finally:
             replied.set()
         if not has_accepted:
@@ -192,7 +209,18 @@ class Execution:
         self._processes.pop(worker.id, None)
         self._end_replies.pop(worker.id, None)
         self.stored.put(worker.id, partial(rows.delete, worker_id=worker.id))
-        self.nursery.start_soon(self.machine.remove_old_logs, set(self.pool.workers))
+        self._start("removing old logs", self.machine.remove_old_logs, set(self.pool.workers))
+
+
+async def _wait(process: WorkerProcess) -> str:
+    """Return how a process has ended. Its end must not be missed, whatever goes wrong."""
+    ended: list[str] = []
+
+    async def wait() -> None:
+        ended.append(await process.wait())
+
+    await keep_running("waiting for a worker's end", wait)
+    return ended[0]
 
 
 def with_last_words(how: str, lines: list[str]) -> str:

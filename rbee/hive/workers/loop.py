@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee.concurrency.changed import Changed
+from rbee.concurrency.contained import as_error, contained, keep_running
 from rbee.concurrency.outcome import Outcome
-from rbee.errors import RbeeError
 from rbee.hive.workers.effects import Effect
 
 if TYPE_CHECKING:
@@ -40,16 +40,24 @@ class DecisionLoop:
 
     async def run(self) -> None:
         """Make decisions until the pool is over."""
+        await keep_running("deciding about workers", self._make_decisions)
+        with suppress(trio.WouldBlock):
+            while True:
+                self._make(self._inbox.receive_nowait())  # late callers get DrainingError
+        self.is_over = True
+        self.changed.notify()
+
+    async def _make_decisions(self) -> None:
         while not self._pool.is_over:
             due = self._pool.due()
             with trio.move_on_at(math.inf if due is None else due):
-                self._carry_out((await self._inbox.receive())())
+                self._make(await self._inbox.receive())
             self._carry_out(self._pool.tick(trio.current_time()))
-        with suppress(trio.WouldBlock):
-            while True:
-                self._carry_out(self._inbox.receive_nowait()())  # late callers get DrainingError
-        self.is_over = True
-        self.changed.notify()
+
+    def _make(self, decision: Decision) -> None:
+        """Make a decision; one that fails changes nothing for the others."""
+        with contained("a decision about a worker"):
+            self._carry_out(decision())
 
     def decide(self, decision: Decision) -> None:
         """Have a decision made and carried out soon.
@@ -57,7 +65,7 @@ class DecisionLoop:
         Once the loop is over it is made here and now: nobody else decides any more, and nobody reads the inbox.
         """
         if self.is_over:
-            self._carry_out(decision())
+            self._make(decision)
         else:
             self._send.send_nowait(decision)
 
@@ -68,8 +76,8 @@ class DecisionLoop:
         def attempt() -> Sequence[Effect]:
             try:
                 return decision()
-            except RbeeError as exc:
-                outcome.settle(exc)
+            except Exception as exc:  # noqa: BLE001 (it is the caller's)
+                outcome.settle(as_error(exc, "a decision about a worker"))
                 return ()
             finally:
                 outcome.settle(None)

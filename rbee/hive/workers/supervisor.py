@@ -10,7 +10,8 @@ import trio
 
 from rbee.adapters.store.write_behind import WriteBehind
 from rbee.concurrency.background import cancel_when
-from rbee.errors import DrainingError, RbeeError
+from rbee.concurrency.contained import as_error
+from rbee.errors import DrainingError
 from rbee.hive.workers import rows, view
 from rbee.hive.workers.execution import Execution, Start
 from rbee.hive.workers.loop import DecisionLoop
@@ -86,8 +87,8 @@ class WorkerSupervisor:
             worker_id = str(uuid.uuid4())
             try:
                 effects = self.pool.spawn(worker_id, spec, self._machine.available_memory(spec), trio.current_time())
-            except RbeeError as exc:
-                start.outcome.settle(exc)
+            except Exception as exc:  # noqa: BLE001 (it is the caller's)
+                start.outcome.settle(as_error(exc, "starting a worker"))
                 return ()
             self._execution.starts[worker_id] = [start]
             return effects

@@ -11,7 +11,7 @@ import trio
 from rbee.adapters.http.sse_client import StreamLostError
 from rbee.concurrency.background import open_background
 from rbee.concurrency.changed import Changed
-from rbee.errors import RbeeError
+from rbee.concurrency.contained import as_error, contained
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -69,8 +69,9 @@ class HiveFollower:
             try:
                 await client.health(patient=False)
                 self._answered_at = trio.current_time()
-            except RbeeError as exc:
-                log.info("a hive that is followed does not answer: %s", exc.message)
+            except Exception as exc:  # noqa: BLE001 (its stream goes on; whoever wants to know takes it for silent)
+                error = as_error(exc, "asking a hive whether it is there")
+                log.info("a hive that is followed does not answer: %s", error.message)
                 self._answered_at = -math.inf
             self._must_ask = trio.Event()
             self._has_asked.notify()
@@ -107,20 +108,21 @@ class HiveFollower:
             self._has_tried.set()
             on_event(event)
 
-        try:
-            if (url := await self._hive.find()) is not None:
-                async with self._hive.connect(url) as client:
-                    self._client = client
-                    try:
-                        async with open_background() as nursery:
-                            nursery.start_soon(self._ask, client)
-                            await client.follow(pass_on)
-                    finally:
-                        self._client = None
-                        self._answered_at = -math.inf
-                        self._has_asked.notify()
-        except (StreamLostError, RbeeError) as exc:
-            log.debug("the hive's events: %s", exc)
+        with contained("following a hive", lambda error: log.debug("the hive's events: %s", error)):
+            try:
+                if (url := await self._hive.find()) is not None:
+                    async with self._hive.connect(url) as client:
+                        self._client = client
+                        try:
+                            async with open_background() as nursery:
+                                nursery.start_soon(self._ask, client)
+                                await client.follow(pass_on)
+                        finally:
+                            self._client = None
+                            self._answered_at = -math.inf
+                            self._has_asked.notify()
+            except StreamLostError as exc:
+                log.debug("the hive's events: %s", exc)
         if was_followed:
             on_event(None)
         return was_followed

@@ -13,6 +13,7 @@ import trio
 
 from rbee.adapters.daemon import announce, instance, process
 from rbee.concurrency.background import call_when, open_background
+from rbee.concurrency.contained import keep_running
 from rbee.errors import SpawnFailedError, SpawnTimeoutError, UnloadFailedError
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class LocalProcess:
         child: trio.Process | None = None
         try:
             async for child in self._unreaped:
-                log.info("the hive (pid %d) ended: %s", child.pid, process.describe_end(await child.wait()))
+                wait = partial(_log_end, child)
+                await keep_running(f"waiting for the hive (pid {child.pid})", wait)
         finally:
             # `end` has seen the hive gone, and may be a moment ahead of us.
             if child is not None:
@@ -117,3 +119,7 @@ class LocalProcess:
             return self._owned  # it may not have got so far as to publish its address
         running = instance.find(self._settings.state_dir, "hive")
         return running.identity if running is not None and running.started_by == "queen" else None
+
+
+async def _log_end(child: trio.Process) -> None:
+    log.info("the hive (pid %d) ended: %s", child.pid, process.describe_end(await child.wait()))

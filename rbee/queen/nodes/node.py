@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from rbee.adapters.logs.json_log import correlation
+from rbee.concurrency.contained import keep_running
 from rbee.concurrency.outcome import Outcome
 from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.queen.hives.follower import HiveFollower
@@ -76,7 +78,8 @@ class Node:
         """Follow the hive and place requests until cancelled; those that wait then get DrainingError."""
         correlation.set(None)  # of the request that has registered the node: what follows is not done for that one
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._follower.run, self._on_hive_event)
+            following = partial(self._follower.run, self._on_hive_event)
+            nursery.start_soon(keep_running, f"following the hive of {self.name}", following)
             nursery.start_soon(self._loop.run)
 
     def stop_placing(self) -> None:

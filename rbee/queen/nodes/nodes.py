@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import trio
 
+from rbee.concurrency.contained import contained, keep_running
 from rbee.errors import NodeNotFoundError
 from rbee.queen.hives.link import LeftRunningError
 from rbee.queen.hives.remote.hive import RemoteHive
@@ -136,10 +137,11 @@ class Nodes:
         return [found[node.name] for node in others if node.name in found]
 
     async def _run(self, entry: _Entry) -> None:
-        with entry.running:
+        name = entry.node.name
+        with contained(f"node {name}"), entry.running:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(entry.node.run)
-                nursery.start_soon(entry.link.run)
+                nursery.start_soon(keep_running, f"the way to {name}", entry.link.run)
 
     async def drop(self, name: str) -> UnloadFailedError | None:
         """Forget a node, and end its hive if a queen started it; requests that wait there are answered.

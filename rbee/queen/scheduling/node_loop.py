@@ -17,6 +17,7 @@ import trio
 
 from rbee.adapters.logs.json_log import correlation
 from rbee.concurrency.changed import Changed
+from rbee.concurrency.contained import contained, keep_running
 from rbee.errors import CancelledError, DrainingError, InvalidApiKeyError, MissingApiKeyError, RbeeError
 from rbee.queen.registry import identity
 from rbee.queen.scheduling.effects import (
@@ -102,17 +103,20 @@ class NodeLoop:
                     for decision in self._early:
                         self._decide(decision)
                     self._early.clear()
-                    while True:
-                        changed = self._due_changed.next
-                        due = self._scheduler.due()
-                        self._wakes_at = math.inf if due is None else due
-                        with trio.move_on_at(self._wakes_at):
-                            await changed.wait()
-                        self._perform(self._scheduler.tick(trio.current_time()))
+                    await keep_running(f"the clock of node {self._name}", self._tick_when_due)
                 finally:
                     # Before the tasks have ended: the start of a hive over SSH is not cut short.
                     self._has_ended = True
                     self._answer(self._scheduler.on_stop(trio.current_time()))
+
+    async def _tick_when_due(self) -> None:
+        while True:
+            changed = self._due_changed.next
+            due = self._scheduler.due()
+            self._wakes_at = math.inf if due is None else due
+            with trio.move_on_at(self._wakes_at):
+                await changed.wait()
+            self._perform(self._scheduler.tick(trio.current_time()))
 
     def _take(self, decision: Decision) -> None:
         if self._has_ended:
@@ -135,13 +139,15 @@ class NodeLoop:
         for effect in effects:
             match effect:
                 case EnsureHive(first=first):
-                    self._start_task(first, self._ensure_hive)
+                    self._start_task(first, self._ensure_hive, self._on_hive_failed)
                 case ListWorkers(url=url, requests=requests):
-                    self._start_task(requests[0], self._list_workers, url, requests)
+                    listing = partial(self._list_workers, url, requests)
+                    self._start_task(requests[0], listing, partial(self._on_list_failed, requests))
                 case StartWorker(url=url, first=first):
                     # Made here: the start may be cancelled before its task has run a line.
                     scope = self._starts[first.wanted] = trio.CancelScope()
-                    self._start_task(first, self._start_worker, url, first.wanted, scope)
+                    starting = partial(self._start_worker, url, first.wanted, scope)
+                    self._start_task(first, starting, partial(self._on_started, first.wanted))
                 case CancelStart(wanted=wanted):
                     self._starts[wanted].cancel()
                 case _:
@@ -167,31 +173,34 @@ class NodeLoop:
     # Effects.
 
     def _start_task(
-        self, first: PlaceRequest | HiveRequest, work: Callable[..., Awaitable[None]], *arguments: object
+        self,
+        first: PlaceRequest | HiveRequest,
+        work: Callable[[], Awaitable[None]],
+        on_failed: Callable[[RbeeError], None],
     ) -> None:
         async def run() -> None:
             correlation.set(first.correlation_id)  # of what this task asks and logs; the loop has none
-            await work(*arguments)
+            # Whatever goes wrong is for the requests that wait for it, and ends nothing else.
+            with contained(f"a request to the hive of {self._name}", on_failed):
+                await work()
 
         assert self._nursery is not None
         self._context.run(self._nursery.start_soon, run)  # not in that of the task which the decision is made in
 
     async def _ensure_hive(self) -> None:
-        try:
-            url = await self._hive.ensure(self._report(self._scheduler.on_hive_progress))
-        except RbeeError as exc:
-            self._decide(partial(self._scheduler.on_hive_failed, exc))
-        else:
-            self._follower.wake()
-            self._decide(partial(self._scheduler.on_hive_up, url))
+        url = await self._hive.ensure(self._report(self._scheduler.on_hive_progress))
+        self._follower.wake()
+        self._decide(partial(self._scheduler.on_hive_up, url))
+
+    def _on_hive_failed(self, error: RbeeError) -> None:
+        self._decide(partial(self._scheduler.on_hive_failed, error))
 
     async def _list_workers(self, url: str, requests: list[PlaceRequest]) -> None:
-        try:
-            rows = await self._workers_at(url)
-        except RbeeError as exc:
-            self._decide(partial(self._scheduler.on_list_failed, requests, exc))
-        else:
-            self._decide(partial(self._scheduler.on_workers_listed, requests, url, rows))
+        rows = await self._workers_at(url)
+        self._decide(partial(self._scheduler.on_workers_listed, requests, url, rows))
+
+    def _on_list_failed(self, requests: list[PlaceRequest], error: RbeeError) -> None:
+        self._decide(partial(self._scheduler.on_list_failed, requests, error))
 
     async def _workers_at(self, url: str) -> list[WorkerRow]:
         try:
@@ -205,21 +214,21 @@ class NodeLoop:
         result: SpawnReply | RbeeError = CancelledError("no request waits for the download any longer")
         report = self._report(partial(self._scheduler.on_start_progress, wanted))
         with scope:
-            try:
-                async with self._hive.connect(url) as client:
-                    spawn = SpawnRequest(
-                        model_ref=wanted.model_ref,
-                        backend=wanted.backend,
-                        device=wanted.device,
-                        reuse=True,  # the hive knows best what starts, loads or serves there already
-                        sources=await self._find_sources(client, wanted.model_ref, report),
-                    )
-                    result = await client.spawn(spawn, report)
-            except RbeeError as exc:
-                result = exc
+            async with self._hive.connect(url) as client:
+                spawn = SpawnRequest(
+                    model_ref=wanted.model_ref,
+                    backend=wanted.backend,
+                    device=wanted.device,
+                    reuse=True,  # the hive knows best what starts, loads or serves there already
+                    sources=await self._find_sources(client, wanted.model_ref, report),
+                )
+                result = await client.spawn(spawn, report)
+        self._on_started(wanted, result)
 
+    def _on_started(self, wanted: Wanted, result: SpawnReply | RbeeError) -> None:
         def decide(now: float) -> list[Effect]:
             del self._starts[wanted]
             return self._scheduler.on_started(wanted, result, now)
 
-        self._decide(decide)
+        if wanted in self._starts:
+            self._decide(decide)

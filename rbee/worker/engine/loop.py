@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 import trio
 
 from rbee.concurrency.background import open_background
+from rbee.concurrency.contained import as_error, contained
 from rbee.errors import CancelledError, NoNumbersError, RbeeError, WorkerFailedError
 from rbee.worker.engine import batching
 from rbee.worker.engine.backend import DecodeAbortedError, EngineFailedError, NoRoomError
@@ -150,7 +151,12 @@ class Engine:
             events, self._events = self._events, []
             self._must_send = False
             self._sent_at = time.perf_counter()
-            self._token.run_sync_soon(self._deliver, events)
+            self._token.run_sync_soon(self._deliver_contained, events)
+
+    def _deliver_contained(self, events: list[EngineEvent]) -> None:
+        """Deliver events; trio itself would end with an error of what it calls for a thread."""
+        with contained("delivering text"):
+            self._deliver(events)
 
     def _take_messages(self) -> bool:
         """Take what the inbox holds, waiting for something to do; returns False when the engine has to stop."""
@@ -164,8 +170,7 @@ class Engine:
                 return False
             match message:
                 case Job():
-                    sampler = self._backend.new_sampler(message.options)
-                    self._sequences[message.slot] = EngineSequence(message, sampler, time.perf_counter())
+                    self._begin(message)
                 case _Cancel(number) if (sequence := self._find(number)) is not None:
                     self._end(sequence, CancelledError("the request was cancelled"))
                 case _Preempt(number) if (sequence := self._find(number)) is not None:
@@ -174,6 +179,15 @@ class Engine:
                 case _Resume(number, slot) if (sequence := self._preempted.pop(number, None)) is not None:
                     sequence.slot = slot
                     self._sequences[slot] = sequence
+
+    def _begin(self, job: Job) -> None:
+        try:
+            self._sequences[job.slot] = EngineSequence(job, self._backend.new_sampler(job.options), time.perf_counter())
+        except EngineFailedError:
+            raise
+        except Exception as exc:  # noqa: BLE001 (the other jobs go on)
+            self._events.append(JobEnded(job.number, "", 0, as_error(exc, "the beginning of a request")))
+            self._must_send = True
 
     def _find(self, number: int) -> EngineSequence | None:
         """Return the sequence of a job that has not ended."""
@@ -205,9 +219,18 @@ class Engine:
             sequence = self._sequences[chunk.sequence]
             sequence.cached += chunk.tokens
             if chunk.is_last:
-                self._sample(sequence, row)
+                self._sample_contained(sequence, row)
             elif not sequence.generated:
                 self._events.append(PromptEvent(sequence.number, sequence.cached))
+
+    def _sample_contained(self, sequence: EngineSequence, row: int) -> None:
+        """Sample a token; what goes wrong with one request's options or text ends that one alone."""
+        try:
+            self._sample(sequence, row)
+        except EngineFailedError:
+            raise
+        except Exception as exc:  # noqa: BLE001 (see above)
+            self._end(sequence, as_error(exc, "a request"))
 
     def _decode(self, chunks: list[batching.Chunk]) -> list[int] | None:
         """Decode one batch; returns None where another one has to be planned."""

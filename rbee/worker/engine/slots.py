@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import trio
 
+from rbee.concurrency.contained import contained
 from rbee.errors import AllSlotsBusyError, CancelledError, InvalidRequestError, RbeeError
 from rbee.worker.engine.sequence import EngineEvent, Job, JobEnded, PromptEvent, ReaderEvent
 
@@ -217,7 +218,7 @@ class Slots:
                 continue
             running.tokens = event.tokens
             # Where nobody reads any more, the cancellation is on its way.
-            with suppress(trio.BrokenResourceError):
+            with contained("delivering text"), suppress(trio.BrokenResourceError):
                 running.send.send_nowait(self._finish(running, event) if isinstance(event, JobEnded) else event)
 
     def _finish(self, running: _RunningJob, ended: JobEnded) -> JobEnded:

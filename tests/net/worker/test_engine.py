@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import trio
 
-from rbee.adapters.daemon.exit_report import expected
+from rbee.concurrency.contained import expected
 from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.wire.common import Sampling
 from rbee.worker.engine.backend import EngineFailedError, NoRoomError

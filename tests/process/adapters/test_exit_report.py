@@ -13,7 +13,8 @@ import msgspec
 import pytest
 
 from rbee.adapters.daemon import instance, process
-from rbee.adapters.daemon.exit_report import BUG, ExitReport, expected
+from rbee.adapters.daemon.exit_report import BUG, ExitReport
+from rbee.concurrency.contained import expected
 from rbee.errors import CancelledError, InternalError
 from tests.kit import paths
 

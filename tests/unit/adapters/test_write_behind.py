@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import pytest
 import trio
 import trio.testing
 
@@ -14,8 +13,9 @@ from rbee.adapters.store.write_behind import WriteBehind
 from rbee.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
+    import pytest
     from trio.testing import MockClock
 
 
@@ -46,7 +46,13 @@ def row(key: str, value: int) -> Callable[[Any], tuple[str, int]]:
 
 @asynccontextmanager
 async def written_to(disk: Disk) -> AsyncIterator[WriteBehind]:
-    found = WriteBehind(disk.transact)
+    async with written_by(disk.transact) as found:
+        yield found
+
+
+@asynccontextmanager
+async def written_by(transact: Callable[[Any], Awaitable[Any]]) -> AsyncIterator[WriteBehind]:
+    found = WriteBehind(transact)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(found.run)
         yield found
@@ -132,11 +138,18 @@ async def test_a_full_disk_does_not_hold_up_the_end(autojump_clock: MockClock) -
     assert disk.tried == 2
 
 
-async def test_what_is_no_error_of_ours_is_a_bug(autojump_clock: MockClock) -> None:
-    async def fail(_: Any) -> None:
-        raise ZeroDivisionError
+async def test_what_is_no_error_of_ours_is_logged_once_and_tried_again(
+    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
+) -> None:
+    tried: list[float] = []
 
-    found = WriteBehind(fail)
-    found.put("a", row("a", 1))
-    with pytest.raises(ZeroDivisionError):
-        await found.run()
+    async def fail(_: Any) -> None:
+        tried.append(trio.current_time())
+        if len(tried) < 4:
+            raise ZeroDivisionError
+
+    async with written_by(fail) as found:
+        found.put("a", row("a", 1))
+        await trio.sleep(60)
+    assert len(tried) == 4
+    assert [record.message for record in caplog.records if record.exc_info] == ["writing a row failed unexpectedly"]

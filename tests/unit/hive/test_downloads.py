@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from rbee.errors import CancelledError, DownloadFailedError, DrainingError, ModelNotFoundError
+from rbee.errors import CancelledError, DownloadFailedError, DrainingError, InternalError, ModelNotFoundError
 from rbee.hive.models.downloads import REMEMBERED_SECONDS, Downloads
 from rbee.wire import model_ref
 from rbee.wire.models import ModelRow
@@ -201,3 +201,38 @@ async def test_a_stopping_hive_begins_no_download(downloads: Downloads, hub: Hub
         await begun.outcome.wait()
     with pytest.raises(DrainingError):
         await downloads.get(M, lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        TypeError("Unknown scheme for proxy URL"),
+        OSError(24, "Too many open files"),
+        ExceptionGroup("", [MemoryError()]),
+        UnicodeEncodeError("ascii", "\xfc", 0, 1, "x"),
+        RecursionError(),
+    ],
+)
+async def test_what_nobody_foresaw_ends_one_download_alone(downloads: Downloads, hub: Hub, failure: Exception) -> None:
+    failing = downloads.begin(M)
+    await trio.testing.wait_all_tasks_blocked()
+    hub.failure = failure
+    hub.let_go.set()
+    with pytest.raises(InternalError, match="the download of hf:bees/model failed unexpectedly"):
+        await failing.outcome.wait()
+    assert isinstance(failing.last, Failed)
+    assert failing.last.code == "INTERNAL_ERROR"
+    hub.failure = None
+    assert await downloads.get(M, lambda _: None) == ROW
+
+
+async def test_a_watcher_that_fails_takes_nothing_from_the_others(downloads: Downloads, hub: Hub) -> None:
+    def fail(_: ProgressEvent) -> None:
+        raise KeyError("x")
+
+    seen: list[ProgressEvent] = []
+    hub.let_go.set()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(downloads.get, M, fail)
+        nursery.start_soon(downloads.get, M, seen.append)
+    assert seen == [STEP, Complete(local_path="/m.gguf")]

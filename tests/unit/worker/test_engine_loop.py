@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rbee.concurrency.background import open_background
-from rbee.errors import AllSlotsBusyError, CancelledError, RbeeError, WorkerFailedError
+from rbee.errors import AllSlotsBusyError, CancelledError, InternalError, RbeeError, WorkerFailedError
 from rbee.wire.common import Sampling
 from rbee.worker.engine.backend import EngineFailedError
 from rbee.worker.engine.loop import Engine
@@ -21,7 +21,7 @@ from rbee.worker.engine.sequence import JobEnded, PromptEvent
 from rbee.worker.engine.slots import JobHandle, Slots
 from rbee.worker.status.metrics import WorkerMetrics
 from rbee.worker.status.status import Status
-from tests.kit.markov import MarkovBackend
+from tests.kit.markov import MarkovBackend, MarkovSampler, MarkovVocabulary
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -177,6 +177,29 @@ async def test_a_job_that_never_fits_fails_alone() -> None:
     async with running(bench) as nursery:
         nursery.start_soon(small)
         nursery.start_soon(large)
+
+
+@pytest.mark.parametrize("where", ["new_sampler", "sample", "piece"])
+async def test_what_nobody_foresaw_ends_one_job_alone(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    bench = Bench(MarkovBackend())
+    owner = {"new_sampler": MarkovBackend, "sample": MarkovSampler, "piece": MarkovVocabulary}[where]
+    real = getattr(owner, where)
+    calls = 0
+
+    def fail_once(*arguments: object) -> object:
+        nonlocal calls
+        calls += 1
+        if calls == 2:
+            raise ZeroDivisionError
+        return real(*arguments)
+
+    monkeypatch.setattr(owner, where, fail_once)
+    async with running(bench):
+        first, second = bench.start("A", 5), bench.start("K", 5)
+        ends = [await read(first), await read(second)]
+    failed = [end.outcome for _, end in ends if isinstance(end.outcome, RbeeError)]
+    assert [type(error) for error in failed] == [InternalError]
+    assert [text for text, end in ends if end.outcome == "length"] in ([chain("A", 5)], [chain("K", 5)])
 
 
 async def test_a_stop_string_ends_a_job_and_is_not_shown() -> None:

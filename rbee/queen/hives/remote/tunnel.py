@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
 
 from rbee.adapters.http import server as http_server
 from rbee.adapters.logs.json_log import correlation
+from rbee.concurrency.contained import contained, keep_running
 from rbee.concurrency.outcome import Outcome
 from rbee.errors import RbeeError, SshFailedError
 
@@ -67,24 +69,30 @@ class Tunnel:
     async def _hold(self, opening: Outcome[SshConnection]) -> None:
         """Open the connection for every caller that waits, and hold it until it is lost."""
         try:
-            async with self._dial() as connection:
-                self._connection = connection
-                opening.settle(connection)
-                await connection.wait_closed()
-        except RbeeError as exc:
-            opening.settle(exc)
+            with contained("the SSH connection of a tunnel", opening.settle):
+                async with self._dial() as connection:
+                    self._connection = connection
+                    opening.settle(connection)
+                    await connection.wait_closed()
         finally:
             opening.settle(SshFailedError("the SSH connection was lost", reason="command"))
 
     async def _accept(self, listener: trio.SocketListener, host: str, port: int) -> None:
         correlation.set(None)  # of the request that was the first to need this port
         async with listener:
-            while True:
-                stream = await listener.accept()
-                assert self._nursery is not None
-                self._nursery.start_soon(self._carry, stream, host, port)
+            await keep_running("accepting connections for a tunnel", partial(self._accept_all, listener, host, port))
+
+    async def _accept_all(self, listener: trio.SocketListener, host: str, port: int) -> None:
+        while True:
+            stream = await listener.accept()
+            assert self._nursery is not None
+            self._nursery.start_soon(self._carry, stream, host, port)
 
     async def _carry(self, stream: trio.SocketStream, host: str, port: int) -> None:
+        with contained("a connection through SSH"):
+            await self._connect_ends(stream, host, port)
+
+    async def _connect_ends(self, stream: trio.SocketStream, host: str, port: int) -> None:
         async with self._limiter, stream:
             try:
                 channel = await (await self.connect()).open(host, port)
