@@ -293,6 +293,14 @@ class PortInUseError(RbeeError):
     code = "PORT_IN_USE"
 
 
+class TooManyConnectionsError(RbeeError):
+    """The daemon has as many connections as it may have, from this address or in all, and none of them is idle."""
+
+    code = "TOO_MANY_CONNECTIONS"
+    status = 503
+    advice = "close some, or try again once some have ended"
+
+
 class AlreadyRunningError(RbeeError):
     """A daemon of this role already owns the state folder."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
-from rbee.adapters.daemon import exit_report
+from rbee.adapters.daemon import descriptors, exit_report
 from rbee.concurrency.contained import expected, keep_running
 from rbee.errors import InternalError
 
@@ -105,6 +105,7 @@ def run(daemon: Callable[[Stopping], Awaitable[None]], announcer: Announcer, *, 
     in native code leaves on stderr what Python was doing.
     """
     faulthandler.enable(STDERR, all_threads=False)
+    descriptors.raise_limit()
     handled = _handled_signals()
     held = _hold_signals(handled)
 

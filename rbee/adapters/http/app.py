@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
+import trio
 from quart import Request, Response, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
@@ -31,7 +32,9 @@ from rbee.wire.decode import decode
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection
 
-    import trio
+BODY_SECONDS: Final = 10.0
+MIN_BODY_BYTES: Final = 500
+"""What has to come of a body in BODY_SECONDS; any modem is faster."""
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -62,6 +65,7 @@ def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Colle
             )
         if request.path not in public:
             check_key(request, keys(request))
+            client_connection().has_shown_key = True
 
     @app.after_request
     async def _mark(response: Response) -> Response:
@@ -169,7 +173,18 @@ def streamed(
 
 
 async def body(kind: type[T]) -> T:
-    """Read and check the request's body."""
-    data = await request.get_data(cache=False)
-    assert isinstance(data, bytes)
-    return decode(data, kind)
+    """Read and check the request's body, which has to move: MIN_BODY_BYTES in each BODY_SECONDS, or its end."""
+    while True:
+        before = client_connection().received
+        with trio.move_on_after(BODY_SECONDS):
+            data = await request.get_data(cache=False)
+            assert isinstance(data, bytes)
+            return decode(data, kind)
+        if client_connection().received < before + MIN_BODY_BYTES:
+            refused = InvalidRequestError(
+                f"the request's body did not come: less than {MIN_BODY_BYTES} bytes of it in {BODY_SECONDS:g} s",
+                field="$",
+                rule="a body that moves",
+            )
+            refused.status = 408  # type: ignore[misc]
+            raise refused

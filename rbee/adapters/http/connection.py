@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, RawData
+from hypercorn.events import Closed, RawData, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 
@@ -41,20 +41,39 @@ class ConnectionConfig(Config):
     stalled: float
 
 
+HEADER_SECONDS: Final = 10.0
+"""For the head of a request, from its first byte; for the first one, from the beginning of the connection."""
+_MAX_READ: Final = 65536
+
+
 class IdleClock:
     """Knows since when a connection is idle; `since` is None while a request runs.
 
-    It takes the place of a timer that hypercorn runs as a task of its own, started anew after each answer.
+    `head_since`: since when the head of a request is awaited, of which bytes have come. It takes the place of a timer
+    that hypercorn runs as a task of its own, started anew after each answer.
     """
 
     def __init__(self) -> None:
-        self.since: float | None = None
+        # A client that connects has something to ask.
+        self.since: float | None = trio.current_time()
+        self.head_since: float | None = self.since
+        self._is_first = True
 
     async def restart(self, _task_group: object, _action: object) -> None:
+        """Begin to be idle: when the connection is open, and after each answer."""
         self.since = trio.current_time()
+        if not self._is_first:
+            self.head_since = None
+        self._is_first = False
 
     async def stop(self) -> None:
-        self.since = None
+        """The head of a request is there."""
+        self.since = self.head_since = None
+
+    def note_bytes(self) -> None:
+        """Bytes have come."""
+        if self.since is not None and self.head_since is None:
+            self.head_since = trio.current_time()
 
 
 class ClientConnection(TCPServer):
@@ -77,6 +96,12 @@ class ClientConnection(TCPServer):
         super().__init__(app, config, context, state, stream)  # type: ignore[arg-type]  # there is no TLS here
         self.idle_task: IdleClock = IdleClock()  # type: ignore[assignment]  # it has the same methods
         self._unsent = b""
+        self._running = 0
+        self._quiet_since = trio.current_time()
+        self.received = 0
+        """Bytes that have come."""
+        self.has_shown_key = False
+        """Whether a request over it has shown a key that is good."""
         self.is_held = False
         """Whether what is sent is held back, to be written together with what follows: a write costs 50 us."""
 
@@ -113,11 +138,44 @@ class ClientConnection(TCPServer):
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._watch, nursery.cancel_scope)
-                await super()._read_data()
+                await self._receive()
                 nursery.cancel_scope.cancel()
         finally:
             # Hypercorn shields writes from being cancelled: one that waits for the client ends with its socket only.
             await trio.aclose_forcefully(self.stream)
+
+    async def _receive(self) -> None:
+        """Do what hypercorn's `_read_data` does, and note what comes."""
+        while True:
+            try:
+                data = bytes(await self.stream.receive_some(_MAX_READ))
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                break
+            self.received += len(data)
+            self.idle_task.note_bytes()
+            await self.protocol.handle(RawData(data))
+            if not data:
+                break
+        await self.protocol.handle(Closed())
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Count a request that is answered within the block."""
+        self._running += 1
+        try:
+            yield
+        finally:
+            self._running -= 1
+            self._quiet_since = trio.current_time()
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when no request is answered; None while one is."""
+        return None if self._running else self._quiet_since
+
+    def give_up(self) -> None:
+        """Close the connection at once; whatever waits for it finds it closed."""
+        self.stream.socket.close()
 
     async def protocol_send(self, event: Event) -> None:
         if isinstance(event, RawData):
@@ -128,6 +186,14 @@ class ClientConnection(TCPServer):
         if isinstance(event, Closed):
             await self.flush()
         await super().protocol_send(event)
+        if isinstance(event, Updated) and event.idle and self._has_begun_next():
+            self.idle_task.note_bytes()
+
+    def _has_begun_next(self) -> bool:
+        """Whether bytes of a next request came together with the one before."""
+        parser = getattr(self.protocol.protocol, "connection", None)
+        data, _ = getattr(parser, "trailing_data", (b"", False))
+        return bool(data)
 
     async def flush(self) -> None:
         """Write what is not written yet; waits only where the kernel does not take it at once."""
@@ -198,9 +264,13 @@ class ClientConnection(TCPServer):
                 await self.context.terminated.wait()
 
     def _is_idle_for_too_long(self) -> bool:
-        if (since := self.idle_task.since) is None:
-            return False
-        return self.context.terminated.is_set() or trio.current_time() >= since + self.IDLE_SECONDS
+        clock, now = self.idle_task, trio.current_time()
+        if clock.since is not None and (self.context.terminated.is_set() or now >= clock.since + self.IDLE_SECONDS):
+            return True
+        # Hypercorn takes the preface of HTTP/2 for a request, and it may be all that comes.
+        head_since = clock.head_since if clock.since is not None else self.idle_since
+        # Of a daemon that was stopped for a while (SIGSTOP) the head may be there, and is not read yet.
+        return head_since is not None and now >= head_since + HEADER_SECONDS and not tcp_info.unread(self.stream)
 
 
 def connection_of(scope: Any) -> ClientConnection:

@@ -13,7 +13,8 @@ from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
-from rbee.adapters.daemon import process
+from rbee.adapters.daemon import descriptors, process
+from rbee.adapters.http.acceptor import Acceptor, ConnectionLimits, limits_for
 from rbee.adapters.http.connection import ClientConnection, ConnectionConfig, connection_of
 from rbee.adapters.http.sse_server import LAST
 from rbee.concurrency.background import open_background
@@ -22,8 +23,7 @@ from rbee.wire import addresses, common
 from rbee.wire.common import EVENT_STREAM
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from hypercorn.typing import AppWrapper
     from quart_trio import QuartTrio
 
 BACKLOG: Final = 256
@@ -141,19 +141,29 @@ class _AnswerSender:
             if not connection.is_held:
                 await connection.flush()
 
-        await self._app(scope, receive, send_piece)
+        with connection.answering():
+            await self._app(scope, receive, send_piece)
 
 
 class Server:
     """Serves one application on one listener; `run` in a nursery, then `stop`.
 
-    `stalled` is how many seconds a client may take nothing of what it is sent before its connection is closed.
+    `stalled` is how many seconds a client may take nothing of what it is sent before its connection is closed. `limits`
+    are those of connections, by default what the limit of descriptors allows.
     """
 
-    def __init__(self, app: QuartTrio, listener: socket.socket, *, stalled: float = 30.0) -> None:
+    def __init__(
+        self,
+        app: QuartTrio,
+        listener: socket.socket,
+        *,
+        stalled: float = 30.0,
+        limits: ConnectionLimits | None = None,
+    ) -> None:
         self._app = app
         self._listener = listener
         self._config = _Config(stalled)
+        self._limits = limits or limits_for(descriptors.limit())
         self._stop = trio.Event()
         self._ended = trio.Event()
 
@@ -168,21 +178,22 @@ class Server:
             async with open_background() as nursery:
                 await nursery.start(lifespan.handle_lifespan)
                 await lifespan.wait_for_startup()
-                await self._accept(partial(ClientConnection, app, self._config), task_status)
+                await self._accept(app, task_status)
                 await lifespan.wait_for_shutdown()
         finally:
             self._ended.set()
 
-    async def _accept(self, connect: Callable[..., Any], task_status: trio.TaskStatus[Any]) -> None:
+    async def _accept(self, app: AppWrapper, task_status: trio.TaskStatus[Any]) -> None:
         """Accept connections until `stop`, then give those that are open a moment to end."""
         context = WorkerContext(None)
-        listener = trio.SocketListener(trio.socket.from_stdlib_socket(self._listener))
+        connect = partial(ClientConnection, app, self._config, context)
         async with trio.open_nursery() as connections:
-            async with open_background() as accepting:
-                serve = partial(trio.serve_listeners, partial(connect, context), handler_nursery=connections)
-                await accepting.start(serve, [listener])
-                task_status.started()
-                await self._stop.wait()
+            with trio.socket.from_stdlib_socket(self._listener) as listener:
+                acceptor = Acceptor(trio.SocketListener(listener), connect, connections, self._limits)
+                async with open_background() as accepting:
+                    accepting.start_soon(acceptor.run)
+                    task_status.started()
+                    await self._stop.wait()
             await context.terminated.set()
             connections.cancel_scope.deadline = trio.current_time() + self._config.graceful_timeout
 

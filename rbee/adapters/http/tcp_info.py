@@ -42,6 +42,14 @@ def read(stream: trio.SocketStream) -> Delivery | None:
     return Delivery(acknowledged, pending, idle_ms / 1000) if state == _ESTABLISHED else None
 
 
+def unread(stream: trio.SocketStream) -> int:
+    """Return how many bytes have come that nobody has read yet; 0 for a connection that is closed."""
+    if (descriptor := stream.socket.fileno()) == -1:
+        return 0
+    (waiting,) = struct.unpack("i", fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)))
+    return int(waiting)
+
+
 def probe(stream: trio.SocketStream, idle: int, patience: float) -> None:
     """Have the kernel probe a connection after `idle` quiet seconds, and break it after about `patience` of silence."""
     interval = min(max(1, round(patience / 6)), MOST_SECONDS)
