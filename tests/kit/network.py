@@ -81,6 +81,13 @@ class Network:
         with self.node():
             _ip(f"rule add pref 1 iif cable ipproto tcp dport {ports} blackhole")
 
+    def block_ours(self, *, but: int) -> None:
+        """Have a firewall on our machine drop what comes from the node to any port but this one."""
+        _ip("rule add pref 10 lookup local", "rule del pref 0")
+        _ip(f"rule add pref 0 iif cable ipproto tcp dport {but} lookup local")
+        _ip("rule add pref 1 iif cable ipproto tcp dport 1024-30000 blackhole")
+        _ip("rule add pref 1 iif cable ipproto tcp dport 30001-65534 blackhole")
+
     def admit(self, port: int) -> None:
         """Let what comes to one port through, whatever is blocked."""
         with self.node():
