@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import quote, unquote, urlsplit
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
 CHUNK = 1 << 20
 REVISION = "0123456789abcdef0123456789abcdef01234567"
@@ -37,7 +37,8 @@ class Fault:
 
     `reset` cuts the connection there, `stall` sends nothing more, `end` closes it in an orderly way. `wrong` sends
     another last byte, `extra` that many bytes too many, `no_range` ignores the range asked for. `rate` is in bytes a
-    second.
+    second. `page` is sent in place of the file, with status `page_status`; `headers` replace those of the answer, None
+    leaves one out, and without a length the body ends with the connection.
     """
 
     reset: float | None = None
@@ -49,6 +50,9 @@ class Fault:
     rate: float | None = None
     status: int | None = None
     retry_after: str | None = None
+    page: bytes | None = None
+    page_status: int = 200
+    headers: Mapping[str, str | None] = field(default_factory=dict)
 
 
 @dataclass
@@ -85,7 +89,7 @@ class Hub:
     """The hub; `with` starts and ends its threads.
 
     `redirect` replaces the address that large files are redirected to, with `{path}` in it. `fault` is what answers
-    suffer while none is queued.
+    suffer while none is queued. `repack` changes what it says of repositories, and the headers with it.
     """
 
     def __init__(self, *, port: int = 0) -> None:
@@ -94,6 +98,7 @@ class Hub:
         self.fault = Fault()
         self.redirect: str | None = None
         self.refuses: int | None = None
+        self.repack: Callable[[bytes], tuple[bytes, dict[str, str]]] | None = None
         self._queue: list[Fault] = []
         self._lock = threading.Lock()
         self.stopping = threading.Event()
@@ -235,10 +240,11 @@ class _Answer(BaseHTTPRequestHandler):
                 sibling["lfs"] = {"sha256": file.sha256, "size": file.size, "pointerSize": 134}
             siblings.append(sibling)
         body = json.dumps({"id": repository, "sha": REVISION, "gated": found.is_gated, "siblings": siblings}).encode()
-        self.send_response(200)
-        self.send_header("Content-Type", "application/json")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
+        headers = {"Content-Type": "application/json"}
+        if (repack := self.server.hub.repack) is not None:
+            body, more = repack(body)
+            headers |= more
+        self._head(200, headers | {"Content-Length": str(len(body))}, Fault())
         self.wfile.write(body)
 
     def _resolve(self, repository: str, name: str) -> None:
@@ -268,6 +274,10 @@ class _Answer(BaseHTTPRequestHandler):
         if fault.status is not None:
             self._refuse(fault.status, "", retry_after=fault.retry_after)
             return
+        if fault.page is not None:
+            self._head(fault.page_status, {"Content-Length": str(len(fault.page))}, fault)
+            self.wfile.write(fault.page)
+            return
         start = 0
         asked = self.headers.get("Range", "")
         if asked and not fault.no_range and self.headers.get("If-Range") in (None, file.etag):
@@ -275,12 +285,10 @@ class _Answer(BaseHTTPRequestHandler):
             if start >= file.size:
                 self._refuse(416, "")
                 return
-        self.send_response(206 if start else 200)
+        headers = {"ETag": file.etag, "Content-Length": str(file.size - start + fault.extra)}
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{file.size - 1}/{file.size}")
-        self.send_header("ETag", file.etag)
-        self.send_header("Content-Length", str(file.size - start + fault.extra))
-        self.end_headers()
+            headers["Content-Range"] = f"bytes {start}-{file.size - 1}/{file.size}"
+        self._head(206 if start else 200, headers, fault)
         self.wfile.flush()
         stop = next((position for position in (fault.reset, fault.stall, fault.end) if position is not None), 1.0)
         try:
@@ -293,6 +301,13 @@ class _Answer(BaseHTTPRequestHandler):
                 self._reset()
         except OSError:
             pass  # the client has gone
+
+    def _head(self, status: int, headers: dict[str, str], fault: Fault) -> None:
+        self.send_response(status)
+        for name, value in (headers | dict(fault.headers)).items():
+            if value is not None:
+                self.send_header(name, value)
+        self.end_headers()
 
     def _pump(self, file: _File, at: int, end: int, fault: Fault) -> None:
         chunk = CHUNK if fault.rate is None else max(1, int(fault.rate / 50))

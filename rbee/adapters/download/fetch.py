@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rbee.adapters.download.check_answer import NoResumeError, goes_on
 from rbee.adapters.download.partial_file import PartialFile
-from rbee.adapters.download.web import BrokenError
+from rbee.adapters.download.web_errors import BrokenError
 from rbee.adapters.files import full_disk
 from rbee.errors import ChecksumMismatchError, DownloadFailedError, InsufficientDiskError, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     import httpx
@@ -24,19 +25,22 @@ if TYPE_CHECKING:
 REPORT_SECONDS: Final = 0.1
 LOCK_POLL_SECONDS: Final = 0.2
 """Between two tries for the lock that another fetch of this file holds."""
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-(\d+)/(\d+)")
+PROGRESS_BYTES: Final = 64 * 1024
+"""What counts as progress of an attempt; of a small file, a hundredth of it."""
 
 
 class Resource(NamedTuple):
     """A file on the web, and what it must be; without `sha256` only its size is known.
 
-    `etag` is the validator that the site must give for it, where that is known beforehand.
+    `etag` is the validator that the site must give for it, where that is known beforehand; `magic` is what it begins
+    with.
     """
 
     url: str
     size: int
     sha256: str | None
     etag: str | None = None
+    magic: bytes = b""
 
 
 class Step(NamedTuple):
@@ -76,7 +80,8 @@ def _which(path: Path) -> _File | None:
 class Fetch:
     """One file on its way; `run` blocks, and `stop` ends it from another thread.
 
-    `delays` are the seconds before each attempt after the first; `tries` is how often the hash may turn out wrong.
+    `delays` are the seconds before each further attempt that brings nothing; one that brings some of the file begins
+    the count anew. `tries` is how often the hash may turn out wrong.
     """
 
     web: Web
@@ -87,6 +92,7 @@ class Fetch:
     tries: int = 2
     _reported_at: float = field(default=0.0, init=False)
     _stopped: threading.Event = field(default_factory=threading.Event, init=False)
+    _asks_whole: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._before = _which(self.to)
@@ -138,23 +144,33 @@ class Fetch:
         )
 
     def _complete(self, part: PartialFile) -> None:
-        """Bring the partial file to its full size, in several attempts."""
+        """Bring the partial file to its full size, in as many attempts as bring it further, and some that do not."""
         attempts = len(self.delays) + 1
-        for attempt, delay in enumerate((*self.delays, None), 1):
+        failed, best = 0, part.size
+        while True:
             try:
                 self._attempt(part)
             except BrokenError as exc:
                 if self._stopped.is_set():
                     raise _given_up() from exc
-                if delay is None:
-                    raise self._failed(part, attempt, exc) from exc
-                pause = max(delay, exc.after)
+                if part.size >= best + self._progress_bytes:
+                    failed = 0
+                failed, best = failed + 1, max(best, part.size)
+                if failed == attempts:
+                    raise self._failed(part, attempts, exc) from exc
+                self._asks_whole = isinstance(exc, NoResumeError)
+                pause = max(self.delays[failed - 1], exc.after)
                 self._report(Step(part.size))
-                self._report(Retry(attempt + 1, attempts, pause, str(exc)))
+                self._report(Retry(failed + 1, attempts, pause, str(exc)))
                 if self._stopped.wait(pause):
                     raise _given_up() from exc
             else:
                 return
+
+    @property
+    def _progress_bytes(self) -> int:
+        """How much an attempt must bring to count as one that did: not a byte, or a site could hold us for ever."""
+        return max(1, min(PROGRESS_BYTES, self.resource.size // 100))
 
     def _failed(self, part: PartialFile, attempts: int, exc: BrokenError) -> DownloadFailedError:
         percent = 100 * part.size // max(1, self.resource.size)
@@ -178,7 +194,7 @@ class Fetch:
             raise _given_up()
         if part.size == size:
             return
-        headers = {"Range": f"bytes={part.size}-"} if part.size else {}
+        headers = {"Range": f"bytes={part.size}-"} if part.size and not self._asks_whole else {}
         if headers and (etag := self.resource.etag or part.etag) is not None:
             headers["If-Range"] = etag  # RFC 9110, section 13.1.5: a changed file comes whole
         with self.web.get(self.resource.url, headers) as response:
@@ -191,15 +207,16 @@ class Fetch:
         etag = response.headers.get("ETag", "")
         if self.resource.etag not in (None, etag):
             raise BrokenError("the site has another file there")
-        if not self._continues(response, part.size):
-            # What is there is of another file, or the site does not resume.
+        have = 0 if self._asks_whole else part.size
+        pieces = self.web.parts(response)
+        if not goes_on(response.status_code, response.headers, have, self.resource.size, part.etag):
+            # What is there is of another file, or the site does not resume; but only the file may take its place.
+            pieces = chain([self._beginning(pieces)], pieces)
             part.clear()
-            if response.status_code != 200:
-                raise BrokenError("the site does not go on where the last attempt ended")
-        if self.resource.etag is None:
+        if self.resource.etag is None and (etag or not part.size):
             part.remember(etag)  # else it is this site's alone, and the next one may know the same bytes by another
         size = part.size
-        for data in self.web.parts(response):
+        for data in pieces:
             if self._stopped.is_set():
                 raise _given_up()
             size += len(data)
@@ -211,13 +228,16 @@ class Fetch:
                 self._reported_at = now
                 self._report(Step(size))
 
-    def _continues(self, response: httpx.Response, have: int) -> bool:
-        if not have:
-            return response.status_code == 200
-        if response.status_code != 206:
-            return False
-        found = _CONTENT_RANGE.fullmatch(response.headers.get("Content-Range", ""))
-        return found is not None and (int(found[1]), int(found[3])) == (have, self.resource.size)
+    def _beginning(self, pieces: Iterator[bytes]) -> bytes:
+        """Return the first bytes of a file. Raises BrokenError if they are not those of one."""
+        begin = b""
+        while len(begin) < max(1, len(self.resource.magic)) and (piece := next(pieces, b"")):
+            begin += piece
+        if not begin:
+            raise BrokenError("the connection ended before the file began")
+        if not begin.startswith(self.resource.magic):
+            raise BrokenError("what came does not begin as the file does: is there a login, or a proxy in between?")
+        return begin
 
     def _report(self, what: Step | Retry) -> None:
         if not self._stopped.is_set():

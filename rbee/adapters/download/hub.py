@@ -36,7 +36,7 @@ def token() -> str | None:
     if not (found := os.environ.get("HF_TOKEN", "").strip()):
         path = Path(os.environ.get("HF_TOKEN_PATH") or home() / "token").expanduser()
         try:
-            found = path.read_text(encoding="utf-8").strip()
+            found = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
             return None
     if not re.fullmatch(r"[!-~]*", found):

@@ -18,6 +18,8 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 import httpcore
 import httpx
 
+from rbee.adapters.download import small_answer
+from rbee.adapters.download.web_errors import BrokenError
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 
 if TYPE_CHECKING:
@@ -28,23 +30,10 @@ MAX_RETRY_AFTER_SECONDS: Final = 60
 """The longest Retry-After that is obeyed."""
 READ_BYTES: Final = 1024 * 1024
 MIN_LARGE_BYTES: Final = 4 * READ_BYTES
-MAX_ANSWER: Final = 64 * 1024 * 1024
-"""A repository's list of files; some have ten thousands."""
 CONNECT_SECONDS: Final = 10.0
 NEAR_SECONDS: Final = 3.0
 """To connect to a machine of this swarm: one that takes longer is off, or behind a firewall."""
 _REDIRECTS: Final = (301, 302, 303, 307, 308)
-
-
-class BrokenError(Exception):
-    """An attempt failed in a way that another one may mend; the message says how.
-
-    `after` is the site's Retry-After in seconds.
-    """
-
-    def __init__(self, message: str, *, after: float = 0) -> None:
-        super().__init__(message)
-        self.after = after
 
 
 class Web:
@@ -99,16 +88,18 @@ class Web:
                     self._connected.shutdown(socket.SHUT_RDWR)
 
     def read(self, url: str) -> bytes:
-        """Return the body of a small answer. Raises BrokenError, or an error of the catalogue that no retry mends."""
+        """Return the text of a small answer in UTF-8.
+
+        Raises BrokenError, or an error of the catalogue that no retry mends.
+        """
         with self.get(url) as response:
             if response.status_code != 200:
                 raise BrokenError(f"{host_and_port(self._home)} answered HTTP {response.status_code}")
-            body = bytearray()
-            for part in self.parts(response):
-                body += part
-                if len(body) > MAX_ANSWER:
-                    raise DownloadFailedError(f"{host_and_port(self._home)} answers more than any list of files is")
-            return bytes(body)
+            try:
+                return small_answer.text_of(self.parts(response), response.headers)
+            except small_answer.TooLargeError as exc:
+                host = host_and_port(self._home)
+                raise DownloadFailedError(f"{host} answers more than any list of files is") from exc
 
     @contextmanager
     def get(self, url: str, headers: dict[str, str] | None = None) -> Iterator[httpx.Response]:

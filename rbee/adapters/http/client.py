@@ -146,6 +146,8 @@ async def put(client: httpx.AsyncClient, path: str, content: bytes, kind: type[T
             body = await read_body(response)
     except UNREACHED as exc:
         raise ConnectionTimeoutError(f"{where(client)} does not answer", attempts=[describe(exc)]) from exc
+    except httpx.DecodingError as exc:
+        raise InternalError("the answer cannot be unpacked") from exc
     return decode_answer(response.status_code, body, kind)
 
 

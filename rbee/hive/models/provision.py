@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from rbee.adapters.download import fetch, hub, hub_cache
-from rbee.adapters.download.web import BrokenError, Web, host_and_port
+from rbee.adapters.download.web import Web, host_and_port
+from rbee.adapters.download.web_errors import BrokenError
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 from rbee.hive.catalogue import folder, peer_offers, user_cache, variant
 from rbee.hive.models.progress import ProgressReporter

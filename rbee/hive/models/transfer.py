@@ -20,6 +20,7 @@ from rbee.hive.catalogue import peer_offers
 from rbee.hive.models import progress
 from rbee.hive.models.early_look import EarlyLook
 from rbee.wire.model_copy import CONTENT
+from rbee.wire.model_push import MAGIC
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +99,7 @@ class Transfer:
         if site is None:
             raise DownloadFailedError(f"no node gives {file.name}")
         self._narrate_sender("Downloading", site.name, file, choice)
-        resource = fetch.Resource(hub.address(site.repository, file.name), file.size, file.sha256)
+        resource = fetch.Resource(hub.address(site.repository, file.name), file.size, file.sha256, magic=MAGIC)
         to, report = self.folder / file.name, self._report_for(file, choice)
         return self._run(fetch.Fetch(site.web, resource, to, self.limits.download_delays, report))
 
@@ -108,7 +109,7 @@ class Transfer:
         # The key, and not the token: another machine may answer at that URL by now.
         key = tokens.content_key(self.token, file.sha256)
         url = f"{source.url.rstrip('/')}{CONTENT}{file.sha256}"
-        resource = fetch.Resource(url, file.size, file.sha256, etag=f'"{file.sha256}"')
+        resource = fetch.Resource(url, file.size, file.sha256, f'"{file.sha256}"', MAGIC)
         delays = self.limits.download_delays if is_only_way else self.limits.download_delays[:1]
         with Web(source.url, key, stall=self.limits.copy_stall, is_near=True) as web:
             report = self._report_for(file, choice)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rbee.adapters.download.fetch import Fetch, Resource, Retry, Step
-from rbee.adapters.download.web import BrokenError, Web
+from rbee.adapters.download.web import Web
+from rbee.adapters.download.web_errors import BrokenError
 from rbee.errors import (
     ChecksumMismatchError,
     DownloadFailedError,
@@ -123,6 +125,125 @@ def test_an_attempt_after_each_delay(hub: Hub, tmp_path: Path) -> None:
     assert {"attempts": 6, "percent": 39}.items() <= caught.value.details.items()
     assert "lost" in caught.value.message
     assert attempt.part.stat().st_size == int(SIZE * 0.4), "it is kept for the next try"
+
+
+def test_only_attempts_without_progress_count(hub: Hub, tmp_path: Path, content: bytes) -> None:
+    """A line that breaks nine times, each time a tenth further."""
+    hub.then(*(Fault(reset=tenth / 10) for tenth in range(1, 10)))
+    attempt = Try(hub, tmp_path)
+    attempt.delays = (0.01, 0.02)
+    assert attempt.run() == content
+    assert [(retry.attempt, retry.attempts, retry.delay) for retry in attempt.retries] == [(2, 3, 0.01)] * 9
+    assert hub.sent == SIZE
+
+
+@pytest.mark.parametrize(
+    ("faults", "counted"),
+    [
+        ([Fault(reset=0.3)] * 9, [2, 3]),
+        ([Fault(reset=0.3), Fault(reset=0.3), Fault(reset=0.5), *[Fault(status=503)] * 9], [2, 3, 2, 3]),
+        ([Fault(end=0.3, no_range=True)] * 9, [2, 3]),
+        ([Fault(reset=0.3 + step / SIZE) for step in range(9)], [2, 3]),
+        ([*[Fault(reset=0.1)] * 2, Fault(stall=0.2), Fault(end=0.3), *[Fault(page=b"no")] * 9], [2, 3, 2, 2, 3]),
+    ],
+    ids=["none", "then-none", "from-the-beginning-each-time", "a-byte-each", "pages"],
+)
+def test_attempts_without_progress_end_it(faults: list[Fault], counted: list[int], hub: Hub, tmp_path: Path) -> None:
+    hub.then(*faults)
+    attempt = Try(hub, tmp_path, stall=0.3)
+    attempt.delays = (0.01, 0.01)
+    with pytest.raises(DownloadFailedError, match="after 3 attempts"), attempt.web:
+        attempt.start().run()
+    assert [retry.attempt for retry in attempt.retries] == counted
+
+
+PAGE = b"<html>Please log in</html>"
+HTML = {"Content-Type": "text/html; charset=utf-8"}
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault(page=PAGE, headers=HTML), r"a page \(text/html\) came"),
+        (Fault(page=PAGE), "26 bytes were announced where"),
+        (Fault(page=PAGE, headers={"Content-Length": None}), "does not begin as the file does"),
+        (Fault(page=PAGE + bytes(SIZE), headers={"Content-Length": None}), "does not begin as the file does"),
+        (
+            Fault(page=b'{"error": "quota"}', headers={"Content-Type": "application/json"}),
+            r"a page \(application/json\)",
+        ),
+        (Fault(page=b"<Error/>", headers={"Content-Type": "application/xml"}), r"a page \(application/xml\)"),
+        (Fault(page=b"", headers={"Content-Length": None}), "before the file began"),
+        (Fault(page=b"", headers={"Content-Length": "0"}), "0 bytes were announced"),
+        (Fault(page=PAGE, page_status=206, headers=HTML), r"a page \(text/html\) came"),
+        (Fault(headers={"Content-Encoding": "gzip"}), r"came packed \(gzip\)"),
+        (Fault(headers={"Content-Encoding": "br"}), r"came packed \(br\)"),
+        (Fault(headers={"Content-Length": "4711"}), "4711 bytes were announced"),
+        (Fault(headers={"Content-Type": "multipart/byteranges; boundary=x"}), r"a page \(multipart/byteranges\)"),
+    ],
+)
+@pytest.mark.parametrize("have", [0, SIZE // 2], ids=["from-the-beginning", "resumed"])
+def test_what_is_not_the_file_costs_nothing(
+    have: int, fault: Fault, said: str, hub: Hub, tmp_path: Path, content: bytes
+) -> None:
+    """A login page, an error page, an answer that was packed: neither appended, nor in place of what is there."""
+    attempt = Try(hub, tmp_path)
+    attempt.resource = attempt.resource._replace(magic=content[:4])
+    attempt.part.parent.mkdir()
+    attempt.part.write_bytes(content[:have])
+    hub.then(fault)
+    assert attempt.run() == content
+    (retry,) = attempt.retries
+    assert re.search(said, retry.reason) or ("206" in str(fault) and "bytes were announced" in retry.reason)
+    assert hub.content()[-1].sent == SIZE - have
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (Fault(headers={"Content-Range": "bytes 0-9/10"}), "another part of the file"),
+        (Fault(headers={"Content-Range": f"bytes 0-{SIZE - 1}/{SIZE}"}), "another part of the file"),
+        (Fault(headers={"Content-Range": f"bytes {SIZE // 2}-{SIZE - 1}/{SIZE + 1}"}), "another part of the file"),
+        (Fault(headers={"Content-Range": f"bytes {SIZE // 2}-{SIZE - 2}/{SIZE}"}), "another part of the file"),
+        (Fault(headers={"Content-Range": None}), "another part of the file"),
+        (Fault(headers={"Content-Range": "octets 1"}), "another part of the file"),
+        (Fault(headers={"ETag": '"other"'}), "another file there now"),
+        (Fault(status=416), "does not go on"),
+    ],
+)
+def test_a_part_that_is_not_the_next_is_not_appended(
+    fault: Fault, said: str, hub: Hub, tmp_path: Path, content: bytes
+) -> None:
+    """The next attempt asks for the whole file, for such a site does not resume."""
+    attempt = Try(hub, tmp_path)
+    attempt.part.parent.mkdir()
+    attempt.part.write_bytes(content[: SIZE // 2])
+    attempt.part.with_name("model.gguf.part.etag").write_text(f'"{attempt.resource.sha256}"')
+    hub.then(fault)
+    assert attempt.run() == content
+    assert [said in retry.reason for retry in attempt.retries] == [True]
+    assert "Range" not in hub.content()[-1].headers
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "text/plain"},
+        {"Content-Type": "application/octet-stream"},
+        {"Content-Encoding": "identity"},
+        {"ETag": None},
+        {"ETag": 'W/"weak"'},
+        {"Content-Length": None},
+    ],
+)
+def test_what_a_plain_server_sends_is_taken(
+    headers: dict[str, str | None], hub: Hub, tmp_path: Path, content: bytes
+) -> None:
+    attempt = Try(hub, tmp_path)
+    attempt.resource = attempt.resource._replace(magic=content[:4])
+    hub.then(Fault(reset=0.5, headers=headers), Fault(headers=headers))
+    assert attempt.run() == content
+    assert hub.sent == SIZE
 
 
 def test_a_file_that_changed_meanwhile_comes_whole(hub: Hub, tmp_path: Path) -> None:

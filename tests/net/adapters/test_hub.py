@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
+import json
+import zlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,13 +12,14 @@ import pytest
 from rbee.adapters.download import hub as adapter
 from rbee.adapters.download import hub_cache
 from rbee.adapters.download.web import Web
+from rbee.adapters.download.web_errors import BrokenError
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 from rbee.wire.hub import HubFile, Repository
 from tests.kit.hub import REVISION, Hub
 from tests.kit.hub_cache import store as cached
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 
@@ -56,6 +60,75 @@ def test_what_is_not_there_or_not_for_us_says_so(hub: Hub) -> None:
     assert ask(hub, "bees/model", "hf_x").files
 
 
+def raw_deflate(data: bytes) -> bytes:
+    return zlib.compress(data, wbits=-15)
+
+
+GZIP = {"Content-Encoding": "gzip"}
+PACKED: list[tuple[str, Callable[[bytes], bytes], dict[str, str]]] = [
+    ("gzip", gzip.compress, {"Content-Encoding": "gzip"}),
+    ("x-gzip", gzip.compress, {"Content-Encoding": "X-GZip"}),
+    ("gzip that no header names", gzip.compress, {}),
+    (
+        "gzip in two members",
+        lambda body: gzip.compress(body[:9]) + gzip.compress(body[9:]),
+        {"Content-Encoding": "gzip"},
+    ),
+    ("gzip unpacked on its way", bytes, {"Content-Encoding": "gzip"}),
+    ("gzip twice", lambda body: gzip.compress(gzip.compress(body)), {"Content-Encoding": "gzip, gzip"}),
+    ("deflate", zlib.compress, {"Content-Encoding": "deflate"}),
+    ("deflate as some send it", raw_deflate, {"Content-Encoding": "deflate"}),
+    ("BOM", lambda body: b"\xef\xbb\xbf" + body, {}),
+    ("BOM in gzip", lambda body: gzip.compress(b"\xef\xbb\xbf" + body), {"Content-Encoding": "gzip"}),
+    ("UTF-16", lambda body: body.decode().encode("utf-16"), {"Content-Type": "application/json; charset=utf-16"}),
+    ("UTF-16 that no header names", lambda body: body.decode().encode("utf-16-le"), {}),
+    ("UTF-32", lambda body: body.decode().encode("utf-32"), {}),
+    ("text/plain", bytes, {"Content-Type": "text/plain"}),
+    ("a charset that is none", bytes, {"Content-Type": "application/json; charset=klingon"}),
+    ("latin-1 named, UTF-8 sent", bytes, {"Content-Type": "application/json; charset=latin-1"}),
+]
+
+
+@pytest.mark.parametrize(("pack", "headers"), [case[1:] for case in PACKED], ids=[case[0] for case in PACKED])
+def test_an_answer_is_read_however_it_is_packed(
+    pack: Callable[[bytes], bytes], headers: dict[str, str], hub: Hub, tmp_path: Path
+) -> None:
+    (tmp_path / "m.gguf").rename(tmp_path / "größe.gguf")
+    hub.add("bees/other", tmp_path / "größe.gguf")
+    hub.repack = lambda body: (pack(json.dumps(json.loads(body), ensure_ascii=False).encode()), headers)
+    assert [file.name for file in ask(hub, "bees/other").files] == ["größe.gguf"]
+
+
+def test_an_answer_in_latin_1_is_read_by_its_header(hub: Hub, tmp_path: Path) -> None:
+    (tmp_path / "m.gguf").rename(tmp_path / "größe.gguf")
+    hub.add("bees/other", tmp_path / "größe.gguf")
+    kind = {"Content-Type": 'application/json; charset="ISO-8859-1"'}
+    hub.repack = lambda body: (json.dumps(json.loads(body), ensure_ascii=False).encode("latin-1"), kind)
+    assert [file.name for file in ask(hub, "bees/other").files] == ["größe.gguf"]
+
+
+REFUSED: list[tuple[bytes, dict[str, str], str]] = [
+    (b"\x0b\x02\x80", {"Content-Encoding": "br"}, r"came packed \(br\)"),
+    (b"\x28\xb5\x2f\xfd", {"Content-Encoding": "zstd"}, r"came packed \(zstd\)"),
+    (gzip.compress(b"{}")[:-9], {"Content-Encoding": "gzip"}, "cut short"),
+    (b"\x1f\x8b nonsense", {"Content-Encoding": "gzip"}, "cannot be unpacked"),
+    (b"<html>log in</html>", {"Content-Type": "text/html"}, "is there a login"),
+    (b"\n <!DOCTYPE html><title>Blocked</title>", {}, "is there a login"),
+    (b"", {"Content-Type": "text/html"}, "is there a login"),
+    (b"{", {}, "not what this version of rbee expects"),
+    (b"\xff\xfe\xff", {}, "not what this version of rbee expects"),
+    (b"[1]", {}, "not what this version of rbee expects"),
+    (gzip.compress(b"[" * (65 << 20)), {"Content-Encoding": "gzip"}, "more than any list of files is"),
+]
+
+
+@pytest.mark.parametrize(("body", "headers", "said"), REFUSED, ids=range(len(REFUSED)))
+def test_an_answer_that_is_none_is_refused_in_words(body: bytes, headers: dict[str, str], said: str, hub: Hub) -> None:
+    hub.repack = lambda _: (body, headers)
+    with pytest.raises((BrokenError, DownloadFailedError), match=said):
+        ask(hub, "bees/model")
+
+
 @pytest.mark.parametrize("endpoint", ["hub.example", "ftp://hub.example", "http://", "http://x:bad"])
 def test_an_endpoint_that_is_no_address_is_refused(endpoint: str) -> None:
     with pytest.raises(DownloadFailedError, match="no web address"):
@@ -66,8 +139,9 @@ def test_the_token_is_the_variables_else_the_files(hub: Hub, tmp_path: Path, mon
     assert adapter.token() is None
     file = tmp_path / ".cache" / "huggingface" / "token"
     file.parent.mkdir(parents=True)
-    file.write_text("hf_file\n")
-    assert adapter.token() == "hf_file"
+    for text in ("hf_file\n", "\ufeffhf_file\r\n"):
+        file.write_text(text)
+        assert adapter.token() == "hf_file"
     monkeypatch.setenv("HF_TOKEN", " hf_variable ")
     assert adapter.token() == "hf_variable"
 

@@ -238,9 +238,11 @@ def test_other_bytes_than_the_hub_announces_are_not_taken(
     assert hub.sent == 2 * size
 
 
-def test_a_model_that_the_hub_has_changed_is_the_hubs(start: Start, attic: Node, hub: Hub, tmp_path: Path) -> None:
+def test_a_model_that_the_hub_has_changed_is_the_hubs(
+    start: Start, attic: Node, hub: Hub, model: Path, tmp_path: Path
+) -> None:
     changed = tmp_path / FILE
-    changed.write_bytes(os.urandom(1000))
+    changed.write_bytes(model.read_bytes() + b"more")
     hub.add(REPOSITORY, changed)
     cellar = start("cellar")
     events = cellar.copy(attic.source())
