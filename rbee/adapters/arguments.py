@@ -74,6 +74,29 @@ class Parser(argparse.ArgumentParser):
         self.hints: dict[str, str] = {}
         """A command that does not exist → what to do instead."""
 
+    @property
+    def commands(self) -> dict[str, Parser]:
+        """The commands that follow, by their names."""
+        found = (action.choices for action in self._actions if isinstance(action, argparse._SubParsersAction))
+        return next((dict(choices) for choices in found if choices), {})
+
+    @property
+    def takes_words(self) -> bool:
+        """Whether it has arguments that are no options."""
+        return any(not action.option_strings for action in self._actions)
+
+    def takes_value(self, word: str) -> bool | None:
+        """Return whether the next word belongs to this one, an option; None for an option that there is not."""
+        known = self._option_string_actions
+        option, is_assigned, _ = word.partition("=")
+        if word.startswith("--") or option in known:
+            return None if option not in known else known[option].nargs is None and not is_assigned
+        # A letter with its value, or several letters.
+        flags = [known.get(f"-{letter}") for letter in option[1:]]
+        if not flags or flags[0] is None or (flags[0].nargs is not None and None in flags):
+            return None
+        return False
+
     def format_help(self) -> str:
         self.usage = self.usage or " ".join([self.prog, *self._required(), "[options]"])
         return super().format_help()
@@ -104,16 +127,18 @@ class Parser(argparse.ArgumentParser):
                 'the prompt is given in quotes: --prompt "…"' if takes_prompt else hint,
             )
         option = extra.partition("=")[0]
-        if option in self._option_string_actions:
-            raise UsageError(f"{option} stands before the command", f"options follow it: `{self.prog} {option}`")
+        near = " or ".join(self.near(option))
+        raise UsageError(f"there is no option {extra}", f"did you mean {near}?" if near else hint)
+
+    def near(self, option: str) -> list[str]:
+        """Return the options that one which does not exist may mean."""
         # Without the dashes, which would make all options alike.
         names = [
             name.removeprefix("--")
             for name, action in self._option_string_actions.items()
             if name.startswith("--") and action.help is not argparse.SUPPRESS
         ]
-        near = " or ".join(f"--{name}" for name in _similar(option.lstrip("-"), names))
-        raise UsageError(f"there is no option {extra}", f"did you mean {near}?" if near else hint)
+        return [f"--{name}" for name in _similar(option.lstrip("-").replace("_", "-"), names)]
 
     def _suggest(self, what: str, word: str) -> str | None:
         if word in self.hints:

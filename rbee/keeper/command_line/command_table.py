@@ -266,32 +266,3 @@ GROUPS: Final = (
     Group("models", MODELS_USAGE, MODELS_HELP, MODELS),
     Group("setup", SETUP_USAGE, SETUP_HELP, SETUP),
 )
-
-SYNONYMS: Final = {
-    "run": 'rbee infer --model REF --prompt "…"',
-    "generate": 'rbee infer --prompt "…"',
-    "complete": 'rbee infer --prompt "…"',
-    "chat": 'rbee infer --prompt "…"',
-    "pull": "rbee models pull REF",
-    "push": "rbee models push FILE --node NAME",
-    "list": "rbee models list",
-    "ls": "rbee models list",
-    "show": "rbee models show REF",
-    "rm": "rbee models rm ID",
-    "ps": "rbee workers list",
-    "serve": "rbee up",
-    "start": "rbee up",
-    "stop": "rbee down",
-    "node": "rbee setup list-nodes",
-    "nodes": "rbee setup list-nodes",
-    "add-node": "rbee setup add-node",
-    "list-nodes": "rbee setup list-nodes",
-    "remove-node": "rbee setup remove-node",
-    "update-node": "rbee setup update-node",
-}
-"""A command of Ollama, Docker or llama.cpp, or one without its group → the command here."""
-
-HINTS: Final = {theirs: f"that is `{ours}` here" for theirs, ours in SYNONYMS.items()} | {
-    "uninstall": "end the daemons with `rbee down`, then delete ~/.rbee, ~/.cache/rbee and what "
-    "`rbee install --help` lists"
-}

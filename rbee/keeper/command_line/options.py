@@ -7,12 +7,15 @@ import os
 from typing import TYPE_CHECKING
 
 from rbee.adapters.arguments import GIVEN, HelpAction, HelpRequest, Once, Parser, UsageError, fraction, whole
-from rbee.keeper.command_line import command_table
+from rbee.keeper.command_line import command_table, habits, slips
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from rbee.keeper.command_line.command_table import Command
+
+SHORT_ID = 8
+"""Characters of a worker's id that identify it."""
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
@@ -20,7 +23,9 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
     Raises HelpRequest or UsageError.
     """
-    options, extra = _parser().parse_known_args(arguments)
+    main = _parser()
+    slips.check(main, arguments)
+    options, extra = main.parse_known_args(arguments)
     options.__dict__.pop(GIVEN, None)
     parser: Parser = options.parser
     if extra:
@@ -44,7 +49,7 @@ class _Main(Parser):
 
 def _parser() -> Parser:
     main = _Main(prog="rbee")
-    main.hints = command_table.HINTS
+    main.hints = _hints("rbee")
     main.set_defaults(config=None, queen=None, quiet=False, verbose=False, debug=False, json=False)
     _general_options(main)
     commands = main.add_subparsers(metavar="command", parser_class=Parser)
@@ -53,6 +58,7 @@ def _parser() -> Parser:
         parser = commands.add_parser(
             group.name, prog=f"rbee {group.name}", usage=group.usage, description=group.summary
         )
+        parser.hints = _hints(f"rbee {group.name}")
         _general_options(parser)
         actions = parser.add_subparsers(metavar="command", help=argparse.SUPPRESS, parser_class=Parser)
         prefix = f"{group.name} "
@@ -69,6 +75,10 @@ def _parser() -> Parser:
     for parser in made.values():
         _general_options(parser)
     return main
+
+
+def _hints(prog: str) -> dict[str, str]:
+    return {theirs: f"that is `{ours}` here" for theirs, ours in habits.COMMANDS[prog].items()}
 
 
 def _add(parsers: argparse._SubParsersAction[Parser], command: Command, prefix: str = "") -> Parser:
@@ -114,6 +124,16 @@ def _queen(text: str) -> str:
         return parse_url(text)
     except ValueError as exc:
         raise argparse.ArgumentTypeError(str(exc)) from None
+
+
+def _worker_id(text: str) -> str:
+    """Return a worker's id, or its beginning, as the daemons write it; the name of its log is taken too."""
+    found = text.lower().removeprefix("worker-").removesuffix(".log")
+    if len(found) < SHORT_ID:
+        raise argparse.ArgumentTypeError(f"at least the first {SHORT_ID} characters of an id are expected")
+    if not set(found) <= set("0123456789abcdef-"):
+        raise argparse.ArgumentTypeError("digits, letters a to f and dashes are expected")
+    return found
 
 
 def _infer_options(parser: Parser) -> None:
@@ -188,7 +208,12 @@ def _install_options(parser: Parser) -> None:
 def _workers_options(made: Mapping[str, Parser]) -> None:
     made["workers health"].add_argument("--node", metavar="NAME", action=Once, help="only this node (default: all)")
     made["workers shutdown"].add_argument(
-        "--id", metavar="ID", action=Once, required=True, help="the worker's id, or at least its first eight characters"
+        "--id",
+        metavar="ID",
+        action=Once,
+        type=_worker_id,
+        required=True,
+        help="the worker's id, or at least its first eight characters",
     )
 
 

@@ -151,7 +151,7 @@ def test_status_and_workers_without_a_queen_start_nothing(keeper: Keeper) -> Non
     assert keeper.run("workers", "list", "--json")[:2] == (0, '{"workers":[],"ended":[],"unreachable":[]}\n')
     assert keeper.run("workers", "list") == (0, "", "No queen is running, so no workers are known.\n")
     assert keeper.run("workers", "health", "--node", "local", "--json")[:2] == (0, '{"nodes":[]}\n')
-    code, out, err = keeper.run("workers", "shutdown", "--id", "w-1")
+    code, out, err = keeper.run("workers", "shutdown", "--id", "01234567")
     assert (code, out) == (1, "")
     assert err == "rbee: no queen is running, so no workers are known\nhint: `rbee up` starts one\n"
     assert keeper.run("status")[1].startswith("No queen is running.")

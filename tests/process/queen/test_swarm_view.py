@@ -186,10 +186,15 @@ def test_a_worker_is_ended_wherever_it_is(swarm: Swarm) -> None:
     code, out, _ = swarm.run("workers", "shutdown", "--id", here[:8], "--json")
     assert (code, json.loads(out)["worker_id"], json.loads(out)["node"]) == (0, here, "local")
     unknown, short = "there is no worker of this id", "the id is too short: give a worker's first 8 characters, or more"
-    for known, message in ((here, unknown), (here[:4], short), ("nonsense", unknown)):
+    for known in (here, "01234567"):
         code, out, err = swarm.run("workers", "shutdown", "--id", known)
         assert (code, out) == (1, "")
-        assert err.startswith(f"rbee: {message}\nhint: no worker runs")
+        assert err.startswith(f"rbee: {unknown}\nhint: no worker runs")
+    with swarm.queen.client() as client:
+        for known, message in ((here[:4], short), ("nonsense", unknown)):
+            error = client.post("/v2/workers/shutdown", json={"worker_id": known}).json()["error"]
+            assert error["message"] == message
+            assert error["hint"].startswith("no worker runs")
 
 
 def test_the_answer_comes_once_the_worker_has_accepted(swarm: Swarm) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import suppress
 from pathlib import Path
 from typing import get_type_hints
 
@@ -10,9 +11,9 @@ import msgspec
 import pytest
 
 from rbee.adapters.arguments import HelpRequest, UsageError
-from rbee.keeper.command_line import command_table, typed
+from rbee.keeper.command_line import command_table, habits, slips, typed
 from rbee.keeper.command_line.command_table import HELP
-from rbee.keeper.command_line.options import parse
+from rbee.keeper.command_line.options import _parser, parse
 
 
 def test_defaults() -> None:
@@ -57,7 +58,7 @@ SAMPLING = "--temperature 0.5 --top-k 4 --top-p 0.5 --min-p 0.1 --seed 1"
         ("install", "--system --prefix p --systemd"),
         ("workers list", "--json"),
         ("workers health", "--node n --json"),
-        ("workers shutdown --id 0123", "--json"),
+        ("workers shutdown --id 01234567", "--json"),
         ("models list", "--node n --json"),
         ("models show m", "--node n --json"),
         ("models pull m", "--node n --json"),
@@ -113,6 +114,26 @@ def test_the_usage_names_what_is_required(words: str, usage: str) -> None:
     assert request.value.text.startswith(f"usage: {usage}\n\n")
 
 
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-qv", "infer"], ["infer", "-pOnce"], ["infer", "-p", "--", "-q"], ["infer", "--prompt=--node"],
+        ["infer", "-mhf:a/b"], ["infer", "-p", "-"], ["infer", "--stop", "infer"], ["logs", "-fq"],
+        ["--config", "infer", "infer"], ["--", "infer"],
+    ],
+)  # fmt: skip
+def test_what_argparse_takes_is_no_slip(words: list[str]) -> None:
+    with suppress(UsageError):
+        assert parse(words).module
+    slips.check(_parser(), words)
+
+
+@pytest.mark.parametrize("text", ["01234567", "0123456A", "worker-01234567", "worker-01234567.log"])
+def test_a_worker_s_id_is_taken_as_logs_and_lists_show_it(text: str) -> None:
+    found = text.lower().removeprefix("worker-").removesuffix(".log")
+    assert parse(["workers", "shutdown", "--id", text]).id == found
+
+
 def test_every_command_is_in_the_help() -> None:
     from rbee.keeper.command_line.command_table import COMMANDS
 
@@ -121,14 +142,23 @@ def test_every_command_is_in_the_help() -> None:
 
 
 def test_names_of_other_programs_lead_to_commands_that_exist() -> None:
-    from rbee.keeper.command_line.command_table import SYNONYMS
+    for prog, synonyms in habits.COMMANDS.items():
+        for theirs, ours in synonyms.items():
+            with pytest.raises(UsageError) as error:
+                parse([*prog.split()[1:], theirs])
+            assert error.value.hint == f"that is `{ours}` here"
+            for line in ours.split("; "):
+                words = line.removeprefix("rbee ").partition(" --")[0]
+                with pytest.raises(HelpRequest):
+                    parse([*(word for word in words.split() if not word.isupper()), "--help"])
 
-    for theirs, ours in SYNONYMS.items():
-        with pytest.raises(UsageError):
-            parse([theirs])
-        words = ours.removeprefix("rbee ").partition(" --")[0]
-        with pytest.raises(HelpRequest):
-            parse([*(word for word in words.split() if not word.isupper()), "--help"])
+
+def test_options_of_other_programs_are_none_of_ours() -> None:
+    for prog, options in habits.OPTIONS.items():
+        for option, hint in options.items():
+            with pytest.raises(UsageError) as error:
+                parse([*prog.split()[1:], option])
+            assert (error.value.message, error.value.hint) == (f"there is no option {option}", hint)
 
 
 @pytest.mark.parametrize(
@@ -139,7 +169,8 @@ def test_names_of_other_programs_lead_to_commands_that_exist() -> None:
         (["workers", "lst"], "there is no command 'lst'", "did you mean `rbee workers list`?"),
         (["run", "llama3"], "there is no command 'run'", 'that is `rbee infer --model REF --prompt "…"` here'),
         (["stop"], "there is no command 'stop'", "that is `rbee down` here"),
-        (["workers", "stop"], "there is no command 'stop'", "`rbee workers --help` shows what it takes"),
+        (["workers", "stop"], "there is no command 'stop'", "that is `rbee workers shutdown --id ID` here"),
+        (["models", "remove", "x"], "there is no command 'remove'", "that is `rbee models rm ID` here"),
         (
             ["workers"],
             "rbee workers needs a command",
@@ -148,7 +179,6 @@ def test_names_of_other_programs_lead_to_commands_that_exist() -> None:
         ),
         (["setup", "install"], "--node is missing", "`rbee setup install --help` shows what it takes"),
         (["setup", "add-node", "--name", "attic"], "--ssh-host, --ssh-user are missing", None),
-        (["uninstall"], "there is no command 'uninstall'", command_table.HINTS["uninstall"]),
         (["node", "list"], "there is no command 'node'", "that is `rbee setup list-nodes` here"),
         (["noodles"], "there is no command 'noodles'", "`rbee --help` shows what it takes"),
         (["stat"], "there is no command 'stat'", "did you mean `rbee status`?"),
@@ -157,15 +187,60 @@ def test_names_of_other_programs_lead_to_commands_that_exist() -> None:
         (["infer", "--temp=1"], "there is no option --temp=1", "did you mean --temperature?"),
         (["infer", "--top", "1"], "there is no option --top", "did you mean --top-k or --top-p?"),
         (["infer", "--promt", "a"], "there is no option --promt", "did you mean --prompt?"),
-        (["infer", "--stream"], "there is no option --stream", "`rbee infer --help` shows what it takes"),
+        (["infer", "--stream"], "there is no option --stream", habits.OPTIONS["rbee infer"]["--stream"]),
+        (["infer", "-qx"], "there is no option -qx", "`rbee infer --help` shows what it takes"),
         (["infer", "-"], "there is no option -", "`rbee infer --help` shows what it takes"),
         (
             ["setup", "update-node", "--tunnel", "alway"],
             "there is no --tunnel 'alway'",
             "did you mean `--tunnel always`?",
         ),
-        (["status", "--node", "x"], "there is no option --node", "`rbee status --help` shows what it takes"),
-        (["models", "rm", "--id", "x"], "there is no option --id", "`rbee models rm --help` shows what it takes"),
+        (["status", "--node", "x"], "there is no option --node", habits.OPTIONS["rbee status"]["--node"]),
+        (["models", "rm", "--id", "x"], "there is no option --id", "it is an option of `rbee workers shutdown`"),
+        (["status", "--lines=5"], "there is no option --lines", "it is an option of `rbee logs`"),
+        (
+            ["workers", "shutdown", "--all"],
+            "there is no option --all",
+            habits.OPTIONS["rbee workers shutdown"]["--all"],
+        ),
+        (
+            ["--node", "attic", "infer", "-p", "x"],
+            "--node stands before the command",
+            "options follow it: `rbee infer --node attic`",
+        ),
+        (
+            ["--node", "infer", "infer"],
+            "--node stands before the command",
+            "options follow it: `rbee infer --node infer`",
+        ),
+        (
+            ["-p", "a b", "--node=x", "infer"],
+            "-p stands before the command",
+            "options follow it: `rbee infer -p 'a b' --node=x`",
+        ),
+        (
+            ["-q", "--node", "x", "models", "list"],
+            "--node stands before the command",
+            "options follow it: `rbee models list --node x`",
+        ),
+        (
+            ["workers", "--json", "list"],
+            "--json stands before the command",
+            "options follow it: `rbee workers list --json`",
+        ),
+        (
+            ["setup", "--name", "x", "add-node"],
+            "--name stands before the command",
+            "options follow it: `rbee setup add-node --name x`",
+        ),
+        (["--prompt", "x"], "the command before --prompt is missing", "did you mean `rbee infer --prompt x`?"),
+        (["--max_tokens", "5", "infer"], "there is no option --max_tokens", "`rbee --help` shows what it takes"),
+        (["infer", "--max_tokens", "5"], "there is no option --max_tokens", "did you mean --max-tokens?"),
+        (["workers", "shutdown", "01234567"], "unexpected argument '01234567'", "did you mean --id 01234567?"),
+        (["setup", "install", "attic"], "unexpected argument 'attic'", "did you mean --node attic?"),
+        (["setup", "remove-node", "attic"], "unexpected argument 'attic'", "did you mean --name attic?"),
+        (["logs", "attic"], "unexpected argument 'attic'", "did you mean --node attic?"),
+        (["infer", "-5"], "there is no option -5", "`rbee infer --help` shows what it takes"),
         (["--json", "status"], "--json stands before the command", "options follow it: `rbee status --json`"),
         (["infer", "hello"], "unexpected argument 'hello'", 'the prompt is given in quotes: --prompt "…"'),
         (["infer", "--prompt", "a", "b"], "unexpected argument 'b'", 'the prompt is given in quotes: --prompt "…"'),
@@ -180,10 +255,22 @@ def test_names_of_other_programs_lead_to_commands_that_exist() -> None:
         ),
         (["infer", "-p", "a", "--prompt", "a"], "--prompt is given twice", "`rbee infer` takes one TEXT"),
         (["infer", "-m", "a", "-m", "b"], "-m is given twice", "`rbee infer` takes one REF"),
-        (["workers", "shutdown", "--id", "0", "--id=1"], "--id is given twice", "`rbee workers shutdown` takes one ID"),
+        (
+            ["workers", "shutdown", "--id", "01234567", "--id=01234568"],
+            "--id is given twice",
+            "`rbee workers shutdown` takes one ID",
+        ),
         (["logs", "--node", "a", "--node", "b"], "--node is given twice", "`rbee logs` takes one NAME"),
         (["setup", "install", "--node", "a", "--node", "b"], "--node is given twice", None),
         (["setup", "remove-node", "--name", "a", "--name", "b"], "--name is given twice", None),
+        (["workers", "shutdown", "--id", "abcd"], "--id: at least the first 8 characters of an id are expected", None),
+        (["workers", "shutdown", "--id", "attic"], "--id: at least the first 8 characters of an id are expected", None),
+        (
+            ["workers", "shutdown", "--id", "worker-a"],
+            "--id: at least the first 8 characters of an id are expected",
+            None,
+        ),
+        (["workers", "shutdown", "--id", "builtin:bee"], "--id: digits, letters a to f and dashes are expected", None),
         (["infer", "--temperature", "nan"], "--temperature: a number from 0 to 2 is expected", None),
         (["infer", "--temperature", "2.1"], "--temperature: a number from 0 to 2 is expected", None),
         (["infer", "--top-p", "0"], "--top-p: a number above 0, at most 1, is expected", None),
