@@ -51,6 +51,8 @@ class PlaceRequest:
     """Until when it waits for the hive that follows one which ends."""
     waits_until: float | None = None
     """Until when it waits for a slot, once it has begun to."""
+    told_ahead: int | None = None
+    """How many it has been told are before it in the line for a slot."""
     must_ask: bool = False
     """Whether the hive itself is asked for its workers: what its event stream showed has not been enough."""
     pauses: Iterator[float] = field(default_factory=retry_pauses)

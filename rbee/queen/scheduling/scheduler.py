@@ -195,6 +195,16 @@ class NodeScheduler:
             effects += self._place(request, now)
         if self._hive.begin_again(now):
             effects.append(EnsureHive(self._hive.waiting[0]))
+        return [*effects, *self._tell_places()]
+
+    def _tell_places(self) -> list[Effect]:
+        """Tell those that wait in line and have come nearer to their turn."""
+        effects: list[Effect] = []
+        for request, ahead in self._queue.places():
+            if ahead != request.told_ahead:
+                request.told_ahead = ahead
+                human = f"Waiting for a slot, after {ahead}" if ahead else "Waiting for a slot, as the next in line"
+                effects.append(self._narrate(request, "wait", human))
         return effects
 
     def _patient(self) -> list[PlaceRequest]:
@@ -245,8 +255,9 @@ class NodeScheduler:
             limit = self._queue.limit
             message = f"all slots are busy, and {limit} requests wait for one already"
             return [self._answer(request, AllSlotsBusyError(message, waiting=limit))]
-        before = len(self._queue.waiters)
         self._queue.waiters.append(request)
+        _, before = list(self._queue.places())[-1]
+        request.told_ahead = before
         if request.waits_until is None:
             request.waits_until = now + request.wait
         human = f"All slots are busy; waiting up to {request.wait:g} s for one"

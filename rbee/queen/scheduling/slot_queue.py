@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.queen.scheduling.choose_worker import fitting
 from rbee.queen.scheduling.reservations import Reservations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from rbee.queen.hives.mirror import HiveMirror
     from rbee.queen.scheduling.choose_worker import Wanted
@@ -38,6 +39,13 @@ class SlotQueue:
     @property
     def is_full(self) -> bool:
         return len(self.waiters) >= self.limit
+
+    def places(self) -> Iterator[tuple[PlaceRequest, int]]:
+        """Yield each waiting request, with how many for the same model have come before it."""
+        ahead = Counter[str]()
+        for waiter in self.waiters:
+            yield waiter, ahead[waiter.wanted.model_ref]
+            ahead[waiter.wanted.model_ref] += 1
 
     def remove(self, waiter: PlaceRequest) -> None:
         """Take a request out that waits no longer, if it still does."""

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
+import socket
+import subprocess
+import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.conftest import ROOT
 from tests.kit.models import make
+from tests.kit.waiting import PATIENCE, wait_until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -46,6 +52,44 @@ def test_all_of_many_requests_are_served_one_after_the_other(daemons: Any) -> No
     queen.signal()
     assert queen.wait(60)[0] == 0
     assert daemons.left() == []
+
+
+def test_nine_commands_at_once_on_four_slots_get_nine_answers(daemons: Any) -> None:
+    queen = daemons.start("queen", RBEE_WORKER_SLOTS="4")
+    command = [sys.executable, "-m", "rbee", "infer", "--prompt", "The bee", "--max-tokens", "60"]
+    environment = os.environ | {"RBEE_HOME": str(daemons.home)}
+    pipe = subprocess.PIPE
+    keepers = [
+        subprocess.Popen(command, env=environment, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+        for _ in range(9)
+    ]
+    ends = [(keeper.communicate(timeout=PATIENCE), keeper.returncode) for keeper in keepers]
+    assert [code for _, code in ends] == [0] * 9, ends
+    assert all(len(out) > 1 for (out, _), _ in ends)
+    with queen.client() as client:
+        assert len(client.get("/v2/workers/list").json()["workers"]) == 1
+
+
+def test_a_client_of_one_object_that_leaves_the_line_is_gone_from_it(daemons: Any, tmp_path: Path) -> None:
+    """It gets nothing while it waits, so nothing fails to be sent either."""
+    model = f"file:{make(tmp_path / 'letters.gguf', width=1024, context=4096)}"
+    queen = daemons.start("queen", RBEE_WORKER_SLOTS="1", RBEE_QUEEN_MAX_WAITING="1")
+    holding = {"model": model, "prompt": "A", "max_tokens": 4000}
+    with queen.client() as client, client.stream("POST", "/v2/tasks", json=TASK | holding, headers=STREAM) as held:
+        lines = held.iter_lines()
+        next(line for line in lines if "token" in line)
+        body = json.dumps(TASK | {"model": model, "relay": False, "wait_s": 600}).encode()
+        head = f"POST /v2/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {queen.token}\r\n"
+        head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        with socket.create_connection(("127.0.0.1", int(queen.url.rpartition(":")[2]))) as waiting:
+            waiting.sendall(head.encode() + body)
+            wait_until(lambda: "wait for one already" in full(queen, model), "the line is full")
+        wait_until(lambda: "no slot got free" in full(queen, model), "the line has room")
+
+
+def full(queen: Any, model: str) -> str:
+    """Stand in line for a moment; returns why that was in vain."""
+    return str(relay(queen, model=model, wait_s=0.01)[-1]["error"]["message"])
 
 
 def test_who_does_not_wait_or_waits_in_vain_is_told(daemons: Any, tmp_path: Path) -> None:

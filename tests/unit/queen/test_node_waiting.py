@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -121,6 +122,19 @@ class Lab:
         # Not `wait_all_tasks_blocked` alone: the autojump clock waits for that too.
         await trio.testing.wait_all_tasks_blocked()
 
+    async def ask_alone(self, name: str, wanted: Wanted) -> trio.CancelScope:
+        """Ask as `ask` does; the request is given up with the scope."""
+        scope = trio.CancelScope()
+
+        async def order() -> None:
+            with scope:
+                placed = await self.node.place(wanted, lambda event: self.told.append(cast("Any", event).human), 60)
+                self.placed.append((name, placed.worker_id))
+
+        self.nursery.start_soon(order)
+        await trio.testing.wait_all_tasks_blocked()
+        return scope
+
 
 @contextmanager
 def ended(nursery: trio.Nursery) -> Iterator[None]:
@@ -154,6 +168,28 @@ async def test_who_waits_gets_the_slot_that_gets_free_in_the_order_of_arrival() 
                 assert [name for name, _ in lab.placed] == list("abc"[:number])
                 lab.hive.show(row(1))
                 await trio.testing.wait_all_tasks_blocked()
+
+
+async def test_each_is_told_when_it_comes_nearer_to_its_turn() -> None:
+    other = WANTED._replace(model_ref="file:/other.gguf")
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            other_row = msgspec.structs.replace(row(1, worker_id="o"), model_ref=other.model_ref)
+            lab = Lab(Hive(row(1), other_row), nursery)
+            scopes = {name: await lab.ask_alone(name, other if name == "x" else WANTED) for name in "axbc"}
+            line = "All slots are busy; waiting up to 60 s for one"
+            assert lab.told == [line, line, f"{line}, after 1", f"{line}, after 2"]
+            lab.told.clear()
+            scopes["b"].cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            assert lab.told == ["Waiting for a slot, after 1"], "one that leaves is gone from the line at once"
+            lab.hive.show(row(0))
+            await trio.testing.wait_all_tasks_blocked()
+            assert lab.told[1:] == [
+                "A worker with builtin:bee-stories runs on local already (idle)",
+                "Waiting for a slot, as the next in line",
+            ]
+            assert lab.placed == [("a", "w")]
 
 
 async def test_a_wait_in_vain_ends_with_the_error_of_a_busy_worker(autojump_clock: MockClock) -> None:
