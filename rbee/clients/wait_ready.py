@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import trio
@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts
     from rbee.clients.worker import WorkerClient
     from rbee.wire.progress import Report
+
+
+ENDED: Final = "the worker ended while it loaded its model"
+
+
+class WorkerUnreachedError(WorkerFailedError):
+    """No attempt has reached the worker: it ended before, as its node may know, or something is in between."""
 
 
 class _Loading:
@@ -66,8 +73,11 @@ async def wait_ready(
         with trio.move_on_after(limits.loading + grace) as patience:
             async with open_background() as nursery:
                 await _poll(worker, report, end_progress, limits, loading, nursery)
-    except ConnectionTimeoutError:
-        failure = loading.draining or WorkerFailedError("the worker ended while it loaded its model", hint=hint)
+    except ConnectionTimeoutError as exc:
+        failure = loading.draining
+        if failure is None and loading.since is None:
+            failure = WorkerUnreachedError(f"the worker cannot be reached from here: {_why(exc)}", hint=hint)
+        failure = failure or WorkerFailedError(ENDED, hint=hint)
     except RbeeError as exc:
         failure = exc
     finally:
@@ -80,6 +90,11 @@ async def wait_ready(
         error = LoadingTimeoutError.after(limits.loading, loading.state, loading.layers)
         error.hint = hint
         raise error
+
+
+def _why(exc: ConnectionTimeoutError) -> str:
+    attempts = exc.details.get("attempts")
+    return f"{exc.message} ({str(attempts[-1]).partition(': ')[2]})" if attempts else exc.message
 
 
 async def _poll(

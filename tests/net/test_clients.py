@@ -6,17 +6,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from rbee.adapters.config import Timeouts
 from rbee.adapters.http import sse_client
 from rbee.clients.hive import HiveClient
+from rbee.clients.wait_ready import WorkerUnreachedError, wait_ready
 from rbee.clients.worker import WorkerClient
 from rbee.errors import (
     ConnectionTimeoutError,
     RbeeError,
     SpawnFailedError,
+    WorkerFailedError,
 )
 from rbee.wire.common import Health, Narration
 from rbee.wire.hive import SpawnReply, SpawnRequest
-from tests.kit.scripted import STREAM, Scripted, chunk, reply
+from tests.kit.scripted import NOBODY, STREAM, Scripted, chunk, reply
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -93,3 +96,21 @@ async def test_a_worker_is_told_to_end_once(scripted: Callable[..., Awaitable[Sc
         with pytest.raises(ConnectionTimeoutError):
             await client.shut_down()
     assert len(server.requests) == 2
+
+
+async def test_a_worker_that_was_never_reached_is_not_said_to_have_ended() -> None:
+    async with WorkerClient(NOBODY, "k", delays=(0,)) as client:
+        with pytest.raises(WorkerUnreachedError) as caught:
+            await wait_ready(client, lambda _: None, Timeouts())
+    said = "the worker cannot be reached from here: 127.0.0.1:9 does not answer (connection refused)"
+    assert caught.value.message == said
+
+
+async def test_a_worker_that_was_reached_and_is_lost_has_ended(
+    scripted: Callable[..., Awaitable[Scripted]],
+) -> None:
+    loading = reply(b'{"ready":false,"state":"loading"}')
+    server = await scripted(loading, b"", b"")
+    async with WorkerClient(server.url, "k", delays=(0,)) as client:
+        with pytest.raises(WorkerFailedError, match="the worker ended while it loaded its model"):
+            await wait_ready(client, lambda _: None, Timeouts(ready_poll=0.01))

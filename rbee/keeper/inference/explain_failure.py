@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rbee.clients.wait_ready import ENDED, WorkerUnreachedError
 from rbee.errors import DrainingError, NodeNotFoundError, RbeeError, WorkerFailedError
 from rbee.wire.queen import LOCAL_NODE
 
@@ -31,6 +32,8 @@ async def explained(error: WorkerFailedError, request_id: str, queen: QueenClien
     if reason is None or (has_text and isinstance(reason, DrainingError)):
         return error
     log = end_of_log(reason.details.get("last_lines"))
+    if isinstance(error, WorkerUnreachedError):
+        error.message = ENDED
     if isinstance(reason, WorkerFailedError):
         error.message += f"\n{reason.message}"
         reason = error

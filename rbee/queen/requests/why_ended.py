@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from rbee.clients.wait_ready import ENDED, WorkerUnreachedError
 from rbee.errors import (
     CATALOGUE,
     LoadingTimeoutError,
@@ -53,7 +54,8 @@ async def why_ended(node: Node, worker_id: str, context: str | None = None) -> R
 
 async def explained(error: WorkerFailedError, node: Node, worker_id: str) -> RbeeError:
     """Return the error of a caller whose request a worker had, with why that ended; the worker may not have ended."""
-    found = await why_ended(node, worker_id, error.message)
+    context = ENDED if isinstance(error, WorkerUnreachedError) else error.message
+    found = await why_ended(node, worker_id, context)
     if found is None:
         return error
     found.details = error.details | found.details
