@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from rbee.hive.models.library import Library
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.progress import Report
-
-DEFAULT_CONTEXT: Final = 4096
-"""Tokens of one request where nothing else is configured, or the model's own context where that is less."""
 
 
 async def plan(request: SpawnRequest, settings: Settings, library: Library, report: Report) -> WorkerSpec:
@@ -38,8 +35,10 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
     refusal = model_kind.refusal(header, located.path.name)
     if refusal is not None and header.kind != model_kind.TEXT:
         raise refusal
-    slots, most = request.slots or settings.worker.slots, DEFAULT_CONTEXT
-    context = request.context or settings.worker.context or min(header.context_length or most, most)
+    slots = request.slots or settings.worker.slots
+    context, note = preflight.choose_context(request.context, settings.worker.context, header.context_length)
+    if note is not None:
+        report(Narration(actor="rbee-hive", action="context", target=str(ref), human=note))
     cache_per_token = (header.kv_bytes_per_token() or 0) * slots
     needed = preflight.memory_needed(located.size, cache_per_token, context)
     spec = WorkerSpec(str(ref), str(located.path), *placement, slots, context, needed, cache_per_token)
