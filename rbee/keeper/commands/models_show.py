@@ -28,7 +28,8 @@ if TYPE_CHECKING:
 def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the header of the model's file; a model that is not on the node is not fetched."""
     node = options.node or settings.defaults.node
-    folders = (settings.paths.models, hub_cache.root()) if node in (None, LOCAL_NODE) else None
+    is_here = node in (None, LOCAL_NODE) and not settings.queen.url
+    folders = (settings.paths.models, hub_cache.root()) if is_here else None
     text = reference.parse_or_id(options.model, folders)
     wanted = convert({"model_ref": text, "node": node}, NodeModel)
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -10,7 +11,7 @@ from rbee.errors import InvalidRequestError
 from rbee.worker.chat import frame as chat_frame
 
 if TYPE_CHECKING:
-    from rbee.wire.chat_template import ChatFrame
+    from rbee.worker.chat.frame import Chat
     from rbee.worker.engine.backend import Backend
 
 TOKENIZERS: Final = 4
@@ -25,13 +26,13 @@ SAMPLE_TOLERANCE: Final = 256
 
 
 class PromptReader:
-    """Reads prompts for one model; `frame` is what its chat template puts around them, if it has one."""
+    """Reads prompts for one model; `chat` is what its chat template does with them, if it has one."""
 
-    def __init__(self, backend: Backend, frame: ChatFrame | None) -> None:
+    def __init__(self, backend: Backend, chat: Chat) -> None:
         self._vocabulary = backend.vocabulary
         self._length = backend.length
         self._trained_length = backend.trained_length
-        self._frame = frame
+        self._chat = chat
         self._limiter = trio.CapacityLimiter(TOKENIZERS)
 
     async def read(self, prompt: str, *, raw: bool) -> list[int]:
@@ -42,10 +43,10 @@ class PromptReader:
         """
         length = self._length
         sample = prompt[: length * SAMPLE]
-        tokens = await self._in_thread(sample, raw=raw)
+        tokens = await self._tokenize(sample, raw=raw)
         is_whole = len(sample) == len(prompt)
         if not is_whole and len(tokens) < length + SAMPLE_TOLERANCE:
-            tokens = await self._in_thread(prompt, raw=raw)
+            tokens = await self._tokenize(prompt, raw=raw)
             is_whole = True
         if not tokens:
             raise InvalidRequestError("field prompt: it has no tokens", field="prompt", rule="at least one token")
@@ -62,10 +63,22 @@ class PromptReader:
             context=length,
         )
 
-    async def _in_thread(self, text: str, *, raw: bool) -> list[int]:
-        vocabulary, frame = self._vocabulary, self._frame
+    def note(self, *, raw: bool) -> str | None:
+        """Return what the user should know about how prompts are read."""
+        if raw or self._chat.refusal is None:
+            return None
+        return (
+            f"The model's chat template cannot be used ({self._chat.refusal}): the prompt goes to the model as it is, "
+            "and the answer may be worse for it"
+        )
 
-        def work() -> list[int]:
-            return vocabulary.tokenize(text) if raw or frame is None else chat_frame.tokens(vocabulary, frame, text)
-
+    async def _tokenize(self, text: str, *, raw: bool) -> list[int]:
+        vocabulary, frame = self._vocabulary, self._chat.frame
+        if raw or frame is None:
+            work = partial(vocabulary.tokenize, text)
+        elif frame.changes:
+            written = await chat_frame.rendered(self._chat, vocabulary, text)
+            work = partial(chat_frame.split_tokens, vocabulary, written)
+        else:
+            work = partial(chat_frame.tokens, vocabulary, frame, text)
         return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)

@@ -48,6 +48,8 @@ class InferenceResponse:
     max_tokens: int | None
     context: FullContext
     narrate: bool
+    note: str | None = None
+    """What the user should know about how the prompt was read."""
 
     async def stream(self, send: Send) -> None:
         """Send the events of the stream; raises the error that ends it. Cancelling ends the job."""
@@ -66,6 +68,8 @@ class InferenceResponse:
                 await send.send(self._reading())
 
         async with job:
+            if self.narrate and self.note is not None:
+                await send.send(self._narration("chat_template", self.note))
             if self.narrate:
                 tokens = f"{job.prompt_tokens} prompt token{'s' * (job.prompt_tokens != 1)}"
                 await send.send(self._narration("inference_start", f"Reading {tokens}") + self._reading())

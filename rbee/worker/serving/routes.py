@@ -86,6 +86,7 @@ def new(
             max_tokens=None if request.max_tokens is UNSET else request.max_tokens,
             context=service.context(),
             narrate=request.narrate,
+            note=service.note(request),
         )
         del job  # from here on it lives as long as the response: see JobHandle
         headers = {wire.REQUEST_ID_HEADER: request_id}

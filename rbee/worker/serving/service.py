@@ -83,10 +83,10 @@ class Service:
 
     async def run(self, backend: Backend) -> None:
         """Serve requests until cancelled; raises EngineFailedError."""
-        frame = await chat_frame.frame_of(backend.vocabulary)
+        chat = await chat_frame.chat_of(backend.vocabulary)
         engine = Engine(backend, self._slots.deliver)
         self._loaded = LoadedService(
-            backend.length, backend.trained_length, engine, PromptReader(backend, frame), self._slots
+            backend.length, backend.trained_length, engine, PromptReader(backend, chat), self._slots
         )
         self._status.set_loaded()
         await engine.run()
@@ -111,6 +111,10 @@ class Service:
         """Return how much the model has room for. Raises WorkerNotReadyError before it is loaded."""
         service = self._ready()
         return FullContext(tokens=service.length, trained_tokens=service.trained_length)
+
+    def note(self, request: InferenceRequest) -> str | None:
+        """Return what the user should know about how the prompt was read."""
+        return None if self._loaded is None else self._loaded.prompts.note(raw=request.raw)
 
     def _ready(self) -> LoadedService:
         if self._loaded is None:

@@ -27,7 +27,7 @@ HARMFUL = {
 }
 
 
-def answer(queen: Any, model: Path, prompt: str, **more: Any) -> str:
+def answer(queen: Any, model: Path, prompt: str, *, whole: bool = False, **more: Any) -> Any:
     with queen.client() as client:
         task = {"prompt": prompt, "model": f"file:{model}"}
         handle = client.post("/v2/tasks", json=task, timeout=60).json()
@@ -39,7 +39,19 @@ def answer(queen: Any, model: Path, prompt: str, **more: Any) -> str:
         body = {"prompt": prompt, "max_tokens": 5, "temperature": 0, "stream": False} | more
         reply = client.post(f"{handle['worker_url']}/v1/inference", json=body, headers=key)
         assert reply.status_code == 200, reply.text
-        return str(reply.json()["text"])
+        found = reply.json()
+        return (found["text"], found["prompt_tokens"]) if whole else found["text"]
+
+
+def narrated(queen: Any, model: Path, prompt: str, **more: Any) -> list[str]:
+    """Return what a worker that runs says about a request beside the text."""
+    with queen.client() as client:
+        handle = client.post("/v2/tasks", json={"prompt": prompt, "model": f"file:{model}"}, timeout=60).json()
+        key = {"Authorization": f"Bearer {handle['api_key']}"}
+        body = {"prompt": prompt, "max_tokens": 5, "temperature": 0, "stream": True, "narrate": True} | more
+        reply = client.post(f"{handle['worker_url']}/v1/inference", json=body, headers=key)
+    lines = [line.removeprefix("data: ") for line in reply.text.splitlines() if line.startswith("data: {")]
+    return [event["human"] for event in map(json.loads, lines) if event.get("action") == "chat_template"]
 
 
 def test_a_prompt_goes_through_the_models_template_unless_it_is_raw(daemons: Any, tmp_path: Path) -> None:
@@ -59,9 +71,23 @@ def test_a_template_that_means_harm_only_goes_unused(daemons: Any, tmp_path: Pat
     assert answer(queen, model, "m") == "nopqr"
     (log,) = (queen.home / "logs").glob("worker-*.log")
     assert "chat template cannot be used" in log.read_text()
+    (told,) = narrated(queen, model, "m")
+    assert told.startswith("The model's chat template cannot be used (")
+    assert "goes to the model as it is" in told
+    assert narrated(queen, model, "m", raw=True) == []
     queen.signal()
     assert queen.wait(60)[0] == 0
     assert daemons.left() == []
+
+
+def test_a_template_that_changes_prompts_is_rendered_for_each(daemons: Any, tmp_path: Path) -> None:
+    """The answer shows the last token of the prompt, and the number of tokens the rest."""
+    queen = daemons.start("queen")
+    model = make(tmp_path / "letters.gguf", chat_template="{{ messages[0].content | tojson }}{{ eos_token }}A")
+    assert answer(queen, model, 'm"', whole=True) == ("BCDEF", len('"m\\""A') + 2)
+    assert answer(queen, model, "</s>", whole=True) == ("BCDEF", len('"</s>"A') + 2), "in a prompt it is text"
+    queen.signal()
+    assert queen.wait(60)[0] == 0
 
 
 def test_a_template_that_writes_what_is_no_text_is_refused_in_words() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pytest
 from jinja2 import TemplateError
 
 from rbee.wire.chat_template import ChatFrame, ChatTemplate
-from rbee.worker.chat.template import UnusableError, frame
+from rbee.worker.chat.template import UnusableError, frame, text
 
 TURNS = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
 ANSWER = "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
@@ -66,3 +68,107 @@ def test_one_that_writes_too_much_is_refused() -> None:
 def test_one_that_fails_or_reaches_out_is_refused(template: str) -> None:
     with pytest.raises((TemplateError, OverflowError, TypeError)):
         framed(template)
+
+
+EACH = "{% for m in messages %}"
+TEXTS = "{% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}"
+AS_TRANSFORMERS = {
+    "generation": (
+        EACH + "{% if m.role == 'assistant' %}{% generation %}{{ m.content }}{% endgeneration %}{% else %}"
+        "[{{ m.content }}]{% endif %}{% endfor %}w",
+        ("[", "]w"),
+    ),
+    "generation around the prompt": (
+        EACH + "{%- generation -%}{% set x = m.content %}({{ x }}){%- endgeneration -%}{% endfor %}{{ x }}w",
+        ("(", ")w"),
+    ),
+    "content as a list": (EACH + "<" + TEXTS + ">{% endfor %}w", ("<", ">w")),
+    "content as a list, looked into": (
+        EACH + "{% if m['content'][0]['type'] == 'image' %}:{% else %} {% endif %}" + TEXTS + "{% endfor %}w",
+        (" ", "w"),
+    ),
+    "the first part of a list": ("{{ messages[0]['content'][0]['text'] }}w", ("", "w")),
+    "either": (
+        EACH + "{% if m.content is string %}s{{ m.content }}{% else %}l" + TEXTS + "{% endif %}{% endfor %}w",
+        ("s", "w"),
+    ),
+    "a list that must not be a text": (
+        EACH + "{% if m.content is string %}{{ raise_exception('list!') }}{% endif %}" + TEXTS + "{% endfor %}w",
+        ("", "w"),
+    ),
+    "tojson with keywords": (
+        "{{ {'b': 'é<', 'a': [1]} | tojson(separators=(',', ':'), sort_keys=True, ensure_ascii=True) }}"
+        "{{ messages[0].content }}w",
+        ('{"a":[1],"b":"\\u00e9<"}', "w"),
+    ),
+    "tojson, indented": ("{{ [1] | tojson(indent=2) }}{{ messages[0].content }}w", ("[\n  1\n]", "w")),
+    "tojson, in place": (
+        "{{ {'a': 'é'} | tojson(False, None, (', ', '=')) }}{{ messages[0].content }}w", ('{"a"="é"}', "w"),
+    ),
+    "a date": ("{{ strftime_now('%Y')|length }}{{ messages[0].content }}w", ("4", "w")),
+    "a system message that must come first": (
+        "{% if messages[0].role != 'system' %}{{ raise_exception('system first') }}{% endif %}"
+        + EACH + "{{ m.role[0] }}{{ m.content }}{% endfor %}w",
+        ("su", "w"),
+    ),
+    "a system message and lists": (
+        "{% if messages[0].role != 'system' %}{{ raise_exception() }}{% endif %}"
+        + EACH + "{{ m.role[0] }}" + TEXTS + "{% endfor %}w",
+        ("su", "w"),
+    ),
+    "tools that are looped over": (
+        "{% for tool in tools %}{{ tool }}{% endfor %}{{ messages[0].content }}w", ("", "w"),
+    ),
+    "functions": ("{{ 'f:' + functions }} {{ datetime }}{{ messages[0].content }}w", ("f: ", "w")),
+    "break and continue": (
+        EACH + "{% if loop.index > 1 %}{% break %}{% endif %}{{ m.content }}{% continue %}x{% endfor %}w", ("", "w"),
+    ),
+    "macros, blocks and namespaces": (
+        "{%- set system %}Be kind.{% endset -%}"
+        "{% macro turn(m, n=1) %}<{{ m.role }}{{ n }}>{{ m.content }}{% endmacro %}"
+        "{% set ns = namespace(n=0) %}{{ system }}"
+        + EACH + "{% set ns.n = ns.n + 1 %}{{ turn(m, n=ns.n) }}{% endfor %}w",
+        ("Be kind.<user1>", "w"),
+    ),
+    "methods of Python": (
+        "{% set m = messages[0] %}{% for key, value in m.items() %}{% if key == 'role' %}{{ value.title() }}{% endif %}"
+        "{% endfor %}{{ m.get('name', '-').strip() }}{{ m['content'] }}{{ messages[::-1][0].role.startswith('us') }}",
+        ("User-", "True"),
+    ),
+    "what is not defined": (
+        "{% if enable_thinking is defined and not enable_thinking %}x{% endif %}{{ custom }}{{ messages[0].content }}w",
+        ("", "w"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AS_TRANSFORMERS)
+def test_templates_are_taken_as_transformers_takes_them(name: str) -> None:
+    template, (before, after) = AS_TRANSFORMERS[name]
+    assert framed(template) == shown(before, after)
+    prompt = 'a "b"\n C\\é'
+    assert text(ChatTemplate(template=template, begin="<s>", end="</s>", prompt=prompt)) == before + prompt + after
+
+
+def test_a_date_is_that_of_today() -> None:
+    before = datetime.now().astimezone().strftime("%d %b %Y")
+    found = framed("{{ strftime_now('%d %b %Y') }}{{ messages[0].content }}").before
+    assert found in (before, datetime.now().astimezone().strftime("%d %b %Y"))
+
+
+@pytest.mark.parametrize(
+    ("template", "rendered"),
+    [
+        ("{{ messages[0].content | tojson }}w", '"a \\"b\\" C\\n</think>d "w'),
+        ("{{ messages[0].content | upper }}w", 'A "B" C\n</THINK>D w'),
+        ("{{ messages[0].content.split('</think>')[-1] }}w", "d w"),
+        ("{{ messages[0].content | replace('\n', ' ') }}w", 'a "b" C </think>d w'),
+        ("{{ messages[0].content.rstrip() }}w", 'a "b" C\n</think>dw'),
+        ("{{ messages[0].content | e }}w", "a &#34;b&#34; C\n&lt;/think&gt;d w"),
+        ("{{ messages[0]['content'][0]['text'] | lower }}w", 'a "b" c\n</think>d w'),
+    ],
+)
+def test_what_a_template_does_to_a_prompt_is_done_to_each(template: str, rendered: str) -> None:
+    assert framed(template).changes
+    asked = ChatTemplate(template=template, begin="<s>", end="</s>", prompt='a "b" C\n</think>d ')
+    assert text(asked) == rendered
