@@ -32,6 +32,7 @@ keep it running (otherwise everything ends with the command)
 
 set it up
   install          install rbee, its settings file and its services on this machine
+  uninstall        remove what `install` wrote; models and state stay unless you say so
   token            print the token with which other programs talk to the swarm over HTTP
 
 examples
@@ -120,6 +121,13 @@ INSTALL_EXAMPLES: Final = """\
   services     ~/.config/systemd/user/          /etc/systemd/user/
 
 The other names beside the program: rbee-keeper, queen-rbee, rbee-hive and llm-worker-rbee.
+"""
+
+UNINSTALL: Final = """\
+Remove rbee from this machine: the program, its other names, its services, and a settings file that nobody changed.
+
+Models, token, registered nodes, logs and the cache stay unless you say so; it prints where they are.
+What is installed on nodes stays there.
 """
 
 WORKERS_USAGE: Final = "rbee workers {list,health,shutdown} [options]"
@@ -232,7 +240,8 @@ COMMANDS: Final = (
         "Print the token that opens the HTTP interfaces of the queen and of all hives; create it if there is none.\n",
         'example\n  curl -H "Authorization: Bearer $(rbee token)" http://127.0.0.1:8080/v2/workers/list\n',
     ),
-    Command("install", "install", INSTALL, INSTALL_EXAMPLES),
+    Command("install", "program.install", INSTALL, INSTALL_EXAMPLES),
+    Command("uninstall", "program.uninstall", UNINSTALL),
 )
 
 WORKERS: Final = (

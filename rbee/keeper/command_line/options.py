@@ -64,7 +64,7 @@ def _parser() -> Parser:
         prefix = f"{group.name} "
         made |= {f"{prefix}{command.name}": _add(actions, command, prefix) for command in group.commands}
     _infer_options(made["infer"])
-    _install_options(made["install"])
+    _install_options(made)
     _workers_options(made)
     _models_options(made)
     _setup_options(made)
@@ -198,11 +198,17 @@ def _infer_options(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
 
 
-def _install_options(parser: Parser) -> None:
-    add = parser.add_argument_group("where").add_argument
-    add("--system", action="store_true", help="install for all users of this machine; needs root")
-    add("--prefix", metavar="DIR", help="with --system: install below this folder instead of /")
-    parser.add_argument("--systemd", action="store_true", help="also write systemd user services for queen and hive")
+def _install_options(made: Mapping[str, Parser]) -> None:
+    for name, verb in (("install", "install for"), ("uninstall", "remove it from")):
+        add = made[name].add_argument_group("where").add_argument
+        add("--system", action="store_true", help=f"{verb} all users of this machine; needs root")
+        add("--prefix", metavar="DIR", help=f"with --system: {name} below this folder instead of /")
+    add = made["install"].add_argument
+    add("--systemd", action="store_true", help="also write systemd user services for queen and hive")
+    add = made["uninstall"].add_argument_group("what else to remove").add_argument
+    add("--models", action="store_true", help="also the models that were fetched")
+    add("--state", action="store_true", help="also the token, the registered nodes and the logs")
+    add("--all", action="store_true", help="also both of these, the settings and the cache")
 
 
 def _workers_options(made: Mapping[str, Parser]) -> None:

@@ -45,10 +45,19 @@ class LogsOptions(NodeOptions, Protocol):
     lines: int
 
 
-class InstallOptions(Options, Protocol):
+class PlaceOptions(Options, Protocol):
     system: bool
     prefix: str | None
+
+
+class InstallOptions(PlaceOptions, Protocol):
     systemd: bool
+
+
+class UninstallOptions(PlaceOptions, Protocol):
+    models: bool
+    state: bool
+    all: bool
 
 
 class ModelOptions(NodeOptions, Protocol):

@@ -14,12 +14,22 @@ _PLAIN: Final = re.compile(r"[\w/.,+@-]+", re.ASCII)
 
 def path_lines(folder: Path, home: Path, shell: str) -> list[str]:
     """Return the commands that add `folder` to PATH, now and in new shells; `shell` is the path of the user's shell."""
+    now = path_line(folder, home, shell)
+    return [now] if Path(shell).name == "fish" else [now, f"echo {shlex.quote(now)} >> {start_file(shell)}"]
+
+
+def path_line(folder: Path, home: Path, shell: str) -> str:
+    """Return the command that adds `folder` to PATH."""
     kind = Path(shell).name
     if kind == "fish":
-        return [f"fish_add_path {_quote(folder, home)}"]
+        return f"fish_add_path {_quote(folder, home)}"
     value = _quote(folder, home, ":$PATH")
-    now = f"setenv PATH {value}" if kind.endswith("csh") else f"export PATH={value}"
-    return [now, f"echo {shlex.quote(now)} >> {_FILES.get(kind, '~/.profile')}"]
+    return f"setenv PATH {value}" if kind.endswith("csh") else f"export PATH={value}"
+
+
+def start_file(shell: str) -> str:
+    """Return the file that the user's shell reads at each start, as the user writes its name."""
+    return _FILES.get(Path(shell).name, "~/.profile")
 
 
 def _quote(folder: Path, home: Path, more: str = "") -> str:

@@ -109,8 +109,21 @@ def test_everything_is_installed(user: User) -> None:
 def test_a_second_installation_is_harmless(user: User) -> None:
     installed(user.install())
     before = user.tree()
-    assert f"Installed rbee {__version__} again" in installed(user.install())
-    assert user.tree() == before
+    (user.home / ".bashrc").write_text('export PATH="$HOME/.local/bin:$PATH"\n')
+    told = installed(user.install())
+    assert f"Installed rbee {__version__} again" in told
+    assert "Next steps" not in told
+    assert "~/.bashrc adds it for new ones" in told
+    assert ">>" not in told
+    assert user.tree() == before | {".bashrc": b'export PATH="$HOME/.local/bin:$PATH"\n'}
+
+
+def test_services_of_an_earlier_installation_are_named(user: User) -> None:
+    installed(user.install("--systemd"))
+    told = installed(user.install())
+    for role in ("hive", "queen"):
+        assert f"{user.home / UNITS}/rbee-{role}.service (already there; unchanged)" in told
+    assert "rbee up" not in told
 
 
 def test_an_update_keeps_the_users_files(user: User) -> None:

@@ -56,6 +56,7 @@ SAMPLING = "--temperature 0.5 --top-k 4 --top-p 0.5 --min-p 0.1 --seed 1"
         ("down", ""),
         ("token", ""),
         ("install", "--system --prefix p --systemd"),
+        ("uninstall", "--system --prefix p --models --state --all"),
         ("workers list", "--json"),
         ("workers health", "--node n --json"),
         ("workers shutdown --id 01234567", "--json"),

@@ -6,20 +6,19 @@ import os
 import shlex
 import subprocess
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters import config, zipapp
-from rbee.adapters.arguments import UsageError
 from rbee.adapters.daemon import process
 from rbee.adapters.files import atomic
 from rbee.errors import StorageError
-from rbee.keeper.install import layout as layouts
-from rbee.keeper.install import settings_file, summary, units
+from rbee.keeper.install import destination, ownership, settings_file, summary, units
 from rbee.keeper.install.layout import LINKS, PROGRAM
 from rbee.keeper.output.result import Result
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import InstallOptions
     from rbee.keeper.install.layout import Layout
@@ -34,14 +33,10 @@ def run(options: InstallOptions, settings: Settings, terminal: Terminal) -> Resu
 
     Raises StorageError, and then a program installed before still works. Raises UsageError for a bad prefix.
     """
-    prefix = _prefix(options)
+    layout, prefix = destination.choose(options, "install")
     if options.system:
-        _require_rights(prefix)
         # All users must be able to read everything, whatever root's umask is.
         os.umask(0o022)
-        layout = layouts.system(prefix or Path("/"))
-    else:
-        layout = layouts.user(_home())
     source = zipapp.locate(terminal.note)
     services = _services(options, settings, layout, prefix) if options.systemd else {}
     _refuse_foreign_files(layout, services)
@@ -52,70 +47,22 @@ def run(options: InstallOptions, settings: Settings, terminal: Terminal) -> Resu
     lines = [summary.headline(before, version), *summary.places(layout, services, has_config=has_config)]
     if not options.system:
         lines += summary.older_daemons(settings, layout, version)
-    lines += summary.path(layout, _home())
-    lines += summary.next_steps(layout, is_elsewhere=prefix is not None, has_services=bool(services))
+    lines += summary.path(layout, destination.home())
+    lines += summary.next_steps(
+        layout, is_first=before is None, is_elsewhere=prefix is not None, has_services=bool(services)
+    )
     return Result(notes=tuple(lines))
-
-
-def _prefix(options: InstallOptions) -> Path | None:
-    given: str | None = options.prefix
-    if given is None:
-        return None
-    hint = "`rbee install --system --prefix DIR` installs below DIR what --system installs below /"
-    if not options.system:
-        raise UsageError("--prefix goes with --system", hint)
-    if not given.strip():
-        raise UsageError("--prefix: the name of a folder is expected", hint)
-    try:
-        given.encode()
-    except UnicodeEncodeError:
-        raise UsageError("--prefix: the name of a folder must be UTF-8", hint) from None
-    return Path(given).expanduser().absolute()
-
-
-def _home() -> Path:
-    return Path("~").expanduser().absolute()
-
-
-def _require_rights(prefix: Path | None) -> None:
-    if prefix is None and os.geteuid() != 0:
-        command = shlex.join(["sudo", *process.program(), "install", "--system"])
-        raise StorageError(
-            "only root can install rbee for all users of this machine",
-            hint=f"{command}\nor `rbee install` for yourself only, or --prefix DIR to install below another folder",
-        )
 
 
 def _refuse_foreign_files(layout: Layout, services: dict[str, str]) -> None:
     """Raise StorageError if a file that is not ours has a name that we need."""
-    foreign = []
-    for name in (PROGRAM, *LINKS):
-        path = layout.programs / name
-        is_ours = zipapp.version_of(path) is not None or (name in LINKS and _links_to(path, PROGRAM))
-        if os.path.lexists(path) and not is_ours:
-            foreign.append(path)
-    for name in services:
-        path = layout.units / name
-        if os.path.lexists(path) and not _begins_with(path, units.MARK):
-            foreign.append(path)
+    foreign = ownership.foreign(ownership.programs(layout.programs), [layout.units / name for name in services])
     if foreign:
         what, them = ("exists already, and was", "it") if len(foreign) == 1 else ("exist already, and were", "them")
         raise StorageError(
             f"{', '.join(map(str, foreign))} {what} not made by rbee",
             hint=f"nothing was changed; move {them} away, then try again",
         )
-
-
-def _links_to(path: Path, target: str) -> bool:
-    return path.is_symlink() and str(path.readlink()) == target
-
-
-def _begins_with(path: Path, text: str) -> bool:
-    try:
-        with path.open("rb") as file:
-            return file.read(len(text)) == text.encode()
-    except OSError:
-        return False
 
 
 def _services(options: InstallOptions, settings: Settings, layout: Layout, prefix: Path | None) -> dict[str, str]:

@@ -1,0 +1,1 @@
+"""Commands that install the program on this machine, and remove it."""
