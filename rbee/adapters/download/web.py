@@ -10,6 +10,7 @@ import ipaddress
 import re
 import socket
 import ssl
+import struct
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -19,6 +20,7 @@ import httpcore
 import httpx
 
 from rbee.adapters.download import small_answer
+from rbee.adapters.download.routes import Routes
 from rbee.adapters.download.web_errors import BrokenError
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 
@@ -52,17 +54,14 @@ class Web:
         self._token = token
         self._may_be_private = may_be_private
         self._is_near = is_near
-        if is_near:
-            certificates = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it speaks plain HTTP, and loading them takes 20 ms
-        else:
-            certificates = httpx.create_ssl_context()
-            certificates.load_default_certs()  # those of this system too: a company's proxy may have its own
+        self._routes = None if is_near else Routes()
+        near = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # it speaks plain HTTP, and loading certificates takes 20 ms
         self._http = httpx.Client(
-            verify=certificates,
-            trust_env=not is_near,
+            verify=near,
+            trust_env=False,
+            transport=self._routes,
             headers={"User-Agent": "rbee", "Accept-Encoding": "identity"},
             timeout=httpx.Timeout(stall, connect=NEAR_SECONDS if is_near else CONNECT_SECONDS),
-            # Each request opens a connection, and the check of where that leads is never skipped.
             limits=httpx.Limits(max_keepalive_connections=0),
         )
         self._lock = threading.Lock()
@@ -128,7 +127,7 @@ class Web:
         try:
             yield from self._large_parts(response)
         except (httpx.TransportError, httpcore.NetworkError, httpcore.TimeoutException) as exc:
-            raise self._broken(exc, urlsplit(str(response.url))) from exc
+            raise self._broken(exc, urlsplit(str(response.url)), response.url) from exc
 
     def _large_parts(self, response: httpx.Response) -> Iterator[bytes]:
         """Yield the body, of a plain and long one in large pieces, from the connection itself.
@@ -153,31 +152,42 @@ class Web:
 
     def _send(self, url: str, address: SplitResult, headers: dict[str, str]) -> httpx.Response:
         is_direct = True
+        opened: list[Any] = []
 
         def trace(event: str, info: dict[str, Any]) -> None:
             nonlocal is_direct
             if event == "connection.connect_tcp.started":
                 # Else a proxy of the environment makes the connection, whose own address may be private.
                 is_direct = info["host"] == request.url.raw_host.decode("ascii")
-            elif event == "connection.connect_tcp.complete":
+            elif event == "socks.connect_tcp.started":
+                is_direct = False
+            elif event.endswith(".connect_tcp.complete"):
+                opened.append(info["return_value"])
                 # Before anything is asked; the name may mean another address than it did a moment ago.
                 self._keep(info["return_value"], address, is_direct=is_direct)
 
         try:
             request = self._http.build_request("GET", url, headers=headers, extensions={"trace": trace})
-            return self._http.send(request, stream=True)
-        except httpx.TransportError as exc:
+            response = self._http.send(request, stream=True)
+        except BaseException as exc:
             self._forget()
-            raise self._broken(exc, address) from exc
-        except (httpx.InvalidURL, UnicodeError) as exc:
-            raise DownloadFailedError(f"{host_and_port(self._home)} leads to what is no web address") from exc
-        except BaseException:
-            self._forget()
-            raise
+            for stream in opened:  # httpcore leaves one to a SOCKS proxy open
+                stream.close()
+            match exc:
+                case httpx.TransportError():
+                    raise self._broken(exc, address, request.url) from exc
+                case httpx.InvalidURL() | UnicodeError():
+                    where = host_and_port(self._home)
+                    raise DownloadFailedError(f"{where} leads to what is no web address") from exc
+                case _:
+                    raise
+        return response
 
     def _keep(self, stream: Any, address: SplitResult, *, is_direct: bool) -> None:
         """Keep a new connection, unless it leads where it should not."""
         connection = stream.get_extra_info("socket")
+        # httpcore waits without end for a SOCKS proxy's first words. Later waits have limits of their own.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("ll", int(CONNECT_SECONDS), 0))
         peer = str(connection.getpeername()[0])
         with self._lock:
             if self._is_abandoned:
@@ -194,8 +204,11 @@ class Web:
                 self._connected.close()
                 self._connected = None
 
-    def _broken(self, exc: Exception, address: SplitResult) -> BrokenError:
-        return BrokenError("given up" if self._is_abandoned else _words(exc, host_and_port(address)))
+    def _broken(self, exc: Exception, address: SplitResult, url: httpx.URL) -> BrokenError:
+        if self._is_abandoned:
+            return BrokenError("given up")
+        proxy = None if self._routes is None else self._routes.proxy(url)
+        return BrokenError(_words(exc, host_and_port(address)) + (f" through {proxy}" if proxy else ""))
 
     def _is_home(self, address: SplitResult) -> bool:
         return (address.scheme, address.netloc) == (self._home.scheme, self._home.netloc)

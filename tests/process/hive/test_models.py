@@ -587,3 +587,21 @@ def test_a_file_is_fetched_and_found_by_whatever_name_it_has(
             assert list(events_of(answer))[-1][0] == "worker"
         (worker,) = client.get("/v1/workers/list").json()["workers"]
         assert worker["model_ref"] == f"file:{path.with_name(NAMES[0])}"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ALL_PROXY", "socks4://127.0.0.1:1080"), ("HTTP_PROXY", "http://proxy:port"), ("REQUESTS_CA_BUNDLE", "/nowhere")],
+)
+def test_a_variable_of_the_environment_that_is_wrong_costs_one_download(
+    start: Callable[..., Daemon], variable: str, value: str
+) -> None:
+    daemon = start(**{variable: value})
+    with daemon.client() as client:
+        for _ in range(2):
+            name, last = pulled(client)[-1]
+            assert (name, last["error"]["code"]) == ("message", "DOWNLOAD_FAILED")
+            assert last["error"]["message"].startswith(f"{variable} names ")
+        assert client.get("/v1/models/list").json() == {"models": []}
+    daemon.signal()
+    assert daemon.wait() == (0, "")
