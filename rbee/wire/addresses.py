@@ -8,7 +8,7 @@ import ipaddress
 def is_loopback(host: str) -> bool:
     """Whether only this machine reaches a server on `host`."""
     found = _parse(host)
-    return host == "localhost" if found is None else found.is_loopback
+    return host.lower().removesuffix(".") == "localhost" if found is None else found.is_loopback
 
 
 def is_unspecified(host: str) -> bool:

@@ -50,14 +50,15 @@ Tunnel = Literal["auto", "always", "never"]
 class Beehive(Request, kw_only=True):
     """A node as a user describes it; `install_path` and `ssh_key_path` may begin with ~/.
 
+    Port and user that are not there are those of ssh's settings on the queen's host, where `ssh_host` may be any name.
     `accept_host_key` is the fingerprint of a host key that may be new. `backends` and `devices` are found out where
     they are None.
     """
 
     node_name: Name
     ssh_host: Host
-    ssh_port: SshPort = 22
-    ssh_user: User
+    ssh_port: SshPort | msgspec.UnsetType | None = msgspec.UNSET
+    ssh_user: User | msgspec.UnsetType | None = msgspec.UNSET
     ssh_key_path: RemotePath | None = None
     install_path: RemotePath = DEFAULT_INSTALL_PATH
     git_repo_url: Repository | None = None
@@ -68,11 +69,24 @@ class Beehive(Request, kw_only=True):
     accept_host_key: Fingerprint | None = None
 
 
+class SshSettings(Message, kw_only=True):
+    """What of the way to a node follows ssh's settings, and is as they were when the queen last connected.
+
+    `address` is the host's, which `ssh_host` may only stand for; `is_proxied` says that other machines or a program
+    lead there, so that only SSH does.
+    """
+
+    address: str
+    has_port: bool = False
+    has_user: bool = False
+    is_proxied: bool = False
+
+
 class BeehiveRow(Message, kw_only=True):
     """A node as the registry holds it; paths are absolute, times are Unix seconds, `host_key` is the pinned key.
 
     `hive_url` is where its hive last listened, as the node itself knows it; `is_tunnelled` says whether only SSH leads
-    there. `hive_id` identifies its hive, once that has been seen.
+    there. `hive_id` identifies its hive, once that has been seen. Where `ssh_settings` is None, all is as it was given.
     """
 
     node_name: str
@@ -94,6 +108,12 @@ class BeehiveRow(Message, kw_only=True):
     hive_url: str | None = None
     is_tunnelled: bool = False
     hive_id: str | None = None
+    ssh_settings: SshSettings | None = None
+
+    @property
+    def address(self) -> str:
+        """The host's name or address, for other things than SSH."""
+        return self.ssh_host if self.ssh_settings is None else self.ssh_settings.address
 
 
 class BeehiveList(Message, kw_only=True):

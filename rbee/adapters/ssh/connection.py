@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from rbee.adapters.ssh.target import Target
+    from rbee.adapters.ssh.target import SshServer
 
 T = TypeVar("T")
 
-_LOST: Final = ("Server connection dropped", "Socket is closed")
+_LOST: Final = ("SshServer connection dropped", "Socket is closed")
 """paramiko's own words for the end of the stream."""
 OPEN_SECONDS: Final = 10.0
 """For the other machine to open a connection of its own."""
@@ -73,10 +73,15 @@ class SshConnection:
     All calls raise SshFailedError. A call that is cancelled closes the connection; its command runs on over there.
     """
 
-    def __init__(self, transport: paramiko.Transport, target: Target, host_key: str) -> None:
+    def __init__(
+        self, transport: paramiko.Transport, server: SshServer, host_key: str, *, is_proxied: bool = False
+    ) -> None:
         self._transport = transport
-        self._target = target
+        self.server = server
+        """Where it leads, as ssh's settings say."""
         self.host_key = host_key
+        self.is_proxied = is_proxied
+        """Whether other machines or a program lead there."""
 
     @property
     def is_open(self) -> bool:
@@ -107,7 +112,7 @@ class SshConnection:
                 output.extend(data)
                 if len(output) > MAX_OUTPUT:
                     most = f"{MAX_OUTPUT >> 20} MiB"
-                    raise SshFailedError(f"{self._target} wrote more than {most} of output", reason="command")
+                    raise SshFailedError(f"{self.server} wrote more than {most} of output", reason="command")
                 while on_line is not None and (end := output.find(b"\n", passed_on)) >= 0:
                     text = output[passed_on:end].decode("utf-8", "replace")
                     passed_on = end + 1
@@ -117,7 +122,7 @@ class SshConnection:
         finally:
             channel.close()
         if code == -1:
-            raise SshFailedError(f"the connection to {self._target} was lost", reason="command")
+            raise SshFailedError(f"the connection to {self.server} was lost", reason="command")
         return Completed(code, output.decode("utf-8", "replace"), errors.decode("utf-8", "replace"))
 
     async def upload(self, file: Path, to: str, *, mode: int, on_progress: Callable[[int], None] | None = None) -> None:
@@ -157,7 +162,7 @@ class SshConnection:
             reason = "it stopped answering" if isinstance(exc, TimeoutError) else words or "the connection was lost"
             if isinstance(exc, OSError) and exc.strerror:
                 reason = exc.strerror
-            raise SshFailedError(f"{self._target}: {reason}", reason="command") from exc
+            raise SshFailedError(f"{self.server}: {reason}", reason="command") from exc
 
 
 def _read_errors(channel: paramiko.Channel, into: bytearray) -> None:

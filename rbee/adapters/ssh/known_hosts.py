@@ -1,32 +1,44 @@
-"""Checks host keys: against the pinned key, else against rbee's own and the user's known hosts."""
+"""Finds what files of known hosts say of a server: its keys, the authorities for it, and keys that are revoked."""
 
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
+import hmac
 import logging
 import os
-from pathlib import Path
+import secrets
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from paramiko import HostKeys
-from paramiko.hostkeys import HostKeyEntry
-
 from rbee.adapters.files import private
-from rbee.errors import HostKeyError, StorageError
+from rbee.adapters.ssh import config_lines
+from rbee.adapters.ssh.target import SSH_PORT
+from rbee.errors import StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from paramiko import PKey
+    from collections.abc import Iterable
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 
-USERS: Final = Path("~/.ssh/known_hosts")
-_REVOKED: Final = "@revoked "
-"""The marker of a key that is not to be trusted, whatever other lines say (sshd(8))."""
-_ALGORITHMS: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
-"""A key's type names its signature algorithm, except for RSA (RFC 8332)."""
+_sha1 = partial(hashlib.sha1, usedforsecurity=False)
+_MARKERS: Final = ("@cert-authority", "@revoked")
+_HASHED: Final = "|1|"
+_INNER, _OUTER = (bytes(byte ^ mask for byte in range(256)) for mask in (0x36, 0x5C))
+_INNER_REST, _OUTER_REST = (bytes([mask]) * 44 for mask in (0x36, 0x5C))
+_SALT_BYTES: Final = 20
+
+
+@dataclass
+class Known:
+    """What is known of one server; a key is a line of its type and base64, and each has where it was found."""
+
+    keys: dict[str, str] = field(default_factory=dict)
+    authorities: dict[str, str] = field(default_factory=dict)
+    revoked: dict[str, str] = field(default_factory=dict)
 
 
 def fingerprint(key: str) -> str:
@@ -35,91 +47,87 @@ def fingerprint(key: str) -> str:
     return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def line(key: PKey) -> str:
-    """Return a public key in its one-line form: type and base64."""
-    return f"{key.get_name()} {key.get_base64()}"
+def name_of(host: str, port: int) -> str:
+    """Return how a server is called in these files (sshd(8), SSH_KNOWN_HOSTS FILE FORMAT)."""
+    return host.lower() if port == SSH_PORT else f"[{host.lower()}]:{port}"
 
 
-class Trust:
-    """What is known about one server before it shows its key. Raises HostKeyError where the `pinned` key is none."""
-
-    def __init__(self, host: str, port: int, pinned: str | None, files: Sequence[Path]) -> None:
-        self._name = host if port == 22 else f"[{host}]:{port}"  # sshd(8), known_hosts file format
-        self._files = files
-        self._keys = {pinned} if pinned is not None else _known(self._name, files)
-        try:
-            self._fingerprints = sorted(map(fingerprint, self._keys))
-        except (IndexError, ValueError):
-            raise HostKeyError(
-                f"the host key of {self._name} that is stored with the node is damaged",
-                hint="`rbee setup remove-node` forgets it with the node; then add the node again",
-            ) from None
-
-    def algorithms(self, offered: Sequence[str]) -> list[str]:
-        """Return the host key algorithms, those of known keys first, so that the server shows a key to compare."""
-        known = [name for key in self._keys for name in _ALGORITHMS.get(key.split()[0], (key.split()[0],))]
-        return sorted(offered, key=lambda name: name not in known)
-
-    def check(self, shown: str, accepted: str | None) -> bool:
-        """Return whether the key is known already; False for one whose fingerprint is `accepted` now.
-
-        Raises HostKeyError for a key that is not known, and for one that has changed.
-        """
-        if shown in self._keys:
-            return True
-        found = fingerprint(shown)
-        if self._keys:
-            own = "".join(f", the same with `-f {private.shown(file)}`" for file in self._files if file != USERS)
-            raise HostKeyError(
-                f"the host key of {self._name} has changed\n  known {', '.join(self._fingerprints)}\n  shown {found}",
-                hint="someone may be listening in. If the machine was set up anew, forget its old key: "
-                f"`ssh-keygen -R '{self._name}'`{own}, and "
-                "`rbee setup remove-node`; then add the node again",
-                fingerprint=found,
-                known=self._fingerprints,
-            )
-        if accepted == found:
-            return False
-        raise HostKeyError(
-            f"the host key of {self._name} is not known: {found} ({shown.split(maxsplit=1)[0]})"
-            + (f", and {accepted} was to be accepted" if accepted else ""),
-            hint=f"compare it with `ssh-keygen -lf` on that machine; --accept-host-key {found} accepts it",
-            fingerprint=found,
-        )
-
-    def remember(self, file: Path, key: str) -> None:
-        """Append the server's key to our own known hosts."""
-        try:
-            private.make_private(file.parent)
-            with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b") as known:
-                # A line that was cut, as by a full disk or an editor, would take the next one along.
-                is_cut = known.seek(0, os.SEEK_END) > 0 and os.pread(known.fileno(), 1, known.tell() - 1) != b"\n"
-                known.write(b"\n" * is_cut + f"{self._name} {key}\n".encode())
-        except OSError as exc:
-            raise StorageError(f"{file.name} cannot be written: {exc.strerror}") from exc
-
-
-def _known(name: str, files: Sequence[Path]) -> set[str]:
-    keys: set[str] = set()
-    revoked: set[str] = set()
+def find(name: str, files: Iterable[Path]) -> Known:
+    """Return what the files say of the server of this name; a line that cannot be read says nothing."""
+    known, encoded = Known(), name.encode()
     for file in files:
         try:
-            lines = file.expanduser().read_text(encoding="utf-8", errors="replace").split("\n")
-        except OSError:
+            text = file.expanduser().read_text(encoding="utf-8", errors="replace")
+        except FileNotFoundError:
             continue
-        for number, text in enumerate(map(str.strip, lines), 1):
-            # One by one: a line that is damaged, or of an authority, proves nothing, and takes no other along.
-            plain = text.removeprefix(_REVOKED)
-            try:
-                if not text.startswith("#") and (entry := HostKeyEntry.from_line(plain)) is not None:
-                    hosts = HostKeys()
-                    for host in entry.hostnames:
-                        hosts.add(host, entry.key.get_name(), entry.key)
-                    found = {line(key) for key in (hosts.lookup(name) or {}).values()}
-                    if plain == text:
-                        keys |= found
-                    else:
-                        revoked |= found
-            except Exception as exc:  # noqa: BLE001 (paramiko has no one error for them)
-                log.info("line %d of %s cannot be read, and is passed over: %r", number, file, exc)
-    return keys - revoked
+        except OSError as exc:
+            log.info("%s is passed over: %s", file, exc.strerror)
+            continue
+        shown = private.shown(file.expanduser())
+        for number, line in enumerate(text.split("\n"), 1):
+            # Most of the time of a large file: what cannot be of this server is not taken apart.
+            if _HASHED in line or name in (low := line.lower()) or "*" in low or "?" in low:
+                _take(line, name, encoded, known, shown, number)
+    return known
+
+
+def _take(line: str, name: str, encoded: bytes, known: Known, file: str, number: int) -> None:
+    fields = line.split(None, 4)
+    if not fields or fields[0].startswith("#"):
+        return
+    marker = fields.pop(0) if fields[0].startswith("@") else ""
+    if len(fields) < 3 or (marker and marker not in _MARKERS) or not _is_of(fields[0], name, encoded):
+        return
+    if (key := _key(fields[1], fields[2])) is None:
+        log.info("line %d of %s cannot be read, and is passed over", number, file)
+        return
+    found = {"": known.keys, "@cert-authority": known.authorities, "@revoked": known.revoked}[marker]
+    found.setdefault(key, f"{file} line {number}")
+
+
+def _is_of(hosts: str, name: str, encoded: bytes) -> bool:
+    if hosts.startswith(_HASHED):
+        salt, _, digest = hosts.removeprefix(_HASHED).partition("|")
+        try:
+            return _hmac(binascii.a2b_base64(salt), encoded) == binascii.a2b_base64(digest)
+        except ValueError:
+            return False
+    return config_lines.matches_list(name, hosts.lower().split(","))
+
+
+def _hmac(salt: bytes, name: bytes) -> bytes:
+    """Return the HMAC-SHA1 (RFC 2104); for salts as OpenSSH makes them in half of the time that `hmac` takes."""
+    if len(salt) != _SALT_BYTES:
+        return hmac.digest(salt, name, "sha1")
+    inner = _sha1(salt.translate(_INNER) + _INNER_REST + name).digest()
+    return _sha1(salt.translate(_OUTER) + _OUTER_REST + inner).digest()
+
+
+def _key(kind: str, text: str) -> str | None:
+    """Return the key in its one-line form; None where it is none, or of another type than it says."""
+    try:
+        blob = base64.b64decode(text, validate=True)
+    except ValueError:
+        return None
+    size = int.from_bytes(blob[:4], "big")
+    if blob[4 : 4 + size] != kind.encode("utf-8", "replace") or len(blob) <= 4 + size:
+        return None
+    return f"{kind} {base64.b64encode(blob).decode()}"
+
+
+def remember(file: Path, name: str, key: str, *, is_hashed: bool = False) -> None:
+    """Append a server's key to our own known hosts. Raises StorageError."""
+    try:
+        private.make_private(file.parent)
+        with os.fdopen(os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600), "r+b") as known:
+            # A line that was cut, as by a full disk or an editor, would take the next one along.
+            is_cut = known.seek(0, os.SEEK_END) > 0 and os.pread(known.fileno(), 1, known.tell() - 1) != b"\n"
+            known.write(b"\n" * is_cut + f"{_hashed(name) if is_hashed else name} {key}\n".encode())
+    except OSError as exc:
+        raise StorageError(f"{file.name} cannot be written: {exc.strerror}") from exc
+
+
+def _hashed(name: str) -> str:
+    salt = secrets.token_bytes(_SALT_BYTES)
+    digest = hmac.digest(salt, name.encode(), "sha1")
+    return f"{_HASHED}{base64.b64encode(salt).decode()}|{base64.b64encode(digest).decode()}"

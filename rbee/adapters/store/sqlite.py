@@ -6,7 +6,7 @@ import logging
 import os
 import sqlite3
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Protocol, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, TypeVar
 
 import trio
 
@@ -35,6 +35,14 @@ class Transact(Protocol):
     async def __call__(self, work: Callable[[sqlite3.Connection], T], /) -> T: ...
 
 
+class Addition(NamedTuple):
+    """A column that older versions pass over, so that they can open the file again: it raises no version number."""
+
+    table: str
+    column: str
+    declaration: str
+
+
 class Store:
     """An open database.
 
@@ -52,8 +60,8 @@ class Store:
         self._limiter = trio.CapacityLimiter(1)
 
     @classmethod
-    async def open(cls, path: Path, migrations: Sequence[str]) -> Store:
-        """Open or make the database; `migrations` are scripts in order, of which only new ones are run.
+    async def open(cls, path: Path, migrations: Sequence[str | Addition]) -> Store:
+        """Open or make the database; `migrations` are scripts in order, of which only new ones are run, and additions.
 
         A damaged file is moved aside and made anew: its content can be found out again, and a daemon that does not
         start is of no use. Raises StorageError when the file cannot be opened or was made by a newer version.
@@ -126,7 +134,7 @@ def _is_full(exc: sqlite3.Error, folder: Path) -> bool:
     return _code(exc) in _WANTS_ROOM and found.f_bavail * found.f_frsize < SMALLEST
 
 
-def _open(path: Path, migrations: Sequence[str], ballast: Ballast) -> tuple[sqlite3.Connection, str | None]:
+def _open(path: Path, migrations: Sequence[str | Addition], ballast: Ballast) -> tuple[sqlite3.Connection, str | None]:
     """Return the connection, and a note on a damaged file."""
     damage = None
     try:
@@ -147,7 +155,7 @@ def _open(path: Path, migrations: Sequence[str], ballast: Ballast) -> tuple[sqli
     return connection, damage
 
 
-def _connect(path: Path, migrations: Sequence[str]) -> sqlite3.Connection:
+def _connect(path: Path, migrations: Sequence[str | Addition]) -> sqlite3.Connection:
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
     try:
@@ -181,11 +189,15 @@ def _move_aside(path: Path, why: sqlite3.Error) -> str:
     return said
 
 
-def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str | Addition]) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
+    scripts = [script for script in migrations if isinstance(script, str)]
+    if version > len(scripts):
         raise StorageError(f"{path.name} was written by a newer version of rbee", hint="upgrade rbee on this host")
-    for number, script in enumerate(migrations[version:], version + 1):
+    for number, script in enumerate(scripts[version:], version + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+    for table, column, declaration in (each for each in migrations if isinstance(each, Addition)):
+        if column not in [found[1] for found in connection.execute(f"PRAGMA table_info({table})")]:
+            connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declaration}")

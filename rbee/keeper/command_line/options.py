@@ -252,10 +252,23 @@ def _setup_options(made: Mapping[str, Parser]) -> None:
         add = made[name].add_argument
         default = (lambda _: "") if is_update else " (default: {})".format
         add("--name", metavar="NAME", action=Once, required=True, help="the node's name: letters, digits, dots, dashes")
-        add("--ssh-host", metavar="HOST", action=Once, required=not is_update, help="the node's host name or address")
-        add("--ssh-port", metavar="PORT", type=whole(1, 65535), help="the port of its sshd" + default("22"))
-        add("--ssh-user", metavar="USER", required=not is_update, help="log in as this user")
-        add("--ssh-key", metavar="FILE", help="the private key file" + default("the agent's keys, then ~/.ssh/id_*"))
+        add(
+            "--ssh-host",
+            metavar="HOST",
+            action=Once,
+            required=not is_update,
+            help="the node, as `ssh` takes it: [USER@]HOST, or a name in ~/.ssh/config",
+        )
+        add(
+            "--ssh-port",
+            metavar="PORT",
+            type=whole(1, 65535),
+            help="the port of its sshd" + default("from ~/.ssh/config, else 22"),
+        )
+        add(
+            "--ssh-user", metavar="USER", help="log in as this user" + default("from ~/.ssh/config, else your own name")
+        )
+        add("--ssh-key", metavar="FILE", help="the only key to offer" + default("what `ssh` offers"))
         add(
             "--install-path",
             metavar="DIR",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import trio
 
+from rbee.errors import RbeeError
 from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote.describe import describe
-from rbee.wire.registry import Success
+from rbee.wire.registry import Beehive, BeehiveRow, Success
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
     from rbee.wire.progress import Report
-    from rbee.wire.registry import Beehive, BeehiveRow
+
+
+_FOUND: Final = ("host_key", "ssh_settings")
+"""What describes a node beside what a user says of it."""
 
 
 @dataclass(frozen=True)
@@ -51,11 +55,24 @@ class Registration:
         row = await describe(asked, self.settings, report, known)
         async with self._whole_change():
             await self.registry.check_folder_free(row)
+            if known is not None and _is_same(known, row) and await self._has_its_hive(row.node_name):
+                await self.nodes.remote(row.node_name).record.connected()
+                return Success(
+                    message=f"node {row.node_name} is as it was: nothing has changed", node_name=row.node_name
+                )
             has_ended = await self._drop(row.node_name, report)
             row.spawned_by_queen = not has_ended and known is not None and _is_same_place(known, row)
             await self.registry.replace(row)
             self.nodes.add(row)
         return Success(message=f"node {row.node_name} was changed", node_name=row.node_name)
+
+    async def _has_its_hive(self, name: str) -> bool:
+        """Whether no other hive is in the place of the node's own, which goes on then."""
+        try:
+            await self.nodes.remote(name).find()
+        except RbeeError:
+            return False
+        return True
 
     async def remove(self, name: str, report: Report) -> Success:
         """Forget the node; ends its hive if a queen started it."""
@@ -81,6 +98,12 @@ class Registration:
             human = f"The hive on {name} could not be ended, and may run still: the queen's log says why"
             narrate(report, name, "stop_hive", human)
         return has_ended
+
+
+def _is_same(one: BeehiveRow, other: BeehiveRow) -> bool:
+    """Whether both rows say the same of a node, whatever has become of it since."""
+    said = (*(name for name in Beehive.__struct_fields__ if name in BeehiveRow.__struct_fields__), *_FOUND)
+    return all(getattr(one, name) == getattr(other, name) for name in said)
 
 
 def _is_same_place(one: BeehiveRow, other: BeehiveRow) -> bool:

@@ -12,7 +12,7 @@ from rbee.queen.registry.identity import Claim
 if TYPE_CHECKING:
     from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.registry.table import Registry
-    from rbee.wire.registry import BeehiveRow
+    from rbee.wire.registry import BeehiveRow, Tunnel
 
 
 class NodeRecord:
@@ -44,10 +44,19 @@ class NodeRecord:
     @property
     def is_tunnelled(self) -> bool:
         """Whether HTTP goes through SSH: what the user wants, or what was found to work."""
-        return self.row.tunnel == "always" or (self.row.tunnel == "auto" and self.row.is_tunnelled)
+        return self.tunnel == "always" or (self.tunnel == "auto" and self.row.is_tunnelled)
 
-    async def connected(self) -> None:
-        await self.change(last_connected_unix=time.time(), status="reachable", last_error=None)
+    @property
+    def tunnel(self) -> Tunnel:
+        """What may be tried: where other machines lead there, another one may have the address on this network."""
+        settings = self.row.ssh_settings
+        is_proxied = settings is not None and settings.is_proxied
+        return "always" if self.row.tunnel == "auto" and is_proxied else self.row.tunnel
+
+    async def connected(self, **found: Any) -> None:
+        """Note that SSH leads there, and what of the way has changed with ssh's settings."""
+        changed = {name: value for name, value in found.items() if value != getattr(self.row, name)}
+        await self.change(last_connected_unix=time.time(), status="reachable", last_error=None, **changed)
 
     async def failed(self, reason: str) -> None:
         await self.change(status="unreachable", last_error=reason)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from rbee.adapters.store.sqlite import Addition
 from rbee.errors import NodeExistsError, NodeNotFoundError
 from rbee.wire.common import check_base_url
 from rbee.wire.registry import BeehiveRow
@@ -48,16 +49,18 @@ MIGRATIONS: Final = (
     """
     ALTER TABLE beehives ADD COLUMN hive_id TEXT;
     """,
+    Addition("beehives", "ssh_settings", "TEXT NOT NULL DEFAULT 'null'"),
 )
-"""In order; a change appends a script and never edits one."""
+"""In order; a change appends a script or an addition, and never edits one."""
 
 _COLUMNS: Final = BeehiveRow.__struct_fields__
-_JSON: Final = ("backends", "devices")
+_JSON: Final = ("backends", "devices", "ssh_settings")
 _BOOLEANS: Final = ("spawned_by_queen", "is_tunnelled")
 _DAMAGED: Final = dict.fromkeys(_COLUMNS) | {
     "ssh_host": "damaged.invalid", "ssh_port": 22, "ssh_user": "", "git_branch": "main", "install_path": "",
     "tunnel": "auto", "host_key": "", "status": "unreachable", "backends": [], "devices": {}, "spawned_by_queen": False,
-    "is_tunnelled": False, "last_error": "its entry in the registry is damaged: remove the node, and add it again",
+    "is_tunnelled": False, "ssh_settings": None,
+    "last_error": "its entry in the registry is damaged: remove the node, and add it again",
 }  # fmt: skip
 """Stands for an entry that is not as it was stored, so that the user sees it and can remove it; the others work on."""
 
@@ -157,7 +160,7 @@ def _exists(node_name: str) -> NodeExistsError:
 
 
 def _encoded(values: dict[str, Any]) -> list[Any]:
-    return [json.dumps(value) if name in _JSON else value for name, value in values.items()]
+    return [msgspec.json.encode(value).decode() if name in _JSON else value for name, value in values.items()]
 
 
 def _row(values: tuple[Any, ...]) -> BeehiveRow:

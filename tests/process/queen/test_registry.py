@@ -234,15 +234,32 @@ async def test_the_registry_of_an_earlier_version_is_read_and_changed(tmp_path: 
 
 
 async def test_an_earlier_version_can_read_the_registry(tmp_path: Path) -> None:
-    """Version and columns of a new file are those of commit 4824768."""
+    """Version and columns of a new file are those of commit 4824768; what it has beside them, that one passes over."""
     await (await Store.open(tmp_path / "beehives.db", MIGRATIONS)).close()
 
     def layout(file: Path) -> tuple[Any, ...]:
         with closing(sqlite3.connect(file)) as connection:
             return (
                 connection.execute("PRAGMA user_version").fetchone(),
-                connection.execute("SELECT type, name, sql FROM sqlite_master ORDER BY name").fetchall(),
+                connection.execute("SELECT type, name FROM sqlite_master ORDER BY name").fetchall(),
+                connection.execute("PRAGMA table_info(beehives)").fetchall(),
             )
 
     shutil.copyfile(FILES / "beehives-4824768.db", tmp_path / "earlier.db")
-    assert layout(tmp_path / "beehives.db") == layout(tmp_path / "earlier.db")
+    *now, columns = layout(tmp_path / "beehives.db")
+    *earlier, known = layout(tmp_path / "earlier.db")
+    assert now == earlier
+    assert columns[: len(known)] == known
+    for _, name, _, is_not_null, default, _ in columns[len(known) :]:
+        assert not is_not_null or default is not None, f"an earlier version writes rows without {name}"
+    # As that one does: it names its own columns, to write and to read.
+    names = ", ".join(column[1] for column in known)
+    with closing(sqlite3.connect(tmp_path / "earlier.db")) as connection:
+        values = connection.execute(f"SELECT {names} FROM beehives").fetchall()
+    assert values
+    with closing(sqlite3.connect(tmp_path / "beehives.db")) as connection, connection:
+        connection.executemany(f"INSERT INTO beehives ({names}) VALUES ({', '.join('?' * len(known))})", values)
+        assert connection.execute(f"SELECT {names} FROM beehives").fetchall() == values
+    store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
+    assert [found.ssh_settings for found in await Registry(store).rows()] == [None] * len(values)
+    await store.close()

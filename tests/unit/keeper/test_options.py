@@ -105,7 +105,7 @@ def test_a_command_explains_itself() -> None:
         ("workers shutdown", "rbee workers shutdown --id ID [options]"),
         ("models show", "rbee models show REF [options]"),
         ("models rm", "rbee models rm ID [options]"),
-        ("setup add-node", "rbee setup add-node --name NAME --ssh-host HOST --ssh-user USER [options]"),
+        ("setup add-node", "rbee setup add-node --name NAME --ssh-host HOST [options]"),
         ("setup update-node", "rbee setup update-node --name NAME [options]"),
     ],
 )
@@ -179,7 +179,7 @@ def test_options_of_other_programs_are_none_of_ours() -> None:
             "`rbee workers --help` explains them",
         ),
         (["setup", "install"], "--node is missing", "`rbee setup install --help` shows what it takes"),
-        (["setup", "add-node", "--name", "attic"], "--ssh-host, --ssh-user are missing", None),
+        (["setup", "add-node", "--name", "attic"], "--ssh-host is missing", None),
         (["node", "list"], "there is no command 'node'", "that is `rbee setup list-nodes` here"),
         (["noodles"], "there is no command 'noodles'", "`rbee --help` shows what it takes"),
         (["stat"], "there is no command 'stat'", "did you mean `rbee status`?"),

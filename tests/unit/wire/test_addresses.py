@@ -15,6 +15,8 @@ from rbee.wire import addresses
         ("::1", True, False),
         ("::ffff:127.0.0.1", True, False),
         ("localhost", True, False),
+        ("LocalHost", True, False),
+        ("localhost.", True, False),
         ("0.0.0.0", False, True),
         ("::", False, True),
         ("::ffff:0.0.0.0", False, True),

@@ -23,7 +23,7 @@ async def choose_way(reach: Reach, report: Report) -> str:
 
     The node's `tunnel` says what may be tried. Raises ConnectionTimeoutError, or why the hive cannot be used.
     """
-    tunnel, limits = reach.record.row.tunnel, reach.settings.timeouts
+    tunnel, limits = reach.record.tunnel, reach.settings.timeouts
     failed: list[str] = []
     if tunnel != "always":
         # Where there is another way, one attempt is enough.

@@ -83,7 +83,7 @@ async def _start_once(connection: SshConnection, row: BeehiveRow, settings: Sett
         "lock": paths.lock,
         "logs": paths.logs,
         "cache": paths.cache,
-        "advertise": row.ssh_host,
+        "advertise": row.address,
         "tenths": str(round(settings.timeouts.start * 10)),
     }
     ready: list[announce.Ready] = []

@@ -12,6 +12,7 @@ from rbee.adapters.ssh import dial
 from rbee.adapters.ssh.target import Target
 from rbee.clients.hive import HiveClient
 from rbee.errors import ConnectionTimeoutError, InternalError, SshFailedError
+from rbee.queen.hives.remote.describe import way
 from rbee.queen.hives.remote.tunnel import Tunnel
 from rbee.queen.registry.identity import AnotherHiveError, no_hive
 from rbee.wire import addresses
@@ -50,7 +51,7 @@ class Reach:
     @property
     def is_here(self) -> bool:
         """Whether the hive is on the queen's own host, at an address that no other machine has."""
-        return self.is_direct and addresses.is_loopback(self.record.row.ssh_host)
+        return self.is_direct and addresses.is_loopback(self.record.row.address)
 
     @property
     def address(self) -> str:
@@ -60,7 +61,7 @@ class Reach:
     @property
     def direct_url(self) -> str:
         """The hive's own URL, at the node's address."""
-        return base_url(self.record.row.ssh_host, self._port)
+        return base_url(self.record.row.address, self._port)
 
     @property
     def _port(self) -> int:
@@ -68,16 +69,16 @@ class Reach:
 
     def outside(self, url: str) -> str | None:
         """Return the URL at which other machines reach the hive: the queen's own, unless that is through SSH."""
-        return url if self.is_direct and not addresses.is_own(self.record.row.ssh_host) else None
+        return url if self.is_direct and not addresses.is_own(self.record.row.address) else None
 
     is_everywhere = False
     """Of the queen's own host; where the workers of another machine listen everywhere, its address is in their URLs."""
 
     def worker_url(self, url: str) -> str:
         found = urlsplit(url)
-        if self.is_direct and addresses.is_own(found.hostname or "") and not addresses.is_own(self.record.row.ssh_host):
+        if self.is_direct and addresses.is_own(found.hostname or "") and not addresses.is_own(self.record.row.address):
             # A worker listens where its hive does, and that has been reached at this address.
-            return base_url(self.record.row.ssh_host, found.port or 0)
+            return base_url(self.record.row.address, found.port or 0)
         if self.is_direct or self.record.row.hive_url is None:
             return url
         return self._tunnel_url(urlsplit(url).port or HIVE_PORT)
@@ -100,7 +101,14 @@ class Reach:
     async def dial(self) -> AsyncIterator[SshConnection]:
         """Open an SSH connection to the node, and note in the registry whether that worked. Raises SshFailedError."""
         row = self.record.row
-        target = Target(row.ssh_host, row.ssh_port, row.ssh_user, row.ssh_key_path, row.host_key)
+        follows = row.ssh_settings
+        target = Target(
+            row.ssh_host,
+            None if follows is not None and follows.has_port else row.ssh_port,
+            None if follows is not None and follows.has_user else row.ssh_user,
+            row.ssh_key_path,
+            row.host_key,
+        )
         known_hosts = self.settings.state_dir / "known_hosts"
         async with AsyncExitStack() as stack:
             try:
@@ -110,7 +118,7 @@ class Reach:
                 exc.details.setdefault("node", self.record.name)
                 await self.record.failed(exc.message)
                 raise
-            await self.record.connected()
+            await self.record.connected(**way(connection))
             yield connection
 
     @asynccontextmanager
