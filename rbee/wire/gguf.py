@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from rbee.wire.common import Message
+
+WINDOW_BATCH: Final = 512
+WINDOW_STEP: Final = 256
+"""A window's cells: those of each sequence, and of a batch, rounded up (llama-kv-cache-iswa.cpp)."""
 
 
 class ModelHeader(Message, kw_only=True):
@@ -11,6 +17,9 @@ class ModelHeader(Message, kw_only=True):
     `parameters` counts weights, `tensor_bytes` their size. `quantisation` is llama.cpp's name of the file type, such as
     `Q4_K_M`. `kind` is one of `wire.model_kind.KINDS`, or one that a newer version knows; `unsupported` says why the
     engine that read the header cannot load the model, which nothing has to be wrong with.
+
+    What a context takes, in bytes: `cache_per_token` for each token, in the layers that keep all of them;
+    `window_per_token` in those that keep the last `window`; `state_bytes` for each sequence, in recurrent layers.
     """
 
     architecture: str
@@ -31,8 +40,20 @@ class ModelHeader(Message, kw_only=True):
     kind: str = "text"
     unsupported: str | None = None
 
+    cache_per_token: int | None = None
+    window_per_token: int = 0
+    window: int = 0
+    state_bytes: int = 0
+
     def kv_bytes_per_token(self) -> int | None:
-        """Return how many bytes one token takes in the KV cache, with 16 bits a value; None where unknown."""
+        """Return how many bytes each token takes in the KV cache, with 16 bits a value; None where unknown."""
+        if self.cache_per_token is not None:
+            return self.cache_per_token
         if not (self.block_count and self.head_count_kv and self.key_length and self.value_length):
             return None
         return 2 * self.block_count * self.head_count_kv * (self.key_length + self.value_length)
+
+    def fixed_cache_bytes(self, slots: int, context: int) -> int:
+        """Return what a cache of `slots` sequences takes beside that, if each has `context` tokens."""
+        held = -(-(self.window * slots + WINDOW_BATCH) // WINDOW_STEP) * WINDOW_STEP
+        return self.window_per_token * min(held, slots * context) + self.state_bytes * slots

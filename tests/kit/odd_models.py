@@ -133,6 +133,47 @@ def encoder_decoder(path: Path) -> Path:
     return finished(writer, path)
 
 
+def hybrid(path: Path) -> Path:
+    """Write an LFM2 of four layers, of which two have attention."""
+    width, head = 64, 8
+    square, ones = np.zeros((width, width), F32), np.ones(width, F32)
+    weights: list[tuple[str, Any]] = [
+        ("token_embd.weight", np.zeros((models.VOCABULARY, width), F32)),
+        ("token_embd_norm.weight", ones),
+    ]
+    for layer in range(4):
+        parts: dict[str, Any] = {"attn_norm": ones, "ffn_norm": ones}
+        parts |= dict.fromkeys(("ffn_gate", "ffn_up", "ffn_down"), square)
+        if layer % 2:
+            parts |= dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), square)
+            parts |= dict.fromkeys(("attn_q_norm", "attn_k_norm"), np.ones(head, F32))
+        else:
+            parts |= {"shortconv.in_proj": np.zeros((3 * width, width), F32), "shortconv.out_proj": square}
+            parts["shortconv.conv"] = np.zeros((width, 3), F32)
+        weights += [(f"blk.{layer}.{name}.weight", value) for name, value in parts.items()]
+    return chain(
+        path, "lfm2", weights=weights, block_count=4, attention__head_count_kv=[0, 8, 0, 8], shortconv__l_cache=3
+    )
+
+
+def recurrent(path: Path) -> Path:
+    """Write a Mamba of one layer, which keeps no token at all."""
+    width, inner, state, rank = 512, 1024, 16, 8
+    shapes = {
+        "attn_norm.weight": (width,), "ssm_in.weight": (2 * inner, width), "ssm_conv1d.weight": (inner, 4),
+        "ssm_conv1d.bias": (inner,), "ssm_x.weight": (rank + 2 * state, inner), "ssm_dt.weight": (inner, rank),
+        "ssm_dt.bias": (inner,), "ssm_a": (inner, state), "ssm_d": (inner,), "ssm_out.weight": (width, inner),
+    }  # fmt: skip
+    weights: list[tuple[str, Any]] = [
+        ("token_embd.weight", np.zeros((models.VOCABULARY, width), F32)),
+        ("output_norm.weight", np.ones(width, F32)),
+        *((f"blk.0.{name}", np.zeros(shape, F32)) for name, shape in shapes.items()),
+    ]
+    values = {"ssm.conv_kernel": 4, "ssm.inner_size": inner, "ssm.state_size": state, "ssm.time_step_rank": rank}
+    none = {"attention.head_count": 0, "attention.head_count_kv": 0, "embedding_length": width}
+    return chain(path, "mamba", weights=weights, **values, **none)
+
+
 def of_tensor_type(path: Path, number: int) -> Path:
     """Write a chain one of whose tensors claims to be of this type."""
     data = bytearray(chain(path).read_bytes())

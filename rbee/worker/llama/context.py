@@ -14,6 +14,7 @@ from rbee.worker.engine.backend import (
     SavedState,
     StateMismatchError,
 )
+from rbee.worker.llama.context_params import BATCH, context_params
 from rbee.worker.llama.sampling import SamplerChain
 from rbee.worker.llama.threadpool import Threadpool
 
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-BATCH: Final = 512
-"""Tokens in one decode; also llama.cpp's physical batch, so that an aborted decode leaves nothing half done."""
 POLL: Final = 1
 """How long compute threads spin for the next step, in ggml's unit of about 2 ms.
 
@@ -62,16 +61,8 @@ class Context:
         self.batch = BATCH
         self.threads = threads
         self.prompt_step = prompt_step(model.size_bytes, threads)
-        params = lib.llama_context_default_params()
-        params.n_ctx = slots * length
-        params.n_batch = params.n_ubatch = BATCH
-        params.n_seq_max = slots
-        # One output a sequence: room for logits of every token of a batch would be 65 MB with 32 000 tokens.
-        params.n_outputs_max = slots
+        params = context_params(lib, slots=slots, length=length)
         params.n_threads = params.n_threads_batch = threads
-        # Sequences draw on one pool of cells; a copy of a sequence shares the cells of the original.
-        params.kv_unified = True
-        params.no_perf = True
         # ggml calls this between any two operations of a decode, in the thread that computes. A Python callback would
         # take the GIL each time; strlen does not: it returns a length whose low byte, all that a C bool is, says
         # whether the string at `data` is empty. So one byte in a buffer of ours aborts a decode.

@@ -7,7 +7,6 @@ be one that it was never meant for: so this happens in a fork.
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
 import re
@@ -19,8 +18,10 @@ import msgspec
 
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.model_kind import TEXT
+from rbee.worker.llama.cache_size import CacheSize
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from rbee.worker.llama.functions import Functions, ModelHandle
@@ -46,6 +47,7 @@ class Verdict(msgspec.Struct):
 
     cause: str = ""
     kind: str = TEXT
+    cache: CacheSize | None = None
 
 
 def ask(path: Path, *, vocabulary_only: bool = False) -> Verdict | None:
@@ -57,17 +59,18 @@ def ask(path: Path, *, vocabulary_only: bool = False) -> Verdict | None:
     if not (pid := os.fork()):
         try:
             os.close(output)
-            os.write(writes, msgspec.json.encode(_ask(path, vocabulary_only)))
+            for verdict in _ask(path, vocabulary_only):
+                os.write(writes, msgspec.json.encode(verdict) + b"\n")
         finally:
             os._exit(0)
     os.close(writes)
     with os.fdopen(output, "rb") as file:
-        said = file.read()
+        said = file.read().splitlines()
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    if said:
+        return msgspec.json.decode(said[-1], type=Verdict)
     if -code in _FAULTS:
         return Verdict(cause=f"the engine ended over it ({signal.Signals(-code).name})")
-    with contextlib.suppress(msgspec.MsgspecError, UnicodeDecodeError):
-        return msgspec.json.decode(said, type=Verdict | None)
     return None
 
 
@@ -79,15 +82,16 @@ def in_words(cause: str) -> str:
     return f"this engine does not load it ({cause})"
 
 
-def _ask(path: Path, vocabulary_only: bool) -> Verdict | None:
-    from rbee.worker.llama import library
+def _ask(path: Path, vocabulary_only: bool) -> Iterator[Verdict]:
+    """Yield what is known, and then what is known more: native code may end this process in between."""
+    from rbee.worker.llama import cache_size, library
 
     logging.disable()
     _raise_limits()
     try:
         llama = library.load()
     except ModelLoadFailedError:
-        return None  # the worker will say so
+        return  # the worker will say so
     lib = llama.functions
     params = lib.llama_model_default_params()
     params.n_gpu_layers = 0
@@ -96,8 +100,14 @@ def _ask(path: Path, vocabulary_only: bool) -> Verdict | None:
     model = lib.llama_model_load_from_file(bytes(path), params)
     if not model:
         cause = _cause(llama.complaints.lines())
-        return None if "bad_alloc" in cause else Verdict(cause=cause)
-    return Verdict(kind=kind_of(lib, model))
+        if "bad_alloc" not in cause:
+            yield Verdict(cause=cause)
+        return
+    verdict = Verdict(kind=kind_of(lib, model))
+    yield verdict
+    if verdict.kind == TEXT and not vocabulary_only:
+        verdict.cache = cache_size.measure(llama, model)
+        yield verdict
 
 
 def kind_of(lib: Functions, model: ModelHandle) -> str:

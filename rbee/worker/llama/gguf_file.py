@@ -18,10 +18,11 @@ _NUMBERS: Final = {
 }  # fmt: skip
 """`enum gguf_type` → getter's suffix and C type, for whole numbers."""
 _BOOL: Final = 7
+_ELEMENTS: Final[dict[int, Any]] = {kind: element for kind, (_, element) in _NUMBERS.items()} | {_BOOL: ctypes.c_uint8}
 _STRING: Final = 8
 _ARRAY: Final = 9
 _MAX_TEXT: Final = 200
-_MAX_LAYERS: Final = 4096
+MAX_LAYERS: Final = 4096
 """Elements of an array of numbers that are looked at; what has one for each layer has hundreds at most."""
 _MAX_TYPE: Final = 1000
 """The numbers of tensor types are given one after another, and are below 50; one above this is damage."""
@@ -95,16 +96,20 @@ class GgufFile:
 
     def number(self, key: str) -> int | None:
         """Return a whole number; of an array the largest, since some models give one for each layer."""
+        return max(self.numbers(key), default=None)
+
+    def numbers(self, key: str) -> list[int]:
+        """Return the whole numbers of an array, or the one that there is."""
         if (entry := self.find(key)) is None:
-            return None
+            return []
         index, kind = entry
         if kind in _NUMBERS:
             suffix, result = _NUMBERS[kind]
-            return int(self._call(f"gguf_get_val_{suffix}", result, index))
-        if kind == _ARRAY and (element := _NUMBERS.get(self._call("gguf_get_arr_type", ctypes.c_int, index))):
-            data = self._call("gguf_get_arr_data", ctypes.POINTER(element[1]), index)
-            return max(data[: min(self.length(key) or 0, _MAX_LAYERS)], default=None)
-        return None
+            return [int(self._call(f"gguf_get_val_{suffix}", result, index))]
+        if kind == _ARRAY and (element := _ELEMENTS.get(self._call("gguf_get_arr_type", ctypes.c_int, index))):
+            data = self._call("gguf_get_arr_data", ctypes.POINTER(element), index)
+            return [int(value) for value in data[: min(self.length(key) or 0, MAX_LAYERS)]]
+        return []
 
     def truth(self, key: str) -> bool | None:
         if (entry := self.find(key)) is None or entry[1] != _BOOL:

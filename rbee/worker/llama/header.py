@@ -23,7 +23,7 @@ from rbee.errors import ModelLoadFailedError, to_body
 from rbee.wire.gguf import ModelHeader
 from rbee.wire.model_kind import TEXT
 from rbee.worker.llama import dry_run
-from rbee.worker.llama.gguf_file import GgufFile, Tensors
+from rbee.worker.llama.gguf_file import MAX_LAYERS, GgufFile, Tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -101,6 +101,10 @@ def judged(header: ModelHeader, path: Path, *, vocabulary_only: bool = False) ->
     verdict = dry_run.ask(path, vocabulary_only=vocabulary_only)
     if verdict is None:
         return header
+    if verdict.cache is not None and verdict.cache.per_token <= _MOST_CACHE:
+        header.cache_per_token = verdict.cache.per_token
+        header.window_per_token, header.window = verdict.cache.window_per_token, verdict.cache.window
+        header.state_bytes = verdict.cache.state
     if verdict.cause:
         if "tokenizer.ggml.model" in verdict.cause:
             header.kind = "no_vocabulary"
@@ -186,9 +190,31 @@ def _describe(path: Path, file: GgufFile, tensors: Tensors) -> ModelHeader:
         has_chat_template=file.find("tokenizer.chat_template") is not None,
         kind=_kind(file, architecture, tensors),
     )
+    kept = _heads_of_layers(file, header)
+    if kept is not None and header.key_length and header.value_length:
+        header.cache_per_token = 2 * sum(kept) * (header.key_length + header.value_length)
     if (header.kv_bytes_per_token() or 0) > _MOST_CACHE:
         raise _nonsense(path)
     return header
+
+
+def _heads_of_layers(file: GgufFile, header: ModelHeader) -> list[int] | None:
+    """Return for each layer how many heads it keeps of every token; None where the header does not say.
+
+    A hybrid's recurrent layers keep none: they are those of no heads, those that `recurrent_layers` names, or all but
+    each n-th one.
+    """
+    layers, name = header.block_count or 0, header.architecture
+    if not 0 < layers <= MAX_LAYERS or header.head_count_kv is None:
+        return None
+    heads = file.numbers(f"{name}.attention.head_count_kv") or [header.head_count_kv]
+    heads = heads * layers if len(heads) == 1 else heads[:layers]
+    if min(heads, default=0) < 0:
+        return None
+    if interval := file.number(f"{name}.full_attention_interval") or 0:
+        heads = [count if number % interval == 0 else 0 for number, count in enumerate(heads, 1)]
+    recurrent = file.numbers(f"{name}.attention.recurrent_layers")
+    return [count for number, count in enumerate(heads) if not any(recurrent[number : number + 1])]
 
 
 def _kind(file: GgufFile, architecture: str, tensors: Tensors) -> str:

@@ -129,7 +129,8 @@ def check_memory(options: LoadOptions, model_header: ModelHeader, length: int) -
 
     The system would grant it, and kill this process or its neighbours once it is written to.
     """
-    needed = max(options.memory, (model_header.kv_bytes_per_token() or 0) * options.slots * length)
+    # The hive has asked the engine about the cache; without it the header alone says what that takes at least.
+    needed = options.memory or (model_header.kv_bytes_per_token() or 0) * options.slots * length
     resource, available = _available(options)
     if needed > available:
         raise ModelLoadFailedError(

@@ -1,0 +1,25 @@
+"""The parameters of a context that decide how much memory it takes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rbee.worker.llama.functions import Functions
+
+BATCH: Final = 512
+"""Tokens in one decode; also llama.cpp's physical batch, so that an aborted decode leaves nothing half done."""
+
+
+def context_params(lib: Functions, *, slots: int, length: int) -> Any:
+    """Return them for `slots` sequences of `length` tokens each."""
+    params = lib.llama_context_default_params()
+    params.n_ctx = slots * length
+    params.n_batch = params.n_ubatch = BATCH
+    params.n_seq_max = slots
+    # One output a sequence: room for logits of every token of a batch would be 65 MB with 32 000 tokens.
+    params.n_outputs_max = slots
+    # Sequences draw on one pool of cells; a copy of a sequence shares the cells of the original.
+    params.kv_unified = True
+    params.no_perf = True
+    return params
