@@ -9,7 +9,9 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.arguments import WRONG_USAGE, HelpRequest, UsageError
-from rbee.errors import InternalError, RbeeError
+from rbee.errors import InternalError, InvalidRequestError, RbeeError
+from rbee.keeper.command_line import checked
+from rbee.keeper.command_line.checked import WrongValueError
 from rbee.keeper.command_line.options import parse
 from rbee.keeper.output.result import Interrupted, Result
 from rbee.keeper.output.terminal import OutputClosedError, Terminal, occupy_standard_descriptors
@@ -70,6 +72,11 @@ def _run(arguments: list[str], terminal: Terminal) -> None:
     )
     try:
         result = module.run(options, settings, terminal)
+    except WrongValueError as exc:
+        raise checked.usage_error(exc, options) from None
+    except InvalidRequestError as exc:
+        checked.name_option(exc, options)
+        raise
     except InternalError as exc:
         exc.hint = exc.hint or _where_to_look(exc, settings)
         raise

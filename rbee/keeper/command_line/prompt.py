@@ -35,7 +35,9 @@ def read(option: str | None, note: Callable[[str], None]) -> str:
     text that no model accepts.
     """
     # The bytes of the argument, however the locale decoded them.
-    given = None if option is None else _filled(_decode(os.fsencode(option), "--prompt"), "--prompt")
+    given = None if option is None else _decode(os.fsencode(option), "--prompt")
+    if given == "":
+        raise UsageError("the prompt is empty (--prompt)", HOW_TO_GIVE)
     data = piped.read(_MAX_BYTES + 2, note, is_needed=given is None)
     if data is None:
         if given is None:
@@ -43,9 +45,11 @@ def read(option: str | None, note: Callable[[str], None]) -> str:
         return given
     text = _decode(data, _STDIN)
     text = text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
-    if given is None:
-        return _filled(text, _STDIN)
-    return _bounded(f"{given}\n\n{text}") if text else given
+    if given is not None:
+        return _bounded(f"{given}\n\n{text}") if text else given
+    if not text:
+        raise _refused("the prompt is empty (standard input)", "at least 1 character", HOW_TO_GIVE)
+    return text
 
 
 def _decode(data: bytes, where: str) -> str:
@@ -68,12 +72,6 @@ def _decode(data: bytes, where: str) -> str:
             "text without NUL",
             "give text; this looks like a binary file",
         )
-    return text
-
-
-def _filled(text: str, where: str) -> str:
-    if not text:
-        raise _refused(f"the prompt is empty ({where})", "at least 1 character", HOW_TO_GIVE)
     return text
 
 

@@ -15,6 +15,7 @@ from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
 from rbee.errors import AllSlotsBusyError, DrainingError, UnloadFailedError, WorkerDrainingError, WorkerFailedError
 from rbee.keeper.command_line import prompt, reference
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.inference import explain_failure, summary
 from rbee.keeper.inference.generation import Generation
 from rbee.keeper.inference.placement import place
@@ -24,7 +25,6 @@ from rbee.keeper.output.text import Text
 from rbee.keeper.session import interrupt, session
 from rbee.wire import model_ref
 from rbee.wire.common import Narration, Sampling
-from rbee.wire.decode import convert
 from rbee.wire.queen import TaskRequest
 
 if TYPE_CHECKING:

@@ -11,12 +11,12 @@ from rbee.adapters.daemon import instance
 from rbee.adapters.http import sse_client
 from rbee.adapters.logs import node_logs
 from rbee.errors import ConnectionTimeoutError
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.text import Text
 from rbee.keeper.session import interrupt, running_queen, session
 from rbee.keeper.session.queen_address import configured
-from rbee.wire.decode import convert
 from rbee.wire.logs import LogLine, NodeLogQuery
 from rbee.wire.queen import LOCAL_NODE
 

@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 import rbee.data
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
 from rbee.keeper.views.workers import moment
 from rbee.wire import model_ref
+from rbee.wire.queen import NodeQuery
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 def run(options: NodeOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the rows of the catalogues; starts a hive on this machine, or on the node that `--node` names."""
+    if options.node is not None:
+        convert({"node": options.node}, NodeQuery)
     swarm = session.ask(options, settings, terminal, lambda queen: queen.list_models(options.node, terminal.report))
     notes = tuple(f"{node.node}: {node.error}" for node in swarm.nodes if node.error is not None)
     builtin = _builtin()

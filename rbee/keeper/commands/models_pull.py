@@ -6,13 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from rbee.adapters.arguments import UsageError
 from rbee.errors import RbeeError
 from rbee.keeper.command_line import reference
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
-from rbee.wire.decode import convert
 from rbee.wire.models import NodeModel
 
 if TYPE_CHECKING:
@@ -24,7 +25,13 @@ if TYPE_CHECKING:
 def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen fetch the model, and show the progress; Ctrl+C ends it, unless another request needs it too."""
     node = options.node or settings.defaults.node
-    wanted = convert({"model_ref": str(reference.parse(options.model, settings.paths.models)), "node": node}, NodeModel)
+    ref = reference.parse(options.model, settings.paths.models)
+    if ref.provider != "hf":
+        raise UsageError(
+            f"{ref} cannot be fetched: only models of the Hugging Face hub can",
+            "`rbee models push FILE --node NAME` copies a file of yours to a node",
+        )
+    wanted = convert({"model_ref": str(ref), "node": node}, NodeModel)
     try:
         row = session.ask(options, settings, terminal, lambda queen: queen.pull_model(wanted, terminal.report))
     except RbeeError as exc:

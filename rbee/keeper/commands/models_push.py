@@ -9,11 +9,11 @@ import msgspec
 from rbee.clients.local_model import LocalModel
 from rbee.clients.upload import Upload
 from rbee.errors import RbeeError
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
-from rbee.wire.decode import convert
 from rbee.wire.queen import NodeQuery
 
 if TYPE_CHECKING:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from rbee.errors import InvalidRequestError
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
 from rbee.wire import model_ref
-from rbee.wire.decode import convert
 from rbee.wire.models import NodeModelId
 
 if TYPE_CHECKING:

@@ -9,12 +9,12 @@ import msgspec
 from rbee.adapters.download import hub_cache
 from rbee.errors import RbeeError
 from rbee.keeper.command_line import reference
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.inference import explain_failure
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
 from rbee.wire import model_kind
-from rbee.wire.decode import convert
 from rbee.wire.models import NodeModel
 from rbee.wire.queen import LOCAL_NODE
 

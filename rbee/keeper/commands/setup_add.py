@@ -10,11 +10,11 @@ import msgspec
 from rbee.adapters.arguments import UsageError
 from rbee.adapters.files import private
 from rbee.errors import HostKeyError
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import queen_address, session
 from rbee.wire import ssh_address
 from rbee.wire.addresses import is_loopback
-from rbee.wire.decode import convert
 from rbee.wire.registry import Beehive
 
 if TYPE_CHECKING:

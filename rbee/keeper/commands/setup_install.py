@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
 from rbee.wire.registry import InstallRequest
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 def run(options: NodeInstallOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen copy its own program there, build it from source, or go back to the previous version."""
-    request = InstallRequest(node_name=options.node, from_source=options.from_source, rollback=options.rollback)
+    values = {"node_name": options.node, "from_source": options.from_source, "rollback": options.rollback}
+    request = convert(values, InstallRequest, strict=True)
     try:
         done = session.ask(options, settings, terminal, lambda queen: queen.install(request, terminal.report))
     finally:

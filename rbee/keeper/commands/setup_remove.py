@@ -5,8 +5,10 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Final
 
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
+from rbee.wire.registry import NodeName
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -20,6 +22,8 @@ SSH_PORT: Final = 22
 
 def run(options: NodeNameOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen end the node's hive, if a queen started it, and remove the node."""
+
+    convert({"node_name": options.name}, NodeName)
 
     async def remove(queen: QueenClient) -> BeehiveRow | None:
         rows = {row.node_name: row for row in await queen.nodes()}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, running_queen
 from rbee.keeper.session.attached_queen import attach
 from rbee.keeper.views.workers import NO_WORKERS_KNOWN, SHORT
-from rbee.wire.decode import convert
 from rbee.wire.queen import NodeQuery
 
 if TYPE_CHECKING:
