@@ -8,6 +8,7 @@ import hmac
 import os
 import re
 import secrets
+import shlex
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.files import full_disk, private
@@ -60,7 +61,8 @@ def read(path: Path) -> str | None:
         ) from None
     except OSError as exc:
         raise StorageError(
-            f"the token file {path} could not be read: {exc.strerror}", hint=f"see that it is yours: `ls -l {path}`"
+            f"the token file {path} could not be read: {exc.strerror}",
+            hint=f"see that it is yours: `ls -l {shlex.quote(str(path))}`",
         ) from exc
     except UnicodeDecodeError:
         raise _unusable(path) from None

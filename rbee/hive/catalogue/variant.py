@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from unicodedata import normalize
 
 from rbee.errors import InvalidRequestError, ModelNotFoundError
-from rbee.wire import model_ref
+from rbee.wire import model_kind, model_ref
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,10 @@ MAX_PARTS: Final = 999
 
 _PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE | re.ASCII)
 """llama.cpp's name of one file of a split model (tools/gguf-split)."""
-_AUXILIARY: Final = re.compile(r"(^|[/._-])(mmproj|imatrix)[^/]*\.gguf$", re.IGNORECASE)
-"""Files that come with a model and are none themselves: image projectors and calibration data."""
+_AUXILIARY: Final = re.compile(r"(^|[/._-])(?P<what>mmproj|imatrix)[^/]*\.gguf$", re.IGNORECASE)
+"""Files that come with a model and are none themselves."""
+_PARTS_OF_MODELS: Final = {"mmproj": "projector", "imatrix": "calibration"}
+_MOST_NAMED: Final = 3
 
 
 class ChosenModel(NamedTuple):
@@ -39,12 +41,14 @@ class ChosenModel(NamedTuple):
 def choose(ref: ModelRef, files: Sequence[HubFile]) -> ChosenModel:
     """Return the files of `ref`: the file named, the requested variant, else Q4_K_M, else the only one there is.
 
-    Raises ModelNotFoundError or InvalidRequestError (an ambiguous reference), both listing the alternatives.
+    Raises ModelNotFoundError or InvalidRequestError (an ambiguous reference), both listing the alternatives, or
+    UnsupportedModelError for the name of a file that comes with a model.
     """
-    models = group(files)
+    models, wanted = group(files), ref.variant
+    if wanted is not None and (part := _AUXILIARY.search(wanted)) and any(file.name == wanted for file in files):
+        raise model_kind.not_text(wanted, _PARTS_OF_MODELS[part["what"].lower()], available=sorted(models))
     if not models:
-        raise ModelNotFoundError(f"{ref.reference} holds no GGUF file", model=str(ref))
-    wanted = ref.variant
+        raise ModelNotFoundError(_no_model(ref, files), model=str(ref))
     if wanted is not None and wanted.lower().endswith(".gguf"):
         if (named := _named(models, _stem(wanted))) is None:
             raise _missing(ref, wanted, models)
@@ -58,6 +62,20 @@ def choose(ref: ModelRef, files: Sequence[HubFile]) -> ChosenModel:
     if len(preferred) == 1:
         return ChosenModel(models[preferred[0]], DEFAULT_VARIANT)
     return _only(ref, preferred or list(models), models, None)
+
+
+def _no_model(ref: ModelRef, files: Sequence[HubFile]) -> str:
+    """Say why none of the files is a model."""
+    text = f"{ref.reference} holds no GGUF file"
+    reasons = []
+    for name in sorted(file.name for file in files if file.name.lower().endswith(".gguf")):
+        if part := _AUXILIARY.search(name):
+            reasons.append(f"{name!r} is {model_kind.KINDS[_PARTS_OF_MODELS[part['what'].lower()]].what}")
+        elif not model_ref.is_file_name(name):
+            reasons.append(f"{name!r} has a name that no file of a model has")
+        else:
+            reasons.append(f"of the split model of {name!r} other files are missing")
+    return f"{text} that is a whole model: {'; '.join(reasons[:_MOST_NAMED])}" if reasons else text
 
 
 def group(files: Sequence[HubFile]) -> dict[str, list[HubFile]]:

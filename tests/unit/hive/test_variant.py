@@ -7,9 +7,9 @@ from unicodedata import normalize
 
 import pytest
 
-from rbee.errors import InvalidRequestError, ModelNotFoundError
+from rbee.errors import InvalidRequestError, ModelNotFoundError, UnsupportedModelError
 from rbee.hive.catalogue.variant import ChosenModel, choose
-from rbee.wire import model_ref
+from rbee.wire import model_kind, model_ref
 from rbee.wire.hub import HubFile
 
 REPO = "TheBloke/TinyLlama-1.1B-Chat-v1.0-GGUF"
@@ -154,3 +154,39 @@ def test_an_accent_may_be_written_either_way() -> None:
 def test_the_parts_of_a_model_with_such_a_name_belong_together() -> None:
     parts = [f"my model (1)+é-0000{number}-of-00002.gguf" for number in (1, 2)]
     assert names(choose(model_ref.parse("hf:a/b"), files(*parts))) == parts
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("mmproj-model-f16.gguf", "projector"),
+        ("x.mmproj.gguf", "projector"),
+        ("MMPROJ.GGUF", "projector"),
+        ("vision/x-mmproj_Q8.gguf", "projector"),
+        ("x.imatrix.gguf", "calibration"),
+        ("imatrix.gguf", "calibration"),
+    ],
+)
+def test_a_file_that_comes_with_a_model_is_named_as_what_it_is(name: str, kind: str) -> None:
+    what, use = model_kind.KINDS[kind]
+    for beside in ((), ("x-Q4_K_M.gguf",)):
+        with pytest.raises(UnsupportedModelError) as caught:
+            choose(model_ref.parse(f"hf:a/b/{name}"), files(name, *beside))
+        assert name in caught.value.message
+        assert what in caught.value.message
+        assert caught.value.hint == use
+    with pytest.raises(ModelNotFoundError, match="holds no GGUF file that is a whole model") as nothing:
+        chosen("a/b", name)
+    assert what in nothing.value.message
+    assert names(chosen("a/b", name, "x-Q8_0.gguf")) == ["x-Q8_0.gguf"]
+
+
+def test_why_no_file_is_a_model_is_said() -> None:
+    with pytest.raises(ModelNotFoundError) as caught:
+        chosen("a/b", PARTS[0], ".hidden.gguf", "x\n.gguf", "y.mmproj.gguf")
+    for words in (
+        f"of the split model of {PARTS[0]!r} other files are missing",
+        "'.hidden.gguf' has a name",
+        "'x\\n.gguf'",
+    ):
+        assert words in caught.value.message
