@@ -24,7 +24,15 @@ def main():
             % (GLIBC, misfit)
         )
         return 1
-    root = os.path.join(cache_folder(), "pyz")
+    cache = cache_folder()
+    if cache is None:
+        sys.stderr.write(
+            "rbee: there is no home folder: HOME is not set, and user %d has no entry in /etc/passwd\n"
+            "hint: set HOME; or RBEE_CACHE for rbee's program and RBEE_HOME for its state, to folders that can be "
+            "written\n" % os.getuid()
+        )
+        return 1
+    root = os.path.join(cache, "pyz")
     home = os.path.join(root, BUILD_ID)
     try:
         if not is_whole(home) or hold(home) is None:
@@ -72,7 +80,7 @@ def find_misfit():
 
 
 def cache_folder():
-    """The cache folder, which rbee fills and the user may empty."""
+    """The cache folder, which rbee fills and the user may empty; None where there is no home folder for it."""
     own = os.environ.get("RBEE_CACHE")
     if own:
         # For the daemons too, which work in another folder and must find the same one.
@@ -80,7 +88,15 @@ def cache_folder():
         return own
     base = os.environ.get("XDG_CACHE_HOME", "")
     if not os.path.isabs(base):  # to be ignored, says the XDG base directory specification
-        base = os.path.join(os.path.expanduser("~"), ".cache")
+        home = os.environ.get("HOME", "")
+        if not os.path.isabs(home):
+            import pwd
+
+            try:
+                home = pwd.getpwuid(os.getuid()).pw_dir
+            except KeyError:
+                return None
+        base = os.path.join(home, ".cache")
     return os.path.join(base, "rbee")
 
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import msgspec
 
+from rbee.adapters.files import home
 from rbee.errors import InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -85,7 +86,7 @@ class PathSettings(_Section, kw_only=True):
 
     @property
     def models(self) -> Path:
-        return Path(self.models_dir).expanduser()
+        return home.expanded(self.models_dir)
 
 
 class DefaultSettings(_Section, kw_only=True):
@@ -178,7 +179,7 @@ class Settings(_Section, kw_only=True):
 
     @property
     def state_dir(self) -> Path:
-        return Path(self.paths.state_dir).expanduser()
+        return home.expanded(self.paths.state_dir)
 
     @property
     def logs_dir(self) -> Path:
@@ -186,7 +187,7 @@ class Settings(_Section, kw_only=True):
 
     @property
     def token_file(self) -> Path:
-        return Path(self.auth.token_file).expanduser() if self.auth.token_file else self.state_dir / "token"
+        return home.expanded(self.auth.token_file) if self.auth.token_file else self.state_dir / "token"
 
 
 _SECTIONS: Final[dict[str, type[_Section]]] = {
@@ -201,7 +202,7 @@ def quoted(text: str) -> str:
 
 def absolute_environment() -> dict[str, str]:
     """Return this process's environment with its paths made absolute: daemons run in other folders than a command."""
-    paths = {name: str(Path(value).expanduser().absolute()) for name in _PATHS if (value := os.environ.get(name))}
+    paths = {name: str(home.expanded(value).absolute()) for name in _PATHS if (value := os.environ.get(name))}
     return {**os.environ, **paths}
 
 
@@ -215,7 +216,7 @@ def load(
 
     Raises InvalidConfigurationError naming key, expected type and where the value was read.
     """
-    settings = Settings(file=str(Path(file).expanduser().absolute()) if file else None)
+    settings = Settings(file=str(home.expanded(file).absolute()) if file else None)
     if (path := _find(file, environment)) is not None:
         settings.source = str(path)
         _merge(settings, _parse(path), f"in {path}")
@@ -231,6 +232,8 @@ def load(
     for section, values in (flags or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
         _merge(settings, {section: given}, "on the command line")
+    if home.folder() is None and settings.paths.models_dir == PathSettings().models_dir:
+        settings.paths.models_dir = f"{settings.paths.state_dir}/models"  # where everything else of rbee's is
     return settings
 
 
@@ -252,13 +255,15 @@ def _words(line: str, key: str, where: str) -> list[str]:
 def _find(file: str | None, environment: Mapping[str, str]) -> Path | None:
     """Return the first configuration file that exists; one that was asked for by name must exist."""
     if asked := file or environment.get("RBEE_CONFIG"):
-        path = Path(asked).expanduser()
+        path = home.expanded(asked)
         if file is None and not path.is_absolute():
             raise InvalidConfigurationError(f"RBEE_CONFIG must be an absolute path, and is {asked}", key="RBEE_CONFIG")
         if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises for a folder that is closed to us)
             raise InvalidConfigurationError(f"the configuration file {path} does not exist")
         return path
-    paths = (Path("~/.config/rbee/config.toml").expanduser(), Path("/etc/rbee/config.toml"))
+    paths = [Path("/etc/rbee/config.toml")]
+    if (folder := home.folder()) is not None:
+        paths.insert(0, folder / ".config/rbee/config.toml")
     return next((path for path in paths if os.path.isfile(path)), None)  # noqa: PTH113
 
 

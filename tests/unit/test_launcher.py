@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import runpy
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,3 +46,24 @@ def test_without_a_folder_of_its_own_the_users_is_taken(
     assert cache_folder() == os.path.expanduser("~/.cache/rbee")  # noqa: PTH111 (as the launcher does it)
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert cache_folder() == "/elsewhere/rbee"
+
+
+@pytest.mark.parametrize("home", [None, "", "relative"])
+def test_without_a_home_there_is_no_folder_called_tilde(
+    cache_folder: Callable[[], str | None], monkeypatch: pytest.MonkeyPatch, home: str | None
+) -> None:
+    if home is None:
+        monkeypatch.delenv("HOME", raising=False)
+    else:
+        monkeypatch.setenv("HOME", home)
+    entry = pwd.struct_passwd(("bee", "x", 1, 1, "", "/home/bee", "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwuid", lambda _: entry)
+    assert cache_folder() == "/home/bee/.cache/rbee"
+
+    def fail(_: object) -> None:
+        raise KeyError("uid not found")
+
+    monkeypatch.setattr(pwd, "getpwuid", fail)
+    assert cache_folder() is None
+    monkeypatch.setenv("RBEE_CACHE", "/srv/cache")
+    assert cache_folder() == "/srv/cache"

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import ssl
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from rbee.errors import DownloadFailedError
+from rbee.adapters.files import home
+from rbee.errors import DownloadFailedError, InvalidConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,13 +38,13 @@ def context(environment: Mapping[str, str]) -> ssl.SSLContext:
 
 
 def _load(found: ssl.SSLContext, variable: str, value: str) -> None:
-    path = Path(os.path.expanduser(value))  # noqa: PTH111 (Path's raises where there is no home)
     try:
+        path = home.expanded(value)
         if path.is_dir():
             found.load_verify_locations(capath=path)
         else:
             found.load_verify_locations(cafile=path)
-    except (OSError, ValueError) as exc:  # of which SSLError is one
+    except (OSError, ValueError, InvalidConfigurationError) as exc:  # of which SSLError is one
         raise _refused(variable, f"which holds no certificates that can be read: {_reason(exc)}") from exc
 
 

@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import msgspec
 
+from rbee.adapters.files import home
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError
 from rbee.wire import hub as wire
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rbee.adapters.download.web import Web
     from rbee.wire.hub import Repository
 
@@ -34,8 +36,8 @@ def token() -> str | None:
     Raises ModelAccessDeniedError for what can be no token.
     """
     if not (found := os.environ.get("HF_TOKEN", "").strip()):
-        path = Path(os.environ.get("HF_TOKEN_PATH") or home() / "token").expanduser()
         try:
+            path = home.found(os.environ.get("HF_TOKEN_PATH") or tools_folder() / "token")
             found = path.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
             return None
@@ -44,10 +46,10 @@ def token() -> str | None:
     return found or None
 
 
-def home() -> Path:
+def tools_folder() -> Path:
     """Return the folder of the hub's own tools."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(os.environ.get("HF_HOME") or f"{cache}/huggingface").expanduser()
+    return home.found(os.environ.get("HF_HOME") or f"{cache}/huggingface")
 
 
 def files(web: Web, repository: str) -> Repository:

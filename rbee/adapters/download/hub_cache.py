@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.download import hub
+from rbee.adapters.files import home
 from rbee.wire.hub import HubFile, Repository
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
@@ -41,8 +42,8 @@ def repositories(name: str) -> Iterator[Repository]:
 
 
 def root() -> Path:
-    """Return the folder of the cache."""
-    return Path(os.environ.get("HF_HUB_CACHE") or hub.home() / "hub").expanduser()
+    """Return the folder of the cache; without a home folder one that is not there."""
+    return home.found(os.environ.get("HF_HUB_CACHE") or hub.tools_folder() / "hub")
 
 
 def _folder(name: str) -> Path:

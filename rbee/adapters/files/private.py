@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rbee.adapters.files import home
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def shown(path: Path) -> str:
     """Return a path for a person to read and type: one in the home folder begins with ~/."""
-    path = path.expanduser()
-    home = Path("~").expanduser()
-    return f"~/{path.relative_to(home)}" if path.is_relative_to(home) else str(path)
+    path, folder = home.expanded(path), home.folder()
+    return str(path) if folder is None or not path.is_relative_to(folder) else f"~/{path.relative_to(folder)}"
 
 
 def make_private(path: Path) -> None:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import paramiko
 
-from rbee.adapters.files import private
+from rbee.adapters.files import home, private
 from rbee.adapters.ssh.agent import Agent, HeldKey
 from rbee.adapters.ssh.failure import failed
 from rbee.adapters.ssh.key_file import KeyFile, LockedError, certificate, certified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from paramiko.pkey import PublicBlob
 
@@ -101,9 +101,9 @@ def _keys(server: SshServer, agent: Agent, locked: list[Path]) -> Iterator[param
 
 def _paths(server: SshServer) -> list[str]:
     if server.key_path is not None:
-        return [str(Path(server.key_path).expanduser())]
+        return [str(home.found(server.key_path))]
     named = KEY_FILES if server.identity_files is None else server.identity_files
-    return [str(Path(path).expanduser()) for path in named]
+    return [str(home.found(path)) for path in named]
 
 
 def _certificates(server: SshServer, files: list[KeyFile]) -> Iterator[tuple[bytes, PublicBlob]]:

@@ -8,6 +8,7 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rbee.adapters.files import home
 from rbee.adapters.ssh import config_lines
 
 if TYPE_CHECKING:
@@ -70,9 +71,9 @@ class ConfigReader:
 
     def _read_all(self, files: Sequence[Path]) -> None:
         for file in files:
-            base = file.expanduser().parent
+            base = home.found(file).parent
             self._is_users = file != SYSTEM
-            self._file(file, file.expanduser(), base, is_active=True, depth=0)
+            self._file(file, home.found(file), base, is_active=True, depth=0)
 
     def _file(self, shown: Path, path: Path, base: Path, *, is_active: bool, depth: int) -> None:
         try:

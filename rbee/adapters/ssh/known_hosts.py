@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters.files import private
+from rbee.adapters.files import home, private
 from rbee.adapters.ssh import config_lines
 from rbee.adapters.ssh.target import SSH_PORT
 from rbee.errors import StorageError
@@ -57,13 +57,13 @@ def find(name: str, files: Iterable[Path]) -> Known:
     known, encoded = Known(), name.encode()
     for file in files:
         try:
-            text = file.expanduser().read_text(encoding="utf-8", errors="replace")
-        except FileNotFoundError:
+            text = home.found(file).read_text(encoding="utf-8", errors="replace")
+        except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as exc:
             log.info("%s is passed over: %s", file, exc.strerror)
             continue
-        shown = private.shown(file.expanduser())
+        shown = private.shown(home.found(file))
         for number, line in enumerate(text.split("\n"), 1):
             # Most of the time of a large file: what cannot be of this server is not taken apart.
             if _HASHED in line or name in (low := line.lower()) or "*" in low or "?" in low:

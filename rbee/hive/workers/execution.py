@@ -131,11 +131,13 @@ class Execution:
         log.info("worker %s started with pid %d", worker.id, process.identity.pid)
         self.decide(lambda: self.pool.launched(worker.id, process.identity.pid))
         announced: list[RbeeError] = []
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._listen, process, report, announced)
-            how = await _wait(process)
-            nursery.cancel_scope.deadline = trio.current_time() + 1  # a grandchild may hold the pipe open
-        self._exited(worker, how, announced[0] if announced else None)
+        with contained("watching a worker"):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._listen, process, report, announced)
+                await _wait(process)
+                nursery.cancel_scope.deadline = trio.current_time() + 1  # a grandchild may hold the pipe open
+        # Once more, because its end must not be missed; how it was is still known.
+        self._exited(worker, await _wait(process), announced[0] if announced else None)
 
     async def _listen(
         self, process: WorkerProcess, report: Callable[[Narration], None], announced: list[RbeeError]

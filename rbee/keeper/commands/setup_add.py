@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from rbee.adapters.arguments import UsageError
-from rbee.adapters.files import private
+from rbee.adapters.files import home, private
 from rbee.errors import HostKeyError
 from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output.result import Result
@@ -67,7 +66,7 @@ def _fields(options: NodeSettingsOptions, *, is_queen_here: bool) -> dict[str, A
 
 def _key_path(text: str) -> str:
     """Return the path of the key file for the queen, which runs in another folder. Raises UsageError for none."""
-    path = Path(text).expanduser().absolute()
+    path = home.expanded(text).absolute()
     if not path.is_file() and not path.with_name(f"{path.name}.pub").is_file():
         what = "is no file" if path.exists() else "does not exist"
         raise UsageError(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rbee.adapters.arguments import UsageError
 from rbee.adapters.daemon import process
+from rbee.adapters.files import home as homes
 from rbee.errors import StorageError
 from rbee.keeper.install import layout as layouts
 
@@ -42,7 +43,8 @@ def choose(options: PlaceOptions, verb: Verb) -> Destination:
 
 
 def home() -> Path:
-    return Path("~").expanduser().absolute()
+    """Return the user's home folder. Raises InvalidConfigurationError where there is none."""
+    return homes.expanded("~")
 
 
 def _prefix(options: PlaceOptions, verb: Verb) -> Path | None:
@@ -58,4 +60,4 @@ def _prefix(options: PlaceOptions, verb: Verb) -> Path | None:
         given.encode()
     except UnicodeEncodeError:
         raise UsageError("--prefix: the name of a folder must be UTF-8", hint) from None
-    return Path(given).expanduser().absolute()
+    return homes.expanded(given).absolute()

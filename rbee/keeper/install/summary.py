@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbee.adapters.daemon import instance
+from rbee.adapters.files import home as homes
 from rbee.keeper.install import ownership, shell, units
 from rbee.keeper.install.layout import LINKS, PROGRAM
 
@@ -75,7 +76,7 @@ def path(layout: Layout, home: Path) -> list[str]:
 
 def _is_in_start_file(line: str, shell_name: str) -> bool:
     try:
-        return line in Path(shell.start_file(shell_name)).expanduser().read_text(encoding="utf-8").splitlines()
+        return line in homes.expanded(shell.start_file(shell_name)).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return False
 
