@@ -75,6 +75,8 @@ def make(path: Path) -> Path:
         for number in range(SIZE >> 20):
             file.write(hashlib.sha256(number.to_bytes(4)).digest() + block[32:])
         file.write(block[: SIZE & ((1 << 20) - 1)])
+        file.seek(0)
+        file.write(b"GGUF")  # a hive takes nothing else for a model
     return path
 
 

@@ -123,6 +123,7 @@ async def _serve(
             nursery.start_soon(keep_running, "the watchdog's messages", notifier.keep_alive)
             nursery.start_soon(keep_running, "hashing model files", library.hash_files)
             nursery.start_soon(keep_running, "pushed files", library.pushed.run)
+            nursery.start_soon(keep_running, "watching model files", workers.watch_files)
             end = partial(_end_when_asked, stopping, workers, library, notifier, settings.timeouts.ending)
             nursery.start_soon(keep_running, "the end of the hive", end)
             await workers.run()

@@ -59,6 +59,7 @@ class StandInMachine:
         self.is_followed: set[str] = set()
         self.accepts_end = True
         self.is_stubborn = False
+        self.replaced: set[str] = set()
 
     async def plan(self, request: SpawnRequest, report: Report) -> WorkerSpec:
         self.planning.set()
@@ -91,6 +92,10 @@ class StandInMachine:
     async def is_alive(self, worker: WorkerRecord) -> bool:
         await trio.lowlevel.checkpoint()
         return True
+
+    async def has_its_files(self, worker: WorkerRecord) -> bool:
+        await trio.lowlevel.checkpoint()
+        return worker.id not in self.replaced
 
     async def ask_to_end(self, worker: WorkerRecord) -> bool:
         if not self.accepts_end:

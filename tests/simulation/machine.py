@@ -141,6 +141,10 @@ class SimulatedMachine:
             return False
         return told == worker.id
 
+    async def has_its_files(self, worker: WorkerRecord) -> bool:
+        await trio.lowlevel.checkpoint()
+        return True
+
     async def ask_to_end(self, worker: WorkerRecord) -> bool:
         assert worker.url is not None
         key = key_of(worker.id)

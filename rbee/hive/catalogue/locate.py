@@ -42,18 +42,6 @@ def locate(ref: ModelRef) -> Path:
     return path
 
 
-def changed_at(ref: ModelRef) -> float | None:
-    """Return when the file of a `file:` reference has come to its path or was last written; None without one.
-
-    The time of change too (Unix seconds): a file that is renamed keeps the time at which it was written.
-    """
-    try:
-        found = os.stat(ref.reference)  # noqa: PTH116 (as above)
-    except (OSError, ValueError):
-        return None
-    return max(found.st_mtime, found.st_ctime)
-
-
 async def read_header(path: Path) -> ModelHeader:
     """Read a model's metadata in a child process: a hostile file may crash the reader.
 

@@ -14,7 +14,7 @@ import trio
 from rbee.adapters.files import sha256 as hashing
 from rbee.concurrency.contained import contained
 from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError, StorageError
-from rbee.hive.catalogue import folder, locate
+from rbee.hive.catalogue import file_state, folder, locate
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.provision import Provision
 from rbee.hive.models.push import PushedModels
@@ -92,8 +92,13 @@ class Library:
         row = await self.catalogue.find(ref)
         if row is None or ref.provider != "file":
             return row
-        changed_at = await trio.to_thread.run_sync(locate.changed_at, ref)
+        changed_at = await trio.to_thread.run_sync(file_state.changed_at, ref.reference)
         return row if changed_at is None or changed_at <= row.downloaded_at_unix else None
+
+    async def path_of(self, ref: ModelRef) -> str:
+        """Return where a user's own file is: a copy that was sent here, or the path itself."""
+        row = await self.find(ref)
+        return row.local_path if row is not None else ref.reference
 
     async def offers(self, ref: ModelRef) -> Offers:
         """Return what other nodes may copy of the repository of `ref`: models whose hashes are all known."""

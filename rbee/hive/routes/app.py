@@ -68,6 +68,7 @@ def build(context: HiveContext) -> QuartTrio:
 
     @app.get(wire.WORKERS_LIST)
     async def list_workers() -> Response:
+        await workers.check_files()
         return answer(workers.view())
 
     @app.delete("/v1/workers/<worker_id>")

@@ -40,7 +40,8 @@ def apply_status(worker: WorkerRecord, status: WorkerStatus, limits: Timeouts, n
             worker.idle_from, worker.idle_since = now, unix
     else:
         worker.idle_from = worker.idle_since = None
-    return [Save(worker)] if before != (worker.state, worker.slots_busy) else []
+    saved: list[Effect] = [Save(worker)] if before != (worker.state, worker.slots_busy) else []
+    return [*saved, *end_if_outdated(worker, limits, now)]
 
 
 def _apply_state(worker: WorkerRecord, status: WorkerStatus, limits: Timeouts, now: float) -> None:
@@ -85,6 +86,13 @@ def end(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
     if worker.url is not None:
         return [Save(worker), AskToEnd(worker)]
     return [Terminate(worker)] if worker.pid is not None else []
+
+
+def end_if_outdated(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
+    """Its model's files were replaced: it goes once it has nothing to do. What it generates for others is not cut."""
+    if worker.is_outdated and worker.phase == "serving" and worker.slots_busy == 0:
+        return end(worker, limits, now)
+    return []
 
 
 def force_end(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:

@@ -62,6 +62,10 @@ class WorkerMachine(Protocol):
         """Return whether this very worker has answered a health check in time."""
         ...
 
+    async def has_its_files(self, worker: WorkerRecord) -> bool:
+        """Return whether its model's files are still those that the worker has loaded, as far as is known."""
+        ...
+
     async def ask_to_end(self, worker: WorkerRecord) -> bool:
         """Post a shutdown; returns whether the worker accepted in time."""
         ...

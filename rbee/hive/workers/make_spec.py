@@ -7,14 +7,17 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee.adapters.hardware import inventory
-from rbee.hive.catalogue import locate
+from rbee.hive.catalogue import file_state, folder, locate
 from rbee.hive.workers import preflight
 from rbee.hive.workers.record import WorkerSpec
 from rbee.wire import model_kind, model_ref
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rbee.adapters.config import Settings
+    from rbee.hive.catalogue.file_state import FileState
     from rbee.hive.models.library import Library
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.progress import Report
@@ -31,6 +34,7 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
     backends = await trio.to_thread.run_sync(inventory.backends)
     placement = preflight.choose_device(backends, request.backend, request.device)
     async with library.provided(ref, report, request.sources) as located:
+        files = await trio.to_thread.run_sync(_states, located.path)
         header = await locate.read_header(located.path)
     refusal = model_kind.refusal(header, located.path.name)
     if refusal is not None and header.kind != model_kind.TEXT:
@@ -41,13 +45,21 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
         report(Narration(actor="rbee-hive", action="context", target=str(ref), human=note))
     cache_per_token = (header.kv_bytes_per_token() or 0) * slots
     needed = preflight.memory_needed(located.size, cache_per_token, context) + header.fixed_cache_bytes(slots, context)
-    spec = WorkerSpec(str(ref), str(located.path), *placement, slots, context, needed, cache_per_token)
+    spec = WorkerSpec(str(ref), str(located.path), *placement, slots, context, needed, cache_per_token, files)
     megabytes = f"{needed / preflight.MEGABYTE:.0f} of {available_memory(spec) / preflight.MEGABYTE:.0f} MB"
     human = f"{spec.model_ref} takes {megabytes} of free {spec.resource.upper()}"
     report(Narration(actor="rbee-hive", action="preflight", target=spec.model_ref, human=human))
     if refusal is not None:
         raise refusal
     return spec
+
+
+def _states(first: Path) -> tuple[FileState, ...]:
+    """Return what a worker is about to load; nothing where the file is just going, which its header says in words."""
+    try:
+        return file_state.states(folder.paths_of(first))
+    except OSError:
+        return ()
 
 
 def available_memory(spec: WorkerSpec) -> int:

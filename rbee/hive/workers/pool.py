@@ -167,6 +167,24 @@ class Pool:
             raise WorkerNotFoundError("there is no worker of this id here")
         return deadlines.end(worker, self.limits, now)
 
+    def outdated(self, worker_id: str, now: float) -> list[Effect]:
+        """Other files have taken the place of those that the worker has loaded: it is to go once it is idle."""
+        if (worker := self.workers.get(worker_id)) is None or worker.is_outdated:
+            return []
+        worker.is_outdated = True
+        return [Save(worker), *deadlines.end_if_outdated(worker, self.limits, now)]
+
+    def is_in_the_way(self, spec: WorkerSpec) -> bool:
+        """Whether an outdated worker that ends still takes the memory that its successor needs."""
+        return any(
+            worker.is_outdated
+            and worker.phase == "ending"
+            and not worker.slots_busy
+            and (worker.spec.model_ref, worker.spec.backend, worker.spec.device)
+            == (spec.model_ref, spec.backend, spec.device)
+            for worker in self.workers.values()
+        )
+
     def refused_to_end(self, worker_id: str) -> list[Effect]:
         """The worker did not accept its shutdown in time."""
         worker = self.workers.get(worker_id)

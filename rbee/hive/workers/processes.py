@@ -16,6 +16,7 @@ from rbee.adapters.http import sse_client
 from rbee.adapters.logs import tail, worker_files
 from rbee.clients.worker import WorkerClient
 from rbee.errors import RbeeError, SpawnFailedError
+from rbee.hive.workers import model_files
 from rbee.hive.workers.make_spec import available_memory, plan
 
 if TYPE_CHECKING:
@@ -150,6 +151,9 @@ class LocalMachine:
         except (trio.TooSlowError, RbeeError) as exc:
             log.warning("worker %s did not answer its health check: %s", worker.id, exc or "timeout")
             return False
+
+    async def has_its_files(self, worker: WorkerRecord) -> bool:
+        return await model_files.are_current(worker, self.library)
 
     async def ask_to_end(self, worker: WorkerRecord) -> bool:
         assert worker.url is not None

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from rbee.errors import RbeeError
+    from rbee.hive.catalogue.file_state import FileState
     from rbee.wire.common import WorkerState
 
 Phase = Literal["starting", "loading", "serving", "failed", "ending"]
@@ -17,7 +18,8 @@ Resource = Literal["ram", "vram"]
 class WorkerSpec:
     """What to start: `memory` is what the worker will take (bytes of `resource`).
 
-    `cache_per_token` is the part of it that each token of the context takes, over all slots.
+    `cache_per_token` is the part of it that each token of the context takes, over all slots. `files` are those of the
+    model as they were before it was loaded; empty where that is not known.
     """
 
     model_ref: str
@@ -29,6 +31,7 @@ class WorkerSpec:
     context: int | None
     memory: int
     cache_per_token: int = 0
+    files: tuple[FileState, ...] = ()
 
 
 @dataclass(slots=True)
@@ -36,6 +39,9 @@ class WorkerRecord:
     """One worker, from the decision to start it until its process has ended.
 
     `has_loaded` means that it takes no more memory than it has, because its model is loaded, or will not be.
+
+    `is_outdated` means that other files have taken the place of those that it has loaded: it takes no more requests,
+    and ends once it has none.
 
     `since`, `deadline`, `idle_from` and `next_check` are seconds of the monotonic clock; `idle_since` and
     `last_health_at` are Unix seconds, for people. A health check never touches the idle times: a worker that answers
@@ -50,6 +56,7 @@ class WorkerRecord:
     pid: int | None = None
     slots_busy: int = 0
     has_loaded: bool = False
+    is_outdated: bool = False
     layers: tuple[int, int] = (0, 0)
     deadline: float | None = None
     idle_from: float | None = None
@@ -62,7 +69,7 @@ class WorkerRecord:
     @property
     def state(self) -> WorkerState:
         """The state in the words of the wire."""
-        if self.phase == "ending":
+        if self.phase == "ending" or (self.is_outdated and self.phase != "failed"):
             return "draining"
         if self.phase == "failed" or self.failed_checks:
             return "unhealthy"

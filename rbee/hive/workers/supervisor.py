@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
     from rbee.wire.models import ModelRow
     from rbee.wire.progress import Report
 
+log = logging.getLogger(__name__)
+
 ACCEPT_SECONDS: Final = 3.0
 """For a worker to accept its end while a caller waits; less than a short call may take."""
 
@@ -40,6 +43,7 @@ class WorkerSupervisor:
 
     def __init__(self, limits: Timeouts, machine: WorkerMachine, transact: Transact) -> None:
         self.pool = Pool(limits)
+        self._limits = limits
         self._machine = machine
         self._stopping = trio.Event()
         self._stored = WriteBehind(transact)
@@ -73,6 +77,8 @@ class WorkerSupervisor:
         When the caller is cancelled the worker is started all the same: it is there for the next request.
         """
         spec = await self._plan(request, report)
+        await self.check_files()
+        await self._wait_for_room(spec)
         start = Start(report)
 
         def decide() -> Sequence[Effect]:
@@ -105,6 +111,31 @@ class WorkerSupervisor:
         async with cancel_when(self._stopping):
             return await self._machine.plan(request, report)
         raise DrainingError("the hive is shutting down and starts no workers")
+
+    async def _wait_for_room(self, spec: WorkerSpec) -> None:
+        """Wait for the end of workers that have loaded what this model's file was before: both may not fit."""
+        with trio.move_on_after(self._limits.unload):
+            while True:
+                changed = self.changed.next
+                if not self.pool.is_in_the_way(spec):
+                    return
+                await changed.wait()
+
+    async def check_files(self) -> None:
+        """Have workers whose model's files were replaced take no more requests, and end once they are idle."""
+        for worker in list(self.pool.workers.values()):
+            if not worker.is_outdated and not await self._machine.has_its_files(worker):
+                log.info("worker %s has loaded a file that was replaced since; it ends when it is idle", worker.id)
+                await self._loop.ask(partial(self._outdated, worker.id))
+
+    def _outdated(self, worker_id: str) -> Sequence[Effect]:
+        return self.pool.outdated(worker_id, trio.current_time())
+
+    async def watch_files(self) -> None:
+        """Check the files at the pace of health checks, for requests that no hive is asked about."""
+        while True:
+            await trio.sleep(self._limits.health_interval)
+            await self.check_files()
 
     async def called_back(self, callback: wire.ReadyCallback) -> None:
         """A worker has bound its port. Raises WorkerNotFoundError."""

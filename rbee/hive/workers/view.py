@@ -23,7 +23,8 @@ def workers(pool: Pool) -> wire.WorkerList:
 
 def spawn_reply(worker: WorkerRecord, key: str) -> wire.SpawnReply:
     """Return the reply to a start, with the key that opens the worker."""
-    return wire.SpawnReply(worker_id=worker.id, url=worker.url or "", state=worker.state, api_key=key)
+    state = "loading" if worker.phase in ("starting", "loading") else worker.state
+    return wire.SpawnReply(worker_id=worker.id, url=worker.url or "", state=state, api_key=key)
 
 
 def _row(worker: WorkerRecord) -> wire.WorkerRow:

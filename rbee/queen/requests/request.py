@@ -138,8 +138,10 @@ class InferenceRun:
         if self._request.worker_id is not None:
             placed = await _known(node, self._request.worker_id)
         else:
-            if is_own_file(self._wanted.model_ref) and name != wire.LOCAL_NODE:
-                await node.refresh(self._wanted.model_ref, report)
+            if is_own_file(self._wanted.model_ref):
+                self._must_ask = True  # its hive alone says whether a worker has loaded what is at the path now
+                if name != wire.LOCAL_NODE:
+                    await node.refresh(self._wanted.model_ref, report)
             placed = await node.place(self._wanted, report, self._patience, must_ask=self._must_ask)
         way = Way(placed.url, is_direct=False)
         if node.is_direct:

@@ -730,3 +730,32 @@ class Life(RuleBasedStateMachine):
 
 TestLife = Life.TestCase
 TestLife.settings = settings(max_examples=40, stateful_step_count=40)
+
+
+@pytest.mark.parametrize("phase", ["starting", "loading", "serving", "busy"])
+def test_an_outdated_worker_takes_no_more_requests_and_goes_when_it_is_idle(phase: str) -> None:
+    pool, worker = at(phase)
+    assert pool.like(SPEC) is worker
+    effects = pool.outdated("w", 1)
+    assert kinds(effects) == ([Save, Save, AskToEnd] if phase == "serving" else [Save])
+    assert worker.state == "draining"
+    assert pool.like(SPEC) is None
+    assert pool.outdated("w", 2) == [], "it is told once"
+    if phase == "starting":
+        pool.called_back("w", URL, 2)
+    if phase == "busy":
+        assert pool.status("w", status("busy", 1), 100, 1.0) == []
+        assert worker.phase == "serving", "what it generates is not cut, however long that takes"
+        assert not pool.is_in_the_way(SPEC), "nor waited for"
+    if phase != "serving":
+        assert AskToEnd in kinds(pool.status("w", status("idle"), 101, 2.0))
+    assert worker.phase == "ending"
+    assert pool.is_in_the_way(SPEC), "its memory is wanted"
+    pool.exited("w", ProcessExit("exit code 0"))
+    assert not pool.is_in_the_way(SPEC)
+
+
+def test_what_is_gone_or_goes_cannot_be_outdated() -> None:
+    pool, _ = at("ending")
+    assert AskToEnd not in kinds(pool.outdated("w", 1))
+    assert pool.outdated("nobody", 1) == []
