@@ -56,7 +56,7 @@ def test_what_is_comes_first_and_then_each_change(daemons: Any) -> None:
 
 def test_downloads_are_published_once_a_second_and_when_they_begin_and_end(daemons: Any, tmp_path: Path) -> None:
     model = tmp_path / "m.gguf"
-    model.write_bytes(bytes(1_000_000))
+    model.write_bytes(b"GGUF" + bytes(999_996))
     with Hub() as hub:
         hub.add("bees/m", model)
         hub.fault = Fault(rate=400_000)

@@ -261,7 +261,7 @@ def test_what_happens_in_the_swarm_is_one_stream(swarm: Swarm) -> None:
 
 def test_downloads_are_seen_while_they_run(daemons: Any, tmp_path: Path) -> None:
     model = tmp_path / "m.Q4_K_M.gguf"
-    model.write_bytes(bytes(1_000_000))
+    model.write_bytes(b"GGUF" + bytes(999_996))
     with Hub() as hub:
         hub.add("bees/m", model)
         hub.then(Fault(rate=500_000, stall=0.9))
