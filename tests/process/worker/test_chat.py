@@ -60,6 +60,10 @@ def test_a_prompt_goes_through_the_models_template_unless_it_is_raw(daemons: Any
     model = make(tmp_path / "letters.gguf", chat_template=SHOUTING)
     assert answer(queen, model, "m") == "BCDEF"
     assert answer(queen, model, "m", raw=True) == "nopqr"
+    # One that changes prompts is rendered for each: the number of tokens shows the rest of it.
+    quoting = make(tmp_path / "quoted.gguf", chat_template="{{ messages[0].content | tojson }}{{ eos_token }}A")
+    assert answer(queen, quoting, 'm"', whole=True) == ("BCDEF", len('"m\\""A') + 2)
+    assert answer(queen, quoting, "</s>", whole=True) == ("BCDEF", len('"</s>"A') + 2), "in a prompt it is text"
     queen.signal()
     assert queen.wait(60)[0] == 0
 
@@ -78,16 +82,6 @@ def test_a_template_that_means_harm_only_goes_unused(daemons: Any, tmp_path: Pat
     queen.signal()
     assert queen.wait(60)[0] == 0
     assert daemons.left() == []
-
-
-def test_a_template_that_changes_prompts_is_rendered_for_each(daemons: Any, tmp_path: Path) -> None:
-    """The answer shows the last token of the prompt, and the number of tokens the rest."""
-    queen = daemons.start("queen")
-    model = make(tmp_path / "letters.gguf", chat_template="{{ messages[0].content | tojson }}{{ eos_token }}A")
-    assert answer(queen, model, 'm"', whole=True) == ("BCDEF", len('"m\\""A') + 2)
-    assert answer(queen, model, "</s>", whole=True) == ("BCDEF", len('"</s>"A') + 2), "in a prompt it is text"
-    queen.signal()
-    assert queen.wait(60)[0] == 0
 
 
 def test_a_template_that_writes_what_is_no_text_is_refused_in_words() -> None:
