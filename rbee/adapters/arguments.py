@@ -63,6 +63,10 @@ class Once(argparse.Action):
         setattr(namespace, self.dest, value)
 
 
+def _shown(action: argparse.Action) -> str:
+    return " ".join([*action.option_strings, *([] if action.nargs == 0 else [str(action.metavar)])])
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that raises what argparse would print."""
 
@@ -102,7 +106,9 @@ class Parser(argparse.ArgumentParser):
         return super().format_help()
 
     def _required(self) -> list[str]:
-        return [" ".join([*action.option_strings, str(action.metavar)]) for action in self._actions if action.required]
+        found = [_shown(action) for action in self._actions if action.required]
+        groups = [group for group in self._mutually_exclusive_groups if group.required]
+        return found + [f"({' | '.join(map(_shown, group._group_actions))})" for group in groups]
 
     def error(self, message: str) -> NoReturn:
         message = re.sub(r"^argument -\w/(--)", r"argument \1", message)
@@ -115,6 +121,8 @@ class Parser(argparse.ArgumentParser):
             raise UsageError(f"there is no {what} '{word}'", self._suggest(what, word) or hint)
         if required := re.match(r"the following arguments are required: (.*)", message):
             message = f"{required[1]} {'are' if ', ' in required[1] else 'is'} missing"
+        if one_of := re.match(r"one of the arguments (.*) is required", message):
+            message = f"{' or '.join(one_of[1].split())} is missing"
         raise UsageError(message.removeprefix("argument "), hint)
 
     def refuse(self, extra: str) -> NoReturn:

@@ -125,11 +125,15 @@ class NodeName(Request, kw_only=True):
 
 
 class InstallRequest(Request, kw_only=True):
-    """`from_source` builds the stored repository and branch there; `rollback` takes the version before back."""
+    """`from_source` builds the stored repository and branch there; `rollback` takes the version before back.
+
+    `python` is the path of the Python there that runs rbee from now on; without it one is found.
+    """
 
     node_name: Name
     from_source: bool = False
     rollback: bool = False
+    python: RemotePath | msgspec.UnsetType | None = msgspec.UNSET
 
 
 class Success(Message, kw_only=True):

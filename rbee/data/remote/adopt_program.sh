@@ -1,5 +1,6 @@
 # Checks a program that was brought here, and installs it; the previous one is kept.
-# Parameters: install, python, part (the new file; empty where the one in place stays), hash (its SHA-256, empty where
+# Parameters: install, python, kept (the same where the user has named it, to be taken again by the next installation),
+# part (the new file; empty where the one in place stays), hash (its SHA-256, empty where
 # unknown), version.
 refuse() {
     [ -z "$part" ] || rm -f "$part"
@@ -30,5 +31,6 @@ if [ -n "$part" ]; then
 fi
 link() { ln -sfn "$1" ".rbee.$2.part" && mv -fT ".rbee.$2.part" "$2"; }
 link "$python" rbee-python || exit 1
+[ -z "$kept" ] || printf '%s\n' "$kept" >"$install/.python"
 for name in rbee-keeper queen-rbee rbee-hive llm-worker-rbee; do link rbee "$name" || exit 1; done
 say installed "$said"

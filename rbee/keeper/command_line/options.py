@@ -288,7 +288,10 @@ def _setup_options(made: Mapping[str, Parser]) -> None:
         )
     made["setup remove-node"].add_argument("--name", metavar="NAME", action=Once, required=True, help="the node's name")
     add = made["setup install"].add_argument
-    add("--node", metavar="NAME", action=Once, required=True, help="the node's name")
+    which = made["setup install"].add_mutually_exclusive_group(required=True).add_argument
+    which("--node", metavar="NAME", action=Once, help="the node's name")
+    which("--all", action="store_true", help="all registered nodes, one after the other")
+    add("--python", metavar="PATH", help="the Python there that runs it (default: the newest that fits)")
     way = made["setup install"].add_mutually_exclusive_group().add_argument
     way("--from-source", action="store_true", help="build the node's registered repository there instead")
     way("--rollback", action="store_true", help="go back to the previous version")

@@ -104,6 +104,10 @@ class NodeNameOptions(Options, Protocol):
 
 
 class NodeInstallOptions(Options, Protocol):
-    node: str
+    """`node` is None for all nodes."""
+
+    node: str | None
+    all: bool
+    python: str | None
     from_source: bool
     rollback: bool

@@ -58,6 +58,11 @@ class HiveLink(Protocol):
         """Whether the workers listen on every address of the queen's own host, whatever their URLs say."""
         ...
 
+    @property
+    def version(self) -> str:
+        """The version of the hive, once it has answered."""
+        ...
+
     def worker_url(self, url: str) -> str:
         """Return the URL at which the queen reaches a worker that the hive calls `url`."""
         ...

@@ -70,6 +70,10 @@ class LocalHive:
     is_here = True
 
     @property
+    def version(self) -> str:
+        return self._identities.version(LOCAL_NODE)
+
+    @property
     def is_everywhere(self) -> bool:
         return self._is_everywhere
 

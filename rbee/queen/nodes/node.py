@@ -122,6 +122,11 @@ class Node:
         return self._hive.is_here
 
     @property
+    def version(self) -> str:
+        """The version of its hive, once it has answered."""
+        return self._hive.version
+
+    @property
     def is_everywhere(self) -> bool:
         """Whether its workers listen on every address of the queen's own host, whatever their URLs say."""
         return self._hive.is_everywhere

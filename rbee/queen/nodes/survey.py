@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import trio
 
-from rbee import __version__
 from rbee.errors import ConnectionTimeoutError, RbeeError, VersionMismatchError, WorkerNotFoundError
 from rbee.queen.nodes.node import ANSWER_SECONDS, HiveNotRunningError
 from rbee.wire import queen as wire
@@ -134,7 +133,7 @@ def _alive(node: Node, rows: Sequence[WorkerRow], memory: Space) -> wire.NodeSta
     return wire.NodeStatus(
         node=node.name,
         status="alive",
-        version=__version__,  # another one is not spoken to
+        version=node.version,
         workers=len(rows),
         slots_total=sum(row.slots_total for row in rows),
         slots_available=sum(row.slots_available for row in rows),

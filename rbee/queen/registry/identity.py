@@ -63,6 +63,7 @@ class HiveIdentities:
     def __init__(self, token: str) -> None:
         self._swarm = tokens.swarm_id(token)
         self._claimants: dict[str, Claimant] = {}
+        self._versions: dict[str, str] = {}
         self._changed = Changed()
 
     def enter(self, node: str, claimant: Claimant) -> None:
@@ -72,6 +73,11 @@ class HiveIdentities:
     def leave(self, node: str) -> None:
         """Forget a node: the hive that was its own may be another one's."""
         del self._claimants[node]
+        self._versions.pop(node, None)
+
+    def version(self, node: str) -> str:
+        """Return the version of the node's hive when it last answered; this program's until it has."""
+        return self._versions.get(node, __version__)
 
     def claim_changed(self) -> None:
         """The claim of a node has changed: another one may lose the hive that it took for its own."""
@@ -81,7 +87,8 @@ class HiveIdentities:
         """Raise why the hive that answers at `address` cannot be used as the node's.
 
         `expected` is the id of that hive, where it is known: else any hive that is no other node's will do. The version
-        comes last: an installation would not help against a stranger.
+        comes last: an installation would not help against a stranger. Another one of the same interface will do, so
+        that a swarm can be brought from one version to the next node by node.
         """
         is_same = health.hive_id is not None and health.hive_id == expected
         if health.swarm not in (None, self._swarm):
@@ -90,10 +97,13 @@ class HiveIdentities:
             expected not in (None, health.hive_id) or self._other_owner(health.hive_id, node) is not None
         ):
             raise self._another(node, address, health.hive_id)
-        if (health.version, health.api_version) != (__version__, API_VERSION):
+        if health.api_version != API_VERSION:
             raise _version(node, health.version)
         if health.hive_id is None or health.swarm is None:
+            if health.version != __version__:
+                raise _version(node, health.version)  # of the time before hives said which they are
             raise no_hive(node, address)  # but another program of rbee's
+        self._versions[node] = health.version
 
     @asynccontextmanager
     async def fail_if_lost(self, node: str, address: str) -> AsyncIterator[None]:

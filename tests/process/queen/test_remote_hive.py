@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import socket
 import threading
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rbee import __version__
 from tests.kit.ports import own_address
 from tests.kit.remote_node import RemoteNode, infer, register, row, rows
 from tests.kit.swarm import Swarm
@@ -144,13 +146,28 @@ def test_a_port_that_is_taken_there(swarm: Swarm, node: RemoteNode) -> None:
 def test_a_hive_of_another_version(swarm: Swarm, node: RemoteNode) -> None:
     swarm.start_queen()
     register(swarm, node)
-    node.install_program("import rbee; rbee.__version__ = '0.0.9'")
+    node.install_program("import rbee, rbee.wire.common as c; rbee.__version__, c.API_VERSION = '0.0.9', 'v0'")
     done = infer(swarm, node)
     assert done.returncode == 1
     assert "\n  queen-rbee " in done.stderr
     assert "\n  rbee-hive 0.0.9\n" in done.stderr
     assert f"rbee setup install --node {node.name}" in done.stderr
     assert infer(swarm, node).stderr.splitlines()[-4:] == done.stderr.splitlines()[-4:]
+    swarm.end()
+    node.wait_empty(1)
+
+
+def test_a_hive_of_a_neighbouring_version_is_used(swarm: Swarm, node: RemoteNode) -> None:
+    """A swarm is brought from one version to the next node by node, and back."""
+    swarm.start_queen()
+    register(swarm, node)
+    node.install_program("import rbee; rbee.__version__ = '0.0.9'")
+    done = infer(swarm, node, "--verbose")
+    assert (done.returncode, len(done.stdout) > 5) == (0, True), done.stderr
+    assert f"it is rbee 0.0.9, and this queen {__version__}: `rbee setup install --node {node.name}`" in done.stderr
+    status = json.loads(swarm.run("status", "--json").stdout)
+    assert {found["node"]: found["version"] for found in status["nodes"]}[node.name] == "0.0.9"
+    assert infer(swarm, node).returncode == 0
     swarm.end()
     node.wait_empty(1)
 

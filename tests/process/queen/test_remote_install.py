@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import filecmp
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ from rbee.adapters.ssh.target import Target
 from rbee.errors import SshFailedError
 from tests.conftest import ROOT
 from tests.kit import disk as small_disk
+from tests.kit import remote_nodes
 from tests.kit.bare_node import PATH, BareNode
 from tests.kit.packed import SIZE, pack
 from tests.kit.swarm import Swarm
@@ -80,6 +82,28 @@ def version(node: BareNode, name: str = "rbee") -> str:
     env = {"HOME": str(node.home), "PATH": PATH, "RBEE_CACHE": str(node.install / "cache")}
     command = [str(node.install / "bin" / name), "--version"]
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_all_nodes_at_once(swarm: Swarm, node: BareNode) -> None:
+    """One that cannot be reached keeps none of the others from it; the Python that was named is kept for the next."""
+    remote_nodes.register(swarm.home, ("cellar", "127.0.0.9"), host_key=node.sshd.public_key)
+    register(swarm, node)
+    python = node.home / "mine" / "bin" / "python3"
+    python.parent.mkdir(parents=True)
+    python.symlink_to(sys.executable)
+    done = swarm.run("setup", "install", "--all", "--python", "~/mine")
+    assert done.returncode == 1
+    assert "cellar: SSH to nobody@127.0.0.9" in done.stderr
+    assert "1 of 2 nodes have kept what they had: cellar" in done.stderr
+    check_installed(swarm, node)
+    kept = (node.install / ".python").read_text().strip()
+    assert os.path.realpath(kept) == os.path.realpath(sys.executable)
+    assert swarm.run("setup", "remove-node", "--name", "cellar").returncode == 0
+    done = swarm.run("setup", "install", "--all")
+    assert (done.returncode, "is installed on workstation." in done.stderr) == (0, True), done.stderr
+    done = install(swarm, "--python", "~/none")
+    assert done.returncode == 1
+    assert "there is no Python on workstation at the path that was named" in done.stderr
 
 
 def parts(node: BareNode) -> list[Path]:

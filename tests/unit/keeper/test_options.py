@@ -107,6 +107,7 @@ def test_a_command_explains_itself() -> None:
         ("models rm", "rbee models rm ID [options]"),
         ("setup add-node", "rbee setup add-node --name NAME --ssh-host HOST [options]"),
         ("setup update-node", "rbee setup update-node --name NAME [options]"),
+        ("setup install", "rbee setup install (--node NAME | --all) [options]"),
     ],
 )
 def test_the_usage_names_what_is_required(words: str, usage: str) -> None:
@@ -178,7 +179,7 @@ def test_options_of_other_programs_are_none_of_ours() -> None:
             "`rbee workers list`, `rbee workers health` or `rbee workers shutdown`; "
             "`rbee workers --help` explains them",
         ),
-        (["setup", "install"], "--node is missing", "`rbee setup install --help` shows what it takes"),
+        (["setup", "install"], "--node or --all is missing", "`rbee setup install --help` shows what it takes"),
         (["setup", "add-node", "--name", "attic"], "--ssh-host is missing", None),
         (["node", "list"], "there is no command 'node'", "that is `rbee setup list-nodes` here"),
         (["noodles"], "there is no command 'noodles'", "`rbee --help` shows what it takes"),

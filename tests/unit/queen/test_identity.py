@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 
 from rbee import __version__
 from rbee.adapters import tokens
-from rbee.errors import NodeNotFoundError
+from rbee.errors import NodeNotFoundError, VersionMismatchError
 from rbee.queen.registry.identity import AnotherHiveError, AnotherSwarmError, Claim, HiveIdentities
 from rbee.wire.common import API_VERSION, Health
 
@@ -172,3 +173,32 @@ async def test_a_node_that_was_removed_meanwhile_is_not_found(identities: HiveId
     with pytest.raises(NodeNotFoundError):
         async with identities.fail_if_lost("attic", ADDRESS):
             pass
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_usable"),
+    [
+        ({}, True),
+        ({"version": "0.0.9"}, True),
+        ({"version": "99.0.0"}, True),
+        ({"version": "0.0.1", "hive_id": None, "swarm": None}, False),
+        ({"version": "0.0.1", "hive_id": None}, False),
+        ({"version": "99.0.0", "api_version": "v2"}, False),
+        ({"api_version": "v2"}, False),
+    ],
+)
+def test_versions_of_one_interface_work_together(
+    identities: HiveIdentities, changes: dict[str, Any], is_usable: bool
+) -> None:
+    Node(identities, "attic")
+    found = msgspec.structs.replace(health(HIVE), **changes)
+    if is_usable:
+        identities.check(found, "attic", ADDRESS, None)
+        assert identities.version("attic") == found.version
+        identities.leave("attic")
+    else:
+        with pytest.raises(VersionMismatchError) as caught:
+            identities.check(found, "attic", ADDRESS, None)
+        assert f"rbee-hive {found.version}" in caught.value.message
+        assert "`rbee setup install --node attic`" in (caught.value.hint or "")
+    assert identities.version("attic") == __version__

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from rbee import __version__
 from rbee.errors import HostKeyError, PortInUseError, SshFailedError
 from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote import attempts, end, launch
@@ -63,7 +64,10 @@ class RemoteHive(Reach):
             await launch.launch(self, report)
         url = await attempts.choose_way(self, report)
         name = self.record.name
-        narrate(report, name, "hive_ready", f"The hive on {name} answers at {self.address}")
+        human = f"The hive on {name} answers at {self.address}"
+        if self.version != __version__:
+            human += f"; it is rbee {self.version}, and this queen {__version__}: `rbee setup install --node {name}`"
+        narrate(report, name, "hive_ready", human)
         return url
 
     async def end(self, force: trio.Event) -> LeftRunningError | None:
@@ -78,7 +82,7 @@ class RemoteHive(Reach):
         if self._installing.locked():
             narrate(report, name, "wait", f"Waiting for another installation on {name} to end")
         async with self._installing, self.dial() as connection:
-            installer = Installer(connection, row, report)
+            installer = Installer(connection, row, report, asked.python or "")
             if asked.rollback:
                 version = await installer.roll_back()
             else:

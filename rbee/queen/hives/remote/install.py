@@ -32,6 +32,7 @@ PROGRESS_SECONDS: Final = 0.1
 UNPACKED_FACTOR: Final = 4
 """The program and what its first start unpacks take about this many times the file's size."""
 
+_HINT: Final = "--python names the path of a CPython from 3.11 to 3.14 on that machine"
 CONFIG: Final = """\
 # Settings of this node, made by `rbee setup install`, which keeps what you change here.
 [paths]
@@ -49,6 +50,8 @@ class Installer:
     connection: SshConnection
     row: BeehiveRow
     report: Report
+    python: str = ""
+    """The path of the Python that runs it from now on; without it one is found."""
     _sent: str = ""
 
     def _narrate(self, action: str, human: str) -> None:
@@ -70,7 +73,9 @@ class Installer:
     async def _install(self, token: str, sources: str | None) -> str:
         name, install = self.row.node_name, self.row.install_path
         paths = script.NodePaths(install)
-        python = self._choose_python(await probe(self.connection), from_source=sources is not None)
+        python = self._choose_python(
+            await probe(self.connection, install=install, python=self.python), from_source=sources is not None
+        )
         prepared = await self._prepare(python)
         part = f"{install}/bin/.rbee.{secrets.token_hex(8)}.part"
         if sources is not None:
@@ -88,9 +93,13 @@ class Installer:
     def _choose_python(self, machine: Machine, *, from_source: bool) -> str:
         """Return the Python that will run rbee. Raises InstallFailedError where none can."""
         name, python = self.row.node_name, machine.python()
+        if self.python and not machine.pythons:
+            raise InstallFailedError(f"there is no Python on {name} at the path that was named", hint=_HINT, node=name)
         if (obstacles := machine.obstacles(from_source=from_source)) or python is None:
             can_build = not from_source and not machine.obstacles(from_source=True)
             hint = f"`rbee setup install --node {name} --from-source` builds one that can" if can_build else None
+            if hint is None and python is None:
+                hint = f"if there is one elsewhere: {_HINT}"
             raise InstallFailedError(f"rbee.pyz cannot run on {name}: {'; '.join(obstacles)}", hint=hint, node=name)
         return python.path
 
@@ -197,7 +206,14 @@ class Installer:
         facts = await script.run(
             self.connection,
             "adopt_program",
-            {"install": self.row.install_path, "python": python, "part": part, "hash": digest, "version": version},
+            {
+                "install": self.row.install_path,
+                "python": python,
+                "kept": python if self.python else "",
+                "part": part,
+                "hash": digest,
+                "version": version,
+            },
         )
         if "gone" in facts:
             raise InstallFailedError(

@@ -24,27 +24,31 @@ MAX_HOME: Final = 512
 
 
 class Python(NamedTuple):
-    """A Python of another machine."""
+    """A Python of another machine; `misfit` is why our modules cannot be loaded into it, as the launcher finds it."""
 
     implementation: str
     version: tuple[int, ...]
     path: str
     lacks: tuple[str, ...] = ()
+    misfit: str = ""
 
     @property
     def fits(self) -> bool:
         """Whether the executable runs under it."""
-        return (
-            not self.lacks and self.implementation == "cpython" and OLDEST_PYTHON <= self.version[:2] <= NEWEST_PYTHON
-        )
+        is_right = self.implementation == "cpython" and OLDEST_PYTHON <= self.version[:2] <= NEWEST_PYTHON
+        return is_right and not self.lacks and not self.misfit
 
     def __str__(self) -> str:
         missing = f" without {' and '.join(self.lacks)}" if self.lacks else ""
-        return f"{self.implementation} {'.'.join(map(str, self.version))}{missing}"
+        misfit = f" ({self.misfit.replace('-', ' ', 1) if self.misfit != 'free-threaded' else self.misfit})"
+        return f"{self.implementation} {'.'.join(map(str, self.version))}{misfit if self.misfit else ''}{missing}"
 
 
 class Machine(NamedTuple):
-    """What was found out about another machine; `gpus` are the names of its NVIDIA cards."""
+    """What was found out about another machine; `gpus` are the names of its NVIDIA cards.
+
+    `kept` is the Python that was named for its installation before, if it still runs.
+    """
 
     home: str
     system: str
@@ -52,6 +56,7 @@ class Machine(NamedTuple):
     libc: str
     pythons: list[Python]
     gpus: list[str]
+    kept: Python | None = None
 
     @property
     def backends(self) -> list[str]:
@@ -65,7 +70,9 @@ class Machine(NamedTuple):
         return f"{self.home.rstrip('/')}/{path.removeprefix('~/')}" if path.startswith("~/") else path
 
     def python(self) -> Python | None:
-        """Return the newest Python that the executable runs under."""
+        """Return the Python that was named before, else the newest one under which the executable runs."""
+        if self.kept is not None and self.kept.fits:
+            return self.kept
         return max((python for python in self.pythons if python.fits), key=lambda python: python.version, default=None)
 
     def obstacles(self, *, from_source: bool = False) -> list[str]:
@@ -84,11 +91,15 @@ class Machine(NamedTuple):
         return obstacles
 
 
-async def probe(connection: SshConnection) -> Machine:
-    """Ask the machine. Raises SshFailedError when it does not answer soon, or not in the expected form."""
+async def probe(connection: SshConnection, *, install: str = "", python: str = "") -> Machine:
+    """Ask the machine; `python` is the path of the only Python to ask, or of its folder.
+
+    `install` is where an installation may be. Raises SshFailedError when the machine does not answer soon, or not in
+    the expected form.
+    """
     facts: script.Facts = {}
     with trio.move_on_after(ANSWER_SECONDS) as patience:
-        facts = await script.run(connection, "probe", {})
+        facts = await script.run(connection, "probe", {"install": install, "python": python})
     if patience.cancelled_caught:
         raise SshFailedError(
             f"the login shell there did not run a command within {ANSWER_SECONDS:g} s", reason="timeout"
@@ -109,12 +120,15 @@ async def probe(connection: SshConnection) -> Machine:
         one("system"),
         one("machine"),
         one("libc"),
-        [_python(text) for text in facts.get("python", [])],
+        [_python(text) for text in facts.get("named", []) + facts.get("python", [])],
         [name[:MAX_HOME] for name in facts.get("gpu", [])[:1024]],
+        _python(facts["kept"][0]) if "kept" in facts else None,
     )
 
 
 def _python(text: str) -> Python:
-    implementation, version, lacks, path = [*text.split(" ", 3), "", "", ""][:4]
+    implementation, version, misfit, lacks, path = [*text.split(" ", 4), "", "", "", ""][:5]
     numbers = tuple(int(part) for part in version.split(".") if re.fullmatch("[0-9]{1,4}", part))
-    return Python(implementation, numbers, path, () if lacks == "-" else tuple(lacks.split(",")))
+    return Python(
+        implementation, numbers, path, () if lacks == "-" else tuple(lacks.split(",")), "" if misfit == "-" else misfit
+    )

@@ -54,6 +54,10 @@ class Reach:
         return self.is_direct and addresses.is_loopback(self.record.row.address)
 
     @property
+    def version(self) -> str:
+        return self._identities.version(self.record.name)
+
+    @property
     def address(self) -> str:
         """Host and port for people."""
         return self.direct_url.removeprefix("http://")
