@@ -78,11 +78,12 @@ async def _serve(
 ) -> None:
     level = logging.DEBUG if options.debug else logging.INFO
     json_log.to_file(ROLE, settings.logs_dir / "queen.log", settings.logs.max_bytes, level)
-    token = tokens.load_or_create(settings.token_file)
     listener = http_server.bind(
         settings.queen.host, settings.queen.port, setting="--port, `port` under [queen], or RBEE_QUEEN_PORT"
     )
     url = http_server.base_url(listener)
+    # Only now: where another queen has the port, a token would be made that opens nothing.
+    token = tokens.load_or_create(settings.token_file)
     store = await Store.open(settings.state_dir / "beehives.db", MIGRATIONS)
     if store.damage is not None:
         human = f"{store.damage}; `rbee setup add-node` makes machines known again"

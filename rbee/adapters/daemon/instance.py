@@ -44,6 +44,8 @@ class Instance(msgspec.Struct):
     # Older versions, and the scripts for other machines, expect this name in the file.
     ended_cleanly: bool = msgspec.field(default=False, name="has_left")
     report: ExitReport | None = None
+    inode: int | None = None
+    """The file's own: in a copy of the state folder, or one that was restored, it speaks of another folder's daemon."""
 
 
 class InstanceLock:
@@ -101,7 +103,8 @@ class InstanceLock:
         """Write down where this daemon is reached. Raises StorageError when the disk is full."""
         identity = process.identify(os.getpid())
         assert identity is not None
-        self._published = Instance(identity, url, version, ephemeral, started_by, self.id)
+        inode = os.fstat(self._descriptor).st_ino
+        self._published = Instance(identity, url, version, ephemeral, started_by, self.id, inode=inode)
         try:
             _overwrite(self._descriptor, self._published)
         except OSError as exc:
@@ -122,13 +125,13 @@ def _overwrite(descriptor: int, holder: Instance) -> None:
 
 def find(state_dir: Path, role: str) -> Instance | None:
     """Return the daemon of that role that runs now, or None."""
-    found = _read(state_dir / f"{role}.lock")
+    found = _read_own(state_dir / f"{role}.lock")
     return found if found is not None and process.is_running(found.identity) else None
 
 
 def find_uncleanly_ended(state_dir: Path, role: str) -> Instance | None:
     """Return the last daemon if it ended on this boot, killed or not, and left something that may run still."""
-    found = _read(state_dir / f"{role}.lock")
+    found = _read_own(state_dir / f"{role}.lock")
     if found is None or found.ended_cleanly or found.identity.boot_id != process.boot_id():
         return None
     return None if process.is_running(found.identity) else found
@@ -145,6 +148,17 @@ def exit_report_of(state_dir: Path, role: str, identity: process.Identity) -> Ex
     if found.report is None and found.ended_cleanly:
         return ExitReport()  # of an older version, which wrote no more than this
     return found.report
+
+
+def _read_own(path: Path) -> Instance | None:
+    """Return what `_read` does, unless the file is a copy, whose daemon has another folder."""
+    found = _read(path)
+    if found is None or found.inode is None:
+        return found
+    try:
+        return found if path.stat().st_ino == found.inode else None
+    except OSError:
+        return None
 
 
 def _read(path: Path) -> Instance | None:

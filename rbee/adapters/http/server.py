@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import socket
-from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
@@ -13,7 +12,7 @@ from hypercorn.trio.lifespan import Lifespan
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
-from rbee.adapters.daemon import descriptors, process
+from rbee.adapters.daemon import descriptors, port_owner
 from rbee.adapters.http.acceptor import Acceptor, ConnectionLimits, limits_for
 from rbee.adapters.http.connection import ClientConnection, ConnectionConfig, connection_of
 from rbee.adapters.http.sse_server import LAST
@@ -77,12 +76,12 @@ def bind_first(host: str, first: int) -> socket.socket:
 
 def holder(port: int) -> str:
     """Say who listens on `port`, as in ` by nginx (pid 7)`; nothing where the system does not let us see that."""
-    import psutil
-
-    if (pid := process.listener(port)) is not None:
-        with suppress(psutil.Error):
-            return f" by {psutil.Process(pid).name()} (pid {pid})"
-    return ""
+    if (owner := port_owner.find(port)) is None:
+        return ""
+    whose = "" if owner.is_ours else f" of user {owner.user}"
+    if owner.name is None:
+        return f" by a program{whose}" if whose else ""
+    return f" by {owner.name} (pid {owner.pid}){whose}"
 
 
 def base_url(listener: socket.socket, host: str | None = None) -> str:

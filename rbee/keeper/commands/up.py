@@ -8,7 +8,7 @@ import trio
 
 from rbee.errors import AlreadyRunningError, SpawnTimeoutError
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import child_queen, interrupt, running_queen
+from rbee.keeper.session import child_queen, interrupt, other_swarm, running_queen
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
@@ -28,6 +28,8 @@ def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
         with trio.move_on_after(limit):
             while True:
                 if (found := await running_queen.find(settings)) is not None:
+                    if other_swarm.is_another(found, settings):
+                        raise other_swarm.refused(found)
                     return _running(found)
                 try:
                     ready = await child_queen.background(settings, terminal, options, force)

@@ -10,6 +10,7 @@ from rbee.adapters import tokens
 from rbee.adapters.http.own_address import is_of_this_machine
 from rbee.clients.queen import QueenClient
 from rbee.errors import InvalidApiKeyError, KeyRefusedError, MissingApiKeyError, StorageError, VersionMismatchError
+from rbee.keeper.session import other_swarm
 from rbee.keeper.session.known_queens import KnownQueens
 from rbee.wire.queen import LOCAL_NODE
 
@@ -71,12 +72,15 @@ async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) ->
         )
     host, file = queen.address.host, settings.token_file
     if (token := tokens.read(file)) is None:
-        raise StorageError(f"the queen at {host} needs a token, and the file {file} does not exist", hint=_token(queen))
+        raise StorageError(
+            f"the queen at {host}{other_swarm.whose(queen)} needs a token, and the file {file} does not exist",
+            hint=_token(queen, settings),
+        )
     if queen.health.swarm not in (None, tokens.swarm_id(token)):
         raise KeyRefusedError(
-            f"authentication failed: the queen at {host} is of another swarm than the token in {file}, which was not "
-            "sent there",
-            hint=_token(queen),
+            f"authentication failed: the queen at {host}{other_swarm.whose(queen)} is of another swarm than the "
+            f"token in {file}, which was not sent there",
+            hint=_token(queen, settings),
             host=host,
         )
     if await _is_readable_on_the_way(queen) and KnownQueens(settings).warn_once(queen.url):
@@ -104,13 +108,13 @@ async def _is_readable_on_the_way(queen: RunningQueen) -> bool:
     return queen.own is None and not address.is_encrypted and not await is_of_this_machine(address.machine)
 
 
-def _token(queen: RunningQueen) -> str:
+def _token(queen: RunningQueen, settings: Settings) -> str:
     """Say how the token of a queen comes here."""
     if not queen.is_elsewhere:
         return (
             "copy it from the user or machine that the queen belongs to, where `rbee token` prints it; "
             "RBEE_TOKEN_FILE, or `token_file` under [auth], names the file"
-        )
+        ) + (f"; or {other_swarm.OTHER_PORTS}" if other_swarm.is_another(queen, settings) else "")
     machine = queen.address.machine
     return (
         f"`ssh {machine} rbee token > ~/{machine}.token` copies it; then set RBEE_TOKEN_FILE=~/{machine}.token, or "

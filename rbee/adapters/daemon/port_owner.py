@@ -1,0 +1,71 @@
+"""Finds out whose program listens at a port, as far as the system shows that."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from rbee.adapters.daemon import process
+
+_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+_LISTENING = "0A"
+"""TCP_LISTEN (include/net/tcp_states.h), as it stands in these tables; they show the sockets of all users."""
+_ADDRESS, _STATE, _USER = 1, 3, 7
+
+
+class PortOwner(NamedTuple):
+    """A program that listens; what the system does not show is None. `state` is what names its state folder."""
+
+    pid: int | None
+    name: str | None
+    user: str | None
+    state: str | None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether it runs as this user, as far as is known."""
+        return self.user in (None, _name(os.geteuid()))
+
+    def __str__(self) -> str:
+        parts = [
+            f"user {self.user}" if self.user is not None else "",
+            f"pid {self.pid}" if self.pid is not None else "",
+            self.state or "",
+        ]
+        return ", ".join(filter(None, parts))
+
+
+def find(port: int) -> PortOwner | None:
+    """Return whose program listens at `port` of this machine; None where that cannot be seen."""
+    pid, user = process.listener(port), _user_of(port)
+    if pid is None:
+        return None if user is None else PortOwner(None, None, user, None)
+    import psutil
+
+    name = state = None
+    with suppress(psutil.Error):
+        found = psutil.Process(pid)
+        name, user = found.name(), _name(found.uids().effective)
+        environment = found.environ()  # of our own processes only, unless we are root
+        state = next((f"{key}={environment[key]}" for key in ("RBEE_HOME", "HOME") if environment.get(key)), None)
+    return PortOwner(pid, name, user, state)
+
+
+def _user_of(port: int) -> str | None:
+    for table in _TABLES:
+        with suppress(OSError, ValueError, IndexError):
+            for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
+                fields = line.split()
+                if fields[_STATE] == _LISTENING and int(fields[_ADDRESS].rpartition(":")[2], 16) == port:
+                    return _name(int(fields[_USER]))
+    return None
+
+
+def _name(user: int) -> str:
+    try:
+        return pwd.getpwuid(user).pw_name
+    except KeyError:
+        return str(user)
