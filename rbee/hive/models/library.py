@@ -15,6 +15,7 @@ from rbee.adapters.files import sha256 as hashing
 from rbee.concurrency.contained import contained
 from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError, StorageError
 from rbee.hive.catalogue import file_state, folder, locate
+from rbee.hive.catalogue.headers import Headers
 from rbee.hive.models.downloads import Downloads
 from rbee.hive.models.provision import Provision
 from rbee.hive.models.push import PushedModels
@@ -53,6 +54,7 @@ class Library:
         self.downloads = Downloads(self._download)
         self._limiter = trio.CapacityLimiter(8)
         self.pushed = PushedModels(settings.paths.models, catalogue, trio.CapacityLimiter(4))
+        self.headers = Headers()
         self._in_use: Counter[str] = Counter()
 
     @asynccontextmanager
@@ -165,7 +167,7 @@ class Library:
             else:
                 located = await trio.to_thread.run_sync(_measured, locate.locate(ref))
             text = str(ref)
-        header = await locate.read_header(located.path)
+        header = await self.headers.read(located.path)
         return ModelDetails(
             model_ref=row.model_ref if row is not None else text,
             local_path=str(located.path),

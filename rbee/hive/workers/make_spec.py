@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee.adapters.hardware import inventory
-from rbee.hive.catalogue import file_state, folder, locate
+from rbee.hive.catalogue import file_state, folder
 from rbee.hive.workers import preflight
 from rbee.hive.workers.record import WorkerSpec
 from rbee.wire import model_kind, model_ref
@@ -35,7 +35,7 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
     placement = preflight.choose_device(backends, request.backend, request.device)
     async with library.provided(ref, report, request.sources) as located:
         files = await trio.to_thread.run_sync(_states, located.path)
-        header = await locate.read_header(located.path)
+        header = await library.headers.read(located.path)
     refusal = model_kind.refusal(header, located.path.name)
     if refusal is not None and header.kind != model_kind.TEXT:
         raise refusal
