@@ -33,15 +33,19 @@ OLDER_GLIBC = HERE / "older_glibc.c"
 COMPILERS = {"C": ("CC", ("cc", "gcc", "clang")), "C++": ("CXX", ("c++", "g++", "clang++"))}
 NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\]")
 TAIL_LINES = 15
+PROCESSOR_MINUTES = 17
+"""What compiling took on two processors (2 x 8.6 minutes)."""
 
 
 def wheel() -> Path:
     """The engine's wheel, built first if the cache does not hold it. Raises StepFailed."""
     home = cache.folder() / "engine" / _key()
-    if found := _find(home):
-        return found
-    with cache.lock(home.parent / f".{home.name}.lock"):
-        return _find(home) or _build(home)
+    cache.remove_abandoned(home.parent)
+    if not (found := _find(home)):
+        with cache.lock(home.parent / f".{home.name}.lock"):
+            found = _find(home) or _build(home)
+    cache.remove_unused(home.parent, home)
+    return found
 
 
 def _key() -> str:
@@ -63,8 +67,6 @@ def _find(home: Path) -> Path | None:
 
 def _build(home: Path) -> Path:
     compilers = {language: _find_compiler(language) for language in COMPILERS}
-    for abandoned in home.parent.glob(f".{home.name}-*"):  # by a build that was killed; we hold the lock
-        shutil.rmtree(abandoned)
     log = home.parent / f"{home.name}.log"
     # Beside its final place, so that the last step is a rename; /tmp may be small or noexec.
     with tempfile.TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as scratch:
@@ -144,9 +146,11 @@ def _compile(runner: "_Runner", source: Path, build: Path) -> Path:
     flags = tomllib.loads(RECIPE.read_text("utf-8"))["cmake"]
     defines = [f"-D{name}={value}" for name, value in flags.items()]
     tree = str(source / "vendor" / "llama.cpp")
-    with Progress("building the engine (llama.cpp)") as progress:
+    minutes = max(1, round(PROCESSOR_MINUTES / len(os.sched_getaffinity(0))))
+    with Progress(f"building the engine (llama.cpp), about {minutes} min, once") as progress:
         runner.run("cmake", ["cmake", "-S", tree, "-B", str(build), "-G", "Ninja", *defines])
-        runner.run("ninja", ["cmake", "--build", str(build), "--target", "llama"], progress)
+        # Not by way of cmake, which would leave ninja and its compilers running when it is told to end.
+        runner.run("ninja", ["ninja", "-C", str(build), "llama"], progress)
     return build / "bin"
 
 
@@ -171,11 +175,15 @@ class _Runner:
             errors="replace",
         ) as process:
             assert process.stdout
-            for line in process.stdout:
-                self._log_file.write(line)
-                tail.append(line)
-                if progress and (match := NINJA_STEP.match(line)):
-                    progress.step(int(match[1]), int(match[2]))
+            try:
+                for line in process.stdout:
+                    self._log_file.write(line)
+                    tail.append(line)
+                    if progress and (match := NINJA_STEP.match(line)):
+                        progress.step(int(match[1]), int(match[2]))
+            except BaseException:
+                process.terminate()  # we were told to end; what it has written is removed
+                raise
         if process.returncode:
             raise StepFailed(
                 f"building the engine failed: {name} ended with {process.returncode}\n"

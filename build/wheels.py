@@ -22,11 +22,13 @@ def fetch(lock: Path, pythons: list[str], glibc: str) -> list[Path]:
     wanted = [lock.read_text("utf-8"), pythons, glibc]
     key = hashlib.sha256(json.dumps(wanted).encode()).hexdigest()[:16]
     home = cache.folder() / "wheels" / key
+    cache.remove_abandoned(home.parent)
     with cache.lock(home.parent / f".{key}.lock"):
         if not home.exists():
             with tempfile.TemporaryDirectory(prefix=f".{key}-", dir=home.parent) as scratch:
                 _download(lock, pythons, glibc, Path(scratch))
                 (Path(scratch) / "wheels").rename(home)
+    cache.remove_unused(home.parent, home)
     return sorted(home.glob("*.whl"))
 
 

@@ -43,6 +43,10 @@ def main():
                 sys.stderr.write("rbee: %s\n" % problem)
                 return 1
             hold(home)
+        elif has_unused(root):
+            import unpack
+
+            unpack.tidy(root, home)
         # The name it was called by stays: the links to the file are roles.
         sys.argv[0] = os.path.abspath(sys.argv[0])
         sys.path[0] = os.path.join(home, "site-packages")
@@ -111,6 +115,30 @@ def is_whole(home):
         return not os.statvfs(home).f_flag & os.ST_NOEXEC
     except (OSError, ValueError):
         return False
+
+
+def has_unused(root):
+    """Whether another build's folder is there that no process runs from: an upgrade left it, whose daemons have ended.
+
+    It costs a look at the folder's names, and a lock for each other build.
+    """
+    import fcntl
+
+    try:
+        names = os.listdir(root)
+    except OSError:
+        return False
+    for name in names:
+        if name.startswith(".new-"):
+            return True
+        if name not in (BUILD_ID, ".lock"):
+            try:
+                with open(os.path.join(root, name, "lock")) as lock:
+                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                continue  # it is in use, or none of ours
+            return True
+    return False
 
 
 def hold(home):

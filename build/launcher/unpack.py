@@ -10,7 +10,6 @@ import shutil
 import zipfile
 
 PREFIX = "site-packages/"
-KEPT_BUILDS = 2
 BUILD_NAME = re.compile(r"[0-9a-f]{16}")
 
 
@@ -44,6 +43,14 @@ def unpack(file, archive_size, root, home):
     return None
 
 
+def tidy(root, home):
+    """Removes what other builds have left, unless a process runs from it, or another one unpacks just now."""
+    with contextlib.suppress(OSError), open(os.path.join(root, ".lock"), "a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        remove_unfinished(root)
+        remove_old(root, home)
+
+
 def advise(root, reason):
     """One line: what failed, why, and what to do."""
     return "cannot unpack into %s: %s; set RBEE_CACHE to a folder that can be used" % (root, reason)
@@ -51,9 +58,7 @@ def advise(root, reason):
 
 def write_new(archive, members, root, home):
     """Unpacks into a folder beside `home` and renames it, so that `home` is never incomplete."""
-    for name in os.listdir(root):
-        if name.startswith(".new-"):  # of a process that died: nobody else unpacks while we hold the lock
-            shutil.rmtree(os.path.join(root, name), ignore_errors=True)
+    remove_unfinished(root)
     fresh = os.path.join(root, ".new-%d" % os.getpid())
     try:
         os.mkdir(fresh, 0o700)
@@ -62,6 +67,13 @@ def write_new(archive, members, root, home):
     except BaseException:
         shutil.rmtree(fresh, ignore_errors=True)
         raise
+
+
+def remove_unfinished(root):
+    """Removes the folders of processes that died: nobody else unpacks while we hold the lock."""
+    for name in os.listdir(root):
+        if name.startswith(".new-"):
+            shutil.rmtree(os.path.join(root, name), ignore_errors=True)
 
 
 def fill(archive, members, home):
@@ -99,10 +111,11 @@ def write_folders(home):
 
 
 def remove_old(root, home):
-    """Removes all builds but the newest, and none that a process is running from."""
-    builds = [os.path.join(root, name) for name in os.listdir(root) if BUILD_NAME.fullmatch(name)]
-    builds.sort(key=lambda build: (build == home, os.stat(build).st_mtime_ns), reverse=True)
-    for build in builds[KEPT_BUILDS:]:
+    """Removes all other builds, and none that a process is running from: a later start does that."""
+    for name in os.listdir(root):
+        build = os.path.join(root, name)
+        if build == home or not BUILD_NAME.fullmatch(name):
+            continue
         lock = os.path.join(build, "lock")
         # In use, or on a file system without locks, where that cannot be told.
         with contextlib.suppress(OSError), open(lock) as held:

@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import zipfile
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 
 _COMMENT: Final = re.compile(rb"rbee\.pyz (\S+)")
 """What build/zipapp.py writes as the comment of the file that starts it."""
+
+GIVE_UP_SECONDS: Final = 5.0
+"""For a build that is given up to remove what is half done; then it is killed."""
 
 
 def version_of(path: Path) -> str | None:
@@ -38,6 +42,7 @@ class Builder:
     def __init__(self) -> None:
         self.is_given_up = False
         self._group: int | None = None
+        self._timer: threading.Timer | None = None
 
     def started(self, group: int) -> None:
         """Remember the build's process group."""
@@ -46,11 +51,24 @@ class Builder:
             self.give_up()
 
     def give_up(self) -> None:
-        """End the build with all that it has started."""
+        """End the build with all that it has started: at first in a way that lets it remove what is half done."""
         self.is_given_up = True
         if self._group is not None:
+            self._send(signal.SIGTERM)
+            self._timer = threading.Timer(GIVE_UP_SECONDS, self._send, [signal.SIGKILL])
+            self._timer.daemon = True
+            self._timer.start()
+
+    def ended(self) -> None:
+        """Forget the build, which is gone."""
+        self._group = None
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _send(self, number: signal.Signals) -> None:
+        if (group := self._group) is not None:
             with suppress(ProcessLookupError):
-                os.killpg(self._group, signal.SIGKILL)
+                os.killpg(group, number)
 
 
 def locate(report: Callable[[str], None], builder: Builder | None = None) -> Path:
@@ -118,6 +136,8 @@ def _build(root: Path, report: Callable[[str], None], builder: Builder | None) -
         for line in map(str.rstrip, build.stderr):
             lines.append(line)
             report(line)
+    if builder is not None:
+        builder.ended()
     if build.returncode:
         said = [line.removeprefix("rbee: ") for line in lines if line.startswith("rbee: ")]
         reason = f": {said[-1]}" if said else f" (exit code {build.returncode})"

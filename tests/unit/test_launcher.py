@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import pwd
 import runpy
+import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -67,3 +68,91 @@ def test_without_a_home_there_is_no_folder_called_tilde(
     assert cache_folder() is None
     monkeypatch.setenv("RBEE_CACHE", "/srv/cache")
     assert cache_folder() == "/srv/cache"
+
+
+class Cache:
+    """The cache folder of a user who has run several versions of the file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.root = folder / "pyz"
+        self._unpack = runpy.run_path(str(LAUNCHER.with_name("unpack.py")))
+
+    def home(self, version: int) -> Path:
+        return self.root / f"{version:016x}"
+
+    def launcher(self, version: int) -> dict[str, Any]:
+        text = LAUNCHER.read_text().replace("@ARCHIVE_SIZE@", "0").replace("@BUILD_ID@", self.home(version).name)
+        made = self.folder / "launcher.py"
+        made.write_text(text)
+        return runpy.run_path(str(made))
+
+    def run(self, version: int) -> int | None:
+        """Do what the launcher does before it enters the package; returns what holds its folder."""
+        launcher, home = self.launcher(version), str(self.home(version))
+        if not launcher["is_whole"](home) or (held := launcher["hold"](home)) is None:
+            file = self.folder / "rbee.pyz"
+            with zipfile.ZipFile(file, "w") as archive:
+                archive.writestr("site-packages/rbee.py", f"version = {version}")
+            assert self._unpack["unpack"](str(file), file.stat().st_size, str(self.root), home) is None
+            held = launcher["hold"](home)
+        elif launcher["has_unused"](str(self.root)):
+            self._unpack["tidy"](str(self.root), home)
+        found: int | None = held
+        return found
+
+    def builds(self) -> list[int]:
+        return sorted(int(path.name, 16) for path in self.root.iterdir() if path.name != ".lock")
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Cache:
+    return Cache(tmp_path)
+
+
+def end(held: int | None) -> None:
+    assert held is not None
+    os.close(held)
+
+
+def test_an_upgrade_removes_what_the_old_version_has_unpacked(cache: Cache) -> None:
+    end(cache.run(1))
+    assert cache.builds() == [1]
+    end(cache.run(2))
+    assert cache.builds() == [2]
+    assert (cache.home(2) / "site-packages" / "rbee.py").read_text() == "version = 2"
+
+
+def test_what_a_process_runs_from_goes_at_a_start_after_its_end(cache: Cache) -> None:
+    daemon = cache.run(1)
+    end(cache.run(2))
+    assert cache.builds() == [1, 2]
+    assert cache.launcher(2)["has_unused"](str(cache.root)) is False, "no start pays for what cannot be removed"
+    end(cache.run(2))
+    assert cache.builds() == [1, 2]
+    end(daemon)
+    end(cache.run(2))
+    assert cache.builds() == [2]
+
+
+def test_a_killed_unpacking_leaves_nothing_for_long(cache: Cache) -> None:
+    end(cache.run(1))
+    (cache.root / ".new-4711").mkdir()
+    (cache.root / ".new-4711" / "half").write_text("done")
+    end(cache.run(1))
+    assert [path.name for path in cache.root.iterdir() if path.name.startswith(".new")] == []
+
+
+def test_folders_of_others_stay(cache: Cache) -> None:
+    end(cache.run(1))
+    for name in ("notes", "0123", "lock"):
+        (cache.root / name).mkdir()
+    end(cache.run(2))
+    end(cache.run(2))
+    assert {path.name for path in cache.root.iterdir()} >= {"notes", "0123", "lock"}
+
+
+def test_a_rollback_unpacks_the_old_version_again(cache: Cache) -> None:
+    for version in (1, 2, 1):
+        end(cache.run(version))
+        assert cache.builds() == [version]
