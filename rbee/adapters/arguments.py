@@ -32,6 +32,11 @@ class UsageError(Exception):
         self.hint = hint
 
 
+_FOREVER: Final = 315_360_000.0
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)")
+
+
 class HelpRequest(Exception):
     """The user asked for a help text; it goes to stdout."""
 
@@ -207,3 +212,14 @@ def fraction(low: float, high: float, *, above: bool = False) -> Callable[[str],
         raise argparse.ArgumentTypeError(f"a number {bounds} is expected")
 
     return convert
+
+
+def duration(text: str) -> float:
+    """The type of an option that takes a time: seconds, or a number with s, m, h or d; "forever" is ten years."""
+    if text == "forever":
+        return _FOREVER
+    found = _DURATION.fullmatch(text)
+    seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else -1.0
+    if not 0 <= seconds <= _FOREVER:
+        raise argparse.ArgumentTypeError(f"'{text}' is no time: seconds, or for example 90s, 30m, 2h, 1d or forever")
+    return seconds

@@ -50,12 +50,17 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class QueenSettings(_Section, kw_only=True):
-    """`max_waiting` requests may wait for a slot on one node. `url` is that of another queen, which commands use."""
+    """`max_waiting` requests may wait for a slot on one node.
+
+    Where a request does not say how long its worker stays without the next one, `keep` does, on all nodes; None leaves
+    that to the timeouts of each node's hive. `url` is that of another queen, which commands use.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 8080
     url: str | None = None
     max_waiting: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 100
+    keep: Annotated[float, msgspec.Meta(ge=0, le=315_360_000)] | None = None
 
 
 class HiveSettings(_Section, kw_only=True):

@@ -12,6 +12,7 @@ from rbee.clients.progress import result_of
 from rbee.clients.push import QueenReceiver
 from rbee.errors import InternalError, RbeeError, from_body
 from rbee.wire import models, queen, registry
+from rbee.wire.common import KEEP_HEADER
 from rbee.wire.events import EVENTS
 from rbee.wire.logs import QUEEN_LOGS
 
@@ -34,17 +35,24 @@ class QueenClient(Connected):
         return await http_client.call(self._http, "GET", queen.HEALTH, queen.QueenHealth)
 
     def place(
-        self, request: queen.TaskRequest, *, relay_if_needed: bool = False, unreached: Iterable[str] = ()
+        self,
+        request: queen.TaskRequest,
+        *,
+        relay_if_needed: bool = False,
+        unreached: Iterable[str] = (),
+        keep: float | None = None,
     ) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of `narration`, `progress` and `worker` events.
 
         Where the answer is relayed, the events of the worker's own stream follow; it is for a worker on one of the
-        `unreached` hosts.
+        `unreached` hosts. The worker stays for `keep` seconds without a request, if that says so.
         """
         prefer = queen.RELAY_IF_NEEDED
         if hosts := " ".join(unreached):
             prefer += f'; {queen.UNREACHED}="{hosts}"'
-        headers = {queen.PREFER: prefer} if relay_if_needed else None
+        headers = {queen.PREFER: prefer} if relay_if_needed else {}
+        if keep is not None:
+            headers[KEEP_HEADER] = str(keep)
         return sse_client.events(self._http, "POST", queen.TASKS, body=request, headers=headers)
 
     async def cancel(self, request_id: str) -> None:

@@ -11,7 +11,7 @@ from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
 from rbee.clients.progress import progress_of
 from rbee.wire import worker
-from rbee.wire.common import Health
+from rbee.wire.common import KEEP_HEADER, Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,15 +42,17 @@ class WorkerClient(Connected):
     def loading(self, path: str) -> AbstractAsyncContextManager[sse_client.EventStream]:
         return sse_client.events(self._http, "GET", path)
 
-    def inference(self, request: worker.InferenceRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
-        """Open the stream of a generation; `decode` reads its events. Leaving the block ends the generation."""
-        return sse_client.events(
-            self._http,
-            "POST",
-            worker.INFERENCE,
-            body=request,
-            headers={worker.REQUEST_ID_HEADER: request.request_id} if request.request_id else None,
-        )
+    def inference(
+        self, request: worker.InferenceRequest, *, keep: float | None = None
+    ) -> AbstractAsyncContextManager[sse_client.EventStream]:
+        """Open the stream of a generation; `decode` reads its events. Leaving the block ends the generation.
+
+        The worker stays for `keep` seconds without a request, if that says so.
+        """
+        headers = {worker.REQUEST_ID_HEADER: request.request_id} if request.request_id else {}
+        if keep is not None:
+            headers[KEEP_HEADER] = str(keep)
+        return sse_client.events(self._http, "POST", worker.INFERENCE, body=request, headers=headers)
 
     async def cancel(self, request_id: str) -> None:
         """Stop a generation; it has stopped when this returns."""

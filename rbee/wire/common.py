@@ -48,6 +48,11 @@ DeviceIndex = Annotated[int, msgspec.Meta(ge=0, le=1023)]
 MaxTokens = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 """How many tokens an answer may have at most; where it is left out, the model ends it, or the end of its context."""
 
+KEEP_HEADER: Final = "X-Keep-Seconds"
+"""How many seconds without a request the worker of this one stays; a daemon of an earlier version does not know it."""
+FOREVER: Final = 315_360_000.0
+"""Ten years: what is kept for that long is kept until it is ended."""
+
 WorkerState = Literal["loading", "idle", "busy", "draining", "unhealthy"]
 
 

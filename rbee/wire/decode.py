@@ -78,3 +78,17 @@ def _invalid(text: str) -> InvalidRequestError:
         rule = text[0].lower() + text[1:] if text else "another form"
         rule = rule.replace("`", "")
     return InvalidRequestError(f"field {field}: {rule}", field=field, rule=rule)
+
+
+def keep_seconds(header: str | None) -> float | None:
+    """Return what a request says of how long its worker is to stay; raises InvalidRequestError."""
+    if header is None:
+        return None
+    try:
+        seconds = float(header)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= common.FOREVER:
+        rule = f"a number of seconds from 0 to {common.FOREVER:.0f}"
+        raise InvalidRequestError(f"header {common.KEEP_HEADER}: {rule}", field=common.KEEP_HEADER, rule=rule)
+    return seconds

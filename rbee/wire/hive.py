@@ -80,6 +80,8 @@ class WorkerRow(Message, kw_only=True):
     pid: int
     idle_since: float | None = None
     last_health_at: float | None = None
+    idle_until: float | msgspec.UnsetType = msgspec.UNSET
+    """When it ends, where it is idle and no request comes."""
 
 
 class EndedWorker(Message, kw_only=True):

@@ -95,6 +95,8 @@ class TaskHandle(Message, kw_only=True):
     state: WorkerState
     direct: bool = True
     relayed: bool = False
+    keep_s: float | msgspec.UnsetType = msgspec.UNSET
+    """What the queen's settings say of how long a worker stays without a request, for the caller to pass on."""
 
 
 class TaskFailure(Message, kw_only=True):
@@ -118,6 +120,8 @@ class SwarmWorker(Message, kw_only=True):
     device: int
     slots_total: int
     slots_available: int
+    idle_until: float | msgspec.UnsetType = msgspec.UNSET
+    """Where it is idle, when it ends if no request comes, in Unix seconds."""
 
 
 class SwarmEndedWorker(Message, kw_only=True):

@@ -125,3 +125,5 @@ class WorkerStatus(Message, kw_only=True, omit_defaults=True):
     layers_loaded: int = 0
     layers_total: int = 0
     error: dict[str, object] | None = None
+    keep_s: float | None = None
+    """Seconds without a request that it is to stay, where one has said so."""

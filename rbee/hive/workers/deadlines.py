@@ -29,6 +29,7 @@ def start_loading(worker: WorkerRecord, limits: Timeouts, now: float) -> None:
 def apply_status(worker: WorkerRecord, status: WorkerStatus, limits: Timeouts, now: float, unix: float) -> list[Effect]:
     """The worker has published its state."""
     before = (worker.state, worker.slots_busy)
+    worker.keep = worker.keep if status.keep_s is None else status.keep_s
     worker.last_health_at = unix
     worker.has_loaded = worker.has_loaded or status.state in ("idle", "busy", "failed")
     worker.layers = (status.layers_loaded, status.layers_total)
@@ -107,9 +108,14 @@ def _begin_end(worker: WorkerRecord, limits: Timeouts, unload_from: float) -> No
     worker.next_check = worker.idle_from = None
 
 
+def idle_limit(worker: WorkerRecord, limits: Timeouts) -> float:
+    """Return how many seconds the worker stays without a request."""
+    return limits.idle if worker.keep is None else worker.keep
+
+
 def due(worker: WorkerRecord, limits: Timeouts) -> list[float]:
     """Return the times at which `tick` has something to do."""
-    idle_until = None if worker.idle_from is None else worker.idle_from + limits.idle
+    idle_until = None if worker.idle_from is None else worker.idle_from + idle_limit(worker, limits)
     return [time for time in (worker.deadline, worker.next_check, idle_until) if time is not None]
 
 
@@ -118,7 +124,7 @@ def tick(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
     effects: list[Effect] = []
     if worker.deadline is not None and worker.deadline <= now:
         effects += _overdue(worker, limits, now)
-    if worker.idle_from is not None and worker.idle_from + limits.idle <= now:
+    if worker.idle_from is not None and worker.idle_from + idle_limit(worker, limits) <= now:
         effects += end(worker, limits, now)
     if worker.next_check is not None and worker.next_check <= now:
         worker.next_check = None  # until the answer is there

@@ -63,6 +63,8 @@ class WorkerRecord:
     next_check: float | None = None
     failed_checks: int = 0
     idle_since: float | None = None
+    keep: float | None = None
+    """Seconds without a request that it is to stay, where a request has said so; else the settings do."""
     last_health_at: float | None = None
     error: RbeeError | None = None
 

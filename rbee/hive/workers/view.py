@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from msgspec import UNSET
+
+from rbee.hive.workers.deadlines import idle_limit
 from rbee.wire import hive as wire
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rbee.adapters.config import Timeouts
     from rbee.hive.workers.pool import Pool
     from rbee.hive.workers.record import EndedRecord, WorkerRecord
 
@@ -16,7 +20,7 @@ if TYPE_CHECKING:
 def workers(pool: Pool) -> wire.WorkerList:
     """Return the workers as they are now, and those that ended without being asked to."""
     return wire.WorkerList(
-        workers=[_row(worker) for worker in pool.workers.values()],
+        workers=[_row(worker, pool.limits) for worker in pool.workers.values()],
         ended=[_ended(ended) for ended in pool.ended if ended.reason is not None],
     )
 
@@ -27,7 +31,7 @@ def spawn_reply(worker: WorkerRecord, key: str) -> wire.SpawnReply:
     return wire.SpawnReply(worker_id=worker.id, url=worker.url or "", state=state, api_key=key)
 
 
-def _row(worker: WorkerRecord) -> wire.WorkerRow:
+def _row(worker: WorkerRecord, limits: Timeouts) -> wire.WorkerRow:
     return wire.WorkerRow(
         id=worker.id,
         url=worker.url or "",
@@ -40,6 +44,7 @@ def _row(worker: WorkerRecord) -> wire.WorkerRow:
         pid=worker.pid or 0,
         idle_since=worker.idle_since,
         last_health_at=worker.last_health_at,
+        idle_until=UNSET if worker.idle_since is None else worker.idle_since + idle_limit(worker, limits),
     )
 
 

@@ -97,7 +97,8 @@ UP: Final = """\
 Start a queen in the background, and wait until it answers.
 
 Models then stay loaded between commands, until `rbee down`. Only a worker that nobody uses ends after [timeouts] idle,
-300 s unless the settings file has another value.
+300 s unless the settings file has another value; --keep 2h makes that longer for all models, and `rbee infer --keep 2h`
+for one. `rbee workers list` and `rbee status` show until when each stays.
 """
 
 DOWN: Final = """\

@@ -6,7 +6,7 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from rbee.adapters.arguments import GIVEN, HelpAction, HelpRequest, Once, Parser, UsageError, fraction, whole
+from rbee.adapters.arguments import GIVEN, HelpAction, HelpRequest, Once, Parser, UsageError, duration, fraction, whole
 from rbee.keeper.command_line import command_table, habits, slips
 
 if TYPE_CHECKING:
@@ -64,6 +64,8 @@ def _parser() -> Parser:
         prefix = f"{group.name} "
         made |= {f"{prefix}{command.name}": _add(actions, command, prefix) for command in group.commands}
     _infer_options(made["infer"])
+    _keep_option(made["infer"], "keep the model loaded so long after its last request, from now on")
+    _keep_option(made["up"], "keep each model loaded so long after its last request, on all nodes")
     _install_options(made)
     _workers_options(made)
     _models_options(made)
@@ -196,6 +198,10 @@ def _infer_options(parser: Parser) -> None:
     )
 
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
+
+
+def _keep_option(parser: Parser, what: str) -> None:
+    parser.add_argument("--keep", metavar="TIME", type=duration, help=f"{what}: 90s, 30m, 2h, 1d or forever")
 
 
 def _install_options(made: Mapping[str, Parser]) -> None:

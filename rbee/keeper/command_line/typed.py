@@ -34,6 +34,13 @@ class InferOptions(NodeOptions, Protocol):
     backend: str | None
     device: int | None
     wait: float
+    keep: float | None
+
+
+class UpOptions(Options, Protocol):
+    """`keep` counts seconds."""
+
+    keep: float | None
 
 
 class StatusOptions(Options, Protocol):

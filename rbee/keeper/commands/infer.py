@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 import trio
+from msgspec import UNSET
 
 from rbee.adapters.logs.json_log import correlate
 from rbee.clients.wait_ready import wait_ready
@@ -54,7 +55,7 @@ def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result
             result: Result | None = None
             try:
                 async with session.use(settings, terminal, force, options=options) as queen:
-                    result = await _infer_in_line(queen, task, settings, terminal, as_json=options.json)
+                    result = await _infer_in_line(queen, task, settings, terminal, options)
             except UnloadFailedError as exc:
                 if result is None:
                     raise
@@ -90,7 +91,7 @@ def _task(options: InferOptions, settings: Settings, note: Callable[[str], None]
 
 
 async def _infer_in_line(
-    queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal, *, as_json: bool
+    queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal, options: InferOptions
 ) -> Result:
     """Have the task placed, and generate.
 
@@ -99,7 +100,7 @@ async def _infer_in_line(
     waits_until: float | None = None
     for pause in chain(AGAIN_PAUSES, repeat(AGAIN_PAUSES[-1])):
         try:
-            return await _infer(queen, task, settings, terminal, as_json=as_json)
+            return await _infer(queen, task, settings, terminal, options)
         except _SlotTaken as exc:
             now = trio.current_time()
             waits_until = waits_until or now + task.wait_s
@@ -121,12 +122,13 @@ class _SlotTaken(Exception):
 
 
 async def _infer(
-    queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal, *, as_json: bool
+    queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal, options: InferOptions
 ) -> Result:
     """Have the task placed, and generate: at the worker itself, or through the queen where only that reaches it."""
     assert task.request_id is not None
     limits = settings.timeouts
-    async with place(queen, task, settings, terminal) as (handle, events), contextlib.AsyncExitStack() as stack:
+    placing = place(queen, task, settings, terminal, options.keep)
+    async with placing as (handle, events), contextlib.AsyncExitStack() as stack:
         worker: WorkerClient | RelayedWorker
         if handle.direct:
             client = WorkerClient(handle.worker_url, handle.api_key, timeout=limits.call, delays=limits.call_delays)
@@ -136,10 +138,14 @@ async def _infer(
         log = queen.log_place(f"worker-{handle.worker_id}.log", handle.node)
         retries = None if task.wait_s else limits.busy_delays
         generation = Generation(worker, task.generation(), settings, log=log, retries=retries)
+        if (keep := handle.keep_s) is not UNSET:
+            generation.keep = keep
+        if options.keep is not None:
+            generation.keep = options.keep
         try:
             if isinstance(worker, WorkerClient):  # the queen has waited for another one itself
                 await wait_ready(worker, terminal.report, limits, end_progress=terminal.end_progress, log=log)
-            if as_json:
+            if options.json:
                 done = await generation.run(terminal, _nowhere)
                 return Result(data=summary.to_json(task, handle, generation.text, done))
             done = await _show(generation, settings, terminal)

@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.errors import AlreadyRunningError, SpawnTimeoutError
+from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import child_queen, interrupt, other_swarm, running_queen
+from rbee.wire.common import FOREVER
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
-    from rbee.keeper.command_line.typed import Options
+    from rbee.keeper.command_line.typed import UpOptions
     from rbee.keeper.output.terminal import Terminal
 
 
@@ -20,7 +22,7 @@ RETRY_SECONDS: Final = 0.2
 """Seconds before a queen that does not answer yet is asked again."""
 
 
-def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
+def run(options: UpOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the queen's address once it answers."""
 
     async def command(force: trio.Event) -> Result:
@@ -30,14 +32,15 @@ def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
                 if (found := await running_queen.find(settings)) is not None:
                     if other_swarm.is_another(found, settings):
                         raise other_swarm.refused(found)
-                    return _running(found)
+                    return _running(found, options)
                 try:
-                    ready = await child_queen.background(settings, terminal, options, force)
+                    ready = await child_queen.background(settings, terminal, options, force, keep=options.keep)
                 except AlreadyRunningError:
                     # Another queen is starting or ending: soon it answers, or it is gone.
                     await trio.sleep(RETRY_SECONDS)
                 else:
-                    return Result(notes=(f"The queen answers at {ready.url} (pid {ready.pid}). `rbee down` stops it.",))
+                    started = f"The queen answers at {ready.url} (pid {ready.pid}). `rbee down` stops it."
+                    return Result(notes=(started, _until(settings, options)))
         raise SpawnTimeoutError(
             f"the queen was not ready within {limit:g} s", hint=f"its log is {settings.logs_dir / 'queen.log'}"
         )
@@ -45,7 +48,17 @@ def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
     return interrupt.run(command)
 
 
-def _running(found: running_queen.RunningQueen) -> Result:
+def _until(settings: Settings, options: UpOptions) -> str:
+    """Say until when models stay loaded."""
+    keep = settings.queen.keep if options.keep is None else options.keep
+    if keep == FOREVER:
+        return "Models stay loaded until then."
+    # The hives of other machines have settings of their own.
+    after = render.duration(settings.timeouts.idle if keep is None else keep)
+    return f"Models stay loaded until {after} after their last request; `rbee workers list` shows until when."
+
+
+def _running(found: running_queen.RunningQueen, options: UpOptions) -> Result:
     if found.is_elsewhere:
         return Result(notes=(f"A queen answers at {found.url} already; none was started on this machine.",))
     if found.own is not None and found.own.ephemeral:
@@ -53,4 +66,7 @@ def _running(found: running_queen.RunningQueen) -> Result:
             f"the queen at {found.url} runs for another command only, and ends with it",
             hint="try again once that command has ended",
         )
-    return Result(notes=(f"A queen is already running at {found.url}.",))
+    note = f"A queen is already running at {found.url}."
+    if options.keep is not None:
+        note += " --keep is for one that is started: `rbee down` first, or `rbee infer --keep`."
+    return Result(notes=(note,))

@@ -48,7 +48,8 @@ FIRST_SIGN_SECONDS: Final = 300.0
 class Generation:
     """One request at one worker, and what has come of it so far; `log` says where the worker's log is.
 
-    A busy worker is asked again after each of `retries` (seconds); with None its refusal is raised as it is.
+    A busy worker is asked again after each of `retries` (seconds); with None its refusal is raised as it is. The worker
+    stays for `keep` seconds without a request, if that says so.
     """
 
     worker: WorkerClient | RelayedWorker
@@ -56,6 +57,7 @@ class Generation:
     settings: Settings
     log: str
     retries: tuple[float, ...] | None
+    keep: float | None = None
     _pieces: list[str] = field(default_factory=list)
     _tokens: int = 0
     _most: int | None = None
@@ -98,7 +100,7 @@ class Generation:
         end = began + (limits.inference or math.inf)
         try:
             with trio.move_on_at(min(end, began + max(FIRST_SIGN_SECONDS, limits.token))) as patience:
-                async with self.worker.inference(self.request) as events:
+                async with self.worker.inference(self.request, keep=self.keep) as events:
                     async for event in events:
                         match client.decode(event):
                             case Token(token=piece):

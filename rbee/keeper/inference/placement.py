@@ -33,7 +33,7 @@ class Placement(NamedTuple):
 
 @asynccontextmanager
 async def place(
-    queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal
+    queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal, keep: float | None
 ) -> AsyncIterator[Placement]:
     """Ask the queen for a worker, and show what it reports; a task that is given up meanwhile is cancelled there.
 
@@ -46,7 +46,7 @@ async def place(
         while True:
             async with (
                 stopped.fail_if_sigstopped("queen", identity) as stop_watching,
-                queen.place(task, relay_if_needed=True, unreached=queen.unreached) as events,
+                queen.place(task, relay_if_needed=True, unreached=queen.unreached, keep=keep) as events,
             ):
                 try:
                     handle = await _wait_placed(events, queen, terminal)

@@ -33,11 +33,13 @@ class RelayedWorker:
         )
         self.url = handle.worker_url
 
-    def inference(self, request: InferenceRequest) -> AbstractAsyncContextManager[sse_client.EventStream]:
+    def inference(
+        self, request: InferenceRequest, *, keep: float | None = None
+    ) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of the generation; the queen's own events in it are none of the worker's."""
         events, self._events = self._events, None
         self._task.max_tokens = request.max_tokens
-        return self._queen.place(self._task) if events is None else nullcontext(events)
+        return self._queen.place(self._task, keep=keep) if events is None else nullcontext(events)
 
     async def cancel(self, request_id: str) -> None:
         """Stop the generation; it has stopped when this returns."""

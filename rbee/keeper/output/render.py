@@ -98,3 +98,11 @@ def size(count: float) -> str:
 
 def plural(count: int, noun: str) -> str:
     return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a time for people, in the largest unit that it is a whole number of."""
+    for length, unit in ((86_400, "day"), (3600, "hour"), (60, "minute")):
+        if seconds and seconds % length == 0:
+            return plural(int(seconds // length), unit)
+    return f"{seconds:g} s"

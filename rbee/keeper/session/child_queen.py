@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
@@ -16,6 +17,7 @@ from rbee.concurrency.background import call_when, open_background
 from rbee.errors import SpawnFailedError, UnloadFailedError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
     from rbee.adapters.config import Settings
@@ -55,9 +57,15 @@ async def ephemeral(settings: Settings, terminal: Terminal, options: Options, fo
     return await _started(await _start(command, settings, hold_stdin=True), settings, terminal, force)
 
 
-async def background(settings: Settings, terminal: Terminal, options: Options, force: trio.Event) -> announce.Ready:
-    """Start a queen that stays; returns once it answers. A failure or cancellation ends it again."""
-    child = await _start(_command(options), settings, hold_stdin=False)
+async def background(
+    settings: Settings, terminal: Terminal, options: Options, force: trio.Event, *, keep: float | None
+) -> announce.Ready:
+    """Start a queen that stays; returns once it answers. A failure or cancellation ends it again.
+
+    With `keep` that is its setting of this name.
+    """
+    more = {} if keep is None else {"RBEE_QUEEN_KEEP": str(keep)}
+    child = await _start(_command(options), settings, hold_stdin=False, more=more)
     return (await _started(child, settings, terminal, force)).ready
 
 
@@ -69,11 +77,12 @@ async def _started(child: trio.Process, settings: Settings, terminal: Terminal, 
         raise
 
 
-async def _start(command: list[str], settings: Settings, *, hold_stdin: bool) -> trio.Process:
+async def _start(
+    command: list[str], settings: Settings, *, hold_stdin: bool, more: Mapping[str, str] = MappingProxyType({})
+) -> trio.Process:
+    environment = config.absolute_environment() | dict(more)
     try:
-        return await process.start(
-            command, log=_log(settings), hold_stdin=hold_stdin, environment=config.absolute_environment()
-        )
+        return await process.start(command, log=_log(settings), hold_stdin=hold_stdin, environment=environment)
     except OSError as exc:
         error = full_disk.refused(f"no queen could be started with the state folder {settings.state_dir}", exc)
         error.hint = error.hint or "RBEE_HOME names another folder"

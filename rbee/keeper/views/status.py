@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rbee.adapters.daemon import instance, process
 from rbee.keeper.output import render
-from rbee.keeper.views.workers import SHORT, to_json
+from rbee.keeper.views.workers import SHORT, to_json, until
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -123,8 +123,9 @@ def _workers(workers: list[SwarmWorker]) -> str:
             worker.state,
             f"{worker.slots_available} of {worker.slots_total}",
             f"{worker.backend}:{worker.device}",
+            until(worker),
             worker.model_ref,
         )
         for worker in workers
     ]
-    return render.table(("worker", "node", "state", "free slots", "device", "model"), rows)
+    return render.table(("worker", "node", "state", "free slots", "device", "loaded until", "model"), rows)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
+from msgspec import UNSET
 
 from rbee.keeper.output import render
+from rbee.wire.queen import SwarmWorker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.wire.progress import SwarmDownload
-    from rbee.wire.queen import NodeStatus, SwarmEndedWorker, SwarmWorker, UnreachableNode
+    from rbee.wire.queen import NodeStatus, SwarmEndedWorker, UnreachableNode
 
 NO_WORKERS_KNOWN: Final = "No queen is running, so no workers are known."
+_ENDLESS: Final = timedelta(days=1000)
 SHORT: Final = 8
 """Characters of a worker's id that are shown; they are enough to identify it."""
 
@@ -32,11 +35,22 @@ def workers_table(workers: Sequence[SwarmWorker]) -> str:
             worker.model_ref,
             f"{worker.backend}:{worker.device}",
             f"{worker.slots_available}/{worker.slots_total}",
+            until(worker),
             worker.url,
         )
         for worker in workers
     ]
-    return render.table(("worker", "node", "state", "model", "device", "free slots", "url"), rows)
+    return render.table(("worker", "node", "state", "model", "device", "free slots", "loaded until", "url"), rows)
+
+
+def until(worker: SwarmWorker) -> str:
+    """Return when a worker that is idle ends if no request comes."""
+    if worker.idle_until is UNSET:
+        return "–"
+    ends, now = datetime.fromtimestamp(worker.idle_until).astimezone(), datetime.now().astimezone()
+    if ends - now > _ENDLESS:
+        return "it is ended"
+    return ends.strftime("%H:%M:%S" if ends.date() == now.date() else "%Y-%m-%d %H:%M")
 
 
 def moment(unix: float | None) -> str:
@@ -52,4 +66,8 @@ def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:
 
 def to_json(rows: Sequence[SwarmWorker | SwarmEndedWorker | UnreachableNode | NodeStatus | SwarmDownload]) -> Any:
     """Return rows of the queen's answer as JSON values, with the same keys."""
-    return msgspec.to_builtins(list(rows))
+    found = msgspec.to_builtins(list(rows))
+    for row, values in zip(rows, found, strict=True):
+        if isinstance(row, SwarmWorker):
+            values.setdefault("idle_until", None)
+    return found

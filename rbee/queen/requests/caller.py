@@ -27,6 +27,8 @@ class Caller(NamedTuple):
     reached: str = "127.0.0.1"
     unreached: frozenset[str] = frozenset()
     relay_if_needed: bool = False
+    keep: float | None = None
+    """Seconds that the worker is to stay without a request, if the caller says so."""
 
     @property
     def is_here(self) -> bool:

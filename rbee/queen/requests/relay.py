@@ -40,7 +40,9 @@ class WorkerRelay(WorkerClient):
             exc.details = {"node": self._node, "log": f"worker-{self.worker_id}.log"} | exc.details
             raise
 
-    async def relay(self, emit: Emit, task: TaskRequest, client: ClientConnection) -> None:
+    async def relay(
+        self, emit: Emit, task: TaskRequest, client: ClientConnection, *, keep: float | None = None
+    ) -> None:
         """Run the request at the worker and emit its events as they come.
 
         The worker is told when `client` takes nothing any more, and when it does again.
@@ -52,7 +54,7 @@ class WorkerRelay(WorkerClient):
 
         with client.watched(self._limits.silent, tell_worker):
             try:
-                async with self.inference(task.generation()) as events:
+                async with self.inference(task.generation(), keep=keep) as events:
                     async for event in events:
                         await emit(Generated(*event))
             except sse_client.StreamLostError as exc:

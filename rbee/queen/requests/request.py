@@ -53,6 +53,7 @@ class InferenceRun:
     ) -> None:
         self._request = request
         self._caller = caller
+        self._keep = settings.queen.keep if caller.keep is None else caller.keep
         self._tracked = tracked
         self._nodes = nodes
         self._settings = settings
@@ -88,7 +89,7 @@ class InferenceRun:
                 async with self._relay_to(handle) as worker:
                     if handle.state not in ("idle", "busy"):
                         await worker.wait_ready(report)
-                    await worker.relay(emit, self._request, client)
+                    await worker.relay(emit, self._request, client, keep=self._keep)
             except AllSlotsBusyError:
                 # A caller that did not ask the queen was faster.
                 self._patience = patient_until - trio.current_time()
@@ -155,6 +156,7 @@ class InferenceRun:
             state=placed.state,
             direct=way.is_direct,
             relayed=self._request.relay or (self._caller.relay_if_needed and not way.is_direct),
+            keep_s=msgspec.UNSET if self._keep is None else self._keep,
         )
 
 

@@ -17,6 +17,8 @@ from rbee.queen.requests.request import InferenceRun, check
 from rbee.queen.requests.why_ended import why_ended
 from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
+from rbee.wire.common import KEEP_HEADER
+from rbee.wire.decode import keep_seconds
 
 if TYPE_CHECKING:
     from quart import Response
@@ -40,7 +42,8 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         headers = {worker_wire.REQUEST_ID_HEADER: request_id}
         client = client_connection()
         is_relay_welcome, unreached = preferences(request.headers.get(wire.PREFER, ""))
-        caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome)
+        keep = keep_seconds(request.headers.get(KEEP_HEADER))
+        caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome, keep)
 
         def run(tracked: TrackedRequest) -> InferenceRun:
             return InferenceRun(

@@ -33,16 +33,16 @@ POLL: Final = 1
 That bridges the gap between two steps. ggml's own 50 spins on for 100 ms after the last one, and took a third of the
 speed where anything else wanted the processors: our own HTTP, or another worker.
 """
-STEP_WEIGHTS: Final = 20_000_000_000
-"""Bytes of weights, each counted once a token, that a thread of a slow processor multiplies in half a second."""
-MIN_STEP: Final = 32
+STEP_WEIGHTS: Final = 40_000_000_000
+"""Bytes of weights, each counted once a token, that a thread of a slow processor multiplies in a second."""
+MIN_STEP: Final = 64
 """Tokens of a prompt below which reading them at once saves little."""
 _DECODED, _NO_ROOM, _ABORTED = 0, 1, 2
 _INVALID: Final = -1
 
 
 def prompt_step(weights: int, threads: int) -> int:
-    """Return how many tokens of a prompt are read at once: about half a second's worth on a slow processor."""
+    """Return how many tokens of a prompt are read at once: about a second's worth on a slow processor."""
     fitting = STEP_WEIGHTS * threads // max(weights, 1)
     return max(MIN_STEP, min(BATCH, fitting // MIN_STEP * MIN_STEP))
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import trio
 from msgspec import UNSET
 from quart import Response
+from quart import request as quart_request
 
 from rbee import __version__
 from rbee.adapters.http import metrics
@@ -19,7 +20,8 @@ from rbee.adapters.http.sse_server import event
 from rbee.errors import to_body
 from rbee.wire import worker as wire
 from rbee.wire.addresses import is_own
-from rbee.wire.common import API_VERSION, Health, base_url
+from rbee.wire.common import API_VERSION, KEEP_HEADER, Health, base_url
+from rbee.wire.decode import keep_seconds
 from rbee.worker.serving.responses import InferenceResponse, Limits
 
 if TYPE_CHECKING:
@@ -78,7 +80,10 @@ def new(
         started = trio.current_time()
         request = await body(wire.InferenceRequest)
         request_id = request.request_id or str(uuid.uuid4())
+        keep = keep_seconds(quart_request.headers.get(KEEP_HEADER))
         job = await service.begin(request, request_id)
+        if keep is not None:
+            status.set_keep(keep)
         reply = InferenceResponse(
             job,
             started=started,

@@ -34,6 +34,8 @@ class Snapshot(NamedTuple):
     followers: int = 0
     """Readers of the event stream."""
     error: RbeeError | None = None
+    keep: float | None = None
+    """Seconds without a request that it is to stay, as the last request that said so wants it."""
 
     @property
     def state(self) -> State:
@@ -64,6 +66,7 @@ class Snapshot(NamedTuple):
             layers_loaded=self.loading.layers_loaded if self.loading else 0,
             layers_total=self.loading.layers_total if self.loading else 0,
             error=None if self.error is None else to_body(self.error)["error"],
+            keep_s=self.keep,
         )
 
     def refusal(self) -> RbeeError:
@@ -118,6 +121,9 @@ class Status:
 
     def set_busy(self, slots: int, running: int) -> None:
         self._change(slots_busy=slots, running=running)
+
+    def set_keep(self, seconds: float) -> None:
+        self._change(keep=seconds)
 
     def set_draining(self) -> None:
         self._change(is_draining=True)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 import pytest
 import trio
+from quart import request
 
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
@@ -24,6 +25,7 @@ from rbee.queen.routes.context import QueenContext
 from rbee.queen.routes.tasks import encode
 from rbee.queen.scheduling.place_request import Placed
 from rbee.wire import worker as wire
+from rbee.wire.common import KEEP_HEADER
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
 from tests.kit.local_http import LOCAL
 
@@ -57,6 +59,7 @@ class StandIn:
         self.placed: WorkerState = "loading"
         self.asked = trio.Event()
         self.inferences: list[wire.InferenceRequest] = []
+        self.kept: list[str | None] = []
         self.cancelled: list[str] = []
         self.listed: list[EndedWorker] = []
         self.mirror = HiveMirror()
@@ -84,6 +87,7 @@ class StandIn:
         @app.post(wire.INFERENCE)
         async def inference() -> Response:
             self.inferences.append(await body(wire.InferenceRequest))
+            self.kept.append(request.headers.get(KEEP_HEADER))
             if self.is_busy:
                 raise AllSlotsBusyError("all slots are busy")
 
@@ -122,16 +126,22 @@ async def worker(nursery: trio.Nursery, serve_app: Callable[[QuartTrio], Awaitab
 
 
 @pytest.fixture
+def queen_settings() -> config.Settings:
+    return config.Settings()
+
+
+@pytest.fixture
 async def queen(
-    worker: StandIn, nursery: trio.Nursery, serve_app: Callable[[QuartTrio], Awaitable[str]]
+    worker: StandIn,
+    nursery: trio.Nursery,
+    serve_app: Callable[[QuartTrio], Awaitable[str]],
+    queen_settings: config.Settings,
 ) -> AsyncIterator[httpx.AsyncClient]:
     nodes = cast("Nodes", OneNode(worker))
     registry = cast("Registry", None)  # no task asks it
     connections = KeptConnections()
     nursery.start_soon(connections.run)
-    context = QueenContext(
-        config.Settings(), TOKEN, registry, nodes, RequestTracker(), connections, nursery, Stopping()
-    )
+    context = QueenContext(queen_settings, TOKEN, registry, nodes, RequestTracker(), connections, nursery, Stopping())
     url = await serve_app(routes.build(context))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, **LOCAL) as client:
@@ -158,6 +168,31 @@ async def test_the_workers_events_follow_the_worker(worker: StandIn, queen: http
     assert (token["token"], done["stop_reason"]) == ("upon", "eos")
     (asked,) = worker.inferences
     assert (asked.prompt, asked.request_id, asked.seed, asked.top_k, asked.max_tokens) == ("Once", UUID, 7, 3, 2)
+
+
+@pytest.mark.parametrize(
+    ("asked", "setting", "kept"), [(None, None, None), ("60", None, 60), (None, 7200.0, 7200), ("0", 7200.0, 0)]
+)
+async def test_how_long_the_worker_stays_reaches_it_and_who_asks_it(
+    worker: StandIn,
+    queen: httpx.AsyncClient,
+    queen_settings: config.Settings,
+    asked: str | None,
+    setting: float | None,
+    kept: float | None,
+) -> None:
+    queen_settings.queen.keep = setting
+    headers = {} if asked is None else {KEEP_HEADER: asked}
+    handle = events_of((await queen.post("/v2/tasks", json=TASK, headers=headers)).text)[0]
+    assert handle.get("keep_s") == kept
+    assert [None if header is None else float(header) for header in worker.kept] == [kept]
+
+
+@pytest.mark.parametrize("keep", ["", "soon", "-1", "nan", "inf", "315360001"])
+async def test_a_time_to_stay_that_is_none_is_refused(queen: httpx.AsyncClient, keep: str) -> None:
+    response = await queen.post("/v2/tasks", json=TASK, headers={KEEP_HEADER: keep})
+    assert (response.status_code, response.json()["error"]["code"]) == (400, "INVALID_REQUEST")
+    assert response.json()["error"]["message"] == "header X-Keep-Seconds: a number of seconds from 0 to 315360000"
 
 
 async def test_a_failed_load_is_the_end_of_the_stream(worker: StandIn, queen: httpx.AsyncClient) -> None:

@@ -10,9 +10,10 @@ import trio
 
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
+from rbee.wire.common import KEEP_HEADER
 from tests.kit.models import make
 from tests.kit.worker_child import events
-from tests.kit.worker_serving import WORKER_ID, Serving, serving
+from tests.kit.worker_serving import WORKER_ID, Serving, request, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -228,3 +229,15 @@ async def test_metrics_count_requests_that_were_given_up(tiny: Path) -> None:
     async with serving(tiny, context=8192, inference=0.01) as worker:
         await worker.infer("A", max_tokens=8000)
         assert await outcomes(worker) == {'rbee_worker_requests_total{outcome="inference_timeout"} 1.0'}
+
+
+async def test_how_long_it_is_to_stay_is_published(tiny: Path) -> None:
+    """The hive decides by that; a request that says nothing of it changes nothing."""
+    async with serving(tiny) as worker:
+        assert worker.status.now.on_wire().keep_s is None
+        for header, expected in (({KEEP_HEADER: "7200"}, 7200), ({}, 7200), ({KEEP_HEADER: "0"}, 0)):
+            done = await worker.client.post("/v1/inference", json=request("x"), headers=header)
+            assert (done.status_code, worker.status.now.on_wire().keep_s) == (200, expected)
+        refused = await worker.client.post("/v1/inference", json=request("x"), headers={KEEP_HEADER: "later"})
+        assert refused.json()["error"]["code"] == "INVALID_REQUEST"
+        assert worker.status.now.on_wire().keep_s == 0

@@ -51,8 +51,11 @@ def test_up_keeps_a_queen_until_down(keeper: Keeper) -> None:
     code, out, err = keeper.run("up")
     assert (code, out) == (0, "")
     assert f"http://127.0.0.1:{keeper.port}" in err
+    assert "\nModels stay loaded until 5 minutes after their last request; `rbee workers list` shows until when." in err
     (queen,) = keeper.running()
 
+    note = keeper.run("up", "--keep", "2h")[2]
+    assert note.endswith(" --keep is for one that is started: `rbee down` first, or `rbee infer --keep`.\n")
     assert keeper.run("up")[::2] == (0, f"A queen is already running at http://127.0.0.1:{keeper.port}.\n")
     code, out, err = keeper.run("infer", "--prompt", "Once")
     assert (code, out) == (0, TEXT + "\n")

@@ -258,7 +258,7 @@ def test_an_unknown_key_is_refused_and_the_known_ones_are_named(home: Path) -> N
     path = write(home / USER, "[queen]\nprot = 1\n")
     error = refused()
     assert error.message == f"there is no setting queen.prot (in {path})"
-    assert error.hint == "[queen] has: host, port, url, max_waiting"
+    assert error.hint == "[queen] has: host, port, url, max_waiting, keep"
 
 
 @pytest.mark.parametrize("content", [b"[queen\n", b"\xff\xfe", b"[queen]\nport = 1\nport = 2\n", b"= 1"])

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec import UNSET
 
 from rbee.adapters.config import Timeouts
 from rbee.errors import (
@@ -20,6 +21,7 @@ from rbee.errors import (
     SpawnTimeoutError,
     WorkerNotFoundError,
 )
+from rbee.hive.workers import view
 from rbee.hive.workers.effects import (
     AskToEnd,
     CheckHealth,
@@ -169,6 +171,29 @@ def test_an_idle_worker_is_ended_at_its_time() -> None:
     assert pool.tick(299.9) == []
     assert kinds(pool.tick(300)) == [Save, AskToEnd]
     assert worker.state == "draining"
+
+
+@pytest.mark.parametrize("keep", [0, 10, 7200, 315_360_000])
+def test_a_request_may_say_how_long_the_worker_stays_after_the_last_one(keep: float) -> None:
+    pool, worker = at("busy")
+    pool.limits = Timeouts(health_interval=1e9)
+    worker.next_check = None
+    pool.status("w", status("busy", 1, keep_s=keep), 5, 1005)
+    assert pool.due() is None
+    pool.status("w", status("idle", keep_s=keep), 100, 1100)
+    assert pool.due() == 100 + keep
+    assert view.workers(pool).workers[0].idle_until == 1100 + keep
+    assert pool.tick(100 + keep - 0.1) == []
+    assert kinds(pool.tick(100 + keep)) == [Save, AskToEnd]
+
+
+def test_until_when_a_worker_stays_is_shown_while_it_is_idle() -> None:
+    pool, _ = at("serving")
+    assert view.workers(pool).workers[0].idle_until == 1300
+    pool.status("w", status("busy", 1), 10, 1010)
+    assert view.workers(pool).workers[0].idle_until is UNSET
+    pool.status("w", status("idle"), 20, 1020)
+    assert view.workers(pool).workers[0].idle_until == 1320
 
 
 def test_health_checks_do_not_keep_an_idle_worker() -> None:

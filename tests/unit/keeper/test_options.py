@@ -287,3 +287,19 @@ def test_wrong_usage_is_reported_in_one_form(arguments: list[str], message: str,
         parse(arguments)
     assert error.value.message == message
     assert error.value.hint == hint or hint is None
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("0", 0), ("90", 90), ("90s", 90), ("30m", 1800), ("1.5h", 5400), ("2d", 172_800), ("forever", 315_360_000)],
+)
+def test_times_have_units(text: str, seconds: float) -> None:
+    assert parse(["infer", "--keep", text]).keep == seconds
+    assert parse(["up", f"--keep={text}"]).keep == seconds
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1 h", "1w", "1e3", "nan", "inf", "3651d", "٣m", "h"])
+def test_what_is_no_time_is_refused(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(["infer", f"--keep={text}"])
+    assert f"--keep: '{text}' is no time: seconds, or for example 90s, 30m, 2h, 1d or forever" in str(caught.value)
