@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,7 +29,7 @@ class LocalModel(NamedTuple):
         Raises InvalidRequestError, ModelNotFoundError or StorageError.
         """
         path = Path(os.path.abspath(os.path.expanduser(text.removeprefix("file:"))))  # noqa: PTH100, PTH111 (no links)
-        if path.is_dir():
+        if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
             raise _refused(f"{path} is a folder", "name the model file in it")
         if path.suffix.lower() != ".gguf":
             raise _refused(f"{path.name} is no model file: their names end in .gguf", "models are GGUF files")
@@ -46,6 +47,8 @@ class LocalModel(NamedTuple):
 
 def _described(path: Path) -> PushedFile:
     try:
+        if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
+            raise _refused(f"{path.name} is not a file", "a pipe or a device cannot be sent")
         with path.open("rb") as file:
             begin, found = file.read(len(MAGIC)), os.fstat(file.fileno())
     except FileNotFoundError:

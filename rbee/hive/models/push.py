@@ -16,8 +16,15 @@ from rbee.adapters.download.partial_file import PartialFile
 from rbee.adapters.files import full_disk
 from rbee.adapters.files import sha256 as hashing
 from rbee.adapters.hardware import inventory
-from rbee.errors import ChecksumMismatchError, InvalidRequestError, ModelInUseError, ModelNotFoundError
+from rbee.errors import (
+    ChecksumMismatchError,
+    InvalidRequestError,
+    ModelInUseError,
+    ModelLoadFailedError,
+    ModelNotFoundError,
+)
 from rbee.hive.catalogue import folder
+from rbee.hive.models.early_look import EarlyLook
 from rbee.wire import model_ref
 from rbee.wire.hub import HubFile
 from rbee.wire.model_push import MAGIC, MissingFile, PushState, Received, part_names
@@ -46,11 +53,13 @@ class IncomingFile:
 
     to: Path
     file: PushedFile
+    is_first: bool
     lock: trio.Lock = field(default_factory=trio.Lock, init=False)
     used_at: float = field(default=0.0, init=False)
 
     def __post_init__(self) -> None:
         self.part = PartialFile(self.to)
+        self._look = EarlyLook(self.to, self.file.size_bytes, lambda _: None) if self.is_first else None
 
     @property
     def sha256(self) -> str:
@@ -84,7 +93,10 @@ class IncomingFile:
             self.part.remember(self.etag)
 
     def append(self, offset: int, data: bytes) -> int:
-        """Append a piece that begins where the file ends, else nothing; returns where the file ends now."""
+        """Append a piece that begins where the file ends, else nothing; returns where the file ends now.
+
+        Raises InvalidRequestError, or ModelLoadFailedError where this node could do nothing with the model.
+        """
         if offset == self.part.size:
             if offset + len(data) > self.file.size_bytes:
                 raise InvalidRequestError(
@@ -94,6 +106,8 @@ class IncomingFile:
                 self.part.discard()
                 raise InvalidRequestError("this is no GGUF file", field="$", rule="begins with GGUF")
             self.part.append(data)
+            if self._look is not None:
+                self._look.on_fetch(fetch.Step(self.part.size))
         return self.part.size
 
     def verify(self) -> None:
@@ -159,7 +173,7 @@ class PushedModels:
         known = await self._catalogue.hashes_at(first)
         missing, whole = [], []
         for file in files:
-            incoming = IncomingFile(first.with_name(file.name), file)
+            incoming = IncomingFile(first.with_name(file.name), file, is_first=file is files[0])
             if await self._is_there(incoming, known.get(incoming.to.name), report):
                 continue
             if (offset := await self._in_thread(incoming.left)) < incoming.file.size_bytes:
@@ -239,7 +253,7 @@ class PushedModels:
     async def _append(self, incoming: IncomingFile, offset: int, data: bytes) -> Received:
         try:
             return Received(offset=await self._in_thread(partial(incoming.append, offset, data)))
-        except InvalidRequestError:
+        except (InvalidRequestError, ModelLoadFailedError):
             self._close(incoming)
             raise
         except OSError as exc:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit import models
+from tests.kit import models, odd_models
 from tests.kit.waiting import wait_until
 from tests.process.hive.test_models import events_of
 
@@ -245,3 +245,12 @@ def test_the_end_of_the_check_can_be_followed(client: httpx.Client, model: bytes
     assert events[0] == ("progress", {"stage": "verifying"})
     assert events[-1][0] == "result"
     assert events[-1][1]["model"]["id"] == "mine"
+
+
+def test_what_this_node_could_not_use_is_refused_with_the_first_piece(client: httpx.Client, tmp_path: Path) -> None:
+    data = odd_models.encoder_decoder(tmp_path / "t5.gguf").read_bytes() + bytes(4_000_000)
+    announce(client, described(data))
+    refused = send(client, data, 0, 2_000_000)
+    assert code(refused) == "MODEL_LOAD_FAILED"
+    assert "an encoder-decoder" in refused.json()["error"]["message"]
+    assert list(copy(tmp_path).parent.iterdir()) == []
