@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final, NamedTuple
 from unicodedata import normalize
+from urllib.parse import unquote
 
 from rbee.errors import InvalidRequestError, ModelNotFoundError
 from rbee.wire import model_kind, model_ref
@@ -92,10 +93,14 @@ def group(files: Sequence[HubFile]) -> dict[str, list[HubFile]]:
 
 
 def _named(models: dict[str, list[HubFile]], stem: str) -> list[HubFile] | None:
-    """Return the model of this name; a letter with an accent may be written as one character or as two."""
+    """Return the model of this name.
+
+    A letter with an accent may be written as one character or as two, and a name as it stands in an address.
+    """
     if (found := models.get(stem)) is not None:
         return found
-    alike = [other for other in models if normalize("NFC", other) == normalize("NFC", stem)]
+    meant = {normalize("NFC", stem), normalize("NFC", unquote(stem))}
+    alike = [other for other in models if normalize("NFC", other) in meant]
     return models[alike[0]] if len(alike) == 1 else None
 
 

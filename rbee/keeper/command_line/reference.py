@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from typing import TYPE_CHECKING, Final
@@ -85,10 +86,20 @@ def _file(path: str, text: str) -> ModelRef:
         raise _refused(f"{path} is a folder", _in_folder(path))
     is_there = os.path.isfile(path)  # noqa: PTH113
     if is_there and not path.lower().endswith(".gguf"):
-        raise _refused(f"{path} has another ending", "models are GGUF files, whose names end in .gguf")
+        raise _refused(f"{path} has another ending", _ending(path))
     if not is_there and not text.removeprefix("file:").startswith("/"):
         raise _refused(f"there is no file {path} on this machine", _like(path))
     return model_ref.parse(f"file:{path}")
+
+
+def _ending(path: str) -> str:
+    """Return what to do about a file whose name does not end in .gguf."""
+    hint = "models are GGUF files, whose names end in .gguf"
+    with contextlib.suppress(OSError), open(path, "rb") as file:  # noqa: PTH123
+        if file.read(4) == b"GGUF":
+            # As other programs keep them, under the hash of their content.
+            hint += f", and this is one: `ln -s {model_ref.quoted(path)} ./model.gguf` gives it such a name"
+    return hint
 
 
 def _in_folder(path: str) -> str | None:

@@ -58,15 +58,15 @@ class GgufFile:
     def __init__(self, path: Path) -> None:
         try:
             with path.open("rb") as file:
-                magic = file.read(4)
+                beginning = file.read(_LOOKED_AT)
             self.size = path.stat().st_size
         except OSError as exc:
             raise ModelLoadFailedError(
                 f"the model file {path.name} could not be read: {exc.strerror}", reason="missing"
             ) from exc
-        if magic != b"GGUF":
-            older = " but an older format of llama.cpp" if magic in _OLDER else ""
-            raise ModelLoadFailedError(f"{path.name} is not a GGUF file{older}", reason="not_gguf")
+        if not beginning.startswith(b"GGUF"):
+            what, hint = _other_format(beginning)
+            raise ModelLoadFailedError(f"{path.name} is not a GGUF file{what}", hint=hint, reason="not_gguf")
         self._base = library()
         # The reader aborts when it is asked for a value of another type than the file has: `find` comes first.
         _complaints.clear()
@@ -160,6 +160,14 @@ def library() -> ctypes.CDLL:
     return base
 
 
+def _other_format(beginning: bytes) -> tuple[str, str | None]:
+    """Return what a file is that is no GGUF file, and what to do about it, as far as its first bytes tell."""
+    for pattern, what, hint in _OTHER_FORMATS:
+        if re.match(pattern, beginning, re.IGNORECASE | re.DOTALL):
+            return what, hint
+    return "", None
+
+
 def _refused(name: str, complaints: str) -> ModelLoadFailedError:
     """Return why the reader gave up, from what it complained about (ggml/src/gguf.cpp).
 
@@ -183,8 +191,23 @@ def _refused(name: str, complaints: str) -> ModelLoadFailedError:
     return ModelLoadFailedError(f"the header of {name} is corrupt or cut off", reason="corrupt")
 
 
-_OLDER: Final = (b"tjgg", b"fmgg", b"lmgg", b"algg")
-"""How the files begin that llama.cpp wrote before GGUF, in the byte order of the disk."""
+_LOOKED_AT: Final = 64
+_CONVERT: Final = "llama.cpp's convert_hf_to_gguf.py makes a GGUF file of such a model, and many publishers offer one"
+_OTHER_FORMATS: Final = (
+    (rb"$", ": it is empty", None),
+    (rb"(tjgg|fmgg|lmgg|algg)", " but of an older format of llama.cpp", "use a newer file of this model"),
+    (
+        rb"version https://git-lfs",
+        " but the note that git keeps in its place",
+        "`git lfs pull` fetches the file itself, or `rbee models pull hf:ORG/REPO`",
+    ),
+    (rb"\s*<(!doctype|html|\?xml|head)", " but a web page", "the server has sent a page in its place: fetch it again"),
+    (rb"\s*{", " but JSON text", "is it the answer of a server that had no file to send?"),
+    (rb".{8}{\s*\"", " but of the format safetensors", _CONVERT),
+    (rb"PK\x03\x04", " but a zip archive, or of PyTorch's format", _CONVERT),
+    (rb"\x1f\x8b|7z\xbc\xaf|\xfd7zXZ|BZh|\x28\xb5\x2f\xfd|Rar!", " but a packed archive", "unpack it first"),
+)  # fmt: skip
+"""How files of other formats begin, for people who have the wrong one."""
 _UNKNOWN_TYPE: Final = re.compile(r"has invalid ggml type (\d+)")
 _REMOVED_TYPE: Final = re.compile(r"of type \d+ \(([^)\n]* REMOVED[^)\n]*)\)")
 _VERSION: Final = re.compile(r"this GGUF file is version (\d+) but")

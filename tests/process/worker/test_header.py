@@ -58,6 +58,29 @@ def test_what_is_no_model_is_an_error_object(tmp_path: Path, spoil: Callable[[by
     assert str(tmp_path) not in error["message"]
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "it is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "the note that git keeps"),
+        (b"<!DOCTYPE html><html>", "a web page"),
+        (b"\n<html><body>Log in</body>", "a web page"),
+        (b'{"error": "Repository not found"}', "JSON"),
+        (b'\x40\0\0\0\0\0\0\0{"__metadata__":{}}', "safetensors"),
+        (b"PK\x03\x04\x14\0", "PyTorch"),
+        (b"\x1f\x8b\x08\0", "a packed archive"),
+        (b"tjgg\x01\0\0\0", "an older format"),
+        (b"#!/bin/sh\n", "is not a GGUF file"),
+    ],
+)
+def test_what_another_format_is_is_said(tmp_path: Path, content: bytes, words: str) -> None:
+    (tmp_path / "m.gguf").write_bytes(content)
+    error = msgspec.json.decode(read(tmp_path / "m.gguf").stdout)["error"]
+    assert error["message"].startswith("m.gguf is not a GGUF file")
+    assert words in error["message"]
+    assert error["details"]["reason"] == "not_gguf"
+
+
 def split(folder: Path) -> list[Path]:
     """Make a model in several files, and return them in order."""
     make(folder / "bees.gguf", tensors_per_file=8)

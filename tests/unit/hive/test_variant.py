@@ -151,6 +151,13 @@ def test_an_accent_may_be_written_either_way() -> None:
     assert names(choose(model_ref.parse(f"hf:a/b/{composed}"), files(decomposed, composed))) == [composed]
 
 
+def test_a_name_may_be_written_as_it_stands_in_an_address() -> None:
+    assert names(choose(model_ref.parse("hf:a/b/my%20model%20%281%29.gguf"), files("my model (1).gguf", "x.gguf"))) == [
+        "my model (1).gguf"
+    ]
+    assert names(choose(model_ref.parse("hf:a/b/a%20b.gguf"), files("a b.gguf", "a%20b.gguf"))) == ["a%20b.gguf"]
+
+
 def test_the_parts_of_a_model_with_such_a_name_belong_together() -> None:
     parts = [f"my model (1)+é-0000{number}-of-00002.gguf" for number in (1, 2)]
     assert names(choose(model_ref.parse("hf:a/b"), files(*parts))) == parts

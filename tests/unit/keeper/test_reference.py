@@ -46,6 +46,7 @@ def test_nothing_is_suggested_for_what_is_unlike_a_reference(text: str) -> None:
         (f"https://huggingface.co/{REPO}", f"hf:{REPO}"),
         (f"https://huggingface.co/{REPO}/blob/main/tiny.Q8_0.gguf", f"hf:{REPO}/tiny.Q8_0.gguf"),
         (f"https://huggingface.co/{REPO}/resolve/main/tiny.Q8_0.gguf?download=true", f"hf:{REPO}/tiny.Q8_0.gguf"),
+        (f"https://huggingface.co/{REPO}/blob/main/a%20b%281%29.gguf", f"'hf:{REPO}/a b(1).gguf'"),
     ],
 )
 def test_names_and_addresses_of_the_hub_suggest_the_reference(text: str, meant: str) -> None:
@@ -133,8 +134,11 @@ def test_a_folder_is_no_model_and_its_files_are_named(
 
 
 def test_a_file_of_another_type_is_no_model(tmp_path: Path) -> None:
-    (tmp_path / "bee.bin").write_bytes(b"GGUF")
+    (tmp_path / "bee.bin").write_bytes(b"bee")
     assert hint(f"{tmp_path}/bee.bin") == ["models are GGUF files, whose names end in .gguf"]
+    (tmp_path / "sha256-0 1").write_bytes(b"GGUF")
+    (meant,) = hint(f"{tmp_path}/sha256-0 1")
+    assert meant.endswith(f"and this is one: `ln -s '{tmp_path}/sha256-0 1' ./model.gguf` gives it such a name")
 
 
 def test_a_name_that_is_no_utf8_is_refused_in_words(tmp_path: Path) -> None:
