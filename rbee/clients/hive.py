@@ -17,6 +17,7 @@ from rbee.wire import models as model_wire
 from rbee.wire.common import Health
 from rbee.wire.logs import HIVE_LOGS
 from rbee.wire.progress import DownloadState
+from rbee.wire.worker import EndedRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +32,7 @@ _EVENTS: Final[dict[str, type[wire.HiveEvent]]] = {
     "worker": wire.WorkerRow,
     "gone": wire.WorkerGone,
     "download": DownloadState,
+    "request": EndedRequest,
 }
 
 

@@ -97,6 +97,8 @@ async def _serve(
         connections = KeptConnections()
         nursery.start_soon(connections.run)
         context = QueenContext(settings, token, registry, nodes, tracker, connections, nursery, stopping, lock.id)
+        nodes.feed.on_request_ended = context.requests.on_ended
+        nodes.feed.on_worker_gone = context.requests.on_gone
         app = routes.build(context)
         server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
@@ -116,6 +118,7 @@ async def _serve(
         ended = await nodes.end(stopping.forced)
         tracker.end()
         await server.stop()
+        context.requests.close()
         nursery.cancel_scope.cancel()
     log.info("the queen has ended")
     for name in sorted(ended.left_running):

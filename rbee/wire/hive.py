@@ -10,6 +10,7 @@ from rbee.errors import InvalidRequestError
 from rbee.wire.common import DeviceIndex, HttpUrl, Message, Name, Request, ShortText, Uuid, WorkerState
 from rbee.wire.model_copy import Sources  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.progress import DownloadState
+from rbee.wire.worker import EndedRequest
 
 HEALTH: Final = "/v1/health"
 WORKERS: Final = "/v1/workers"
@@ -117,7 +118,7 @@ class WorkerGone(Message, kw_only=True, omit_defaults=True):
     ended: EndedWorker | None = None
 
 
-HiveEvent = WorkerList | WorkerRow | WorkerGone | DownloadState
+HiveEvent = WorkerList | WorkerRow | WorkerGone | DownloadState | EndedRequest
 """The events of `/v1/events`: the whole (`state`), then each change (`worker`, `gone` and `download`)."""
 
 

@@ -27,7 +27,7 @@ class NodeLogQuery(LogQuery, kw_only=True):
 
 
 class LogLine(Message, kw_only=True, omit_defaults=True):
-    """One line of a log: `source` is `hive`, or `worker-` with the worker's id.
+    """One line of a log: `source` is `queen`, `hive`, or `worker-` with the worker's id.
 
     A line that native code wrote has no `time` (UTC, ISO 8601) and no `level`.
     """

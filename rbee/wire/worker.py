@@ -116,8 +116,26 @@ class LoadingEnded(Message, kw_only=True):
     stage: Literal["ready"] = "ready"
 
 
+class EndedRequest(Message, kw_only=True):
+    """What a request came to at a worker, without any of its text.
+
+    `end` is the reason for which the text ended, or the code of an error; CANCELLED where the client has gone.
+    Times are counted from when the request was taken.
+    """
+
+    request_id: str
+    prompt_tokens: int = 0
+    total_tokens: int = 0
+    first_token_ms: float | None = None
+    duration_ms: float
+    end: str
+
+
 class WorkerStatus(Message, kw_only=True, omit_defaults=True):
-    """An event of the worker's `/v1/events`, which its hive holds: what is, then every change."""
+    """An event of the worker's `/v1/events`, which its hive holds: what is, then every change.
+
+    `ended` are the requests that have ended since the event before.
+    """
 
     state: Literal["loading", "idle", "busy", "draining", "failed"]
     slots_total: int
@@ -127,3 +145,4 @@ class WorkerStatus(Message, kw_only=True, omit_defaults=True):
     error: dict[str, object] | None = None
     keep_s: float | None = None
     """Seconds without a request that it is to stay, where one has said so."""
+    ended: list[EndedRequest] = msgspec.field(default_factory=list)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
 import trio
-from quart import Request, Response, request
+from quart import Request, Response, g, request
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
@@ -127,6 +127,7 @@ def _translate(error: HTTPException) -> RbeeError:
 
 def failure(error: RbeeError) -> Response:
     """Return the answer for an error."""
+    g.failed = error.code
     response = answer(to_body(error, correlation.get()), error.status)
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"

@@ -1,4 +1,4 @@
-"""Reads the logs of a node's hive and workers together, in the order in which they were written."""
+"""Reads the logs of a node's daemons together, in the order in which they were written."""
 
 from __future__ import annotations
 
@@ -20,19 +20,21 @@ if TYPE_CHECKING:
 POLL_SECONDS: Final = 0.2
 """Between two reads of logs that are followed."""
 _WORKER_ID: Final = re.compile(r"[0-9a-f-]{1,64}")
-_NAMES: Final = re.compile(r"(hive|worker-.+)\.log")
+_NAMES: Final = re.compile(r"(queen|hive|worker-.+)\.log")
+QUEEN: Final = "queen.log"
 _limiter: Final = trio.CapacityLimiter(4)
 
 
 class NodeLogs:
     """The logs in a folder that other processes write; close it. Every method blocks for as long as the disk does.
 
-    `only` is the file name of one log, to read no other.
+    `only` is the file name of one log, to read no other. The queen's own log is for those who ask `with_queen`.
     """
 
-    def __init__(self, folder: Path, only: str | None = None) -> None:
+    def __init__(self, folder: Path, only: str | None = None, *, with_queen: bool = False) -> None:
         self._folder = folder
         self._only = only
+        self._without = set() if with_queen else {QUEEN}
         self._readers: dict[str, LogReader] = {}
 
     def last(self, count: int) -> list[LogLine]:
@@ -64,7 +66,7 @@ class NodeLogs:
             names = {path.name for path in self._folder.iterdir()}
         except OSError:
             return
-        for name in sorted(names - self._readers.keys()):
+        for name in sorted(names - self._readers.keys() - self._without):
             if (found := _NAMES.fullmatch(name)) and self._only in (None, name):
                 self._readers[name] = LogReader(self._folder / name, found[1])
 
@@ -90,13 +92,18 @@ def worker_log(folder: Path, worker_id: str) -> str | None:
 
 
 async def read(
-    folder: Path, query: LogQuery, report: Callable[[list[LogLine]], Awaitable[None]], *, only: str | None = None
+    folder: Path,
+    query: LogQuery,
+    report: Callable[[list[LogLine]], Awaitable[None]],
+    *,
+    only: str | None = None,
+    with_queen: bool = False,
 ) -> None:
     """Pass on the newest lines of the logs in `folder`, and with `follow` what is written from then on.
 
     No more is read while `report` waits. Ends when the log named by `only` is removed, else only when cancelled.
     """
-    logs = NodeLogs(folder, only)
+    logs = NodeLogs(folder, only, with_queen=with_queen)
     try:
         await report(await trio.to_thread.run_sync(logs.last, query.lines, limiter=_limiter))
         if not query.follow:

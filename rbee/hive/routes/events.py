@@ -28,8 +28,9 @@ def add(app: QuartTrio, context: HiveContext) -> None:
 
 
 async def _publish(workers: WorkerSupervisor, downloads: Downloads, send: sse_server.Send) -> None:
-    """Publish the whole state, then every change that lasts until it is sent."""
+    """Publish the whole state, then every change that lasts until it is sent, and each request that ends meanwhile."""
     published: wire.WorkerList | None = None
+    told = workers.ended_requests.count
     throttle = ProgressThrottle(downloads.states())
     while True:
         changed = workers.changed.next, downloads.changed.next
@@ -37,6 +38,9 @@ async def _publish(workers: WorkerSupervisor, downloads: Downloads, send: sse_se
         for name, message in view.changes(published, now):
             await send.send(sse_server.event(message, name))
         published = now
+        ended, told = workers.ended_requests.since(told), workers.ended_requests.count
+        for request in ended:
+            await send.send(sse_server.event(request, "request"))
         states, again = throttle.take(downloads.states(), trio.current_time())
         for state in states:
             await send.send(sse_server.event(state, "download"))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from rbee.hive.workers.pool import Pool
     from rbee.hive.workers.record import WorkerRecord
     from rbee.wire.progress import ProgressEvent, Report
-    from rbee.wire.worker import WorkerStatus
+    from rbee.wire.worker import EndedRequest, WorkerStatus
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,8 @@ class Execution:
     machine: WorkerMachine
     stored: WriteBehind
     decide: Callable[[Decision], None]
+    on_ended: Callable[[EndedRequest], None] = lambda _: None
+    """Is told of each request that ends at a worker."""
     starts: dict[str, list[Start]] = field(default_factory=dict, init=False)
     """The callers that wait for a worker to start, by its id; several may wait for the same one."""
     _processes: dict[str, WorkerProcess] = field(default_factory=dict, init=False)
@@ -178,6 +180,8 @@ class Execution:
 
     async def _follow(self, worker: WorkerRecord, scope: trio.CancelScope) -> None:
         def on_status(status: WorkerStatus) -> None:
+            for request in status.ended:
+                self.on_ended(request)
             self.decide(lambda: self.pool.status(worker.id, status, trio.current_time(), time.time()))
 
         with scope:

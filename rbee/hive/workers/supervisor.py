@@ -12,6 +12,7 @@ import trio
 from rbee.adapters.store.write_behind import WriteBehind
 from rbee.concurrency.background import cancel_when
 from rbee.concurrency.contained import as_error
+from rbee.concurrency.recent import Recent
 from rbee.errors import DrainingError
 from rbee.hive.workers import rows, view
 from rbee.hive.workers.execution import Execution, Start
@@ -31,9 +32,11 @@ if TYPE_CHECKING:
     from rbee.wire import hive as wire
     from rbee.wire.models import ModelRow
     from rbee.wire.progress import Report
+    from rbee.wire.worker import EndedRequest
 
 log = logging.getLogger(__name__)
 
+MAX_ENDED: Final = 500
 ACCEPT_SECONDS: Final = 3.0
 """For a worker to accept its end while a caller waits; less than a short call may take."""
 
@@ -49,15 +52,23 @@ class WorkerSupervisor:
         self._stored = WriteBehind(transact)
         self._loop = DecisionLoop(self.pool, self.perform)
         self.changed = self._loop.changed
-        """Notified when `view` or `is_over` changes."""
+        """Notified when `view`, `is_over` or `ended_requests` changes."""
+        self.ended_requests: Recent[EndedRequest] = Recent(MAX_ENDED)
+        """The last requests that ended at the workers."""
 
     async def run(self) -> None:
         """Run until the hive has been stopped and every worker is gone."""
         async with trio.open_nursery() as nursery:
-            self._execution = Execution(nursery, self.pool, self._machine, self._stored, self._loop.decide)
+            self._execution = Execution(
+                nursery, self.pool, self._machine, self._stored, self._loop.decide, self._on_ended
+            )
             nursery.start_soon(self._stored.run)
             await self._loop.run()
             self._stored.close()
+
+    def _on_ended(self, request: EndedRequest) -> None:
+        self.ended_requests.add(request)
+        self.changed.notify()
 
     def perform(self, effects: Sequence[Effect]) -> None:
         """Carry out what was decided; called by the loop."""

@@ -22,7 +22,7 @@ add a node
 see what is there
   status           show what runs where
   workers          list workers, check their health, or end one
-  logs             show what a node's hive and workers log, also live
+  logs             show what the daemons log, also live
   detect           show this machine's processor, memory, backends and devices
 
 keep it running (otherwise everything ends with the command)
@@ -75,8 +75,9 @@ With --watch the view stays up to date until Ctrl+C; with --watch --json each ch
 """
 
 LOGS: Final = """\
-Show the logs of a node's hive and workers, oldest line first.
+Show what queen, hive and workers log on the queen's own host, or hive and workers of another node, oldest line first.
 
+The queen writes a line for each request: who asked for what, which worker had it, tokens and times, and how it ended.
 The logs of this machine can be read while no daemon runs. Times are local.
 """
 

@@ -231,7 +231,7 @@ def _workers_options(made: Mapping[str, Parser]) -> None:
 
 def _logs_options(parser: Parser) -> None:
     add = parser.add_argument
-    add("--node", metavar="NAME", action=Once, help="the node (default: from the settings, else `local`)")
+    add("--node", metavar="NAME", action=Once, help="the node (default: the queen's own host)")
     add("-f", "--follow", action="store_true", help="print new lines as they are written, until Ctrl+C")
     add("--lines", metavar="N", default=200, type=whole(0, 10_000), help="start with the last N lines (default: 200)")
 

@@ -1,4 +1,4 @@
-"""`rbee logs`: shows the logs of a node's hive and workers, also live."""
+"""`rbee logs`: shows the logs of the queen's own host, or of another node, also live."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SOURCE_WIDTH: Final = len("worker-01234567")
 
 def run(options: LogsOptions, settings: Settings, terminal: Terminal) -> Result:
     """Write the lines as they arrive, until the last one or Ctrl+C."""
-    node = options.node or settings.defaults.node or LOCAL_NODE
+    node = options.node or LOCAL_NODE  # whatever node is set for requests: what went wrong with them, the queen knows
     query = convert({"node": node, "lines": options.lines, "follow": options.follow}, NodeLogQuery)
     show = _as_json if options.json else _as_text
     text = Text(terminal)
@@ -45,7 +45,7 @@ def run(options: LogsOptions, settings: Settings, terminal: Terminal) -> Result:
     async def command(force: trio.Event) -> Result:
         try:
             if query.node == LOCAL_NODE and await _are_local(settings):
-                await node_logs.read(settings.logs_dir, query, report)
+                await node_logs.read(settings.logs_dir, query, report, with_queen=True)
             else:
                 async with (
                     session.use(settings, terminal, force, options=options) as queen,

@@ -14,9 +14,10 @@ from rbee.queen.nodes.survey import worker_of
 from rbee.wire import events as wire
 from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
 from rbee.wire.progress import DownloadState, SwarmDownload
+from rbee.wire.worker import EndedRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from rbee.queen.hives.mirror import HiveMirror
     from rbee.wire.hive import HiveEvent
@@ -37,6 +38,9 @@ class SwarmFeed:
         self._changes: deque[wire.SwarmEvent] = deque(maxlen=KEPT)
         self._count = 0
         self._changed = Changed()
+        self.on_request_ended: Callable[[EndedRequest], None] = lambda _: None
+        self.on_worker_gone: Callable[[str], None] = lambda _: None
+        """Take what is for the log of requests: that one has ended at its worker, and the ids of workers that ended."""
 
     def state(self) -> wire.SwarmState:
         return wire.SwarmState(
@@ -78,6 +82,10 @@ class SwarmFeed:
             else:
                 reason = "its node was lost" if event is None else None if change.ended is None else change.ended.reason
                 self._publish(wire.SwarmWorkerGone(worker_id=change.id, node=node, reason=reason))
+                if event is not None:
+                    self.on_worker_gone(change.id)
+        if isinstance(event, EndedRequest):
+            self.on_request_ended(event)
         if isinstance(event, DownloadState):
             self._download(SwarmDownload(node=node, **msgspec.structs.asdict(event)))
         if event is None:

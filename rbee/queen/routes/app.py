@@ -14,6 +14,7 @@ from rbee.queen.nodes.survey import workers_of
 from rbee.queen.routes import logs as log_routes
 from rbee.queen.routes import models as model_routes
 from rbee.queen.routes import nodes as node_routes
+from rbee.queen.routes import request_log
 from rbee.queen.routes import swarm as swarm_routes
 from rbee.queen.routes import tasks as task_routes
 from rbee.wire import queen as wire
@@ -46,6 +47,7 @@ def build(context: QueenContext) -> QuartTrio:
             content_type=metrics.CONTENT_TYPE,
         )
 
+    request_log.add(app, context.requests)
     for routes in (task_routes, log_routes, model_routes, swarm_routes, node_routes):
         routes.add(app, context)
     return app

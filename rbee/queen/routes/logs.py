@@ -61,7 +61,7 @@ async def _read(query: wire.LogQuery, settings: Settings, send: sse_server.Send)
         if lines:
             await send.send(b"".join(map(sse_server.event, lines)))
 
-    await node_logs.read(settings.logs_dir, query, send_lines)
+    await node_logs.read(settings.logs_dir, query, send_lines, with_queen=True)
 
 
 async def _pass_on(node: Node, query: wire.LogQuery, send: sse_server.Send) -> None:

@@ -15,6 +15,8 @@ from rbee.queen.requests.caller import Caller, preferences
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.request import InferenceRun, check
 from rbee.queen.requests.why_ended import why_ended
+from rbee.queen.routes import request_log
+from rbee.wire import model_ref
 from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
 from rbee.wire.common import KEEP_HEADER
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.requests.events import RunEvent
+    from rbee.queen.requests.log import RequestRecord
     from rbee.queen.requests.tracker import TrackedRequest
     from rbee.queen.routes.context import QueenContext
 
@@ -50,22 +53,39 @@ def add(app: QuartTrio, context: QueenContext) -> None:
                 task, tracked, context.nodes, settings, context.token, context.connections, caller=caller
             )
 
+        record = request_log.current()
+        record.request_id, record.model = request_id, task.model or settings.defaults.model or model_ref.BUILTIN
         if not wants_stream() and not task.relay:
             with tracker.track(request_id) as tracked:
                 handle = await run(tracked).place(lambda _: None)
+            record.on_placed(handle)
+            record.is_stream = True
+            context.requests.on_placed(record)
             response = answer(handle)
             response.headers.update(headers)
             return response
 
         async def produce(send: sse_server.Send) -> None:
+            async def emit(event: RunEvent) -> None:
+                record.on_event(event)
+                if isinstance(event, wire.TaskHandle):
+                    context.requests.on_placed(record)
+                await send.send(encode(event))
+
             with tracker.track(request_id) as tracked:
-                await run(tracked).run(send.report, lambda event: send.send(encode(event)), client)
+                await run(tracked).run(send.report, emit, client)
+
+        def is_over(record: RequestRecord) -> None:
+            if record.placed is None:
+                context.requests.write(record)
+            elif record.relayed:
+                context.nursery.start_soon(context.requests.finish, record)
 
         limits = settings.timeouts
         # Whether a client is lost shows only when it is sent something.
         may_relay = task.relay or is_relay_welcome
         heartbeat = min(limits.heartbeat, limits.silent / 2) if may_relay else limits.heartbeat
-        return context.stream(produce, heartbeat=heartbeat, headers=headers)
+        return context.stream(request_log.watched(produce, record, is_over), heartbeat=heartbeat, headers=headers)
 
     @app.delete("/v2/tasks/<request_id>")
     async def cancel_task(request_id: str) -> Response:

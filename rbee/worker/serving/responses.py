@@ -12,7 +12,7 @@ from rbee.adapters.http.sse_server import event
 from rbee.errors import InferenceTimeoutError, RbeeError
 from rbee.wire.common import Narration
 from rbee.wire.progress import Reading
-from rbee.wire.worker import Completion, Done, FullContext, Timings, Token
+from rbee.wire.worker import Completion, Done, EndedRequest, FullContext, Timings, Token
 from rbee.worker.engine.sequence import JobEnded
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ class InferenceResponse:
     """The response to one request, which was taken at `started` (trio's clock).
 
     `max_tokens` are those that were asked for, if any were, and `context` is what the model has room for. A client that
-    wants to be told more (`narrate`) gets events beside the text, and timings at its end.
+    wants to be told more (`narrate`) gets events beside the text, and timings at its end. `on_ended` is told what the
+    request came to.
     """
 
     job: JobHandle
@@ -50,6 +51,7 @@ class InferenceResponse:
     narrate: bool
     note: str | None = None
     """What the user should know about how the prompt was read."""
+    on_ended: Callable[[EndedRequest], None] = lambda _: None
 
     async def stream(self, send: Send) -> None:
         """Send the events of the stream; raises the error that ends it. Cancelling ends the job."""
@@ -104,8 +106,35 @@ class InferenceResponse:
         self, show: Callable[[list[str]], Awaitable[None]], show_reading: Callable[[], Awaitable[None]]
     ) -> tuple[JobEnded, float]:
         """Pass on text until the end; returns that, and when the first token had come (trio's clock)."""
+        end = "CANCELLED"  # the client has gone, where nothing else was the reason
+        ended, firsts = None, list[float]()
+        try:
+            ended = await self._follow_to_end(show, show_reading, firsts)
+            end = ended.outcome.code if isinstance(ended.outcome, RbeeError) else ended.outcome
+        except RbeeError as exc:
+            end = exc.code
+            raise
+        finally:
+            self.on_ended(
+                EndedRequest(
+                    request_id=self.job.request_id,
+                    prompt_tokens=self.job.prompt_tokens,
+                    total_tokens=self.job.tokens if ended is None else ended.tokens,
+                    first_token_ms=_milliseconds(firsts[0] - self.started) if firsts else None,
+                    duration_ms=_milliseconds(trio.current_time() - self.started),
+                    end=end,
+                )
+            )
+        return ended, firsts[0]
+
+    async def _follow_to_end(
+        self,
+        show: Callable[[list[str]], Awaitable[None]],
+        show_reading: Callable[[], Awaitable[None]],
+        firsts: list[float],
+    ) -> JobEnded:
         job = self.job
-        first, alive_at, steps = None, trio.current_time(), -1
+        alive_at, steps = trio.current_time(), -1
         with trio.CancelScope(deadline=self.started + (self.limits.total or float("inf"))):
             while True:
                 with trio.move_on_after(READING_SECONDS) as pause:
@@ -116,15 +145,17 @@ class InferenceResponse:
                         alive_at, steps = now, job.steps
                     elif now - alive_at >= self.limits.silence:
                         raise self._timed_out(f"nothing came of the engine for {self.limits.silence:g} s")
-                    if first is None:
+                    if not firsts:
                         await show_reading()
                     continue
-                first, alive_at = first or now, now
+                alive_at = now
+                if not firsts:
+                    firsts.append(now)
                 if texts := [item.text for item in events if item.text]:
                     await show(texts)
                     alive_at = trio.current_time()  # a reader that takes its time is not the engine's silence
                 if isinstance(last := events[-1], JobEnded):
-                    return last, first
+                    return last
         raise self._timed_out(f"the inference did not end within {self.limits.total:g} s")
 
     def _timed_out(self, what: str) -> InferenceTimeoutError:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
+import msgspec
 import trio
 from msgspec import UNSET
 from quart import Response
@@ -17,7 +18,7 @@ from rbee import __version__
 from rbee.adapters.http import metrics
 from rbee.adapters.http.app import answer, body, client_connection, empty, new_app, streamed
 from rbee.adapters.http.sse_server import event
-from rbee.errors import to_body
+from rbee.errors import RbeeError, to_body
 from rbee.wire import worker as wire
 from rbee.wire.addresses import is_own
 from rbee.wire.common import API_VERSION, KEEP_HEADER, Health, base_url
@@ -81,7 +82,11 @@ def new(
         request = await body(wire.InferenceRequest)
         request_id = request.request_id or str(uuid.uuid4())
         keep = keep_seconds(quart_request.headers.get(KEEP_HEADER))
-        job = await service.begin(request, request_id)
+        try:
+            job = await service.begin(request, request_id)
+        except RbeeError as exc:
+            status.add_ended(wire.EndedRequest(request_id=request_id, duration_ms=_since(started), end=exc.code))
+            raise
         if keep is not None:
             status.set_keep(keep)
         reply = InferenceResponse(
@@ -92,6 +97,7 @@ def new(
             context=service.context(),
             narrate=request.narrate,
             note=service.note(request),
+            on_ended=status.add_ended,
         )
         del job  # from here on it lives as long as the response: see JobHandle
         headers = {wire.REQUEST_ID_HEADER: request_id}
@@ -136,6 +142,10 @@ def new(
     return app
 
 
+def _since(started: float) -> float:
+    return round((trio.current_time() - started) * 1e3, 2)
+
+
 def _url_for_client(url: str) -> str:
     """Return the worker's URL for the client that asks: where the worker listens everywhere, its URL is loopback."""
     parts = urlsplit(url)
@@ -171,14 +181,15 @@ async def _follow_loading(status: Status, send: Send) -> None:
 
 
 async def _follow_status(status: Status, send: Send) -> None:
-    """Send the state, then every change."""
-    sent = None
+    """Send the state, then every change, and each request that ends meanwhile."""
+    sent, told = None, status.ended.count
     with status.followed():
         while True:
             changed, now = status.changed, status.now
-            if (state := now.on_wire()) != sent:
+            ended, told = status.ended.since(told), status.ended.count
+            if (state := now.on_wire()) != sent or ended:
                 sent = state
-                await send.send(event(state))
+                await send.send(event(msgspec.structs.replace(state, ended=ended) if ended else state))
             if now.is_closed:
                 return
             await changed.wait()

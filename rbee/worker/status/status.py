@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from rbee.concurrency.changed import Changed
+from rbee.concurrency.recent import Recent
 from rbee.errors import DrainingError, RbeeError, WorkerNotReadyError, to_body
 from rbee.wire.worker import WorkerStatus
 
@@ -14,8 +15,9 @@ if TYPE_CHECKING:
 
     import trio
 
-    from rbee.wire.worker import LoadingProgress
+    from rbee.wire.worker import EndedRequest, LoadingProgress
 
+MAX_ENDED: Final = 200
 State = Literal["loading", "idle", "busy", "draining", "failed"]
 
 
@@ -90,6 +92,8 @@ class Status:
     def __init__(self, slots: int) -> None:
         self._now = Snapshot(slots)
         self._changed = Changed()
+        self.ended: Recent[EndedRequest] = Recent(MAX_ENDED)
+        """The last requests that ended."""
 
     def __repr__(self) -> str:
         return f"<Status {self._now.state} {self._now.slots_busy}/{self._now.slots_total}>"
@@ -124,6 +128,11 @@ class Status:
 
     def set_keep(self, seconds: float) -> None:
         self._change(keep=seconds)
+
+    def add_ended(self, request: EndedRequest) -> None:
+        """A request has ended, or was refused."""
+        self.ended.add(request)
+        self._changed.notify()
 
     def set_draining(self) -> None:
         self._change(is_draining=True)

@@ -367,3 +367,52 @@ async def test_a_worker_that_has_not_ended_has_no_failure_and_of_one_that_is_gon
     assert error["message"] == "the worker is gone, and its hive does not know how it ended"
     worker.mirror.on_hive_event(WorkerList(workers=[row]))
     assert await failure(queen) is None, "the hive's events are believed, while they come"
+
+
+def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
+    return [line for entry in caplog.records if (line := entry.getMessage()).startswith("request ")]
+
+
+async def test_each_request_leaves_one_line_in_the_log(
+    queen: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    wrong = {"Authorization": f"Bearer {TOKEN}x"}
+    await queen.get("/v2/models/list", headers=wrong)
+    await queen.post("/v2/tasks", json=TASK, headers={"Authorization": ""})
+    await queen.post("/v2/tasks", json=TASK | {"temperature": 99})
+    await queen.post("/v2/tasks", content=b"{")
+    await queen.get("/nowhere?token=secret")
+    await queen.put("/health")
+    await queen.get("/health")
+    await queen.delete(f"/v2/tasks/{UUID}")
+    found = [
+        (line.partition("route=")[2].partition(" status=")[0], line.rpartition("end=")[2]) for line in logged(caplog)
+    ]
+    assert found == [
+        ('"GET /v2/models/list"', "INVALID_API_KEY"),
+        ('"POST /v2/tasks"', "MISSING_API_KEY"),
+        ('"POST /v2/tasks"', "INVALID_REQUEST"),
+        ('"POST /v2/tasks"', "INVALID_REQUEST"),
+        ('"GET /nowhere"', "ROUTE_NOT_FOUND"),
+        ('"PUT /health"', "METHOD_NOT_ALLOWED"),
+        ('"DELETE /v2/tasks/<request_id>"', "ok"),
+    ]
+    text = "".join(logged(caplog))
+    assert "address=127.0.0.1" in text
+    assert not any(word in text for word in (TOKEN, "Once", "secret"))
+
+
+async def test_a_relayed_answer_leaves_one_line(
+    worker: StandIn, queen: httpx.AsyncClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    await queen.post("/v2/tasks", json=TASK)
+    with trio.fail_after(30):
+        while not logged(caplog):  # noqa: ASYNC110 (it is written a moment later)
+            await trio.sleep(0.05)
+    (line,) = logged(caplog)
+    assert f"id={UUID} address=127.0.0.1 " in line
+    assert "node=local worker=w relayed=yes queue_ms=" in line
+    assert "first_token_ms=" in line
+    assert "upon" not in line

@@ -1,0 +1,155 @@
+"""One line for each request: what it holds, when it is written, and what it never holds."""
+
+from __future__ import annotations
+
+import logging
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+import trio
+import trio.testing
+
+from rbee.queen.requests.events import Generated
+from rbee.queen.requests.log import REFUSALS, RequestLog, RequestRecord
+from rbee.wire.queen import TaskHandle
+from rbee.wire.worker import EndedRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from trio.testing import MockClock
+
+UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
+WORKER = "6b8ff8ee-1a6c-4a2c-8a3c-0123456789ab"
+ENDED = EndedRequest(
+    request_id=UUID, prompt_tokens=12, total_tokens=40, first_token_ms=100, duration_ms=900, end="length"
+)
+
+
+def record(request_id: str | None = UUID, **fields: object) -> RequestRecord:
+    return RequestRecord("192.0.2.9", "POST /v2/tasks", None, request_id=request_id, model="hf:o/r", **fields)
+
+
+def handle(*, relayed: bool) -> TaskHandle:
+    where = {"request_id": UUID, "node": "attic", "worker_id": WORKER, "worker_url": "http://x:8001"}
+    return TaskHandle(**where, api_key="rbee_w_secret", state="idle", relayed=relayed)
+
+
+@pytest.fixture
+def lines() -> Iterator[list[str]]:
+    """Give the lines that were written, as they come."""
+    found: list[str] = []
+
+    class Taken(logging.Handler):
+        def emit(self, entry: logging.LogRecord) -> None:
+            found.append(entry.getMessage())
+
+    logger, handler = logging.getLogger("rbee.queen.requests.log"), Taken()
+    logger.setLevel("DEBUG")
+    logger.addHandler(handler)
+    yield found
+    logger.removeHandler(handler)
+    logger.setLevel("NOTSET")
+
+
+def fields(line: str) -> dict[str, str]:
+    return {name: bare or quoted for name, quoted, bare in re.findall(r'(\w+)=(?:"([^"]*)"|(\S+))', line)}
+
+
+async def test_a_worker_that_was_gone_to_says_what_came_of_the_request(
+    lines: list[str], autojump_clock: MockClock
+) -> None:
+    log, one = RequestLog(), record()
+    autojump_clock.jump(0.2)
+    one.on_placed(handle(relayed=False))
+    log.on_placed(one)
+    assert lines == []
+    autojump_clock.jump(1.0)
+    log.on_ended(ENDED)
+    log.on_ended(ENDED)
+    (line,) = lines
+    assert fields(line) == {
+        "id": UUID, "address": "192.0.2.9", "route": "POST /v2/tasks", "status": "200", "model": "hf:o/r",
+        "node": "attic", "worker": WORKER, "relayed": "no", "prompt_tokens": "12", "tokens": "40", "queue_ms": "200",
+        "first_token_ms": "400", "total_ms": "1200", "end": "length",
+    }  # fmt: skip
+    assert "rbee_w" not in line
+
+
+@pytest.mark.parametrize("words_first", [True, False])
+async def test_a_relayed_answer_is_one_line_whoever_is_first(
+    lines: list[str], autojump_clock: MockClock, *, words_first: bool
+) -> None:
+    log, one = RequestLog(), record()
+    one.on_event(handle(relayed=True))
+    log.on_placed(one)
+    autojump_clock.jump(0.3)
+    one.on_event(Generated("message", '{"token":"the text","index":0}'))
+    one.on_event(Generated("message", '{"token":" itself","index":1}'))
+    if words_first:
+        log.on_ended(ENDED)
+        assert lines == []
+        await log.finish(one)
+    else:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(log.finish, one)
+            await trio.testing.wait_all_tasks_blocked()
+            log.on_ended(ENDED)
+    (line,) = lines
+    found = fields(line)
+    assert (found["relayed"], found["tokens"], found["first_token_ms"], found["end"]) == ("yes", "40", "300", "length")
+    assert "text" not in line
+    assert "itself" not in line
+
+
+async def test_a_worker_that_says_nothing_is_waited_for_a_moment(lines: list[str], autojump_clock: MockClock) -> None:
+    log, one = RequestLog(), record()
+    one.on_placed(handle(relayed=True))
+    log.on_placed(one)
+    await log.finish(one)
+    log.on_ended(ENDED)
+    (line,) = lines
+    assert fields(line)["end"] == "ok"
+    assert "tokens" not in fields(line)
+
+
+async def test_every_request_leaves_its_line_however_it_ends(lines: list[str]) -> None:
+    log = RequestLog()
+    one, again = record(), record()
+    for each in (one, again):
+        each.on_placed(handle(relayed=False))
+        log.on_placed(each)
+    assert [fields(line)["end"] for line in lines] == ["placed again"]
+    log.on_gone("another")
+    log.on_gone(WORKER)
+    assert [fields(line)["end"] for line in lines] == ["placed again", "the worker ended"]
+    last = record()
+    last.on_placed(handle(relayed=False))
+    log.on_placed(last)
+    log.close()
+    assert fields(lines[-1])["end"] == "the queen ended"
+
+
+async def test_who_tries_keys_does_not_fill_the_log(lines: list[str], autojump_clock: MockClock) -> None:
+    log = RequestLog()
+    autojump_clock.jump(100)
+    for _ in range(REFUSALS + 40):
+        log.write(record(None, status=401, end="INVALID_API_KEY"))
+    log.write(record())
+    assert len(lines) == REFUSALS + 1
+    autojump_clock.jump(61)
+    log.write(record(None, status=401, end="MISSING_API_KEY"))
+    assert lines[-2] == "40 more requests without a right key were refused within a minute"
+    assert fields(lines[-1])["end"] == "MISSING_API_KEY"
+
+
+@pytest.mark.parametrize("model", ["file:/a b/c.gguf", 'a"b', "a\nb", "x end=ok"])
+async def test_a_value_cannot_look_like_another(lines: list[str], model: str) -> None:
+    one = record()
+    one.model = model
+    RequestLog().write(one)
+    (line,) = lines
+    assert "\n" not in line
+    assert line.count(" end=ok") == (2 if "end=ok" in model else 1)
+    assert line.endswith(" end=ok")
