@@ -341,9 +341,18 @@ def _show(machine: Machine) -> None:
 
 @then("models rm refuses while the worker has it")
 def _rm_refuses(machine: Machine) -> None:
-    done = machine.run("models", "rm", STEM)
+    for name in (
+        STEM,
+        M,
+        f"hf:{REPOSITORY}",
+        str(machine.home / f".local/share/rbee/models/hf/{REPOSITORY}/{STEM}.gguf"),
+    ):
+        done = machine.run("models", "rm", name)
+        assert done.returncode == 1
+        assert f"model {STEM} is in use by worker" in done.stderr.decode()
+    done = machine.run("models", "rm", "/nowhere/bee.gguf")
     assert done.returncode == 1
-    assert f"model {STEM} is in use by worker" in done.stderr.decode()
+    assert "file:/nowhere/bee.gguf is no model of local" in done.stderr.decode()
 
 
 @then("models rm removes it and its file")

@@ -240,7 +240,9 @@ def _models_options(made: Mapping[str, Parser]) -> None:
     hub = "hf:ORG/REPO[:VARIANT] or hf:ORG/REPO/FILE.gguf"
     made["models show"].add_argument("model", metavar="REF", help=f"a path, builtin:NAME, {hub}, or an id of the list")
     made["models pull"].add_argument("model", metavar="REF", help=hub)
-    made["models rm"].add_argument("id", metavar="ID", help="the model's id, as shown by `rbee models list`")
+    made["models rm"].add_argument(
+        "id", metavar="ID", help="the model's id, as shown by `rbee models list`, or its reference"
+    )
     made["models push"].add_argument("file", metavar="FILE", help="a GGUF file of this machine")
     made["models push"].add_argument("--node", metavar="NAME", required=True, help="the node to copy it to")
     made["models push"].add_argument("--json", action="store_true", help="print JSON")

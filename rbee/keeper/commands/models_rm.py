@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import TYPE_CHECKING
 
 import msgspec
 
-from rbee.errors import InvalidRequestError
+from rbee.errors import InvalidRequestError, ModelNotFoundError
+from rbee.keeper.command_line import reference
 from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
 from rbee.wire import model_ref
 from rbee.wire.models import NodeModelId
+from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
+    from rbee.clients.queen import QueenClient
     from rbee.keeper.command_line.typed import ModelIdOptions
     from rbee.keeper.output.terminal import Terminal
+    from rbee.wire.model_ref import ModelRef
+    from rbee.wire.models import Removed
 
 
 def run(options: ModelIdOptions, settings: Settings, terminal: Terminal) -> Result:
@@ -26,7 +32,34 @@ def run(options: ModelIdOptions, settings: Settings, terminal: Terminal) -> Resu
         raise InvalidRequestError(
             f"{options.id} ships with rbee and cannot be removed; it is in the program's own file", field="id"
         )
-    wanted = convert({"id": options.id, "node": options.node or settings.defaults.node}, NodeModelId)
-    removed = session.ask(options, settings, terminal, lambda queen: queen.remove_model(wanted, terminal.report))
+    node = options.node or settings.defaults.node
+    ref = None
+    if {":", "/"} & set(options.id) or options.id.lower().endswith(".gguf"):
+        ref = reference.parse(options.id, settings.paths.models)
+    else:
+        convert({"id": options.id, "node": node}, NodeModelId)  # what is wrong with it is told before anything starts
+
+    async def remove(queen: QueenClient) -> Removed:
+        model_id = options.id if ref is None else await _id_of(queen, ref, node, terminal)
+        return await queen.remove_model(NodeModelId(id=model_id, node=node), terminal.report)
+
+    removed = session.ask(options, settings, terminal, remove)
     note = f"{removed.id} was removed from {removed.node}: {render.size(removed.freed_bytes)}."
     return Result(data=msgspec.to_builtins(removed), notes=(note,))
+
+
+async def _id_of(queen: QueenClient, ref: ModelRef, node: str | None, terminal: Terminal) -> str:
+    """Return the id of the model that `ref` means on a node. Raises ModelNotFoundError or InvalidRequestError."""
+    swarm = await queen.list_models(node or LOCAL_NODE, terminal.report)
+    rows = [row for one in swarm.nodes for row in one.models]
+    found = [row for row in rows if row.model_ref == str(ref) or f"file:{row.local_path}" == str(ref)]
+    found = found or [row for row in rows if ref.variant is None and (row.provider, row.reference) == ref[:2]]
+    if len(found) == 1:
+        return found[0].id
+    if found:
+        ids = ", ".join(shlex.quote(row.id) for row in found)
+        raise InvalidRequestError(f"{ref} may be {len(found)} models", hint=f"name one of them: {ids}", field="id")
+    hint = "`rbee models list` shows what can be removed"
+    if ref.provider == "file":
+        hint += "; a file of your own stays yours: rbee removes what it has fetched, or what was pushed to a node"
+    raise ModelNotFoundError(f"{ref} is no model of {node or LOCAL_NODE}", hint=hint, model=str(ref))
