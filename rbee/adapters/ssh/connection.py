@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from contextlib import suppress
 from functools import partial
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import paramiko
 import trio
 
-from rbee.adapters.ssh import sftp
+from rbee.adapters.ssh import sftp, shell_copy
 from rbee.adapters.ssh.session import open_session
 from rbee.errors import SshFailedError
 
@@ -20,9 +21,11 @@ if TYPE_CHECKING:
 
     from rbee.adapters.ssh.target import SshServer
 
+log = logging.getLogger(__name__)
+
 T = TypeVar("T")
 
-_LOST: Final = ("SshServer connection dropped", "Socket is closed")
+_LOST: Final = ("Server connection dropped", "Socket is closed")
 """paramiko's own words for the end of the stream."""
 OPEN_SECONDS: Final = 10.0
 """For the other machine to open a connection of its own."""
@@ -80,6 +83,7 @@ class SshConnection:
         self.server = server
         """Where it leads, as ssh's settings say."""
         self.host_key = host_key
+        self._by_sftp: dict[str, bool] = {}
         self.is_proxied = is_proxied
         """Whether other machines or a program lead there."""
 
@@ -127,11 +131,33 @@ class SshConnection:
 
     async def upload(self, file: Path, to: str, *, mode: int, on_progress: Callable[[int], None] | None = None) -> None:
         """Copy a file to the absolute path `to`; `on_progress` gets the bytes sent so far. A failure leaves nothing."""
-        await self._in_thread(lambda: sftp.upload(self._transport, file, to, mode, on_progress))
+        await self._in_thread(lambda: self._upload(file, to, mode, on_progress))
+
+    def _upload(self, file: Path, to: str, mode: int, on_progress: Callable[[int], None] | None) -> None:
+        if self._has_sftp(to):
+            sftp.upload(self._transport, file, to, mode, on_progress)
+            return
+        with file.open("rb") as source:
+            shell_copy.upload(self._transport, source, to, mode, on_progress)
+
+    def _has_sftp(self, to: str) -> bool:
+        """Whether files get there by SFTP; asked once for each folder, for it may show only some."""
+        folder = to.rpartition("/")[0]
+        if folder not in self._by_sftp:
+            self._by_sftp[folder] = sftp.reaches(self._transport, folder)
+            if not self._by_sftp[folder]:
+                log.info(
+                    "%s: SFTP does not reach the folder that the shell has there; files go through the shell",
+                    self.server,
+                )
+        return self._by_sftp[folder]
 
     async def write(self, content: bytes, to: str, *, mode: int) -> None:
         """Write a small file at the absolute path `to`, whole or not at all."""
-        await self._in_thread(lambda: sftp.write(self._transport, content, to, mode))
+        await self._in_thread(lambda: self._write(content, to, mode))
+
+    def _write(self, content: bytes, to: str, mode: int) -> None:
+        (sftp if self._has_sftp(to) else shell_copy).write(self._transport, content, to, mode)
 
     async def open(self, host: str, port: int) -> Channel:
         """Open a connection from there to `host`, as that machine names it; the caller closes it."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import secrets
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
 import paramiko
 import trio
 
+from rbee.adapters.ssh import shell_copy
 from rbee.adapters.ssh.session import open_session
 
 if TYPE_CHECKING:
@@ -65,6 +67,25 @@ def write(transport: paramiko.Transport, content: bytes, to: str, mode: int) -> 
             with suppress(OSError):
                 sftp.remove(beside)
             raise
+
+
+def reaches(transport: paramiko.Transport, folder: str) -> bool:
+    """Whether SFTP is served, and shows the folder that the shell there has under this name: some show another root."""
+    marker = f"{folder}/.rbee.{secrets.token_hex(8)}.seen"
+    try:
+        with _open(transport) as sftp:
+            sftp.open(marker, "wb").close()
+    except TimeoutError:
+        raise
+    except (paramiko.SSHException, OSError, EOFError):
+        if not transport.is_active():
+            raise
+        return False
+    if shell_copy.take_away(transport, marker):
+        return True
+    with suppress(paramiko.SSHException, OSError, EOFError), _open(transport) as sftp:
+        sftp.remove(marker)
+    return False
 
 
 @contextmanager

@@ -49,7 +49,7 @@ fi
 if [ -z "$python" ]; then
     data=${XDG_DATA_HOME:-$HOME/.local/share}
     for name in python3.14 python3.13 python3.12 python3.11 python3 \
-        /usr/bin/python3.1[1-9] /usr/local/bin/python3.1[1-9] "$HOME"/.local/bin/python3* "$HOME"/bin/python3* \
+        /usr/local/bin/python3.1[1-9] "$HOME"/.local/bin/python3* "$HOME"/bin/python3* \
         /opt/python*/bin/python3 /opt/python/*/bin/python3 /opt/*conda*/bin/python3 /opt/*forge*/bin/python3 \
         "$HOME"/*conda*/bin/python3 "$HOME"/.conda/bin/python3 "$HOME"/*forge*/bin/python3 \
         "$HOME"/micromamba/bin/python3 "$HOME"/*conda*/envs/*/bin/python3 "$HOME"/*forge*/envs/*/bin/python3 \

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
 import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -176,14 +178,63 @@ async def test_whatever_the_login_shell_is_and_prints(tmp_path: Path, shell: str
         node.close()
 
 
-async def test_an_sftp_that_is_none_is_an_error(tmp_path: Path) -> None:
-    node = BareNode(tmp_path / "sshd", Subsystem="sftp /bin/echo no SFTP today")
+SHELLS = {
+    "no SFTP": {"Subsystem": "nothing internal-sftp"},
+    "no SFTP today": {"Subsystem": "sftp /bin/echo no SFTP today"},
+    "an SFTP that ends": {"Subsystem": "sftp /bin/false"},
+    "an SFTP that does not write": {"Subsystem": "sftp internal-sftp -R"},
+    "one session at a time": {"Subsystem": "sftp /bin/false", "MaxSessions": "1"},
+    "another login shell": {"Subsystem": "sftp /bin/false", "ForceCommand": 'exec csh -c "$SSH_ORIGINAL_COMMAND"'},
+    "another root": {},
+}
+
+
+@pytest.mark.parametrize("case", SHELLS)
+async def test_files_go_through_the_shell_where_sftp_does_not_bring_them(tmp_path: Path, case: str) -> None:
+    options = dict(SHELLS[case])
+    if "csh" in options.get("ForceCommand", "") and shutil.which("csh") is None:
+        options["ForceCommand"] = 'exec sh -c "$SSH_ORIGINAL_COMMAND"'
+    if case == "another root":
+        options["Subsystem"] = f"sftp {another_root(tmp_path)}"
+    node = BareNode(tmp_path / "sshd", **options)
+    content = bytes(range(256)) * 4001
+    (tmp_path / "file").write_bytes(content)
+    folder = node.home / "it's a $(touch canary) `folder` ü"
+    folder.mkdir()
+    heard: list[int] = []
     try:
         async with connect(node) as connection:
-            with pytest.raises(SshFailedError, match="what answers there is not SFTP"):
-                await connection.write(b"token", str(node.home / "token"), mode=0o600)
+            await connection.upload(tmp_path / "file", str(folder / "file"), mode=0o755, on_progress=heard.append)
+            await connection.write(b"token", str(folder / "token"), mode=0o600)
+            with pytest.raises(SshFailedError, match="No such file or directory"):
+                await connection.write(b"token", str(node.home / "none" / "token"), mode=0o600)
+            if os.path.exists("/dev/full"):  # noqa: ASYNC240, PTH110
+                (folder / "full.part").symlink_to("/dev/full")
+                with pytest.raises(SshFailedError, match="No space left on device"):
+                    await connection.write(b"token", str(folder / "full"), mode=0o600)
     finally:
         node.close()
+    assert (folder / "file").read_bytes() == content
+    assert ((folder / "file").stat().st_mode & 0o777, heard[-1]) == (0o755, len(content))
+    assert (folder / "token").read_bytes() == b"token"
+    assert (folder / "token").stat().st_mode & 0o777 == 0o600
+    assert {path.name for path in folder.iterdir()} == {"file", "token"}
+
+
+def another_root(folder: Path) -> Path:
+    """Make an SFTP server that has another folder where the shell has the home, as in a chroot; needs root."""
+    server = shutil.which("sftp-server", path="/usr/lib/openssh:/usr/libexec/openssh:/usr/lib/ssh:/usr/libexec")
+    if server is None or os.geteuid() != 0 or subprocess.run(["unshare", "-m", "true"], check=False).returncode:
+        pytest.skip("another root needs root here, and sftp-server")
+    (folder / "other").mkdir()
+    made = folder / "other-root"
+    home = folder / "sshd" / "home"
+    made.write_text(
+        f"#!/bin/sh\nexec unshare -m sh -c 'mkdir -p {folder}/other/empty && cp -r {home}/. {folder}/other &&"
+        f" mount --bind {folder}/other {home} && exec {server}'\n"
+    )
+    made.chmod(0o755)
+    return made
 
 
 async def test_a_machine_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -84,6 +84,15 @@ def version(node: BareNode, name: str = "rbee") -> str:
     return subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout.strip()
 
 
+def test_without_sftp_it_goes_through_the_shell(swarm: Swarm, node: BareNode) -> None:
+    node.sshd.restart(Subsystem="nothing internal-sftp")
+    register(swarm, node)
+    done = install(swarm)
+    assert done.returncode == 0, done.stderr
+    check_installed(swarm, node)
+    assert (node.install / "token").stat().st_mode & 0o777 == 0o600
+
+
 def test_all_nodes_at_once(swarm: Swarm, node: BareNode) -> None:
     """One that cannot be reached keeps none of the others from it; the Python that was named is kept for the next."""
     remote_nodes.register(swarm.home, ("cellar", "127.0.0.9"), host_key=node.sshd.public_key)
@@ -391,7 +400,7 @@ def test_a_file_that_does_not_start_does_not_take_the_place(swarm: Swarm, tmp_pa
         node.close()
 
 
-ANSWER = '[ "$1" = -c ] && case $2 in *sys.implementation*) echo "cpython {version} {lacks} $0"; exit 0;; esac\n' + (
+ANSWER = '[ "$1" = -c ] && case $2 in *sys.implementation*) echo "cpython {version} - {lacks} $0"; exit 0;; esac\n' + (
     '[ "$1" = -c ] && exec python3.11 "$@"\necho boom >&2; exit 1\n'
 )
 """What a Python of some version answers to the probe; else it sums files up, and starts nothing."""
