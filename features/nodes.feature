@@ -134,7 +134,7 @@ Feature: Other machines of the user
   Scenario: List nodes
     When the user lists the nodes
     Then it exits with 0
-    And stdout says "No nodes are registered"
+    And stderr says "No nodes are registered"
     Given the registered node workstation
     And the registered node attic
     When the user lists the nodes

@@ -14,7 +14,7 @@ from rbee.keeper.command_line import checked
 from rbee.keeper.command_line.checked import WrongValueError
 from rbee.keeper.command_line.options import parse
 from rbee.keeper.output.result import Interrupted, Result
-from rbee.keeper.output.terminal import OutputClosedError, Terminal, occupy_standard_descriptors
+from rbee.keeper.output.terminal import CANCELLED, OutputClosedError, Terminal, occupy_standard_descriptors
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
     except OutputClosedError:
         return OUTPUT_CLOSED
     except Interrupted as exc:
-        terminal.cancelled()
+        terminal.cancelled(None if exc.ends_a_view else CANCELLED)
         return exc.exit_code
     except KeyboardInterrupt:
         terminal.cancelled()

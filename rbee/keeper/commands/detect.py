@@ -28,7 +28,7 @@ class Detected(msgspec.Struct):
     unused_gpus: list[Device]
 
 
-def run(_options: Options, settings: Settings, _terminal: Terminal) -> Result:
+def run(_options: Options, settings: Settings, terminal: Terminal) -> Result:
     """Return processor, memory, disk, backends, and graphics cards that the engine cannot use."""
     backends = inventory.backends()
     detected = Detected(
@@ -38,10 +38,10 @@ def run(_options: Options, settings: Settings, _terminal: Terminal) -> Result:
         backends=backends,
         unused_gpus=[] if any(backend.name == inventory.CUDA for backend in backends) else inventory.gpus(),
     )
-    return Result(data=msgspec.to_builtins(detected), text=_text(detected, settings))
+    return Result(data=msgspec.to_builtins(detected), text=_text(detected, settings, terminal.room))
 
 
-def _text(detected: Detected, settings: Settings) -> str:
+def _text(detected: Detected, settings: Settings, room: int | None) -> str:
     processor = detected.processor
     cores, threads = render.plural(processor.cores, "core"), render.plural(processor.threads, "thread")
     devices = [
@@ -53,7 +53,7 @@ def _text(detected: Detected, settings: Settings) -> str:
         f"Processor  {processor.model}, {cores}, {threads}\n"
         f"Memory     {_space(detected.memory)}\n"
         f"Disk       {_space(detected.disk)} (models in {settings.paths.models})",
-        render.table(("backend", "device", "name", "memory", "available"), devices),
+        render.table(("backend", "device", "name", "memory", "available"), devices, room),
         "\n".join(map(_explain, detected.unused_gpus)),
     ]
     return "\n\n".join(filter(None, parts))

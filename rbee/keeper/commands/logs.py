@@ -62,7 +62,7 @@ def run(options: LogsOptions, settings: Settings, terminal: Terminal) -> Result:
             await text.cut()
         return Result()
 
-    return interrupt.run(command)
+    return interrupt.run(command, ends_a_view=options.follow)
 
 
 async def _are_local(settings: Settings) -> bool:

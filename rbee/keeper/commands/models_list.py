@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -25,15 +25,20 @@ if TYPE_CHECKING:
     from rbee.wire.models import SwarmModels
 
 
+NONE_FETCHED: Final = "No models have been fetched yet; `rbee models pull REF` fetches one."
+
+
 def run(options: NodeOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the rows of the catalogues; starts a hive on this machine, or on the node that `--node` names."""
     if options.node is not None:
         convert({"node": options.node}, NodeQuery)
     swarm = session.ask(options, settings, terminal, lambda queen: queen.list_models(options.node, terminal.report))
-    notes = tuple(f"{node.node}: {node.error}" for node in swarm.nodes if node.error is not None)
+    notes = [f"{node.node}: {node.error}" for node in swarm.nodes if node.error is not None]
+    if not any(node.models for node in swarm.nodes):
+        notes.append(NONE_FETCHED)
     builtin = _builtin()
     data = msgspec.to_builtins(swarm) | {"builtin": builtin}
-    return Result(data=data, text=_text(swarm, builtin), notes=notes)
+    return Result(data=data, text=_text(swarm, builtin, terminal.room), notes=tuple(notes))
 
 
 def _builtin() -> list[dict[str, Any]]:
@@ -45,14 +50,11 @@ def _builtin() -> list[dict[str, Any]]:
     ]
 
 
-def _text(swarm: SwarmModels, builtin: Sequence[dict[str, Any]]) -> str:
+def _text(swarm: SwarmModels, builtin: Sequence[dict[str, Any]], room: int | None) -> str:
     rows = [
         (row.id, node.node, row.model_ref, render.size(row.size_bytes), moment(row.last_used_unix))
         for node in swarm.nodes
         for row in node.models
     ]
     rows += [(row["id"], "every node", row["model_ref"], render.size(row["size_bytes"]), "–") for row in builtin]
-    table = render.table(("id", "node", "model", "size", "last used"), rows)
-    if any(node.models for node in swarm.nodes):
-        return table
-    return f"{table}\nNo models have been fetched yet; `rbee models pull REF` fetches one."
+    return render.table(("id", "node", "model", "size", "last used"), rows, room)

@@ -20,13 +20,12 @@ if TYPE_CHECKING:
 
 def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
     nodes = session.ask(options, settings, terminal, lambda queen: queen.nodes())
-    return Result(data={"nodes": msgspec.to_builtins(nodes)}, text=_text(nodes))
+    notes = () if nodes else ("No nodes are registered; `rbee setup add-node` registers one.",)
+    return Result(data={"nodes": msgspec.to_builtins(nodes)}, text=_text(nodes), notes=notes)
 
 
 def _text(nodes: list[BeehiveRow]) -> str:
-    if not nodes:
-        return "No nodes are registered; `rbee setup add-node` registers one."
-    return "\n\n".join(["Registered nodes", *map(_block, nodes)])
+    return "\n\n".join(["Registered nodes", *map(_block, nodes)]) if nodes else ""
 
 
 def _block(row: BeehiveRow) -> str:

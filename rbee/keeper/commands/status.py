@@ -40,15 +40,15 @@ def run(options: StatusOptions, settings: Settings, terminal: Terminal) -> Resul
             return Result(data=status.EMPTY, text=status.NO_QUEEN)
         async with attach(settings, found, terminal) as client:
             if not options.watch:
-                view = status.draw(found, await client.status(), settings)
+                view = status.draw(found, await client.status(), settings, terminal.room)
                 return Result(data=view.data, text=view.text)
             if options.json:
                 await _print_changes(client, Text(terminal))
             else:
-                await _watch(client, found, settings, Screen(terminal))
+                await _watch(client, found, settings, terminal)
         return Result(notes=(ENDED,))
 
-    return interrupt.run(command)
+    return interrupt.run(command, ends_a_view=options.watch)
 
 
 async def _print_changes(client: QueenClient, text: Text) -> None:
@@ -64,13 +64,14 @@ async def _print_changes(client: QueenClient, text: Text) -> None:
         await text.cut()
 
 
-async def _watch(client: QueenClient, found: RunningQueen, settings: Settings, screen: Screen) -> None:
+async def _watch(client: QueenClient, found: RunningQueen, settings: Settings, terminal: Terminal) -> None:
     """Show the status again after each event, until the queen ends."""
+    screen = Screen(terminal)
     try:
         async with client.events() as events, screen:
             is_over = False
             while not is_over:
-                await screen.show(status.draw(found, await client.status(), settings).text)
+                await screen.show(status.draw(found, await client.status(), settings, terminal.room).text)
                 with trio.move_on_after(REFRESH_SECONDS):
                     is_over = await anext(events, None) is None
                 with trio.move_on_after(SETTLE_SECONDS):

@@ -9,7 +9,7 @@ from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, running_queen
 from rbee.keeper.session.attached_queen import attach
-from rbee.keeper.views.workers import NO_WORKERS_KNOWN, moment, to_json, unreachable, workers_table
+from rbee.keeper.views.workers import NO_WORKERS_KNOWN, NO_WORKERS_RUN, moment, to_json, unreachable, workers_table
 
 if TYPE_CHECKING:
     import trio
@@ -31,7 +31,7 @@ def run(_options: Options, settings: Settings, terminal: Terminal) -> Result:
             swarm = await client.workers()
         missing = unreachable(swarm.unreachable)
         parts = [
-            workers_table(swarm.workers),
+            *([workers_table(swarm.workers, terminal.room)] if swarm.workers else []),
             *(["\n".join(missing)] if missing else []),
             *_endings(swarm.ended, client),
         ]
@@ -40,7 +40,8 @@ def run(_options: Options, settings: Settings, terminal: Terminal) -> Result:
             "ended": to_json(swarm.ended),
             "unreachable": to_json(swarm.unreachable),
         }
-        return Result(data=data, text="\n\n".join(parts))
+        notes = () if swarm.workers else (NO_WORKERS_RUN,)
+        return Result(data=data, text="\n\n".join(parts), notes=notes)
 
     return interrupt.run(command)
 

@@ -23,8 +23,12 @@ class Result(NamedTuple):
 
 
 class Interrupted(Exception):
-    """A signal ended the command; everything it had started has ended."""
+    """A signal ended the command; everything it had started has ended.
 
-    def __init__(self, number: int) -> None:
+    Where it `ends_a_view`, such as `logs --follow`, nothing was given up that the user wanted.
+    """
+
+    def __init__(self, number: int, *, ends_a_view: bool = False) -> None:
         super().__init__(signal.Signals(number).name)
+        self.ends_a_view = ends_a_view
         self.exit_code = 128 + number

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING, Final, Self
 
 from rbee.keeper.output import render
+from rbee.keeper.output.columns import cut_end
 from rbee.keeper.output.text import Stdout
 
 if TYPE_CHECKING:
@@ -47,7 +48,7 @@ class Screen:
 
 def _frame(text: str, columns: int, rows: int) -> bytes:
     """Return bytes that draw `text` over the last frame; lines are cut, because one that wraps would shift the rest."""
-    lines = [render.clean(line)[:columns] for line in text.split("\n")]
+    lines = [cut_end(render.clean(line), columns) for line in text.split("\n")]
     if len(lines) > rows:
         lines[rows - 1 :] = ["…"]
     return ("\x1b[H" + "\n".join(f"{line}\x1b[K" for line in lines) + "\x1b[J").encode("utf-8", "replace")

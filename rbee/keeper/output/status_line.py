@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import os
-import unicodedata
 from typing import Final
+
+from rbee.keeper.output.columns import columns, cut_end
 
 STDERR: Final = 2
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
@@ -55,7 +56,7 @@ class StatusLine:
             room = os.get_terminal_size(STDERR).columns - _ECHO
         except OSError:
             room = 0
-        text = cut(self._text, room if room > 0 else 78)
+        text = cut_end(self._text, room if room > 0 else 78)
         self._columns = columns(text)
         self._write(f"{_DIM}{text}{_PLAIN}" if self._colours else text)
 
@@ -63,27 +64,3 @@ class StatusLine:
     def _write(text: str) -> None:
         with contextlib.suppress(OSError):
             os.write(STDERR, text.encode("utf-8", "replace"))
-
-
-def columns(text: str) -> int:
-    """Return how many columns a terminal needs for text without control characters (Unicode, annex 11)."""
-    return sum(_width(char) for char in text)
-
-
-def cut(text: str, room: int) -> str:
-    """Return the beginning of the text that fits; an ellipsis stands for the rest."""
-    if columns(text) <= room:
-        return text
-    kept, used = [], 1
-    for char in text:
-        used += _width(char)
-        if used > room:
-            break
-        kept.append(char)
-    return "".join(kept) + "…"
-
-
-def _width(char: str) -> int:
-    if unicodedata.combining(char):
-        return 0
-    return 2 if unicodedata.east_asian_width(char) in "WF" else 1

@@ -27,6 +27,7 @@ STDOUT: Final = 1
 STDERR: Final = 2
 BAR_AFTER_SECONDS: Final = 0.15
 """Seconds before a bar is drawn; for anything shorter it would only flicker."""
+CANCELLED: Final = "Cancelled."
 _DIM, _PLAIN = "\x1b[2m", "\x1b[0m"
 
 
@@ -71,6 +72,16 @@ class Terminal:
     def is_shown(self) -> bool:
         """Whether stdout is a terminal: there text is made safe, elsewhere it is written exactly as it is."""
         return os.isatty(STDOUT)
+
+    @property
+    def room(self) -> int | None:
+        """The columns of the terminal that stdout is; None elsewhere, where lines may be as long as they are."""
+        if not self.is_shown:
+            return None
+        try:
+            return os.get_terminal_size(STDOUT).columns or None  # a terminal may not know, and say 0
+        except OSError:
+            return None
 
     def narrate(self, event: Narration) -> None:
         """Show what a daemon or the keeper is doing."""
@@ -141,13 +152,16 @@ class Terminal:
         await trio.lowlevel.wait_readable(STDIN)
         return os.read(STDIN, 1024).strip().lower() in (b"y", b"yes")
 
-    def cancelled(self) -> None:
-        """Confirm that Ctrl+C has taken effect."""
+    def cancelled(self, word: str | None = CANCELLED) -> None:
+        """Confirm that Ctrl+C has taken effect; without a word leave a fresh line only."""
         is_erased = self._status.is_shown
         self.settle()
         # The terminal has echoed ^C on the current line.
         fresh = is_erased or self._at_line_start or not self._draws
-        self._write_line("Cancelled." if fresh else "\nCancelled.")
+        if word is not None:
+            self._write_line(word if fresh else f"\n{word}")
+        elif not fresh:
+            self._write_line("")
 
     def debug(self, text: str) -> None:
         self.settle()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run(command: Callable[[trio.Event], Awaitable[T]]) -> T:
-    """Run `command` under trio and return its result.
+def run(command: Callable[[trio.Event], Awaitable[T]], *, ends_a_view: bool = False) -> T:
+    """Run `command` under trio and return its result; `ends_a_view` says that a signal is how the user ends it.
 
     The first SIGINT or SIGTERM cancels it. Its clean-up is shielded; the second one sets the event that the command was
     given, and then the clean-up should wait for nothing more. Raises Interrupted after a signal, whatever the clean-up
@@ -40,16 +40,16 @@ def run(command: Callable[[trio.Event], Awaitable[T]]) -> T:
 
                     nursery.start_soon(watch)
                     return await command(force)
-        raise Interrupted(received[0])
+        raise Interrupted(received[0], ends_a_view=ends_a_view)
 
     try:
         return trio.run(main)
     except KeyboardInterrupt:
-        raise Interrupted(signal.SIGINT) from None
+        raise Interrupted(signal.SIGINT, ends_a_view=ends_a_view) from None
     except (Exception, BaseExceptionGroup) as exc:
         if received:
-            raise Interrupted(received[0]) from None
+            raise Interrupted(received[0], ends_a_view=ends_a_view) from None
         # Ctrl+C before the receiver above was there: trio then raises it within the nursery.
         if isinstance(exc, BaseExceptionGroup) and exc.subgroup(KeyboardInterrupt) is not None:
-            raise Interrupted(signal.SIGINT) from None
+            raise Interrupted(signal.SIGINT, ends_a_view=ends_a_view) from None
         raise

@@ -32,8 +32,8 @@ class StatusView(NamedTuple):
     text: str
 
 
-def draw(found: RunningQueen, status: SwarmStatus, settings: Settings) -> StatusView:
-    """Return the view of what the queen has answered."""
+def draw(found: RunningQueen, status: SwarmStatus, settings: Settings, room: int | None) -> StatusView:
+    """Return the view of what the queen has answered, for a terminal with `room` columns."""
     own = found.own
     queen: dict[str, Any] = {
         "running": True,
@@ -52,10 +52,10 @@ def draw(found: RunningQueen, status: SwarmStatus, settings: Settings) -> Status
     downloads = [_download(download) for download in status.downloads]
     parts = [
         _queen(queen),
-        _nodes(status.nodes),
+        _nodes(status.nodes, room),
         "\n".join(unreachable),
         "\n".join(downloads),
-        _workers(status.workers),
+        _workers(status.workers, room),
     ]
     return StatusView(data, "\n\n".join(filter(None, parts)))
 
@@ -69,7 +69,7 @@ def _queen(queen: dict[str, Any]) -> str:
     return render.clean(f"Queen  {queen['url']}  ({', '.join(extra)})")
 
 
-def _nodes(nodes: list[NodeStatus]) -> str:
+def _nodes(nodes: list[NodeStatus], room: int | None) -> str:
     rows = []
     for node in nodes:
         if node.status == "unreachable" or node.memory_total is None:
@@ -78,7 +78,7 @@ def _nodes(nodes: list[NodeStatus]) -> str:
         memory = f"{render.size(node.memory_available or 0)} of {render.size(node.memory_total)}"
         slots = f"{node.slots_available} of {node.slots_total}" if node.workers else "–"
         rows.append((node.node, node.version or "?", str(node.workers), slots, memory))
-    return render.table(("node", "hive", "workers", "free slots", "free memory"), rows)
+    return render.table(("node", "hive", "workers", "free slots", "free memory"), rows, room)
 
 
 def _why_unreachable(node: NodeStatus, queen: RunningQueen, settings: Settings) -> str:
@@ -113,7 +113,7 @@ def _download(download: SwarmDownload) -> str:
     return render.clean(f"{download.node}: fetching {download.model_ref}, {', '.join(words)}")
 
 
-def _workers(workers: list[SwarmWorker]) -> str:
+def _workers(workers: list[SwarmWorker], room: int | None) -> str:
     if not workers:
         return "No workers are running."
     rows = [
@@ -128,4 +128,4 @@ def _workers(workers: list[SwarmWorker]) -> str:
         )
         for worker in workers
     ]
-    return render.table(("worker", "node", "state", "free slots", "device", "loaded until", "model"), rows)
+    return render.table(("worker", "node", "state", "free slots", "device", "loaded until", "model"), rows, room)

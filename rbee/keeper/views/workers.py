@@ -18,15 +18,14 @@ if TYPE_CHECKING:
     from rbee.wire.queen import NodeStatus, SwarmEndedWorker, UnreachableNode
 
 NO_WORKERS_KNOWN: Final = "No queen is running, so no workers are known."
+NO_WORKERS_RUN: Final = "No workers are running."
 _ENDLESS: Final = timedelta(days=1000)
 SHORT: Final = 8
 """Characters of a worker's id that are shown; they are enough to identify it."""
 
 
-def workers_table(workers: Sequence[SwarmWorker]) -> str:
-    """Return the workers as a table, or a sentence if there are none."""
-    if not workers:
-        return "No workers are running."
+def workers_table(workers: Sequence[SwarmWorker], room: int | None) -> str:
+    """Return the workers as a table that fits into `room` columns."""
     rows = [
         (
             worker.worker_id[:SHORT],
@@ -34,13 +33,13 @@ def workers_table(workers: Sequence[SwarmWorker]) -> str:
             worker.state,
             worker.model_ref,
             f"{worker.backend}:{worker.device}",
-            f"{worker.slots_available}/{worker.slots_total}",
+            f"{worker.slots_available} of {worker.slots_total}",
             until(worker),
             worker.url,
         )
         for worker in workers
     ]
-    return render.table(("worker", "node", "state", "model", "device", "free slots", "loaded until", "url"), rows)
+    return render.table(("worker", "node", "state", "model", "device", "free slots", "loaded until", "url"), rows, room)
 
 
 def until(worker: SwarmWorker) -> str:

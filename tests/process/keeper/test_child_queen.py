@@ -178,7 +178,7 @@ def test_status_and_workers_show_what_runs(keeper: Keeper) -> None:
     }
     lines = keeper.run("workers", "list")[1].splitlines()
     assert lines[0].split() == ["WORKER", "NODE", "STATE", "MODEL", "DEVICE", "FREE", "SLOTS", "URL"]
-    assert lines[1].split() == ["w-1", "local", "idle", "builtin:bee-stories", "cpu:0", "4/4", "http://x:8001"]
+    assert lines[1].split() == ["w-1", "local", "idle", "builtin:bee-stories", "cpu:0", "4", "of", "4", "http://x:8001"]
     head, _, heading, row = keeper.run("workers", "health")[1].splitlines()
     assert head == "local: hive alive, 1 worker"
     assert (heading.split(), row.split()) == (["WORKER", "STATE", "READY"], ["w-1", "idle", "yes"])

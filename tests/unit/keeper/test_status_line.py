@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rbee.keeper.output import narration, status_line
+from rbee.keeper.output import columns, narration
 from rbee.wire.common import Narration
 
 
@@ -16,8 +16,14 @@ from rbee.wire.common import Narration
     ],
 )  # fmt: skip
 def test_a_line_is_cut_to_the_columns_it_takes(text: str, room: int, shown: str) -> None:
-    assert status_line.cut(text, room) == shown
-    assert status_line.columns(shown) <= room
+    assert columns.cut_end(text, room) == shown
+    assert columns.columns(shown) <= room
+
+
+def test_the_end_can_be_kept_as_well() -> None:
+    assert columns.cut_start("model:Q4_K_M", 7) == "…Q4_K_M"
+    assert columns.cut_start("蜂蜂蜂", 5) == "…蜂蜂"
+    assert columns.cut_start("short", 5) == "short"
 
 
 @pytest.mark.parametrize(
