@@ -59,6 +59,9 @@ def ask(path: Path, *, vocabulary_only: bool = False) -> Verdict | None:
     if not (pid := os.fork()):
         try:
             os.close(output)
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            for stream in (1, 2):  # native code may have its say there, and stdout is our parent's answer
+                os.dup2(nowhere, stream)
             for verdict in _ask(path, vocabulary_only):
                 os.write(writes, msgspec.json.encode(verdict) + b"\n")
         finally:
