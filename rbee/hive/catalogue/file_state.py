@@ -14,13 +14,26 @@ _GONE: Final = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class FileState(NamedTuple):
-    """A file as it was found at a path, links followed: another one there differs in one of these."""
+    """A file as it was found at a path, links followed: another one there differs in device, inode, size or time.
+
+    `changed_ns` is the time of change, which other programs cannot set.
+    """
 
     path: str
     device: int
     inode: int
     size: int
     modified_ns: int
+    changed_ns: int
+
+    def is_same(self, other: FileState) -> bool:
+        """Whether both are one file.
+
+        Device and inode are not the same for good on network shares, which may be mounted anew or count files as they
+        come; but a file that took the place of another has another time of change.
+        """
+        has_moved = (self.device, self.inode) != (other.device, other.inode) and self.changed_ns != other.changed_ns
+        return not has_moved and (self.size, self.modified_ns) == (other.size, other.modified_ns)
 
 
 def states(paths: Iterable[Path]) -> tuple[FileState, ...]:
@@ -31,7 +44,7 @@ def states(paths: Iterable[Path]) -> tuple[FileState, ...]:
 def are_unchanged(files: Iterable[FileState]) -> bool:
     """Whether the same files are there; so they are taken to be where that cannot be found out, as on a stale mount."""
     try:
-        return all(_state(file.path) == file for file in files)
+        return all(_state(file.path).is_same(file) for file in files)
     except OSError as exc:
         return exc.errno not in _GONE
 
@@ -50,4 +63,4 @@ def changed_at(path: str) -> float | None:
 
 def _state(path: str) -> FileState:
     found = os.stat(path)  # noqa: PTH116 (as above)
-    return FileState(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return FileState(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns)

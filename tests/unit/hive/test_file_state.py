@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from rbee.hive.catalogue import file_state
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,6 +29,11 @@ class Files:
         self.link = folder / "link.gguf"
         self.link.symlink_to(self.path)
         os.utime(self.path, (1_000_000_000, 1_000_000_000))
+        wait_until(self._clock_has_moved, "the clock of files has moved: it stands still for some milliseconds")
+
+    def _clock_has_moved(self) -> bool:
+        self.new.chmod(0o600)
+        return self.new.stat().st_ctime_ns > self.path.stat().st_ctime_ns
 
 
 def moved(found: Files) -> None:
@@ -145,6 +151,15 @@ def test_the_very_file_is_the_same_one(use: Callable[[Files], None], tmp_path: P
     loaded = file_state.states([found.path, found.link])
     use(found)
     assert file_state.are_unchanged(loaded)
+
+
+def test_a_share_that_was_mounted_anew_has_the_same_files(tmp_path: Path) -> None:
+    """Device and inode differ then, as they may from one look to the next with FUSE."""
+    found = Files(tmp_path / "models")
+    loaded = [state._replace(device=1, inode=2) for state in file_state.states([found.path])]
+    assert file_state.are_unchanged(loaded)
+    moved_with_its_time(found)
+    assert not file_state.are_unchanged(loaded)
 
 
 def test_a_file_that_came_to_its_path_counts_by_when_it_came(tmp_path: Path) -> None:
