@@ -133,13 +133,16 @@ class Execution:
         log.info("worker %s started with pid %d", worker.id, process.identity.pid)
         self.decide(lambda: self.pool.launched(worker.id, process.identity.pid))
         announced: list[RbeeError] = []
+        ends: list[str] = []
+        wait = partial(_note_end, process, ends)
         with contained("watching a worker"):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._listen, process, report, announced)
-                await _wait(process)
+                await keep_running("waiting for a worker's end", wait)
                 nursery.cancel_scope.deadline = trio.current_time() + 1  # a grandchild may hold the pipe open
-        # Once more, because its end must not be missed; how it was is still known.
-        self._exited(worker, await _wait(process), announced[0] if announced else None)
+        # Once more: whatever went wrong there, its end must not be missed.
+        await keep_running("waiting for a worker's end", wait)
+        self._exited(worker, ends[0], announced[0] if announced else None)
 
     async def _listen(
         self, process: WorkerProcess, report: Callable[[Narration], None], announced: list[RbeeError]
@@ -149,7 +152,9 @@ class Execution:
             await process.listen(report)
 
     async def _watch_adopted(self, worker: WorkerRecord, process: WorkerProcess) -> None:
-        self._exited(worker, await _wait(process), None)
+        ends: list[str] = []
+        await keep_running("waiting for a worker's end", partial(_note_end, process, ends))
+        self._exited(worker, ends[0], None)
 
     def _exited(self, worker: WorkerRecord, how: str, announced: RbeeError | None) -> None:
         lines: list[str] = []
@@ -218,15 +223,9 @@ class Execution:
         self._start("removing old logs", self.machine.remove_old_logs, set(self.pool.workers))
 
 
-async def _wait(process: WorkerProcess) -> str:
-    """Return how a process has ended. Its end must not be missed, whatever goes wrong."""
-    ended: list[str] = []
-
-    async def wait() -> None:
-        ended.append(await process.wait())
-
-    await keep_running("waiting for a worker's end", wait)
-    return ended[0]
+async def _note_end(process: WorkerProcess, ends: list[str]) -> None:
+    """Add to `ends` how a process has ended, once it has."""
+    ends.append(await process.wait())
 
 
 def with_last_words(how: str, lines: list[str]) -> str:

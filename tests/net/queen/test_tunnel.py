@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -17,6 +18,7 @@ from rbee.adapters.ssh import handshake
 from rbee.adapters.ssh.target import Target
 from rbee.errors import SshFailedError
 from rbee.queen.hives.remote.tunnel import Tunnel
+from tests.kit.ports import hold_port
 from tests.kit.sshd import Sshd
 
 if TYPE_CHECKING:
@@ -230,3 +232,32 @@ async def test_connections_do_not_go_on_under_the_id_of_the_request_that_opened_
         with trio.fail_after(5):
             assert await stream.receive_some() == b""
     assert seen == [None]
+
+
+async def test_where_nothing_answers_the_log_says_so_once_until_something_does(
+    made: Tunnel, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    port = hold_port()
+
+    async def ask() -> None:
+        with trio.fail_after(30):
+            async with through(made, port) as stream:
+                await ends(stream)
+
+    def said() -> list[str]:
+        return [record.message for record in caplog.records if f"port {port} " in record.message]
+
+    for _ in range(5):
+        await ask()
+    (refused,) = said()
+    assert refused.startswith(f"no connection to port {port} of 127.0.0.1 through SSH: ")
+    async with trio.open_nursery() as nursery:
+        await nursery.start(partial(trio.serve_tcp, echo, port, host="127.0.0.1"))
+        with trio.fail_after(30):
+            async with through(made, port) as stream:
+                await stream.send_all(b"hello")
+                assert await stream.receive_some() == b"hello"
+        nursery.cancel_scope.cancel()
+    await ask()
+    assert said() == [refused, f"port {port} of 127.0.0.1 answers through SSH", refused]

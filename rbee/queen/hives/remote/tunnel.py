@@ -42,6 +42,8 @@ class Tunnel:
         self._connection: SshConnection | None = None
         self._nursery: trio.Nursery | None = None
         self._limiter = trio.CapacityLimiter(max_connections)
+        self._silent: dict[tuple[str, int], str] = {}
+        """The addresses at which nothing answers, and why."""
 
     async def run(self) -> None:
         async with trio.open_nursery() as self._nursery:
@@ -97,8 +99,10 @@ class Tunnel:
             try:
                 channel = await (await self.connect()).open(host, port)
             except RbeeError as exc:
-                log.info("no connection to port %d through SSH: %s", port, exc)
+                self._note_silence((host, port), exc.message)
                 return  # closed at once: the client learns that nothing answers there
+            if self._silent.pop((host, port), None) is not None:
+                log.info("port %d of %s answers through SSH", port, host)
             try:
                 async with trio.open_nursery() as nursery:
                     # Either side's end is the end: none of us closes only its own direction.
@@ -106,6 +110,13 @@ class Tunnel:
                     nursery.start_soon(_pass_on, channel.receive, stream.send_all, nursery.cancel_scope)
             finally:
                 channel.close()
+
+    def _note_silence(self, address: tuple[str, int], reason: str) -> None:
+        """Log why nothing answers there, once: whoever looks for a hive that was not started asks again and again."""
+        if self._silent.get(address) != reason:
+            self._silent[address] = reason
+            host, port = address
+            log.warning("no connection to port %d of %s through SSH: %s", port, host, reason)
 
 
 async def _pass_on(
