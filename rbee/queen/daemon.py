@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee import __version__
-from rbee.adapters import arguments, config, tokens
+from rbee.adapters import arguments, config, settings_in_use, tokens
 from rbee.adapters.arguments import HelpAction, Parser, whole
 from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
@@ -103,7 +103,8 @@ async def _serve(
         server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         await nursery.start(nodes.run)
-        lock.publish(url, __version__, ephemeral=options.ephemeral)
+        in_use = settings_in_use.record(config.load(file=options.config))  # without flags, which no command has
+        lock.publish(url, __version__, ephemeral=options.ephemeral, settings=in_use)
         log.info("the queen %s answers at %s", __version__, url)
         announcer.ready(Ready(url, os.getpid(), __version__))
         notifier.ready(f"The queen answers at {url}")

@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 import msgspec
 
@@ -32,7 +32,8 @@ class Instance(msgspec.Struct):
     """A daemon: its process, its address, whether it ends with its parent, and what started it.
 
     `id` is the same for each daemon that has this role in this folder. `ended_cleanly`: all that it started has ended
-    too. One that was killed left no `report`, and neither did any of an older version.
+    too. One that was killed left no `report`, and neither did any of an older version. `settings` is what
+    settings_in_use has recorded.
     """
 
     identity: process.Identity
@@ -44,6 +45,7 @@ class Instance(msgspec.Struct):
     # Older versions, and the scripts for other machines, expect this name in the file.
     ended_cleanly: bool = msgspec.field(default=False, name="has_left")
     report: ExitReport | None = None
+    settings: dict[str, Any] | None = None
     inode: int | None = None
     """The file's own: in a copy of the state folder, or one that was restored, it speaks of another folder's daemon."""
 
@@ -98,13 +100,21 @@ class InstanceLock:
                 _overwrite(self._descriptor, msgspec.structs.replace(left, report=None))
 
     def publish(
-        self, url: str, version: str, *, ephemeral: bool, started_by: Literal["user", "queen"] = "user"
+        self,
+        url: str,
+        version: str,
+        *,
+        ephemeral: bool,
+        started_by: Literal["user", "queen"] = "user",
+        settings: dict[str, Any] | None = None,
     ) -> None:
         """Write down where this daemon is reached. Raises StorageError when the disk is full."""
         identity = process.identify(os.getpid())
         assert identity is not None
         inode = os.fstat(self._descriptor).st_ino
-        self._published = Instance(identity, url, version, ephemeral, started_by, self.id, inode=inode)
+        self._published = Instance(
+            identity, url, version, ephemeral, started_by, self.id, settings=settings, inode=inode
+        )
         try:
             _overwrite(self._descriptor, self._published)
         except OSError as exc:

@@ -9,7 +9,7 @@ import trio
 from rbee.errors import AlreadyRunningError, SpawnTimeoutError
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import child_queen, interrupt, other_swarm, running_queen
+from rbee.keeper.session import changed_settings, child_queen, interrupt, other_swarm, running_queen
 from rbee.wire.common import FOREVER
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def run(options: UpOptions, settings: Settings, terminal: Terminal) -> Result:
                 if (found := await running_queen.find(settings)) is not None:
                     if other_swarm.is_another(found, settings):
                         raise other_swarm.refused(found)
-                    return _running(found, options)
+                    return _running(found, settings, options)
                 try:
                     ready = await child_queen.background(settings, terminal, options, force, keep=options.keep)
                 except AlreadyRunningError:
@@ -58,7 +58,7 @@ def _until(settings: Settings, options: UpOptions) -> str:
     return f"Models stay loaded until {after} after their last request; `rbee workers list` shows until when."
 
 
-def _running(found: running_queen.RunningQueen, options: UpOptions) -> Result:
+def _running(found: running_queen.RunningQueen, settings: Settings, options: UpOptions) -> Result:
     if found.is_elsewhere:
         return Result(notes=(f"A queen answers at {found.url} already; none was started on this machine.",))
     if found.own is not None and found.own.ephemeral:
@@ -69,4 +69,5 @@ def _running(found: running_queen.RunningQueen, options: UpOptions) -> Result:
     note = f"A queen is already running at {found.url}."
     if options.keep is not None:
         note += " --keep is for one that is started: `rbee down` first, or `rbee infer --keep`."
-    return Result(notes=(note,))
+    changed = changed_settings.note(found.own, settings)
+    return Result(notes=(note,) if changed is None else (note, changed))

@@ -9,8 +9,15 @@ from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.http.own_address import is_of_this_machine
 from rbee.clients.queen import QueenClient
-from rbee.errors import InvalidApiKeyError, KeyRefusedError, MissingApiKeyError, StorageError, VersionMismatchError
-from rbee.keeper.session import other_swarm
+from rbee.errors import (
+    InvalidApiKeyError,
+    KeyRefusedError,
+    MissingApiKeyError,
+    RbeeError,
+    StorageError,
+    VersionMismatchError,
+)
+from rbee.keeper.session import changed_settings, other_swarm
 from rbee.keeper.session.known_queens import KnownQueens
 from rbee.wire.queen import LOCAL_NODE
 
@@ -89,6 +96,8 @@ async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) ->
             f"{queen.url} is not encrypted: the token, prompts and answers can be read on the way. "
             f"An SSH tunnel ({tunnel}), or a proxy with https there, keeps them private."
         )
+    if (changed := changed_settings.note(queen.own, settings)) is not None:
+        terminal.note(changed)
     try:
         async with AttachedQueen(queen, token, settings) as client:
             yield client
@@ -100,6 +109,10 @@ async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) ->
             hint=f"the file {file} must hold the token of that queen",
             host=host,
         ) from exc
+    except RbeeError as exc:
+        if (more := changed_settings.hint(exc, queen.own)) is not None:
+            exc.hint = f"{exc.hint}; {more}" if exc.hint else more
+        raise
 
 
 async def _is_readable_on_the_way(queen: RunningQueen) -> bool:
