@@ -125,11 +125,11 @@ def _token(queen: RunningQueen, settings: Settings) -> str:
     """Say how the token of a queen comes here."""
     if not queen.is_elsewhere:
         return (
-            "copy it from the user or machine that the queen belongs to, where `rbee token` prints it; "
-            "RBEE_TOKEN_FILE, or `token_file` under [auth], names the file"
+            f"the file {settings.token_file} must hold the token of that queen, which `rbee token` prints for the user "
+            "and on the machine that it belongs to; RBEE_TOKEN_FILE, or `token_file` under [auth], names another file"
         ) + (f"; or {other_swarm.OTHER_PORTS}" if other_swarm.is_another(queen, settings) else "")
     machine = queen.address.machine
     return (
         f"`ssh {machine} rbee token > ~/{machine}.token` copies it; then set RBEE_TOKEN_FILE=~/{machine}.token, or "
-        "`token_file` under [auth]"
+        f"`token_file` under [auth], in place of {settings.token_file}"
     )

@@ -188,7 +188,9 @@ async def test_a_queen_of_another_swarm_does_not_get_the_token(
     assert len(server.requests) == 1
 
 
-@pytest.mark.parametrize(("url", "hint"), [("http://bees.example:1", "ssh bees.example rbee token"), (NOBODY, "copy")])
+@pytest.mark.parametrize(
+    ("url", "hint"), [("http://bees.example:1", "ssh bees.example rbee token"), (NOBODY, "must hold")]
+)
 async def test_without_the_token_it_is_said_where_that_is(tmp_path: Path, url: str, hint: str) -> None:
     found = RunningQueen(url, QueenHealth(status="ok", version=__version__))
     with pytest.raises(StorageError, match="does not exist") as caught:
