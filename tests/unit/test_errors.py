@@ -16,8 +16,10 @@ from rbee.errors import (
     InternalError,
     InvalidRequestError,
     KeyRefusedError,
+    NoNumbersError,
     RbeeError,
     TooManyTokensError,
+    UnsupportedModelError,
     WorkerDrainingError,
     from_body,
     to_body,
@@ -58,6 +60,8 @@ NARROWER: dict[type[RbeeError], dict[str, object] | None] = {
     HostKeyError: {"reason": "host_key", "fingerprint": "SHA256:x"},
     WorkerDrainingError: {"worker_id": "w"},
     KeyRefusedError: {"host": "10.0.0.1:8500"},
+    UnsupportedModelError: {"reason": "unsupported"},
+    NoNumbersError: {"reason": "nan"},
     TooManyTokensError: {"field": "max_tokens", "context": 4096},
 }
 """Classes that share the code of their base class, and the details that tell them from it; None: never sent as such."""
@@ -82,7 +86,7 @@ def test_a_narrower_class_goes_over_the_wire_as_its_base_class_does(cls: type[Rb
     details = NARROWER[cls] or {"attempts": ["attempt 1: timeout"]}
     sent, base = cls("what happened", **details), cls.__mro__[1]
     assert (cls.code, cls.status) == (base.code, base.status)  # type: ignore[attr-defined]
-    assert to_body(sent) == to_body(base("what happened", **details))
+    assert to_body(sent) == to_body(base("what happened", hint=sent.hint, **details))
     assert type(from_body(to_body(sent))) is (base if NARROWER[cls] is None else cls)
     assert type(from_body(to_body(base("what happened")))) is base
 
