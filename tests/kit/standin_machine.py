@@ -47,7 +47,8 @@ class StandInProcess:
 class StandInMachine:
     """Plans `SPEC` once `may_plan` is set; `launched` and `adopted_ones` are the processes by the worker's id or pid.
 
-    Workers accept their end only where `accepts_end`, and end then.
+    Workers accept their end only where `accepts_end`, and end then. The files of those in `replaced` were replaced,
+    and of those in `failing` it cannot be found out; `on_status` publishes a worker's state.
     """
 
     def __init__(self) -> None:
@@ -60,6 +61,8 @@ class StandInMachine:
         self.accepts_end = True
         self.is_stubborn = False
         self.replaced: set[str] = set()
+        self.failing: set[str] = set()
+        self.on_status: dict[str, Callable[[WorkerStatus], None]] = {}
 
     async def plan(self, request: SpawnRequest, report: Report) -> WorkerSpec:
         self.planning.set()
@@ -84,6 +87,7 @@ class StandInMachine:
 
     async def follow(self, worker: WorkerRecord, on_status: Callable[[WorkerStatus], None]) -> None:
         self.is_followed.add(worker.id)
+        self.on_status[worker.id] = on_status
         try:
             await trio.sleep_forever()
         finally:
@@ -95,6 +99,8 @@ class StandInMachine:
 
     async def has_its_files(self, worker: WorkerRecord) -> bool:
         await trio.lowlevel.checkpoint()
+        if worker.id in self.failing:
+            raise RuntimeError("what nobody foresaw")
         return worker.id not in self.replaced
 
     async def ask_to_end(self, worker: WorkerRecord) -> bool:

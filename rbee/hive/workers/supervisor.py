@@ -11,7 +11,7 @@ import trio
 
 from rbee.adapters.store.write_behind import WriteBehind
 from rbee.concurrency.background import cancel_when
-from rbee.concurrency.contained import as_error
+from rbee.concurrency.contained import as_error, contained
 from rbee.concurrency.recent import Recent
 from rbee.errors import DrainingError
 from rbee.hive.workers import rows, view
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from rbee.adapters.store.sqlite import Transact
     from rbee.hive.workers.effects import Effect
     from rbee.hive.workers.host import WorkerMachine
-    from rbee.hive.workers.record import WorkerSpec
+    from rbee.hive.workers.record import WorkerRecord, WorkerSpec
     from rbee.hive.workers.rows import LastKnownWorker
     from rbee.wire import hive as wire
     from rbee.wire.models import ModelRow
@@ -134,8 +134,14 @@ class WorkerSupervisor:
 
     async def check_files(self) -> None:
         """Have workers whose model's files were replaced take no more requests, and end once they are idle."""
-        for worker in list(self.pool.workers.values()):
-            if not worker.is_outdated and not await self._machine.has_its_files(worker):
+        async with trio.open_nursery() as nursery:
+            for worker in self.pool.workers.values():
+                if not worker.is_outdated:
+                    nursery.start_soon(self._check_files_of, worker)
+
+    async def _check_files_of(self, worker: WorkerRecord) -> None:
+        with contained(f"looking at the files of worker {worker.id}"):
+            if not await self._machine.has_its_files(worker):
                 log.info("worker %s has loaded a file that was replaced since; it ends when it is idle", worker.id)
                 await self._loop.ask(partial(self._outdated, worker.id))
 

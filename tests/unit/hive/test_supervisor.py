@@ -25,6 +25,7 @@ from rbee.hive.workers.rows import LastKnownWorker
 from rbee.hive.workers.supervisor import ACCEPT_SECONDS, WorkerSupervisor
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback, SpawnReply, SpawnRequest
+from rbee.wire.worker import WorkerStatus
 from tests.kit.standin_machine import SPEC, StandInMachine
 
 if TYPE_CHECKING:
@@ -115,6 +116,52 @@ async def test_callers_of_a_start_get_the_callback_and_the_reply(
     assert workers.is_over
     assert workers.held() == {"starts": set(), "execution": set()}
     assert registry.ids() == []
+
+
+async def test_a_worker_whose_files_were_replaced_ends_and_its_successor_waits_for_its_memory(
+    workers: WorkerSupervisor, machine: StandInMachine, autojump_clock: MockClock
+) -> None:
+    reuse = SpawnRequest(model_ref="builtin:bee-stories", reuse=True)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run)
+            nursery.start_soon(workers.watch_files)
+            nursery.start_soon(workers.spawn, reuse, lambda _: None)
+            first = await launched(machine)
+            await workers.called_back(callback(first))
+            await trio.testing.wait_all_tasks_blocked()
+            machine.on_status[first](WorkerStatus(state="idle", slots_total=4, slots_available=4))
+            await workers.check_files()
+            assert [row.state for row in workers.view().workers] == ["idle"]
+            machine.accepts_end = False
+            machine.replaced.add(first)
+            nursery.start_soon(workers.spawn, reuse, lambda _: None)
+            await trio.testing.wait_all_tasks_blocked()
+            assert [row.state for row in workers.view().workers] == ["draining"]
+            assert set(machine.launched) == {first}, "the old one still has the memory"
+            machine.launched[first].ended.set()
+            await trio.testing.wait_all_tasks_blocked()
+            (second,) = {*machine.launched} - {first}
+            assert [row.id for row in workers.view().workers] == [second]
+            await workers.called_back(callback(second))
+            machine.replaced.add(second)
+            await trio.sleep(Timeouts().health_interval + 1)
+            assert [row.state for row in workers.view().workers] == ["draining"], "without a request too"
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_disk_that_says_nonsense_ends_no_worker_and_no_request(
+    workers: WorkerSupervisor, machine: StandInMachine, autojump_clock: MockClock
+) -> None:
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run)
+            nursery.start_soon(workers.spawn, REQUEST, lambda _: None)
+            worker_id = await launched(machine)
+            machine.failing.add(worker_id)
+            await workers.check_files()
+            assert [row.state for row in workers.view().workers] == ["loading"]
+            nursery.cancel_scope.cancel()
 
 
 async def test_a_worker_that_is_gone_before_it_is_followed_is_not_followed(
