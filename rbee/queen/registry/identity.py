@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
+from urllib.parse import urlsplit
 
 import trio
 
 from rbee import __version__
 from rbee.adapters import tokens
+from rbee.adapters.daemon import port_owner
 from rbee.concurrency.background import open_background
 from rbee.concurrency.changed import Changed
 from rbee.errors import KeyRefusedError, NodeNotFoundError, PortInUseError, VersionMismatchError
@@ -197,6 +199,10 @@ def refused(node: str, address: str, *, is_same: bool = False) -> AnotherSwarmEr
     hint = f"it may belong to another user or state folder: end it, or give this hive another port: {_port(node)}"
     if is_same:
         hint = f"`rbee setup install --node {node}` brings the token there, for the hive that starts there next"
+    owner = port_owner.find(urlsplit(f"//{address}").port or 0) if node == LOCAL_NODE and not is_same else None
+    whose = f" ({owner})" if owner is not None else ""
     return AnotherSwarmError(
-        f"authentication failed: the hive at {address} does not accept the queen's token", hint=hint, host=address
+        f"authentication failed: the hive at {address}{whose} does not accept the queen's token",
+        hint=hint,
+        host=address,
     )

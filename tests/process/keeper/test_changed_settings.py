@@ -66,7 +66,7 @@ def told(lines: list[str]) -> str:
 
 def test_what_has_changed_is_told_until_the_queen_is_started_anew(user: User) -> None:
     user.file.write_text("[worker]\nslots = 4\n")
-    assert "The queen answers" in user.run("up")[-1]
+    assert "The queen answers" in user.run("up")[0]
     assert told(user.run("models", "list")) == ""
     user.file.write_text("[worker]\nslots = 2\n[timeouts]\nidle = 60\n")
     expected = (

@@ -143,3 +143,14 @@ def test_of_a_program_of_another_user_only_the_user_is_seen() -> None:
     owner = port_owner.PortOwner(None, None, "another", None)
     assert str(owner) == "user another"
     assert not owner.is_ours
+
+
+def test_whose_the_hive_is_that_has_the_port(
+    run: Callable[..., subprocess.CompletedProcess[str]], daemons: Daemons, tmp_path: Path
+) -> None:
+    port = str(hold_port())
+    hive = daemons.start("hive", RBEE_HIVE_PORT=port, home=tmp_path / "theirs")
+    done = run("infer", "--prompt", "x", RBEE_QUEEN_PORT=str(hold_port()), RBEE_HIVE_PORT=port)
+    assert done.returncode == 1
+    assert f"pid {hive.process.pid}, RBEE_HOME={tmp_path / 'theirs'}) does not accept the queen's token" in done.stderr
+    assert "RBEE_HIVE_PORT" in done.stderr
