@@ -33,7 +33,8 @@ def memory_limits(own: Path = OWN, mount: Path = MOUNT) -> Iterator[Space]:
 
     A group without a limit is left out in version 2, and has one beyond all memory in version 1.
     """
-    for folder, files in _groups(own, mount):
+    for folder, version in _groups(own, mount, "memory"):
+        files = _VERSION_1 if version == 1 else _VERSION_2
         if (limit := _number(folder / files.limit)) is None:
             continue
         used = _number(folder / files.used) or 0
@@ -43,23 +44,35 @@ def memory_limits(own: Path = OWN, mount: Path = MOUNT) -> Iterator[Space]:
 
 
 def processors(own: Path = OWN, mount: Path = MOUNT) -> int | None:
-    """Return how many processors the groups grant, as version 2 has it; None where they set no bound."""
+    """Return how many processors the groups grant at a time; None where they set no bound.
+
+    Which ones these are (cpuset) the system says to whoever asks for the affinity.
+    """
     bounds = []
-    for folder, _ in _groups(own, mount):
+    for folder, version in _groups(own, mount, "cpu"):
         with contextlib.suppress(OSError, ValueError):  # no such file, or "max"
-            quota, period = map(int, (folder / "cpu.max").read_text().split())
-            bounds.append(math.ceil(quota / period))
+            if version == 1:
+                quota, period = (int((folder / f"cpu.cfs_{name}_us").read_text()) for name in ("quota", "period"))
+            else:
+                quota, period = map(int, (folder / "cpu.max").read_text().split())
+            if quota > 0 and period > 0:  # version 1 has -1 for no bound
+                bounds.append(math.ceil(quota / period))
     return min(bounds, default=None)
 
 
-def _groups(own: Path, mount: Path) -> Iterator[tuple[Path, _Files]]:
+def _groups(own: Path, mount: Path, controller: str) -> Iterator[tuple[Path, int]]:
+    """Yield the folders of this process's group and of its parents, each with its version, where that may hold limits.
+
+    Both versions may be in use at once, each with some of the controllers.
+    """
     with contextlib.suppress(OSError):
         for line in own.read_text().splitlines():
             _, controllers, path = line.split(":", 2)
             if not controllers:
-                root, files = mount, _VERSION_2
-            elif "memory" in controllers.split(","):
-                root, files = mount / "memory", _VERSION_1
+                version, root = 2, mount / "unified" if (mount / "unified").is_dir() else mount
+            elif controller in controllers.split(","):
+                # A hierarchy of several controllers has their names, and each of them leads there, or should.
+                version, root = 1, mount / controller if (mount / controller).is_dir() else mount / controllers
             else:
                 continue
             # A group outside the mount begins with "..", and cannot be read. In a container the path may
@@ -68,7 +81,7 @@ def _groups(own: Path, mount: Path) -> Iterator[tuple[Path, _Files]]:
             for folder in (inner, *inner.parents):
                 if not folder.is_relative_to(root):
                     break
-                yield folder, files
+                yield folder, version
 
 
 def _number(file: Path) -> int | None:

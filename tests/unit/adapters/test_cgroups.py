@@ -1,4 +1,4 @@
-"""The memory that control groups leave to a process."""
+"""The memory and the processors that control groups leave to a process."""
 
 from __future__ import annotations
 
@@ -97,3 +97,59 @@ def test_the_smallest_share_of_the_processors_counts(mount: Path) -> None:
     (mount / "user" / "me" / "cpu.max").write_text("250000 100000")
     assert cgroups.processors(own, mount) == 1
     assert cgroups.processors(mount / "none", mount) is None
+
+
+UNIT_1 = {"quota_us": "cpu.cfs_quota_us", "period_us": "cpu.cfs_period_us"}
+
+
+def processors(mount: Path, own: str, **groups: tuple[int, int]) -> int | None:
+    """Return what is granted to a process of version 1 whose groups, by their folders, have a quota and a period."""
+    file = mount.parent / "own"
+    file.write_text(own)
+    for folder, numbers in groups.items():
+        path = mount / folder.replace("__", ",").replace("_", "/")
+        path.mkdir(parents=True, exist_ok=True)
+        for name, number in zip(UNIT_1.values(), numbers, strict=True):
+            (path / name).write_text(f"{number}\n")
+    return cgroups.processors(file, mount)
+
+
+@pytest.mark.parametrize(
+    ("own", "groups", "expected"),
+    [
+        ("4:cpu:/me\n", {"cpu_me": (100_000, 100_000)}, 1),
+        ("4:cpu:/me\n", {"cpu_me": (150_000, 100_000)}, 2),
+        ("4:cpu:/me\n", {"cpu_me": (50_000, 100_000)}, 1),
+        ("4:cpu:/me\n", {"cpu_me": (-1, 100_000)}, None),
+        ("4:cpu:/me\n", {"cpu_me": (100_000, 0)}, None),
+        ("4:cpu,cpuacct:/me\n", {"cpu_me": (400_000, 100_000)}, 4),
+        ("4:cpu,cpuacct:/me\n", {"cpu__cpuacct_me": (300_000, 100_000)}, 3),
+        ("4:cpuacct,cpu:/me\n", {"cpu_me": (200_000, 100_000)}, 2),
+        ("4:cpu:/a/b\n", {"cpu_a_b": (400_000, 100_000), "cpu_a": (100_000, 100_000), "cpu": (-1, 100_000)}, 1),
+        ("4:cpu:/docker/0123456789ab\n", {"cpu": (200_000, 100_000)}, 2),
+        ("4:cpuset:/me\n", {"cpu_me": (100_000, 100_000)}, None),
+        ("4:cpu:/../../me\n", {"cpu": (100_000, 100_000)}, 1),
+        ("5:memory:/me\n4:cpu:/me\n0::/user\n", {"cpu_me": (100_000, 100_000)}, 1),
+    ],
+)
+def test_the_share_of_the_processors_in_version_1(
+    mount: Path, own: str, groups: dict[str, tuple[int, int]], expected: int | None
+) -> None:
+    assert processors(mount, own, **groups) == expected
+
+
+def test_both_versions_may_be_in_use_at_once(mount: Path) -> None:
+    group(mount / "memory" / "me", limit_in_bytes=4, usage_in_bytes=1)
+    (mount / "unified" / "user").mkdir(parents=True)
+    (mount / "unified" / "user" / "cpu.max").write_text("200000 100000\n")
+    own = "4:memory:/me\n0::/user\n"
+    assert limits(mount, own) == [(4, 3)]
+    assert cgroups.processors(mount.parent / "own", mount) == 2
+    assert processors(mount, "3:cpu:/me\n" + own, cpu_me=(100_000, 100_000)) == 1
+
+
+def test_a_limit_on_files_that_hold_nonsense_is_none(mount: Path) -> None:
+    (mount / "cpu" / "me").mkdir(parents=True)
+    for name in UNIT_1.values():
+        (mount / "cpu" / "me" / name).write_text("what\n")
+    assert processors(mount, "4:cpu:/me\n") is None
