@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import importlib.util
-import os
 import re
 from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.model_kind import unsupported
+from rbee.worker.llama import isolation
 
 _NUMBERS: Final = {
     0: ("u8", ctypes.c_uint8), 1: ("i8", ctypes.c_int8), 2: ("u16", ctypes.c_uint16), 3: ("i16", ctypes.c_int16),
@@ -150,9 +150,7 @@ class GgufFile:
 
 def library() -> ctypes.CDLL:
     """Load what knows the format; a small part of the engine."""
-    # Else ggml, in an uncaught exception, starts a debugger on this process: seconds, and its memory in a log.
-    os.environ.setdefault("GGML_NO_BACKTRACE", "1")
-    base = ctypes.CDLL(str(libraries() / "libggml-base.so.0"))
+    base = isolation.load_part(libraries(), "libggml-base.so.0")
     # Without this the reader's complaints go to stderr.
     base.ggml_log_set(_keep, None)
     base.gguf_init_from_file.restype = ctypes.c_void_p

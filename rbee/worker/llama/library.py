@@ -13,10 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rbee.errors import ModelLoadFailedError
 from rbee.worker.llama.complaints import Complaints, tidy
 from rbee.worker.llama.gguf_file import libraries
+from rbee.worker.llama.isolation import load_part
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rbee.worker.llama.functions import Functions
 
 log = logging.getLogger("llama.cpp")
@@ -42,12 +41,12 @@ def load() -> Llama:
     """
     folder = libraries()
     try:
+        ggml = load_part(folder, "libggml.so.0")
         # The package's own __init__ needs numpy, which nothing here uses: a module of that name that only knows where
         # its parts lie takes its place.
         if "llama_cpp" not in sys.modules and (spec := importlib.util.find_spec("llama_cpp")) is not None:
             sys.modules["llama_cpp"] = importlib.util.module_from_spec(spec)
         module: Any = importlib.import_module("llama_cpp.llama_cpp")
-        ggml = _load_ggml(folder)
     except (ImportError, OSError, RuntimeError, AttributeError) as exc:
         raise ModelLoadFailedError(f"the engine does not load on this machine: {exc}", reason="engine") from exc
     functions: Functions = module
@@ -62,15 +61,6 @@ def load() -> Llama:
         raise ModelLoadFailedError("the engine has no backend for this machine's processor", reason="engine")
     functions.llama_backend_init()
     return Llama(functions, complaints, module._lib, ggml, (callback,))
-
-
-def _load_ggml(folder: Path) -> ctypes.CDLL:
-    """Return the library that knows the backends.
-
-    It is opened under the name by which libllama needs it: under `libggml.so` the loader would take it for another
-    library and make a second copy, whose backends libllama never sees.
-    """
-    return ctypes.CDLL(str(folder / "libggml.so.0"))
 
 
 def _log_abort(message: bytes) -> None:
