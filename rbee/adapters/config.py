@@ -95,8 +95,17 @@ class PathSettings(_Section, kw_only=True):
 
 
 class DefaultSettings(_Section, kw_only=True):
+    """What a request uses that names nothing else; `model` is a reference, or the path of a file."""
+
     model: str | None = None
     node: str | None = None
+
+    @property
+    def reference(self) -> str | None:
+        """The model as a reference; a relative path, which only a command in a folder can mean, as it is."""
+        if self.model is None or not self.model.startswith(("~", "/")):
+            return self.model
+        return f"file:{home.expanded(self.model)}"
 
 
 class RemoteSettings(_Section, kw_only=True):

@@ -14,7 +14,14 @@ from msgspec import UNSET
 from rbee.adapters.logs.json_log import correlate
 from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
-from rbee.errors import AllSlotsBusyError, DrainingError, UnloadFailedError, WorkerDrainingError, WorkerFailedError
+from rbee.errors import (
+    AllSlotsBusyError,
+    DrainingError,
+    InvalidRequestError,
+    UnloadFailedError,
+    WorkerDrainingError,
+    WorkerFailedError,
+)
 from rbee.keeper.command_line import prompt, reference
 from rbee.keeper.command_line.checked import convert
 from rbee.keeper.inference import explain_failure, summary
@@ -35,6 +42,7 @@ if TYPE_CHECKING:
     from rbee.keeper.command_line.typed import InferOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.keeper.session.attached_queen import AttachedQueen
+    from rbee.wire.model_ref import ModelRef
     from rbee.wire.worker import Done
 
 MAX_ATTEMPTS: Final = 3
@@ -72,8 +80,19 @@ def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result
     return interrupt.run(command)
 
 
+def _model(options: InferOptions, settings: Settings) -> ModelRef:
+    """Return the model that the user means. Raises InvalidRequestError."""
+    default = settings.defaults.model
+    try:
+        return reference.parse(options.model or default or model_ref.BUILTIN, settings.paths.models)
+    except InvalidRequestError as exc:
+        if options.model is None:
+            exc.message = f"`model` under [defaults] ({default}, from {settings.source}): {exc.message}"
+        raise
+
+
 def _task(options: InferOptions, settings: Settings, note: Callable[[str], None]) -> TaskRequest:
-    ref = reference.parse(options.model or settings.defaults.model or model_ref.BUILTIN, settings.paths.models)
+    ref = _model(options, settings)
     values: dict[str, Any] = {name: getattr(options, name, None) for name in Sampling.__struct_fields__}
     values |= {
         "prompt": prompt.read(options.prompt, note),

@@ -168,7 +168,7 @@ def check(request: wire.TaskRequest, nodes: Nodes, settings: Settings) -> None:
 
 
 def _wanted(request: wire.TaskRequest, settings: Settings) -> Wanted:
-    ref = model_ref.parse(request.model or settings.defaults.model or model_ref.BUILTIN)
+    ref = model_ref.parse(request.model or settings.defaults.reference or model_ref.BUILTIN)
     return Wanted(str(ref), request.backend, request.device)
 
 

@@ -176,6 +176,15 @@ def test_a_bad_model_reference_is_refused_with_the_forms(keeper: Keeper) -> None
     assert not (keeper.state).exists()
 
 
+def test_a_default_model_that_is_none_is_told_with_its_file(keeper: Keeper) -> None:
+    keeper.env["RBEE_DEFAULTS_MODEL"] = "bee-storys"
+    code, out, err = keeper.run("infer", "--prompt", "x")
+    assert (code, out) == (1, "")
+    assert "`model` under [defaults] (bee-storys, from " in err
+    assert "did you mean builtin:bee-stories?" in err
+    assert not (keeper.state).exists()
+
+
 def test_loading_is_waited_for(keeper: Keeper) -> None:
     code, out, _ = keeper.run("infer", "--prompt", "Once", loading=2)
     assert (code, out) == (0, TEXT + "\n")

@@ -324,3 +324,17 @@ def test_a_relative_path_is_made_absolute_and_the_environment_is_left_alone(
 def test_a_home_folder_in_the_environment_is_the_users(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RBEE_HOME", "~/bees")
     assert config.absolute_environment()["RBEE_HOME"] == str(home / "bees")
+
+
+@pytest.mark.parametrize(
+    ("model", "reference"),
+    [
+        ("~/my models/x.gguf", "file:{home}/my models/x.gguf"),
+        ("/srv/x (1).gguf", "file:/srv/x (1).gguf"),
+        ("hf:o/r:Q4_K_M", "hf:o/r:Q4_K_M"),
+        ("./x.gguf", "./x.gguf"),
+    ],
+)
+def test_the_default_model_may_be_a_path(home: Path, model: str, reference: str) -> None:
+    write(home / USER, f'[defaults]\nmodel = "{model}"\n')
+    assert config.load().defaults.reference == reference.format(home=home)
