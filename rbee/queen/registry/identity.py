@@ -152,9 +152,7 @@ class HiveIdentities:
     def _another(self, node: str, address: str, hive_id: str) -> AnotherHiveError:
         owner = self._other_owner(hive_id, node)
         whose = "a hive of another installation" if owner is None else f"the hive of node {owner}"
-        hint = (
-            f"two hives cannot share an address and a port: end that one, or give this one another port: {_port(node)}"
-        )
+        hint = f"two hives cannot share an address and a port: end that one, or give this one another port: {port_setting(node)}"
         if node != LOCAL_NODE:
             hint += (
                 f"; `rbee setup update-node --name {node}` corrects an address that is wrong, and takes the hive that "
@@ -167,7 +165,8 @@ class HiveIdentities:
         )
 
 
-def _port(node: str) -> str:
+def port_setting(node: str) -> str:
+    """Say where the port of the node's hive is set: what the queen starts over SSH takes no option, and no variable."""
     if node == LOCAL_NODE:
         return "`port` under [hive] in the configuration, or RBEE_HIVE_PORT"
     return "`port` under [hive] in config.toml, in its install path there"
@@ -177,7 +176,7 @@ def no_hive(node: str, address: str) -> AnotherHiveError:
     """Return the error for another program that answers where the node's hive would listen."""
     return AnotherHiveError(
         f"what answers at {address} is not a hive of rbee",
-        hint=f"stop that program, or give the hive another port: {_port(node)}",
+        hint=f"stop that program, or give the hive another port: {port_setting(node)}",
         node=node,
     )
 
@@ -196,7 +195,9 @@ def _version(node: str, version: str) -> VersionMismatchError:
 
 def refused(node: str, address: str, *, is_same: bool = False) -> AnotherSwarmError:
     """Return the error for a hive with another token; `is_same` where it is the node's own nevertheless."""
-    hint = f"it may belong to another user or state folder: end it, or give this hive another port: {_port(node)}"
+    hint = (
+        f"it may belong to another user or state folder: end it, or give this hive another port: {port_setting(node)}"
+    )
     if is_same:
         hint = f"`rbee setup install --node {node}` brings the token there, for the hive that starts there next"
     owner = port_owner.find(urlsplit(f"//{address}").port or 0) if node == LOCAL_NODE and not is_same else None

@@ -141,6 +141,9 @@ def test_a_port_that_is_taken_there(swarm: Swarm, node: RemoteNode) -> None:
         done = infer(swarm, node)
     assert done.returncode == 1
     assert f"node {node.name}: port 9200 on {node.address} is taken" in done.stderr
+    assert "another port: `port` under [hive] in config.toml, in its install path there" in done.stderr
+    assert "--port" not in done.stderr
+    assert "RBEE_HIVE_PORT" not in done.stderr
 
 
 def test_a_hive_of_another_version(swarm: Swarm, node: RemoteNode) -> None:

@@ -8,9 +8,17 @@ import trio
 
 from rbee.adapters.daemon import announce
 from rbee.adapters.logs.redaction import Lines
-from rbee.errors import AlreadyRunningError, RbeeError, SpawnFailedError, SpawnTimeoutError, SshFailedError
+from rbee.errors import (
+    AlreadyRunningError,
+    PortInUseError,
+    RbeeError,
+    SpawnFailedError,
+    SpawnTimeoutError,
+    SshFailedError,
+)
 from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote import script
+from rbee.queen.registry.identity import port_setting
 from rbee.wire.common import check_base_url
 
 if TYPE_CHECKING:
@@ -95,6 +103,9 @@ async def _start_once(connection: SshConnection, row: BeehiveRow, settings: Sett
                 found = announce.parse_line(value, report)
             except AlreadyRunningError as exc:
                 refused.append(exc)
+            except PortInUseError as exc:
+                exc.hint = f"stop what holds it there, or give the hive another port: {port_setting(row.node_name)}"
+                raise
             else:
                 ready.extend([found] if found is not None else [])
 

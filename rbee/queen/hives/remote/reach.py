@@ -14,7 +14,7 @@ from rbee.clients.hive import HiveClient
 from rbee.errors import ConnectionTimeoutError, InternalError, SshFailedError
 from rbee.queen.hives.remote.describe import way
 from rbee.queen.hives.remote.tunnel import Tunnel
-from rbee.queen.registry.identity import AnotherHiveError, no_hive
+from rbee.queen.registry.identity import AnotherHiveError, no_hive, port_setting
 from rbee.wire import addresses
 from rbee.wire.common import Health, base_url
 
@@ -184,4 +184,10 @@ class Reach:
 
     def check(self, health: Health) -> None:
         """Raise why the hive that answered cannot be used: it is another one, or of another version."""
-        self._identities.check(health, self.record.name, self.address, self.record.row.hive_id)
+        name = self.record.name
+        try:
+            self._identities.check(health, name, self.address, self.record.row.hive_id)
+        except AnotherHiveError as exc:
+            if not self.is_direct:  # SSH leads to that very machine: its address is no other one's
+                exc.hint = f"end that hive there, or give this one another port: {port_setting(name)}"
+            raise
