@@ -227,6 +227,7 @@ def _row(machine: Machine, nodes: Nodes, seen: Seen) -> None:
         "hive_url": None,
         "is_tunnelled": 0,
         "hive_id": None,
+        "ssh_settings": "null",  # all was given
     }
 
 

@@ -152,7 +152,10 @@ class HiveIdentities:
     def _another(self, node: str, address: str, hive_id: str) -> AnotherHiveError:
         owner = self._other_owner(hive_id, node)
         whose = "a hive of another installation" if owner is None else f"the hive of node {owner}"
-        hint = f"two hives cannot share an address and a port: end that one, or give this one another port: {port_setting(node)}"
+        hint = (
+            "two hives cannot share an address and a port: end that one, or give this one another port: "
+            f"{port_setting(node)}"
+        )
         if node != LOCAL_NODE:
             hint += (
                 f"; `rbee setup update-node --name {node}` corrects an address that is wrong, and takes the hive that "

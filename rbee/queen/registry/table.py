@@ -160,7 +160,7 @@ def _exists(node_name: str) -> NodeExistsError:
 
 
 def _encoded(values: dict[str, Any]) -> list[Any]:
-    return [msgspec.json.encode(value).decode() if name in _JSON else value for name, value in values.items()]
+    return [json.dumps(msgspec.to_builtins(value)) if name in _JSON else value for name, value in values.items()]
 
 
 def _row(values: tuple[Any, ...]) -> BeehiveRow:
