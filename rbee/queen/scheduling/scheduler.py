@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from rbee.wire.hive import SpawnReply, WorkerRow
     from rbee.wire.progress import ProgressEvent
 
+_WAITED_HINT: Final = "wait for longer (--wait), use another node (--node), or set more `slots` under [worker]"
+_FULL_HINT: Final = "try again later, use another node (--node), or raise `max_waiting` under [queen]"
 LOST_SECONDS: Final = 1.0
 """For a hive to be gone that was found and then does not answer: it may be about to end."""
 
@@ -189,7 +191,9 @@ class NodeScheduler:
                 self._queue.remove(request)
                 self._retry_at.pop(request, None)
                 message = f"no slot got free within the {request.wait:g} s that the request waited"
-                effects.append(self._answer(request, AllSlotsBusyError(message, waited_s=request.wait)))
+                effects.append(
+                    self._answer(request, AllSlotsBusyError(message, hint=_WAITED_HINT, waited_s=request.wait))
+                )
         for request in [request for request, time in self._retry_at.items() if time <= now]:
             del self._retry_at[request]
             effects += self._place(request, now)
@@ -254,7 +258,7 @@ class NodeScheduler:
         if self._queue.is_full:
             limit = self._queue.limit
             message = f"all slots are busy, and {limit} requests wait for one already"
-            return [self._answer(request, AllSlotsBusyError(message, waiting=limit))]
+            return [self._answer(request, AllSlotsBusyError(message, hint=_FULL_HINT, waiting=limit))]
         self._queue.waiters.append(request)
         _, before = list(self._queue.places())[-1]
         request.told_ahead = before
