@@ -28,6 +28,11 @@ class LocalModel(NamedTuple):
 
         Raises InvalidRequestError, ModelNotFoundError or StorageError.
         """
+        if text.startswith(("hf:", "builtin:", "http:", "https:")):
+            raise _refused(
+                f"{text} is no file of this machine",
+                "`rbee models pull REF --node NAME` has a node fetch a model of the hub; the bundled one is everywhere",
+            )
         path = Path(os.path.abspath(os.path.expanduser(text.removeprefix("file:"))))  # noqa: PTH100, PTH111 (no links)
         if os.path.isdir(path):  # noqa: PTH112 (Path.is_dir raises for a name that is too long)
             raise _refused(f"{path} is a folder", "name the model file in it")

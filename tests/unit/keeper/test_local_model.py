@@ -89,3 +89,12 @@ def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "m.gguf")
     with pytest.raises(RbeeError, match="is not a file"):
         LocalModel.find(str(tmp_path / "m.gguf"))
+
+
+@pytest.mark.parametrize(
+    "text", ["hf:bees/model", "builtin:bee-stories", "https://hf.co/bees/model/resolve/main/m.gguf"]
+)
+def test_what_is_not_on_this_machine_is_pulled(text: str) -> None:
+    with pytest.raises(RbeeError, match="no file of this machine") as caught:
+        LocalModel.find(text)
+    assert "models pull" in str(caught.value.hint)
