@@ -34,10 +34,10 @@ def goes_on(status: int, headers: Mapping[str, str], have: int, size: int, etag:
     """
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if _PAGES.match(kind):
-        raise BrokenError(f"a page ({kind}) came in place of the file: is there a login, or a proxy in between?")
+        raise BrokenError(f"a page ({kind}) came in place of the file, as from a login or a proxy in between")
     packing = headers.get("Content-Encoding", "").strip().lower()
     if packing not in _PLAIN:
-        raise BrokenError(f"the file came packed ({packing}), which was not asked for: does a proxy do that?")
+        raise BrokenError(f"the file came packed ({packing}), which was not asked for, as from a proxy in between")
     if status != 200 and not (status == 206 and have):
         raise NoResumeError("the site does not go on where the last attempt ended")
     length = headers.get("Content-Length", "")

@@ -236,7 +236,7 @@ class Fetch:
         if not begin:
             raise BrokenError("the connection ended before the file began")
         if not begin.startswith(self.resource.magic):
-            raise BrokenError("what came does not begin as the file does: is there a login, or a proxy in between?")
+            raise BrokenError("what came does not begin as the file does; it may be from a login or a proxy in between")
         return begin
 
     def _report(self, what: Step | Retry) -> None:

@@ -37,7 +37,7 @@ def text_of(pieces: Iterable[bytes], headers: Mapping[str, str]) -> bytes:
     kind = headers.get("Content-Type", "")
     text = _decoded(body, kind)
     if "html" in kind.lower() or text.lstrip().startswith("<"):
-        raise BrokenError("a web page came in place of the answer: is there a login, or a proxy in between?")
+        raise BrokenError("a web page came in place of the answer, as from a login or a proxy in between")
     return text.encode("utf-8", "surrogateescape")
 
 
@@ -64,7 +64,9 @@ def _unpacked(body: bytes, packing: str) -> bytes:
             except BrokenError:
                 return _inflated(body, -zlib.MAX_WBITS)  # without the header that it should have, as some servers send
         case _:
-            raise BrokenError(f"the answer came packed ({packing}), which was not asked for: does a proxy do that?")
+            raise BrokenError(
+                f"the answer came packed ({packing}), which was not asked for, as from a proxy in between"
+            )
 
 
 def _inflated(body: bytes, bits: int) -> bytes:
