@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 import pytest
 
@@ -586,6 +587,11 @@ def test_a_file_is_fetched_and_found_by_whatever_name_it_has(
             assert list(events_of(answer))[-1][0] == "worker"
         (worker,) = client.get("/v1/workers/list").json()["workers"]
         assert worker["model_ref"] == f"file:{path.with_name(NAMES[0])}"
+        for row in client.get("/v1/models/list").json()["models"]:
+            removed = client.delete(f"/v1/models/{quote(row['id'], safe='')}").status_code
+            assert removed == (409 if row["local_path"].endswith(NAMES[0]) else 204), row["id"]
+        (left,) = [path.name for path in (tmp_path / "models").rglob("*.gguf")]
+        assert left == NAMES[0]
 
 
 @pytest.mark.parametrize(
