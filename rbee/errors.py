@@ -54,6 +54,14 @@ class AddressTakenError(ConnectionTimeoutError):
     """Something listens at the address and does not answer as a daemon does; with its base class, nobody listens."""
 
 
+class NobodyListensError(ConnectionTimeoutError):
+    """The machine at the address answers, and says that nobody listens there."""
+
+
+class SilentAddressError(AddressTakenError):
+    """Nothing at the address answers in any way: the machine is off, or a firewall is in between."""
+
+
 class SshFailedError(RbeeError):
     """`details["reason"]` is one of timeout, auth, host_key, refused, dns, command."""
 

@@ -146,6 +146,8 @@ class UnreachableNode(Message, kw_only=True):
     node: str
     status: Literal["unreachable"] = "unreachable"
     reason: str
+    state: str = "unreachable"
+    """One of `not started`, `off` and `unreachable`, and perhaps more: `status` is as coarse as it always was."""
 
 
 class SwarmWorkers(Message, kw_only=True, omit_defaults=True):
@@ -196,6 +198,8 @@ class NodeStatus(Message, kw_only=True):
     slots_available: int = 0
     memory_total: int | None = None
     memory_available: int | None = None
+    state: str = ""
+    """`alive`, or what is known of a node that is not: `not started`, `off` or `unreachable`, and perhaps more."""
 
 
 class SwarmStatus(Message, kw_only=True):

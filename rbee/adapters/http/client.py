@@ -19,7 +19,15 @@ import msgspec
 import trio
 
 from rbee.adapters.logs.json_log import correlation
-from rbee.errors import AddressTakenError, ConnectionTimeoutError, InternalError, RbeeError, from_body
+from rbee.errors import (
+    AddressTakenError,
+    ConnectionTimeoutError,
+    InternalError,
+    NobodyListensError,
+    RbeeError,
+    SilentAddressError,
+    from_body,
+)
 from rbee.wire.common import CORRELATION_HEADER
 
 if TYPE_CHECKING:
@@ -105,20 +113,20 @@ async def call(
     """Make one call and return its decoded answer; `kind` is `bytes` for the answer as it came.
 
     `delays` gives the attempts, so only calls that are safe to repeat may have more than one. Raises
-    ConnectionTimeoutError when no attempt got an answer (AddressTakenError when one was accepted), the error that the
-    other side sent, or InternalError when the other side answers nonsense.
+    ConnectionTimeoutError when no attempt got an answer (a subclass says what is known of the address), the error that
+    the other side sent, or InternalError when the other side answers nonsense.
     """
     content = None if body is None else msgspec.json.encode(body)
     attempts: list[str] = []
-    kind_of_failure = ConnectionTimeoutError
+    kind_of_failure: type[ConnectionTimeoutError] = ConnectionTimeoutError
     for number, delay in enumerate(delays, 1):
         await trio.sleep(delay)
         try:
             status, answer, location = await _exchange(client, method, path, content, params)
         except UNREACHED as exc:
             attempts.append(f"attempt {number}: {describe(exc)}")
-            if _was_accepted(exc):
-                kind_of_failure = AddressTakenError
+            if not issubclass(kind_of_failure, AddressTakenError):
+                kind_of_failure = _kind_of_failure(exc)
             continue
         except httpx.DecodingError as exc:
             raise InternalError("the answer cannot be unpacked") from exc
@@ -245,6 +253,25 @@ def decode_error(status: int, content: bytes) -> RbeeError:
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         error = None
     return error or InternalError(f"the answer was HTTP status {status} without an error object", status=status)
+
+
+def _kind_of_failure(exc: Exception) -> type[ConnectionTimeoutError]:
+    if isinstance(exc, httpx.ConnectTimeout):
+        return SilentAddressError
+    if _was_accepted(exc):
+        return AddressTakenError
+    return NobodyListensError if _is_refused(exc) else ConnectionTimeoutError
+
+
+def _is_refused(exc: BaseException | None) -> bool:
+    """Whether the machine itself has refused the connection, at each of its addresses."""
+    while exc is not None:
+        if isinstance(exc, BaseExceptionGroup):
+            return all(map(_is_refused, exc.exceptions))
+        if isinstance(exc, ConnectionRefusedError):
+            return True
+        exc = exc.__cause__ or exc.__context__
+    return False
 
 
 def _was_accepted(exc: Exception) -> bool:

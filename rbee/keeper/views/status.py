@@ -73,12 +73,17 @@ def _nodes(nodes: list[NodeStatus], room: int | None) -> str:
     rows = []
     for node in nodes:
         if node.status == "unreachable" or node.memory_total is None:
-            rows.append((node.node, "none answers", "–", "–", "–"))
+            rows.append((node.node, _state(node), "–", "–", "–"))
             continue
         memory = f"{render.size(node.memory_available or 0)} of {render.size(node.memory_total)}"
         slots = f"{node.slots_available} of {node.slots_total}" if node.workers else "–"
         rows.append((node.node, node.version or "?", str(node.workers), slots, memory))
     return render.table(("node", "hive", "workers", "free slots", "free memory"), rows, room)
+
+
+def _state(node: NodeStatus) -> str:
+    """Return in a word how a node is; a queen of an earlier version has none for it."""
+    return node.state or ("not started" if node.node == LOCAL_NODE and node.version is None else node.status)
 
 
 def _why_unreachable(node: NodeStatus, queen: RunningQueen, settings: Settings) -> str:

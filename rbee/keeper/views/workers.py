@@ -59,7 +59,9 @@ def moment(unix: float | None) -> str:
 
 def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:
     return [
-        render.clean(f"{node.node} is unreachable: {node.reason}") for node in nodes if node.status == "unreachable"
+        render.clean(f"{node.node} is {node.state or node.status}: {node.reason}")
+        for node in nodes
+        if node.status == "unreachable"
     ]
 
 

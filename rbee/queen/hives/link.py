@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 import trio
 
@@ -40,8 +40,20 @@ class LeftRunningError(UnloadFailedError):
     """The hive could not be ended now, and may run still; the next queen tries again."""
 
 
+class Absence(NamedTuple):
+    """Why a hive does not answer, as far as that is known without going to its machine."""
+
+    state: Literal["not started", "off", "unreachable"]
+    reason: str
+
+
 class HiveLink(Protocol):
     """The way to one hive."""
+
+    @property
+    def absence(self) -> Absence:
+        """Why `find` has returned None the last time."""
+        ...
 
     @property
     def is_direct(self) -> bool:

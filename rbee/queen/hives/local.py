@@ -21,7 +21,7 @@ from rbee.errors import (
     RbeeError,
     UnloadFailedError,
 )
-from rbee.queen.hives.link import narrate
+from rbee.queen.hives.link import Absence, narrate
 from rbee.queen.hives.local_process import LocalProcess
 from rbee.queen.hives.mirror import devices_of
 from rbee.queen.registry.identity import Claim
@@ -68,6 +68,7 @@ class LocalHive:
 
     is_direct = True
     is_here = True
+    absence = Absence("not started", "no hive is running on this host; the first request starts it")
 
     @property
     def version(self) -> str:

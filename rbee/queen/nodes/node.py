@@ -15,7 +15,7 @@ from rbee.concurrency.contained import keep_running
 from rbee.concurrency.outcome import Outcome
 from rbee.errors import ConnectionTimeoutError, RbeeError
 from rbee.queen.hives.follower import HiveFollower
-from rbee.queen.hives.link import no_sources
+from rbee.queen.hives.link import Absence, no_sources
 from rbee.queen.hives.mirror import HiveMirror, devices_of
 from rbee.queen.scheduling.choose_node import Candidate
 from rbee.queen.scheduling.node_loop import NodeLoop
@@ -47,6 +47,15 @@ OnEvent = Callable[[HiveEvent | None, list[WorkerRow | WorkerGone]], None]
 
 class HiveNotRunningError(ConnectionTimeoutError):
     """No hive runs on this host, where that is known for sure; a request that needs one starts it."""
+
+
+class HiveAbsentError(ConnectionTimeoutError):
+    """The hive of another machine does not answer."""
+
+    def __init__(self, name: str, message: str, absence: Absence) -> None:
+        hint = f'`rbee infer --node {name} --prompt "…"` starts it where it does not run, and says why where it cannot'
+        super().__init__(message, hint=hint, node=name)
+        self.absence = absence
 
 
 class Node:
@@ -145,11 +154,13 @@ class Node:
         with trio.move_on_after(ANSWER_SECONDS) as patience:
             url = await self._hive.find()
         if patience.cancelled_caught:
-            raise _unreached(self.name, f"the hive on {self.name} did not answer within {ANSWER_SECONDS:g} s")
+            message = f"the hive on {self.name} did not answer within {ANSWER_SECONDS:g} s"
+            raise HiveAbsentError(self.name, message, Absence("unreachable", message))
         if url is None and self.name == LOCAL_NODE:
             raise HiveNotRunningError("no hive is running on this host", hint="the first request starts it")
         if url is None:
-            raise _unreached(self.name, f"no hive answers on node {self.name}")
+            absence = self._hive.absence
+            raise HiveAbsentError(self.name, f"no hive answers on node {self.name}: {absence.reason}", absence)
         async with self._hive.connect(url) as client:
             yield client
 
@@ -246,11 +257,3 @@ class Node:
         except RbeeError as exc:
             log.warning("the hive of %s: %s", self.name, exc)
         return None
-
-
-def _unreached(name: str, message: str) -> ConnectionTimeoutError:
-    return ConnectionTimeoutError(
-        message,
-        hint=f'`rbee infer --node {name} --prompt "…"` starts it where it does not run, and says why where it cannot',
-        node=name,
-    )

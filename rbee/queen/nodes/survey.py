@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import trio
 
 from rbee.errors import ConnectionTimeoutError, RbeeError, VersionMismatchError, WorkerNotFoundError
-from rbee.queen.nodes.node import ANSWER_SECONDS, HiveNotRunningError
+from rbee.queen.nodes.node import ANSWER_SECONDS, HiveAbsentError, HiveNotRunningError
 from rbee.wire import queen as wire
 
 if TYPE_CHECKING:
@@ -39,7 +39,8 @@ async def workers_of(nodes: Sequence[Node]) -> wire.SwarmWorkers:
             swarm.workers += [worker_of(node.name, row) for row in answer.workers]
             swarm.ended += [_ended(node.name, ended) for ended in answer.ended]
         elif not isinstance(answer, HiveNotRunningError):
-            swarm.unreachable.append(wire.UnreachableNode(node=node.name, reason=_reason(answer)))
+            state, reason = _absence(answer)
+            swarm.unreachable.append(wire.UnreachableNode(node=node.name, reason=reason, state=state))
     return swarm
 
 
@@ -120,19 +121,24 @@ async def _ask_all(
     return [(node, answers[node.name]) for node in nodes]
 
 
-def _reason(error: RbeeError) -> str:
-    return error.message.splitlines()[0]
+def _absence(error: RbeeError) -> tuple[str, str]:
+    """Return in a word how a node is whose hive did not answer, and why."""
+    if isinstance(error, HiveAbsentError):
+        return error.absence
+    return "not started" if isinstance(error, HiveNotRunningError) else "unreachable", error.message.splitlines()[0]
 
 
 def _unreachable(node: Node, error: RbeeError) -> wire.NodeStatus:
     version = error.details.get("hive") if isinstance(error, VersionMismatchError) else None
-    return wire.NodeStatus(node=node.name, status="unreachable", reason=_reason(error), version=version)
+    state, reason = _absence(error)
+    return wire.NodeStatus(node=node.name, status="unreachable", reason=reason, version=version, state=state)
 
 
 def _alive(node: Node, rows: Sequence[WorkerRow], memory: Space) -> wire.NodeStatus:
     return wire.NodeStatus(
         node=node.name,
         status="alive",
+        state="alive",
         version=node.version,
         workers=len(rows),
         slots_total=sum(row.slots_total for row in rows),

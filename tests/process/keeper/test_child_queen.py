@@ -167,18 +167,29 @@ def test_status_and_workers_show_what_runs(keeper: Keeper) -> None:
     (node,) = found["nodes"]
     assert list(node) == [
         "node", "status", "reason", "version", "workers", "slots_total", "slots_available", "memory_total",
-        "memory_available",
+        "memory_available", "state",
     ]  # fmt: skip
     assert (node["node"], node["status"], node["version"], node["slots_total"]) == ("local", "alive", __version__, 4)
-    assert found["workers"] == [WORKER]
+    assert found["workers"] == [WORKER | {"idle_until": None}]
     assert json.loads(keeper.run("workers", "list", "--json")[1]) == {
-        "workers": [WORKER],
+        "workers": [WORKER | {"idle_until": None}],
         "ended": [],
         "unreachable": [],
     }
     lines = keeper.run("workers", "list")[1].splitlines()
-    assert lines[0].split() == ["WORKER", "NODE", "STATE", "MODEL", "DEVICE", "FREE", "SLOTS", "URL"]
-    assert lines[1].split() == ["w-1", "local", "idle", "builtin:bee-stories", "cpu:0", "4", "of", "4", "http://x:8001"]
+    assert lines[0].split() == ["WORKER", "NODE", "STATE", "MODEL", "DEVICE", "FREE", "SLOTS", "LOADED", "UNTIL", "URL"]
+    assert lines[1].split() == [
+        "w-1",
+        "local",
+        "idle",
+        "builtin:bee-stories",
+        "cpu:0",
+        "4",
+        "of",
+        "4",
+        "–",
+        "http://x:8001",
+    ]
     head, _, heading, row = keeper.run("workers", "health")[1].splitlines()
     assert head == "local: hive alive, 1 worker"
     assert (heading.split(), row.split()) == (["WORKER", "STATE", "READY"], ["w-1", "idle", "yes"])
@@ -186,7 +197,7 @@ def test_status_and_workers_show_what_runs(keeper: Keeper) -> None:
     assert queen.startswith("Queen  http://127.0.0.1")
     assert heading.split() == ["NODE", "HIVE", "WORKERS", "FREE", "SLOTS", "FREE", "MEMORY"]
     assert node.split() == ["local", __version__, "1", "4", "of", "4", "5.1", "GB", "of", "16.0", "GB"]
-    assert worker.split() == ["w-1", "local", "idle", "4", "of", "4", "cpu:0", "builtin:bee-stories"]
+    assert worker.split() == ["w-1", "local", "idle", "4", "of", "4", "cpu:0", "–", "builtin:bee-stories"]
 
 
 def test_up_and_down_leave_another_commands_queen_alone(keeper: Keeper) -> None:

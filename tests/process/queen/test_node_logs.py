@@ -201,7 +201,9 @@ def test_the_queen_passes_on_the_logs_of_another_node(daemons: Any) -> None:
         assert "the hive on attic was lost" in error["message"]
         begun = time.monotonic()
         (failed,) = lines(client, "/v2/logs?node=attic")
-        assert failed["error"]["message"] == "no hive answers on node attic"
+        assert failed["error"]["message"].startswith(
+            "no hive answers on node attic: no hive runs there (nothing listens at "
+        )
         assert time.monotonic() - begun < 4
     queen.signal()
     assert queen.wait() == (0, "")
@@ -293,12 +295,14 @@ def test_following_goes_on_until_ctrl_c(home: Path) -> None:
 
 
 def test_a_node_whose_hive_does_not_answer_is_told_with_what_to_do(daemons: Any) -> None:
-    register(daemons.home, ("attic", own_address()))
+    address = own_address()
+    register(daemons.home, ("attic", address))
     queen = daemons.start("queen")
     code, out, err = run(queen.home, "--node", "attic", "--follow")
     assert (code, out) == (1, "")
+    where = f"no hive runs there (nothing listens at {address}:9200); the first request starts it"
     assert err.splitlines() == [
-        "rbee: no hive answers on node attic",
+        f"rbee: no hive answers on node attic: {where}",
         'hint: `rbee infer --node attic --prompt "…"` starts it where it does not run, and says why where it cannot',
     ]
     code, out, err = run(queen.home, "--node", "nowhere")

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 SPAWN = {"model_ref": "builtin:bee-stories"}
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
 SILENT = {
-    "no hive answers on node cellar",
+    "what listens at {address}:9200 does not answer",
     "the hive on cellar did not answer within 2 s",
     "no answer within 2 s",
 }
@@ -117,13 +117,15 @@ def test_workers_of_all_nodes_are_listed_and_the_silent_node_is_named(swarm: Swa
     wait_until(lambda: [worker["state"] for worker in listed()["workers"]] == ["idle", "idle"])
     found = listed()
     assert [(worker["worker_id"], worker["node"]) for worker in found["workers"]] == [(here, "local"), (there, "attic")]
-    gone = {"node": "cellar", "status": "unreachable", "reason": "no hive answers on node cellar"}
-    assert found["unreachable"] == [gone]
+    (gone,) = found["unreachable"]
+    assert (gone["node"], gone["status"], gone["state"]) == ("cellar", "unreachable", "not started")
+    not_needed = f"no hive runs there (nothing listens at {swarm.dead_address}:9200); the first request starts it"
+    assert gone["reason"] == not_needed
     code, out, _ = swarm.run("workers", "list")
     assert code == 0
     assert here[:8] in out
     assert there[:8] in out
-    assert "cellar is unreachable: no hive answers on node cellar" in out
+    assert f"cellar is not started: {not_needed}" in out
     code, out, _ = swarm.run("workers", "health", "--json")
     health = {node["node"]: (node["status"], node["workers"]) for node in json.loads(out)["nodes"]}
     assert health == {
@@ -151,7 +153,8 @@ def test_the_status_has_the_nodes_side_by_side(swarm: Swarm) -> None:
         assert (attic["status"], attic["workers"], attic["slots_total"]) == ("alive", 1, 4)
         assert 0 < attic["memory_available"] < attic["memory_total"]
         assert (cellar["status"], cellar["version"], cellar["memory_total"]) == ("unreachable", None, None)
-        assert cellar["reason"] in SILENT
+        assert cellar["reason"] in {words.format(address=swarm.dead_address) for words in SILENT}
+        assert cellar["state"] == "unreachable"
         assert [row["worker_id"] for row in found["workers"]] == [worker]
         code, out, _ = swarm.run("status")
         assert code == 0
@@ -161,7 +164,7 @@ def test_the_status_has_the_nodes_side_by_side(swarm: Swarm) -> None:
         assert [row[:3] for row in rows] == [
             ["local", __version__, "0"],
             ["attic", __version__, "1"],
-            ["cellar", "none", "answers"],
+            ["cellar", "unreachable", "–"],
         ]
         assert worker[:8] in out
         assert "\ncellar: " in out

@@ -11,7 +11,15 @@ import trio
 from rbee.adapters.ssh import dial
 from rbee.adapters.ssh.target import Target
 from rbee.clients.hive import HiveClient
-from rbee.errors import ConnectionTimeoutError, InternalError, SshFailedError
+from rbee.errors import (
+    AddressTakenError,
+    ConnectionTimeoutError,
+    InternalError,
+    NobodyListensError,
+    SilentAddressError,
+    SshFailedError,
+)
+from rbee.queen.hives.link import Absence
 from rbee.queen.hives.remote.describe import way
 from rbee.queen.hives.remote.tunnel import Tunnel
 from rbee.queen.registry.identity import AnotherHiveError, no_hive, port_setting
@@ -26,6 +34,7 @@ if TYPE_CHECKING:
     from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.registry.record import NodeRecord
 
+FIRST_REQUEST: Final = "the first request starts it"
 HIVE_PORT: Final = 9200
 HEALTH_SECONDS: Final = 2.0
 """How long a hive may take to say how it is, where there is another way to find out."""
@@ -40,6 +49,7 @@ class Reach:
         self._token = token
         self._identities = identities
         self._tunnel = Tunnel(self.dial)
+        self._absence: Absence | None = None
 
     async def run(self) -> None:
         await self._tunnel.run()
@@ -142,9 +152,11 @@ class Reach:
         """
         try:
             health = await self.ask()
-        except ConnectionTimeoutError:
+        except ConnectionTimeoutError as exc:
+            self._absence = self._explain(exc)
             return None
         if health is None:
+            self._absence = None
             return None
         try:
             self.check(health)
@@ -156,6 +168,28 @@ class Reach:
             await self.record.change(hive_id=health.hive_id)
         return self._known_url()
 
+    @property
+    def absence(self) -> Absence:
+        """Why `find` has returned None; SSH, which would know, is not tried for it."""
+        return self._absence or self._explain(None)
+
+    def _explain(self, exc: ConnectionTimeoutError | None) -> Absence:
+        row = self.record.row
+        if self.is_direct and isinstance(exc, NobodyListensError):
+            return Absence("not started", f"no hive runs there (nothing listens at {self.address}); {FIRST_REQUEST}")
+        if isinstance(exc, AddressTakenError) and not isinstance(exc, SilentAddressError):
+            return Absence("unreachable", f"what listens at {self.address} does not answer")
+        if row.status == "unreachable":
+            return Absence("unreachable", (row.last_error or "SSH did not lead there").splitlines()[0])
+        if row.hive_url is None or exc is None:
+            return Absence("not started", f"its hive was not needed yet; {FIRST_REQUEST}")
+        if not self.is_direct:
+            return Absence("not started", f"no hive answers through SSH; {FIRST_REQUEST}")
+        if isinstance(exc, SilentAddressError):
+            reason = f"nothing answers at {self.address}: the machine is off, or a firewall is in between"
+            return Absence("off", reason)
+        return Absence("unreachable", exc.message)
+
     async def ask(self) -> Health | None:
         """Ask the hive how it is; None where it is not known yet where the hive listens.
 
@@ -165,9 +199,10 @@ class Reach:
             return None
         try:
             with trio.fail_after(HEALTH_SECONDS):
-                return await self.greet(url, HEALTH_SECONDS)
+                # A little less, so that it can be told whether a connection was made at all.
+                return await self.greet(url, HEALTH_SECONDS - 0.3)
         except trio.TooSlowError:
-            raise ConnectionTimeoutError(f"{self.address} does not answer", attempts=["timeout"]) from None
+            raise SilentAddressError(f"{self.address} does not answer", attempts=["timeout"]) from None
 
     def _known_url(self) -> str | None:
         if self.is_direct:
