@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from rbee.concurrency.contained import contained, keep_running
-from rbee.errors import NodeNotFoundError
+from rbee.errors import NodeNotFoundError, UnloadFailedError
 from rbee.queen.hives.link import LeftRunningError
 from rbee.queen.hives.remote.hive import RemoteHive
 from rbee.queen.nodes import own_files
@@ -21,7 +21,7 @@ from rbee.wire.queen import LOCAL_NODE
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.clients.hive import HiveClient
-    from rbee.errors import UnloadFailedError
+    from rbee.errors import RbeeError
     from rbee.queen.hives.link import HiveLink
     from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.registry.table import Registry
@@ -170,7 +170,14 @@ class Nodes:
         ended = HivesEnded([], [])
 
         async def end(name: str, link: HiveLink) -> None:
-            failure = await link.end(force)
+            failure: UnloadFailedError | None = None
+
+            def fail(error: RbeeError) -> None:
+                nonlocal failure
+                failure = UnloadFailedError(f"the hive of {name} could not be ended: {error.message}", hint=error.hint)
+
+            with contained(f"ending the hive of {name}", fail):
+                failure = await link.end(force)
             if isinstance(failure, LeftRunningError):
                 ended.left_running.append(name)
             elif failure is not None:
