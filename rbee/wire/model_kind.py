@@ -10,6 +10,15 @@ if TYPE_CHECKING:
     from rbee.wire.gguf import ModelHeader
 
 TEXT: Final = "text"
+UNKNOWN: Final = "this engine does not know"
+"""Stands in the reason of what a newer engine may know."""
+_NOTHING_WRONG: Final = (
+    "nothing is wrong with the file: use another file of this model, or a version of rbee with a newer engine"
+)
+_MAYBE_WRONG: Final = (
+    "it was made for another version of llama.cpp, or wrongly: "
+    "use another file of this model, or a newer version of rbee"
+)
 
 
 class _Kind(NamedTuple):
@@ -100,9 +109,6 @@ def not_text(name: str, kind: str, **details: object) -> UnsupportedModelError:
 
 
 def unsupported(name: str, why: str, **details: object) -> UnsupportedModelError:
-    """Return the error for a sound file that the engine cannot load."""
-    return UnsupportedModelError(
-        f"{name} is not supported: {why}",
-        hint="nothing is wrong with the file: use another file of this model, or a version of rbee with a newer engine",
-        **details,
-    )
+    """Return the error for a file that the engine cannot load, though its header is sound."""
+    hint = _NOTHING_WRONG if UNKNOWN in why else _MAYBE_WRONG
+    return UnsupportedModelError(f"{name} is not supported: {why}", hint=hint, **details)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import msgspec
 
 from rbee.errors import ModelLoadFailedError
-from rbee.wire.model_kind import TEXT
+from rbee.wire.model_kind import TEXT, UNKNOWN
 from rbee.worker.llama.cache_size import CacheSize
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ def ask(path: Path, *, vocabulary_only: bool = False) -> Verdict | None:
     if said:
         return msgspec.json.decode(said[-1], type=Verdict)
     if -code in _FAULTS:
-        return Verdict(cause=f"the engine ended over it ({signal.Signals(-code).name})")
+        return Verdict(cause=f"its process ended over it ({signal.Signals(-code).name})")
     return None
 
 
@@ -81,8 +81,8 @@ def in_words(cause: str) -> str:
     """Return a cause that llama.cpp gave, for people."""
     for pattern, what in _UNKNOWN.items():
         if found := re.search(pattern, cause):
-            return f"this engine does not know the {what} {found[1]}"
-    return f"this engine does not load it ({cause})"
+            return f"{UNKNOWN} the {what} {found[1]}"
+    return f"this engine does not load it: {cause}"
 
 
 def _ask(path: Path, vocabulary_only: bool) -> Iterator[Verdict]:

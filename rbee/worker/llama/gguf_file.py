@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple, Self
 
 from rbee.errors import ModelLoadFailedError
-from rbee.wire.model_kind import unsupported
+from rbee.wire.model_kind import UNKNOWN, unsupported
 from rbee.worker.llama import isolation
 
 _NUMBERS: Final = {
@@ -172,7 +172,7 @@ def _refused(name: str, complaints: str) -> ModelLoadFailedError:
     What it does not know is told from what is damaged: a sound file must not be fetched again.
     """
     if (kind := _UNKNOWN_TYPE.search(complaints)) and int(kind[1]) < _MAX_TYPE:
-        return unsupported(name, f"it has tensors of the type {kind[1]}, which this engine does not know")
+        return unsupported(name, f"it has tensors of the type {kind[1]}, which {UNKNOWN}")
     if removed := _REMOVED_TYPE.search(complaints):
         kind_name, _, advice = removed[1].partition(" REMOVED")
         return unsupported(
@@ -181,7 +181,7 @@ def _refused(name: str, complaints: str) -> ModelLoadFailedError:
             + advice[:60],
         )
     if (version := _VERSION.search(complaints)) and int(version[1]) < _MAX_TYPE:
-        return unsupported(name, f"it is of version {version[1]} of the GGUF format, which this engine does not know")
+        return unsupported(name, f"it is of version {version[1]} of the GGUF format, which {UNKNOWN}")
     if "GGUFv1 is no longer supported" in complaints:
         return unsupported(name, "it is of version 1 of the GGUF format, which this engine no longer knows")
     if "endianness" in complaints:
