@@ -167,7 +167,8 @@ def streamed(
     response = Response(
         b"" if request.method == "HEAD" else sse_server.stream(nursery, produce, heartbeat=heartbeat),
         content_type=EVENT_STREAM,
-        headers={"Cache-Control": "no-store", **(headers or {})},
+        # A proxy before us is not to hold events back until it has some kilobytes of them (nginx: proxy_buffering).
+        headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})},
     )
     response.timeout = None
     return response

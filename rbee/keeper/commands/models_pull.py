@@ -35,7 +35,7 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
     try:
         row = session.ask(options, settings, terminal, lambda queen: queen.pull_model(wanted, terminal.report))
     except RbeeError as exc:
-        explain_failure.name_node(exc)
+        explain_failure.name_node(exc, settings)
         raise
     finally:
         terminal.end_progress()

@@ -37,7 +37,7 @@ def run(options: PushOptions, settings: Settings, terminal: Terminal) -> Result:
     try:
         state = session.ask(options, settings, terminal, send)
     except RbeeError as exc:
-        explain_failure.name_node(exc)
+        explain_failure.name_node(exc, settings)
         raise
     finally:
         terminal.end_progress()

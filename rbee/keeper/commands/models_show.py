@@ -37,7 +37,7 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
             options, settings, terminal, lambda queen: queen.show_model(wanted.model_ref, wanted.node, terminal.report)
         )
     except RbeeError as exc:
-        explain_failure.name_node(exc)
+        explain_failure.name_node(exc, settings)
         raise
     return Result(data=msgspec.to_builtins(model), text=_text(model))
 

@@ -28,10 +28,11 @@ def run(_options: Options, settings: Settings, _terminal: Terminal) -> Result:
     Not where another queen is named, whose token only its own machine can make, nor where one runs that has another.
     """
     address, file = configured(settings), settings.token_file
-    if address.is_named and not is_loopback(address.machine) and tokens.read(file) is None:
+    if address.is_named and tokens.read(file) is None:
+        there = "`rbee token`, for the user and on the machine that it belongs to,"
         raise StorageError(
             f"the token of the queen at {address.host} is not in {file}, and only that queen can make it",
-            hint=f"`ssh {address.machine} rbee token` prints it",
+            hint=f"{there if is_loopback(address.machine) else f'`ssh {address.machine} rbee token`'} prints it",
         )
     if not address.is_named and tokens.read(file) is None and _is_taken(settings.queen.host, settings.queen.port):
         _check_queen(settings)

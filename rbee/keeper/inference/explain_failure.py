@@ -6,17 +6,24 @@ from typing import TYPE_CHECKING
 
 from rbee.clients.wait_ready import ENDED, WorkerUnreachedError
 from rbee.errors import DrainingError, NodeNotFoundError, RbeeError, WorkerFailedError
+from rbee.keeper.session import queen_address
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
+    from rbee.adapters.config import Settings
     from rbee.clients.queen import QueenClient
     from rbee.keeper.session.attached_queen import AttachedQueen
 
 
-def name_node(error: RbeeError) -> None:
-    """Name the node in the message, if the queen knows it: a daemon's own words are about "here"."""
+def name_node(error: RbeeError, settings: Settings) -> None:
+    """Name the node in the message, if the queen knows it: a daemon's own words are about "here".
+
+    `local` is the queen's own host, which is named where that is another machine.
+    """
     if (node := error.details.get("node")) is not None and not isinstance(error, NodeNotFoundError):
-        error.message = f"node {node}: {error.message}"
+        machine = queen_address.machine_elsewhere(settings) if node == LOCAL_NODE else None
+        where = f" ({machine})" if machine is not None else ""
+        error.message = f"node {node}{where}: {error.message}"
 
 
 async def explained(error: WorkerFailedError, request_id: str, queen: QueenClient, *, has_text: bool) -> RbeeError:

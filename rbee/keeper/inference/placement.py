@@ -64,7 +64,7 @@ async def place(
                     return
     except RbeeError as exc:
         if placement is None:
-            explain_failure.name_node(exc)
+            explain_failure.name_node(exc, settings)
             explain_failure.add_log(exc, queen)
         raise
     except BaseException:

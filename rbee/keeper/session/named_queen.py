@@ -55,7 +55,10 @@ def silent(address: QueenAddress, reason: str) -> ConnectionTimeoutError:
     elif "name is not known" in reason:
         hint = f"check the name {machine}, or use the machine's address"
     elif is_loopback(machine):
-        hint = "is the tunnel open that leads from there to the queen's machine? `ssh -L` opens one"
+        hint = (
+            "if a tunnel leads from there to the queen's machine, see that it is open (`ssh -N -L 8081:127.0.0.1:8080 "
+            "MACHINE`); a queen of this machine needs no --queen, RBEE_QUEEN_URL or `url`"
+        )
     else:
         hint = (
             f"`rbee up` on {machine} starts one, which other machines reach with `host` under [queen] there; "

@@ -48,6 +48,12 @@ def configured(settings: Settings) -> QueenAddress:
         raise InvalidConfigurationError(f"queen.url: {exc}", hint=FORMS, key="queen.url") from None
 
 
+def machine_elsewhere(settings: Settings) -> str | None:
+    """Return the machine of a queen that is named and not at a loopback address; None for one of this machine."""
+    address = configured(settings)
+    return address.machine if address.is_named and not is_loopback(address.machine) else None
+
+
 def is_at(address: QueenAddress, own: Instance) -> bool:
     """Whether a queen of our state folder may be the one at the address."""
     found, ours = urlsplit(address.url), urlsplit(own.url)

@@ -95,6 +95,7 @@ async def test_the_headers_of_a_stream(serve: Serve) -> None:
     assert response.status_code == 200
     assert response.headers["Content-Type"] == "text/event-stream"
     assert response.headers["Cache-Control"] == "no-store"
+    assert response.headers["X-Accel-Buffering"] == "no", "a proxy passes events on as they come"
     assert response.headers["X-Request-Id"] == "r"
     assert response.headers["X-Correlation-Id"] == UUID
     assert response.text == DONE

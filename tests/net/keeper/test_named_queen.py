@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
@@ -12,13 +12,22 @@ from rbee import __version__
 from rbee.adapters import config, tokens
 from rbee.adapters.daemon.instance import InstanceLock
 from rbee.adapters.http import client
-from rbee.errors import ConnectionTimeoutError, KeyRefusedError, PortInUseError, StorageError, VersionMismatchError
+from rbee.errors import (
+    ConnectionTimeoutError,
+    InternalError,
+    KeyRefusedError,
+    PortInUseError,
+    StorageError,
+    VersionMismatchError,
+)
+from rbee.keeper.commands import token
+from rbee.keeper.inference.explain_failure import name_node
 from rbee.keeper.inference.reach import is_reached
 from rbee.keeper.output.terminal import Terminal
 from rbee.keeper.session import running_queen
 from rbee.keeper.session.attached_queen import AttachedQueen, attach
 from rbee.keeper.session.running_queen import RunningQueen
-from rbee.wire.queen import QueenHealth, TaskHandle
+from rbee.wire.queen import QueenHealth, TaskHandle, TaskRequest
 from tests.kit.certificates import self_signed
 from tests.kit.scripted import NOBODY, Scripted, reply
 
@@ -27,6 +36,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
+    from rbee.keeper.command_line.typed import Options
 
 TOKEN = "rbee_0123456789012345678901234567890123456789012"
 WORKER = "6b8ff8ee-1a6c-4a2c-8a3c-0123456789ab"
@@ -227,6 +237,47 @@ async def test_plain_http_to_another_machine_is_warned_of_once(
         async with attach(settings_of(tmp_path, url), found, Terminal()):
             pass
         assert ("is not encrypted" in capfd.readouterr().err) is expected
+
+
+@pytest.mark.parametrize("status", ["301 Moved", "302 Found", "307 Temporary", "308 Permanent"])
+async def test_the_token_and_a_prompt_are_not_taken_along_by_a_redirection(
+    tmp_path: Path, scripted: Callable[..., Awaitable[Scripted]], status: str
+) -> None:
+    target = await scripted(health())
+    leads_on = reply(b"", status, f"Location: {target.url}/v2/tasks\r\n")
+    server = await scripted(leads_on, leads_on)
+    async with attached(tmp_path, server.url) as queen:
+        with pytest.raises(InternalError, match="the answer was a redirection"):
+            await queen.workers()
+        with pytest.raises(InternalError, match="the answer was a redirection"):
+            async with queen.place(TaskRequest(prompt="Once")):
+                pass
+    assert len(server.requests) == 2
+    assert target.requests == []
+
+
+@pytest.mark.parametrize(
+    ("url", "node", "said"),
+    [
+        ("http://192.0.2.1:8080", "local", "node local (192.0.2.1): m"),
+        ("http://[2001:db8::1]", "local", "node local (2001:db8::1): m"),
+        ("http://192.0.2.1:8080", "attic", "node attic: m"),
+        ("http://127.0.0.1:8081", "local", "node local: m"),
+        ("", "local", "node local: m"),
+    ],
+)
+def test_the_queens_own_host_is_named_where_it_is_another(tmp_path: Path, url: str, node: str, said: str) -> None:
+    error = InternalError("m", node=node)
+    name_node(error, settings_of(tmp_path, url))
+    assert error.message == said
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1:8080", "https://bees.example/rbee", "http://127.0.0.1:8081"])
+def test_no_token_is_made_for_a_queen_that_is_named(tmp_path: Path, url: str) -> None:
+    settings = settings_of(tmp_path, url, None)
+    with pytest.raises(StorageError, match="only that queen can make it"):
+        token.run(cast("Options", None), settings, Terminal())
+    assert not settings.token_file.exists()
 
 
 # The way to its workers.
