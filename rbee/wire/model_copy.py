@@ -30,7 +30,7 @@ class OfferedModel(Request, kw_only=True):
 
 
 class FileStat(Message, kw_only=True):
-    """Size of a file, and when it was last written: two files that are alike in both are taken for the same one."""
+    """Size of a model, and when the last of its files was written; two alike in both are taken for the same one."""
 
     size_bytes: int
     modified_ns: int

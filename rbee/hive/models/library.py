@@ -222,12 +222,13 @@ class Library:
 
 
 def _stat(ref: ModelRef, row: ModelRow | None) -> FileStat | None:
-    """Return size and time of the file that a worker would load."""
+    """Return size and time of the files that a worker would load."""
     try:
-        found = Path(row.local_path if row is not None else ref.reference).stat()
+        first = Path(row.local_path if row is not None else ref.reference)
+        found = [path.stat() for path in folder.paths_of(first)]
     except OSError:
         return None
-    return FileStat(size_bytes=found.st_size, modified_ns=found.st_mtime_ns)
+    return FileStat(size_bytes=sum(one.st_size for one in found), modified_ns=max(one.st_mtime_ns for one in found))
 
 
 def _measured(path: Path) -> Located:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-import os
-from dataclasses import dataclass, field
+from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -12,22 +11,20 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from rbee.adapters.download import fetch
-from rbee.adapters.download.partial_file import PartialFile
 from rbee.adapters.files import full_disk
 from rbee.adapters.files import sha256 as hashing
 from rbee.adapters.hardware import inventory
 from rbee.errors import (
-    ChecksumMismatchError,
     InvalidRequestError,
     ModelInUseError,
     ModelLoadFailedError,
     ModelNotFoundError,
 )
 from rbee.hive.catalogue import folder
-from rbee.hive.models.early_look import EarlyLook
+from rbee.hive.models.incoming_file import IncomingFile, size_of
 from rbee.wire import model_ref
 from rbee.wire.hub import HubFile
-from rbee.wire.model_push import MAGIC, MissingFile, PushState, Received, part_names
+from rbee.wire.model_push import MissingFile, PushState, Received, part_names
 from rbee.wire.progress import Verifying
 
 if TYPE_CHECKING:
@@ -47,91 +44,6 @@ BUSY_SECONDS: Final = 1.0
 """Without a piece, after which another version of the file may be sent in its place: its user has begun anew."""
 
 
-@dataclass
-class IncomingFile:
-    """A file that is being sent, open and locked as long as pieces come."""
-
-    to: Path
-    file: PushedFile
-    is_first: bool
-    lock: trio.Lock = field(default_factory=trio.Lock, init=False)
-    used_at: float = field(default=0.0, init=False)
-
-    def __post_init__(self) -> None:
-        self.part = PartialFile(self.to)
-        self._look = EarlyLook(self.to, self.file.size_bytes, lambda _: None) if self.is_first else None
-
-    @property
-    def sha256(self) -> str:
-        assert self.file.sha256 is not None
-        return self.file.sha256
-
-    @property
-    def key(self) -> tuple[Path, str]:
-        return self.to, self.sha256
-
-    @property
-    def etag(self) -> str:
-        """What the partial file is known by: bytes that an earlier version of the file left are of no use."""
-        return f'"{self.file.sha256}"'
-
-    def left(self) -> int:
-        """Return how many bytes of it are there, without opening it."""
-        is_its = self.file.sha256 is None or self.part.etag == self.etag
-        return min(_size(self.to.with_name(f"{self.to.name}.part")) or 0, self.file.size_bytes) if is_its else 0
-
-    def open(self) -> None:
-        """Open and lock it. Raises ModelInUseError, or OSError."""
-        self.part.__enter__()
-        if not self.part.lock():
-            self.part.__exit__()
-            raise ModelInUseError(
-                f"{self.to.name} is being written by another command already", hint="wait for that one to end"
-            )
-        if self.part.etag != self.etag or self.part.size > self.file.size_bytes:
-            self.part.clear()
-            self.part.remember(self.etag)
-
-    def append(self, offset: int, data: bytes) -> int:
-        """Append a piece that begins where the file ends, else nothing; returns where the file ends now.
-
-        Raises InvalidRequestError, or ModelLoadFailedError where this node could do nothing with the model.
-        """
-        if offset == self.part.size:
-            if offset + len(data) > self.file.size_bytes:
-                raise InvalidRequestError(
-                    "the piece reaches beyond the end of the file", field="$", rule="a part of the file"
-                )
-            if offset < len(MAGIC) and not (data[: len(MAGIC)] + bytes(4)).startswith(MAGIC[offset:]):
-                self.part.discard()
-                raise InvalidRequestError("this is no GGUF file", field="$", rule="begins with GGUF")
-            self.part.append(data)
-            if self._look is not None:
-                self._look.on_fetch(fetch.Step(self.part.size))
-        return self.part.size
-
-    def verify(self) -> None:
-        """Compare the whole file with its hash. Raises ChecksumMismatchError; nothing of it stays then."""
-        self.part.read(_never)
-        if (found := self.part.digest.hexdigest()) != self.file.sha256:
-            self.part.discard()
-            raise ChecksumMismatchError(
-                f"{self.to.name} has come as another file than was announced; it was removed",
-                hint="was it changed while it was sent? Push it again",
-                expected=self.file.sha256,
-                found=found,
-            )
-
-    def install(self) -> None:
-        """Give the file its name, and the time at which its user has written it."""
-        self.open()
-        try:
-            self.part.finish()
-        finally:
-            self.part.__exit__()
-        os.utime(self.to, ns=(self.file.modified_ns, self.file.modified_ns))
-
-
 class PushedModels:
     """The models that are being sent to this node, while `run` runs."""
 
@@ -139,6 +51,7 @@ class PushedModels:
         self._models_dir = models_dir
         self._catalogue = catalogue
         self._limiter = limiter
+        self._locks: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
         self._open: dict[str, IncomingFile] = {}
         self._verified: set[tuple[Path, str]] = set()
         """Partial files that are whole and have the right hash; they get their names once all of the model are."""
@@ -160,20 +73,23 @@ class PushedModels:
         if await self._in_thread(partial(_is_this_very_file, ref, request.files)):
             return PushState(missing=[], local_path=ref.reference)
         try:
-            return await self._state(ref, request.files, report)
+            async with self._locks[ref.reference]:  # a second one would install what the first has installed
+                return await self._state(ref, request.files, report)
         except OSError as exc:
             raise full_disk.refused(f"{request.files[0].name} cannot be written", exc) from exc
 
     async def _state(self, ref: ModelRef, files: Sequence[PushedFile], report: Report) -> PushState:
         first = folder.pushed(self._models_dir, ref)
+        incoming_files = [IncomingFile(first.with_name(one.name), one, is_first=one is files[0]) for one in files]
         listed = [HubFile(file.name, file.size_bytes, file.sha256) for file in files]
         is_named = all(file.sha256 is not None for file in files)
         if is_named and (row := await self._catalogue.of_files(ref, first, listed)) is not None:
+            for incoming in incoming_files:
+                await self._in_thread(incoming.set_time)
             return PushState(missing=[], model=row)
         known = await self._catalogue.hashes_at(first)
         missing, whole = [], []
-        for file in files:
-            incoming = IncomingFile(first.with_name(file.name), file, is_first=file is files[0])
+        for incoming in incoming_files:
             if await self._is_there(incoming, known.get(incoming.to.name), report):
                 continue
             if (offset := await self._in_thread(incoming.left)) < incoming.file.size_bytes:
@@ -204,7 +120,7 @@ class PushedModels:
         """Whether a file has its name already, as one of a split model that a hive was about to install."""
         if (
             incoming.file.sha256 is None
-            or await self._in_thread(partial(_size, incoming.to)) != incoming.file.size_bytes
+            or await self._in_thread(partial(size_of, incoming.to)) != incoming.file.size_bytes
         ):
             return False
         if known is None:
@@ -219,6 +135,7 @@ class PushedModels:
             limit = trio.current_time() - BUSY_SECONDS
             for other in [one for one in self._open.values() if one.to == incoming.to and one.used_at < limit]:
                 self._close_if_idle(other)
+            self._verified = {key for key in self._verified if key[0] != incoming.to}
             await self._in_thread(incoming.open)
             found = self._open[incoming.sha256] = incoming
         elif found.to != incoming.to:
@@ -297,16 +214,3 @@ def _is_this_very_file(ref: ModelRef, files: Sequence[PushedFile]) -> bool:
     except OSError:
         return False
     return [(one.st_size, one.st_mtime_ns) for one in found] == [(file.size_bytes, file.modified_ns) for file in files]
-
-
-def _never() -> bool:
-    """Return False, or raise once the task that waits is cancelled."""
-    trio.from_thread.check_cancelled()
-    return False
-
-
-def _size(path: Path) -> int | None:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return None

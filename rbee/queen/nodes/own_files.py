@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -11,6 +11,7 @@ from rbee.clients.local_model import LocalModel
 from rbee.clients.upload import Upload
 from rbee.errors import InvalidRequestError
 from rbee.wire.model_copy import FileStat
+from rbee.wire.model_push import part_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,7 +56,8 @@ async def bring(
 
 def _stat(path: str) -> FileStat | None:
     try:
-        found = os.stat(path)  # noqa: PTH116 (Path.stat does the same, slower)
+        first = Path(path)
+        found = [first.with_name(name).stat() for name in part_names(first.name)]
     except (OSError, ValueError):
         return None
-    return FileStat(size_bytes=found.st_size, modified_ns=found.st_mtime_ns)
+    return FileStat(size_bytes=sum(one.st_size for one in found), modified_ns=max(one.st_mtime_ns for one in found))

@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,19 @@ def test_a_removed_one_leaves_no_folder(client: httpx.Client, model: bytes, tmp_
     again = client.post("/v1/workers/spawn", json={"model_ref": REF})
     assert code(again) == "MODEL_NOT_FOUND"
     assert "models push" in again.json()["error"]["hint"]
+
+
+def test_it_may_be_announced_by_several_at_once_and_again(client: httpx.Client, model: bytes, tmp_path: Path) -> None:
+    """As by a user whose first command has lost its connection at the very end."""
+    announce(client, described(model))
+    send(client, model, 0)
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda _: announce(client, described(model)).json(), range(4)))
+    assert [answer["model"]["id"] for answer in answers] == ["mine"] * 4
+    assert copy(tmp_path).read_bytes() == model
+    later = described(model) | {"modified_ns": 1_800_000_000_000_000_000}
+    assert announce(client, later).json()["model"]["id"] == "mine"
+    assert copy(tmp_path).stat().st_mtime_ns == later["modified_ns"], "it is known as this version from then on"
 
 
 def test_a_new_version_takes_the_place_of_the_old(client: httpx.Client, model: bytes, tmp_path: Path) -> None:
