@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 ANSWER_SECONDS: Final = 10.0
 """For the agent to answer; one that asks its user before it signs may take this long."""
+_REQUEST, _ANSWER = b"\x0b", 12
+"""SSH_AGENTC_REQUEST_IDENTITIES and SSH_AGENT_IDENTITIES_ANSWER (draft-ietf-sshm-ssh-agent)."""
 _FAILURES: Final = (OSError, ValueError, IndexError, TypeError, struct.error, paramiko.SSHException)
 """What paramiko raises for an agent that ends, or says nonsense."""
 
@@ -45,17 +47,31 @@ class Agent(AgentSSH):
     def __init__(self, path: str | None) -> None:
         super().__init__()
         self.held: list[HeldKey] = []
+        self.has_answered = False
         if path is None:
             return
-        conn = socket.socket(socket.AF_UNIX)
-        conn.settimeout(ANSWER_SECONDS)
+        self._conn = socket.socket(socket.AF_UNIX)
+        self._conn.settimeout(ANSWER_SECONDS)
         try:
-            conn.connect(path)
-            self._connect(conn)  # type: ignore[attr-defined]
+            self._conn.connect(path)
+            self._ask()
         except _FAILURES as exc:
             log.warning("the agent at %s gives no keys: %s", path, exc)
-            conn.close()
-        self.held = [HeldKey(self, key.blob, key.comment) for key in self.get_keys()]
+
+    def _ask(self) -> None:
+        """Ask for the keys; one that cannot be read takes no other along."""
+        kind, answer = self._send_message(_REQUEST)  # type: ignore[attr-defined]
+        if kind != _ANSWER:
+            raise paramiko.SSHException("it does not list its keys")
+        self.has_answered = True
+        for _ in range(answer.get_int()):
+            if not (blob := answer.get_binary()):
+                break
+            comment = answer.get_binary().decode("utf-8", "replace")
+            try:
+                self.held.append(HeldKey(self, blob, comment))
+            except _FAILURES as exc:
+                log.info("the agent's key %s cannot be read: %s", comment, exc)
 
     def __enter__(self) -> Self:
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import paramiko
@@ -15,7 +16,6 @@ from rbee.adapters.ssh.key_file import KeyFile, LockedError, certificate, certif
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from paramiko.pkey import PublicBlob
 
@@ -48,7 +48,7 @@ def authenticate(transport: paramiko.Transport, server: SshServer) -> None:
                 )
                 raise error
     if locked:
-        raise _locked(server, locked[0], tried)
+        raise _locked(server, agent, locked[0], tried)
     if tried == 0:
         raise failed(server, "auth", "there is no key to offer: neither an agent nor a key file")
     raise failed(server, "auth", f"{server.user} was not let in with {'the key' if tried == 1 else 'any of the keys'}")
@@ -92,7 +92,7 @@ def _keys(server: SshServer, agent: Agent, locked: list[Path]) -> Iterator[param
             locked.append(file.private_path)
         except (OSError, ValueError) as exc:
             if server.key_path is not None:
-                raise _unreadable(server, file, exc) from exc
+                raise _unreadable(server, agent, file, exc) from exc
             log.debug("the key file %s is passed over: %s", file.path, exc)
         else:
             yield key
@@ -132,11 +132,11 @@ def _with_certificates(
             yield again
 
 
-def _unreadable(server: SshServer, file: KeyFile, exc: Exception) -> SshFailedError:
+def _unreadable(server: SshServer, agent: Agent, file: KeyFile, exc: Exception) -> SshFailedError:
     name = file.path.name  # an answer names no folder
     if file.is_public:
         error = failed(server, "auth", f"{name} is a public key, and the agent does not hold its private half")
-        error.hint = _to_the_agent(server, file.private_path)
+        error.hint = _to_the_agent(server, agent, file.private_path)
         return error
     if isinstance(exc, FileNotFoundError):
         error = failed(server, "auth", f"there is no key file {name}")
@@ -148,15 +148,20 @@ def _unreadable(server: SshServer, file: KeyFile, exc: Exception) -> SshFailedEr
     return error
 
 
-def _locked(server: SshServer, path: Path, tried: int) -> SshFailedError:
+def _locked(server: SshServer, agent: Agent, path: Path, tried: int) -> SshFailedError:
     others = f", and {server.user} was not let in with the other keys" if tried else ""
     error = failed(server, "auth", f"the key {path.name} needs its passphrase{others}")
-    error.hint = _to_the_agent(server, path)
+    error.hint = _to_the_agent(server, agent, path)
     return error
 
 
-def _to_the_agent(server: SshServer, path: Path) -> str:
+def _to_the_agent(server: SshServer, agent: Agent, path: Path) -> str:
     name = private.shown(path)
+    if server.identity_agent is not None and not agent.has_answered:
+        return (
+            f"the agent at {private.shown(Path(server.identity_agent))} does not answer this queen: `rbee down`, then "
+            f"`ssh-add {name}` and the command again, where `ssh-add -l` works"
+        )
     if server.identity_agent is None:
         return (
             f"this queen was started without an agent: `rbee down`, then `ssh-add {name}` and the command again, where "

@@ -84,7 +84,7 @@ class ConfigReader:
                     # As ssh, which refuses to go on: a program that it names would run as this user.
                     self.note(f"{shown} is passed over, because others may write to it (`chmod go-w {shown}`)")
                     return
-                lines = source.read().split("\n")
+                lines = source.read().removeprefix("\ufeff").split("\n")
         except (FileNotFoundError, NotADirectoryError):
             return
         except (OSError, ValueError) as exc:

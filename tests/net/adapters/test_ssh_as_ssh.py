@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import base64
 import re
 import shutil
 import socket
+import struct
 import threading
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rbee.adapters.ssh import handshake
+from rbee.adapters.ssh.agent import Agent
 from rbee.adapters.ssh.target import Target
 from rbee.errors import SshFailedError
 from tests.kit.ssh_home import SshHome, add, agent, keygen
@@ -320,8 +323,11 @@ async def test_the_key_that_is_named_is_looked_for_in_the_agent(
         assert error is not None
         assert "needs its passphrase" in error.message
         assert "started without an agent" in (error.hint or "")
+        monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
+        error = await problem(target, tmp_path)
+        assert error is not None
+        assert "does not answer this queen: `rbee down`" in (error.hint or "")
         with agent(tmp_path / "agent") as environment:
-            monkeypatch.setenv("SSH_AUTH_SOCK", environment["SSH_AUTH_SOCK"])
             add(environment, *(keys / f"wrong{number}" for number in range(4)))
             error = await problem(target, tmp_path)
             assert error is not None
@@ -366,6 +372,27 @@ async def test_an_agent_that_says_nonsense_has_no_keys(
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
         home.configure(block("attic", node))
         assert await problem(Target("attic"), tmp_path) is None
+
+
+def test_a_key_that_cannot_be_read_takes_no_other_of_the_agent_along(tmp_path: Path, node: Sshd) -> None:
+    good = base64.b64decode(node.key.with_suffix(".pub").read_text().split()[1])
+    short = good[:19] + b"\0\0\0\x20short"
+    entries = [(short, b"short"), (b"\0\0\0\7unknown", b"unknown"), (b"x", b"x"), (good, b"caf\xe9")]
+    packed = b"".join(part for pair in entries for text in pair for part in (struct.pack(">I", len(text)), text))
+    answer = b"\x0c" + struct.pack(">I", len(entries)) + packed
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "agent"))
+        listener.listen()
+
+        def serve() -> None:
+            peer, _ = listener.accept()
+            with peer:
+                peer.recv(100)
+                peer.sendall(struct.pack(">I", len(answer)) + answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        with Agent(str(tmp_path / "agent")) as found:
+            assert good in [key.blob for key in found.held]
 
 
 async def test_a_server_that_takes_no_keys(home: SshHome, tmp_path: Path) -> None:

@@ -237,6 +237,11 @@ def test_settings_that_are_none_harm_nothing(home: Path, content: bytes) -> None
     assert ssh_config.lookup(Target("a")).host == "a"
 
 
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_line(home: Path) -> None:
+    (home / ".ssh" / "config").write_text("\ufeffHost b\n Port 2201\nHost a\n Port 2202\n")
+    assert ssh_config.lookup(Target("a")).port == 2202
+
+
 def test_settings_that_are_a_folder_are_passed_over(home: Path) -> None:
     (home / ".ssh" / "config").mkdir()
     assert "is passed over" in ssh_config.lookup(Target("a")).notes[0]
