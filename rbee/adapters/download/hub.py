@@ -12,6 +12,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from rbee.adapters.download.proxies import HINT
 from rbee.adapters.files import home
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError
 from rbee.wire import hub as wire
@@ -23,11 +24,17 @@ if TYPE_CHECKING:
     from rbee.wire.hub import Repository
 
 ENDPOINT: Final = "https://huggingface.co"
+_ADDRESS: Final = re.compile(r"https?://[^/?#\s\"']+(/[^?#\s\"']*)?", re.IGNORECASE)
 
 
 def endpoint() -> str:
-    """Return the hub's address: `HF_ENDPOINT`, or the public one."""
-    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or ENDPOINT
+    """Return the hub's address: `HF_ENDPOINT`, or the public one. Raises DownloadFailedError for what is none."""
+    found = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/")
+    if found and not _ADDRESS.fullmatch(found):
+        raise DownloadFailedError(
+            f"HF_ENDPOINT names no web address; one looks like {ENDPOINT}", hint=HINT, variable="HF_ENDPOINT"
+        )
+    return found or ENDPOINT
 
 
 def token() -> str | None:

@@ -199,3 +199,19 @@ def test_without_the_hub_the_cache_is_listed_its_main_branch_first(hub: Hub, tmp
         Repository("bees/model", "c" * 40, [HubFile("m.gguf", 400, "1" * 64)]),
     ]
     assert hub.asked == []
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["hub.example", "ftp://hub.example", "https://", "//hub.example", '"https://hub.example"', "https://a b"],
+)
+def test_a_variable_that_names_no_hub_is_told(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", value)
+    with pytest.raises(DownloadFailedError, match=r"^HF_ENDPOINT names no web address"):
+        adapter.endpoint()
+
+
+@pytest.mark.parametrize("value", ["https://hub.example/", " http://hub.example:8080/mirror ", "HTTPS://hub.example"])
+def test_blanks_and_slashes_around_a_hub_do_not_matter(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
+    monkeypatch.setenv("HF_ENDPOINT", value)
+    assert adapter.endpoint() == value.strip().rstrip("/")
