@@ -37,6 +37,21 @@ Feature: GGUF files
       | bees.gguf | cut off at 1 MB   | is cut off               |
       | bees.gguf | cut in its header | is corrupt or cut off    |
 
+  Scenario Outline: What is a GGUF file, and no model that writes text here
+    Given the user's own file my bees (1).gguf, <what>
+    When the user has that file shown
+    Then it exits with 0
+    And stdout says "<words>"
+    When the user runs infer with that file and 100 tokens
+    Then it exits with 1
+    And stderr says "<words>"
+    And no worker has ever run
+
+    Examples:
+      | what                                   | words                                    |
+      | an embedding model                     | an embedding model: it turns a text into |
+      | a model of an architecture of 2030     | does not know the architecture bumblebee |
+
   @s20
   Scenario: Vocabulary, end token and quantisation
     Given the hub holds M

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import psutil
 from pytest_bdd import given, parsers, then, when
 
-from tests.kit import models, tinyllama
+from tests.kit import models, odd_models, tinyllama
 
 if TYPE_CHECKING:
     import subprocess
@@ -62,6 +62,18 @@ def _bad_file(machine: Machine, llamas: dict[str, Path], seen: Seen, name: str, 
         "cut in its header": whole[:100_000],
     }
     _keep(machine, seen, name, content[what])
+
+
+@given("the user's own file my bees (1).gguf, an embedding model")
+def _embeddings(machine: Machine, seen: Seen, tmp_path: Path) -> None:
+    made = odd_models.chain(tmp_path / "odd.gguf", "bert", attention__causal=False, pooling_type=1)
+    _keep(machine, seen, "my bees (1).gguf", made.read_bytes())
+
+
+@given("the user's own file my bees (1).gguf, a model of an architecture of 2030")
+def _newer(machine: Machine, seen: Seen, tmp_path: Path) -> None:
+    made = odd_models.chain(tmp_path / "odd.gguf", "bumblebee")
+    _keep(machine, seen, "my bees (1).gguf", made.read_bytes())
 
 
 def _keep(machine: Machine, seen: Seen, name: str, content: bytes) -> None:
