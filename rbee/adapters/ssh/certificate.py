@@ -19,8 +19,10 @@ class HostCertificate:
 
     def __init__(self, kind: str, blob: bytes) -> None:
         self._blob = blob
+        self.line = f"{kind} {base64.b64encode(blob).decode()}"
+        """The certificate in its one-line form."""
         try:
-            found = serialization.load_ssh_public_identity(f"{kind} {base64.b64encode(blob).decode()}".encode())
+            found = serialization.load_ssh_public_identity(self.line.encode())
         except (UnsupportedAlgorithm, ValueError, TypeError) as exc:
             raise ValueError(str(exc)) from exc
         if not isinstance(found, SSHCertificate):

@@ -23,12 +23,12 @@ _REPEATED: Final = ("identityfile", "certificatefile")
 """Each line of these adds to those before."""
 _RAW: Final = ("proxycommand", "knownhostscommand")
 """What follows is one value, as it stands: a command line."""
-_UNREAD: Final = ("knownhostscommand", "revokedhostkeys", "canonicalizehostname", "proxyusefdpass", "pkcs11provider")
+_UNREAD: Final = ("knownhostscommand", "canonicalizehostname", "proxyusefdpass", "pkcs11provider")
 """What changes the way, and is not done; a value of `no` or `none` asks for nothing."""
 KEYWORDS: Final = frozenset({
     "hostname", "port", "user", "identityfile", "identitiesonly", "identityagent", "certificatefile", "proxyjump",
     "proxycommand", "userknownhostsfile", "globalknownhostsfile", "hostkeyalias", "hashknownhosts",
-    "stricthostkeychecking", "addressfamily", "bindaddress", *_UNREAD,
+    "stricthostkeychecking", "revokedhostkeys", "addressfamily", "bindaddress", *_UNREAD,
 })  # fmt: skip
 _MAY_OPEN: Final = tuple('hHmM"')
 """How lines begin that may end a block of which nothing counts: Host and Match."""

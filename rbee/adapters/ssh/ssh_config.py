@@ -58,6 +58,7 @@ def lookup(target: Target, files: Sequence[Path] = (USER, SYSTEM)) -> SshServer:
     ]
     named = options.get("identityfile")
     alias = first("hostkeyalias")
+    revoked = first("revokedhostkeys")
     found = SshServer(
         name=target.host,
         host=host,
@@ -75,6 +76,7 @@ def lookup(target: Target, files: Sequence[Path] = (USER, SYSTEM)) -> SshServer:
         proxy_command=None if command is None or command.lower() == "none" else replaced(command),
         known_hosts=tuple(Path(file(name)) for name in known if name.lower() not in ("none", "/dev/null")),
         host_key_alias=None if alias is None else alias.lower(),
+        revoked_host_keys=None if revoked is None or revoked.lower() == "none" else Path(file(revoked)),
         is_hashed=(first("hashknownhosts") or "no").lower() in _YES,
         strict=_STRICT.get((first("stricthostkeychecking") or "ask").lower(), "ask"),
         family=(first("addressfamily") or "any").lower(),

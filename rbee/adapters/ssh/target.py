@@ -55,6 +55,7 @@ class SshServer:
     proxy_command: str | None = None
     known_hosts: tuple[Path, ...] = ()
     host_key_alias: str | None = None
+    revoked_host_keys: Path | None = None
     is_hashed: bool = False
     strict: str = "ask"
     """StrictHostKeyChecking: `ask`, `yes`, `accept-new` or `no`."""

@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rbee.adapters.files import private
-from rbee.adapters.ssh import known_hosts, ssh_config
+from rbee.adapters.ssh import known_hosts, revocation, ssh_config
 from rbee.adapters.ssh.certificate import SUFFIX, HostCertificate
 from rbee.adapters.ssh.known_hosts import fingerprint, name_of
 from rbee.errors import HostKeyError
@@ -89,6 +89,10 @@ class Trust:
         authority = shown.certificate.authority if shown.certificate is not None else ""
         if (place := known.revoked.get(key) or known.revoked.get(authority)) is not None:
             raise self._error(f"is revoked: {fingerprint(key)}, by {place}", key, hint=_REVOKED, known=[])
+        if (file := self._server.revoked_host_keys) is not None:
+            shown_keys = [key] if shown.certificate is None else [key, shown.certificate.line, authority]
+            if (reason := revocation.reason(file, shown_keys)) is not None:
+                raise self._error(f"is revoked: {fingerprint(key)}, {reason}", key, hint=_REVOKED, known=[])
         if key in known.keys:
             return True
         if shown.certificate is not None and authority in known.authorities:

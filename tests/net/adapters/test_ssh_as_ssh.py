@@ -212,6 +212,26 @@ async def test_how_strict_the_user_is(
         assert node.public_key in (tmp_path / "own").read_text()
 
 
+@pytest.mark.parametrize(
+    ("form", "listed", "is_let"),
+    [("text", "node", False), ("text", "other", True), ("krl", "node", False), ("krl", "other", True), ("", "", False)],
+)
+async def test_keys_that_a_file_revokes(
+    home: SshHome, node: Sshd, keys: Path, tmp_path: Path, form: str, listed: str, is_let: bool
+) -> None:
+    public = node.host_key.with_suffix(".pub") if listed == "node" else keys / "other.pub"
+    file = tmp_path / "revoked"
+    if form == "krl":
+        keygen("-k", "-f", file, public)
+    elif form == "text":
+        file.write_text(f"# these\n{public.read_text()}")
+    home.configure(block("attic", node, f"RevokedHostKeys {file}"))
+    assert home.asks_nothing("attic") == is_let
+    error = await problem(Target("attic"), tmp_path, node.fingerprint)
+    assert (error is None) == is_let
+    assert error is None or "RevokedHostKeys" in error.message
+
+
 async def test_names_are_hashed_where_the_user_wants_that(home: SshHome, node: Sshd, tmp_path: Path) -> None:
     home.known_hosts.unlink()
     home.configure(block("attic", node, "HashKnownHosts yes"))

@@ -194,7 +194,6 @@ def test_which_agent(home: Path, monkeypatch: pytest.MonkeyPatch, value: str, ex
         ("Match localnetwork 10.0.0.0/8\n Port 1\nHost *\n Port 2201\n", "`Match localnetwork` is not decided here"),
         ("Port 2201\nKnownHostsCommand /bin/x %h\n", "knownhostscommand of ssh's settings is passed over"),
         ("Port 2201\nCanonicalizeHostname yes\n", "canonicalizehostname of ssh's settings is passed over"),
-        ("Port 2201\nRevokedHostKeys /etc/krl\n", "revokedhostkeys of ssh's settings is passed over"),
         ("Port 99999\nPort 2201\n", "line 1 is passed over: 99999 is no port"),
         ("Port x\nPort 2201\n", "line 1 is passed over: x is no port"),
         ('Port 2201\nUser "bee\n', "line 2 is passed over: a quotation mark has no end"),
