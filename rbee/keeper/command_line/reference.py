@@ -72,9 +72,10 @@ def _path(text: str) -> str | None:
         path = plain if os.path.exists(plain) else path  # noqa: PTH110
     if text.startswith(("file:", "/", "./", "../", "~")) or text in (".", ".."):
         return path
-    if "/" in text:
-        return path if os.path.exists(path) else None  # noqa: PTH110
-    return path if os.path.isfile(path) or text.lower().endswith(".gguf") else None  # noqa: PTH113
+    is_address = "://" in text or _HUB.match(text) is not None
+    if text.lower().endswith(".gguf") and not is_address:
+        return path
+    return path if os.path.isfile(path) or ("/" in text and os.path.exists(path)) else None  # noqa: PTH110, PTH113
 
 
 def _file(path: str, text: str) -> ModelRef:
@@ -88,7 +89,7 @@ def _file(path: str, text: str) -> ModelRef:
     if is_there and not path.lower().endswith(".gguf"):
         raise _refused(f"{path} has another ending", _ending(path))
     if not is_there and not text.removeprefix("file:").startswith("/"):
-        raise _refused(f"there is no file {path} on this machine", _like(path))
+        raise _refused(f"there is no file {path} on this machine", _like(path, text))
     return model_ref.parse(f"file:{path}")
 
 
@@ -111,13 +112,15 @@ def _in_folder(path: str) -> str | None:
     return f"did you mean {shown}{more}?"
 
 
-def _like(path: str) -> str | None:
-    """Return a suggestion of a file in the same folder."""
+def _like(path: str, text: str) -> str | None:
+    """Return a suggestion of a file in the same folder, or of one of the hub."""
     from difflib import get_close_matches
 
     folder, name = os.path.split(path)
     near = get_close_matches(name, _models_in(folder), 1, known_models.LEAST_LIKENESS)
-    return f"did you mean {model_ref.quoted(os.path.join(folder, near[0]))}?" if near else None  # noqa: PTH118
+    # ORG/REPO/FILE.gguf may be one of the hub.
+    meant = os.path.join(folder, near[0]) if near else _hub(text) if text.count("/") > 1 else None  # noqa: PTH118
+    return f"did you mean {model_ref.quoted(meant)}?" if meant is not None else None
 
 
 def _models_in(folder: str) -> list[str]:

@@ -109,6 +109,22 @@ def test_an_absolute_path_may_be_another_nodes(text: str) -> None:
     assert str(reference.parse(text)) == f"file:{text.removeprefix('file:')}"
 
 
+@pytest.mark.parametrize("text", ["my models/x.gguf", "models/x.gguf", "~/m/x.gguf", "a (1)/é.GGUF", "file:a/b.gguf"])
+def test_a_path_of_nothing_is_a_path_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    full = f"{tmp_path}/{text.removeprefix('~/').removeprefix('file:')}"
+    with pytest.raises(InvalidRequestError) as refused:
+        reference.parse(text)
+    assert f"there is no file {full} on this machine" in refused.value.message
+    assert hint(text) == []
+
+
+def test_a_file_of_the_hub_without_its_prefix_is_suggested(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert hint(f"{REPO}/tiny (1).gguf") == [f"did you mean 'hf:{REPO}/tiny (1).gguf'?"]
+
+
 @pytest.mark.parametrize("text", ["bees.gguf", "./bees.gguf", "file:bees.gguf", "~/bees.gguf", "file:../x/bees.gguf"])
 def test_a_path_that_is_not_there_is_told_in_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
     folder = tmp_path / "x"
