@@ -102,10 +102,11 @@ class Trust:
             raise self._error(
                 f"has a certificate that proves nothing: {problem}", key, hint=_CERTIFICATE.format(name), known=[]
             )
-        if known.keys:
-            return self._changed(key)
         found = fingerprint(key)
-        if accepted == found or self._server.strict in ("no", "accept-new"):
+        strict = self._server.strict if accepted in (None, found) else "ask"  # what is named for this once counts more
+        if known.keys:
+            return self._changed(key, is_fatal=strict != "no")
+        if accepted == found or strict in ("no", "accept-new"):
             return False
         raise self._error(
             f"is not known: {found} ({key.split(maxsplit=1)[0]})"
@@ -115,10 +116,10 @@ class Trust:
             f"--accept-host-key {found} accepts it",
         )
 
-    def _changed(self, key: str) -> bool:
+    def _changed(self, key: str, *, is_fatal: bool) -> bool:
         """Raise HostKeyError for a key that is another one than is known, where the user's settings want that."""
         found = fingerprint(key)
-        if self._server.strict == "no":
+        if not is_fatal:
             log.warning("the host key of %s has changed to %s; StrictHostKeyChecking is off", self.name, found)
             return True
         usual = (*ssh_config.USER_KNOWN, *ssh_config.GLOBAL_KNOWN)

@@ -81,6 +81,18 @@ def test_what_is_remembered_is_found(tmp_path: Path, is_hashed: bool) -> None:
         Trust(SshServer("attic", "attic.lan", 22, "bee"), tmp_path / "own").check(ShownKey(KEY), None)
 
 
+@pytest.mark.parametrize("strict", ["no", "accept-new"])
+def test_a_fingerprint_that_is_given_counts_more_than_lax_settings(tmp_path: Path, strict: str) -> None:
+    trust = Trust(server(strict=strict), tmp_path / "own")
+    assert not trust.check(ShownKey(KEY), None)
+    assert not trust.check(ShownKey(KEY), known_hosts.fingerprint(KEY))
+    with pytest.raises(HostKeyError, match="was to be accepted"):
+        trust.check(ShownKey(KEY), known_hosts.fingerprint(OTHER))
+    pinned = Trust(server(strict=strict, host_key=OTHER), tmp_path / "own")
+    with pytest.raises(HostKeyError, match="has changed"):
+        pinned.check(ShownKey(KEY), known_hosts.fingerprint(OTHER))
+
+
 def test_the_alias_has_no_port(tmp_path: Path) -> None:
     (tmp_path / "own").write_text(f"hive {KEY}\n")
     assert Trust(server(host_key_alias="hive"), tmp_path / "own").check(ShownKey(KEY), None)
