@@ -14,6 +14,11 @@ import re
 import subprocess
 import sys
 import time
+
+if not (3, 11) <= sys.version_info[:2] <= (3, 14):
+    # Before the first import that an older Python does not have.
+    sys.exit(f"rbee: CPython 3.11 to 3.14 is needed to test; this is Python {'.'.join(map(str, sys.version_info[:2]))}")
+
 import tomllib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path

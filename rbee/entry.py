@@ -30,7 +30,12 @@ def main(argv: list[str] | None = None) -> int:
     if role is not None and not (arguments and arguments[0] in ROLES):
         arguments.insert(0, role)
     if arguments and arguments[0] in ROLES:
+        from rbee.adapters.files import working_folder
+
         module, arguments = ROLES[arguments[0]], arguments[1:]
+        if not working_folder.can_do_without(arguments):
+            sys.stderr.write(f"rbee: {working_folder.MESSAGE}\nhint: {working_folder.HINT}\n")
+            return 1
     else:
         if arguments and arguments[0] in ("--version", "-V", "version"):
             from rbee import __version__

@@ -204,7 +204,10 @@ def _at_once(machine: Machine, seen: Seen) -> None:
 
 @then("the hive ends with 0 and leaves no process")
 def _hive_ended(machine: Machine, seen: Seen) -> None:
-    assert (seen.hive.returncode, seen.stderr) == (0, b"")
+    assert seen.hive.returncode == 0
+    begun, ending = seen.stderr.decode().splitlines()
+    assert begun.startswith("The hive answers at ")
+    assert ending.startswith("Ending the workers")
     assert machine.processes() == {}
 
 

@@ -273,7 +273,9 @@ def _find(file: str | None, environment: Mapping[str, str]) -> Path | None:
         if file is None and not path.is_absolute():
             raise InvalidConfigurationError(f"RBEE_CONFIG must be an absolute path, and is {asked}", key="RBEE_CONFIG")
         if not os.path.isfile(path):  # noqa: PTH113 (Path.is_file raises for a folder that is closed to us)
-            raise InvalidConfigurationError(f"the configuration file {path} does not exist")
+            named = "--config" if file is not None else "RBEE_CONFIG"
+            what = "is a folder" if os.path.isdir(path) else "does not exist"  # noqa: PTH112 (as below)
+            raise InvalidConfigurationError(f"the settings file {path}, which {named} names, {what}")
         return path
     paths = [Path("/etc/rbee/config.toml")]
     if (folder := home.folder()) is not None:

@@ -34,6 +34,8 @@ from rbee.wire import addresses
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rbee.adapters.config import Settings
     from rbee.adapters.daemon.lifecycle import Stopping
 
@@ -117,14 +119,14 @@ async def _serve(
             log.info("the hive %s answers at %s", __version__, url)
             announcer.ready(Ready(url, os.getpid(), __version__, lock.id))
             notifier.ready(f"The hive answers at {url}")
-            lifecycle.show_at_terminal(
-                f"The hive answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it."
-            )
+            announcer.tell(f"The hive answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it.")
             nursery.start_soon(keep_running, "the watchdog's messages", notifier.keep_alive)
             nursery.start_soon(keep_running, "hashing model files", library.hash_files)
             nursery.start_soon(keep_running, "pushed files", library.pushed.run)
             nursery.start_soon(keep_running, "watching model files", workers.watch_files)
-            end = partial(_end_when_asked, stopping, workers, library, notifier, settings.timeouts.ending)
+            end = partial(
+                _end_when_asked, stopping, workers, library, notifier, settings.timeouts.ending, announcer.tell
+            )
             nursery.start_soon(keep_running, "the end of the hive", end)
             await workers.run()
             await server.stop()
@@ -158,12 +160,17 @@ def _token(settings: Settings, *, started_by: str) -> str:
 
 
 async def _end_when_asked(
-    stopping: Stopping, workers: WorkerSupervisor, library: Library, notifier: Notifier, seconds: float
+    stopping: Stopping,
+    workers: WorkerSupervisor,
+    library: Library,
+    notifier: Notifier,
+    seconds: float,
+    tell: Callable[[str], None],
 ) -> None:
     await stopping.asked.wait()
     log.info("shutting down")
     notifier.stopping("Ending the workers", seconds)
-    lifecycle.show_at_terminal("Ending the workers; Ctrl+C again ends running requests at once.")
+    tell("Ending the workers; Ctrl+C again ends running requests at once.")
     library.downloads.stop()
     workers.stop()
     await stopping.forced.wait()

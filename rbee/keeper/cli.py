@@ -9,6 +9,7 @@ import signal
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.arguments import WRONG_USAGE, HelpRequest, UsageError
+from rbee.adapters.files import working_folder
 from rbee.errors import InternalError, InvalidRequestError, RbeeError
 from rbee.keeper.command_line import checked
 from rbee.keeper.command_line.checked import WrongValueError
@@ -49,6 +50,9 @@ def main(arguments: list[str]) -> int:
         terminal.error(exc.message, exc.hint)
         return exc.exit_code
     except Exception as exc:  # noqa: BLE001 (a bug: its traceback is shown or logged)
+        if isinstance(exc, OSError) and working_folder.is_gone():
+            terminal.error(working_folder.MESSAGE, working_folder.HINT)
+            return 1
         trace = _traceback()
         if "--debug" in arguments:
             terminal.debug(trace)

@@ -108,14 +108,12 @@ async def _serve(
         log.info("the queen %s answers at %s", __version__, url)
         announcer.ready(Ready(url, os.getpid(), __version__))
         notifier.ready(f"The queen answers at {url}")
-        lifecycle.show_at_terminal(
-            f"The queen answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it."
-        )
+        announcer.tell(f"The queen answers at {url}; `rbee logs --follow` shows what it does, Ctrl+C ends it.")
         nursery.start_soon(keep_running, "the watchdog's messages", notifier.keep_alive)
         await stopping.asked.wait()
         log.info("shutting down")
         notifier.stopping("Ending what the queen has started", settings.timeouts.ending)
-        lifecycle.show_at_terminal("Ending what the queen has started; Ctrl+C again ends running requests at once.")
+        announcer.tell("Ending what the queen has started; Ctrl+C again ends running requests at once.")
         ended = await nodes.end(stopping.forced)
         tracker.end()
         await server.stop()

@@ -23,7 +23,8 @@ def test_to_start(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().err == f"{NEEDED}; this is Python 3.10\n"
 
 
-def test_to_build() -> None:
+@pytest.mark.parametrize(("program", "verb"), [("zipapp.py", "build"), ("test.py", "test")])
+def test_to_build_and_test(program: str, verb: str) -> None:
     with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(ROOT / "build" / "zipapp.py"))
-    assert end.value.code == f"{NEEDED} to build; this is Python 3.10"
+        runpy.run_path(str(ROOT / "build" / program))
+    assert end.value.code == f"{NEEDED} to {verb}; this is Python 3.10"

@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import select
 import sys
-from typing import TYPE_CHECKING
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     import trio
 
 MAX_LINE = 1024 * 1024
+STDERR: Final = 2
 
 
 class Ready(msgspec.Struct, omit_defaults=True):
@@ -49,6 +51,15 @@ class Announcer:
 
     def __init__(self, enabled: bool) -> None:
         self._enabled = self._open = enabled
+
+    def tell(self, text: str) -> None:
+        """Write to stderr for the person who started this daemon, or for the journal of the service that did.
+
+        Where a program of ours did, stderr is the log, which says the same.
+        """
+        if not self._enabled:
+            with suppress(OSError):
+                os.write(STDERR, f"{text}\n".encode("utf-8", "replace"))
 
     def _write(self, line: Line) -> None:
         if not self._open:

@@ -139,13 +139,6 @@ def run(daemon: Callable[[Stopping], Awaitable[None]], announcer: Announcer, *, 
     return 0
 
 
-def show_at_terminal(text: str) -> None:
-    """Write to the person who started this daemon at a terminal; elsewhere stderr is a log, or a journal."""
-    with suppress(OSError):
-        if os.isatty(STDERR):
-            os.write(STDERR, f"{text}\n".encode())
-
-
 def note(text: str) -> None:
     """Write to stderr, which may be the log, for a person to read."""
     with suppress(OSError):

@@ -228,7 +228,7 @@ class Web:
     def _private(self, address: SplitResult) -> DownloadFailedError:
         return DownloadFailedError(
             f"{host_and_port(self._home)} redirects to {address.hostname}, which is in a private network",
-            hint="where that is meant: `private_redirects = true` under [hub] in the configuration of the node",
+            hint="where that is meant: `private_redirects = true` under [hub] in the settings of the node",
         )
 
     def _check_status(self, response: httpx.Response, address: SplitResult) -> None:

@@ -115,7 +115,7 @@ async def _ask(url: str, seconds: float) -> QueenHealth | None:
     port = _port(url)
     raise PortInUseError(
         f"port {port} is taken by a program that is not a queen of rbee ({url})",
-        hint="stop that program, or give the queen another port: `port` under [queen] in the configuration, "
+        hint="stop that program, or give the queen another port: `port` under [queen] in the settings, "
         "or the environment variable RBEE_QUEEN_PORT",
         port=port,
     )

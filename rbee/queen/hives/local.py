@@ -133,7 +133,7 @@ class LocalHive:
         port = self._settings.hive.port
         raise PortInUseError(
             f"port {port} is taken{http_server.holder(port)}: what answers at {url} is not a hive of rbee",
-            hint="stop that program, or give the hive another port: `port` under [hive] in the configuration, "
+            hint="stop that program, or give the hive another port: `port` under [hive] in the settings, "
             "or the environment variable RBEE_HIVE_PORT",
             port=port,
         )

@@ -171,7 +171,7 @@ class HiveIdentities:
 def port_setting(node: str) -> str:
     """Say where the port of the node's hive is set: what the queen starts over SSH takes no option, and no variable."""
     if node == LOCAL_NODE:
-        return "`port` under [hive] in the configuration, or RBEE_HIVE_PORT"
+        return "`port` under [hive] in the settings, or RBEE_HIVE_PORT"
     return "`port` under [hive] in config.toml, in its install path there"
 
 

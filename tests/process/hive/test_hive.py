@@ -315,7 +315,12 @@ def test_a_port_in_use_is_one_clear_line(daemons: Any, role: str) -> None:
         ("hive", ["--port", "70000"], {}, "--port: a whole number from 0 to 65535 is expected"),
         ("queen", ["--port", "-1"], {}, "--port: a whole number from 0 to 65535 is expected"),
         ("hive", [], {"RBEE_WORKER_SLOTS": "many"}, "worker.slots: expected int, got str"),
-        ("queen", ["--config", "/nowhere.toml"], {}, "the configuration file /nowhere.toml does not exist"),
+        (
+            "queen",
+            ["--config", "/nowhere.toml"],
+            {},
+            "/nowhere.toml, which --config names, does not exist",
+        ),
         ("hive", ["--host", "nowhere.invalid"], {}, "cannot listen on nowhere.invalid"),
         ("queen", [], {"RBEE_HOME": "here"}, "expected an absolute path"),
         ("hive", [], {"RBEE_HOME": "/dev/null/x"}, "the state folder /dev/null/x cannot be written"),

@@ -74,3 +74,23 @@ def test_it_ends_in_order_when_its_terminal_is_closed(screen: Screen, tmp_path: 
     screen.process.send_signal(signal.SIGHUP)
     assert screen.process.wait(30) == 0
     assert "got SIGHUP" in next((tmp_path / "logs").glob("*.log")).read_text()
+
+
+@pytest.mark.parametrize("role", ["queen", "hive"])
+def test_it_says_so_without_a_terminal_too(tmp_path: Path, role: str) -> None:
+    """In a container, a journal, or a file: `rbee queen 2> queen.err &`."""
+    settings = {"RBEE_HOME": str(tmp_path), "RBEE_QUEEN_PORT": "0", "RBEE_HIVE_PORT": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "rbee", role],
+        cwd=ROOT,
+        env=os.environ | settings,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr is not None
+        assert process.stderr.readline().startswith(f"The {role} answers at http://127.0.0.1:".encode())
+        process.send_signal(signal.SIGINT)
+        out, err = process.communicate(timeout=50)
+    assert (process.returncode, out, err.count(b"\n")) == (0, b"", 1)
+    assert err.startswith(b"Ending ")

@@ -108,7 +108,9 @@ def test_a_daemon_tells_its_start_its_life_and_its_end(managed: Any, role: str) 
     assert last[1] == pid
     assert last[0]["STOPPING"] == "1"
     assert int(last[0]["EXTEND_TIMEOUT_USEC"]) == 70_000_000, "drain, cascade and a margin"
-    assert manager.service.communicate(timeout=20) == (b"", b"")
+    out, err = manager.service.communicate(timeout=20)
+    begun, ending = err.decode().splitlines()  # for the journal
+    assert (out, begun.startswith(f"The {role} answers at {url}; "), ending.startswith("Ending ")) == (b"", True, True)
     assert manager.service.returncode == 0
 
 

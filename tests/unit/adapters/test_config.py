@@ -277,9 +277,11 @@ def test_a_byte_order_mark_is_no_part_of_the_settings(home: Path) -> None:
 
 
 def test_a_file_asked_for_must_exist(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert refused(file="/nowhere.toml").message == "the configuration file /nowhere.toml does not exist"
+    assert (
+        refused(file="/nowhere.toml").message == "the settings file /nowhere.toml, which --config names, does not exist"
+    )
     monkeypatch.setenv("RBEE_CONFIG", "/nothing.toml")
-    assert refused().message == "the configuration file /nothing.toml does not exist"
+    assert refused().message == "the settings file /nothing.toml, which RBEE_CONFIG names, does not exist"
 
 
 def test_a_path_that_can_be_none_is_refused(home: Path) -> None:
