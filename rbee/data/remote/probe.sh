@@ -30,12 +30,15 @@ path = getattr(sys, "_base_executable", None) or sys.executable
 version = "%d.%d.%d" % sys.version_info[:3]
 print("%s %s %s %s %s" % (sys.implementation.name, version, misfit, ",".join(lacks) or "-", path))'
 seen=:
+count=0
 ask() {
+    [ "$count" -lt 50 ] || return 1 # each takes some 30 ms, and who asks has patience for half a minute
     path=$(command -v "$1" 2>/dev/null) || return 1
     # Links and shims lead to the same one.
     real=$(readlink -f "$path" 2>/dev/null) || real=$path
     case $seen in *":$real:"*) return 0 ;; esac
     seen=$seen$real:
+    count=$((count + 1))
     said=$("$path" -c "$asked" 2>/dev/null </dev/null) || return 1
     say "$2" "$said"
 }
