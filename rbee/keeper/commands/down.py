@@ -10,7 +10,7 @@ import trio
 
 from rbee.adapters.daemon import instance, process
 from rbee.adapters.http.own_address import is_of_this_machine
-from rbee.errors import AlreadyRunningError, InvalidRequestError, UnloadFailedError
+from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, InvalidRequestError, UnloadFailedError
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import child_queen, interrupt, running_queen
 from rbee.keeper.session.child_queen import EXPLAIN_AFTER_SECONDS, STUCK_AFTER_SECONDS
@@ -110,7 +110,7 @@ async def _end_what_is_left(keeper: _Keeper, reason: str) -> Result:
     if hive is not None and hive.started_by == "queen" and await _end(keeper, "hive", hive.identity) is not None:
         pid = hive.identity.pid
         notes.append(f"The hive (pid {pid}) that an earlier queen had left has ended, with its workers.")
-    if (other := await running_queen.find(settings)) is not None:
+    if (other := await _another(settings)) is not None:
         notes[0] = f"The queen at {other.url} has another state folder than {settings.state_dir}; it is left alone."
         if (listener := await _listener(other)) is not None:
             notes.append(f"If that folder was deleted, `kill {listener}` ends the queen, with everything it started.")
@@ -125,13 +125,23 @@ async def _end_what_is_left(keeper: _Keeper, reason: str) -> Result:
     return Result(notes=tuple(notes))
 
 
+async def _another(settings: Settings) -> running_queen.RunningQueen | None:
+    """Return a queen that is not of our state folder; none answers, perhaps, at the address of another machine."""
+    try:
+        return await running_queen.find(settings)
+    except ConnectionTimeoutError:
+        return None
+
+
 async def _listener(queen: running_queen.RunningQueen) -> int | None:
     """Return the pid of a queen of this machine; None for one elsewhere, which a tunnel may lead to."""
     found = urlsplit(queen.url)
     if not await is_of_this_machine(found.hostname or ""):
         return None
     pid = process.listener(found.port or 80)
-    return pid if pid is not None and "queen" in process.words(pid) else None
+    if pid is None or not any(word == "queen" or word.endswith("/queen-rbee") for word in process.words(pid)):
+        return None
+    return pid
 
 
 def _uncleanly_ended(settings: Settings) -> dict[str, instance.Instance]:

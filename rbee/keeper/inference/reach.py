@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from rbee.keeper.session.attached_queen import AttachedQueen
     from rbee.wire.queen import TaskHandle
 
-PROBE_SECONDS: Final = 1.5
+PROBE_SECONDS: Final = 2.0
 """For a worker to say which one it is. A way that is slower than that is left to the queen."""
 
 
-async def is_reached(handle: TaskHandle, queen: AttachedQueen) -> bool:
+async def is_reached(handle: TaskHandle, queen: AttachedQueen, *, seconds: float = PROBE_SECONDS) -> bool:
     """Whether that very worker answers here, decided in a moment; that it does not is remembered.
 
     Where the queen is on another machine, its addresses may mean others here. Neither the key nor the prompt is sent to
@@ -30,7 +30,7 @@ async def is_reached(handle: TaskHandle, queen: AttachedQueen) -> bool:
     host = urlsplit(handle.worker_url).hostname or ""
     if host in queen.unreached:
         return False
-    if not _leads_elsewhere(host, queen) and await _answers(handle):
+    if not _leads_elsewhere(host, queen) and await _answers(handle, seconds):
         return True
     queen.add_unreached(host)
     return False
@@ -43,10 +43,10 @@ def _leads_elsewhere(host: str, queen: AttachedQueen) -> bool:
     return queen.address.is_encrypted and not (is_loopback(host) and is_loopback(queen.address.machine))
 
 
-async def _answers(handle: TaskHandle) -> bool:
-    with trio.move_on_after(PROBE_SECONDS):
+async def _answers(handle: TaskHandle, seconds: float) -> bool:
+    with trio.move_on_after(seconds):
         try:
-            async with WorkerClient(handle.worker_url, None, timeout=PROBE_SECONDS) as worker:
+            async with WorkerClient(handle.worker_url, None, timeout=seconds) as worker:
                 return (await worker.health()).worker_id == handle.worker_id
         except RbeeError:
             pass

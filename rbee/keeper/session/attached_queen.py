@@ -91,10 +91,9 @@ async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) ->
             host=host,
         )
     if await _is_readable_on_the_way(queen) and KnownQueens(settings).warn_once(queen.url):
-        tunnel = f"`ssh -N -L 8081:127.0.0.1:8080 {queen.address.machine}`"
         terminal.note(
             f"{queen.url} is not encrypted: the token, prompts and answers can be read on the way. "
-            f"An SSH tunnel ({tunnel}), or a proxy with https there, keeps them private."
+            f"An SSH tunnel ({queen.address.tunnel}), or a proxy with https there, keeps them private."
         )
     if (changed := changed_settings.note(queen.own, settings)) is not None:
         terminal.note(changed)

@@ -56,13 +56,13 @@ def silent(address: QueenAddress, reason: str) -> ConnectionTimeoutError:
         hint = f"check the name {machine}, or use the machine's address"
     elif is_loopback(machine):
         hint = (
-            "if a tunnel leads from there to the queen's machine, see that it is open (`ssh -N -L 8081:127.0.0.1:8080 "
-            "MACHINE`); a queen of this machine needs no --queen, RBEE_QUEEN_URL or `url`"
+            f"if a tunnel leads from there to the queen's machine, see that it is open ({address.tunnel}); "
+            "a queen of this machine needs no --queen, RBEE_QUEEN_URL or `url`"
         )
     else:
         hint = (
             f"`rbee up` on {machine} starts one, which other machines reach with `host` under [queen] there; "
-            f"or open a tunnel: `ssh -N -L 8081:127.0.0.1:8080 {machine}`, and use --queen http://127.0.0.1:8081"
+            f"or open a tunnel: {address.tunnel}, and use --queen http://127.0.0.1:8081"
         )
     return ConnectionTimeoutError(
         f"no queen answers at {address.url} ({reason})", hint=hint, attempts=[reason], url=address.url

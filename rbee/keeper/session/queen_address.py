@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
 from rbee.errors import InvalidConfigurationError
-from rbee.keeper.command_line.queen_url import FORMS, parse
+from rbee.keeper.command_line.queen_url import FORMS, PORT, parse
 from rbee.wire.addresses import is_loopback, reachable
 from rbee.wire.common import base_url
 
@@ -30,6 +30,13 @@ class QueenAddress(NamedTuple):
     def machine(self) -> str:
         """The host alone, for people and `ssh`."""
         return urlsplit(self.url).hostname or ""
+
+    @property
+    def tunnel(self) -> str:
+        """The command that opens a tunnel to the queen, at http://127.0.0.1:8081."""
+        machine = "MACHINE" if is_loopback(self.machine) else self.machine
+        port = PORT if is_loopback(self.machine) else urlsplit(self.url).port or PORT
+        return f"`ssh -N -L 8081:127.0.0.1:{port} {machine}`"
 
     @property
     def is_encrypted(self) -> bool:

@@ -26,6 +26,7 @@ from rbee.keeper.inference.reach import is_reached
 from rbee.keeper.output.terminal import Terminal
 from rbee.keeper.session import running_queen
 from rbee.keeper.session.attached_queen import AttachedQueen, attach
+from rbee.keeper.session.queen_address import QueenAddress
 from rbee.keeper.session.running_queen import RunningQueen
 from rbee.wire.queen import QueenHealth, TaskHandle, TaskRequest
 from tests.kit.certificates import self_signed
@@ -303,7 +304,7 @@ async def test_a_worker_that_names_itself_is_gone_to_and_has_not_got_the_key_bef
     tmp_path: Path, scripted: Callable[..., Awaitable[Scripted]]
 ) -> None:
     server = await scripted(alive(WORKER))
-    assert await is_reached(handle(server.url), attached(tmp_path, "http://127.0.0.1:1"))
+    assert await is_reached(handle(server.url), attached(tmp_path, "http://127.0.0.1:1"), seconds=60)
     (asked,) = server.requests
     assert b"uthorization" not in asked
 
@@ -316,7 +317,7 @@ async def test_a_stranger_at_its_address_gets_nothing_and_is_remembered(
 ) -> None:
     server = await scripted(answer, alive(WORKER))
     queen = attached(tmp_path, "http://127.0.0.1:1")
-    assert not await is_reached(handle(server.url), queen)
+    assert not await is_reached(handle(server.url), queen, seconds=60)
     assert not await is_reached(handle(server.url), queen), "it is remembered"
     assert len(server.requests) == 1
     assert queen.unreached == ["127.0.0.1"]
@@ -336,7 +337,7 @@ async def test_a_worker_at_loopback_is_tried_where_the_queen_may_be_here(
     tmp_path: Path, scripted: Callable[..., Awaitable[Scripted]], queen: str, is_asked: bool
 ) -> None:
     server = await scripted(alive(WORKER))
-    assert await is_reached(handle(server.url), attached(tmp_path, queen)) is is_asked
+    assert await is_reached(handle(server.url), attached(tmp_path, queen), seconds=60) is is_asked
     assert bool(server.requests) is is_asked
 
 
@@ -355,6 +356,19 @@ def test_a_file_that_cannot_be_read_is_as_none(tmp_path: Path) -> None:
     assert queen.unreached == []
     queen.add_unreached("192.0.2.7")
     assert queen.unreached == ["192.0.2.7"]
+
+
+@pytest.mark.parametrize(
+    ("url", "command"),
+    [
+        ("http://192.0.2.1:9000", "`ssh -N -L 8081:127.0.0.1:9000 192.0.2.1`"),
+        ("http://box", "`ssh -N -L 8081:127.0.0.1:8080 box`"),
+        ("http://[2001:db8::1]:8080", "`ssh -N -L 8081:127.0.0.1:8080 2001:db8::1`"),
+        ("http://127.0.0.1:8081", "`ssh -N -L 8081:127.0.0.1:8080 MACHINE`"),
+    ],
+)
+def test_a_tunnel_leads_to_the_port_that_is_named(url: str, command: str) -> None:
+    assert QueenAddress(url, is_named=True).tunnel == command
 
 
 # What is said of it.
