@@ -34,7 +34,9 @@ async def ask(address: QueenAddress, settings: Settings) -> QueenHealth:
         async with QueenClient(address.url, None, timeout=settings.timeouts.call) as client:
             return await client.health()
     except AddressTakenError as exc:
-        raise _is_no_queen(address, _reason(exc)) from exc
+        # A queen that is stopped, or has too much to do, takes connections and says nothing in time.
+        reason = _reason(exc)
+        raise (silent if reason == "timeout" else _is_no_queen)(address, reason) from exc
     except ConnectionTimeoutError as exc:
         raise silent(address, _reason(exc)) from exc
     except (InvalidApiKeyError, MissingApiKeyError) as exc:
@@ -61,7 +63,8 @@ def silent(address: QueenAddress, reason: str) -> ConnectionTimeoutError:
         )
     else:
         hint = (
-            f"`rbee up` on {machine} starts one, which other machines reach with `host` under [queen] there; "
+            f"`rbee up` on {machine} starts one, which other machines reach with `host` under [queen] there, unless "
+            "a firewall is in between; "
             f"or open a tunnel: {address.tunnel}, and use --queen http://127.0.0.1:8081"
         )
     return ConnectionTimeoutError(

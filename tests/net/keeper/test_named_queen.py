@@ -100,6 +100,19 @@ async def test_nor_is_one_at_the_address_of_another_machine(tmp_path: Path) -> N
         await running_queen.find(settings)
 
 
+async def test_a_machine_that_says_nothing_is_not_said_to_run_something_else(
+    tmp_path: Path, nursery: trio.Nursery
+) -> None:
+    async def say_nothing(_: trio.SocketStream) -> None:
+        await trio.sleep_forever()
+
+    (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    nursery.start_soon(trio.serve_listeners, say_nothing, [listener])
+    url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+    with pytest.raises(ConnectionTimeoutError, match=r"no queen answers at http://127\.0\.0\.1:\d+ \(timeout\)"):
+        await running_queen.find(settings_of(tmp_path, url, RBEE_TIMEOUTS_CALL="0.2"))
+
+
 async def test_a_name_that_nobody_knows(tmp_path: Path) -> None:
     said = await refused(tmp_path, "nowhere.invalid")
     assert "no queen answers at http://nowhere.invalid:8080 (the host's name is not known)" in said
