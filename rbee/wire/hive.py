@@ -81,7 +81,7 @@ class WorkerRow(Message, kw_only=True):
     pid: int
     idle_since: float | None = None
     last_health_at: float | None = None
-    idle_until: float | msgspec.UnsetType = msgspec.UNSET
+    idle_until: float | None = None
     """When it ends, where it is idle and no request comes."""
 
 

@@ -120,7 +120,7 @@ class SwarmWorker(Message, kw_only=True):
     device: int
     slots_total: int
     slots_available: int
-    idle_until: float | msgspec.UnsetType = msgspec.UNSET
+    idle_until: float | None = None
     """Where it is idle, when it ends if no request comes, in Unix seconds."""
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from msgspec import UNSET
-
 from rbee.hive.workers.deadlines import idle_limit
 from rbee.wire import hive as wire
 
@@ -44,7 +42,7 @@ def _row(worker: WorkerRecord, limits: Timeouts) -> wire.WorkerRow:
         pid=worker.pid or 0,
         idle_since=worker.idle_since,
         last_health_at=worker.last_health_at,
-        idle_until=UNSET if worker.idle_since is None else worker.idle_since + idle_limit(worker, limits),
+        idle_until=None if worker.idle_since is None else worker.idle_since + idle_limit(worker, limits),
     )
 
 

@@ -6,16 +6,14 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
-from msgspec import UNSET
 
 from rbee.keeper.output import render
-from rbee.wire.queen import SwarmWorker
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.wire.progress import SwarmDownload
-    from rbee.wire.queen import NodeStatus, SwarmEndedWorker, UnreachableNode
+    from rbee.wire.queen import NodeStatus, SwarmEndedWorker, SwarmWorker, UnreachableNode
 
 NO_WORKERS_KNOWN: Final = "No queen is running, so no workers are known."
 NO_WORKERS_RUN: Final = "No workers are running."
@@ -44,7 +42,7 @@ def workers_table(workers: Sequence[SwarmWorker], room: int | None) -> str:
 
 def until(worker: SwarmWorker) -> str:
     """Return when a worker that is idle ends if no request comes."""
-    if worker.idle_until is UNSET:
+    if worker.idle_until is None:
         return "–"
     ends, now = datetime.fromtimestamp(worker.idle_until).astimezone(), datetime.now().astimezone()
     if ends - now > _ENDLESS:
@@ -67,8 +65,4 @@ def unreachable(nodes: Sequence[UnreachableNode | NodeStatus]) -> list[str]:
 
 def to_json(rows: Sequence[SwarmWorker | SwarmEndedWorker | UnreachableNode | NodeStatus | SwarmDownload]) -> Any:
     """Return rows of the queen's answer as JSON values, with the same keys."""
-    found = msgspec.to_builtins(list(rows))
-    for row, values in zip(rows, found, strict=True):
-        if isinstance(row, SwarmWorker):
-            values.setdefault("idle_until", None)
-    return found
+    return msgspec.to_builtins(list(rows))

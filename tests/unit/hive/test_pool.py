@@ -9,7 +9,6 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from msgspec import UNSET
 
 from rbee.adapters.config import Timeouts
 from rbee.errors import (
@@ -191,7 +190,7 @@ def test_until_when_a_worker_stays_is_shown_while_it_is_idle() -> None:
     pool, _ = at("serving")
     assert view.workers(pool).workers[0].idle_until == 1300
     pool.status("w", status("busy", 1), 10, 1010)
-    assert view.workers(pool).workers[0].idle_until is UNSET
+    assert view.workers(pool).workers[0].idle_until is None
     pool.status("w", status("idle"), 20, 1020)
     assert view.workers(pool).workers[0].idle_until == 1320
 
