@@ -9,8 +9,8 @@ usage: rbee <command> [options]
 
 Runs language models on the machines you own.
 
-Machines that work together are the nodes of a swarm. For each request its queen picks a node; the node's hive
-starts workers; a worker runs one model.
+The queen picks a node (a machine) for each request; the node's hive keeps its
+models and starts workers; a worker runs one model. They start when needed.
 
 use a model
   infer            answer or continue a prompt; the text streams to standard output
