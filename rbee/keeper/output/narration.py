@@ -14,8 +14,8 @@ _STEPS: Final = frozenset({
 })  # fmt: skip
 """Steps of every start, which take a moment and say nothing afterwards; the end is said by the last line."""
 _STAGES: Final = frozenset({
-    "wait", "start", "loaded", "cache", "download", "copy", "download_complete", "ssh_test", "ssh_ready", "configure",
-    "build", "try", "shutdown",
+    "wait", "start", "loaded", "cache", "download", "copy", "download_complete", "push", "push_complete", "ssh_test",
+    "ssh_ready", "configure", "build", "try", "shutdown",
 })  # fmt: skip
 """What may take long, so that a log should have it, and is of no interest on a terminal once it is over."""
 
