@@ -57,6 +57,8 @@ class IdleClock:
         # A client that connects has something to ask.
         self.since: float | None = trio.current_time()
         self.head_since: float | None = self.since
+        self.begun_at = self.since
+        """When the last request has begun; it is answered some steps of trio's loop later."""
         self._is_first = True
 
     async def restart(self, _task_group: object, _action: object) -> None:
@@ -69,6 +71,7 @@ class IdleClock:
     async def stop(self) -> None:
         """The head of a request is there."""
         self.since = self.head_since = None
+        self.begun_at = trio.current_time()
 
     def note_bytes(self) -> None:
         """Bytes have come."""
@@ -170,8 +173,8 @@ class ClientConnection(TCPServer):
 
     @property
     def idle_since(self) -> float | None:
-        """Since when no request is answered; None while one is."""
-        return None if self._running else self._quiet_since
+        """Since when no request is answered, nor has begun; None while one is."""
+        return None if self._running else max(self._quiet_since, self.idle_task.begun_at)
 
     def give_up(self) -> None:
         """Close the connection at once; whatever waits for it finds it closed."""

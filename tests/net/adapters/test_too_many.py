@@ -142,22 +142,42 @@ async def test_a_head_that_comes_byte_by_byte_has_no_more_time(served: Served) -
                 await trio.sleep(0.02)
 
 
-@pytest.mark.usefixtures("_short_head")
-async def test_a_connection_between_two_requests_may_be_quiet_for_longer(served: Served) -> None:
+async def test_a_connection_between_two_requests_may_be_quiet_for_longer(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "HEADER_SECONDS", 1.0)
+    monkeypatch.setattr(connection, "CHECK_SECONDS", 0.1)
     async with await served.connect(OPEN) as stream:
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
-        await trio.sleep(1.2)
+        await trio.sleep(1.5)
         await stream.send_all(OPEN)
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
 
 
-@pytest.mark.usefixtures("_short_head")
-async def test_a_daemon_that_was_stopped_reads_first_what_has_come(served: Served) -> None:
+async def test_a_daemon_that_was_stopped_reads_first_what_has_come(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CHECK_SECONDS", 0.1)
     async with await served.connect(HALF) as stream:
         await trio.sleep(0.05)
         os.write(stream.socket.fileno(), b": x\r\n\r\n")
-        time.sleep(1)  # noqa: ASYNC251 (the server, which runs here too, stands still)
+        # From here to the answer nothing runs: the server, which is in this thread too, finds the time over.
+        monkeypatch.setattr(connection, "HEADER_SECONDS", 0.25)
+        time.sleep(0.3)  # noqa: ASYNC251
         assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+
+
+async def test_a_request_on_a_quiet_connection_is_not_cut_before_it_is_answered(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "CHECK_SECONDS", 0.0)  # at each step of the loop
+    async with await served.connect(OPEN) as stream:
+        assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
+        await trio.sleep(1.1)
+        monkeypatch.setattr(connection, "HEADER_SECONDS", 1.0)
+        for _ in range(3):
+            await stream.send_all(OPEN)
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 200")
 
 
 async def test_a_body_that_does_not_move_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -59,6 +60,7 @@ class Limited:
 
 @pytest.mark.parametrize("role", ["queen", "hive"])
 def test_half_a_request_a_thousand_times_keeps_nobody_out(tmp_path: Path, role: str) -> None:
+    began = time.monotonic()
     with Limited(tmp_path, role, f"-n {DESCRIPTORS}") as daemon, ExitStack() as stack:
         port = int(daemon.url.rpartition(":")[2])
         for number in range(2 * DESCRIPTORS):
@@ -67,7 +69,8 @@ def test_half_a_request_a_thousand_times_keeps_nobody_out(tmp_path: Path, role: 
             if number % DESCRIPTORS == DESCRIPTORS - 1:
                 assert daemon.health() in ("ok", "alive")
     lines = daemon.log()
-    assert len([line for line in lines if "oldest idle one is given up" in line]) == 1
+    a_minute_each = 1 + int((time.monotonic() - began) / 60)
+    assert 1 <= len([line for line in lines if "oldest idle one is given up" in line]) <= a_minute_each
     assert not [line for line in lines if "Traceback" in line or "EMFILE" in line]
 
 
