@@ -77,7 +77,7 @@ class Swarm:
     def start(
         self, *arguments: str, stdout: int = subprocess.PIPE, stderr: int = subprocess.PIPE, **environment: str
     ) -> subprocess.Popen[bytes]:
-        own = {"RBEE_HOME": str(self.queen.home), "RBEE_QUEEN_PORT": "0"}
+        own = {"RBEE_HOME": str(self.queen.home), "RBEE_QUEEN_PORT": "0", "RBEE_HIVE_PORT": "0"}
         return subprocess.Popen(
             [sys.executable, "-m", "rbee", *arguments],
             cwd=ROOT,
