@@ -66,3 +66,33 @@ def test_the_queens_own_hive_is_reached_where_it_listens_for_others(
     host: str, advertise: str | None, url: str, outside: str | None
 ) -> None:
     assert local(host, advertise).outside(url) == outside
+
+
+@pytest.mark.parametrize(
+    ("address", "url", "reached"),
+    [
+        ("192.0.2.7", "http://192.0.2.7:8001", "http://192.0.2.7:8001"),
+        ("192.0.2.7", "http://127.0.0.1:8001", "http://192.0.2.7:8001"),
+        ("192.0.2.7", "http://0.0.0.0:8001", "http://192.0.2.7:8001"),
+        ("attic", "http://[::]:8001", "http://attic:8001"),
+        ("2001:db8::7", "http://127.0.0.1:8001", "http://[2001:db8::7]:8001"),
+        ("192.0.2.7", "http://bees.example:8001", "http://bees.example:8001"),
+        ("127.4.5.6", "http://127.4.5.6:8001", "http://127.4.5.6:8001"),
+    ],
+)
+def test_a_worker_is_reached_where_its_hive_is(address: str, url: str, reached: str) -> None:
+    """One that listens on every address of its machine, or a hive of an earlier version, names none of them."""
+    assert remote(address).worker_url(url) == reached
+
+
+@pytest.mark.parametrize(
+    ("url", "reached"),
+    [
+        ("http://0.0.0.0:8001", "http://127.0.0.1:8001"),
+        ("http://[::]:8001", "http://[::1]:8001"),
+        ("http://127.0.0.1:8001", "http://127.0.0.1:8001"),
+        ("http://192.0.2.1:8001", "http://192.0.2.1:8001"),
+    ],
+)
+def test_no_worker_of_this_host_is_reached_at_every_address(url: str, reached: str) -> None:
+    assert local("0.0.0.0", None).worker_url(url) == reached
