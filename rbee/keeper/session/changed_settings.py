@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from rbee.adapters import settings_in_use
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
     from rbee.errors import RbeeError
 
 MAX_SHOWN: Final = 4
+_ADDRESS: Final = ("queen.host", "queen.port")
 ANEW: Final = "started anew (`rbee down`, then `rbee up`)"
 _OF_FETCHING: Final = (DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError)
 
@@ -22,7 +24,9 @@ def note(own: Instance | None, settings: Settings) -> str | None:
     """Return what to say about a queen of ours; None where its settings are those of now."""
     if own is None or (used := settings_in_use.recorded(own.settings)) is None:
         return None
-    changed = settings_in_use.changed(used, settings)
+    # One that answers where it is looked for has no other address, whatever it was told to take.
+    is_there = urlsplit(own.url).port == settings.queen.port
+    changed = [one for one in settings_in_use.changed(used, settings) if not (is_there and one.key in _ADDRESS)]
     if not changed:
         return None
     shown = [f"{one.key} = {_text(one.now)} (it has {_text(one.used)})" for one in changed[:MAX_SHOWN]]

@@ -125,7 +125,7 @@ def test_a_folder_that_was_moved_keeps_its_queen(
 ) -> None:
     moved = tmp_path / "moved"
     queen.home.rename(moved)
-    assert run("up", RBEE_HOME=str(moved)).stderr == f"A queen is already running at {queen.url}.\n"
+    assert run("up", RBEE_HOME=str(moved), RBEE_HIVE_PORT="0").stderr == f"A queen is already running at {queen.url}.\n"
     assert run("down", RBEE_HOME=str(moved)).returncode == 0
     assert queen.process.wait(PATIENCE) == 0
 
