@@ -72,24 +72,31 @@ def test_nine_commands_at_once_on_four_slots_get_nine_answers(daemons: Any) -> N
 
 def test_a_client_of_one_object_that_leaves_the_line_is_gone_from_it(daemons: Any, tmp_path: Path) -> None:
     """It gets nothing while it waits, so nothing fails to be sent either."""
-    model = f"file:{make(tmp_path / 'letters.gguf', width=1024, context=4096)}"
-    queen = daemons.start("queen", RBEE_WORKER_SLOTS="1", RBEE_QUEEN_MAX_WAITING="1")
-    holding = {"model": model, "prompt": "A", "max_tokens": 4000}
+    model = f"file:{make(tmp_path / 'letters.gguf', width=1024, context=16_384)}"
+    queen = daemons.start("queen", RBEE_WORKER_SLOTS="1", RBEE_WORKER_CONTEXT="16384")
+    holding = {"model": model, "prompt": "A", "max_tokens": 16_000}
+    request_id = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
     with queen.client() as client, client.stream("POST", "/v2/tasks", json=TASK | holding, headers=STREAM) as held:
         lines = held.iter_lines()
         next(line for line in lines if "token" in line)
-        body = json.dumps(TASK | {"model": model, "relay": False, "wait_s": 600}).encode()
+        waiting = {"model": model, "relay": False, "wait_s": 600, "request_id": request_id}
+        body = json.dumps(TASK | waiting).encode()
         head = f"POST /v2/tasks HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {queen.token}\r\n"
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
-        with socket.create_connection(("127.0.0.1", int(queen.url.rpartition(":")[2]))) as waiting:
-            waiting.sendall(head.encode() + body)
-            wait_until(lambda: "wait for one already" in full(queen, model), "the line is full")
-        wait_until(lambda: "no slot got free" in full(queen, model), "the line has room")
+        with socket.create_connection(("127.0.0.1", int(queen.url.rpartition(":")[2]))) as leaving:
+            leaving.sendall(head.encode() + body)
+            wait_until(lambda: state_of(queen, request_id) == "waiting", "it stands in line")
+        wait_until(lambda: state_of(queen, request_id) is None, "it is gone")
 
 
-def full(queen: Any, model: str) -> str:
-    """Stand in line for a moment; returns why that was in vain."""
-    return str(relay(queen, model=model, wait_s=0.01)[-1]["error"]["message"])
+def state_of(queen: Any, request_id: str) -> str | None:
+    """Return what the queen says of a task; None where it handles none of this id."""
+    with queen.client() as client, client.stream("GET", "/v2/events") as events:
+        state = json.loads(
+            next(line for line in events.iter_lines() if line.startswith("data: ")).removeprefix("data: ")
+        )
+    found = [task["state"] for task in state["tasks"] if task["request_id"] == request_id]
+    return str(found[0]) if found else None
 
 
 def test_who_does_not_wait_or_waits_in_vain_is_told(daemons: Any, tmp_path: Path) -> None:
