@@ -6,7 +6,6 @@ import hashlib
 import os
 import shutil
 import signal
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -196,13 +195,19 @@ def test_a_file_that_comes_to_its_path_later_is_meant_then(client: httpx.Client,
     reference = f"file:{path}"
     announce(client, described(model), reference=reference)
     send(client, model, 0)
-    assert announce(client, described(model), reference=reference).json()["model"] is not None
+    row = announce(client, described(model), reference=reference).json()["model"]
 
     def shown() -> str:
         return str(client.get("/v1/models/show", params={"model_ref": reference}).json()["local_path"])
 
     assert shown() == str(tmp_path / "models" / "file" / reference.removeprefix("file:/"))
-    time.sleep(0.01)  # the clock of files may stand still that long
+    clock = tmp_path / "clock"
+
+    def has_moved() -> bool:
+        clock.touch()
+        return clock.stat().st_ctime > row["downloaded_at_unix"]
+
+    wait_until(has_moved, "the clock of files has moved: it stands still for some milliseconds")
     shutil.copy(models.make(tmp_path / "new.gguf", width=512), path)
     os.utime(path, (1, 1))  # it is an old one that came now
     assert shown() == str(path)
