@@ -409,14 +409,14 @@ async def test_who_wants_to_be_told_hears_how_far_the_prompt_is_and_what_it_took
 async def test_reading_a_long_prompt_is_reported_every_second(slow: Path) -> None:
     """Also where a step takes longer: a user must see that something happens."""
     async with serving(slow, context=8192, slots=1) as worker:
-        asked = InferenceRequest(prompt="a" * 3500, narrate=True, max_tokens=1, temperature=0)
+        asked = InferenceRequest(prompt="a" * 1500, narrate=True, max_tokens=1, temperature=0)
         times, readings = [trio.current_time()], list[int]()
         async with sse_client.events(worker.client, "POST", "/v1/inference", body=asked) as stream:
             async for event in stream:
                 times.append(trio.current_time())
                 if isinstance(reading := decode(event), Reading):
                     readings.append(reading.tokens_read)
-        assert len(readings) >= 3
+        assert len(readings) >= 2
         assert readings == sorted(readings)
         assert readings[-1] > readings[0], "it is real progress"
         # One each half second; what is beyond is a machine that does something else.
