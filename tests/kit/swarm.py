@@ -222,6 +222,8 @@ class Swarm:
         self.home = home
         self.program = [sys.executable, "-m", "rbee"]
         self.cwd = ROOT
+        self.is_told = True
+        """Whether `run` has each step printed; earlier builds have no option for that, and print them."""
         self.env = os.environ | {
             "RBEE_HOME": str(home),
             "RBEE_QUEEN_PORT": str(hold_port()),
@@ -277,7 +279,7 @@ class Swarm:
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """Run a command to its end."""
         return subprocess.run(
-            [*self.program, *told(arguments)],
+            [*self.program, *(told(arguments) if self.is_told else arguments)],
             cwd=self.cwd,
             env=self.env,
             stdin=subprocess.DEVNULL,

@@ -54,14 +54,14 @@ def swarm(tmp_path: Path) -> Iterator[Swarm]:
 
 def infer(swarm: Swarm, build: str) -> str:
     """Have a build's keeper generate; returns the text."""
-    swarm.cwd = build
+    swarm.cwd, swarm.is_told = build, build == TODAY
     done = swarm.run("infer", "--model", MODEL, "--prompt", "The bees", "--max-tokens", "5", "--seed", "1")
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def run(swarm: Swarm, build: str, *arguments: str) -> str:
-    swarm.cwd = build
+    swarm.cwd, swarm.is_told = build, build == TODAY
     done = swarm.run(*arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
