@@ -15,6 +15,8 @@ import psutil
 import pytest
 
 from rbee import __version__
+from rbee.adapters import tokens
+from rbee.adapters.daemon import instance
 from tests.kit.answers import refused
 from tests.kit.standins import standin
 from tests.kit.streams import events_of
@@ -117,7 +119,12 @@ def test_health_needs_no_key(queen: Any) -> None:
     assert queen.announced[-1]["ready"] == {"url": queen.url, "pid": queen.process.pid, "version": __version__}
     with queen.client() as client:
         del client.headers["Authorization"]
-        assert client.get("/health").json() == {"status": "ok", "version": __version__}
+        # Its id, which is that of its lock, and its swarm, of which the token cannot be computed.
+        lock = instance.find(queen.home, "queen")
+        assert lock is not None
+        swarm = tokens.swarm_id(queen.token)
+        health = {"status": "ok", "version": __version__, "queen_id": lock.id, "swarm": swarm}
+        assert client.get("/health").json() == health
         for path in ("/v2/workers/list", "/v2/workers/health", "/metrics", "/v1/health"):
             assert refused(client.get(path), 401)["code"] == "MISSING_API_KEY"
 
