@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 import msgspec
@@ -34,13 +35,15 @@ MAX_BYTES: Final = 2500
 class SettingsInUse(msgspec.Struct, omit_defaults=True, frozen=True):
     """What a daemon was started with: `values` that are not the defaults, without its flags, by `section.key`.
 
-    `variables` of the environment are hashed: some are secret. `is_named`: whoever started it named its file.
+    `flags` are the settings that flags have set. `variables` of the environment are hashed: some are secret.
+    `is_named`: its file was named when it was started.
     """
 
     source: str
     values: dict[str, Any]
     variables: dict[str, str]
     is_named: bool = False
+    flags: tuple[str, ...] = ()
 
 
 class ChangedSetting(NamedTuple):
@@ -51,11 +54,18 @@ class ChangedSetting(NamedTuple):
     now: Any
 
 
-def record(settings: Settings, environment: Mapping[str, str] = os.environ) -> dict[str, Any] | None:
-    """Return what to write down of a daemon's settings, read without its flags; None where that is too much."""
+def record(
+    settings: Settings,
+    environment: Mapping[str, str] = os.environ,
+    flags: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
+) -> dict[str, Any] | None:
+    """Return what to write down of a daemon's settings, read without its `flags`; None where that is too much."""
     is_named = settings.file is not None or bool(environment.get("RBEE_CONFIG"))
     hashes = {name: _hash(environment[name]) for name in VARIABLES if environment.get(name)}
-    found = SettingsInUse(settings.source, _values(settings), hashes, is_named)
+    given = tuple(
+        f"{section}.{key}" for section, values in flags.items() for key, value in values.items() if value is not None
+    )
+    found = SettingsInUse(settings.source, _values(settings), hashes, is_named, given)
     return msgspec.to_builtins(found) if len(msgspec.json.encode(found)) <= MAX_BYTES else None
 
 
@@ -68,11 +78,11 @@ def recorded(found: object) -> SettingsInUse | None:
 
 
 def changed(used: SettingsInUse, settings: Settings) -> list[ChangedSetting]:
-    """Return what is otherwise now than when the daemon was started."""
+    """Return what is otherwise now than when the daemon was started, except of what its flags have set."""
     if used.is_named and used.source != settings.source:
         return []  # it was given settings of its own
     now, defaults = _values(settings), _flat(Settings())
-    keys = [key for key in defaults if key in used.values or key in now]
+    keys = [key for key in defaults if (key in used.values or key in now) and key not in used.flags]
     pairs = [ChangedSetting(key, used.values.get(key, defaults[key]), now.get(key, defaults[key])) for key in keys]
     return [one for one in pairs if one.used != one.now]
 

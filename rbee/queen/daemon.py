@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import trio
 
 from rbee import __version__
 from rbee.adapters import arguments, config, settings_in_use, tokens
-from rbee.adapters.arguments import HelpAction, Parser, whole
+from rbee.adapters.arguments import HelpAction, Parser, duration, whole
 from rbee.adapters.daemon import lifecycle
 from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.daemon.instance import InstanceLock
@@ -49,6 +49,8 @@ def main(argv: list[str]) -> int:
     parser = Parser(prog="rbee queen", description=HELP)
     parser.add_argument("--host", metavar="ADDRESS", help="address to listen on (default: 127.0.0.1)")
     parser.add_argument("--port", metavar="N", type=whole(0, 65535), help="port to listen on (default: 8080)")
+    what = "keep each model loaded so long after its last request, on all nodes: 90s, 30m, 2h, 1d or forever"
+    parser.add_argument("--keep", metavar="TIME", type=duration, help=what)
     # Absolute, because the hive reads it too, in another folder.
     parser.add_argument("--config", metavar="FILE", type=os.path.abspath, help="read settings from this file")
     parser.add_argument("--debug", action="store_true", help="log more")
@@ -58,12 +60,12 @@ def main(argv: list[str]) -> int:
     options = arguments.read(parser, argv)
     announcer = Announcer(options.announce)
     notifier = Notifier(enabled=not options.announce)
-    flags = {"queen": {"host": options.host, "port": options.port}}
+    flags = {"queen": {"host": options.host, "port": options.port, "keep": options.keep}}
 
     async def daemon(stopping: Stopping) -> None:
         settings = config.load(flags, file=options.config)
         with InstanceLock(settings.state_dir, "queen") as lock:
-            await _serve(lock, settings, options, announcer, notifier, stopping)
+            await _serve(lock, settings, options, flags, announcer, notifier, stopping)
 
     return lifecycle.run(daemon, announcer, ephemeral=options.ephemeral)
 
@@ -72,6 +74,7 @@ async def _serve(
     lock: InstanceLock,
     settings: Settings,
     options: argparse.Namespace,
+    flags: dict[str, dict[str, Any]],
     announcer: Announcer,
     notifier: Notifier,
     stopping: Stopping,
@@ -103,7 +106,7 @@ async def _serve(
         server = http_server.Server(app, listener, stalled=settings.timeouts.stalled)
         await nursery.start(server.run)
         await nursery.start(nodes.run)
-        in_use = settings_in_use.record(config.load(file=options.config))  # without flags, which no command has
+        in_use = settings_in_use.record(config.load(file=options.config), flags=flags)
         lock.publish(url, __version__, ephemeral=options.ephemeral, settings=in_use)
         log.info("the queen %s answers at %s", __version__, url)
         announcer.ready(Ready(url, os.getpid(), __version__))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from functools import partial
-from types import MappingProxyType
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
@@ -17,7 +16,6 @@ from rbee.concurrency.background import call_when, open_background
 from rbee.errors import SpawnFailedError, UnloadFailedError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
     from pathlib import Path
 
     from rbee.adapters.config import Settings
@@ -64,8 +62,8 @@ async def background(
 
     With `keep` that is its setting of this name.
     """
-    more = {} if keep is None else {"RBEE_QUEEN_KEEP": str(keep)}
-    child = await _start(_command(options), settings, hold_stdin=False, more=more)
+    flags = [] if keep is None else ["--keep", str(keep)]
+    child = await _start(_command(options, *flags), settings, hold_stdin=False)
     return (await _started(child, settings, terminal, force)).ready
 
 
@@ -77,10 +75,8 @@ async def _started(child: trio.Process, settings: Settings, terminal: Terminal, 
         raise
 
 
-async def _start(
-    command: list[str], settings: Settings, *, hold_stdin: bool, more: Mapping[str, str] = MappingProxyType({})
-) -> trio.Process:
-    environment = config.absolute_environment() | dict(more)
+async def _start(command: list[str], settings: Settings, *, hold_stdin: bool) -> trio.Process:
+    environment = config.absolute_environment()
     try:
         return await process.start(command, log=_log(settings), hold_stdin=hold_stdin, environment=environment)
     except OSError as exc:

@@ -76,8 +76,8 @@ def test_what_has_changed_is_told_until_the_queen_is_started_anew(user: User) ->
     assert told(user.run("models", "list")) == expected
     assert told(user.run("up")) == expected
     user.run("down")
-    user.run("up")
-    assert told(user.run("models", "list")) == ""
+    assert "Models stay loaded until 2 hours after their last request" in user.run("up", "--keep", "2h")[1]
+    assert told(user.run("models", "list")) == "", "what --keep has set was meant so"
 
 
 def test_variables_are_told_where_they_matter_and_never_shown(user: User) -> None:

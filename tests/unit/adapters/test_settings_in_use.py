@@ -19,9 +19,11 @@ def no_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
 
 
-def started(environment: dict[str, str], *, file: str | None = None) -> SettingsInUse:
+def started(
+    environment: dict[str, str], *, file: str | None = None, flags: dict[str, dict[str, object]] | None = None
+) -> SettingsInUse:
     """Return what a lock file would hold of a daemon that was started with these variables."""
-    found = record(config.load(file=file, environment=environment), environment)
+    found = record(config.load(file=file, environment=environment), environment, flags or {})
     used = recorded(msgspec.json.decode(msgspec.json.encode(found)))
     assert used is not None
     return used
@@ -73,6 +75,18 @@ def test_a_daemon_that_was_given_a_file_has_settings_of_its_own(tmp_path: Path) 
     users.parent.mkdir(parents=True)
     users.write_text("[worker]\nslots = 2\n")
     assert changed(used, config.load(environment={})) == [ChangedSetting("worker.slots", 4, 2)]
+
+
+@pytest.mark.usefixtures("no_file")
+def test_what_a_flag_has_set_is_not_the_settings_of_now() -> None:
+    """`rbee up --keep 2h` is meant for this queen: no command says that it has another value than the file."""
+    flags: dict[str, dict[str, object]] = {"queen": {"keep": 7200.0, "host": None, "port": 8090}}
+    used = started({}, flags=flags)
+    assert used.flags == ("queen.keep", "queen.port")
+    assert changed(used, config.load(environment={})) == []
+    assert changed(used, config.load(environment={"RBEE_QUEEN_KEEP": "60", "RBEE_QUEEN_PORT": "8080"})) == []
+    now = config.load(environment={"RBEE_QUEEN_KEEP": "60", "RBEE_QUEEN_HOST": "0.0.0.0"})
+    assert changed(used, now) == [ChangedSetting("queen.host", "127.0.0.1", "0.0.0.0")]
 
 
 def test_variables_are_compared_and_not_kept() -> None:
