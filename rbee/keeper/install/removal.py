@@ -66,9 +66,9 @@ def remove_empty(folders: Iterable[Path]) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder with all that it holds; of a link to one, the link alone stays. Raises StorageError."""
+    """Remove a folder with all that it holds. Raises StorageError, also for a link to one."""
     try:
-        shutil.rmtree(path.resolve())
+        shutil.rmtree(path)
     except FileNotFoundError:
         return
     except OSError as exc:

@@ -89,6 +89,27 @@ def test_a_folder_of_the_user_is_never_removed(user: User, tmp_path: Path) -> No
         assert f"yours: rm -r {tmp_path / name}\n" in told
 
 
+def test_what_a_link_leads_to_is_the_users(user: User, tmp_path: Path) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared" / "of-another-program.gguf").touch()
+    (user.home / MODELS).parent.mkdir(parents=True)
+    (user.home / MODELS).symlink_to(tmp_path / "shared")
+    told = installed(uninstall(user, "--all"))
+    assert (tmp_path / "shared" / "of-another-program.gguf").exists()
+    assert f"yours: rm -r {user.home / MODELS}\n" in told
+
+
+def test_a_cache_folder_that_is_relative_is_ignored(user: User) -> None:
+    """As a checkout of rbee would be in the folder beside it."""
+    user.env["XDG_CACHE_HOME"] = "."
+    (user.cwd / "rbee").mkdir()
+    (user.cwd / "rbee" / "work").touch()
+    put(user, CACHE)
+    installed(uninstall(user, "--all"))
+    assert (user.cwd / "rbee" / "work").exists()
+    assert not (user.home / CACHE).exists()
+
+
 def test_foreign_programs_of_these_names_stay(user: User) -> None:
     put(user, PROGRAM, ".local/bin/rbee-hive", f"{UNITS}/rbee-hive.service")
     before = user.tree()

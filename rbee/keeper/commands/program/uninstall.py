@@ -65,15 +65,22 @@ def run(options: UninstallOptions, settings: Settings, terminal: Terminal) -> Re
 def _folders(options: UninstallOptions, settings: Settings, layout: Layout) -> list[Folder]:
     """Return the folders that rbee may have filled; those of a system-wide installation are its models alone."""
     if options.system:
-        return [Folder("models", layout.models, "models", own=True)]
+        return [_folder("models", layout.models, "models", is_ours=True)]
     home = destination.home()
     models, state = settings.paths.models, settings.state_dir
-    cache = Path(os.environ.get("RBEE_CACHE") or Path(os.environ.get("XDG_CACHE_HOME") or home / ".cache") / "rbee")
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # A relative one is to be ignored (XDG base directory specification), as the launcher does: it could be any folder.
+    cache = Path(os.environ.get("RBEE_CACHE") or (base if base.is_absolute() else home / ".cache") / "rbee")
     return [
-        Folder("models", models, "models", own=models == layout.models),
-        Folder("token, nodes and logs", state, "state", own=state == home / ".rbee"),
-        Folder("cache", cache, "all", own=cache.name == "rbee" and "RBEE_CACHE" not in os.environ),
+        _folder("models", models, "models", is_ours=models == layout.models),
+        _folder("token, nodes and logs", state, "state", is_ours=state == home / ".rbee"),
+        _folder("cache", cache, "all", is_ours=not os.environ.get("RBEE_CACHE")),
     ]
+
+
+def _folder(what: str, path: Path, option: str, *, is_ours: bool) -> Folder:
+    """Describe a folder; one behind a link has another place, and may hold other things."""
+    return Folder(what, path, option, own=is_ours and not path.is_symlink())
 
 
 def _refuse_while_running(settings: Settings, layout: Layout) -> None:
