@@ -181,3 +181,10 @@ async def test_every_documented_path_is_there(role: str, apps: dict[str, QuartTr
     documented = {re.sub(r"\{[^}]+\}", "{}", path) for cell in first_cells for path in re.findall(r"`(/[^`?]+)`", cell)}
     assert len(documented) >= 5
     assert documented <= there
+
+
+def test_no_route_reads_a_body_by_itself() -> None:
+    """`raw_body` sees to it that it moves, and may take longer than the minute that quart gives it."""
+    folder = Path(rbee.hive.routes.app.__file__).parents[2]
+    readers = [path for path in folder.rglob("*.py") if ".get_data(cache" in path.read_text("utf-8")]
+    assert readers == [folder / "adapters" / "http" / "app.py"]

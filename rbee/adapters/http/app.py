@@ -175,13 +175,21 @@ def streamed(
 
 
 async def body(kind: type[T]) -> T:
-    """Read and check the request's body, which has to move: MIN_BODY_BYTES in each BODY_SECONDS, or its end."""
+    """Read and check the request's body; see `raw_body`."""
+    return decode(await raw_body(), kind)
+
+
+async def raw_body() -> bytes:
+    """Read the request's body, which has to move: MIN_BODY_BYTES in each BODY_SECONDS, or its end.
+
+    Quart's own limit is 60 s for all of it, in which a slow line brings no piece of a model.
+    """
     while True:
         before = client_connection().received
         with trio.move_on_after(BODY_SECONDS):
             data = await request.get_data(cache=False)
             assert isinstance(data, bytes)
-            return decode(data, kind)
+            return data
         if client_connection().received < before + MIN_BODY_BYTES:
             refused = InvalidRequestError(
                 f"the request's body did not come: less than {MIN_BODY_BYTES} bytes of it in {BODY_SECONDS:g} s",

@@ -10,7 +10,7 @@ import trio
 from quart import Response, request
 
 from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import answer, body, empty, wants_stream
+from rbee.adapters.http.app import answer, body, empty, raw_body, wants_stream
 from rbee.adapters.http.file_response import answer_with_file
 from rbee.errors import InvalidRequestError, ModelNotFoundError
 from rbee.wire import model_copy, model_push, model_ref
@@ -88,8 +88,7 @@ def add(app: QuartTrio, context: HiveContext) -> None:
     @app.put(f"{model_push.PIECE}<sha256>")
     async def take_piece(sha256: str) -> Response:
         query = convert(dict(request.args), model_push.PieceQuery)
-        data = await request.get_data(cache=False)
-        assert isinstance(data, bytes)
+        data = await raw_body()
         return answer(await library.pushed.append(sha256, query.offset, data))
 
     @app.delete("/v1/models/<model_id>")

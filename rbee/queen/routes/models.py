@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import trio
 from quart import Response, request
 
-from rbee.adapters.http.app import answer, body
+from rbee.adapters.http.app import answer, body, raw_body
 from rbee.errors import MethodNotAllowedError, RbeeError, RouteNotFoundError, VersionMismatchError
 from rbee.wire import model_push, model_ref
 from rbee.wire import models as wire
@@ -70,8 +70,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
     @app.put(f"{model_push.SWARM_PIECE}<sha256>")
     async def push_piece(sha256: str) -> Response:
         query = convert(dict(request.args), model_push.PieceQuery)
-        data = await request.get_data(cache=False)
-        assert isinstance(data, bytes)
+        data = await raw_body()
         async with chosen(query.node).connect() as hive:
             return answer(await hive.receiver().send(sha256, query.offset, data))
 

@@ -17,7 +17,7 @@ from rbee.adapters.http import acceptor, connection
 from rbee.adapters.http import app as http_app
 from rbee.adapters.http import server as http_server
 from rbee.adapters.http.acceptor import ConnectionLimits, limits_for
-from rbee.adapters.http.app import answer, body, new_app
+from rbee.adapters.http.app import answer, body, new_app, raw_body
 from rbee.wire.common import Narration
 from tests.kit.waiting import PATIENCE
 
@@ -80,6 +80,10 @@ async def serve(nursery: trio.Nursery) -> AsyncIterator[Callable[[ConnectionLimi
         @app.post("/post")
         async def _post() -> Response:
             return answer(await body(Narration))
+
+        @app.post("/raw")
+        async def _raw() -> Response:
+            return answer({"bytes": len(await raw_body())})
 
         listener = http_server.bind("127.0.0.1", 0)
         served.port = listener.getsockname()[1]
@@ -182,8 +186,9 @@ async def test_a_request_on_a_quiet_connection_is_not_cut_before_it_is_answered(
 
 async def test_a_body_that_does_not_move_is_refused(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http_app, "BODY_SECONDS", 0.3)
-    for sent in (b"", NARRATION[:10]):
-        async with await served.connect(POST % len(NARRATION) + sent) as stream:
+    raw = POST.replace(b"/post", b"/raw")
+    for sent in (POST, POST + NARRATION[:10], raw + b"GGUF"):
+        async with await served.connect(sent.replace(b"%d", b"%d" % len(NARRATION))) as stream:
             received = await until_closed(stream)
         assert received.startswith(b"HTTP/1.1 408")
         assert b"body did not come" in received
