@@ -92,16 +92,18 @@ class PushedModels:
         for incoming in incoming_files:
             if await self._is_there(incoming, known.get(incoming.to.name), report):
                 continue
-            if (offset := await self._in_thread(incoming.left)) < incoming.file.size_bytes:
+            offset = await self._in_thread(incoming.left)
+            # Of a file without a hash it is not known whether what is there is of it, however much that is.
+            if offset < incoming.file.size_bytes or not is_named:
                 missing.append((incoming, offset))
-            elif is_named:
+            else:
                 await self._verify(incoming, report)
                 whole.append(incoming)
         needed = sum(incoming.file.size_bytes - offset for incoming, offset in missing)
         if needed > (available := inventory.disk(first.parent).available):
             raise fetch.too_little(needed, available, files[0].name)
-        if missing or not is_named:
-            if missing and is_named:
+        if missing:
+            if is_named:
                 await self._begin(missing[0][0])
             return PushState(
                 missing=[

@@ -98,6 +98,15 @@ def test_what_was_sent_is_a_model_of_this_node(client: httpx.Client, model: byte
     client.delete(f"/v1/workers/{worker['id']}")
 
 
+def test_one_whose_last_announcement_was_lost_is_not_taken_for_a_model(client: httpx.Client, model: bytes) -> None:
+    announce(client, described(model))
+    send(client, model, 0)
+    asked = announce(client, described(model) | {"sha256": None}).json()
+    assert asked == {"missing": [{"name": "mine.gguf", "sha256": None, "offset": len(model)}], "model": None,
+                     "local_path": None}  # fmt: skip
+    assert announce(client, described(model)).json()["model"]["id"] == "mine"
+
+
 def test_a_removed_one_leaves_no_folder(client: httpx.Client, model: bytes, tmp_path: Path) -> None:
     announce(client, described(model))
     send(client, model, 0)
