@@ -133,14 +133,16 @@ class PushedModels:
 
     async def _begin(self, incoming: IncomingFile) -> IncomingFile:
         """Open a file for its next pieces, unless it is open."""
-        if (found := self._open.get(incoming.sha256)) is None:
+        if incoming.sha256 not in self._open:
             limit = trio.current_time() - BUSY_SECONDS
             for other in [one for one in self._open.values() if one.to == incoming.to and one.used_at < limit]:
                 self._close_if_idle(other)
             self._verified = {key for key in self._verified if key[0] != incoming.to}
             await self._in_thread(incoming.open)
-            found = self._open[incoming.sha256] = incoming
-        elif found.to != incoming.to:
+            if self._open.setdefault(incoming.sha256, incoming) is not incoming:
+                incoming.part.__exit__()  # the same file was announced by another path meanwhile
+        found = self._open[incoming.sha256]
+        if found.to != incoming.to:
             raise ModelInUseError(
                 f"the same file is being sent here as {found.to.name} already", hint="wait for that push to end"
             )

@@ -131,6 +131,20 @@ def test_it_may_be_announced_by_several_at_once_and_again(client: httpx.Client, 
     assert copy(tmp_path).stat().st_mtime_ns == later["modified_ns"], "it is known as this version from then on"
 
 
+def test_one_file_may_be_sent_by_two_paths_at_once(client: httpx.Client, model: bytes) -> None:
+    references = [f"file:/proc/self/cwd/{number}/mine.gguf" for number in range(4)]
+    with ThreadPoolExecutor(4) as threads:
+        answers = list(threads.map(lambda one: announce(client, described(model), reference=one), references))
+    (first,) = [one for one, answer in zip(references, answers, strict=True) if answer.status_code == 200]
+    assert {code(answer) for answer in answers if answer.status_code != 200} == {"MODEL_IN_USE"}
+    send(client, model, 0)
+    assert announce(client, described(model), reference=first).json()["model"]["model_ref"] == first
+    for reference in set(references) - {first}:
+        assert announce(client, described(model), reference=reference).json()["missing"][0]["offset"] == 0
+        send(client, model, 0)
+        assert announce(client, described(model), reference=reference).json()["model"]["model_ref"] == reference
+
+
 def test_a_new_version_takes_the_place_of_the_old(client: httpx.Client, model: bytes, tmp_path: Path) -> None:
     other = model[:-4] + b"else"
     for data in (model, other):
