@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import trio
 
 from rbee.adapters.files import sha256 as hashing
+from rbee.adapters.files import silent_disk
 from rbee.concurrency.contained import contained
 from rbee.errors import InvalidRequestError, ModelInUseError, ModelNotFoundError, StorageError
 from rbee.hive.catalogue import file_state, folder, locate
@@ -94,7 +95,7 @@ class Library:
         row = await self.catalogue.find(ref)
         if row is None or ref.provider != "file":
             return row
-        changed_at = await trio.to_thread.run_sync(file_state.changed_at, ref.reference)
+        changed_at = await silent_disk.look(file_state.changed_at, ref.reference)
         return row if changed_at is None or changed_at <= row.downloaded_at_unix else None
 
     async def path_of(self, ref: ModelRef) -> str:

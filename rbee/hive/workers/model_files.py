@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final
 import psutil
 import trio
 
+from rbee.adapters.files import silent_disk
 from rbee.hive.catalogue import file_state
 from rbee.wire import model_ref
 
@@ -29,12 +30,10 @@ async def are_current(worker: WorkerRecord, library: Library) -> bool:
         path = worker.spec.path if ref.provider == "hf" else await library.path_of(ref)
         if worker.spec.files:
             is_same_path = path == worker.spec.path
-            return is_same_path and await trio.to_thread.run_sync(
-                file_state.are_unchanged, worker.spec.files, abandon_on_cancel=True
-            )
+            return is_same_path and await silent_disk.look(file_state.are_unchanged, worker.spec.files)
         if ref.provider == "file" and worker.pid is not None:
             # An earlier hive has started it, and which file it has loaded is not known.
-            return not await trio.to_thread.run_sync(_is_later, path, worker.pid, abandon_on_cancel=True)
+            return not await silent_disk.look(_is_later, path, worker.pid)
     return True
 
 
