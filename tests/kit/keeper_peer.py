@@ -89,6 +89,8 @@ class Peer:
             local = {"node": "local", "status": "alive", "version": __version__, "workers": len(workers)} | memory
             slots = {"slots_total": 4 * len(workers), "slots_available": 4 * len(workers)}
             await reply(stream, 200, {"nodes": [local | slots], "workers": workers})
+        elif path == "/v1/health":
+            await reply(stream, 200, {"status": "alive", "version": __version__, "worker_id": WORKER_ID})
         elif path == "/v1/ready":
             await self.ready(stream)
         elif path == "/v1/loading/progress":
@@ -115,15 +117,19 @@ class Peer:
             await trio.sleep_forever()
         if PLAN.get("place") == "cut":
             return
+        if PLAN.get("leaves") == "before":
+            os._exit(0)
         if (failure := PLAN.get("place")) is not None:
             await event(stream, error(*failure))
         else:
             where = {"node": "local", "worker_id": WORKER_ID, "worker_url": self.url, "state": "idle"}
             await event(stream, {"request_id": "", "api_key": "key"} | where | PLAN.get("handle", {}), "worker")
             if asked["relay"] or PLAN.get("handle", {}).get("relayed"):
-                await self.send_tokens(stream)
+                await self.run_request(stream)
                 return
         await stream.send_all(b"data: [DONE]\n\n")
+        if PLAN.get("leaves") == "after":
+            os._exit(0)
 
     async def ready(self, stream: trio.SocketStream) -> None:
         self.asked_ready += 1
@@ -158,6 +164,9 @@ class Peer:
         if PLAN.get("refuse") is not None:
             await reply(stream, 401, error(*PLAN["refuse"]))
             return
+        await self.run_request(stream)
+
+    async def run_request(self, stream: trio.SocketStream) -> None:
         self.generating += 1
         try:
             await self.send_tokens(stream)

@@ -174,6 +174,8 @@ async def _infer(
                 raise
             raise _SlotTaken(exc) from exc
         except WorkerFailedError as exc:
+            if not generation.text and await session.has_ended(settings, queen):
+                raise DrainingError("the queen has ended meanwhile", hint="try again") from exc
             raise await explain_failure.explained(exc, task.request_id, queen, has_text=bool(generation.text)) from exc
         except DrainingError as exc:
             raise WorkerDrainingError(exc.message, hint=exc.hint, worker_id=handle.worker_id) from exc

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from rbee.adapters.daemon import instance, process
-from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, DrainingError, SpawnTimeoutError
+from rbee.errors import (
+    AlreadyRunningError,
+    ConnectionTimeoutError,
+    DrainingError,
+    InternalError,
+    SpawnTimeoutError,
+)
 from rbee.keeper.session import child_queen, interrupt
 from rbee.keeper.session.attached_queen import attach
 from rbee.keeper.session.queen_address import configured, is_at
@@ -28,6 +34,8 @@ T = TypeVar("T")
 
 RETRY_SECONDS: Final = 0.5
 """For the queen of another keeper, which starts or ends, to do so."""
+END_SECONDS: Final = 1.0
+"""For a queen whose worker has gone to be seen to go too."""
 
 
 def ask(
@@ -56,8 +64,8 @@ async def use(
         try:
             async with attach(settings, queen, terminal) as client:
                 yield client
-        except ConnectionTimeoutError as exc:
-            if await find(settings) is None:
+        except (ConnectionTimeoutError, InternalError) as exc:
+            if await has_ended(settings, queen):
                 raise DrainingError("the queen has ended meanwhile", hint="try again") from exc
             raise
         return
@@ -71,6 +79,16 @@ async def use(
         raise
     if (failure := await queen.end(settings, terminal, force)) is not None:
         raise failure
+
+
+async def has_ended(settings: Settings, queen: RunningQueen | AttachedQueen) -> bool:
+    """Return whether a queen that was used is gone, or ends just now: what it started goes before it."""
+    if queen.own is None:
+        return not queen.is_elsewhere and await find(settings) is None
+    with trio.move_on_after(END_SECONDS):
+        await process.wait_gone(queen.own.identity)
+        return True
+    return False
 
 
 async def wait_until_gone(settings: Settings, terminal: Terminal) -> bool:

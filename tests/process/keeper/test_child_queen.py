@@ -99,6 +99,15 @@ def test_a_queen_that_ends_is_waited_for_and_replaced(keeper: Keeper) -> None:
     assert keeper.running() == []
 
 
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_queen_that_is_gone_before_the_first_token_is_replaced(keeper: Keeper, moment: str) -> None:
+    """Another command's has ended with that: before it has placed the request, or between that and its beginning."""
+    assert keeper.run("up", leaves=moment).code == 0
+    code, out, err = keeper.run("infer", "--prompt", "Once")
+    assert (code, out) == (0, TEXT + "\n"), err
+    assert keeper.running() == []
+
+
 def test_a_queen_that_always_refuses_is_given_up(keeper: Keeper) -> None:
     code, _, err = keeper.run("infer", "--prompt", "Once", place=["SHUTTING_DOWN", "the queen takes no new tasks"])
     assert code == 1
