@@ -23,6 +23,10 @@ GIVEN: Final = "given_once"
 """Where a namespace notes the options of the kind `Once` that it has a value of, until it is parsed."""
 
 
+_GOES_ON: Final = re.compile(r"\S.*[^.:\s]$")
+"""A line that ends within a sentence, which the next line goes on with."""
+
+
 class UsageError(Exception):
     """The command line is wrong."""
 
@@ -72,11 +76,27 @@ def _shown(action: argparse.Action) -> str:
     return " ".join([*action.option_strings, *([] if action.nargs == 0 else [str(action.metavar)])])
 
 
+class _Formatter(argparse.RawDescriptionHelpFormatter):
+    """Fits descriptions to the terminal; lines that are indented, as examples are, stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        import textwrap
+
+        lines: list[str] = []
+        for line in text.splitlines():
+            if line[:1].strip() and lines and _GOES_ON.match(lines[-1]):
+                lines[-1] += f" {line}"
+            else:
+                lines.append(line)
+        fitted = (line if line.startswith(" ") else textwrap.fill(line, width) for line in lines)
+        return "".join(f"{indent}{line}\n" for line in fitted)
+
+
 class Parser(argparse.ArgumentParser):
     """An argparse parser that raises what argparse would print."""
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
+        options.setdefault("formatter_class", _Formatter)
         # Abbreviated options break scripts on the day a second option begins alike.
         super().__init__(**options, add_help=False, allow_abbrev=False)
         self._positionals.title = "arguments"

@@ -13,11 +13,11 @@ The queen picks a node (a machine) for each request; the node's hive keeps its
 models and starts workers; a worker runs one model. They start when needed.
 
 use a model
-  infer            answer or continue a prompt; the text streams to standard output
+  infer            answer or continue a prompt; the text streams to stdout
   models           list, show, pull, push or remove the models on the nodes
 
 add a node
-  setup            register machines reached over SSH as nodes, and install rbee on them
+  setup            register machines as nodes over SSH, and install rbee there
 
 see what is there
   status           show what runs where
@@ -31,9 +31,9 @@ keep it running (otherwise everything ends with the command)
   queen, hive      run that daemon in the foreground
 
 set it up
-  install          install rbee, its settings file and its services on this machine
-  uninstall        remove what `install` wrote; models and state stay unless you say so
-  token            print the token with which other programs talk to the swarm over HTTP
+  install          install rbee here, with a settings file and services
+  uninstall        remove that again; models and state stay if not asked for
+  token            print the token that opens the swarm's HTTP interfaces
 
 examples
   rbee infer --prompt "Once upon a time"

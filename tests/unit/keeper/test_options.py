@@ -10,7 +10,7 @@ from typing import get_type_hints
 import msgspec
 import pytest
 
-from rbee.adapters.arguments import HelpRequest, UsageError
+from rbee.adapters.arguments import HelpRequest, Parser, UsageError
 from rbee.keeper.command_line import command_table, habits, slips, typed
 from rbee.keeper.command_line.command_table import HELP
 from rbee.keeper.command_line.options import _parser, parse
@@ -141,6 +141,32 @@ def test_every_command_is_in_the_help() -> None:
 
     for name in ("workers", *(command.name for command in COMMANDS)):
         assert f"  {name} " in HELP
+
+
+@pytest.mark.parametrize("room", [50, 80, 120])
+def test_help_fits_the_terminal(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from rbee.keeper.command_line.command_table import COMMANDS, GROUPS
+
+    monkeypatch.setenv("COLUMNS", str(room))
+    names = [*(command.name for command in COMMANDS), *(f"{g.name} {c.name}" for g in GROUPS for c in g.commands)]
+    for name in names:
+        with pytest.raises(HelpRequest) as request:
+            parse([*name.split(), "--help"])
+        sentences = request.value.text.partition("\n\n")[2].partition("\n\noptions:")[0].partition("\n\ngeneral:")[0]
+        assert max(map(len, sentences.splitlines())) <= room, (name, sentences)
+    assert max(map(len, HELP.splitlines())) <= 80
+
+
+def test_sentences_are_filled_and_examples_stay_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "42")
+    parser = Parser(
+        prog="x", description="One two three four five six seven eight\nnine. Ten:\n\n  as it is\nEnd.\nLast."
+    )
+    assert parser.format_help().rstrip().split("\n\n", 1)[1] == (
+        "One two three four five six seven eight\nnine. Ten:\n\n  as it is\nEnd.\nLast."
+    )
+    monkeypatch.setenv("COLUMNS", "22")
+    assert "One two three four\nfive six seven eight\nnine. Ten:\n" in parser.format_help()
 
 
 def test_names_of_other_programs_lead_to_commands_that_exist() -> None:
