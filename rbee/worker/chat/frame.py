@@ -49,14 +49,13 @@ async def chat_of(vocabulary: Vocabulary) -> Chat:
     return Chat(refusal="".join(letter if letter.isprintable() else " " for letter in rendered))
 
 
-async def rendered(chat: Chat, vocabulary: Vocabulary, prompt: str) -> str:
-    """Return a prompt as a template that changes it renders it; `split_tokens` makes tokens of it.
+async def rendered(chat: Chat, prompt: str) -> str:
+    """Return what `marked` has returned as a template that changes it renders it; `split_tokens` makes tokens of it.
 
     Raises InvalidRequestError where the template does not take this one.
     """
     assert chat.template is not None
-    marked = _marked(vocabulary, prompt)
-    found = await _run(msgspec.structs.replace(chat.template, prompt=marked), ChatText)
+    found = await _run(msgspec.structs.replace(chat.template, prompt=prompt), ChatText)
     if isinstance(found, str):
         raise InvalidRequestError(
             f"field prompt: the model's chat template does not take it ({found[:200]!r})",
@@ -114,12 +113,15 @@ def _has_control(vocabulary: Vocabulary, prompt: str) -> bool:
     return vocabulary.tokenize(prompt, begin=False) != vocabulary.tokenize(prompt, begin=False, control=True)
 
 
-def _marked(vocabulary: Vocabulary, prompt: str) -> str:
-    """Return a prompt in which each control token is cut in two by MARK, so that it is text wherever it is put."""
+def marked(vocabulary: Vocabulary, prompt: str) -> str:
+    """Return a prompt in which each control token is cut in two by MARK, so that it is text wherever it is put.
+
+    It blocks for as long as a long prompt takes to be tokenised several times.
+    """
     prompt = prompt.replace(MARK, "")
     if not _has_control(vocabulary, prompt):
         return prompt
-    marked = "".join(f"{letter}{MARK}" if letter in _OPENING else letter for letter in prompt)
-    if any(_has_control(vocabulary, part) for part in marked.split(MARK)):
-        marked = MARK.join(prompt)
-    return marked
+    cut = "".join(f"{letter}{MARK}" if letter in _OPENING else letter for letter in prompt)
+    if any(_has_control(vocabulary, part) for part in cut.split(MARK)):
+        cut = MARK.join(prompt)
+    return cut

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 
@@ -11,11 +11,15 @@ from rbee.errors import InvalidRequestError
 from rbee.worker.chat import frame as chat_frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rbee.worker.chat.frame import Chat
     from rbee.worker.engine.backend import Backend
 
+T = TypeVar("T")
+
 TOKENIZERS: Final = 4
-"""Prompts tokenised at the same time; a long one takes a thread for a second."""
+"""Prompts tokenised or rendered at the same time; a long one takes a thread for a second."""
 SAMPLE: Final = 16
 """Characters for each token of the context that are read of a longer prompt, to see whether the rest matters.
 
@@ -75,10 +79,13 @@ class PromptReader:
     async def _tokenize(self, text: str, *, raw: bool) -> list[int]:
         vocabulary, frame = self._vocabulary, self._chat.frame
         if raw or frame is None:
-            work = partial(vocabulary.tokenize, text)
-        elif frame.changes:
-            written = await chat_frame.rendered(self._chat, vocabulary, text)
-            work = partial(chat_frame.split_tokens, vocabulary, written)
-        else:
-            work = partial(chat_frame.tokens, vocabulary, frame, text)
+            return await self._in_thread(partial(vocabulary.tokenize, text))
+        if not frame.changes:
+            return await self._in_thread(partial(chat_frame.tokens, vocabulary, frame, text))
+        marked = await self._in_thread(partial(chat_frame.marked, vocabulary, text))
+        async with self._limiter:  # a process for each, which may take a gigabyte
+            written = await chat_frame.rendered(self._chat, marked)
+        return await self._in_thread(partial(chat_frame.split_tokens, vocabulary, written))
+
+    async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)
