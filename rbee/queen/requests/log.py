@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.logs.json_log import correlation
+from rbee.concurrency.contained import contained
 from rbee.queen.requests.events import Generated
 
 if TYPE_CHECKING:
@@ -134,12 +135,13 @@ class RequestLog:
     async def finish(self, record: RequestRecord) -> None:
         """The queen has relayed the whole answer: write the line, with what the worker says if that comes soon."""
         record.is_over = True
-        if not record.is_explained:
-            await trio.sleep(WORDS_SECONDS)
-            if self._placed.get(record.request_id or "") is not record:
-                return
-            del self._placed[record.request_id or ""]
-        self.write(record)
+        with contained("the line of a request"):
+            if not record.is_explained:
+                await trio.sleep(WORDS_SECONDS)
+                if self._placed.get(record.request_id or "") is not record:
+                    return
+                del self._placed[record.request_id or ""]
+            self.write(record)
 
     def on_ended(self, ended: EndedRequest) -> None:
         """A worker has reported the end of a request."""
