@@ -32,6 +32,8 @@ def goes_on(status: int, headers: Mapping[str, str], have: int, size: int, etag:
 
     `etag` is the validator of the bytes that are there, if it is known. Raises BrokenError for any other body.
     """
+    if status == 416:  # often with a page that says so
+        raise NoResumeError("the site does not go on where the last attempt ended")
     kind = headers.get("Content-Type", "").partition(";")[0].strip().lower()
     if _PAGES.match(kind):
         raise BrokenError(f"a page ({kind}) came in place of the file, as from a login or a proxy in between")

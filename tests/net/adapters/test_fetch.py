@@ -209,6 +209,7 @@ def test_what_is_not_the_file_costs_nothing(
         (Fault(headers={"Content-Range": "octets 1"}), "another part of the file"),
         (Fault(headers={"ETag": '"other"'}), "another file there now"),
         (Fault(status=416), "does not go on"),
+        (Fault(page=PAGE, page_status=416, headers=HTML), "does not go on"),
     ],
 )
 def test_a_part_that_is_not_the_next_is_not_appended(
