@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import paramiko
 import trio
@@ -14,6 +14,7 @@ from rbee.adapters.ssh.connection import CALLS, SshConnection
 from rbee.adapters.ssh.failure import failed, translated
 from rbee.adapters.ssh.proxy_command import ProxyCommand
 from rbee.adapters.ssh.trust import Trust, shown_key
+from rbee.concurrency.opened import Opened
 from rbee.errors import RbeeError
 
 if TYPE_CHECKING:
@@ -47,14 +48,14 @@ async def connect(
     refused, dns or command.
     """
     servers = await trio.to_thread.run_sync(route.hops, target, limiter=CALLS)
-    opened: list[Any] = []
+    opened = Opened()
     reached: list[SshServer] = []
     try:
         with trio.fail_after(seconds * len(servers)):
             opening = partial(_open, servers, own_known_hosts, accept, seconds, opened, reached)
             connection = await trio.to_thread.run_sync(opening, limiter=CALLS, abandon_on_cancel=True)
     except BaseException as exc:
-        _close(opened)
+        opened.close()
         if isinstance(exc, trio.TooSlowError):
             late = failed(
                 reached[-1] if reached else servers[-1], "timeout", f"timeout, no answer within {seconds:g} s"
@@ -66,7 +67,7 @@ async def connect(
     try:
         yield connection
     finally:
-        _close(opened)
+        opened.close()
 
 
 def _with_notes(error: RbeeError, servers: list[SshServer]) -> RbeeError:
@@ -76,17 +77,12 @@ def _with_notes(error: RbeeError, servers: list[SshServer]) -> RbeeError:
     return error
 
 
-def _close(opened: list[Any]) -> None:
-    for resource in reversed(opened):
-        resource.close()
-
-
 def _open(
     servers: list[SshServer],
     own_known_hosts: Path,
     accept: str | None,
     seconds: float,
-    opened: list[Any],
+    opened: Opened,
     reached: list[SshServer],
 ) -> SshConnection:
     """Go from machine to machine; `reached` gets each at which this arrives, `opened` all that is to be closed."""
@@ -98,7 +94,7 @@ def _open(
             trust = Trust(server, own_known_hosts)
             sock = route.dial(server, transport, seconds, opened)
             transport = _Transport(sock)
-            opened.append(transport)
+            opened.add(transport)
             host_key, is_known = _greet(transport, trust, accept, seconds)
             auth.authenticate(transport, server)
             transport.set_keepalive(KEEPALIVE_SECONDS)
@@ -125,8 +121,8 @@ def _greet(transport: _Transport, trust: Trust, accept: str | None, seconds: flo
     return shown.key, trust.check(shown, accept)
 
 
-def _translated(server: SshServer, exc: Exception, opened: list[Any]) -> RbeeError:
-    programs = [resource for resource in opened if isinstance(resource, ProxyCommand)]
+def _translated(server: SshServer, exc: Exception, opened: Opened) -> RbeeError:
+    programs = [resource for resource in opened.resources if isinstance(resource, ProxyCommand)]
     if programs and server.proxy_command is not None:
         words = programs[-1].last_words() or "it says no more"
         error = failed(server, "refused", f"its ProxyCommand leads nowhere: {words}")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import paramiko
 
     from rbee.adapters.ssh.target import SshServer
+    from rbee.concurrency.opened import Opened
 
 DEAD_PEER_SECONDS: Final = 5
 MAX_HOPS: Final = 16
@@ -57,17 +58,17 @@ def _loop(server: SshServer) -> Exception:
     return error
 
 
-def dial(server: SshServer, before: paramiko.Transport | None, seconds: float, opened: list[Any]) -> Any:
+def dial(server: SshServer, before: paramiko.Transport | None, seconds: float, opened: Opened) -> Any:
     """Open the connection to the server's port: through the machine `before`, if any. `opened` gets what to close."""
     if before is not None:
         address, here = (server.host, server.port), ("127.0.0.1", 0)
         return before.open_channel("direct-tcpip", address, here, timeout=seconds)
     if server.proxy_command is not None:
         program = ProxyCommand(server.proxy_command)
-        opened.append(program)
+        opened.add(program)
         return program.sock
     sock = _connect(server, seconds)
-    opened.append(sock)
+    opened.add(sock)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000)
     return sock
