@@ -89,8 +89,17 @@ def _file(path: str, text: str) -> ModelRef:
     if is_there and not path.lower().endswith(".gguf"):
         raise _refused(f"{path} has another ending", _ending(path))
     if not is_there and not text.removeprefix("file:").startswith("/"):
+        if os.path.lexists(path):
+            raise _refused(_no_file(path), None)
         raise _refused(f"there is no file {path} on this machine", _like(path, text))
     return model_ref.parse(f"file:{path}")
+
+
+def _no_file(path: str) -> str:
+    """Return what is at a path at which something is that can be no model."""
+    if os.path.exists(path):  # noqa: PTH110
+        return f"{path} is a pipe, a socket or a device, and no file"
+    return f"{path} is a link to {os.readlink(path)}, where nothing is"  # noqa: PTH115
 
 
 def _ending(path: str) -> str:
@@ -125,7 +134,13 @@ def _like(path: str, text: str) -> str | None:
 
 def _models_in(folder: str) -> list[str]:
     try:
-        return sorted(name for name in os.listdir(folder) if name.lower().endswith(".gguf"))  # noqa: PTH208
+        names = (name for name in os.listdir(folder) if name.lower().endswith(".gguf"))  # noqa: PTH208
+        paths = {name: os.path.join(folder, name) for name in names}  # noqa: PTH118
+        return sorted(
+            name
+            for name, path in paths.items()
+            if os.path.isfile(path) and known_models.is_reference(f"file:{path}")  # noqa: PTH113
+        )
     except OSError:
         return []
 

@@ -149,6 +149,33 @@ def test_a_folder_is_no_model_and_its_files_are_named(
     assert hint(text.format(tmp_path)) == [f"did you mean {tmp_path}/a.gguf or '{tmp_path}/my bee.gguf'?"]
 
 
+def test_what_is_there_and_no_file_is_never_suggested_in_its_own_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "latest.gguf").symlink_to("v2.gguf")
+    os.mkfifo(tmp_path / "pipe.gguf")
+    for text, said in (
+        ("latest.gguf", f"{tmp_path}/latest.gguf is a link to v2.gguf, where nothing is"),
+        ("./pipe.gguf", f"{tmp_path}/pipe.gguf is a pipe, a socket or a device, and no file"),
+    ):
+        with pytest.raises(InvalidRequestError, match=said):
+            reference.parse(text)
+        assert hint(text) == []
+    # Another node may have a file at the path of a link that leads nowhere here.
+    assert str(reference.parse(f"{tmp_path}/latest.gguf")) == f"file:{tmp_path}/latest.gguf"
+
+
+def test_only_files_that_can_be_named_are_suggested(tmp_path: Path) -> None:
+    (tmp_path / "latest.gguf").symlink_to("v2.gguf")
+    (tmp_path / "folder.gguf").mkdir()
+    (tmp_path / "two\nlines.gguf").write_bytes(b"GGUF")
+    (tmp_path / os.fsdecode(b"b\xe9e.gguf")).write_bytes(b"GGUF")
+    assert hint(str(tmp_path)) == []
+    (tmp_path / "bee.gguf").write_bytes(b"GGUF")
+    assert hint(str(tmp_path)) == [f"did you mean {tmp_path}/bee.gguf?"]
+
+
 def test_a_file_of_another_type_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "bee.bin").write_bytes(b"bee")
     assert hint(f"{tmp_path}/bee.bin") == ["models are GGUF files, whose names end in .gguf"]
