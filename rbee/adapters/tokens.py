@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 FORM: Final = re.compile(r"[!-~]{1,512}")
 """What can stand after `Authorization: Bearer`; wider than what we make, because a user may bring a token along."""
+_ANOTHER: Final = "RBEE_TOKEN_FILE, or `token_file` under [auth] in the settings, names another file"
 
 
 def load_or_create(path: Path) -> str:
@@ -57,7 +58,8 @@ def read(path: Path) -> str | None:
         return None
     except IsADirectoryError:
         raise StorageError(
-            f"the token file {path} is a folder", hint="move it away, and the next queen makes a new token"
+            f"the token file {path} is a folder",
+            hint=f"move it away, and the next queen makes a new token; {_ANOTHER}",
         ) from None
     except OSError as exc:
         raise StorageError(
@@ -66,6 +68,8 @@ def read(path: Path) -> str | None:
         ) from exc
     except UnicodeDecodeError:
         raise _unusable(path) from None
+    if not token and not path.is_file():  # to delete /dev/null would be no help
+        raise StorageError(f"{path} is no file, and holds no token", hint=_ANOTHER)
     if not token:
         raise StorageError(f"the token file {path} is empty", hint="delete it, and the next queen makes a new one")
     if not FORM.fullmatch(token):

@@ -5,15 +5,12 @@ from __future__ import annotations
 import re
 import stat
 import threading
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
 from rbee.adapters import tokens
 from rbee.errors import StorageError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 FORM = re.compile(r"rbee_[A-Za-z0-9_-]{43}")
 
@@ -96,7 +93,16 @@ def test_a_spoilt_file_is_an_error_and_is_not_replaced(tmp_path: Path, content: 
 def test_a_folder_in_its_place_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="is a folder") as caught:
         tokens.load_or_create(tmp_path)
-    assert caught.value.hint == "move it away, and the next queen makes a new token"
+    hint = caught.value.hint or ""
+    assert hint.startswith("move it away, and the next queen makes a new token; RBEE_TOKEN_FILE, ")
+
+
+def test_a_device_in_its_place_is_not_to_be_deleted() -> None:
+    with pytest.raises(StorageError, match="^/dev/null is no file, and holds no token$") as caught:
+        tokens.read(Path("/dev/null"))
+    hint = caught.value.hint or ""
+    assert hint.startswith("RBEE_TOKEN_FILE, ")
+    assert "delete" not in hint
 
 
 def test_a_place_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
