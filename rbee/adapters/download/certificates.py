@@ -28,7 +28,7 @@ def context(environment: Mapping[str, str]) -> ssl.SSLContext:
     try:
         found = httpx.create_ssl_context(trust_env=False)
     except OSError as exc:
-        raise _refused(_KEY_LOG, f"which cannot be written: {_reason(exc)}") from exc
+        raise _refused(_KEY_LOG, f"a file, which cannot be written: {_reason(exc)}") from exc
     found.load_default_certs()
     for variable in VARIABLES:
         if value := environment.get(variable):
@@ -45,7 +45,8 @@ def _load(found: ssl.SSLContext, variable: str, value: str) -> None:
         else:
             found.load_verify_locations(cafile=path)
     except (OSError, ValueError, InvalidConfigurationError) as exc:  # of which SSLError is one
-        raise _refused(variable, f"which holds no certificates that can be read: {_reason(exc)}") from exc
+        what = "a folder" if variable == "SSL_CERT_DIR" else "a file"
+        raise _refused(variable, f"{what}, which holds no certificates that can be read: {_reason(exc)}") from exc
 
 
 def _reason(exc: Exception) -> str:
@@ -56,7 +57,7 @@ def _reason(exc: Exception) -> str:
 
 def _refused(variable: str, what: str) -> DownloadFailedError:
     return DownloadFailedError(
-        f"{variable} names a file, {what}",
+        f"{variable} names {what}",
         hint="correct the variable in the environment of the hive (the queen's, which starts it), or unset it",
         variable=variable,
     )

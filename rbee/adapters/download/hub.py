@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import msgspec
 
@@ -30,11 +30,21 @@ _ADDRESS: Final = re.compile(r"https?://[^/?#\s\"']+(/[^?#\s\"']*)?", re.IGNOREC
 def endpoint() -> str:
     """Return the hub's address: `HF_ENDPOINT`, or the public one. Raises DownloadFailedError for what is none."""
     found = os.environ.get("HF_ENDPOINT", "").strip().rstrip("/")
-    if found and not _ADDRESS.fullmatch(found):
+    if found and not _is_address(found):
         raise DownloadFailedError(
             f"HF_ENDPOINT names no web address; one looks like {ENDPOINT}", hint=HINT, variable="HF_ENDPOINT"
         )
     return found or ENDPOINT
+
+
+def _is_address(text: str) -> bool:
+    if not _ADDRESS.fullmatch(text):
+        return False
+    try:
+        parts = urlsplit(text)
+        return bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a bracket that is not closed, a port that is no number
+        return False
 
 
 def token() -> str | None:

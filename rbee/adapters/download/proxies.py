@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 _SCHEMES: Final = {"http": 80, "https": 443, "socks5": 1080, "socks5h": 1080, "socks": 1080}
 """What a proxy may speak, and its port where none is named. `socks` is what desktops write; it is version 5."""
 _HOST: Final = re.compile(r"[\w.-]+|[0-9A-Fa-f:.]+", re.ASCII)
+_LAST_PORT: Final = 65535
 HINT: Final = "correct the variable in the environment of the hive (the queen's, which starts it), or unset it"
 
 
@@ -70,8 +71,7 @@ def _parse(variable: str, value: str) -> Proxy:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
     except ValueError:
-        # What a URL gives a meaning of its own ends the host too early.
-        raise _refused(variable, "its port is not a number; in a password # / ? are written %23 %2F %3F") from None
+        raise _refused(variable, _why_unreadable(text)) from None
     if not host or not _HOST.fullmatch(host):
         raise _refused(variable, "it holds no host's name")
     if port == 0:
@@ -79,6 +79,18 @@ def _parse(variable: str, value: str) -> Proxy:
     user = None if parts.username is None else unquote(parts.username)
     speaks = "socks5h" if scheme == "socks" else scheme
     return Proxy(variable, speaks, host, port or _SCHEMES[scheme], user, unquote(parts.password or ""))
+
+
+def _why_unreadable(text: str) -> str:
+    """Say what is wrong with an address that cannot be split: its parts are never shown, one may be the password."""
+    rest = text.partition("://")[2].rpartition("@")[2]
+    if rest.startswith("[") and "]" not in rest:
+        return "the bracket before its address is not closed"
+    port = re.fullmatch(r"(?:\[[^\]]*\]|[^:]*):([0-9]{1,9})/?", rest)
+    if port is not None and int(port[1]) > _LAST_PORT:
+        return f"its port is greater than {_LAST_PORT}"
+    # What a URL gives a meaning of its own ends the host too early.
+    return "its port is not a number; in a password # / ? are written %23 %2F %3F"
 
 
 def _refused(variable: str, reason: str) -> DownloadFailedError:

@@ -203,8 +203,11 @@ def test_without_the_hub_the_cache_is_listed_its_main_branch_first(hub: Hub, tmp
 
 @pytest.mark.parametrize(
     "value",
-    ["hub.example", "ftp://hub.example", "https://", "//hub.example", '"https://hub.example"', "https://a b"],
-)
+    [
+        "hub.example", "ftp://hub.example", "https://", "//hub.example", '"https://hub.example"', "https://a b",
+        "http://[::1", "http://hub.example:port", "http://hub.example:99999", "https://:443", "https://me@",
+    ],
+)  # fmt: skip
 def test_a_variable_that_names_no_hub_is_told(monkeypatch: pytest.MonkeyPatch, value: str) -> None:
     monkeypatch.setenv("HF_ENDPOINT", value)
     with pytest.raises(DownloadFailedError, match=r"^HF_ENDPOINT names no web address"):

@@ -130,7 +130,8 @@ def test_a_file_of_certificates_that_holds_none_is_told(
     if content is not None:
         path.write_bytes(content)
     monkeypatch.setenv(variable, str(path))
-    with pytest.raises(DownloadFailedError, match=f"^{variable} names a file, which holds no certificates"):
+    what = "a folder" if variable == "SSL_CERT_DIR" else "a file"
+    with pytest.raises(DownloadFailedError, match=f"^{variable} names {what}, which holds no certificates"):
         fetch(hub)
 
 

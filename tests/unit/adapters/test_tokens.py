@@ -98,7 +98,7 @@ def test_a_folder_in_its_place_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_device_in_its_place_is_not_to_be_deleted() -> None:
-    with pytest.raises(StorageError, match="^/dev/null is no file, and holds no token$") as caught:
+    with pytest.raises(StorageError, match=r"^/dev/null is no file, and holds no token$") as caught:
         tokens.read(Path("/dev/null"))
     hint = caught.value.hint or ""
     assert hint.startswith("RBEE_TOKEN_FILE, ")
