@@ -198,9 +198,8 @@ class InferenceResponse:
 
 
 def _sentence(done: Done) -> str:
-    rate = done.total_tokens / max(done.duration_ms / 1e3, 1e-6)
     counted = f"{done.total_tokens} token{'s' * (done.total_tokens != 1)}"
-    return f"Generated {counted} in {done.duration_ms:.0f} ms ({rate:.1f} tokens/s)"
+    return f"Generated {counted} in {done.duration_ms:.0f} ms"
 
 
 def _milliseconds(seconds: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import uuid
@@ -133,7 +134,9 @@ async def test_narration_comes_beside_the_tokens(tiny: Path) -> None:
         assert tokens(text) == ["y", "z"]
         told = [block for block in text.split("\n\n") if block.startswith("event: narration\n")]
         assert "Reading 2 prompt tokens" in told[0]
-        assert "Generated 2 tokens in" in told[1]
+        said = json.loads(told[1].partition("data: ")[2])["human"]
+        # No speed: the last line says one, of the text alone, and this time is that of the prompt too.
+        assert re.fullmatch(r"Generated 2 tokens in \d+ ms", said), said
         assert "event:" not in (await worker.infer("x")).text
 
 
