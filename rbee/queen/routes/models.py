@@ -10,6 +10,7 @@ from quart import Response, request
 
 from rbee.adapters.http.app import answer, body, raw_body
 from rbee.errors import MethodNotAllowedError, RbeeError, RouteNotFoundError, VersionMismatchError
+from rbee.queen.nodes.node import HiveAbsentError
 from rbee.wire import model_push, model_ref
 from rbee.wire import models as wire
 from rbee.wire.decode import convert
@@ -129,6 +130,8 @@ async def _ask(node: Node, report: Report, models: dict[str, wire.NodeModels]) -
     try:
         async with node.ensure_hive(report) if node.name == LOCAL_NODE else node.connect() as hive:
             rows = await hive.models()
+    except HiveAbsentError as exc:
+        error = exc.absence.reason  # as the status gives it; the message names the node again
     except RbeeError as exc:
         error = exc.message
     models[node.name] = wire.NodeModels(node=node.name, models=rows, error=error)

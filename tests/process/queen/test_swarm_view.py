@@ -126,6 +126,7 @@ def test_workers_of_all_nodes_are_listed_and_the_silent_node_is_named(swarm: Swa
     assert here[:8] in out
     assert there[:8] in out
     assert f"cellar is not started: {not_needed}" in out
+    assert f"cellar: {not_needed}" in swarm.run("models", "list")[2].splitlines()
     code, out, _ = swarm.run("workers", "health", "--json")
     health = {node["node"]: (node["status"], node["workers"]) for node in json.loads(out)["nodes"]}
     assert health == {
