@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +15,8 @@ _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LISTENING = "0A"
 """TCP_LISTEN (include/net/tcp_states.h), as it stands in these tables; they show the sockets of all users."""
 _ADDRESS, _STATE, _USER = 1, 3, 7
+_BETWEEN = re.compile("ssh|proxy|socat|nginx|caddy|traefik")
+"""Programs that listen for another one, on this machine or elsewhere: whose that is, their own folder does not say."""
 
 
 class PortOwner(NamedTuple):
@@ -30,10 +33,12 @@ class PortOwner(NamedTuple):
         return self.user in (None, _name(os.geteuid()))
 
     def __str__(self) -> str:
+        is_between = _BETWEEN.search(self.name or "") is not None
         parts = [
+            f"through {self.name}" if is_between else "",
             f"user {self.user}" if self.user is not None else "",
             f"pid {self.pid}" if self.pid is not None else "",
-            self.state or "",
+            (not is_between and self.state) or "",
         ]
         return ", ".join(filter(None, parts))
 

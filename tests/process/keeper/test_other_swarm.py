@@ -145,6 +145,14 @@ def test_of_a_program_of_another_user_only_the_user_is_seen() -> None:
     assert not owner.is_ours
 
 
+@pytest.mark.parametrize("name", ["ssh", "autossh", "haproxy", "docker-proxy", "socat", "nginx", "caddy", "traefik"])
+def test_the_program_of_a_tunnel_is_not_taken_for_the_queen(name: str) -> None:
+    """Its pid and folder are not the queen's."""
+    assert str(port_owner.PortOwner(7, name, "bee", "HOME=/home/bee")) == f"through {name}, user bee, pid 7"
+    for own in ("python3.12", "rbee", "queen-rbee", "rbee-python", "bees", None):
+        assert str(port_owner.PortOwner(7, own, "bee", "HOME=/home/bee")) == "user bee, pid 7, HOME=/home/bee"
+
+
 def test_whose_the_hive_is_that_has_the_port(
     run: Callable[..., subprocess.CompletedProcess[str]], daemons: Daemons, tmp_path: Path
 ) -> None:
