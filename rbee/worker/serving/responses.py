@@ -69,13 +69,15 @@ class InferenceResponse:
             if self.narrate:
                 await send.send(self._reading())
 
-        async with job:
+        async def begin() -> None:
             if self.narrate and self.note is not None:
                 await send.send(self._narration("chat_template", self.note))
             if self.narrate:
                 tokens = f"{job.prompt_tokens} prompt token{'s' * (job.prompt_tokens != 1)}"
                 await send.send(self._narration("inference_start", f"Reading {tokens}") + self._reading())
-            ended, first = await self._follow(show, show_reading)
+
+        async with job:
+            ended, first = await self._follow(begin, show, show_reading)
         done = self._done(ended, first)
         last = event(done)
         if self.narrate:
@@ -89,7 +91,7 @@ class InferenceResponse:
             texts.extend(more)
 
         async with self.job as job:
-            ended, first = await self._follow(collect, trio.lowlevel.checkpoint)
+            ended, first = await self._follow(trio.lowlevel.checkpoint, collect, trio.lowlevel.checkpoint)
         done = self._done(ended, first)
         return Completion(
             request_id=job.request_id,
@@ -103,12 +105,16 @@ class InferenceResponse:
         )
 
     async def _follow(
-        self, show: Callable[[list[str]], Awaitable[None]], show_reading: Callable[[], Awaitable[None]]
+        self,
+        begin: Callable[[], Awaitable[None]],
+        show: Callable[[list[str]], Awaitable[None]],
+        show_reading: Callable[[], Awaitable[None]],
     ) -> tuple[JobEnded, float]:
         """Pass on text until the end; returns that, and when the first token had come (trio's clock)."""
         end = "CANCELLED"  # the client has gone, where nothing else was the reason
         ended, firsts = None, list[float]()
         try:
+            await begin()
             ended = await self._follow_to_end(show, show_reading, firsts)
             end = ended.outcome.code if isinstance(ended.outcome, RbeeError) else ended.outcome
         except RbeeError as exc:
@@ -134,26 +140,25 @@ class InferenceResponse:
         firsts: list[float],
     ) -> JobEnded:
         job = self.job
-        alive_at, steps = trio.current_time(), -1
+        # Counted in looks, and not by the clock: of a worker that was stopped for a while (SIGSTOP) it has gone on.
+        silent, steps = 0.0, -1
         with trio.CancelScope(deadline=self.started + (self.limits.total or float("inf"))):
             while True:
                 with trio.move_on_after(READING_SECONDS) as pause:
                     events = await job.next()
-                now = trio.current_time()
                 if pause.cancelled_caught:
-                    if job.steps != steps:
-                        alive_at, steps = now, job.steps
-                    elif now - alive_at >= self.limits.silence:
+                    silent = silent + READING_SECONDS if job.steps == steps else 0.0
+                    steps = job.steps
+                    if silent >= self.limits.silence:
                         raise self._timed_out(f"nothing came of the engine for {self.limits.silence:g} s")
                     if not firsts:
                         await show_reading()
                     continue
-                alive_at = now
+                silent = 0.0
                 if not firsts:
-                    firsts.append(now)
+                    firsts.append(trio.current_time())
                 if texts := [item.text for item in events if item.text]:
                     await show(texts)
-                    alive_at = trio.current_time()  # a reader that takes its time is not the engine's silence
                 if isinstance(last := events[-1], JobEnded):
                     return last
         raise self._timed_out(f"the inference did not end within {self.limits.total:g} s")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
 
 from rbee.errors import InferenceTimeoutError
 from rbee.wire.common import Sampling
-from rbee.wire.worker import FullContext
+from rbee.wire.worker import EndedRequest, FullContext
 from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.slots import Slots
 from rbee.worker.serving.responses import InferenceResponse, Limits
@@ -19,6 +20,8 @@ from tests.kit.markov import MarkovBackend
 
 if TYPE_CHECKING:
     from trio.testing import MockClock
+
+    from rbee.adapters.http.sse_server import Send
 
 CONTEXT = FullContext(tokens=512, trained_tokens=2048)
 
@@ -64,6 +67,38 @@ async def test_an_engine_that_does_nothing_ends_the_response(autojump_clock: Moc
         "nothing came of the engine for 60 s (0 tokens so far)",
         60.5,
     )
+
+
+async def test_the_time_for_which_a_worker_was_stopped_is_no_silence(autojump_clock: MockClock) -> None:
+    bench = Bench(Limits(total=0, silence=60))
+
+    async def stop_and_go_on() -> None:
+        await bench.work(5, 1)
+        autojump_clock.jump(300)
+        await bench.work(5, 1)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(stop_and_go_on)
+        with pytest.raises(InferenceTimeoutError) as failed:
+            await bench.response.whole()
+    assert failed.value.details["elapsed"] >= 5 + 300 + 5 + 60
+
+
+async def test_a_client_that_goes_before_the_first_word_is_told_of(autojump_clock: MockClock) -> None:
+    ended: list[EndedRequest] = []
+    bench = Bench(Limits(total=0, silence=60))
+
+    class Gone:
+        async def send(self, _: bytes) -> None:
+            raise trio.BrokenResourceError
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(bench.engine.run)
+        response = replace(bench.response, narrate=True, on_ended=ended.append)
+        with pytest.raises(trio.BrokenResourceError):
+            await response.stream(cast("Send", Gone()))
+        nursery.cancel_scope.cancel()
+    assert [(one.request_id, one.end) for one in ended] == [("r", "CANCELLED")]
 
 
 async def test_a_limit_in_all_holds_whatever_the_engine_does(autojump_clock: MockClock) -> None:
