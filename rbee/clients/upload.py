@@ -141,7 +141,8 @@ class Upload:
             data = await trio.to_thread.run_sync(_read, path, offset, PIECE_BYTES)
             received = await self._receiver.send(first.sha256, offset, data)
             if received.offset <= offset:
-                return  # another one sends it too, or what was there is gone: to be announced again
+                # What was there is gone: to be announced again, but not for ever.
+                raise DownloadFailedError(f"{self._node} has not taken a piece of {path.name}", hint="push it again")
             self._sent += received.offset - offset
             offset = received.offset
             self._show(done_before + offset, total)
