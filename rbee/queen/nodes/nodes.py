@@ -58,6 +58,7 @@ class Nodes:
         self._entries: dict[str, _Entry] = {}
         self._remote: dict[str, RemoteHive] = {}
         self._local = local
+        self._own_files = own_files.OwnFiles(settings.timeouts.download_delays)
         self.feed = SwarmFeed()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -118,12 +119,10 @@ class Nodes:
         target, others = self.get(name), [node for node in self.all() if node.name != name]
         if not (reference.startswith("hf:") or own_files.is_own_file(reference)) or not others:
             return []
-        offers = await hive.offers(reference)
-        if own_files.is_own_file(reference) and name != LOCAL_NODE:
-            delays = self._settings.timeouts.download_delays
-            if await own_files.bring(reference, name, hive, offers, delays, report):
-                return []
-        if offers.is_here:
+        is_ours = own_files.is_own_file(reference) and name != LOCAL_NODE
+        if is_ours and await self._own_files.bring(reference, name, hive, report):
+            return []
+        if (await hive.offers(reference)).is_here:
             return []
         found: dict[str, Source] = {}
 

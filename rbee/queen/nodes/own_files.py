@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +11,7 @@ import trio
 from rbee.clients.local_model import LocalModel
 from rbee.clients.upload import Upload
 from rbee.errors import InvalidRequestError
+from rbee.queen.hives.link import narrate
 from rbee.wire.model_copy import FileStat
 from rbee.wire.model_push import part_names
 
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.clients.hive import HiveClient
-    from rbee.wire.model_copy import Offers
     from rbee.wire.progress import Report
 
 _SCHEME: Final = "file:"
@@ -33,25 +34,38 @@ async def stat(reference: str) -> FileStat | None:
     return await trio.to_thread.run_sync(_stat, reference.removeprefix(_SCHEME), abandon_on_cancel=True)
 
 
-async def bring(
-    reference: str, node: str, hive: HiveClient, offers: Offers, delays: Sequence[float], report: Report
-) -> bool:
-    """Bring the file of the queen's host to a node whose hive has said what it has; returns whether that is settled.
+class OwnFiles:
+    """Brings files of the queen's host to nodes, each once however many requests need it."""
 
-    A file that the node has at the path itself is left alone; a copy that was sent there is replaced when the file has
-    changed since. Raises why it could not be sent.
-    """
-    if (here := await stat(reference)) is None:
-        return False
-    is_copy = any(model.is_meant for model in offers.models)
-    if offers.file == here or (offers.file is not None and not is_copy):
+    def __init__(self, delays: Sequence[float]) -> None:
+        self._delays = delays
+        self._locks: defaultdict[tuple[str, str], trio.Lock] = defaultdict(trio.Lock)
+
+    async def bring(self, reference: str, node: str, hive: HiveClient, report: Report) -> bool:
+        """Bring a file to a node; returns whether that is settled.
+
+        A file that the node has at the path itself is left alone; a copy that was sent there is replaced when the file
+        has changed since. Raises why it could not be sent.
+        """
+        if await stat(reference) is None:
+            return False
+        lock = self._locks[node, reference]
+        if lock.locked():
+            narrate(report, node, "wait", f"Waiting for another request that copies the model to {node}")
+        async with lock:
+            # Within: the request before may have brought it.
+            here, offers = await stat(reference), await hive.offers(reference)
+            is_copy = any(model.is_meant for model in offers.models)
+            if offers.file == here or (offers.file is not None and not is_copy):
+                return True
+            try:
+                model = await trio.to_thread.run_sync(LocalModel.find, reference)
+                await Upload(hive.receiver(), model, node, self._delays, report, "queen-rbee").run()
+            except InvalidRequestError:
+                return (
+                    False  # it is no model, or the node's rbee is older and takes no files: the node says what it lacks
+                )
         return True
-    try:
-        model = await trio.to_thread.run_sync(LocalModel.find, reference)
-        await Upload(hive.receiver(), model, node, delays, report, "queen-rbee").run()
-    except InvalidRequestError:
-        return False  # it is no model, or the node's rbee is older and takes no files: the node says what it lacks
-    return True
 
 
 def _stat(path: str) -> FileStat | None:

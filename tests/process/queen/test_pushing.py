@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,20 @@ def test_a_file_of_the_queens_host_is_brought_to_a_node_and_kept_up_to_date(daem
         placed = client.post("/v2/tasks", json=task).json()
         assert placed.get("node") == "attic", placed
     assert copy.read_bytes() == swarm.file.read_bytes()
+
+
+def test_many_requests_at_once_have_a_file_brought_once(daemons: Daemons) -> None:
+    swarm = Swarm(daemons, is_queen_there=True)
+    task = {"prompt": "A", "model": f"file:{PATH}", "node": "attic"}
+
+    def ask(_: int) -> str:
+        with swarm.queen.client() as client:
+            return client.post("/v2/tasks", json=task, headers={"Accept": "text/event-stream"}, timeout=60).text
+
+    with ThreadPoolExecutor(6) as threads:
+        answers = list(threads.map(ask, range(6)))
+    assert ["event: worker" in answer for answer in answers] == [True] * 6, answers
+    assert sum(answer.count('"action":"push"') for answer in answers) == 1
 
 
 def test_what_cannot_be_pushed_is_said_at_once(swarm: Swarm) -> None:
