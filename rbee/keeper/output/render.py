@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 
 from rbee.keeper.output.columns import columns, cut_end, cut_start, pad
@@ -17,6 +18,8 @@ _ONE_LINE: Final = _CONTROLS | _BIDIRECTIONAL | {0x2028: " ", 0x2029: " ", **dic
 _LINES: Final = {key: value for key, value in _ONE_LINE.items() if key != 10}
 _TEXT: Final = {key: value for key, value in _CONTROLS.items() if key not in (9, 10)} | {13: None}
 
+_PART: Final = re.compile(r"[0-9.]+( [kMGT]?B)? of [0-9.]+( [kMGT]?B)?")
+"""How much of how much: `4 of 4`, `20.7 GB of 25.3 GB`."""
 _READABLE: Final = 8
 """Columns that a cell keeps."""
 
@@ -104,6 +107,8 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]], room: int |
 
 def _least_width(column: Sequence[str]) -> int:
     """Return the width to which a column can be cut: below it, cells that differ would look alike, or say nothing."""
+    if any(map(_PART.fullmatch, column)):
+        return max(map(columns, column))  # the part comes first, and without it the whole says nothing
     least = min(max(map(columns, column)), _READABLE)
     different = set(column)
     while len({cut_start(cell, least) for cell in different}) < len(different):

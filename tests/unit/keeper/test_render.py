@@ -93,6 +93,13 @@ def test_headings_give_way_last() -> None:
     assert second.endswith("  …:Q5_K_M")
 
 
+@pytest.mark.parametrize("room", [10, 50, 52, 53, 80])
+def test_how_much_of_how_much_is_never_cut(room: int) -> None:
+    rows = [("attic", "0.1.0", 1, "4 of 4", "20.7 GB of 25.3 GB"), ("cellar", "not started", "–", "–", "–")]
+    table = render.table(("node", "hive", "workers", "free slots", "free memory"), rows, room)
+    assert "  20.7 GB of 25.3 GB" in table.splitlines()[1]
+
+
 def test_different_beginnings_are_not_cut_away() -> None:
     rows = [("hf:first/model-Q4_K_M",), ("hf:other/model-Q4_K_M",)]
     assert render.table(("model",), rows, 10).splitlines()[1:] == ["…t/model-Q4_K_M", "…r/model-Q4_K_M"]
