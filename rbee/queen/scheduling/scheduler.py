@@ -207,7 +207,7 @@ class NodeScheduler:
         for request, ahead in self._queue.places():
             if ahead != request.told_ahead:
                 request.told_ahead = ahead
-                human = f"Waiting for a slot, after {ahead}" if ahead else "Waiting for a slot, as the next in line"
+                human = f"Waiting for a slot, {_place(ahead)}"
                 effects.append(self._narrate(request, "wait", human))
         return effects
 
@@ -264,8 +264,8 @@ class NodeScheduler:
         request.told_ahead = before
         if request.waits_until is None:
             request.waits_until = now + request.wait
-        human = f"All slots are busy; waiting up to {request.wait:g} s for one"
-        return [self._narrate(request, "wait", human + (f", after {before}" if before else ""))]
+        human = f"Waiting for a slot, {_place(before)} (at most {request.wait:g} s)"
+        return [self._narrate(request, "wait", human)]
 
     def _give_slots(self, now: float) -> list[Effect]:
         """Give free slots to the requests that wait for them; those whose workers have gone are placed anew."""
@@ -316,3 +316,8 @@ class NodeScheduler:
 
     def _narrate(self, request: PlaceRequest | HiveRequest, action: str, human: str) -> Effect:
         return ReportProgress(request, Narration(actor="queen-rbee", action=action, target=self._name, human=human))
+
+
+def _place(before: int) -> str:
+    """Say where in the line a request is; short, because terminals may be narrow."""
+    return f"{before} before you" if before else "next in line"

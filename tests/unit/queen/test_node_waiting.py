@@ -158,9 +158,9 @@ async def test_who_waits_gets_the_slot_that_gets_free_in_the_order_of_arrival() 
                 await lab.ask(name, 60)
             assert lab.placed == []
             assert lab.told == [
-                "All slots are busy; waiting up to 60 s for one",
-                "All slots are busy; waiting up to 60 s for one, after 1",
-                "All slots are busy; waiting up to 60 s for one, after 2",
+                "Waiting for a slot, next in line (at most 60 s)",
+                "Waiting for a slot, 1 before you (at most 60 s)",
+                "Waiting for a slot, 2 before you (at most 60 s)",
             ]
             for number in (1, 2, 3):
                 lab.hive.show(row(0))
@@ -177,17 +177,20 @@ async def test_each_is_told_when_it_comes_nearer_to_its_turn() -> None:
             other_row = msgspec.structs.replace(row(1, worker_id="o"), model_ref=other.model_ref)
             lab = Lab(Hive(row(1), other_row), nursery)
             scopes = {name: await lab.ask_alone(name, other if name == "x" else WANTED) for name in "axbc"}
-            line = "All slots are busy; waiting up to 60 s for one"
-            assert lab.told == [line, line, f"{line}, after 1", f"{line}, after 2"]
+            line = [
+                f"Waiting for a slot, {place} (at most 60 s)"
+                for place in ("next in line", "1 before you", "2 before you")
+            ]
+            assert lab.told == [line[0], *line]
             lab.told.clear()
             scopes["b"].cancel()
             await trio.testing.wait_all_tasks_blocked()
-            assert lab.told == ["Waiting for a slot, after 1"], "one that leaves is gone from the line at once"
+            assert lab.told == ["Waiting for a slot, 1 before you"], "one that leaves is gone from the line at once"
             lab.hive.show(row(0))
             await trio.testing.wait_all_tasks_blocked()
             assert lab.told[1:] == [
                 "A worker with builtin:bee-stories runs on local already (idle)",
-                "Waiting for a slot, as the next in line",
+                "Waiting for a slot, next in line",
             ]
             assert lab.placed == [("a", "w")]
 

@@ -167,7 +167,7 @@ def test_a_slot_that_is_given_from_memory_is_reserved() -> None:
     lab.ask()
     _, effects = lab.ask(wait=60)
     assert answers(effects) == []
-    assert words(effects) == ["All slots are busy; waiting up to 60 s for one"]
+    assert words(effects) == ["Waiting for a slot, next in line (at most 60 s)"]
 
 
 # The hive.
@@ -348,7 +348,7 @@ def test_the_wait_goes_on_where_the_hive_is_lost() -> None:
     assert lab.lose() == [EnsureHive(asked)]
     lab.does("on_hive_up", URL)
     effects = lab.does("on_workers_listed", [asked], URL, [row(2)])
-    assert words(effects) == ["All slots are busy; waiting up to 7 s for one"]
+    assert words(effects) == ["Waiting for a slot, next in line (at most 7 s)"]
     lab.now += 3
     assert lab.show(row(2)) == []
     assert answers(lab.passes(4)) == [(asked, AllSlotsBusyError)], "7 s after it began"
