@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -33,8 +34,9 @@ def authenticate(transport: paramiko.Transport, server: SshServer) -> None:
         return
     tried = 0
     locked: list[Path] = []
+    unreadable: list[tuple[KeyFile, Exception]] = []
     with Agent(server.identity_agent) as agent:
-        for key in _keys(server, agent, locked):
+        for key in _keys(server, agent, locked, unreadable):
             tried += 1
             with suppress(paramiko.SSHException):  # a refusal, or the server's last word
                 transport.auth_publickey(server.user, key)
@@ -49,6 +51,8 @@ def authenticate(transport: paramiko.Transport, server: SshServer) -> None:
                 raise error
     if locked:
         raise _locked(server, agent, locked[0], tried)
+    if tried == 0 and unreadable:
+        raise _unreadable(server, agent, *unreadable[0])
     if tried == 0:
         raise failed(server, "auth", "there is no key to offer: neither an agent nor a key file")
     raise failed(server, "auth", f"{server.user} was not let in with {'the key' if tried == 1 else 'any of the keys'}")
@@ -70,8 +74,13 @@ def _is_let_in_without(transport: paramiko.Transport, server: SshServer) -> bool
     return transport.is_authenticated()
 
 
-def _keys(server: SshServer, agent: Agent, locked: list[Path]) -> Iterator[paramiko.PKey]:
-    """Yield what can be offered; `locked` gets the files that need a passphrase, and that the agent does not hold."""
+def _keys(
+    server: SshServer, agent: Agent, locked: list[Path], unreadable: list[tuple[KeyFile, Exception]]
+) -> Iterator[paramiko.PKey]:
+    """Yield what can be offered.
+
+    `locked` gets the files that need a passphrase, and that the agent does not hold; `unreadable` what is no key.
+    """
     files = [KeyFile(path) for path in _paths(server)]
     certificates = list(_certificates(server, files))
     by_blob = {key.blob: key for key in agent.held}
@@ -94,6 +103,8 @@ def _keys(server: SshServer, agent: Agent, locked: list[Path]) -> Iterator[param
             if server.key_path is not None:
                 raise _unreadable(server, agent, file, exc) from exc
             log.debug("the key file %s is passed over: %s", file.path, exc)
+            if not isinstance(exc, FileNotFoundError) or file.is_public:
+                unreadable.append((file, exc))
         else:
             yield key
             yield from _with_certificates(key, agent, certificates)
@@ -144,7 +155,7 @@ def _unreadable(server: SshServer, agent: Agent, file: KeyFile, exc: Exception) 
         return error
     words = exc.strerror if isinstance(exc, OSError) else str(exc).partition(".")[0]
     error = failed(server, "auth", f"the key file {name} cannot be read: {words}")
-    error.hint = "`ssh-keygen -y -f FILE` tries whether it is a private key"
+    error.hint = f"`ssh-keygen -y -f {shlex.quote(str(file.path))}` tries whether it is a private key"
     return error
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import io
 import re
+import stat
 from contextlib import suppress
-from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -39,10 +40,17 @@ class KeyFile:
 
     def __init__(self, path: str) -> None:
         self.path = Path(path)
+        self._public: tuple[bytes | None] | None = None
 
-    @cached_property
+    @property
     def public(self) -> bytes | None:
         """The public key as it goes over the wire; None where it cannot be told, as of some locked files."""
+        # No cached_property: before Python 3.12 one that hangs, on a file of a dead server, holds up all others.
+        if self._public is None:
+            self._public = (self._find_public(),)
+        return self._public[0]
+
+    def _find_public(self) -> bytes | None:
         for path in (self.path, self.path.with_name(f"{self.path.name}.pub")):
             with suppress(OSError, ValueError):
                 content = _read(path)
@@ -124,6 +132,8 @@ def certified(blob: bytes) -> bytes | None:
 
 
 def _read(path: Path) -> bytes:
+    if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
+        raise OSError(errno.EINVAL, "it is no file")
     with path.open("rb") as file:
         return file.read(_MAX_BYTES)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
+import shlex
 import shutil
 import socket
 import struct
@@ -426,3 +428,31 @@ async def test_a_server_that_takes_no_keys(home: SshHome, tmp_path: Path) -> Non
     assert error is not None
     assert "the server takes no keys" in error.message
     assert "only password" in error.message
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("pipe", None, "the key file pipe cannot be read: it is no file"),
+        ("cut", "-----BEGIN OPENSSH PRIVATE KEY-----\nb3Bl", "the key file cut cannot be read"),
+        ("my key.ppk", "PuTTY-User-Key-File-3: ssh-ed25519\n", "the key file my key.ppk cannot be read"),
+        ("empty", "", "the key file empty cannot be read"),
+        ("alone.pub", "public", "alone.pub is a public key, and the agent does not hold its private half"),
+    ],
+)
+async def test_a_file_of_the_settings_that_is_no_key_is_named(
+    home: SshHome, node: Sshd, tmp_path: Path, name: str, content: str | None, words: str
+) -> None:
+    path = home.ssh / name
+    if content is None:
+        os.mkfifo(path)
+    else:
+        path.write_text(node.key.with_suffix(".pub").read_text() if content == "public" else content)
+    (home.ssh / "config").write_text(block("attic", node, f'IdentityFile "{path}"', "IdentitiesOnly yes"))
+    error = await problem(Target("attic"), tmp_path)
+    assert error is not None
+    assert words in error.message
+    if "cannot be read" in words:
+        assert f"`ssh-keygen -y -f {shlex.quote(str(path))}`" in (error.hint or "")
+    home.configure(block("attic", node))
+    assert await problem(Target("attic"), tmp_path) is None, "the next one is not held up"
