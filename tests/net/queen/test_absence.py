@@ -54,7 +54,8 @@ async def test_an_address_that_is_silent(
     monkeypatch: pytest.MonkeyPatch, values: dict[str, str], state: str, reason: str
 ) -> None:
     """A listener whose queue is full is silent, as a machine that is off."""
-    monkeypatch.setattr(reach, "HEALTH_SECONDS", 0.8)
+    monkeypatch.setattr(reach, "HEALTH_SECONDS", 20)
+    monkeypatch.setattr(reach, "CONNECTING_SECONDS", 0.5)
     address = own_address()
     with socket.socket() as listener, socket.socket() as one, socket.socket() as other:
         listener.bind((address, 9200))
@@ -68,7 +69,8 @@ async def test_an_address_that_is_silent(
 
 
 async def test_a_program_that_does_not_answer_is_no_hive_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "HEALTH_SECONDS", 0.8)
+    monkeypatch.setattr(reach, "HEALTH_SECONDS", 20)
+    monkeypatch.setattr(reach, "CONNECTING_SECONDS", 0.5)
     address = own_address()
     with socket.socket() as listener:
         listener.bind((address, 9200))

@@ -38,6 +38,8 @@ FIRST_REQUEST: Final = "the first request starts it"
 HIVE_PORT: Final = 9200
 HEALTH_SECONDS: Final = 2.0
 """How long a hive may take to say how it is, where there is another way to find out."""
+CONNECTING_SECONDS: Final = 1.7
+"""Of these for the connection, and for the answer: less, so that it can be told whether one was made at all."""
 
 
 class Reach:
@@ -199,10 +201,10 @@ class Reach:
             return None
         try:
             with trio.fail_after(HEALTH_SECONDS):
-                # A little less, so that it can be told whether a connection was made at all.
-                return await self.greet(url, HEALTH_SECONDS - 0.3)
+                return await self.greet(url, CONNECTING_SECONDS)
         except trio.TooSlowError:
-            raise SilentAddressError(f"{self.address} does not answer", attempts=["timeout"]) from None
+            # Without a connection the time for that would have been over first.
+            raise AddressTakenError(f"{self.address} does not answer", attempts=["timeout"]) from None
 
     def _known_url(self) -> str | None:
         if self.is_direct:
