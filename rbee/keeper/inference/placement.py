@@ -11,8 +11,9 @@ import trio
 from rbee.adapters.daemon import stopped
 from rbee.adapters.http import sse_client
 from rbee.clients.progress import progress_of
-from rbee.errors import InternalError, RbeeError
+from rbee.errors import DrainingError, InternalError, RbeeError
 from rbee.keeper.inference import explain_failure, reach
+from rbee.keeper.session import session
 from rbee.wire.queen import TaskHandle
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ async def place(
                 queen.place(task, relay_if_needed=True, unreached=queen.unreached, keep=keep) as events,
             ):
                 try:
-                    handle = await _wait_placed(events, queen, terminal)
+                    handle = await _wait_placed(events, queen, settings, terminal)
                 finally:
                     terminal.end_progress()
                 if not handle.direct or await reach.is_reached(handle, queen):
@@ -76,7 +77,9 @@ async def place(
         raise
 
 
-async def _wait_placed(events: sse_client.EventStream, queen: AttachedQueen, terminal: Terminal) -> TaskHandle:
+async def _wait_placed(
+    events: sse_client.EventStream, queen: AttachedQueen, settings: Settings, terminal: Terminal
+) -> TaskHandle:
     handle: TaskHandle | None = None
     try:
         async for event in events:
@@ -91,13 +94,14 @@ async def _wait_placed(events: sse_client.EventStream, queen: AttachedQueen, ter
                 sse_client.decode_event(event.data, dict)
     except sse_client.StreamLostError as exc:
         if handle is None:
-            raise _unplaced(queen) from exc
+            raise await _unplaced(queen, settings) from exc
     if handle is None:
-        raise _unplaced(queen)
+        raise await _unplaced(queen, settings)
     return handle
 
 
-def _unplaced(queen: AttachedQueen) -> RbeeError:
-    return InternalError(
-        "the queen ended before the request was placed", hint=f"its log is {queen.log_place('queen.log')}"
-    )
+async def _unplaced(queen: AttachedQueen, settings: Settings) -> RbeeError:
+    message, hint = "the queen ended before the request was placed", f"its log is {queen.log_place('queen.log')}"
+    # One that ends with the command that started it may do so at any moment, and another can do the request.
+    error = DrainingError if await session.has_ended(settings, queen) else InternalError
+    return error(message, hint=hint)

@@ -8,13 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import trio
 
 from rbee.adapters.daemon import instance, process
-from rbee.errors import (
-    AlreadyRunningError,
-    ConnectionTimeoutError,
-    DrainingError,
-    InternalError,
-    SpawnTimeoutError,
-)
+from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, DrainingError, SpawnTimeoutError
 from rbee.keeper.session import child_queen, interrupt
 from rbee.keeper.session.attached_queen import attach
 from rbee.keeper.session.queen_address import configured, is_at
@@ -64,7 +58,7 @@ async def use(
         try:
             async with attach(settings, queen, terminal) as client:
                 yield client
-        except (ConnectionTimeoutError, InternalError) as exc:
+        except ConnectionTimeoutError as exc:
             if await has_ended(settings, queen):
                 raise DrainingError("the queen has ended meanwhile", hint="try again") from exc
             raise
