@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rbee.errors import InvalidRequestError, StorageError
-from rbee.hive.catalogue import variant
+from rbee.hive.catalogue import file_state, variant
 from rbee.wire import model_ref
 from rbee.wire.hub import HubFile
 from rbee.wire.model_ref import ModelRef
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.hive.catalogue.file_rows import StoredFile
+    from rbee.hive.catalogue.file_state import FileState
 
 HF_FOLDER: Final = "hf"
 """Below the folder of models: the files of ORG/REPO are in hf/ORG/REPO."""
@@ -45,6 +46,14 @@ def paths_of(first: Path) -> list[Path]:
         if files[0].name == first.name:
             return [first.with_name(file.name) for file in files]
     return [first]
+
+
+def states_of(first: Path) -> tuple[FileState, ...]:
+    """Return all files of a model as they are now, given the first; nothing where they cannot be looked at."""
+    try:
+        return file_state.states(paths_of(first))
+    except OSError:
+        return ()
 
 
 def remove(models_dir: Path, first: Path) -> None:

@@ -12,11 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from rbee.hive.catalogue.file_state import FileState
     from rbee.wire.gguf import ModelHeader
 
 REMEMBERED: Final = 64
-
-_FileStates = tuple[tuple[int, ...], ...]
 
 
 class Headers:
@@ -24,12 +23,12 @@ class Headers:
 
     def __init__(self, read_file: Callable[[Path], Awaitable[ModelHeader]] = locate.read_header) -> None:
         self._read_file = read_file
-        self._known: dict[Path, tuple[_FileStates, ModelHeader]] = {}
+        self._known: dict[Path, tuple[tuple[FileState, ...], ModelHeader]] = {}
 
     async def read(self, path: Path) -> ModelHeader:
         """Return the header of the model whose first file is at `path`. Raises ModelLoadFailedError."""
         # Before it is read: a file that is replaced meanwhile is read again.
-        states = await trio.to_thread.run_sync(_states, path)
+        states = await trio.to_thread.run_sync(folder.states_of, path)
         if states and (known := self._known.get(path)) is not None and known[0] == states:
             return known[1]
         header = await self._read_file(path)
@@ -39,12 +38,3 @@ class Headers:
         while len(self._known) > REMEMBERED:
             del self._known[next(iter(self._known))]
         return header
-
-
-def _states(path: Path) -> _FileStates:
-    """Return what changes with the files of a model; nothing where they cannot be looked at."""
-    try:
-        found = [part.stat() for part in folder.paths_of(path)]
-    except OSError:
-        return ()
-    return tuple((one.st_dev, one.st_ino, one.st_size, one.st_mtime_ns, one.st_ctime_ns) for one in found)

@@ -7,17 +7,14 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee.adapters.hardware import inventory
-from rbee.hive.catalogue import file_state, folder
+from rbee.hive.catalogue import folder
 from rbee.hive.workers import preflight
 from rbee.hive.workers.record import WorkerSpec
 from rbee.wire import model_kind, model_ref
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rbee.adapters.config import Settings
-    from rbee.hive.catalogue.file_state import FileState
     from rbee.hive.models.library import Library
     from rbee.wire.hive import SpawnRequest
     from rbee.wire.progress import Report
@@ -34,7 +31,8 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
     backends = await trio.to_thread.run_sync(inventory.backends)
     placement = preflight.choose_device(backends, request.backend, request.device)
     async with library.provided(ref, report, request.sources) as located:
-        files = await trio.to_thread.run_sync(_states, located.path)
+        # Before it is loaded; nothing where the file is just going, which its header says in words.
+        files = await trio.to_thread.run_sync(folder.states_of, located.path)
         header = await library.headers.read(located.path)
     refusal = model_kind.refusal(header, located.path.name)
     if refusal is not None and header.kind != model_kind.TEXT:
@@ -52,14 +50,6 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
     if refusal is not None:
         raise refusal
     return spec
-
-
-def _states(first: Path) -> tuple[FileState, ...]:
-    """Return what a worker is about to load; nothing where the file is just going, which its header says in words."""
-    try:
-        return file_state.states(folder.paths_of(first))
-    except OSError:
-        return ()
 
 
 def available_memory(spec: WorkerSpec) -> int:
