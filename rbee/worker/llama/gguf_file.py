@@ -173,6 +173,8 @@ def _refused(name: str, complaints: str) -> ModelLoadFailedError:
     """
     if (kind := _UNKNOWN_TYPE.search(complaints)) and int(kind[1]) < _MAX_TYPE:
         return unsupported(name, f"it has tensors of the type {kind[1]}, which {UNKNOWN}")
+    if oldest := _OLDEST_TYPE.search(complaints):
+        return unsupported(name, f"it has tensors of the type {oldest[1]}, which this engine no longer knows")
     if removed := _REMOVED_TYPE.search(complaints):
         kind_name, _, advice = removed[1].partition(" REMOVED")
         return unsupported(
@@ -208,6 +210,7 @@ _OTHER_FORMATS: Final = (
 """How files of other formats begin, for people who have the wrong one."""
 _UNKNOWN_TYPE: Final = re.compile(r"has invalid ggml type (\d+)")
 _REMOVED_TYPE: Final = re.compile(r"of type \d+ \(([^)\n]* REMOVED[^)\n]*)\)")
+_OLDEST_TYPE: Final = re.compile(r"of type (\d+) \(DEPRECATED\)")
 _VERSION: Final = re.compile(r"this GGUF file is version (\d+) but")
 
 _complaints: Final[list[str]] = []

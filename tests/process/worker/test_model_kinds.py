@@ -62,6 +62,7 @@ UNREADABLE: dict[str, tuple[Callable[[Path], Path], str]] = {
     "tensor type of the future": (lambda path: odd.of_tensor_type(path, 144), "tensors of the type 144, which"),
     "tensor type that is gone": (lambda path: odd.of_tensor_type(path, 31), "type Q4_0_4_4, which this engine"),
     "tensor type that is gone, too": (lambda path: odd.of_tensor_type(path, 36), "type IQ4_NL_4_4, which this engine"),
+    "tensor type of 2023": (lambda path: odd.of_tensor_type(path, 4), "type 4, which this engine no longer knows"),
     "version of the future": (lambda path: odd.of_version(path, 4), "version 4 of the GGUF format"),
     "version of the past": (lambda path: odd.of_version(path, 1), "version 1 of the GGUF format"),
     "other byte order": (odd.big_endian, "other byte order"),
