@@ -125,6 +125,8 @@ def main(_argv: list[str]) -> int:
         printed, code = msgspec.json.encode(found), 0
     except MemoryError:
         printed, code = _refusal("it takes more memory than any template should"), 1
+    except UnusableError as exc:
+        printed, code = _refusal(str(exc)), 1
     except Exception as exc:  # noqa: BLE001 (a template's code may raise anything)
         printed, code = _refusal(f"{type(exc).__name__}: {exc}"), 1
     sys.stdout.buffer.write(printed + b"\n")

@@ -77,6 +77,7 @@ def test_a_template_that_means_harm_only_goes_unused(daemons: Any, tmp_path: Pat
     assert "chat template cannot be used" in log.read_text()
     (told,) = narrated(queen, model, "m")
     assert told.startswith("The model's chat template cannot be used (")
+    assert "UnusableError" not in told, "the program's own word, which says nothing to a user"
     assert "goes to the model as it is" in told
     assert narrated(queen, model, "m", raw=True) == []
     queen.signal()
