@@ -244,7 +244,9 @@ def _models_options(made: Mapping[str, Parser]) -> None:
         "id", metavar="ID", help="the model's id, as shown by `rbee models list`, or its reference"
     )
     made["models push"].add_argument("file", metavar="FILE", help="a GGUF file of this machine")
-    made["models push"].add_argument("--node", metavar="NAME", required=True, help="the node to copy it to")
+    made["models push"].add_argument(
+        "--node", metavar="NAME", action=Once, required=True, help="the node to copy it to"
+    )
     made["models push"].add_argument("--json", action="store_true", help="print JSON")
     for name in ("list", "show", "pull", "rm"):
         where = "all that answer" if name == "list" else "from the settings, else `local`"

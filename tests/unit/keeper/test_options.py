@@ -290,6 +290,7 @@ def test_options_of_other_programs_are_none_of_ours() -> None:
         ),
         (["logs", "--node", "a", "--node", "b"], "--node is given twice", "`rbee logs` takes one NAME"),
         (["setup", "install", "--node", "a", "--node", "b"], "--node is given twice", None),
+        (["models", "push", "m.gguf", "--node", "a", "--node", "b"], "--node is given twice", None),
         (["setup", "remove-node", "--name", "a", "--name", "b"], "--name is given twice", None),
         (["workers", "shutdown", "--id", "abcd"], "--id: at least the first 8 characters of an id are expected", None),
         (["workers", "shutdown", "--id", "attic"], "--id: at least the first 8 characters of an id are expected", None),
