@@ -202,7 +202,7 @@ def refused(node: str, address: str, *, is_same: bool = False) -> AnotherSwarmEr
         f"it may belong to another user or state folder: end it, or give this hive another port: {port_setting(node)}"
     )
     if is_same:
-        hint = f"`rbee setup install --node {node}` brings the token there, for the hive that starts there next"
+        hint = f"`rbee setup install --node {node}` brings the token there, and ends the hive that has another"
     owner = port_owner.find(urlsplit(f"//{address}").port or 0) if node == LOCAL_NODE and not is_same else None
     whose = f" ({owner})" if owner is not None else ""
     return AnotherSwarmError(

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 from typing import TYPE_CHECKING, Any
 
 import psutil
@@ -113,6 +114,33 @@ def test_all_nodes_at_once(swarm: Swarm, node: BareNode) -> None:
     done = install(swarm, "--python", "~/none")
     assert done.returncode == 1
     assert "there is no Python on workstation at the path that was named" in done.stderr
+
+
+@pytest.fixture
+def complete_node(tmp_path: Path) -> Iterator[BareNode]:
+    """A node whose Python has what a hive imports, which the file here does not bring."""
+    found = BareNode(tmp_path / "workstation", env={"PYTHONPATH": sysconfig.get_path("purelib")})
+    yield found
+    found.close()
+
+
+def test_a_hive_that_has_another_token_ends_when_the_token_comes(swarm: Swarm, complete_node: BareNode) -> None:
+    """As after the swarm's token was made anew: the hive that was tried goes on, with the token of before."""
+    register(swarm, complete_node)
+    assert install(swarm, "--python", sys.executable).returncode == 0
+    (complete_node.install / "token").write_text("rbee_of-before")
+    ask = ("models", "list", "--node", "workstation")
+    done = swarm.run(*ask)
+    assert done.returncode == 1
+    assert "does not accept the queen's token" in done.stderr
+    assert "`rbee setup install --node workstation` brings the token there" in done.stderr
+    done = install(swarm)
+    assert done.returncode == 0, done.stderr
+    assert "Ended the hive on workstation, which had another token" in done.stderr
+    done = swarm.run(*ask)
+    assert done.returncode == 0, done.stderr
+    assert "Ended" not in install(swarm).stderr, "the hive of now is of this version, and has this token"
+    swarm.end()
 
 
 def parts(node: BareNode) -> list[Path]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee import __version__
-from rbee.errors import HostKeyError, PortInUseError, SshFailedError
+from rbee.errors import HostKeyError, KeyRefusedError, PortInUseError, RbeeError, SshFailedError
 from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote import attempts, end, launch
 from rbee.queen.hives.remote.install import Installer
@@ -75,6 +75,17 @@ class RemoteHive(Reach):
         async with self._changing:
             return await end.end(self, force)
 
+    async def _is_refused(self) -> bool:
+        """Whether the hive that answers has another token than we."""
+        with trio.move_on_after(self.settings.timeouts.connect):
+            try:
+                await self.find()
+            except KeyRefusedError:
+                return True
+            except RbeeError:
+                return False
+        return False
+
     async def install(self, asked: InstallRequest, report: Report) -> Success:
         """Bring rbee to the node, or take the previous version back; a hive of another version is ended then."""
         row, name, limits = self.record.row, self.record.name, self.settings.timeouts
@@ -89,10 +100,14 @@ class RemoteHive(Reach):
                 version = await installer.install(self._token, sources=sources if asked.from_source else None)
             async with self._changing:
                 seconds = limits.drain + limits.cascade
-                outcome = await end.stop(connection, row, seconds=seconds, unless_version=version)
+                # One that was started before the token came would refuse us for as long as it runs.
+                other, kept = "which was of another version", version
+                if await self._is_refused():
+                    other, kept = "which had another token", ""
+                outcome = await end.stop(connection, row, seconds=seconds, unless_version=kept)
         if outcome in ("ended", "killed"):
-            narrate(report, name, "stop_hive", f"Ended the hive on {name}, which was of another version")
+            narrate(report, name, "stop_hive", f"Ended the hive on {name}, {other}")
         elif outcome == "foreign":
-            human = f"A user started the hive on {name}, which is of another version: it has to be ended there"
+            human = f"The hive on {name}, {other}, was started by a user: it has to be ended there"
             narrate(report, name, "stop_hive", human)
         return Success(message=f"rbee {version} is installed on {name}", node_name=name)
