@@ -173,7 +173,7 @@ def handler(worker: Worker) -> type[BaseHTTPRequestHandler]:
                 if "hang" in behaves:
                     self.keep_waiting(stopped)
                 else:
-                    self.generate(request["max_tokens"], stopped)
+                    self.generate(request.get("max_tokens", 20), stopped)
 
         def generate(self, count: int, stopped: threading.Event) -> None:
             for index in range(count):
