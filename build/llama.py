@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import TextIO
 
 import cache
-import engine_patch
 import engine_wheel
 from progress import Progress, StepFailed, exit_code
 
@@ -51,13 +50,7 @@ def wheel() -> Path:
 
 def _key() -> str:
     recipe = tomllib.loads(RECIPE.read_text("utf-8"))
-    parts = [
-        recipe,
-        OLDER_GLIBC.read_text("utf-8"),
-        SOURCE_LOCK.read_text("utf-8"),
-        engine_wheel.LAYOUT,
-        engine_patch.REPLACEMENTS,
-    ]
+    parts = [recipe, OLDER_GLIBC.read_text("utf-8"), SOURCE_LOCK.read_text("utf-8"), engine_wheel.LAYOUT]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{_version()}-{digest[:16]}"
 
@@ -153,7 +146,6 @@ def _compile(runner: "_Runner", source: Path, build: Path) -> Path:
     flags = tomllib.loads(RECIPE.read_text("utf-8"))["cmake"]
     defines = [f"-D{name}={value}" for name, value in flags.items()]
     tree = str(source / "vendor" / "llama.cpp")
-    engine_patch.apply(Path(tree))
     minutes = max(1, round(PROCESSOR_MINUTES / len(os.sched_getaffinity(0))))
     with Progress(f"building the engine (llama.cpp), about {minutes} min, once") as progress:
         runner.run("cmake", ["cmake", "-S", tree, "-B", str(build), "-G", "Ninja", *defines])
