@@ -41,7 +41,7 @@ SSH_SECONDS = 30
 REQUESTS = 50
 BOUND = 20.0
 TOKEN = "rbee_" + "0" * 43
-WARM, FULL, COLD = "builtin:bee-stories", "file:/full.gguf", "file:/cold.gguf"
+WARM, FULL, COLD = "builtin:bee-stories", "hf:bees/full", "hf:bees/cold"
 HOST_KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAA" + 11 * "IOiM"
 IDLE = nodes_standin.WORKER | {"url": "http://127.0.0.1:1"}
 ROWS = [IDLE, IDLE | {"id": str(uuid.UUID(int=1)), "model_ref": FULL, "state": "busy", "slots_available": 0}]
@@ -200,7 +200,7 @@ class Client:
         while b"wait" not in (line := response.readline()):
             assert line, "the stream has ended"
             assert b"error" not in line, line
-        assert b"All slots are busy; waiting" in line, line
+        assert b"Waiting for a slot" in line, line
         return response
 
 
