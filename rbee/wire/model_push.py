@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Final
 
 import msgspec
 
 from rbee.wire.common import Message, Name, Request, Sha256, ShortText
 from rbee.wire.models import ModelRow  # noqa: TC001 (msgspec reads annotations at run time)
+from rbee.wire.split_name import MAX_PARTS, SplitName
 
 PUSH: Final = "/v1/models/push"
 PIECE: Final = "/v1/models/push/"
@@ -18,13 +18,11 @@ SWARM_PIECE: Final = "/v2/models/push/"
 
 PIECE_BYTES: Final = 8 * 1024 * 1024
 """The bytes of one piece: few enough for a body, and enough that the pauses between two of them do not matter."""
-MAX_PARTS: Final = 999
 MAGIC: Final = b"GGUF"
 """The first four bytes of a model file (github.com/ggml-org/ggml, docs/gguf.md)."""
 
 _SIZE = Annotated[int, msgspec.Meta(ge=1, le=1 << 62)]
 _OFFSET = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
-_PART: Final = re.compile(r"(?P<stem>.+)-\d{5}-of-(?P<count>\d{5})(?P<end>\.gguf)", re.IGNORECASE)
 
 
 class PushedFile(Request, kw_only=True):
@@ -86,8 +84,8 @@ def part_names(name: str) -> list[str]:
 
     Raises ValueError for a number of parts that no model has.
     """
-    if (found := _PART.fullmatch(name)) is None:
+    if (found := SplitName.parse(name)) is None:
         return [name]
-    if not 1 <= (count := int(found["count"])) <= MAX_PARTS:
-        raise ValueError(count)
-    return [f"{found['stem']}-{number:05}-of-{found['count']}{found['end']}" for number in range(1, count + 1)]
+    if not 1 <= found.parts <= MAX_PARTS:
+        raise ValueError(found.parts)
+    return found.all()

@@ -9,6 +9,7 @@ from urllib.parse import unquote
 
 from rbee.errors import InvalidRequestError, ModelNotFoundError
 from rbee.wire import model_kind, model_ref
+from rbee.wire.split_name import MAX_PARTS, SplitName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -18,10 +19,7 @@ if TYPE_CHECKING:
 
 DEFAULT_VARIANT: Final = "Q4_K_M"
 """The quantisation that most publishers name as the best trade between size and quality."""
-MAX_PARTS: Final = 999
 
-_PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.IGNORECASE | re.ASCII)
-"""llama.cpp's name of one file of a split model (tools/gguf-split)."""
 _AUXILIARY: Final = re.compile(r"(^|[/._-])(?P<what>mmproj|imatrix)[^/]*\.gguf$", re.IGNORECASE)
 """Files that come with a model and are none themselves."""
 _PARTS_OF_MODELS: Final = {"mmproj": "projector", "imatrix": "calibration"}
@@ -105,16 +103,16 @@ def _named(models: dict[str, list[HubFile]], stem: str) -> list[HubFile] | None:
 
 
 def _stem(name: str) -> str:
-    part = _PART.fullmatch(name)
-    return part["stem"] if part else name[: -len(".gguf")]
+    part = SplitName.parse(name)
+    return part.stem if part else name[: -len(".gguf")]
 
 
 def _is_whole(files: Sequence[HubFile]) -> bool:
-    parts = [_PART.fullmatch(file.name) for file in files]
+    parts = [SplitName.parse(file.name) for file in files]
     if len(files) == 1 and parts[0] is None:
         return True
-    numbers = [int(part["number"]) for part in parts if part]
-    counts = {int(part["count"]) for part in parts if part}
+    numbers = [part.number for part in parts if part]
+    counts = {part.parts for part in parts if part}
     return len(counts) == 1 and numbers == list(range(1, max(counts) + 1)) and len(files) <= MAX_PARTS
 
 

@@ -62,9 +62,8 @@ class OwnFiles:
                 model = await trio.to_thread.run_sync(LocalModel.find, reference)
                 await Upload(hive.receiver(), model, node, self._delays, report, "queen-rbee").run()
             except InvalidRequestError:
-                return (
-                    False  # it is no model, or the node's rbee is older and takes no files: the node says what it lacks
-                )
+                # It is no model, or the node's rbee is older and takes no files: the node says what it lacks.
+                return False
         return True
 
 

@@ -8,7 +8,6 @@ header. With SIZE the file is the beginning of one of so many bytes, as it is wh
 from __future__ import annotations
 
 import os
-import re
 import resource
 import struct
 import sys
@@ -22,6 +21,7 @@ import msgspec
 from rbee.errors import ModelLoadFailedError, to_body
 from rbee.wire.gguf import ModelHeader
 from rbee.wire.model_kind import TEXT
+from rbee.wire.split_name import SplitName
 from rbee.worker.llama import dry_run
 from rbee.worker.llama.gguf_file import MAX_LAYERS, GgufFile, Tensors
 
@@ -42,8 +42,6 @@ CPU_SECONDS: Final = 1
 MEMORY_BYTES: Final = 160 << 20
 """Beside what starting Python has taken. A vocabulary of 150,000 with twice as many merges takes 0.03 s and 60 MB."""
 
-_PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
-"""The names of a split model's files; llama.cpp finds the others by that of the first."""
 _SPLIT_COUNT: Final = b"split.count" + struct.pack("<I", 2)
 """The key, and the type of its value: two bytes."""
 _MOST_CACHE: Final = 1 << 32
@@ -132,15 +130,16 @@ def _other_parts(path: Path, file: GgufFile) -> Iterator[Path]:
     count, number = file.number("split.count") or 1, (file.number("split.no") or 0) + 1
     if count <= 1:
         return
-    named = _PART.fullmatch(path.name)
-    if named is None or (int(named["number"]), int(named["count"])) != (number, count):
+    # llama.cpp finds the other files by the name of the first, and takes no capital letters for its ending.
+    named = SplitName.parse(path.name)
+    if named is None or (named.number, named.parts, named.ending) != (number, count, ".gguf"):
         expected = f"-{number:05d}-of-{count:05d}.gguf"
         raise ModelLoadFailedError(
             f"{path.name} is file {number} of {count} of a split model, and is not named so: "
             f"its name has to end in {expected}",
             reason="corrupt",
         )
-    paths = [path.with_name(f"{named['stem']}-{at:05d}-of-{count:05d}.gguf") for at in range(1, count + 1)]
+    paths = [path.with_name(name) for name in named.all()]
     if number != 1:
         raise ModelLoadFailedError(
             f"{path.name} is file {number} of {count} of a split model: name the first one, {paths[0].name}",
