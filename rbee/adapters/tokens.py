@@ -30,21 +30,14 @@ def load_or_create(path: Path) -> str:
     """
     if (token := read(path)) is not None:
         return token
-    # A name that no other creator has, nor one that was killed here: in a container pids come again soon.
-    scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
     try:
         private.make_private(path.parent)
         token = "rbee_" + _base64(secrets.token_bytes(32))
         try:
-            with os.fdopen(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-                file.write(token + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.link(scratch, path)
+            with private.written_beside(path, f"{token}\n".encode()) as scratch:
+                os.link(scratch, path)
         except FileExistsError:
             token = read(path) or token
-        finally:
-            scratch.unlink(missing_ok=True)
     except OSError as exc:
         raise full_disk.refused(f"the token file {path} could not be made", exc) from exc
     return token

@@ -1,12 +1,16 @@
-"""Folders that only the user may read, and paths as users write them."""
+"""Folders and files that only the user may read, and paths as users write them."""
 
 from __future__ import annotations
 
+import os
+import secrets
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rbee.adapters.files import home
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -24,3 +28,21 @@ def make_private(path: Path) -> None:
     if not path.parent.exists():
         make_private(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
+
+
+@contextmanager
+def written_beside(path: Path, content: bytes) -> Iterator[Path]:
+    """Have a file with `content` beside `path`, whole on the disk; the block gives it that name, or it is removed.
+
+    Raises OSError.
+    """
+    # A name that no other writer has, nor one that was killed here: in a container pids come again soon.
+    scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
+    try:
+        with os.fdopen(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        yield scratch
+    finally:
+        scratch.unlink(missing_ok=True)

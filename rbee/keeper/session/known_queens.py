@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
@@ -13,8 +11,6 @@ import msgspec
 from rbee.adapters.files import private
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from rbee.adapters.config import Settings
 
 REMEMBERED_SECONDS: Final = 3600.0
@@ -72,15 +68,5 @@ class KnownQueens:
         newest = dict(list(queens.items())[-MAX_QUEENS:])
         with suppress(OSError):
             private.make_private(self._path.parent)
-            _replace(self._path, msgspec.json.encode(newest))
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file that others see as it was before, or whole."""
-    scratch = path.with_name(f"{path.name}.{secrets.token_hex(8)}")
-    try:
-        with os.fdopen(os.open(scratch, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "wb") as file:
-            file.write(content)
-        scratch.replace(path)
-    finally:
-        scratch.unlink(missing_ok=True)
+            with private.written_beside(self._path, msgspec.json.encode(newest)) as scratch:
+                scratch.replace(self._path)
