@@ -14,7 +14,7 @@ from rbee.adapters.files import sha256 as hashing
 from rbee.errors import ConnectionTimeoutError, DownloadFailedError, ModelInUseError, ModelNotFoundError, StorageError
 from rbee.wire.common import Narration
 from rbee.wire.model_push import PIECE_BYTES, PushRequest
-from rbee.wire.progress import Progress, Retrying
+from rbee.wire.progress import Progress, Retrying, size
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,7 +135,7 @@ class Upload:
         if self._begun is None:
             self._begun = time.monotonic(), done_before + offset
             rest = f", {100 * (done_before + offset) // total} % of it is there" if done_before + offset else ""
-            self._narrate("push", f"Copying {self._name} ({_size(total)}) to {self._node}{rest}")
+            self._narrate("push", f"Copying {self._name} ({size(total)}) to {self._node}{rest}")
         path = self._paths[first.name]
         while offset < self._sizes[first.name]:
             data = await trio.to_thread.run_sync(_read, path, offset, PIECE_BYTES)
@@ -170,7 +170,3 @@ def _read(path: Path, offset: int, count: int) -> bytes:
 
 def _changed(path: Path) -> StorageError:
     return StorageError(f"{path} was changed while it was read", hint="push it again once it is whole")
-
-
-def _size(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"

@@ -115,3 +115,8 @@ ProgressEvent = Narration | Progress | Reading | DownloadEvent
 
 Report = Callable[[ProgressEvent], None]
 """Takes what happens, at once and without waiting; passes it up to the caller of the running request."""
+
+
+def size(count: int) -> str:
+    """Return a number of bytes for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"

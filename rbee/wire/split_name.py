@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 MAX_PARTS: Final = 999
 _FORM: Final = re.compile(
-    r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})(?P<ending>\.gguf)", re.IGNORECASE | re.ASCII | re.DOTALL
+    r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<parts>\d{5})(?P<ending>\.gguf)", re.IGNORECASE | re.ASCII | re.DOTALL
 )
 
 
@@ -24,7 +24,7 @@ class SplitName(NamedTuple):
         """Return what a file's name says; None where it is not that of a part."""
         if (found := _FORM.fullmatch(name)) is None:
             return None
-        return cls(found["stem"], int(found["number"]), int(found["count"]), found["ending"])
+        return cls(found["stem"], int(found["number"]), int(found["parts"]), found["ending"])
 
     def all(self) -> list[str]:
         """Return the names of all files of the model, in order."""

@@ -59,8 +59,3 @@ class ProgressReporter:
             self._seen.popleft()
         then, before = self._seen[0]
         return round((done - before) / (now - then) / MEGABYTE, 2) if now > then else 0.0
-
-
-def size(count: int) -> str:
-    """Return a number of bytes for people."""
-    return f"{count / 1e9:.1f} GB" if count >= 10**9 else f"{count / 1e6:.1f} MB"

@@ -17,10 +17,10 @@ from rbee.adapters.download.web import Web, host_and_port
 from rbee.adapters.hardware import inventory
 from rbee.errors import ChecksumMismatchError, DownloadFailedError
 from rbee.hive.catalogue import peer_offers
-from rbee.hive.models import progress
 from rbee.hive.models.early_look import EarlyLook
 from rbee.wire.model_copy import CONTENT
 from rbee.wire.model_push import MAGIC
+from rbee.wire.progress import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -130,7 +130,7 @@ class Transfer:
         if sender in self._senders[-1:]:
             return
         is_rest = self._senders and self.reporter.done_before + self._partial_length(file)
-        what = f"the rest of {self.ref}" if is_rest else f"{self.ref} ({choice.variant}, {progress.size(choice.size)})"
+        what = f"the rest of {self.ref}" if is_rest else f"{self.ref} ({choice.variant}, {size(choice.size)})"
         self._senders.append(sender)
         self.reporter.narrate("download" if verb == "Downloading" else "copy", f"{verb} {what} from {sender}")
 
