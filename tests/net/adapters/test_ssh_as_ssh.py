@@ -10,6 +10,7 @@ import shutil
 import socket
 import struct
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -376,12 +377,11 @@ async def test_the_public_half_alone(
         assert await problem(target, tmp_path) is None
 
 
-@pytest.mark.parametrize("content", [b"", b"\0\0\0\5hello", b"\0\0\0\1\x05"])
-async def test_an_agent_that_says_nonsense_has_no_keys(
-    home: SshHome, node: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
-) -> None:
+@contextmanager
+def answering_agent(path: Path, content: bytes) -> Iterator[None]:
+    """Have an agent there that answers the first question with `content`."""
     with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "agent"))
+        listener.bind(str(path))
         listener.listen()
 
         def serve() -> None:
@@ -391,6 +391,14 @@ async def test_an_agent_that_says_nonsense_has_no_keys(
                 peer.sendall(content)
 
         threading.Thread(target=serve, daemon=True).start()
+        yield
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\0\5hello", b"\0\0\0\1\x05"])
+async def test_an_agent_that_says_nonsense_has_no_keys(
+    home: SshHome, node: Sshd, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    with answering_agent(tmp_path / "agent", content):
         monkeypatch.setenv("SSH_AUTH_SOCK", str(tmp_path / "agent"))
         home.configure(block("attic", node))
         assert await problem(Target("attic"), tmp_path) is None
@@ -402,19 +410,9 @@ def test_a_key_that_cannot_be_read_takes_no_other_of_the_agent_along(tmp_path: P
     entries = [(short, b"short"), (b"\0\0\0\7unknown", b"unknown"), (b"x", b"x"), (good, b"caf\xe9")]
     packed = b"".join(part for pair in entries for text in pair for part in (struct.pack(">I", len(text)), text))
     answer = b"\x0c" + struct.pack(">I", len(entries)) + packed
-    with socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(str(tmp_path / "agent"))
-        listener.listen()
-
-        def serve() -> None:
-            peer, _ = listener.accept()
-            with peer:
-                peer.recv(100)
-                peer.sendall(struct.pack(">I", len(answer)) + answer)
-
-        threading.Thread(target=serve, daemon=True).start()
-        with Agent(str(tmp_path / "agent")) as found:
-            assert good in [key.blob for key in found.held]
+    path = tmp_path / "agent"
+    with answering_agent(path, struct.pack(">I", len(answer)) + answer), Agent(str(path)) as found:
+        assert good in [key.blob for key in found.held]
 
 
 async def test_a_server_that_takes_no_keys(home: SshHome, tmp_path: Path) -> None:

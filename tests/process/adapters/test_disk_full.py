@@ -6,8 +6,6 @@ import importlib.util
 import json
 import os
 import sqlite3
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,12 +13,13 @@ import pytest
 from rbee.adapters.store import ballast
 from rbee.adapters.store.sqlite import Store
 from rbee.errors import StorageError
-from tests.conftest import ROOT
 from tests.kit import disk as small_disk
+from tests.kit.command import run_rbee
 from tests.kit.models import make
 from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
@@ -138,16 +137,7 @@ async def test_a_new_database_on_a_full_disk_is_a_clear_error(disk: SmallDisk) -
 
 def rbee(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = os.environ | {"RBEE_HOME": str(home), "RBEE_QUEEN_PORT": "0", "RBEE_HIVE_PORT": "0"}
-    return subprocess.run(
-        [sys.executable, "-m", "rbee", *arguments],
-        env=environment,
-        cwd=ROOT,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    return run_rbee(*arguments, env=environment)
 
 
 def infer(home: Path, prompt: str = "Once", model: str = MODEL) -> str:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.conftest import ROOT
+from tests.kit.command import run_rbee
 from tests.kit.ports import hold_port
-from tests.kit.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,16 +36,7 @@ class User:
 
     def run(self, *arguments: str, **environment: str) -> list[str]:
         """Run a command; returns what it wrote to stderr."""
-        done = subprocess.run(
-            [sys.executable, "-m", "rbee", *arguments],
-            cwd=ROOT,
-            env=self.env | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        done = run_rbee(*arguments, env=self.env | environment)
         return done.stderr.splitlines()
 
 

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from rbee.adapters.daemon import instance
-from tests.conftest import ROOT
 from tests.kit import network
+from tests.kit.command import run_rbee
 from tests.kit.network import OURS
 from tests.kit.sshd import Sshd
 from tests.kit.standins import standin
@@ -58,16 +58,7 @@ class User:
 
     def run(self, *arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         with self.net.node():
-            return subprocess.run(
-                [sys.executable, "-m", "rbee", *arguments],
-                cwd=ROOT,
-                env=self.env | environment,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                timeout=PATIENCE,
-                check=False,
-            )
+            return run_rbee(*arguments, env=self.env | environment)
 
     def infer(self, url: str) -> subprocess.CompletedProcess[str]:
         done = self.run("infer", "--prompt", "A", "--max-tokens", "3", "--queen", url)

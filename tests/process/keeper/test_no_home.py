@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.conftest import ROOT
+from tests.kit.command import run_rbee
 from tests.kit.ports import hold_port, worker_ports
-from tests.kit.waiting import PATIENCE
 
 if TYPE_CHECKING:
+    import subprocess
     from pathlib import Path
 
 NOBODY = """
@@ -30,16 +29,7 @@ def run(tmp_path: Path, *arguments: str, **environment: str) -> subprocess.Compl
     site.mkdir(exist_ok=True)
     cwd.mkdir(exist_ok=True)
     (site / "sitecustomize.py").write_text(NOBODY)
-    return subprocess.run(
-        [sys.executable, "-m", "rbee", *arguments],
-        cwd=cwd,
-        env={"PYTHONPATH": f"{site}:{ROOT}"} | environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=PATIENCE,
-        check=False,
-    )
+    return run_rbee(*arguments, env={"PYTHONPATH": f"{site}:{ROOT}"} | environment, cwd=cwd)
 
 
 @pytest.mark.parametrize("command", [["status"], ["token"], ["infer", "--prompt", "x"], ["install"], ["up"]])

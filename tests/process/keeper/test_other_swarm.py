@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import os
 import shutil
-import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from rbee.adapters.daemon import instance, port_owner
-from tests.conftest import ROOT
+from tests.kit.command import run_rbee
 from tests.kit.ports import hold_port
 from tests.kit.waiting import PATIENCE
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable
     from pathlib import Path
 
@@ -34,16 +33,7 @@ def run(queen: Daemon, tmp_path: Path) -> Callable[..., subprocess.CompletedProc
 
     def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
         own = {"RBEE_HOME": str(tmp_path / "own"), "RBEE_QUEEN_PORT": queen.url.rpartition(":")[2]}
-        return subprocess.run(
-            [sys.executable, "-m", "rbee", *arguments],
-            cwd=ROOT,
-            env=os.environ | own | environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=PATIENCE,
-            check=False,
-        )
+        return run_rbee(*arguments, env=os.environ | own | environment)
 
     return run
 
