@@ -83,6 +83,8 @@ class MarkovBackend:
         self.memory: list[list[int]] = [[] for _ in range(slots)]
         self.rows: dict[int, int] = {}
         """The tokens of the last batch whose logits were wanted, by row."""
+        self.share = 0.0
+        """How much of a decode is said to be computed while it runs."""
         self.samplers = 0
         self.decodes = 0
         self._is_aborted = threading.Event()
@@ -120,6 +122,9 @@ class MarkovBackend:
         assert part.position == len(held)
         assert len(held) + len(part.tokens) <= self.length
         held += part.tokens[:count]
+
+    def decoded(self) -> float:
+        return self.share
 
     def abort(self) -> None:
         self._is_aborted.set()

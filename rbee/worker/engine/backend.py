@@ -102,7 +102,7 @@ class Vocabulary(Protocol):
 
 
 class Backend(Protocol):
-    """A loaded model with its memory. Only `abort` may be called while another thread is in one of the methods."""
+    """A loaded model with its memory. Only `abort` and `decoded` may be called while another thread is in a method."""
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -128,7 +128,7 @@ class Backend(Protocol):
     def prompt_step(self) -> int:
         """The most tokens of prompts in one decode while no sequence waits for its next token.
 
-        So few that a reader hears of a long prompt's progress every second; and always the same number, since another
+        So few that a prompt which comes meanwhile need not wait for long; and always the same number, since another
         one might yield another text.
         """
 
@@ -148,6 +148,9 @@ class Backend(Protocol):
         Returns the row of each part's last token, for `Sampler.sample`. Raises NoRoomError, DecodeAbortedError, or
         EngineFailedError when the back-end is of no use any more.
         """
+
+    def decoded(self) -> float:
+        """Return how much of the decode that runs is computed, from 0 to 1; for any thread."""
 
     def abort(self) -> None:
         """Make the decode that runs end soon, and each that begins before `clear_abort`."""

@@ -14,7 +14,7 @@ from rbee.concurrency.contained import as_error, contained
 from rbee.errors import CancelledError, NoNumbersError, RbeeError, WorkerFailedError
 from rbee.worker.engine import batching
 from rbee.worker.engine.backend import DecodeAbortedError, EngineFailedError, NoRoomError
-from rbee.worker.engine.sequence import EngineEvent, EngineSequence, Job, JobEnded, PromptEvent, TextEvent
+from rbee.worker.engine.sequence import EngineEvent, EngineSequence, Job, JobEnded, TextEvent
 from rbee.worker.engine.thread_count import ThreadCount
 
 if TYPE_CHECKING:
@@ -69,8 +69,24 @@ class Engine:
         self._must_send = False
         self._sent_at = 0.0
         self._is_over = False
+        # Written by the engine's thread alone, and looked into by others.
+        self._by_number: dict[int, EngineSequence] = {}
         self.steps = 0
-        """Batches that were decoded: as long as this grows, the engine lives."""
+        """Batches that were decoded."""
+
+    @property
+    def progress(self) -> float:
+        """The batches that were decoded, with the part of the running one: as long as it changes, the engine lives."""
+        return self.steps + self._backend.decoded()
+
+    def prompt_read(self, number: int) -> int:
+        """Return how many tokens of a job's prompt are read, with the part of the step that runs."""
+        sequence = self._by_number.get(number)
+        if sequence is None:
+            return 0
+        # In this order, which is not that of `_step`: nothing is counted twice.
+        cached, decoding = sequence.cached, sequence.decoding
+        return min(sequence.prompt_length, cached + int(decoding * self._backend.decoded()))
 
     def start(self, job: Job) -> None:
         """Begin a job in a free slot; once the engine has stopped it ends at once with an error."""
@@ -171,9 +187,9 @@ class Engine:
             match message:
                 case Job():
                     self._begin(message)
-                case _Cancel(number) if (sequence := self._find(number)) is not None:
+                case _Cancel(number) if (sequence := self._by_number.get(number)) is not None:
                     self._end(sequence, CancelledError("the request was cancelled"))
-                case _Preempt(number) if (sequence := self._find(number)) is not None:
+                case _Preempt(number) if (sequence := self._by_number.get(number)) is not None:
                     self._vacate(sequence)
                     self._preempted[number] = sequence
                 case _Resume(number, slot) if (sequence := self._preempted.pop(number, None)) is not None:
@@ -182,17 +198,13 @@ class Engine:
 
     def _begin(self, job: Job) -> None:
         try:
-            self._sequences[job.slot] = EngineSequence(job, self._backend.new_sampler(job.options), time.perf_counter())
+            sequence = EngineSequence(job, self._backend.new_sampler(job.options), time.perf_counter())
+            self._sequences[job.slot] = self._by_number[job.number] = sequence
         except EngineFailedError:
             raise
         except Exception as exc:  # noqa: BLE001 (the other jobs go on)
             self._events.append(JobEnded(job.number, "", 0, as_error(exc, "the beginning of a request")))
             self._must_send = True
-
-    def _find(self, number: int) -> EngineSequence | None:
-        """Return the sequence of a job that has not ended."""
-        running = (sequence for sequence in self._sequences.values() if sequence.number == number)
-        return next(running, self._preempted.get(number))
 
     def _vacate(self, sequence: EngineSequence) -> None:
         """Take a sequence out of its slot and of the memory; those that wait for room are let in."""
@@ -220,8 +232,6 @@ class Engine:
             sequence.cached += chunk.tokens
             if chunk.is_last:
                 self._sample_contained(sequence, row)
-            elif not sequence.generated:
-                self._events.append(PromptEvent(sequence.number, sequence.cached))
 
     def _sample_contained(self, sequence: EngineSequence, row: int) -> None:
         """Sample a token; what goes wrong with one request's options or text ends that one alone."""
@@ -242,8 +252,11 @@ class Engine:
         )
         if not self._inbox.empty():
             return None
-        parts = [self._sequences[chunk.sequence].part(chunk) for chunk in chunks]
+        sequences = [self._sequences[chunk.sequence] for chunk in chunks]
+        parts = [sequence.part(chunk) for sequence, chunk in zip(sequences, chunks, strict=True)]
         started, used = time.perf_counter(), time.process_time()
+        for sequence, chunk in zip(sequences, chunks, strict=True):
+            sequence.decoding = chunk.tokens
         try:
             rows = backend.decode(parts)
         except DecodeAbortedError:
@@ -252,6 +265,9 @@ class Engine:
         except NoRoomError:
             self._park_youngest()
             return None
+        finally:
+            for sequence in sequences:
+                sequence.decoding = 0
         seconds = time.perf_counter() - started
         if prefill := sum(chunk.tokens for chunk in chunks if chunk.tokens > 1):
             self._pace.observe(prefill, seconds)
@@ -312,6 +328,7 @@ class Engine:
 
     def _end(self, sequence: EngineSequence, outcome: StopReason | RbeeError, text: str = "") -> None:
         """End a job, and take its sequence out of the memory; the one place where jobs end."""
+        del self._by_number[sequence.number]
         if self._preempted.pop(sequence.number, None) is None:
             self._vacate(sequence)
         sequence.sampler.close()

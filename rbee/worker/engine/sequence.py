@@ -46,17 +46,7 @@ class JobEnded(NamedTuple):
     """From its first token to its last."""
 
 
-class PromptEvent(NamedTuple):
-    """So many tokens of a job's prompt are read."""
-
-    number: int
-    read: int
-
-
-ReaderEvent = TextEvent | JobEnded
-"""What the reader of a job waits for."""
-
-EngineEvent = PromptEvent | ReaderEvent
+EngineEvent = TextEvent | JobEnded
 
 
 class EngineSequence:
@@ -71,6 +61,8 @@ class EngineSequence:
         self.slot = job.slot
         self.tokens = list(job.prompt)
         self.cached = 0
+        self.decoding = 0
+        """Tokens in the decode that runs."""
         self.prompt_length = len(job.prompt)
         self.limit = job.limit
         self.sampler = sampler

@@ -11,7 +11,7 @@ import trio
 
 from rbee.concurrency.contained import contained
 from rbee.errors import AllSlotsBusyError, CancelledError, InvalidRequestError, RbeeError
-from rbee.worker.engine.sequence import EngineEvent, Job, JobEnded, PromptEvent, ReaderEvent
+from rbee.worker.engine.sequence import EngineEvent, Job, JobEnded
 
 if TYPE_CHECKING:
     from collections.abc import Container
@@ -28,7 +28,7 @@ CANCEL_SECONDS: Final = 5.0
 class _RunningJob:
     """The table's side of a job. `slot` is None while another job has what was its slot."""
 
-    def __init__(self, job: Job, send: trio.MemorySendChannel[ReaderEvent], engine: Engine) -> None:
+    def __init__(self, job: Job, send: trio.MemorySendChannel[EngineEvent], engine: Engine) -> None:
         self.number = job.number
         self.slot: int | None = job.slot
         self.is_silent = False
@@ -50,7 +50,7 @@ class JobHandle:
     without being entered, because its reader went away first, cancels the job too.
     """
 
-    def __init__(self, request_id: str, running: _RunningJob, receive: trio.MemoryReceiveChannel[ReaderEvent]) -> None:
+    def __init__(self, request_id: str, running: _RunningJob, receive: trio.MemoryReceiveChannel[EngineEvent]) -> None:
         self.request_id = request_id
         self.prompt_tokens = running.prompt_tokens
         self._running = running
@@ -80,15 +80,17 @@ class JobHandle:
 
     @property
     def prompt_read(self) -> int:
-        """Tokens of the prompt that are read."""
-        return self._running.prompt_read
+        """Tokens of the prompt that are read; never fewer than it said before."""
+        running = self._running
+        running.prompt_read = max(running.prompt_read, running.engine.prompt_read(running.number))
+        return running.prompt_read
 
     @property
-    def steps(self) -> int:
-        """A number that grows as long as the engine does something, for this job or for others."""
-        return self._running.engine.steps
+    def progress(self) -> float:
+        """A number that changes as long as the engine computes, for this job or for others."""
+        return self._running.engine.progress
 
-    async def next(self) -> list[ReaderEvent]:
+    async def next(self) -> list[EngineEvent]:
         """Wait for events; returns all there are, in order. After a JobEnded there is nothing more."""
         events = [await self._receive.receive()]
         while True:
@@ -159,7 +161,7 @@ class Slots:
         self.check_new(request_id)
         job = Job(next(self._numbers), self._take_slot(), prompt, options, limit)
         # Each token makes at most one event, so a reader that stalls costs bounded memory and the engine never waits.
-        send, receive = trio.open_memory_channel[ReaderEvent](limit + 1)
+        send, receive = trio.open_memory_channel[EngineEvent](limit + 1)
         running = self._running[job.number] = _RunningJob(job, send, engine)
         handle = self._by_request[request_id] = JobHandle(request_id, running, receive)
         self._publish()
@@ -213,9 +215,6 @@ class Slots:
     def deliver(self, events: list[EngineEvent]) -> None:
         for event in events:
             running = self._running[event.number]
-            if isinstance(event, PromptEvent):
-                running.prompt_read = event.read
-                continue
             running.tokens = event.tokens
             # Where nobody reads any more, the cancellation is on its way.
             with contained("delivering text"), suppress(trio.BrokenResourceError):

@@ -15,6 +15,7 @@ from rbee.worker.engine.backend import (
     StateMismatchError,
 )
 from rbee.worker.llama.context_params import BATCH, context_params
+from rbee.worker.llama.operations import Operations
 from rbee.worker.llama.sampling import SamplerChain
 from rbee.worker.llama.threadpool import Threadpool
 
@@ -37,6 +38,8 @@ STEP_WEIGHTS: Final = 40_000_000_000
 """Bytes of weights, each counted once a token, that a thread of a slow processor multiplies in a second."""
 MIN_STEP: Final = 64
 """Tokens of a prompt below which reading them at once saves little."""
+LAYER_OPERATIONS: Final = 20
+"""About how many operations of ggml a layer is: 17 for Llama, some more where a layer has more parts."""
 _DECODED, _NO_ROOM, _ABORTED = 0, 1, 2
 _INVALID: Final = -1
 
@@ -63,12 +66,10 @@ class Context:
         self.prompt_step = prompt_step(model.size_bytes, threads)
         params = context_params(lib, slots=slots, length=length)
         params.n_threads = params.n_threads_batch = threads
-        # ggml calls this between any two operations of a decode, in the thread that computes. A Python callback would
-        # take the GIL each time; strlen does not: it returns a length whose low byte, all that a C bool is, says
-        # whether the string at `data` is empty. So one byte in a buffer of ours aborts a decode.
-        self._abort = ctypes.create_string_buffer(2)
-        params.abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, lib.ggml_abort_callback)
-        params.abort_callback_data = ctypes.addressof(self._abort)
+        self._operations = Operations()
+        self._operations.attach(params, lib.ggml_abort_callback)
+        self._operations_before = self._operations_of_decode = 0
+        self._layers = lib.llama_model_n_layer(model.handle)
         self._llama.complaints.clear()
         handle = lib.llama_init_from_model(model.handle, params)
         if not handle:
@@ -95,9 +96,13 @@ class Context:
     def decode(self, parts: Sequence[BatchPart]) -> list[int]:
         self._batch.n_tokens = 0
         rows = [self._add(part) for part in parts]
-        with self._llama.complaints.muted_while(self._is_aborted):
+        operations = self._operations
+        self._operations_before = before = operations.count()
+        with self._llama.complaints.muted_while(lambda: operations.are_aborted):
             code = self._lib.llama_decode(self._handle, self._batch)
         if code == _DECODED:
+            if not operations.are_aborted:
+                self._operations_of_decode = operations.count() - before
             return rows
         if code == _NO_ROOM:
             raise NoRoomError
@@ -123,14 +128,20 @@ class Context:
         batch.n_tokens = row + 1
         return row
 
+    def decoded(self) -> float:
+        if self._operations.are_aborted:
+            return 0.0
+        count = max(0, self._operations.count() - self._operations_before)
+        # The graph has the same operations whatever the batch, so the last decode says how many; the first one moves on
+        # without ever being done.
+        return min(1.0, count / (self._operations_of_decode or count + LAYER_OPERATIONS * self._layers))
+
     def abort(self) -> None:
-        self._abort[0] = b"x"
+        self._operations.abort()
 
     def clear_abort(self) -> None:
-        self._abort[0] = b"\0"
-
-    def _is_aborted(self) -> bool:
-        return self._abort[0] != b"\0"
+        self._operations.clear()
+        self._operations_before = 0
 
     def copy(self, source: int, target: int, length: int) -> bool:
         end = self._end(source)

@@ -141,14 +141,14 @@ class InferenceResponse:
     ) -> JobEnded:
         job = self.job
         # Counted in looks, and not by the clock: of a worker that was stopped for a while (SIGSTOP) it has gone on.
-        silent, steps = 0.0, -1
+        silent, progress = 0.0, -1.0
         with trio.CancelScope(deadline=self.started + (self.limits.total or float("inf"))):
             while True:
                 with trio.move_on_after(READING_SECONDS) as pause:
                     events = await job.next()
                 if pause.cancelled_caught:
-                    silent = silent + READING_SECONDS if job.steps == steps else 0.0
-                    steps = job.steps
+                    silent = silent + READING_SECONDS if job.progress == progress else 0.0
+                    progress = job.progress
                     if silent >= self.limits.silence:
                         raise self._timed_out(f"nothing came of the engine for {self.limits.silence:g} s")
                     if not firsts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from contextlib import closing
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from rbee.worker.llama.context import Context
 from rbee.worker.llama.model import Model
 from tests.kit.models import make
 from tests.kit.other_memories import WINDOW, make_recurrent, make_windowed
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -76,6 +78,30 @@ def test_a_copy_of_any_beginning_gives_the_same_tokens(context: Context) -> None
     more = generate(context, 0, prompt + expected, len(prompt) + len(expected) - 1)
     context.remove(0)
     assert generate(context, 0, prompt + expected, 0) == more
+
+
+def test_how_much_of_a_decode_is_computed_is_seen_from_another_thread(context: Context) -> None:
+    tokens = context.vocabulary.tokenize("a" * LENGTH)
+
+    def look_while_decoding() -> list[float]:
+        """Return what was seen of one decode."""
+        context.clear_abort()
+        context.remove(0)
+        decoding = threading.Thread(target=context.decode, args=([BatchPart(0, tokens[:LENGTH], 0, True)],))
+        decoding.start()
+        seen = [context.decoded()]
+        while decoding.is_alive():
+            seen.append(context.decoded())
+        decoding.join()
+        assert seen == sorted(seen)
+        assert context.decoded() == 1.0
+        return seen
+
+    # The first one is known to move; how far it has to go is known after it. This thread sees some of one in time.
+    assert look_while_decoding()[-1] <= 1
+    wait_until(lambda: any(0.05 < share < 0.95 for share in look_while_decoding()), "a part of a decode is seen")
+    context.abort()
+    assert context.decoded() == 0.0
 
 
 def test_a_copy_takes_no_room(context: Context) -> None:

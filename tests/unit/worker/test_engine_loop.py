@@ -17,7 +17,7 @@ from rbee.errors import AllSlotsBusyError, CancelledError, InternalError, RbeeEr
 from rbee.wire.common import Sampling
 from rbee.worker.engine.backend import EngineFailedError
 from rbee.worker.engine.loop import Engine
-from rbee.worker.engine.sequence import JobEnded, PromptEvent
+from rbee.worker.engine.sequence import JobEnded
 from rbee.worker.engine.slots import JobHandle, Slots
 from rbee.worker.status.metrics import WorkerMetrics
 from rbee.worker.status.status import Status
@@ -271,14 +271,22 @@ async def test_a_job_cancelled_within_a_decode_takes_nothing_from_the_others(can
     assert outcomes[2] == (chain("Y", 30), "length")
 
 
-async def test_how_much_of_a_prompt_is_read_is_known_at_each_step() -> None:
-    bench = Bench(MarkovBackend(length=512, batch=64))
-    bench.backend.prompt_step = 32
+async def test_how_much_of_a_prompt_is_read_is_known_within_a_step_too() -> None:
+    seen: list[int] = []
+
+    def look(_: int) -> None:
+        for backend.share in (0.0, 0.25, 1.0):
+            seen.append(job.prompt_read)
+
+    backend = MarkovBackend(length=512, batch=64, before_decode=look)
+    backend.prompt_step = 32
+    bench = Bench(backend)
     async with running(bench):
-        job = bench.start("a" * 199, 2)
+        job = bench.start("a" * 95, 2)
+        assert job.prompt_read == 0
         assert (await read(job))[0] == "bc"
-    assert [event.read for event in bench.events if isinstance(event, PromptEvent)] == [32, 64, 96, 128, 160, 192]
-    assert bench.engine.steps == 8
+    assert seen[:9] == [0, 8, 32, 32, 40, 64, 64, 72, 96]
+    assert set(seen[9:]) == {96}, "the prompt had 96 tokens, and what follows is none of it"
 
 
 async def test_a_seeded_job_that_has_the_engine_to_itself_is_computed_by_all_threads() -> None:
