@@ -7,13 +7,13 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from rbee.adapters.nearest import nearest
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 WRONG_USAGE: Final = 2
 """The exit code."""
-SIMILAR: Final = 0.7
-"""How alike a word and a suggestion must be: for difflib "node" and "models" are 0.6, "infre" and "infer" 0.8."""
 _UNKNOWN: Final = re.compile(
     r"(?:argument )?(?P<what>[\w-]+): invalid choice: '(?P<word>.*?)' \(choose from", re.DOTALL
 )
@@ -36,7 +36,6 @@ class UsageError(Exception):
         self.hint = hint
 
 
-_FOREVER: Final = 315_360_000.0
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 _DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)")
 
@@ -171,24 +170,15 @@ class Parser(argparse.ArgumentParser):
             for name, action in self._option_string_actions.items()
             if name.startswith("--") and action.help is not argparse.SUPPRESS
         ]
-        return [f"--{name}" for name in _similar(option.lstrip("-").replace("_", "-"), names)]
+        return [f"--{name}" for name in nearest(option.lstrip("-").replace("_", "-"), names)]
 
     def _suggest(self, what: str, word: str) -> str | None:
         if word in self.hints:
             return self.hints[word]
         names = [name for action in self._actions if action.choices for name in action.choices]
         before = what if what.startswith("-") else self.prog
-        near = " or ".join(f"`{before} {name}`" for name in _similar(word, names))
+        near = " or ".join(f"`{before} {name}`" for name in nearest(word, names))
         return f"did you mean {near}?" if near else None
-
-
-def _similar(word: str, names: list[str]) -> list[str]:
-    """Return the names that a word abbreviates, else the one that it may be a misspelling of."""
-    if word and (longer := [name for name in names if name.startswith(word)]):
-        return longer
-    import difflib
-
-    return difflib.get_close_matches(word, names, n=1, cutoff=SIMILAR)
 
 
 def read(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
@@ -236,10 +226,12 @@ def fraction(low: float, high: float, *, above: bool = False) -> Callable[[str],
 
 def duration(text: str) -> float:
     """The type of an option that takes a time: seconds, or a number with s, m, h or d; "forever" is ten years."""
+    from rbee.wire.common import FOREVER  # with msgspec, which --help does without
+
     if text == "forever":
-        return _FOREVER
+        return FOREVER
     found = _DURATION.fullmatch(text)
     seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else -1.0
-    if not 0 <= seconds <= _FOREVER:
+    if not 0 <= seconds <= FOREVER:
         raise argparse.ArgumentTypeError(f"'{text}' is no time: seconds, or for example 90s, 30m, 2h, 1d or forever")
     return seconds

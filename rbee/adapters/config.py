@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import msgspec
 
 from rbee.adapters.files import home
+from rbee.adapters.nearest import nearest
 from rbee.errors import InvalidConfigurationError
+from rbee.wire.common import FOREVER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -60,7 +62,7 @@ class QueenSettings(_Section, kw_only=True):
     port: Port = 8080
     url: str | None = None
     max_waiting: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 100
-    keep: Annotated[float, msgspec.Meta(ge=0, le=315_360_000)] | None = None
+    keep: Annotated[float, msgspec.Meta(ge=0, le=FOREVER)] | None = None
 
 
 class HiveSettings(_Section, kw_only=True):
@@ -295,14 +297,15 @@ def _parse(path: Path) -> dict[str, Any]:
 def _merge(settings: Settings, values: dict[str, Any], where: str, *, strict: bool = True) -> None:
     for section, keys in values.items():
         if (kind := _SECTIONS.get(section)) is None:
-            raise InvalidConfigurationError(f"there is no section [{section}] ({where})", key=section)
+            raise InvalidConfigurationError(
+                f"there is no section [{section}] ({where})", hint=_like_section(section), key=section
+            )
         if not isinstance(keys, dict):
             raise InvalidConfigurationError(f"{section} must be a table of settings ({where})", key=section)
         for key, value in keys.items():
             if key not in kind.__struct_fields__:
-                known = ", ".join(kind.__struct_fields__)
                 raise InvalidConfigurationError(
-                    f"there is no setting {section}.{key} ({where})", hint=f"[{section}] has: {known}", key=key
+                    f"there is no setting {section}.{key} ({where})", hint=_like_key(section, key), key=key
                 )
             field = msgspec.structs.fields(kind)[kind.__struct_fields__.index(key)]
             try:
@@ -310,6 +313,23 @@ def _merge(settings: Settings, values: dict[str, Any], where: str, *, strict: bo
             except msgspec.ValidationError as exc:
                 rule = _with_value(str(exc).replace("`", "").lower(), None if section == "auth" else value)
                 raise InvalidConfigurationError(f"{section}.{key}: {rule} ({where})", key=f"{section}.{key}") from None
+
+
+def _like_section(name: str) -> str:
+    """Return a hint about a section that there is not; a key that stands before any section looks like one."""
+    meant = [f"[{section}]" for section in nearest(name, _SECTIONS)] or _sections_with(name)
+    return f"did you mean {' or '.join(meant)}?" if meant else f"there are: {', '.join(_SECTIONS)}"
+
+
+def _like_key(section: str, key: str) -> str:
+    """Return a hint about a key that a section does not have."""
+    known = _SECTIONS[section].__struct_fields__
+    meant = nearest(key, known) or _sections_with(key)
+    return (f"did you mean {' or '.join(meant)}? " if meant else "") + f"[{section}] has: {', '.join(known)}"
+
+
+def _sections_with(key: str) -> list[str]:
+    return [f"`{key}` under [{name}]" for name, kind in _SECTIONS.items() if key in kind.__struct_fields__]
 
 
 def _with_value(rule: str, value: object) -> str:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from rbee.adapters.nearest import did_you_mean
 from rbee.errors import ModelNotFoundError, StorageError
 from rbee.hive.catalogue import file_rows, folder, model_rows
 
@@ -51,9 +52,9 @@ class Catalogue:
         """Return a model. Raises ModelNotFoundError."""
         row = await self._transact(partial(model_rows.by_id, model_id=model_id))
         if row is None:
-            raise ModelNotFoundError(
-                f"there is no model {model_id} in the catalogue", hint="`rbee models list` shows the ids", id=model_id
-            )
+            meant = did_you_mean(model_id, [known.id for known in await self.all()])
+            hint = (f"{meant} " if meant else "") + "`rbee models list` shows the ids"
+            raise ModelNotFoundError(f"there is no model {model_id} in the catalogue", hint=hint, id=model_id)
         return row
 
     async def has(self, row: ModelRow) -> bool:

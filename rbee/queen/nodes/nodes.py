@@ -15,7 +15,7 @@ from rbee.queen.nodes import own_files
 from rbee.queen.nodes.feed import SwarmFeed
 from rbee.queen.nodes.node import Node
 from rbee.queen.registry.record import NodeRecord
-from rbee.queen.registry.table import not_found
+from rbee.queen.registry.table import not_found, not_there_to_remove
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -84,16 +84,16 @@ class Nodes:
             raise not_found(name, self._entries)
         return entry.node
 
-    def remote(self, name: str) -> RemoteHive:
+    def remote(self, name: str, *, to_remove: bool = False) -> RemoteHive:
         """Return the way to a registered node. Raises NodeNotFoundError, for `local` too."""
         if name == LOCAL_NODE:
             raise NodeNotFoundError(
                 f"{LOCAL_NODE} is the queen's own host: it is always there, and not in the registry",
-                hint="`rbee install` installs rbee on it",
+                hint="`rbee uninstall` removes rbee from it" if to_remove else "`rbee install` installs rbee on it",
                 node=name,
             )
         if (hive := self._remote.get(name)) is None:
-            raise not_found(name, self._entries)
+            raise not_there_to_remove(name, self._remote) if to_remove else not_found(name, self._entries)
         return hive
 
     def add(self, row: BeehiveRow) -> None:

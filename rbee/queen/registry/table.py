@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from rbee.adapters.nearest import did_you_mean
 from rbee.adapters.store.sqlite import Addition
 from rbee.errors import NodeExistsError, NodeNotFoundError
 from rbee.wire.common import check_base_url
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from rbee.adapters.store.sqlite import Store
 
 log = logging.getLogger(__name__)
+
+MOST_NAMED: Final = 10
+"""Nodes that a hint names."""
 
 MIGRATIONS: Final = (
     """
@@ -139,14 +143,22 @@ class Registry:
 
 def not_found(node_name: str, known: Iterable[str] = ()) -> NodeNotFoundError:
     """Return the error for a node that is not one of `known`, with the command that registers it."""
-    import difflib
-
-    near = difflib.get_close_matches(node_name, known, n=1)
+    meant = did_you_mean(node_name, known)
     return NodeNotFoundError(
         f"node {node_name} is not in the registry",
-        hint=(f"did you mean {near[0]}? " if near else "") + "`rbee setup list-nodes` shows the nodes; to register it: "
+        hint=(f"{meant} " if meant else "") + "`rbee setup list-nodes` shows the nodes; to register it: "
         f"rbee setup add-node --name {node_name} --ssh-host HOST --ssh-user USER",
         node=node_name,
+    )
+
+
+def not_there_to_remove(node_name: str, known: Iterable[str]) -> NodeNotFoundError:
+    """Return the error for a node that is to be removed, and is not one of `known`, which are registered."""
+    names = sorted(known)
+    more = f", and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+    registered = f"registered are: {', '.join(names[:MOST_NAMED])}{more}" if names else "no node is registered"
+    return NodeNotFoundError(
+        f"node {node_name} is not in the registry", hint=did_you_mean(node_name, names) or registered, node=node_name
     )
 
 

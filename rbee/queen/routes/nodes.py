@@ -45,7 +45,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
     @app.post(wire.REMOVE)
     async def remove_node() -> Response:
         name = (await body(wire.NodeName)).node_name
-        nodes.remote(name)  # raises where there is none
+        nodes.remote(name, to_remove=True)  # raises where there is none
         return await context.respond(partial(registration.remove, name), "success")
 
     @app.post(wire.INSTALL)

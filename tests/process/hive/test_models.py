@@ -217,6 +217,8 @@ def test_a_model_is_removed_with_its_file_but_not_while_a_worker_has_it(
         refused = client.delete("/v1/models/model.Q4_K_M")
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "MODEL_IN_USE")
         assert refused.json()["error"]["details"]["workers"] == [worker["worker_id"]]
+        unknown = client.delete("/v1/models/Model.Q4").json()["error"]
+        assert (unknown["code"], unknown["hint"][:28]) == ("MODEL_NOT_FOUND", "did you mean model.Q4_K_M? `")
         client.delete(f"/v1/workers/{worker['worker_id']}")
         wait_until(lambda: client.get("/v1/workers/list").json()["workers"] == [])
         assert client.delete("/v1/models/model.Q4_K_M").status_code == 204

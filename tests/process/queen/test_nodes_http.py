@@ -203,11 +203,12 @@ def test_an_unknown_node_is_refused_before_anything_is_connected_to(queen: httpx
         described = node.description(node_name="nowhere", ssh_port=proxy.port)
         for path, body in (
             (UPDATE, described),
-            (REMOVE, {"node_name": "nowhere"}),
             ("/v2/registry/beehives/install", {"node_name": "nowhere"}),
         ):
             found = error(queen.post(path, json=body), 404, "NODE_NOT_FOUND")
             assert "rbee setup add-node --name nowhere" in found["hint"]
+        found = error(queen.post(REMOVE, json={"node_name": "nowhere"}), 404, "NODE_NOT_FOUND")
+        assert found["hint"] == "no node is registered", "nobody registers a node in order to remove it"
         assert proxy.accepted == 0
 
 

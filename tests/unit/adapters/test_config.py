@@ -258,7 +258,25 @@ def test_an_unknown_key_is_refused_and_the_known_ones_are_named(home: Path) -> N
     path = write(home / USER, "[queen]\nprot = 1\n")
     error = refused()
     assert error.message == f"there is no setting queen.prot (in {path})"
-    assert error.hint == "[queen] has: host, port, url, max_waiting, keep"
+    assert error.hint == "did you mean port? [queen] has: host, port, url, max_waiting, keep"
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ("[wroker]\nslots = 3\n", "did you mean [worker]?"),
+        ("[Queen]\nport = 1\n", "did you mean [queen]?"),
+        ("[time]\ncall = 1\n", "did you mean [timeouts]?"),
+        ("slots = 3\n", "did you mean `slots` under [worker]?"),
+        ("port = 3\n", "did you mean `port` under [queen] or `port` under [hive]?"),
+        ("[lamp]\n", "there are: queen, hive, worker, paths, defaults, remote, hub, logs, timeouts, auth"),
+        ("[logs]\nslots = 1\n", "did you mean `slots` under [worker]? [logs] has: max_bytes, kept_workers"),
+        ("[queen]\nlamp = 1\n", "[queen] has: host, port, url, max_waiting, keep"),
+    ],
+)
+def test_of_a_name_that_there_is_not_the_nearest_one_is_suggested(home: Path, text: str, hint: str) -> None:
+    write(home / USER, text)
+    assert refused().hint == hint
 
 
 @pytest.mark.parametrize("content", [b"[queen\n", b"\xff\xfe", b"[queen]\nport = 1\nport = 2\n", b"= 1"])

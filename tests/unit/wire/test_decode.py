@@ -11,9 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rbee.adapters.arguments import duration
 from rbee.errors import InvalidRequestError
 from rbee.wire import common
-from rbee.wire.decode import convert, decode
+from rbee.wire.common import FOREVER
+from rbee.wire.decode import convert, decode, keep_seconds
 from rbee.wire.hive import ReadyCallback, SpawnRequest
 from rbee.wire.queen import TaskRequest
 from rbee.wire.worker import InferenceRequest
@@ -216,3 +218,7 @@ def test_random_values_are_refused_or_decoded(kind: type[Any], data: st.DataObje
     body = data.draw(st.dictionaries(names, VALUES, max_size=5) | VALUES)
     with suppress(InvalidRequestError):
         decode(json.dumps(body).encode(), kind)
+
+
+def test_the_longest_time_of_the_command_line_is_one_that_daemons_take() -> None:
+    assert keep_seconds(str(duration("forever"))) == FOREVER
