@@ -8,7 +8,7 @@ import msgspec
 
 from rbee.adapters.hardware import inventory
 from rbee.adapters.hardware.inventory import Processor
-from rbee.keeper.output import render
+from rbee.keeper.output import render, tables
 from rbee.keeper.output.result import Result
 from rbee.wire.hive import BackendDevices, Device, Space
 
@@ -49,11 +49,14 @@ def _text(detected: Detected, settings: Settings, room: int | None) -> str:
         for backend in detected.backends
         for device in backend.devices
     ]
+    machine = {
+        "Processor": f"{processor.model}, {cores}, {threads}",
+        "Memory": _space(detected.memory),
+        "Disk": f"{_space(detected.disk)} (models in {settings.paths.models})",
+    }
     parts = [
-        f"Processor  {processor.model}, {cores}, {threads}\n"
-        f"Memory     {_space(detected.memory)}\n"
-        f"Disk       {_space(detected.disk)} (models in {settings.paths.models})",
-        render.table(("backend", "device", "name", "memory", "available"), devices, room),
+        tables.fields(machine.items(), room),
+        tables.table(("backend", "device", "name", "memory", "available"), devices, room),
         "\n".join(map(_explain, detected.unused_gpus)),
     ]
     return "\n\n".join(filter(None, parts))

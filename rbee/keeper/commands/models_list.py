@@ -9,7 +9,7 @@ import msgspec
 
 import rbee.data
 from rbee.keeper.command_line.checked import convert
-from rbee.keeper.output import render
+from rbee.keeper.output import render, tables
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
 from rbee.keeper.views.workers import moment
@@ -57,4 +57,4 @@ def _text(swarm: SwarmModels, builtin: Sequence[dict[str, Any]], room: int | Non
         for row in node.models
     ]
     rows += [(row["id"], "every node", row["model_ref"], render.size(row["size_bytes"]), "–") for row in builtin]
-    return render.table(("id", "node", "model", "size", "last used"), rows, room)
+    return tables.table(("id", "node", "model", "size", "last used"), rows, room)

@@ -11,7 +11,7 @@ from rbee.errors import RbeeError
 from rbee.keeper.command_line import reference
 from rbee.keeper.command_line.checked import convert
 from rbee.keeper.inference import explain_failure
-from rbee.keeper.output import render
+from rbee.keeper.output import render, tables
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
 from rbee.wire import model_kind
@@ -39,10 +39,10 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
     except RbeeError as exc:
         explain_failure.name_node(exc, settings)
         raise
-    return Result(data=msgspec.to_builtins(model), text=_text(model))
+    return Result(data=msgspec.to_builtins(model), text=_text(model, terminal.room))
 
 
-def _text(model: ModelDetails) -> str:
+def _text(model: ModelDetails, room: int | None) -> str:
     header = model.header
     lines = {
         "kind": model_kind.describe(header),
@@ -58,7 +58,5 @@ def _text(model: ModelDetails) -> str:
         "end token": header.end_token,
         "chat template": "yes" if header.has_chat_template else "no",
     }
-    shown = [
-        f"  {name:<14} {'unknown' if value is None else render.clean(str(value))}" for name, value in lines.items()
-    ]
-    return "\n".join([render.clean(model.model_ref), *shown])
+    shown = [(name, "unknown" if value is None else value) for name, value in lines.items()]
+    return f"{render.clean(model.model_ref)}\n{tables.fields(shown, room, indent='  ')}"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from rbee.keeper.output import render
+from rbee.keeper.output import render, tables
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, registry_file, running_queen, session
 from rbee.keeper.views.workers import moment
@@ -27,18 +27,22 @@ def run(options: Options, settings: Settings, terminal: Terminal) -> Result:
     async def command(force: trio.Event) -> Result:
         found = await running_queen.find(settings)
         if found is None and (rows := registry_file.read(settings)) is not None:
-            return _result(rows, {})
+            return _result(rows, {}, terminal.room)
         async with session.use(settings, terminal, force, options=options) as queen:
             rows = await queen.nodes()
             states = {} if found is None else {node.node: node for node in (await queen.status()).nodes}
-        return _result(rows, states)
+        return _result(rows, states, terminal.room)
 
     return interrupt.run(command)
 
 
-def _result(rows: list[BeehiveRow], states: dict[str, NodeStatus]) -> Result:
+def _result(rows: list[BeehiveRow], states: dict[str, NodeStatus], room: int | None) -> Result:
     notes = () if rows else ("No nodes are registered; `rbee setup add-node` registers one.",)
-    text = "\n\n".join(["Registered nodes", *(_block(row, states.get(row.node_name)) for row in rows)]) if rows else ""
+    text = (
+        "\n\n".join(["Registered nodes", *(_block(row, states.get(row.node_name), room) for row in rows)])
+        if rows
+        else ""
+    )
     return Result(data={"nodes": msgspec.to_builtins(rows)}, text=text, notes=notes)
 
 
@@ -48,7 +52,7 @@ def _hive(state: NodeStatus) -> str:
     return f"{state.state or state.status} ({state.reason})"
 
 
-def _block(row: BeehiveRow, state: NodeStatus | None) -> str:
+def _block(row: BeehiveRow, state: NodeStatus | None, room: int | None) -> str:
     port = "" if row.ssh_port == 22 else f":{row.ssh_port}"
     lines = {
         "status": row.status + (f" ({row.last_error.splitlines()[0]})" if row.last_error else ""),
@@ -58,4 +62,4 @@ def _block(row: BeehiveRow, state: NodeStatus | None) -> str:
         "devices": ", ".join(f"{count} × {name}" for name, count in row.devices.items()) or "unknown",
     }
     head = f"{row.node_name} ({row.ssh_host}{port})"
-    return "\n".join([render.clean(head), *(f"  {name:<15} {render.clean(value)}" for name, value in lines.items())])
+    return f"{render.clean(head)}\n{tables.fields(lines.items(), room, indent='  ')}"

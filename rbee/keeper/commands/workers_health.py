@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from rbee.keeper.command_line.checked import convert
-from rbee.keeper.output import render
+from rbee.keeper.output import render, tables
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import interrupt, running_queen
 from rbee.keeper.session.attached_queen import attach
@@ -31,7 +31,7 @@ def run(options: NodeOptions, settings: Settings, terminal: Terminal) -> Result:
             return Result(data={"nodes": []}, notes=(NO_WORKERS_KNOWN,))
         async with attach(settings, found, terminal) as client:
             status = await client.status(options.node)
-        return Result(data=_data(status), text="\n\n".join(_text(node, status) for node in status.nodes))
+        return Result(data=_data(status), text="\n\n".join(_text(node, status, terminal.room) for node in status.nodes))
 
     return interrupt.run(command)
 
@@ -61,10 +61,10 @@ def _data(status: SwarmStatus) -> dict[str, object]:
     }
 
 
-def _text(node: NodeStatus, status: SwarmStatus) -> str:
+def _text(node: NodeStatus, status: SwarmStatus, room: int | None) -> str:
     if node.status == "unreachable":
         return render.clean(f"{node.node}: {node.reason}")
     workers = _workers(node, status)
     rows = [(worker.worker_id[:SHORT], worker.state, "yes" if _is_ready(worker) else "no") for worker in workers]
     head = render.clean(f"{node.node}: hive alive, {render.plural(len(rows), 'worker')}")
-    return head + ("\n\n" + render.table(("worker", "state", "ready"), rows) if rows else "")
+    return head + ("\n\n" + tables.table(("worker", "state", "ready"), rows, room) if rows else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rbee.adapters.daemon import instance, process
-from rbee.keeper.output import render
+from rbee.keeper.output import render, tables
 from rbee.keeper.views.workers import SHORT, to_json, until
 from rbee.wire.queen import LOCAL_NODE
 
@@ -78,7 +78,7 @@ def _nodes(nodes: list[NodeStatus], room: int | None) -> str:
         memory = f"{render.size(node.memory_available or 0)} of {render.size(node.memory_total)}"
         slots = f"{node.slots_available} of {node.slots_total}" if node.workers else "–"
         rows.append((node.node, node.version or "?", str(node.workers), slots, memory))
-    return render.table(("node", "hive", "workers", "free slots", "free memory"), rows, room)
+    return tables.table(("node", "hive", "workers", "free slots", "free memory"), rows, room)
 
 
 def _state(node: NodeStatus) -> str:
@@ -133,4 +133,4 @@ def _workers(workers: list[SwarmWorker], room: int | None) -> str:
         )
         for worker in workers
     ]
-    return render.table(("worker", "node", "state", "free slots", "device", "loaded until", "model"), rows, room)
+    return tables.table(("worker", "node", "state", "free slots", "device", "loaded until", "model"), rows, room)

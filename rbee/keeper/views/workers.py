@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from rbee.keeper.output import render
+from rbee.keeper.output import render, tables
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,7 +37,7 @@ def workers_table(workers: Sequence[SwarmWorker], room: int | None) -> str:
         )
         for worker in workers
     ]
-    return render.table(("worker", "node", "state", "model", "device", "free slots", "loaded until", "url"), rows, room)
+    return tables.table(("worker", "node", "state", "model", "device", "free slots", "loaded until", "url"), rows, room)
 
 
 def until(worker: SwarmWorker) -> str:
