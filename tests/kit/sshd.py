@@ -15,7 +15,9 @@ from typing import Final
 import pytest
 
 from tests.kit.ports import hold_port
+from tests.kit.waiting import wait_until
 
+LISTENS: Final = b"Server listening on"
 PROGRAM: Final = shutil.which("sshd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
@@ -76,19 +78,16 @@ class Sshd:
         config = self.folder / "sshd_config"
         config.write_text("".join(f"{name} {value}\n" for name, value in settings.items()))
         with self.log.open("ab") as log:
+            begin = log.tell()
             self._process = subprocess.Popen(
                 [PROGRAM or "", "-D", "-e", "-f", str(config)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
+        # No connection tells: one may be made to what an earlier server has left behind, and leaves a process itself.
         deadline = time.monotonic() + 10
-        while True:
-            try:
-                socket.create_connection((self.address, self.port), timeout=1).close()
-            except OSError:
-                assert self._process.poll() is None, self.log.read_text()
-                assert time.monotonic() < deadline, self.log.read_text()
-                time.sleep(0.02)
-            else:
-                return
+        while LISTENS not in self.log.read_bytes()[begin:]:
+            assert self._process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.02)
 
     @property
     def pid(self) -> int:
@@ -102,6 +101,8 @@ class Sshd:
             self._process.send_signal(number)
             self._process.wait(10)
             self._process = None
+            # What it forked for a connection just now has the listening socket too, until it comes to close it.
+            wait_until(lambda: not _is_listened_at(self.address, self.port), "nobody listens there any more")
 
     def restart(self, **options: str) -> None:
         """Start it anew with other settings."""
@@ -125,6 +126,16 @@ class Sshd:
         """The SHA-256 fingerprint of its host key, as OpenSSH's own tool tells it."""
         command = ["ssh-keygen", "-lf", str(self.host_key.with_suffix(".pub"))]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[1]
+
+
+def _is_listened_at(address: str, port: int) -> bool:
+    with socket.socket() as tried:
+        tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            tried.bind((address, port))
+        except OSError:
+            return True
+    return False
 
 
 def _make_key(file: Path) -> None:
