@@ -12,8 +12,9 @@ import paramiko
 
 from rbee.adapters.files import home, private
 from rbee.adapters.ssh.agent import Agent, HeldKey
+from rbee.adapters.ssh.algorithms import CERTIFICATE, RSA
 from rbee.adapters.ssh.failure import failed
-from rbee.adapters.ssh.key_file import KeyFile, LockedError, certificate, certified
+from rbee.adapters.ssh.key_file import KeyFile, LockedError, UnprotectedError, certificate, certified
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,11 +33,17 @@ def authenticate(transport: paramiko.Transport, server: SshServer) -> None:
     """Offer keys until one is taken. Raises SshFailedError (`auth`)."""
     if _is_let_in_without(transport, server):
         return
+    if not server.offers_keys:
+        error = failed(server, "auth", "ssh's settings allow no keys for it, and rbee has nothing else to log in with")
+        error.hint = "look for PubkeyAuthentication and PreferredAuthentications in ~/.ssh/config"
+        raise error
     tried = 0
     locked: list[Path] = []
     unreadable: list[tuple[KeyFile, Exception]] = []
     with Agent(server.identity_agent) as agent:
         for key in _keys(server, agent, locked, unreadable):
+            if not _is_allowed(transport, server, key):
+                continue
             tried += 1
             with suppress(paramiko.SSHException):  # a refusal, or the server's last word
                 transport.auth_publickey(server.user, key)
@@ -51,6 +58,9 @@ def authenticate(transport: paramiko.Transport, server: SshServer) -> None:
                 raise error
     if locked:
         raise _locked(server, agent, locked[0], tried)
+    unprotected = [file for file, exc in unreadable if isinstance(exc, UnprotectedError)]
+    if unprotected:
+        raise _unprotected(server, unprotected[0], tried)
     if tried == 0 and unreadable:
         raise _unreadable(server, agent, *unreadable[0])
     if tried == 0:
@@ -72,6 +82,17 @@ def _is_let_in_without(transport: paramiko.Transport, server: SshServer) -> bool
         if not transport.is_active():
             raise failed(server, "auth", "the server hung up before a key was offered") from exc
     return transport.is_authenticated()
+
+
+def _is_allowed(transport: paramiko.Transport, server: SshServer, key: paramiko.PKey) -> bool:
+    """Whether the settings let this key be offered, by its algorithm and size."""
+    kind = key.get_name() if key.public_blob is None else key.public_blob.key_type
+    if "rsa" in kind and key.get_bits() < server.smallest_rsa:
+        return False
+    allowed = transport.preferred_pubkeys
+    suffix = CERTIFICATE if kind.endswith(CERTIFICATE) else ""
+    names = RSA if "rsa" in kind else (kind.removesuffix(suffix),)
+    return any(f"{name}{suffix}" in allowed for name in names) or "sk-" in kind
 
 
 def _keys(
@@ -100,7 +121,7 @@ def _keys(
         except LockedError:
             locked.append(file.private_path)
         except (OSError, ValueError) as exc:
-            if server.key_path is not None:
+            if server.key_path is not None and not isinstance(exc, UnprotectedError):
                 raise _unreadable(server, agent, file, exc) from exc
             log.debug("the key file %s is passed over: %s", file.path, exc)
             if not isinstance(exc, FileNotFoundError) or file.is_public:
@@ -156,6 +177,14 @@ def _unreadable(server: SshServer, agent: Agent, file: KeyFile, exc: Exception) 
     words = exc.strerror if isinstance(exc, OSError) else str(exc).partition(".")[0]
     error = failed(server, "auth", f"the key file {name} cannot be read: {words}")
     error.hint = f"`ssh-keygen -y -f {shlex.quote(str(file.path))}` tries whether it is a private key"
+    return error
+
+
+def _unprotected(server: SshServer, file: KeyFile, tried: int) -> SshFailedError:
+    others = f", and {server.user} was not let in with the other keys" if tried else ""
+    path = file.private_path
+    error = failed(server, "auth", f"the key {path.name} is not used, as others may read its file{others}")
+    error.hint = f"`chmod go-rwx {shlex.quote(str(path))}`; `ssh` does not use it either"
     return error
 
 

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import Final
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import SSHCertificate, SSHCertificateType
-
-SUFFIX: Final = "-cert-v01@openssh.com"
 
 
 class HostCertificate:

@@ -28,6 +28,9 @@ def translated(server: SshServer, exc: Exception) -> SshFailedError:
             return failed(server, "refused", (exc.strerror or str(exc)).lower())
         case paramiko.ChannelException():
             return failed(server, "refused", f"{exc.text.lower()}, says the machine before it")
+        case paramiko.ssh_exception.IncompatiblePeer():
+            what = str(exc).partition("no acceptable ")[2].rstrip(")") or "compression"
+            return failed(server, "refused", f"the server and rbee have no {what} in common")
         case paramiko.SSHException() if "banner" in str(exc) or "protocol version" in str(exc):
             return failed(server, "refused", f"what listens at port {server.port} does not speak SSH")
         case _:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import errno
 import io
+import os
 import re
 import stat
 from contextlib import suppress
@@ -16,6 +17,8 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from paramiko.pkey import PublicBlob
+
+from rbee.adapters.files import regular
 
 _MAX_BYTES: Final = 64 * 1024
 """Far more than a key of any kind."""
@@ -33,6 +36,10 @@ _CLASSES: Final = (
 
 class LockedError(Exception):
     """The key needs its passphrase."""
+
+
+class UnprotectedError(OSError):
+    """Others may read the key, so that `ssh` does not use it (authfile.c, sshkey_perm_ok)."""
 
 
 class KeyFile:
@@ -53,7 +60,7 @@ class KeyFile:
     def _find_public(self) -> bytes | None:
         for path in (self.path, self.path.with_name(f"{self.path.name}.pub")):
             with suppress(OSError, ValueError):
-                content = _read(path)
+                content = regular.read(path, _MAX_BYTES)
                 if (found := _PUBLIC.match(content)) is not None:
                     return base64.b64decode(found[2], validate=True)
                 if path == self.path and (half := _public_half(content)) is not None:
@@ -66,7 +73,7 @@ class KeyFile:
     def is_public(self) -> bool:
         """Whether the file is the public half."""
         with suppress(OSError):
-            return _PUBLIC.match(_read(self.path)) is not None
+            return _PUBLIC.match(regular.read(self.path, _MAX_BYTES)) is not None
         return False
 
     @property
@@ -75,11 +82,15 @@ class KeyFile:
         return self.path.with_suffix("") if self.is_public and self.path.suffix == ".pub" else self.path
 
     def private(self) -> paramiko.PKey:
-        """Return the key. Raises LockedError, OSError, or ValueError for what is no key.
+        """Return the key. Raises LockedError, OSError, UnprotectedError, or ValueError for what is no key.
 
         Of the public half the private one is looked for beside it.
         """
-        content = _read(self.private_path)
+        with regular.opened(self.private_path) as file:
+            found = os.fstat(file.fileno())
+            if found.st_uid == os.getuid() and found.st_mode & (stat.S_IRWXG | stat.S_IRWXO):
+                raise UnprotectedError(errno.EACCES, "others may read it")
+            content = file.read(_MAX_BYTES)
         key: object
         try:
             try:
@@ -112,7 +123,7 @@ class KeyFile:
 def certificate(path: str) -> PublicBlob | None:
     """Return the certificate in a file; None where there is none."""
     with suppress(OSError, ValueError):
-        found = _PUBLIC.match(_read(Path(path)))
+        found = _PUBLIC.match(regular.read(Path(path), _MAX_BYTES))
         if found is not None and b"-cert-" in found[1]:
             return PublicBlob(found[1].decode(), base64.b64decode(found[2], validate=True))
     return None
@@ -129,13 +140,6 @@ def certified(blob: bytes) -> bytes | None:
             line = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
             return base64.b64decode(line.split()[1])
     return None
-
-
-def _read(path: Path) -> bytes:
-    if not stat.S_ISREG(path.stat().st_mode):  # to open a pipe would wait for its writer
-        raise OSError(errno.EINVAL, "it is no file")
-    with path.open("rb") as file:
-        return file.read(_MAX_BYTES)
 
 
 def _public_half(content: bytes) -> bytes | None:

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters.files import home, private
-from rbee.adapters.ssh import config_lines
+from rbee.adapters.files import home, private, regular
+from rbee.adapters.ssh.settings import config_lines
 from rbee.adapters.ssh.target import SSH_PORT
 from rbee.errors import StorageError
 
@@ -57,7 +57,7 @@ def find(name: str, files: Iterable[Path]) -> Known:
     known, encoded = Known(), name.encode()
     for file in files:
         try:
-            text = home.found(file).read_text(encoding="utf-8", errors="replace")
+            text = regular.read(home.found(file)).decode("utf-8", "replace")
         except (FileNotFoundError, NotADirectoryError):
             continue
         except OSError as exc:

@@ -7,6 +7,8 @@ import tempfile
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from rbee.adapters.files import regular
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
@@ -23,7 +25,7 @@ def reason(file: Path, keys: Sequence[str]) -> str | None:
     where the file cannot be read.
     """
     try:
-        content = file.read_bytes()
+        content = regular.read(file)
     except OSError as exc:
         return f"RevokedHostKeys cannot be read: {exc.strerror}"
     if content.startswith(_KRL):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import socket
+import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
-from rbee.adapters.ssh import ssh_config
 from rbee.adapters.ssh.failure import failed
 from rbee.adapters.ssh.proxy_command import ProxyCommand
+from rbee.adapters.ssh.settings import ssh_config
 from rbee.adapters.ssh.target import Target
 from rbee.wire import ssh_address
 
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
 
 DEAD_PEER_SECONDS: Final = 5
 MAX_HOPS: Final = 16
+RETRY_SECONDS: Final = 1.0
 _FAMILIES: Final = {"inet": socket.AF_INET, "inet6": socket.AF_INET6}
 
 
@@ -67,11 +70,20 @@ def dial(server: SshServer, before: paramiko.Transport | None, seconds: float, o
         program = ProxyCommand(server.proxy_command)
         opened.add(program)
         return program.sock
-    sock = _connect(server, seconds)
+    sock = _connected(server, seconds)
     opened.add(sock)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000)
     return sock
+
+
+def _connected(server: SshServer, seconds: float) -> socket.socket:
+    """Connect, as often as ConnectionAttempts says, one second apart (sshconnect.c, ssh_connect_direct)."""
+    for _ in range(server.attempts - 1):
+        with suppress(OSError):
+            return _connect(server, seconds)
+        time.sleep(RETRY_SECONDS)
+    return _connect(server, seconds)
 
 
 def _connect(server: SshServer, seconds: float) -> socket.socket:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
+
+from rbee.adapters.ssh.algorithms import Algorithms
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,8 +63,18 @@ class SshServer:
     """StrictHostKeyChecking: `ask`, `yes`, `accept-new` or `no`."""
     family: str = "any"
     bind_address: str | None = None
+    algorithms: Algorithms = field(default_factory=Algorithms)
+    offers_keys: bool = True
+    """PubkeyAuthentication and PreferredAuthentications; without them the server has to let us in by the network."""
+    smallest_rsa: int = 1024
+    is_trusted_here: bool = False
+    """NoHostAuthenticationForLocalhost."""
+    connect_seconds: float | None = None
+    attempts: int = 1
     notes: tuple[str, ...] = ()
     """What of the settings was passed over, one clause each."""
+    notes_of_keys: tuple[str, ...] = ()
+    """The same of what may let the user in there, where rbee is not."""
 
     @property
     def is_proxied(self) -> bool:

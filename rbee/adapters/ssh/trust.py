@@ -6,10 +6,13 @@ import logging
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rbee.adapters.files import private
-from rbee.adapters.ssh import known_hosts, revocation, ssh_config
-from rbee.adapters.ssh.certificate import SUFFIX, HostCertificate
+from rbee.adapters.ssh import algorithms, known_hosts, revocation
+from rbee.adapters.ssh.algorithms import CERTIFICATE, RSA
+from rbee.adapters.ssh.certificate import HostCertificate
 from rbee.adapters.ssh.known_hosts import fingerprint, name_of
+from rbee.adapters.ssh.settings import ssh_config
 from rbee.errors import HostKeyError
+from rbee.wire import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,28 +24,28 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_ALGORITHMS: Final = {"ssh-rsa": ("rsa-sha2-512", "rsa-sha2-256")}
-"""A key's type names its signature algorithm, except for RSA (RFC 8332)."""
-
 
 class ShownKey(NamedTuple):
     """What a server showed: its public key in the one-line form, and the certificate for it, if any."""
 
     key: str
     certificate: HostCertificate | None = None
+    rsa_bits: int | None = None
 
 
 def shown_key(key: paramiko.PKey) -> ShownKey:
     """Return the key that a server showed; a certificate that cannot be read counts as none."""
-    plain = f"{key.get_name()} {key.get_base64()}"
+    plain = ShownKey(
+        f"{key.get_name()} {key.get_base64()}", rsa_bits=key.get_bits() if key.get_name() == "ssh-rsa" else None
+    )
     blob = key.public_blob
     if blob is None:
-        return ShownKey(plain)
+        return plain
     try:
-        return ShownKey(plain, HostCertificate(blob.key_type, blob.key_blob))
+        return plain._replace(certificate=HostCertificate(blob.key_type, blob.key_blob))
     except ValueError as exc:
         log.info("a certificate cannot be read: %s", exc)
-        return ShownKey(plain)
+        return plain
 
 
 class Trust:
@@ -72,12 +75,19 @@ class Trust:
 
     def algorithms(self, offered: Sequence[str]) -> list[str]:
         """Return the host key algorithms, those of known keys first, so that the server shows a key to compare."""
-        known = [name for key in self._known.keys for name in _ALGORITHMS.get(key.split()[0], (key.split()[0],))]
-        plain = sorted(offered, key=lambda name: name not in known)
-        certified = [f"{name}{SUFFIX}" for name in offered]
-        if self._known.authorities and self._server.host_key is None:
-            return [*certified, *plain]
-        return [*plain, *certified] if self._known.authorities else plain
+        setting = self._server.algorithms.host_keys
+        found = algorithms.chosen("HostKeyAlgorithms", setting, offered)
+        if not self._known.authorities:
+            found = [name for name in found if not name.endswith(CERTIFICATE)]
+        if self._server.host_key is None and not algorithms.is_adjusted(setting):
+            return found
+        types = [key.split()[0] for key in self._known.keys]
+        known = [name for kind in types for name in (RSA if kind == "ssh-rsa" else (kind,))]
+        # A certificate comes before keys, as ssh has it, unless one key is pinned.
+        of_certificate = -1 if self._server.host_key is None else 2
+        return sorted(
+            found, key=lambda name: of_certificate if name.endswith(CERTIFICATE) else 0 if name in known else 1
+        )
 
     def check(self, shown: ShownKey, accepted: str | None) -> bool:
         """Return whether the key is known already; False for one that is new and to be accepted.
@@ -86,6 +96,9 @@ class Trust:
         that is not known, or that has changed.
         """
         key, known = shown.key, self._known
+        if shown.rsa_bits is not None and shown.rsa_bits < self._server.smallest_rsa:
+            words = f"is too short: {shown.rsa_bits} bits, and ssh's settings want {self._server.smallest_rsa}"
+            raise self._error(words, key, hint=_SHORT, known=[])
         authority = shown.certificate.authority if shown.certificate is not None else ""
         if (place := known.revoked.get(key) or known.revoked.get(authority)) is not None:
             raise self._error(f"is revoked: {fingerprint(key)}, by {place}", key, hint=_REVOKED, known=[])
@@ -93,7 +106,7 @@ class Trust:
             shown_keys = [key] if shown.certificate is None else [key, shown.certificate.line, authority]
             if (reason := revocation.reason(file, shown_keys)) is not None:
                 raise self._error(f"is revoked: {fingerprint(key)}, {reason}", key, hint=_REVOKED, known=[])
-        if key in known.keys:
+        if key in known.keys or self._is_trusted_here():
             return True
         if shown.certificate is not None and authority in known.authorities:
             name = self._server.host_key_alias or self._server.host
@@ -115,6 +128,11 @@ class Trust:
             hint=f"compare it with `ssh-keygen -lf {_host_key_file(key)}` on that machine; "
             f"--accept-host-key {found} accepts it",
         )
+
+    def _is_trusted_here(self) -> bool:
+        server = self._server
+        is_local = not server.is_proxied and server.host_key_alias is None and addresses.is_loopback(server.host)
+        return server.is_trusted_here and is_local
 
     def _changed(self, key: str, *, is_fatal: bool) -> bool:
         """Raise HostKeyError for a key that is another one than is known, where the user's settings want that."""
@@ -143,6 +161,7 @@ class Trust:
         known_hosts.remember(self._own, self.name, key, is_hashed=self._server.is_hashed)
 
 
+_SHORT: Final = "give the machine a longer key, or lower RequiredRSASize in ~/.ssh/config"
 _REVOKED: Final = "that key is not to be trusted any more: give the machine a new one, or ask who revoked it"
 _CERTIFICATE: Final = "`ssh-keygen -s CA -h -n {}` on the machine of the authority renews it; sshd there shows it then"
 

@@ -289,6 +289,7 @@ async def test_a_bad_key_file_is_reported(
         await keygen("-t", "ed25519", "-N", "secret", "-f", str(file))
     elif content is not None:
         file.write_text(content)
+        file.chmod(0o600)
     error = await refused(connect, target(shared, key_path=str(file)))
     assert error.details["reason"] == "auth"
     assert words in error.message

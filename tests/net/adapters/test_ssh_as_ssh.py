@@ -164,6 +164,107 @@ async def test_what_was_passed_over_is_said_with_an_error(home: SshHome, node: S
     assert "~/.ssh/config line 1 is passed over: `Match exec` is not decided here" in (error.hint or "")
 
 
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("PubkeyAuthentication no", "ssh's settings allow no keys for it"),
+        ("PreferredAuthentications password", "ssh's settings allow no keys for it"),
+        ("PreferredAuthentications password,publickey", None),
+        ("HostKeyAlgorithms rsa-sha2-512", "have no host key in common"),
+        ("HostKeyAlgorithms rsa-sha2-512,ssh-ed25519", None),
+        ("HostKeyAlgorithms -ssh-ed25519*", "have no host key in common"),
+        ("HostKeyAlgorithms ssh-dss,ssh-ed448", "HostKeyAlgorithms of ssh's settings names none that rbee has"),
+        ("PubkeyAcceptedAlgorithms rsa-*", "there is no key to offer"),
+        ("PubkeyAcceptedAlgorithms ssh-ed25519", None),
+        ("Ciphers aes192-ctr", None),
+        ("Ciphers 3des-cbc", "have no ciphers in common"),
+        ("MACs hmac-md5\n Ciphers aes256-ctr", "have no macs in common"),
+        ("KexAlgorithms curve25519-sha256", None),
+        ("KexAlgorithms +diffie-hellman-group14-sha1", None),
+        ("ConnectTimeout 20\n ConnectionAttempts 2", None),
+        ("AddressFamily inet6", "the name .* is not known"),
+        ("BindAddress 192.0.2.1", "cannot assign requested address"),
+        ("UserKnownHostsFile none\n NoHostAuthenticationForLocalhost yes", None),
+        ("UserKnownHostsFile none\n NoHostAuthenticationForLocalhost yes\n HostKeyAlias x", "is not known"),
+    ],
+)
+async def test_what_the_settings_allow(
+    home: SshHome, node: Sshd, tmp_path: Path, setting: str, words: str | None
+) -> None:
+    home.configure(block("attic", node, setting))
+    is_let = words is None
+    assert home.asks_nothing("attic") == is_let
+    error = await problem(Target("attic"), tmp_path)
+    assert (error is None) == is_let, error
+    assert error is None or re.search(str(words), error.message), error.message
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601, 0o600, 0o400])
+async def test_a_key_that_others_may_read_is_not_used(home: SshHome, node: Sshd, tmp_path: Path, mode: int) -> None:
+    (home.ssh / "id").chmod(mode)
+    home.configure(block("attic", node))
+    is_let = mode in (0o600, 0o400)
+    assert home.asks_nothing("attic") == is_let
+    for key in (None, str(home.ssh / "id")):
+        error = await problem(Target("attic", key_path=key), tmp_path)
+        assert (error is None) == is_let
+        if error is not None:
+            assert "the key id is not used, as others may read its file" in error.message
+            assert (error.hint or "").startswith(f"`chmod go-rwx {home.ssh}/id`")
+
+
+async def test_a_key_that_others_may_read_holds_up_no_other(home: SshHome, node: Sshd, tmp_path: Path) -> None:
+    shutil.copy(home.ssh / "gate", home.ssh / "open")
+    (home.ssh / "open").chmod(0o644)
+    home.configure(block("attic", node, f"IdentityFile {home.ssh}/open"))
+    assert home.asks_nothing("attic")
+    assert await problem(Target("attic"), tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "Include {pipe}",
+        "UserKnownHostsFile {pipe} {known}",
+        "GlobalKnownHostsFile {pipe}",
+        "CertificateFile {pipe}",
+        "IdentityFile {pipe}",
+        "UserKnownHostsFile {known} /dev/tty",
+        "UserKnownHostsFile {known} /dev/zero",
+        "Include /dev/null",
+    ],
+)
+async def test_a_pipe_in_place_of_a_file_holds_nothing_up(
+    home: SshHome, node: Sshd, tmp_path: Path, setting: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    home.configure(block("attic", node, setting.format(pipe=tmp_path / "pipe", known=home.known_hosts)))
+    assert await problem(Target("attic"), tmp_path) is None
+
+
+async def test_settings_that_are_a_pipe_say_nothing(home: SshHome, node: Sshd, tmp_path: Path) -> None:
+    os.mkfifo(home.ssh / "config")
+    home.ssh.joinpath("id").rename(home.ssh / "id_ed25519")
+    assert await problem(Target(node.address, node.port), tmp_path) is None
+
+
+async def test_revoked_keys_in_a_pipe_trust_none(home: SshHome, node: Sshd, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    home.configure(block("attic", node, f"RevokedHostKeys {tmp_path}/pipe"))
+    error = await problem(Target("attic"), tmp_path)
+    assert error is not None
+    assert "RevokedHostKeys cannot be read: it is no file" in error.message
+
+
+async def test_what_may_let_the_user_in_is_said_with_an_error_of_keys(
+    home: SshHome, node: Sshd, gate: Sshd, tmp_path: Path
+) -> None:
+    home.configure(block("attic", gate, "ControlPath ~/.ssh/%C"))
+    error = await problem(Target("attic"), tmp_path)
+    assert error is not None
+    assert "ControlPath of ssh's settings is passed over" in (error.hint or "")
+
+
 # Whether it is the machine.
 
 
@@ -446,6 +547,7 @@ async def test_a_file_of_the_settings_that_is_no_key_is_named(
         os.mkfifo(path)
     else:
         path.write_text(node.key.with_suffix(".pub").read_text() if content == "public" else content)
+        path.chmod(0o600)
     (home.ssh / "config").write_text(block("attic", node, f'IdentityFile "{path}"', "IdentitiesOnly yes"))
     error = await problem(Target("attic"), tmp_path)
     assert error is not None

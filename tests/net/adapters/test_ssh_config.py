@@ -6,10 +6,13 @@ import os
 import subprocess
 from typing import TYPE_CHECKING, Final
 
+import paramiko
 import pytest
 
-from rbee.adapters.ssh import ssh_config
+from rbee.adapters.ssh.algorithms import chosen
+from rbee.adapters.ssh.settings import ssh_config
 from rbee.adapters.ssh.target import SshServer, Target
+from rbee.adapters.ssh.transport import Transport
 from rbee.errors import SshFailedError
 from tests.kit.sshd import why_not
 
@@ -58,6 +61,17 @@ CASES: Final = {
     "Match, which ends Host": ("a", "Host b\n Port 2201\nMatch host a\n Port 2202\n"),
     "an agent": ("a", "Host a\n IdentityAgent /run/agent\n"),
     "what rbee has no use for": ("a", "Host a\n ForwardAgent yes\n LocalForward 1 b:2\n SendEnv A B\n Port 2201\n"),
+    "algorithms": ("a", "Ciphers aes256-ctr,aes128-ctr\nMACs hmac-sha2-512\nHostKeyAlgorithms rsa-sha2-256\n"),
+    "keys are exchanged": ("a", "KexAlgorithms ecdh-sha2-nistp384,curve25519-sha256\n"),
+    "more algorithms": ("a", "Ciphers +aes128-cbc\nMACs +hmac-sha1-96\nHostKeyAlgorithms +ssh-dss\n"),
+    "fewer algorithms": ("a", "Ciphers -*gcm*\nMACs -hmac-sha1,*-etm*\nHostKeyAlgorithms -rsa-*,*-cert-*\n"),
+    "keys are not exchanged": ("a", "KexAlgorithms -ecdh-*,diffie-*\n"),
+    "better algorithms": ("a", "Ciphers ^aes256-ctr\nMACs ^hmac-sha2-512\nHostKeyAlgorithms ^rsa-sha2-256\n"),
+    "keys are rather exchanged": ("a", "KexAlgorithms ^ecdh-sha2-nistp521\n"),
+    "algorithms of keys": ("a", "PubkeyAcceptedKeyTypes -ecdsa-*\nRequiredRSASize 3072\n"),
+    "no keys": ("a", "Host a\n PubkeyAuthentication no\nHost *\n PubkeyAuthentication yes\n"),
+    "patience": ("a", "ConnectTimeout 1m30\nConnectionAttempts 3\nNoHostAuthenticationForLocalhost yes\n"),
+    "no limit": ("a", "ConnectTimeout none\nConnectTimeout 5\n"),
     "the address family": ("a", "Host a\n AddressFamily inet6\n BindAddress 127.0.0.3\n"),
 }  # fmt: skip
 
@@ -92,6 +106,21 @@ def compare(found: SshServer, said: dict[str, list[str]]) -> None:
     assert found.strict == {"true": "yes", "false": "no"}.get(
         one("stricthostkeychecking"), one("stricthostkeychecking")
     )
+    for keyword, setting, has in (
+        ("Ciphers", found.algorithms.ciphers, paramiko.Transport._cipher_info),
+        ("MACs", found.algorithms.macs, paramiko.Transport._mac_info),
+        ("KexAlgorithms", found.algorithms.kex, Transport._kex_info),
+        ("HostKeyAlgorithms", found.algorithms.host_keys, paramiko.Transport._key_info),
+        ("PubkeyAcceptedAlgorithms", found.algorithms.keys, paramiko.Transport._key_info),
+    ):
+        names, theirs = chosen(keyword, setting, tuple(has)), one(keyword.lower()).split(",")
+        assert set(names) - {"mlkem768x25519-sha256"} == set(theirs) & set(has)
+        if setting is not None and setting[0] not in "+-":
+            assert names[0] == next(name for name in theirs if name in has)
+    assert found.offers_keys == (one("pubkeyauthentication") not in ("no", "false"))
+    assert f"{found.connect_seconds or 'none'}" == one("connecttimeout")
+    assert [found.attempts, found.smallest_rsa] == [int(one("connectionattempts")), int(one("requiredrsasize"))]
+    assert found.is_trusted_here == (one("nohostauthenticationforlocalhost") == "yes")
     assert (found.family, found.bind_address or "none") == (one("addressfamily"), one("bindaddress"))
 
 
@@ -192,17 +221,30 @@ def test_which_agent(home: Path, monkeypatch: pytest.MonkeyPatch, value: str, ex
         ("Match exec true\n Port 1\nHost *\n Port 2201\n", "line 1 is passed over: `Match exec` is not decided here"),
         ("Match host a exec true\n Port 1\nHost *\n Port 2201\n", "`Match exec` is not decided here"),
         ("Match localnetwork 10.0.0.0/8\n Port 1\nHost *\n Port 2201\n", "`Match localnetwork` is not decided here"),
-        ("Port 2201\nKnownHostsCommand /bin/x %h\n", "knownhostscommand of ssh's settings is passed over"),
-        ("Port 2201\nCanonicalizeHostname yes\n", "canonicalizehostname of ssh's settings is passed over"),
+        ("Port 2201\nKnownHostsCommand /bin/x %h\n", "KnownHostsCommand of ssh's settings is passed over"),
+        ("Port 2201\nCanonicalizeHostname yes\n", "CanonicalizeHostname of ssh's settings is passed over"),
+        ("Port 2201\nBindInterface lo\n", "BindInterface of ssh's settings is passed over"),
+        ("Port 2201\nCheckHostIP yes\n", "CheckHostIP of ssh's settings is passed over"),
+        ("Port 2201\nVerifyHostKeyDNS yes\n", "VerifyHostKeyDNS of ssh's settings is passed over"),
+        ("Port 2201\nSmartcardDevice /usr/lib/x.so\n", "PKCS11Provider of ssh's settings is passed over"),
+        ("Port 2201\nHostbasedAuthentication yes\n", "HostbasedAuthentication of ssh's settings is passed over"),
+        ("Port 2201\nCASignatureAlgorithms ssh-ed25519\n", "CASignatureAlgorithms of ssh's settings is passed over"),
+        ("Port 2201\nConnectTimeout soon\n", "ConnectTimeout soon of ssh's settings is passed over: it is no time"),
+        ("Port 2201\nConnectionAttempts x\n", "ConnectionAttempts x of ssh's settings is passed over: it is no number"),
+        ("Port 2201\nHostNane b\n", "line 2 is passed over: hostnane is no keyword that is known here"),
+        ("Port 2201\nInclude pipe\n", "pipe is passed over: it is no file"),
+        ("Port 2201\nInclude folder\n", "folder is passed over: Is a directory"),
         ("Port 99999\nPort 2201\n", "line 1 is passed over: 99999 is no port"),
         ("Port x\nPort 2201\n", "line 1 is passed over: x is no port"),
         ('Port 2201\nUser "bee\n', "line 2 is passed over: a quotation mark has no end"),
-        ("Port 2201\nUser\n", "line 2 is passed over: user has no value"),
+        ("Port 2201\nUser\n", "line 2 is passed over: User has no value"),
         ("Port 2201\nIdentityFile /%z\n", "%z in ssh's settings stands for nothing"),
         ("Port 2201\nInclude config\n", "too many files include each other"),
     ],
 )
 def test_what_is_passed_over_is_said(home: Path, text: str, note: str) -> None:
+    os.mkfifo(home / ".ssh" / "pipe")
+    (home / ".ssh" / "folder").mkdir()
     (home / ".ssh" / "config").write_text(text)
     found = ssh_config.lookup(Target("a"))
     assert found.port == 2201
@@ -211,12 +253,45 @@ def test_what_is_passed_over_is_said(home: Path, text: str, note: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["Match host b exec true\n Port 1\n", "Match !host a exec true\n Port 1\n", "CanonicalizeHostname no\n"]
+    "text",
+    [
+        "Match host b exec true\n Port 1\n",
+        "Match !host a exec true\n Port 1\n",
+        "CanonicalizeHostname no\n",
+        "CheckHostIP false\nPKCS11Provider none\nVerifyHostKeyDNS ask\nProxyUseFdpass no\n",
+        "IgnoreUnknown Use*,Some*\nUseKeychain yes\nSomething new\n",
+        "RequestTTY force\nRemoteCommand top\nSetEnv A=b\nSendEnv LC_*\nControlPath ~/.ssh/%C\nControlMaster auto\n",
+        "Host b\n HostNane c\n",
+    ],
 )
 def test_what_would_not_matter_is_not_said(home: Path, text: str) -> None:
     (home / ".ssh" / "config").write_text(f"{text}Host *\n Port 2201\n")
     found = ssh_config.lookup(Target("a"))
     assert (found.port, found.notes) == (2201, ())
+
+
+def test_what_may_let_the_user_in_is_said_with_that_error_alone(home: Path) -> None:
+    (home / ".ssh" / "config").write_text("ControlPath ~/.ssh/%C\nSecurityKeyProvider /usr/lib/x.so\n")
+    assert [note.split()[0] for note in ssh_config.lookup(Target("a")).notes_of_keys] == [
+        "ControlPath",
+        "SecurityKeyProvider",
+    ]
+
+
+def test_a_tag_opens_the_block_of_its_name(home: Path) -> None:
+    """As OpenSSH does from version 9.4 on."""
+    (home / ".ssh" / "config").write_text("Host a\n Tag work\nMatch tagged w*\n Port 2201\nMatch tagged x\n User x\n")
+    found = ssh_config.lookup(Target("a", user="bee"))
+    assert (found.port, found.user, found.notes) == (2201, "bee", ())
+    assert ssh_config.lookup(Target("b")).port == 22
+
+
+def test_a_connection_that_the_settings_refuse(home: Path) -> None:
+    """As OpenSSH does from version 10.1 on."""
+    (home / ".ssh" / "config").write_text("Host a\n RefuseConnection use the other one\n")
+    with pytest.raises(SshFailedError, match="a failed: ssh's settings refuse it: use the other one"):
+        ssh_config.lookup(Target("a"))
+    assert ssh_config.lookup(Target("b")).port == 22
 
 
 def test_settings_that_others_may_write_to_are_passed_over(home: Path) -> None:

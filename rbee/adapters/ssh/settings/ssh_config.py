@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters.ssh.config_reader import SYSTEM, USER, ConfigReader
+from rbee.adapters.ssh.algorithms import Algorithms
+from rbee.adapters.ssh.settings import keywords
+from rbee.adapters.ssh.settings.config_reader import SYSTEM, USER, ConfigReader
 from rbee.adapters.ssh.target import SSH_PORT, SshServer
 from rbee.errors import SshFailedError
 
@@ -25,6 +27,7 @@ USER_KNOWN: Final = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
 GLOBAL_KNOWN: Final = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
 _STRICT: Final = {"off": "no", "no": "no", "false": "no", "accept-new": "accept-new", "yes": "yes", "true": "yes"}
 _YES: Final = ("yes", "true")
+_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def lookup(target: Target, files: Sequence[Path] = (USER, SYSTEM)) -> SshServer:
@@ -81,10 +84,55 @@ def lookup(target: Target, files: Sequence[Path] = (USER, SYSTEM)) -> SshServer:
         strict=_STRICT.get((first("stricthostkeychecking") or "ask").lower(), "ask"),
         family=(first("addressfamily") or "any").lower(),
         bind_address=first("bindaddress"),
+        algorithms=Algorithms(
+            kex=first("kexalgorithms"),
+            ciphers=first("ciphers"),
+            macs=first("macs"),
+            host_keys=first("hostkeyalgorithms"),
+            keys=first("pubkeyacceptedalgorithms"),
+        ),
+        offers_keys=_offers_keys(first("pubkeyauthentication"), first("preferredauthentications")),
+        smallest_rsa=_number(reader, "RequiredRSASize") or 1024,
+        is_trusted_here=(first("nohostauthenticationforlocalhost") or "no").lower() in _YES,
+        connect_seconds=_seconds(reader, "ConnectTimeout"),
+        attempts=_number(reader, "ConnectionAttempts") or 1,
     )
+    if (words := first("refuseconnection")) is not None:
+        raise SshFailedError(
+            f"SSH to {found} failed: ssh's settings refuse it: {words}",
+            hint="RefuseConnection in ~/.ssh/config says so",
+            reason="refused",
+        )
     # The last: reading values makes some too.
-    unread = (f"{name} of ssh's settings is passed over" for name in reader.unread())
-    return dataclasses.replace(found, notes=(*reader.notes, *unread))
+    notes, of_keys = (
+        tuple(f"{name} of ssh's settings is passed over" for name in reader.passed_over(names))
+        for names in (keywords.SAID, keywords.SAID_OF_KEYS)
+    )
+    return dataclasses.replace(found, notes=(*reader.notes, *notes), notes_of_keys=of_keys)
+
+
+def _offers_keys(allowed: str | None, preferred: str | None) -> bool:
+    is_off = allowed is not None and allowed.lower() in ("no", "false")
+    return not is_off and (preferred is None or "publickey" in preferred.lower().split(","))
+
+
+def _number(reader: ConfigReader, name: str) -> int | None:
+    """Return the number that a keyword names; None where it names none, which is noted."""
+    if (text := reader.options.get(name.lower(), [""])[0]) and not text.isdecimal():
+        reader.note(f"{name} {text} of ssh's settings is passed over: it is no number")
+    return int(text) if text.isdecimal() else None
+
+
+def _seconds(reader: ConfigReader, name: str) -> float | None:
+    """Return the time that a keyword names (sshd_config(5), TIME FORMATS); None where it names none."""
+    text = reader.options.get(name.lower(), ["none"])[0].lower()
+    if text == "none":
+        return None
+    if re.fullmatch(r"([0-9]{1,6}[smhdw]?)+", text) is None:
+        reader.note(f"{name} {text} of ssh's settings is passed over: it is no time")
+        return None
+    parts = re.findall(r"([0-9]+)([smhdw]?)", text)
+    return sum(int(number) * _UNITS[unit or "s"] for number, unit in parts) or None
 
 
 def _local_user() -> str:

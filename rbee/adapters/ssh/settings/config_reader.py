@@ -8,8 +8,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rbee.adapters.files import home
-from rbee.adapters.ssh import config_lines
+from rbee.adapters.files import home, regular
+from rbee.adapters.ssh.settings import config_lines, keywords
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,18 +21,11 @@ MAX_DEPTH: Final = 16
 
 _REPEATED: Final = ("identityfile", "certificatefile")
 """Each line of these adds to those before."""
-_RAW: Final = ("proxycommand", "knownhostscommand")
+_RAW: Final = ("proxycommand", "knownhostscommand", "refuseconnection")
 """What follows is one value, as it stands: a command line."""
-_UNREAD: Final = ("knownhostscommand", "canonicalizehostname", "proxyusefdpass", "pkcs11provider")
-"""What changes the way, and is not done; a value of `no` or `none` asks for nothing."""
-KEYWORDS: Final = frozenset({
-    "hostname", "port", "user", "identityfile", "identitiesonly", "identityagent", "certificatefile", "proxyjump",
-    "proxycommand", "userknownhostsfile", "globalknownhostsfile", "hostkeyalias", "hashknownhosts",
-    "stricthostkeychecking", "revokedhostkeys", "addressfamily", "bindaddress", *_UNREAD,
-})  # fmt: skip
 _MAY_OPEN: Final = tuple('hHmM"')
 """How lines begin that may end a block of which nothing counts: Host and Match."""
-_CRITERIA: Final = ("host", "originalhost", "user", "localuser")
+_CRITERIA: Final = ("host", "originalhost", "user", "localuser", "tagged")
 """The criteria of Match that can be decided by what is known here; each has an argument."""
 
 
@@ -77,14 +70,14 @@ class ConfigReader:
 
     def _file(self, shown: Path, path: Path, base: Path, *, is_active: bool, depth: int) -> None:
         try:
-            with path.open(encoding="utf-8", errors="replace") as source:
+            with regular.opened(path) as source:
                 found = os.fstat(source.fileno())
                 is_foreign = found.st_uid not in (0, os.geteuid()) or found.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
                 if self._is_users and is_foreign:
                     # As ssh, which refuses to go on: a program that it names would run as this user.
                     self.note(f"{shown} is passed over, because others may write to it (`chmod go-w {shown}`)")
                     return
-                lines = source.read().removeprefix("\ufeff").split("\n")
+                lines = source.read().decode("utf-8-sig", "replace").split("\n")
         except (FileNotFoundError, NotADirectoryError):
             return
         except (OSError, ValueError) as exc:
@@ -107,16 +100,22 @@ class ConfigReader:
                     is_active = is_outer_active and self._match(config_lines.arguments(rest))
                 elif keyword == "include":
                     self._include(config_lines.arguments(rest), base, depth)
-                elif keyword in KEYWORDS:
+                else:
                     self._take(keyword, rest)
             except ValueError as exc:
                 is_active = is_active and keyword not in ("host", "match")
                 self.note(f"{place} is passed over: {exc}")
 
     def _take(self, keyword: str, rest: str) -> None:
+        keyword = keywords.ALIASES.get(keyword, keyword)
+        if keyword not in keywords.TAKEN:
+            ignored = ",".join(self.options.get("ignoreunknown", [])).lower().split(",")
+            if keyword not in keywords.NAMES and not config_lines.matches_list(keyword, ignored):
+                raise ValueError(f"{keyword} is no keyword that is known here")
+            return
         values = [rest] if keyword in _RAW else config_lines.arguments(rest)
         if not values or not values[0]:
-            raise ValueError(f"{keyword} has no value")
+            raise ValueError(f"{keywords.NAMES[keyword]} has no value")
         if keyword in _REPEATED:
             known = self.options.setdefault(keyword, [])
             known += [value for value in values[:1] if value not in known]
@@ -126,7 +125,7 @@ class ConfigReader:
             return
         elif keyword == "port" and not (values[0].isdecimal() and 1 <= int(values[0]) <= 65535):
             raise ValueError(f"{values[0]} is no port")
-        else:
+        elif (keyword, values[0].lower()) != ("connecttimeout", "none"):  # which leaves it to the next one
             self.options.setdefault(keyword, values)
 
     def _include(self, names: list[str], base: Path, depth: int) -> None:
@@ -164,7 +163,13 @@ class ConfigReader:
 
     def _value(self, attribute: str) -> str:
         user = self._user or self.options.get("user", [self._local_user])[0]
-        values = {"host": self.host, "originalhost": self._name, "user": user, "localuser": self._local_user}
+        values = {
+            "host": self.host,
+            "originalhost": self._name,
+            "user": user,
+            "localuser": self._local_user,
+            "tagged": self.options.get("tag", [""])[0],
+        }
         return values[attribute]
 
     def note(self, words: str) -> None:
@@ -172,6 +177,7 @@ class ConfigReader:
         if words not in self.notes:
             self.notes.append(words)
 
-    def unread(self) -> list[str]:
-        """Return the keywords that ask for what is not done."""
-        return [name for name in _UNREAD if self.options.get(name, ["no"])[0].lower() not in ("no", "none")]
+    def passed_over(self, names: Sequence[str]) -> list[str]:
+        """Return the keywords of `names` that ask for what is not done."""
+        found = ((name, self.options.get(name.lower())) for name in names)
+        return [name for name, values in found if values and keywords.asks(name.lower(), values[0])]
