@@ -120,15 +120,21 @@ class EndedRequest(Message, kw_only=True):
     """What a request came to at a worker, without any of its text.
 
     `end` is the reason for which the text ended, or the code of an error; CANCELLED where the client has gone.
-    Times are counted from when the request was taken.
+    Times are counted from when the request was taken. `worker_id` is added by the hive.
     """
 
     request_id: str
+    worker_id: str | msgspec.UnsetType = msgspec.UNSET
     prompt_tokens: int = 0
     total_tokens: int = 0
     first_token_ms: float | None = None
     duration_ms: float
     end: str
+
+    @property
+    def is_refusal(self) -> bool:
+        """Whether the worker did not take the request: whose it is may try once more, there or elsewhere."""
+        return self.prompt_tokens == 0 and self.total_tokens == 0
 
 
 class WorkerStatus(Message, kw_only=True, omit_defaults=True):

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 
 from rbee.adapters.daemon import announce
@@ -186,7 +187,7 @@ class Execution:
     async def _follow(self, worker: WorkerRecord, scope: trio.CancelScope) -> None:
         def on_status(status: WorkerStatus) -> None:
             for request in status.ended:
-                self.on_ended(request)
+                self.on_ended(msgspec.structs.replace(request, worker_id=worker.id))
             self.decide(lambda: self.pool.status(worker.id, status, trio.current_time(), time.time()))
 
         with scope:

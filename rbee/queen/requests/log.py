@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
+from msgspec import UNSET
 
 from rbee.adapters.logs.json_log import correlation
 from rbee.concurrency.contained import contained
@@ -56,12 +57,16 @@ class RequestRecord:
     """Whether the queen has no more to do with it."""
     is_explained: bool = False
     """Whether its worker has said what came of it."""
+    follows_refusal: bool = False
+    """Whether its worker has yet to say that it refused the request before: that is not the end of this try."""
+    refusal: str | None = None
+    """Why its worker has refused it; of one that is not relayed it is written down: its client may ask again."""
 
     def on_placed(self, handle: TaskHandle) -> None:
         """A worker has it."""
         self.node, self.worker, self.relayed = handle.node, handle.worker_id, handle.relayed
         self.placed = trio.current_time()
-        self.is_explained = False
+        self.is_explained, self.refusal = False, None
 
     def on_event(self, event: RunEvent) -> None:
         """It is answered with this event next."""
@@ -127,6 +132,7 @@ class RequestLog:
         assert record.request_id is not None
         before = self._placed.pop(record.request_id, None)
         if before is not None and before is not record:
+            record.follows_refusal = before.worker == record.worker and before.refusal is None
             self._give_up(before, "placed again")
         self._placed[record.request_id] = record
         while len(self._placed) > MAX_PLACED:
@@ -137,7 +143,8 @@ class RequestLog:
         record.is_over = True
         with contained("the line of a request"):
             if not record.is_explained:
-                await trio.sleep(WORDS_SECONDS)
+                if record.refusal != record.end:
+                    await trio.sleep(WORDS_SECONDS)
                 if self._placed.get(record.request_id or "") is not record:
                     return
                 del self._placed[record.request_id or ""]
@@ -145,10 +152,31 @@ class RequestLog:
 
     def on_ended(self, ended: EndedRequest) -> None:
         """A worker has reported the end of a request."""
-        if (record := self._placed.pop(ended.request_id, None)) is not None:
-            record.on_ended(ended)
-            if record.is_over or not record.relayed:
+        record = self._placed.get(ended.request_id)
+        if record is None or ended.worker_id not in (UNSET, record.worker):
+            return  # nobody waits for it any more, or it is the end of an earlier try, elsewhere
+        if ended.is_refusal:
+            self._on_refused(record, ended)
+            return
+        del self._placed[ended.request_id]
+        record.on_ended(ended)
+        if record.is_over or not record.relayed:
+            self.write(record)
+
+    def _on_refused(self, record: RequestRecord, ended: EndedRequest) -> None:
+        """The worker did not take the request, or an earlier try of it: a further one may follow, or run already."""
+        if record.relayed:
+            # The queen has had the refusal itself, and has tried again unless that was the request's end.
+            record.refusal = ended.end
+            if record.is_over and record.end == ended.end:
+                del self._placed[ended.request_id]
                 self.write(record)
+        elif record.follows_refusal:
+            record.follows_refusal = False
+        elif record.refusal is None:
+            record.refusal = record.end = ended.end
+            self.write(record)
+            record.end = OK
 
     def on_gone(self, worker_id: str) -> None:
         """A worker has ended, and says nothing any more."""
@@ -162,6 +190,8 @@ class RequestLog:
         self._placed.clear()
 
     def _give_up(self, record: RequestRecord, why: str) -> None:
+        if record.refusal is not None and not record.relayed:
+            return  # there is a line already
         if record.end == OK:
             record.end = why
         self.write(record)

@@ -6,6 +6,7 @@ import logging
 import re
 from typing import TYPE_CHECKING
 
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -129,6 +130,100 @@ async def test_every_request_leaves_its_line_however_it_ends(lines: list[str]) -
     log.on_placed(last)
     log.close()
     assert fields(lines[-1])["end"] == "the queen ended"
+
+
+BUSY = EndedRequest(request_id=UUID, duration_ms=0.4, end="ALL_SLOTS_BUSY")
+OTHER = "7c8ff8ee-1a6c-4a2c-8a3c-0123456789ab"
+
+
+def placed(log: RequestLog, one: RequestRecord | None = None, *, relayed: bool) -> RequestRecord:
+    """A worker has the request, or has it once more."""
+    one = one or record()
+    one.on_placed(handle(relayed=relayed))
+    log.on_placed(one)
+    return one
+
+
+async def test_what_is_said_late_of_a_try_that_was_refused_does_not_end_the_next_one(
+    lines: list[str], autojump_clock: MockClock
+) -> None:
+    """The queen relays: the first worker was busy, the next one answers before the first one's refusal is known."""
+    log = RequestLog()
+    one = placed(log, relayed=True)
+    placed(log, one, relayed=True)
+    log.on_ended(BUSY)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.finish, one)
+        await trio.testing.wait_all_tasks_blocked()
+        log.on_ended(BUSY)
+        assert lines == []
+        log.on_ended(ENDED)
+    (line,) = lines
+    assert (fields(line)["end"], fields(line)["tokens"]) == ("length", "40")
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+async def test_a_relayed_request_that_ends_refused_is_one_line_at_once(
+    lines: list[str], autojump_clock: MockClock, *, is_late: bool
+) -> None:
+    log = RequestLog()
+    one = placed(log, relayed=True)
+    if not is_late:
+        log.on_ended(BUSY)
+    one.end = BUSY.end
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(log.finish, one)
+        await trio.testing.wait_all_tasks_blocked()
+        if is_late:
+            log.on_ended(BUSY)
+            assert len(lines) == 1
+    assert [fields(line)["end"] for line in lines] == ["ALL_SLOTS_BUSY"]
+    assert is_late or trio.current_time() == began
+
+
+@pytest.mark.parametrize("is_late", [True, False])
+async def test_a_client_that_is_refused_and_placed_again_has_a_line_for_each_try(
+    lines: list[str], *, is_late: bool
+) -> None:
+    log = RequestLog()
+    placed(log, relayed=False)
+    if not is_late:
+        log.on_ended(BUSY)
+    placed(log, relayed=False)
+    if is_late:
+        log.on_ended(BUSY)
+    log.on_ended(ENDED)
+    assert [fields(line)["end"] for line in lines] == ["placed again" if is_late else "ALL_SLOTS_BUSY", "length"]
+
+
+async def test_a_client_that_asks_a_worker_again_past_the_queen_has_a_line_for_its_answer(lines: list[str]) -> None:
+    log = RequestLog()
+    placed(log, relayed=False)
+    for _ in range(3):
+        log.on_ended(BUSY)
+    log.on_ended(ENDED)
+    assert [fields(line)["end"] for line in lines] == ["ALL_SLOTS_BUSY", "length"]
+    placed(log, relayed=False)
+    log.on_ended(BUSY)
+    log.on_gone(WORKER)
+    assert [fields(line)["end"] for line in lines[2:]] == ["ALL_SLOTS_BUSY"], "it is not lost as well"
+
+
+@pytest.mark.parametrize("relayed", [True, False])
+async def test_the_end_of_a_try_at_another_worker_is_not_that_of_the_one_at_this(
+    lines: list[str], autojump_clock: MockClock, *, relayed: bool
+) -> None:
+    """A worker that is told to end cuts a request off, which another one has when that is known."""
+    log = RequestLog()
+    one = placed(log, relayed=relayed)
+    cut = EndedRequest(request_id=UUID, worker_id=OTHER, prompt_tokens=12, duration_ms=5, end="WORKER_DRAINING")
+    log.on_ended(cut)
+    assert lines == []
+    log.on_ended(msgspec.structs.replace(ENDED, worker_id=WORKER))
+    if relayed:
+        await log.finish(one)
+    assert [fields(line)["end"] for line in lines] == ["length"]
 
 
 async def test_who_tries_keys_does_not_fill_the_log(lines: list[str], autojump_clock: MockClock) -> None:
