@@ -83,7 +83,7 @@ class SshConnection:
         self.server = server
         """Where it leads, as ssh's settings say."""
         self.host_key = host_key
-        self._by_sftp: dict[str, bool] = {}
+        self._sftp_obstacles: dict[str, str | None] = {}
         self.is_proxied = is_proxied
         """Whether other machines or a program lead there."""
 
@@ -134,30 +134,32 @@ class SshConnection:
         await self._in_thread(lambda: self._upload(file, to, mode, on_progress))
 
     def _upload(self, file: Path, to: str, mode: int, on_progress: Callable[[int], None] | None) -> None:
-        if self._has_sftp(to):
+        if self._obstacle(_folder(to)) is None:
             sftp.upload(self._transport, file, to, mode, on_progress)
             return
         with file.open("rb") as source:
             shell_copy.upload(self._transport, source, to, mode, on_progress)
 
-    def _has_sftp(self, to: str) -> bool:
-        """Whether files get there by SFTP; asked once for each folder, for it may show only some."""
-        folder = to.rpartition("/")[0]
-        if folder not in self._by_sftp:
-            self._by_sftp[folder] = sftp.reaches(self._transport, folder)
-            if not self._by_sftp[folder]:
-                log.info(
-                    "%s: SFTP does not reach the folder that the shell has there; files go through the shell",
-                    self.server,
-                )
-        return self._by_sftp[folder]
+    async def sftp_obstacle(self, folder: str) -> str | None:
+        """Return why files do not get to the folder by SFTP, but through the shell; None where they do."""
+        return await self._in_thread(lambda: self._obstacle(folder))
+
+    def _obstacle(self, folder: str) -> str | None:
+        """Ask once for each folder, as SFTP may show only some; and once for all where it is off, or hangs."""
+        known = self._sftp_obstacles
+        if folder not in known:
+            found = next((words for words in known.values() if words not in (None, sftp.ANOTHER_ROOT)), None)
+            known[folder] = found or sftp.obstacle(self._transport, folder)
+            if known[folder] is not None:
+                log.info("%s: files go through the shell, and not by SFTP: %s", self.server, known[folder])
+        return known[folder]
 
     async def write(self, content: bytes, to: str, *, mode: int) -> None:
         """Write a small file at the absolute path `to`, whole or not at all."""
         await self._in_thread(lambda: self._write(content, to, mode))
 
     def _write(self, content: bytes, to: str, mode: int) -> None:
-        (sftp if self._has_sftp(to) else shell_copy).write(self._transport, content, to, mode)
+        (sftp if self._obstacle(_folder(to)) is None else shell_copy).write(self._transport, content, to, mode)
 
     async def open(self, host: str, port: int) -> Channel:
         """Open a connection from there to `host`, as that machine names it; the caller closes it."""
@@ -189,6 +191,10 @@ class SshConnection:
             if isinstance(exc, OSError) and exc.strerror:
                 reason = exc.strerror
             raise SshFailedError(f"{self.server}: {reason}", reason="command") from exc
+
+
+def _folder(path: str) -> str:
+    return path.rpartition("/")[0]
 
 
 def _read_errors(channel: paramiko.Channel, into: bytearray) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import secrets
+import threading
+import time
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, BinaryIO, Final
 
@@ -22,6 +24,9 @@ PACKET_BYTES: Final = 255 * 1024
 NO_SFTP: Final = "what answers there is not SFTP"
 STALLED_SECONDS: Final = 60.0
 """How long the server may take no byte and give no answer."""
+ANSWER_SECONDS: Final = 5.0
+"""For the server to begin and to write its first file: some hang, and the shell is there too."""
+ANOTHER_ROOT: Final = "it does not write there"
 MAX_BANNER: Final = 64 * 1024
 VERSION: Final = re.compile(rb"\x00\x00..\x02\x00\x00\x00[\x03-\x06]", re.DOTALL)
 """The head of the server's first packet: a length, SSH_FXP_VERSION, the version (draft-ietf-secsh-filexfer, 4)."""
@@ -69,33 +74,45 @@ def write(transport: paramiko.Transport, content: bytes, to: str, mode: int) -> 
             raise
 
 
-def reaches(transport: paramiko.Transport, folder: str) -> bool:
-    """Whether SFTP is served, and shows the folder that the shell there has under this name: some show another root."""
+def obstacle(transport: paramiko.Transport, folder: str) -> str | None:
+    """Return why files do not get to the folder that the shell there has under this name; None where they do.
+
+    `ANOTHER_ROOT` is said of this folder, anything else of all of them.
+    """
     marker = f"{folder}/.rbee.{secrets.token_hex(8)}.seen"
+    until = time.monotonic() + ANSWER_SECONDS
     try:
-        with _open(transport) as sftp:
+        with _open(transport, ANSWER_SECONDS) as sftp:
             sftp.open(marker, "wb").close()
-    except TimeoutError:
-        raise
-    except (paramiko.SSHException, OSError, EOFError):
+    except (paramiko.SSHException, OSError, EOFError) as exc:
         if not transport.is_active():
             raise
-        return False
+        if time.monotonic() >= until:
+            shell_copy.take_away(transport, marker)
+            return f"it did not answer within {ANSWER_SECONDS:g} s"
+        return ANOTHER_ROOT if isinstance(exc, OSError) else "it is off"
     if shell_copy.take_away(transport, marker):
-        return True
-    with suppress(paramiko.SSHException, OSError, EOFError), _open(transport) as sftp:
+        return None
+    with suppress(paramiko.SSHException, OSError, EOFError), _open(transport, ANSWER_SECONDS) as sftp:
         sftp.remove(marker)
-    return False
+    return ANOTHER_ROOT
 
 
 @contextmanager
-def _open(transport: paramiko.Transport) -> Iterator[paramiko.SFTPClient]:
+def _open(transport: paramiko.Transport, seconds: float | None = None) -> Iterator[paramiko.SFTPClient]:
+    """Open a session of SFTP, which lasts so many seconds at most: paramiko waits for some answers without a limit."""
     channel = open_session(transport)
     channel.settimeout(STALLED_SECONDS)
+    watch = None if seconds is None else threading.Timer(seconds, channel.close)
     try:
+        if watch is not None:
+            watch.daemon = True
+            watch.start()
         channel.invoke_subsystem("sftp")
         yield _begin(channel)
     finally:
+        if watch is not None:
+            watch.cancel()
         channel.close()
 
 

@@ -182,6 +182,9 @@ SHELLS = {
     "no SFTP": {"Subsystem": "nothing internal-sftp"},
     "no SFTP today": {"Subsystem": "sftp /bin/echo no SFTP today"},
     "an SFTP that ends": {"Subsystem": "sftp /bin/false"},
+    "an SFTP that hangs": {"Subsystem": "sftp /bin/sleep 1000"},
+    "an SFTP that hangs later": {"Subsystem": "sftp printf '\\0\\0\\0\\5\\2\\0\\0\\0\\3'; exec sleep 1000"},
+    "an SFTP that babbles": {"Subsystem": "sftp while echo hello; do sleep 0.1; done"},
     "an SFTP that does not write": {"Subsystem": "sftp internal-sftp -R"},
     "one session at a time": {"Subsystem": "sftp /bin/false", "MaxSessions": "1"},
     "another login shell": {"Subsystem": "sftp /bin/false", "ForceCommand": 'exec csh -c "$SSH_ORIGINAL_COMMAND"'},
@@ -190,8 +193,12 @@ SHELLS = {
 
 
 @pytest.mark.parametrize("case", SHELLS)
-async def test_files_go_through_the_shell_where_sftp_does_not_bring_them(tmp_path: Path, case: str) -> None:
+async def test_files_go_through_the_shell_where_sftp_does_not_bring_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
     options = dict(SHELLS[case])
+    if "hangs" in case or "babbles" in case:
+        monkeypatch.setattr("rbee.adapters.ssh.sftp.ANSWER_SECONDS", 0.5)
     if "csh" in options.get("ForceCommand", "") and shutil.which("csh") is None:
         options["ForceCommand"] = 'exec sh -c "$SSH_ORIGINAL_COMMAND"'
     if case == "another root":
@@ -208,6 +215,9 @@ async def test_files_go_through_the_shell_where_sftp_does_not_bring_them(tmp_pat
             await connection.write(b"token", str(folder / "token"), mode=0o600)
             with pytest.raises(SshFailedError, match="No such file or directory"):
                 await connection.write(b"token", str(node.home / "none" / "token"), mode=0o600)
+            if "hangs" in case or "babbles" in case:  # once, and not for each folder
+                monkeypatch.setattr("rbee.adapters.ssh.sftp.obstacle", None)
+                assert await connection.sftp_obstacle("/another") == "it did not answer within 0.5 s"
             if os.path.exists("/dev/full"):  # noqa: ASYNC240, PTH110
                 (folder / "full.part").symlink_to("/dev/full")
                 with pytest.raises(SshFailedError, match="No space left on device"):

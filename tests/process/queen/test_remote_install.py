@@ -90,6 +90,7 @@ def test_without_sftp_it_goes_through_the_shell(swarm: Swarm, node: BareNode) ->
     register(swarm, node)
     done = install(swarm)
     assert done.returncode == 0, done.stderr
+    assert "SFTP brings no files to workstation (it is off); they go through the shell" in done.stderr
     check_installed(swarm, node)
     assert (node.install / "token").stat().st_mode & 0o777 == 0o600
 

@@ -77,6 +77,8 @@ class Installer:
             await probe(self.connection, install=install, python=self.python), from_source=sources is not None
         )
         prepared = await self._prepare(python)
+        if (words := await self.connection.sftp_obstacle(f"{install}/bin")) is not None:
+            self._narrate("sftp", f"SFTP brings no files to {name} ({words}); they go through the shell")
         part = f"{install}/bin/.rbee.{secrets.token_hex(8)}.part"
         if sources is not None:
             await self._build(sources, python, part)
