@@ -18,7 +18,10 @@ HEAVY = {
 PROGRAM = """
 import json, sys
 from rbee.entry import main
-code = main(sys.argv[1:])
+try:
+    code = main(sys.argv[1:])
+except SystemExit as wrong_usage:
+    code = wrong_usage.code
 names = {name.partition(".")[0] for name, module in sys.modules.items() if module is not None}
 own = [name for name in sys.modules if name.startswith("rbee.")]
 print("\\n" + json.dumps([code, sorted(names), own]), file=sys.stderr)
@@ -93,6 +96,14 @@ def test_infer_draws_nothing_where_there_is_no_terminal(tmp_path: Path) -> None:
     assert code == 1
     assert "rbee.keeper.commands.infer" in own
     assert names & HEAVY == {"msgspec", "trio", "httpx"}
+
+
+@pytest.mark.parametrize("role", ["queen", "hive", "worker"])
+def test_a_daemon_has_no_command_line_of_its_libraries(tmp_path: Path, role: str) -> None:
+    code, names, own = imported(tmp_path, role, "--bogus")
+    assert code == 2
+    assert f"rbee.{role}.daemon" in own
+    assert names & {"rich", "pygments"} == set()
 
 
 def test_a_queen_without_other_machines_has_no_ssh() -> None:

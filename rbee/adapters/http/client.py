@@ -1,4 +1,3 @@
-# ruff: noqa: E402 (something has to happen before httpx is imported)
 """The HTTP client: short calls, which are retried where that is safe."""
 
 from __future__ import annotations
@@ -6,13 +5,9 @@ from __future__ import annotations
 import os
 import socket
 import ssl
-import sys
 from contextlib import asynccontextmanager
 from functools import cache
 from typing import TYPE_CHECKING, Final, TypeVar
-
-# httpx imports its own command line, with click and rich, where it can: 40 ms that nobody here asked for.
-sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 import httpx
 import msgspec
