@@ -124,12 +124,12 @@ def test_no_colour_is_obeyed(keeper: Keeper) -> None:
 
 def test_a_dumb_terminal_gets_plain_lines(keeper: Keeper) -> None:
     keeper.env["TERM"] = "dumb"
-    code, seen = Screen(keeper, "infer", "--prompt", "Once", loading=9, layers=9).finish()
+    code, seen = Screen(keeper, "infer", "--prompt", "Once", loading=3, layers=8, layer_s=0.15).finish()
     assert code == 0
     assert "\x1b" not in seen
     assert "\r" not in seen
     assert seen.startswith("Loaded the model: ")
-    _, seen = Screen(keeper, "infer", "-v", "--prompt", "Once", loading=9, layers=9).finish()
+    _, seen = Screen(keeper, "infer", "-v", "--prompt", "Once", loading=3, layers=8, layer_s=0.15).finish()
     assert "\x1b" not in seen
     assert "[queen-rbee] Choosing a worker on local\n" in seen
 
