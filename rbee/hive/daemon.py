@@ -27,7 +27,7 @@ from rbee.hive.catalogue.catalogue import Catalogue
 from rbee.hive.models.library import Library
 from rbee.hive.routes import app as routes
 from rbee.hive.routes.context import HiveContext
-from rbee.hive.workers import rows
+from rbee.hive.workers import interface, rows
 from rbee.hive.workers.processes import LocalMachine
 from rbee.hive.workers.supervisor import WorkerSupervisor
 from rbee.wire import addresses
@@ -99,7 +99,7 @@ async def _serve(
     machine = LocalMachine(settings, library, token, url, options.ephemeral)
     await machine.remove_old_logs({worker.id for worker in known.surviving})
     workers = WorkerSupervisor(settings.timeouts, machine, store.transact)
-    for worker in known.surviving:
+    for worker in await interface.without_others(known.surviving):
         workers.adopt(worker)
     for worker_id in known.gone:
         workers.forget(worker_id)

@@ -21,6 +21,8 @@ from rbee.wire.common import (
 from rbee.wire.progress import SwarmDownload  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.worker import InferenceRequest
 
+API_VERSION: Final = "v2"
+"""The interface that a keeper and a queen have in common: daemons of one work together, whatever their versions."""
 HEALTH: Final = "/health"
 TASKS: Final = "/v2/tasks"
 TASK: Final = "/v2/tasks/{request_id}"
@@ -40,10 +42,14 @@ LOCAL_NODE: Final = "local"
 
 
 class QueenHealth(Message, kw_only=True, omit_defaults=True):
-    """That a queen answers: its id, the same from one start to the next, and its swarm, without the token."""
+    """That a queen answers: its id, the same from one start to the next, and its swarm, without the token.
+
+    One that does not say which interface it has is of the time when there was only v2.
+    """
 
     status: Literal["ok"]
     version: str
+    api_version: str | None = None
     queen_id: str | None = None
     swarm: str | None = None
 

@@ -74,7 +74,8 @@ class Peer:
 
     async def answer(self, stream: trio.SocketStream, method: str, path: str, key: str | None, body: bytes) -> None:
         if path == "/health":
-            await reply(stream, 200, {"status": "ok", "version": PLAN.get("version", __version__)})
+            versions = {name: PLAN[name] for name in ("version", "api_version") if name in PLAN}
+            await reply(stream, 200, {"status": "ok", "version": __version__} | versions)
         elif path.startswith("/v2") and key != f"Bearer {self.token}":
             await reply(stream, 401, error("INVALID_API_KEY", "wrong key"))
         elif (method, path) == ("POST", "/v2/tasks"):

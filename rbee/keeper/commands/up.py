@@ -9,7 +9,7 @@ import trio
 from rbee.errors import AlreadyRunningError, SpawnTimeoutError
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import changed_settings, child_queen, interrupt, other_swarm, running_queen
+from rbee.keeper.session import changed_settings, child_queen, interrupt, other_swarm, queen_version, running_queen
 from rbee.wire.common import FOREVER
 
 if TYPE_CHECKING:
@@ -59,6 +59,7 @@ def _until(settings: Settings, options: UpOptions) -> str:
 
 
 def _running(found: running_queen.RunningQueen, settings: Settings, options: UpOptions) -> Result:
+    queen_version.check(found)
     if found.is_elsewhere:
         return Result(notes=(f"A queen answers at {found.url} already; none was started on this machine.",))
     if found.own is not None and found.own.ephemeral:
@@ -69,5 +70,5 @@ def _running(found: running_queen.RunningQueen, settings: Settings, options: UpO
     note = f"A queen is already running at {found.url}."
     if options.keep is not None:
         note += " --keep is for one that is started: `rbee down` first, or `rbee infer --keep`."
-    changed = changed_settings.note(found.own, settings)
-    return Result(notes=(note,) if changed is None else (note, changed))
+    more = (queen_version.note(found), changed_settings.note(found.own, settings))
+    return Result(notes=(note, *filter(None, more)))

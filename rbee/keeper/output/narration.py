@@ -8,8 +8,8 @@ if TYPE_CHECKING:
     from rbee.wire.common import Narration
 
 _STEPS: Final = frozenset({
-    "start_queen", "choose", "choose_node", "choose_worker", "ssh_connect", "ssh_tunnel", "start_hive", "hive_ready",
-    "preflight", "http_ready", "ready_callback", "inference_start",
+    "start_queen", "version", "choose", "choose_node", "choose_worker", "ssh_connect", "ssh_tunnel", "start_hive",
+    "hive_ready", "preflight", "http_ready", "ready_callback", "inference_start",
     "inference_end",
 })  # fmt: skip
 """Steps of every start, which take a moment and say nothing afterwards; the end is said by the last line."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.http.own_address import is_of_this_machine
 from rbee.clients.queen import QueenClient
@@ -15,10 +14,10 @@ from rbee.errors import (
     MissingApiKeyError,
     RbeeError,
     StorageError,
-    VersionMismatchError,
 )
-from rbee.keeper.session import changed_settings, other_swarm
+from rbee.keeper.session import changed_settings, other_swarm, queen_version
 from rbee.keeper.session.known_queens import KnownQueens
+from rbee.wire.common import Narration
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -67,16 +66,7 @@ async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) ->
 
     Raises VersionMismatchError, and turns a refused token into advice. A queen of another swarm gets no token of ours.
     """
-    if queen.health.version != __version__:
-        versions = f"  rbee-keeper {__version__}\n  queen-rbee  {queen.health.version}"
-        raise VersionMismatchError(
-            f"keeper and queen are not of the same version\n{versions}",
-            hint="`rbee down` ends the queen; the next command starts one of this version"
-            if queen.own is not None or not queen.is_elsewhere
-            else f"bring the same version here and to {queen.address.machine}; the queen there ends with `rbee down`",
-            keeper=__version__,
-            queen=queen.health.version,
-        )
+    queen_version.check(queen)
     host, file = queen.address.host, settings.token_file
     if (token := tokens.read(file)) is None:
         raise StorageError(
@@ -95,6 +85,8 @@ async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) ->
             f"{queen.url} is not encrypted: the token, prompts and answers can be read on the way. "
             f"An SSH tunnel ({queen.address.tunnel}), or a proxy with https there, keeps them private."
         )
+    if (versions := queen_version.note(queen)) is not None:
+        terminal.narrate(Narration(actor="rbee-keeper", action="version", target="queen-rbee", human=versions))
     if (changed := changed_settings.note(queen.own, settings)) is not None:
         terminal.note(changed)
     try:

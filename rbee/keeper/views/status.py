@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from rbee import __version__
 from rbee.adapters.daemon import instance, process
 from rbee.keeper.output import render, tables
 from rbee.keeper.views.workers import SHORT, to_json, until
@@ -62,6 +63,8 @@ def draw(found: RunningQueen, status: SwarmStatus, settings: Settings, room: int
 
 def _queen(queen: dict[str, Any]) -> str:
     extra = [f"version {queen['version']}"]
+    if queen["version"] != __version__:
+        extra[0] += f", and this command {__version__}"
     if queen["pid"] is not None:
         extra.append(f"pid {queen['pid']}")
     if queen["mode"] == "ephemeral":

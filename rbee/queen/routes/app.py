@@ -29,7 +29,13 @@ def build(context: QueenContext) -> QuartTrio:
     app = new_app("queen-rbee", lambda _: [context.token], {wire.HEALTH})
     nodes, tracker = context.nodes, context.tracker
     swarm = tokens.swarm_id(context.token)
-    alive = wire.QueenHealth(status="ok", version=__version__, queen_id=context.queen_id or None, swarm=swarm)
+    alive = wire.QueenHealth(
+        status="ok",
+        version=__version__,
+        api_version=wire.API_VERSION,
+        queen_id=context.queen_id or None,
+        swarm=swarm,
+    )
 
     @app.get(wire.HEALTH)
     async def health() -> Response:

@@ -223,12 +223,32 @@ async def test_without_the_token_it_is_said_where_that_is(tmp_path: Path, url: s
     assert hint in (caught.value.hint or "")
 
 
-async def test_a_queen_of_another_version_elsewhere_is_not_ended_from_here(tmp_path: Path) -> None:
-    found = RunningQueen("http://bees.example:1", QueenHealth(status="ok", version="9.9.9"))
+@pytest.mark.parametrize("url", ["http://bees.example:1", "http://127.0.0.1:1"])
+async def test_a_queen_of_another_interface_that_is_not_ours_is_not_ended_from_here(tmp_path: Path, url: str) -> None:
+    found = RunningQueen(url, QueenHealth(status="ok", version="9.9.9", api_version="v3"))
     with pytest.raises(VersionMismatchError) as caught:
         async with attach(settings_of(tmp_path), found, Terminal()):
             pass
-    assert "to bees.example" in (caught.value.hint or "")
+    assert caught.value.message.splitlines()[1:] == [f"  rbee-keeper {__version__}", "  queen-rbee  9.9.9"]
+    assert f"here and to {found.address.machine}; there, `rbee down`" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize("interface", [None, "v2"])
+@pytest.mark.parametrize("version", [__version__, "0.0.9", "9.9.9"])
+async def test_a_queen_of_the_same_interface_may_have_any_version(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], version: str, interface: str | None
+) -> None:
+    """Those of the time before they named their interface too; `--verbose` says once that the versions differ."""
+    url = "http://127.0.0.1:1"
+    found = RunningQueen(url, QueenHealth(status="ok", version=version, api_version=interface))
+    for is_verbose in (False, True):
+        terminal = Terminal()
+        terminal.verbose = is_verbose
+        async with attach(settings_of(tmp_path, url), found, terminal):
+            pass
+        said = capfd.readouterr().err
+        assert said.count("they work together") == (is_verbose and version != __version__)
+        assert len(said.splitlines()) <= 1
 
 
 @pytest.mark.parametrize(

@@ -133,8 +133,8 @@ def test_a_port_that_never_answers_is_named(keeper: Keeper) -> None:
     assert f"port {keeper.port} is taken" in err
 
 
-def test_another_version_is_told_with_both_versions(keeper: Keeper) -> None:
-    assert keeper.run("up", version="9.9.9")[0] == 0
+def test_another_interface_is_told_with_both_versions(keeper: Keeper) -> None:
+    assert keeper.run("up", version="9.9.9", api_version="v9")[0] == 0
     code, out, err = keeper.run("infer", "--prompt", "Once")
     assert (code, out) == (1, "")
     assert f"\n  rbee-keeper {__version__}\n  queen-rbee  9.9.9\nhint: `rbee down`" in err
