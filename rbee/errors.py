@@ -222,6 +222,10 @@ class AllSlotsBusyError(RbeeError):
     promoted = ("slots_total", "slots_busy")
 
 
+class LineFullError(AllSlotsBusyError):
+    """As many requests wait for a slot on a node as may."""
+
+
 class DrainingError(RbeeError):
     """The daemon is shutting down and takes no new work."""
 

@@ -20,6 +20,7 @@ from rbee.queen.hives.mirror import HiveMirror, devices_of
 from rbee.queen.scheduling.choose_node import Candidate
 from rbee.queen.scheduling.node_loop import NodeLoop
 from rbee.queen.scheduling.place_request import HiveRequest, Placed, PlaceRequest
+from rbee.queen.scheduling.shared_line import SharedLine
 from rbee.wire.hive import HiveEvent, WorkerGone, WorkerRow
 from rbee.wire.model_copy import Source
 from rbee.wire.queen import LOCAL_NODE
@@ -62,7 +63,7 @@ class Node:
     """One node, while `run` runs.
 
     `on_event` takes what its hive reports; `find_sources` says which other nodes have a model.
-    `mirror` shows the workers of its hive.
+    `mirror` shows the workers of its hive; `line` is that of all nodes.
     """
 
     def __init__(
@@ -73,15 +74,18 @@ class Node:
         max_waiting: int = MAX_WAITING,
         on_event: OnEvent = lambda _, __: None,
         find_sources: Find = no_sources,
+        line: SharedLine | None = None,
     ) -> None:
         self.name = name
+        self._line = line or SharedLine()
         self._hive = hive
         self._on_event = on_event
         self._follower = HiveFollower(hive)
         self.mirror = HiveMirror()
         self._devices: Devices | None = None
-        self._loop = NodeLoop(name, hive, self._follower, self.mirror, max_waiting, find_sources)
+        self._loop = NodeLoop(name, hive, self._follower, self.mirror, max_waiting, find_sources, self._line)
         self.find_sources = find_sources
+        self._line.add(name, self._loop)
 
     async def run(self) -> None:
         """Follow the hive and place requests until cancelled; those that wait then get DrainingError."""
@@ -96,6 +100,7 @@ class Node:
 
         The hive is followed on until it has ended: requests that were sent to its workers may ask how those ended.
         """
+        self._line.remove(self.name)
         self._loop.stop()
         self._follower.stop_when_lost()
 
@@ -103,16 +108,20 @@ class Node:
         self._on_event(event, self.mirror.on_hive_event(event))
         self._loop.on_hive_event(event)
 
-    async def place(self, wanted: Wanted, report: Report, wait: float = 0, *, must_ask: bool = False) -> Placed:
+    async def place(
+        self, wanted: Wanted, report: Report, wait: float = 0, *, must_ask: bool = False, may_move: bool = False
+    ) -> Placed:
         """Return a worker for `wanted`, started if need be; what happens meanwhile is reported.
 
         Where all its slots are taken, the request waits up to `wait` seconds for one; without, it is sent there all the
         same, and the worker answers for itself. With `must_ask` the hive itself is asked for its workers: what its
-        event stream showed has sent this request to a worker in vain. Raises AllSlotsBusyError when the wait was in
-        vain, or too many wait.
+        event stream showed has sent this request to a worker in vain. With `may_move` it is a worker of another node if
+        one of those has a free slot first. Raises AllSlotsBusyError when the wait was in vain, or too many wait.
         """
         placed: Outcome[Placed] = Outcome()
-        request = PlaceRequest(wanted, wait, report, placed.settle, correlation.get(), must_ask=must_ask)
+        request = PlaceRequest(
+            wanted, wait, report, placed.settle, correlation.get(), may_move=may_move, must_ask=must_ask
+        )
         self._loop.take(request)
         try:
             return await placed.wait()

@@ -16,6 +16,7 @@ from rbee.queen.nodes.feed import SwarmFeed
 from rbee.queen.nodes.node import Node
 from rbee.queen.registry.record import NodeRecord
 from rbee.queen.registry.table import not_found, not_there_to_remove
+from rbee.queen.scheduling.shared_line import SharedLine
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ class Nodes:
         self._remote: dict[str, RemoteHive] = {}
         self._local = local
         self._own_files = own_files.OwnFiles(settings.timeouts.download_delays)
+        self._line = SharedLine()
         self.feed = SwarmFeed()
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -105,7 +107,8 @@ class Nodes:
     def _start(self, name: str, link: HiveLink) -> None:
         on_event = partial(self.feed.on_hive_event, name)
         find = partial(self._find_sources, name)
-        node = Node(name, link, max_waiting=self._settings.queen.max_waiting, on_event=on_event, find_sources=find)
+        limit = self._settings.queen.max_waiting
+        node = Node(name, link, max_waiting=limit, on_event=on_event, find_sources=find, line=self._line)
         self.feed.add_node(name, node.mirror)
         entry = self._entries[name] = _Entry(node, link, trio.CancelScope())
         self._nursery.start_soon(self._run, entry)

@@ -8,7 +8,7 @@ import msgspec
 import trio
 
 from rbee.adapters import tokens
-from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, RbeeError, WorkerFailedError
+from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.queen.nodes.candidates import candidates
 from rbee.queen.nodes.own_files import is_own_file
 from rbee.queen.requests.caller import Way
@@ -126,24 +126,27 @@ class InferenceRun:
             human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
             report(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
             try:
-                return await self._place_at(choice.node, report)
+                return await self._place_at(choice.node, report, may_move=True)
             except RbeeError as exc:
-                # Of one whose hive runs, all else is for the user to know.
-                if not choices or (choice.is_running and not isinstance(exc, ConnectionTimeoutError)):
+                choices = choose_node.remaining(choices, choice, exc)
+                if not choices:
                     raise
                 human = f"{choice.node} cannot take the request: {exc.message.splitlines()[0]}"
                 report(Narration(actor="queen-rbee", action="skip_node", target=choice.node, human=human))
 
-    async def _place_at(self, name: str, report: Report) -> wire.TaskHandle:
+    async def _place_at(self, name: str, report: Report, *, may_move: bool = False) -> wire.TaskHandle:
         node = self._nodes.get(name)
         if self._request.worker_id is not None:
             placed = await _known(node, self._request.worker_id)
         else:
             if is_own_file(self._wanted.model_ref):
+                may_move = False
                 self._must_ask = True  # its hive alone says whether a worker has loaded what is at the path now
                 if name != wire.LOCAL_NODE:
                     await node.refresh(self._wanted.model_ref, report)
-            placed = await node.place(self._wanted, report, self._patience, must_ask=self._must_ask)
+            placed = await node.place(self._wanted, report, self._patience, must_ask=self._must_ask, may_move=may_move)
+            if placed.node is not None:
+                node = self._nodes.get(placed.node)
         way = Way(placed.url, is_direct=False)
         if node.is_direct:
             way = self._caller.way_to(node.worker_url(placed.url), everywhere=node.is_everywhere)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from rbee.errors import AllSlotsBusyError, CancelledError, ConnectionTimeoutError, InvalidRequestError, LineFullError
 from rbee.queen.scheduling.choose_worker import fitting
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from rbee.errors import RbeeError
     from rbee.queen.hives.mirror import Devices
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.wire.hive import WorkerRow
@@ -35,11 +37,12 @@ class Candidate(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A node, and in words why it."""
+    """A node, and in words why it; where it `is_full`, requests wait there for a slot."""
 
     node: str
     is_running: bool
     reason: str
+    is_full: bool = False
 
 
 def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
@@ -56,8 +59,9 @@ def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
         if own.file is None or any(_can_start(one, wanted) for one in having):
             candidates = having
     warm = sorted((rank, candidate) for candidate in candidates if (rank := _warmth(candidate, wanted)) is not None)
-    ready = [Choice(one.node, one.is_running, reason) for (rank, *_, reason), one in warm if rank <= _LOADING]
-    full = [Choice(one.node, one.is_running, reason) for (rank, *_, reason), one in warm if rank > _LOADING]
+    running = [Choice(one.node, one.is_running, reason, rank > _LOADING) for (rank, *_, reason), one in warm]
+    ready = [choice for choice in running if not choice.is_full]
+    full = [choice for choice in running if choice.is_full]
     taken = {choice.node for choice in (*ready, *full)}
     cold = [one for one in candidates if one.node not in taken and _can_start(one, wanted)]
     found = [*ready, *_by_memory(cold, wanted), *full]
@@ -66,6 +70,20 @@ def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
     # None can: the queen's own host says best what there is, for that is where its user is.
     own = next((one for one in candidates if one.node == LOCAL_NODE), candidates[0])
     return [Choice(own.node, own.is_running, "no node has what was asked for")]
+
+
+def remaining(choices: list[Choice], tried: Choice, error: RbeeError) -> list[Choice]:
+    """Return which of the other nodes may take a request that one could not take; none means that it has failed.
+
+    Of a node whose hive runs, the reason is for the user to know, unless there is a worker elsewhere to wait for.
+    """
+    if isinstance(error, AllSlotsBusyError):
+        return choices if isinstance(error, LineFullError) else []  # the time to wait is over
+    if not tried.is_running or isinstance(error, ConnectionTimeoutError):
+        return choices
+    if isinstance(error, CancelledError | InvalidRequestError):
+        return []
+    return [choice for choice in choices if choice.is_full]
 
 
 def _has_same(candidate: Candidate, file: FileStat | None, wanted: Wanted) -> bool:

@@ -41,7 +41,8 @@ if TYPE_CHECKING:
     from rbee.queen.hives.mirror import HiveMirror
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.queen.scheduling.effects import Effect
-    from rbee.queen.scheduling.place_request import HiveRequest, PlaceRequest
+    from rbee.queen.scheduling.place_request import HiveRequest, Placed, PlaceRequest
+    from rbee.queen.scheduling.shared_line import SharedLine
     from rbee.wire.hive import HiveEvent, SpawnReply, WorkerRow
     from rbee.wire.progress import ProgressEvent, Report
 
@@ -59,12 +60,14 @@ class NodeLoop:
         mirror: HiveMirror,
         max_waiting: int,
         find_sources: Find,
+        line: SharedLine,
     ) -> None:
         self._name = name
         self._hive = hive
         self._follower = follower
         self._find_sources = find_sources
-        self._scheduler = NodeScheduler(name, mirror, max_waiting)
+        self._line = line
+        self._scheduler = NodeScheduler(name, mirror, max_waiting, partial(line.take, name))
         self._starts: dict[Wanted, trio.CancelScope] = {}
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -89,6 +92,23 @@ class NodeLoop:
     def on_hive_event(self, event: HiveEvent | None) -> None:
         """The mirror has changed; None stands for a stream that was lost."""
         self._decide(self._scheduler.on_hive_lost if event is None else self._scheduler.tick)
+        self._line.offer(self._name)
+
+    def movable(self) -> list[PlaceRequest]:
+        """Return the requests that wait for a slot here, and may go to another node."""
+        return [] if self._has_ended else self._scheduler.movable()
+
+    def take_free(self, wanted: Wanted) -> Placed | None:
+        """Reserve a slot that is free here for a request that waits on another node."""
+        if self._has_ended:
+            return None
+        placed = self._scheduler.take_free(wanted, trio.current_time())
+        self._look_when_due()  # a slot that is not taken up is free again after a moment
+        return placed
+
+    def move(self, request: PlaceRequest, placed: Placed) -> None:
+        """A slot of another node is reserved for a request that waits here."""
+        self._decide(partial(self._scheduler.on_moved, request, placed))
 
     def stop(self) -> None:
         """Have `run` return."""
@@ -117,6 +137,7 @@ class NodeLoop:
             with trio.move_on_at(self._wakes_at):
                 await changed.wait()
             self._perform(self._scheduler.tick(trio.current_time()))
+            self._line.offer(self._name)
 
     def _take(self, decision: Decision) -> None:
         if self._has_ended:
@@ -131,8 +152,11 @@ class NodeLoop:
             now = trio.current_time()
             self._perform(decision(now))
             self._perform(self._scheduler.tick(now))
-            if (due := self._scheduler.due()) is not None and due < self._wakes_at:
-                self._due_changed.notify()
+            self._look_when_due()
+
+    def _look_when_due(self) -> None:
+        if (due := self._scheduler.due()) is not None and due < self._wakes_at:
+            self._due_changed.notify()
 
     def _perform(self, effects: list[Effect]) -> None:
         self._answer(effects)

@@ -28,17 +28,19 @@ def retry_pauses() -> Iterator[float]:
 
 
 class Placed(NamedTuple):
-    """A worker that serves a request."""
+    """A worker that serves a request; `node` is its node where that is another one than was asked."""
 
     worker_id: str
     url: str
     state: WorkerState
+    node: str | None = None
 
 
 @dataclass(eq=False, slots=True)
 class PlaceRequest:
     """A request for a worker; `wait` is how many seconds it would wait for a slot.
 
+    With `may_move` a worker of another node does as well.
     `report` takes what happens meanwhile, and `answer` the end, once. The rest is the scheduler's own.
     """
 
@@ -47,6 +49,7 @@ class PlaceRequest:
     report: Report
     answer: Callable[[Placed | RbeeError], None]
     correlation_id: str | None = None
+    may_move: bool = False
     successor_by: float | None = None
     """Until when it waits for the hive that follows one which ends."""
     waits_until: float | None = None
@@ -56,6 +59,11 @@ class PlaceRequest:
     must_ask: bool = False
     """Whether the hive itself is asked for its workers: what its event stream showed has not been enough."""
     pauses: Iterator[float] = field(default_factory=retry_pauses)
+
+    @property
+    def waits_since(self) -> float:
+        """When it began to wait for a slot; of one that has not, when there was time."""
+        return 0.0 if self.waits_until is None else self.waits_until - self.wait
 
 
 @dataclass(eq=False, slots=True)

@@ -15,6 +15,7 @@ from rbee.errors import (
     CancelledError,
     ConnectionTimeoutError,
     DrainingError,
+    LineFullError,
     RbeeError,
     WorkerDrainingError,
 )
@@ -36,7 +37,7 @@ from rbee.queen.scheduling.slot_queue import SlotQueue
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
 
     from rbee.queen.hives.mirror import HiveMirror
     from rbee.queen.scheduling.choose_worker import Wanted
@@ -50,10 +51,20 @@ LOST_SECONDS: Final = 1.0
 
 
 class NodeScheduler:
-    """The requests of one node, from their arrival to their answer; `mirror` shows the workers of its hive."""
+    """The requests of one node, from their arrival to their answer; `mirror` shows the workers of its hive.
 
-    def __init__(self, name: str, mirror: HiveMirror, max_waiting: int) -> None:
+    `elsewhere` reserves a slot on another node, where one is free for a request that may go there.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        mirror: HiveMirror,
+        max_waiting: int,
+        elsewhere: Callable[[Wanted], Placed | None] = lambda _: None,
+    ) -> None:
         self._name = name
+        self._elsewhere = elsewhere
         self._mirror = mirror
         self._unanswered: dict[PlaceRequest | HiveRequest, None] = {}
         self._hive = HiveStart()
@@ -91,6 +102,23 @@ class NodeScheduler:
         return [
             self._answer(request, DrainingError("the queen is shutting down")) for request in list(self._unanswered)
         ]
+
+    # Requests that may go to another node.
+
+    def movable(self) -> list[PlaceRequest]:
+        """Return the requests that wait for a slot, and may go to another node."""
+        return [request for request in self._patient() if request.may_move]
+
+    def take_free(self, wanted: Wanted, now: float) -> Placed | None:
+        """Reserve a slot for a request that waits on another node; those that wait here have gone first."""
+        row = self._queue.take(wanted, now)
+        return None if row is None else Placed(row.id, row.url, row.state, self._name)
+
+    def on_moved(self, request: PlaceRequest, placed: Placed, _now: float) -> list[Effect]:
+        """A slot of another node is reserved for a request that waits here."""
+        self._queue.remove(request)
+        self._retry_at.pop(request, None)
+        return self._send_elsewhere(request, placed)
 
     # The hive.
 
@@ -254,11 +282,17 @@ class NodeScheduler:
         placed = Placed(row.id, row.url, row.state)
         return [self._narrate(request, "choose_worker", human), self._answer(request, placed)]
 
+    def _send_elsewhere(self, request: PlaceRequest, placed: Placed) -> list[Effect]:
+        human = f"A worker with {request.wanted.model_ref} has a free slot on {placed.node}"
+        return [self._narrate(request, "choose_worker", human), self._answer(request, placed)]
+
     def _wait_for_slot(self, request: PlaceRequest, now: float) -> list[Effect]:
+        if request.may_move and (placed := self._elsewhere(request.wanted)) is not None:
+            return self._send_elsewhere(request, placed)
         if self._queue.is_full:
             limit = self._queue.limit
             message = f"all slots are busy, and {limit} requests wait for one already"
-            return [self._answer(request, AllSlotsBusyError(message, hint=_FULL_HINT, waiting=limit))]
+            return [self._answer(request, LineFullError(message, hint=_FULL_HINT, waiting=limit))]
         self._queue.waiters.append(request)
         _, before = list(self._queue.places())[-1]
         request.told_ahead = before

@@ -9,7 +9,7 @@ from rbee.queen.scheduling.choose_worker import fitting
 from rbee.queen.scheduling.reservations import Reservations
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from rbee.queen.hives.mirror import HiveMirror
     from rbee.queen.scheduling.choose_worker import Wanted
@@ -60,14 +60,25 @@ class SlotQueue:
         """Reserve a slot of a worker, which the mirror or an answer of the hive has named."""
         self.reservations.make(row, now, is_shown=row.id in self._mirror.rows)
 
-    def turns(self, now: float) -> list[Turn]:
-        """Take out the requests whose turn it is now, and reserve their slots."""
+    def take(self, wanted: Wanted, now: float) -> WorkerRow | None:
+        """Reserve a slot that is free now, at a worker that has loaded its model, for a request of another node."""
+        loaded = [row for row in self._look(now) if row.state != "loading"]
+        if (row := self.choose(loaded, wanted, now)) is not None:
+            self.reserve(row, now)
+        return row
+
+    def _look(self, now: float) -> Collection[WorkerRow]:
+        """Return the workers as they are shown, after what that says of the reservations has been noted."""
         if self._mirror.is_live:
             self.reservations.update(self._mirror.rows, now)
         self.reservations.lapse(now)
+        return self._mirror.rows.values() if self._mirror.is_live else ()
+
+    def turns(self, now: float) -> list[Turn]:
+        """Take out the requests whose turn it is now, and reserve their slots."""
+        rows, turns = self._look(now), list[Turn]()
         if not self._mirror.is_live:
             return []
-        rows, turns = self._mirror.rows.values(), list[Turn]()
         for waiter in list(self.waiters):
             row = self.choose(rows, waiter.wanted, now)
             if row is None and fitting(rows, waiter.wanted):

@@ -105,3 +105,24 @@ def test_a_node_that_cannot_be_reached_leaves_the_request_to_the_next(swarm: Swa
     assert failed.startswith("[queen-rbee] workstation cannot take the request: SSH to ")
     assert second.endswith("Choosing local of 2 nodes: no other node can take it, and its workers are busy")
     node.sshd.start()
+
+
+def test_who_waits_here_is_served_by_a_worker_that_another_node_has_got_meanwhile(
+    swarm: Swarm, node: RemoteNode
+) -> None:
+    swarm.stop_queen()
+    swarm.env |= {"RBEE_WORKER_COMMAND": standin("busy"), "RBEE_TIMEOUTS_BUSY_DELAYS": ""}
+    swarm.start_queen()
+    assert swarm.run("infer", "--node", "local", "--wait", "0", *TEXT).returncode == 1
+    node.sshd.stop()
+    task = {"prompt": "A", "max_tokens": 3, "wait_s": 600, "relay": True}
+    with swarm.client() as queen, queen.stream("POST", "/v2/tasks", json=task, headers=STREAM, timeout=60) as events:
+        lines = events.iter_lines()
+        next(line for line in lines if "Waiting for a slot, next in line" in line)
+        node.sshd.start()
+        done = infer(swarm, node)
+        assert done.returncode == 0, done.stderr
+        rest = "\n".join(lines)
+    assert "has a free slot on workstation" in rest
+    assert '"node":"workstation"' in rest
+    assert '"done":true' in rest

@@ -8,7 +8,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.queen.scheduling.choose_node import Candidate, rank
+from rbee.errors import (
+    AllSlotsBusyError,
+    CancelledError,
+    ConnectionTimeoutError,
+    DownloadFailedError,
+    InvalidRequestError,
+    LineFullError,
+    OutOfMemoryError,
+    RbeeError,
+    SshFailedError,
+)
+from rbee.queen.scheduling.choose_node import Candidate, Choice, rank, remaining
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.wire.hive import WorkerRow
 from rbee.wire.model_copy import FileStat
@@ -158,3 +169,27 @@ def test_each_node_is_named_once_whatever_the_order_of_the_answers(found: list[A
     chosen = order(*candidates)
     assert sorted(chosen) == sorted(one.node for one in candidates)
     assert order(*reversed(candidates)) == chosen
+
+
+COLD, FULL, AWAY = Choice("cold", True, ""), Choice("full", True, "", is_full=True), Choice("away", False, "")
+
+
+@pytest.mark.parametrize(
+    ("tried", "error", "left"),
+    [
+        (AWAY, SshFailedError("refused"), [COLD, FULL]),
+        (COLD, ConnectionTimeoutError("lost"), [COLD, FULL]),
+        (COLD, OutOfMemoryError("too big"), [FULL]),
+        (COLD, DownloadFailedError("no network"), [FULL]),
+        (COLD, InvalidRequestError("no"), []),
+        (COLD, CancelledError("no"), []),
+        (FULL, LineFullError("100 wait", waiting=100), [COLD, FULL]),
+        (FULL, AllSlotsBusyError("in vain", waited_s=600), []),
+    ],
+    ids=lambda value: value.code if isinstance(value, RbeeError) else "",
+)
+def test_a_node_that_cannot_take_a_request_leaves_it_to_those_that_may(
+    tried: Choice, error: RbeeError, left: list[Choice]
+) -> None:
+    """A worker to wait for is better than the error of a node that has no room for another one."""
+    assert remaining([COLD, FULL], tried, error) == left

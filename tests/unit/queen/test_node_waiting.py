@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from functools import partial
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import msgspec
 import pytest
@@ -14,6 +15,8 @@ from rbee.errors import AllSlotsBusyError, DrainingError
 from rbee.queen.nodes.node import Node
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.place_request import Placed
+from rbee.queen.scheduling.reservations import RESERVED_SECONDS
+from rbee.queen.scheduling.shared_line import SharedLine
 from rbee.wire.hive import SpawnReply, SpawnRequest, WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
@@ -97,22 +100,22 @@ class Hive:
 class Lab:
     """A node that runs, and what became of the requests."""
 
-    def __init__(self, hive: Hive, nursery: trio.Nursery, **options: Any) -> None:
+    def __init__(self, hive: Hive, nursery: trio.Nursery, name: str = "local", **options: Any) -> None:
         self.hive = hive
         self.nursery = nursery
-        self.node = Node("local", cast("HiveLink", hive), **options)
+        self.node = Node(name, cast("HiveLink", hive), **options)
         self.placed: list[tuple[str, str]] = []
         self.told: list[str] = []
         self.errors: dict[str, Exception] = {}
         nursery.start_soon(self.node.run)
 
-    async def ask(self, name: str, wait: float) -> None:
+    async def ask(self, name: str, wait: float, *, may_move: bool = False) -> None:
         def report(narration: Narration) -> None:
             self.told.append(narration.human)
 
         async def order() -> None:
             try:
-                placed = await self.node.place(WANTED, report, wait)
+                placed = await self.node.place(WANTED, report, wait, may_move=may_move)
                 assert isinstance(placed, Placed)
                 self.placed.append((name, placed.worker_id))
             except (AllSlotsBusyError, DrainingError) as exc:
@@ -303,3 +306,149 @@ async def test_who_waits_is_told_when_the_queen_ends(shown: list[WorkerRow] | No
         callers.start_soon(order)
         await trio.sleep(5)
         nursery.cancel_scope.cancel()
+
+
+class Swarm(NamedTuple):
+    """Two nodes with one line; the attic has a worker `a`."""
+
+    local: Lab
+    attic: Lab
+
+
+@asynccontextmanager
+async def two_nodes(local: WorkerRow, *attic: WorkerRow, **options: Any) -> AsyncIterator[Swarm]:
+    line = SharedLine()
+    async with trio.open_nursery() as nursery:
+        swarm = Swarm(
+            Lab(Hive(local), nursery, "local", line=line, **options), Lab(Hive(*attic), nursery, "attic", line=line)
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        yield swarm
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("state", ["idle", "busy"])
+async def test_who_may_go_anywhere_gets_the_slot_that_is_free_first(state: str) -> None:
+    async with two_nodes(row(1), row(1, worker_id="a")) as (local, attic):
+        await local.ask("one", 60, may_move=True)
+        await local.ask("two", 60, may_move=True)
+        assert local.placed == []
+        attic.hive.show(msgspec.structs.replace(row(0, state, "a"), slots_total=2, slots_available=1))
+        await trio.testing.wait_all_tasks_blocked()
+        assert local.placed == [("one", "a")]
+        assert local.told[2:] == [
+            "A worker with builtin:bee-stories has a free slot on attic",
+            "Waiting for a slot, next in line",
+        ]
+        local.hive.show(row(0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert local.placed == [("one", "a"), ("two", "w")]
+
+
+async def test_who_has_named_a_node_waits_for_that_one() -> None:
+    async with two_nodes(row(1), row(1, worker_id="a")) as (local, attic):
+        await local.ask("named", 60)
+        await local.ask("free", 60, may_move=True)
+        attic.hive.show(row(0, worker_id="a"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert local.placed == [("free", "a")]
+        local.hive.show(row(0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert local.placed == [("free", "a"), ("named", "w")]
+
+
+async def test_a_slot_is_for_the_nodes_own_line_first() -> None:
+    async with two_nodes(row(1), row(1, worker_id="a")) as (local, attic):
+        await local.ask("elsewhere", 60, may_move=True)
+        await attic.ask("own", 60)
+        attic.hive.show(row(0, worker_id="a"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (attic.placed, local.placed) == ([("own", "a")], [])
+
+
+async def test_of_several_lines_the_one_that_has_waited_longest_goes_first(autojump_clock: MockClock) -> None:
+    line = SharedLine()
+    async with trio.open_nursery() as nursery:
+        barn, local, attic = (
+            Lab(Hive(row(1, worker_id=name[0])), nursery, name, line=line) for name in ("barn", "local", "attic")
+        )
+        await trio.testing.wait_all_tasks_blocked()
+        await local.ask("first", 60, may_move=True)
+        await trio.sleep(1)
+        await barn.ask("second", 30, may_move=True)
+        attic.hive.show(row(0, worker_id="a"))
+        await trio.sleep(0.1)
+        assert (local.placed, barn.placed) == ([("first", "a")], [])
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize("kind", ["loading", "draining", "another model", "another backend"])
+async def test_a_worker_that_does_not_serve_at_once_draws_nobody_away(kind: str) -> None:
+    changes: dict[str, Any] = {
+        "loading": {"state": "loading", "slots_available": 0},
+        "draining": {"state": "draining", "slots_available": 0},
+        "another model": {"model_ref": "hf:o/r"},
+        "another backend": {"backend": "cuda"},
+    }
+    async with two_nodes(row(1), row(1, worker_id="a")) as (local, attic), trio.open_nursery() as callers:
+        with ended(callers):
+            wanted = WANTED._replace(backend="cpu")
+            callers.start_soon(partial(local.node.place, wanted, lambda _: None, 60, may_move=True))
+            await trio.testing.wait_all_tasks_blocked()
+            attic.hive.show(msgspec.structs.replace(row(0, worker_id="a"), **changes[kind]))
+            await trio.testing.wait_all_tasks_blocked()
+            assert [one.wanted for one in local.node._loop.movable()] == [wanted]
+
+
+async def test_a_slot_that_got_free_meanwhile_is_seen_before_the_line_is_joined() -> None:
+    async with two_nodes(row(1), row(0, worker_id="a"), max_waiting=0) as (local, _):
+        await local.ask("one", 60, may_move=True)
+        await local.ask("two", 60, may_move=True)
+        assert local.placed == [("one", "a")]
+        assert isinstance(local.errors["two"], AllSlotsBusyError), "the slot is reserved"
+
+
+async def test_a_slot_that_is_not_taken_up_is_given_to_the_next(autojump_clock: MockClock) -> None:
+    """The client whose turn it was has gone: the worker never shows that anyone has come."""
+    async with two_nodes(row(1), row(1, worker_id="a")) as (local, attic):
+        await local.ask("gone", 60, may_move=True)
+        await local.ask("next", 60, may_move=True)
+        attic.hive.show(row(0, worker_id="a"))
+        await trio.sleep(RESERVED_SECONDS / 2)
+        assert local.placed == [("gone", "a")]
+        await trio.sleep(RESERVED_SECONDS)
+        assert local.placed == [("gone", "a"), ("next", "a")]
+
+
+async def test_who_gives_up_is_drawn_nowhere() -> None:
+    async with two_nodes(row(1), row(1, worker_id="a")) as (local, attic):
+        with trio.CancelScope() as impatient:
+            async with trio.open_nursery() as callers:
+                callers.start_soon(partial(local.node.place, WANTED, lambda _: None, 60, may_move=True))
+                await trio.testing.wait_all_tasks_blocked()
+                impatient.cancel()
+        await local.ask("next", 60, may_move=True)
+        attic.hive.show(row(0, worker_id="a"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert local.placed == [("next", "a")]
+
+
+async def test_who_waits_on_a_node_that_is_lost_is_served_by_another(autojump_clock: MockClock) -> None:
+    async with two_nodes(row(1), row(1, worker_id="a")) as (local, attic):
+        local.hive.rows, local.hive.shown = [row(1)], []
+        await local.ask("one", 60, may_move=True)
+        local.hive.is_cut.set()
+        await trio.sleep(3)
+        assert local.placed == []
+        attic.hive.show(row(0, worker_id="a"))
+        await trio.sleep(2)
+        assert local.placed == [("one", "a")]
+
+
+async def test_a_node_that_is_removed_gives_no_slot() -> None:
+    async with two_nodes(row(1), row(1, worker_id="a")) as (local, attic):
+        await local.ask("one", 60, may_move=True)
+        attic.node.stop_placing()
+        attic.hive.show(row(0, worker_id="a"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert (local.placed, local.errors) == ([], {})

@@ -12,6 +12,7 @@ from rbee.errors import (
     CancelledError,
     ConnectionTimeoutError,
     DrainingError,
+    LineFullError,
     RbeeError,
     SshFailedError,
     WorkerDrainingError,
@@ -333,7 +334,7 @@ def test_the_wait_for_a_slot_ends_in_time_and_the_line_is_bounded() -> None:
     lab = Lab(row(2), max_waiting=1)
     first, _ = lab.ask(wait=7)
     second, effects = lab.ask(wait=7)
-    assert answers(effects) == [(second, AllSlotsBusyError)]
+    assert answers(effects) == [(second, LineFullError)]
     assert lab.scheduler.due() == 107
     assert lab.passes(6.9) == []
     (effect,) = lab.passes(0.1)

@@ -1,0 +1,67 @@
+"""Gives requests that wait on one node, and may go to any, the slots that get free on the others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.place_request import Placed, PlaceRequest
+
+
+class NodeLine(Protocol):
+    """The line of one node, and its slots."""
+
+    def movable(self) -> Collection[PlaceRequest]:
+        """Return the requests that wait for a slot there, and may go to another node."""
+
+    def take_free(self, wanted: Wanted) -> Placed | None:
+        """Reserve a slot that is free there for a request that waits on another node."""
+
+    def move(self, request: PlaceRequest, placed: Placed) -> None:
+        """A slot of another node is reserved for a request that waits there."""
+
+
+class SharedLine:
+    """The lines of all nodes, as far as they are one.
+
+    A request keeps its place in the line of one node until another node's slot is reserved for it: nothing is awaited
+    between the two, so it can neither lose its place for nothing nor get two slots.
+    """
+
+    def __init__(self) -> None:
+        self._nodes: dict[str, NodeLine] = {}
+
+    def add(self, name: str, node: NodeLine) -> None:
+        """A node has come."""
+        self._nodes[name] = node
+
+    def remove(self, name: str) -> None:
+        """A node has gone; it answers the requests of its own line itself."""
+        self._nodes.pop(name, None)
+
+    def take(self, name: str, wanted: Wanted) -> Placed | None:
+        """Reserve a slot for a request that is about to wait on node `name`, on any other."""
+        others = (node for other, node in self._nodes.items() if other != name)
+        return next((placed for node in others if (placed := node.take_free(wanted)) is not None), None)
+
+    def offer(self, name: str) -> None:
+        """A slot of node `name` may be free, which its own line has no use for: the oldest of the others gets it."""
+        if (free := self._nodes.get(name)) is None:
+            return
+        waiting = [
+            (request.waits_since, number, request, node)
+            for number, node in enumerate(self._nodes.values())
+            if node is not free
+            for request in node.movable()
+        ]
+        in_vain: set[Wanted] = set()
+        for *_, request, node in sorted(waiting, key=lambda found: found[:2]):
+            if request.wanted in in_vain:
+                continue
+            if (placed := free.take_free(request.wanted)) is None:
+                in_vain.add(request.wanted)
+            else:
+                node.move(request, placed)
