@@ -29,7 +29,7 @@ _LOST: Final = ("Server connection dropped", "Socket is closed")
 """paramiko's own words for the end of the stream."""
 OPEN_SECONDS: Final = 10.0
 """For the other machine to open a connection of its own."""
-MAX_OUTPUT: Final = 16 * 1024 * 1024
+MAX_OUTPUT: Final = 16_000_000
 """What a command may write: far more than any of ours does, also a build with all its warnings."""
 CALLS: Final = trio.CapacityLimiter(64)
 """paramiko blocks: each call takes a thread."""
@@ -115,7 +115,7 @@ class SshConnection:
             while data := channel.recv(65536):
                 output.extend(data)
                 if len(output) > MAX_OUTPUT:
-                    most = f"{MAX_OUTPUT >> 20} MiB"
+                    most = f"{MAX_OUTPUT // 1_000_000} MB"
                     raise SshFailedError(f"{self.server} wrote more than {most} of output", reason="command")
                 while on_line is not None and (end := output.find(b"\n", passed_on)) >= 0:
                     text = output[passed_on:end].decode("utf-8", "replace")

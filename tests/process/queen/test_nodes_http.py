@@ -138,7 +138,7 @@ def test_what_no_name_can_be_is_a_name_that_is_not_known(queen: httpx.Client, no
         ("echo This account is currently not available.; exit 1", "This account is currently not available."),
         ("echo Welcome!; exit 0", "something else came in place of ours"),
         ("cat", "something else came in place of ours"),
-        ("cat /dev/urandom", "more than 16 MiB"),
+        ("cat /dev/urandom", "more than 16 MB"),
         ("head -c 100000000 /dev/urandom >&2", "something else came in place of ours"),
         ("printf '\\033]0;owned\\007\\033[2J'; exit 3", "\x1b]0;owned"),
     ],
