@@ -1,4 +1,4 @@
-"""Makes the checkout's .venv from the locks: rbee's packages, and on demand the tools for tests."""
+"""Makes the checkout's .venv from the locks: rbee's packages, and on demand the tools to pack it or to test it."""
 
 import os
 import re
@@ -14,30 +14,37 @@ from progress import Progress, StepFailed, exit_code
 
 LOCKS = Path(stamp.ROOT) / "build" / "locks"
 LOG = Path(stamp.VENV) / "setup.log"
+TOOLS = {
+    "zipapp": (stamp.ZIPAPP, "tools to pack rbee", (stamp.DEV,)),
+    "dev": (stamp.DEV, "tools for tests", ()),
+}
+"""Name → the lock, what it holds, and the locks that hold the same and more."""
 TAIL_LINES = 8
 REQUIREMENT_FOUND = ("Collecting ", "Processing ", "Requirement already satisfied")
 
 
-def set_up(*, dev: bool = False) -> int:
-    """Brings .venv up to date, with the tools for tests if `dev`. Returns an exit code; errors have been reported."""
+def set_up(tools: str | None = None) -> int:
+    """Brings .venv up to date, with tools of TOOLS by name. Returns an exit code; errors have been reported."""
     os.umask(0o022)  # the modes of some installed files end up in the zipapp
-    return exit_code(lambda: _bring_up_to_date(dev))
+    return exit_code(lambda: _bring_up_to_date(tools))
 
 
-def _bring_up_to_date(dev: bool) -> None:
+def _bring_up_to_date(tools: str | None) -> None:
     with cache.lock(Path(stamp.ROOT) / ".venv.lock"):
         if not (stamp.is_current() and os.access(stamp.PYTHON, os.X_OK)):
             _make()
-        if dev and not stamp.is_current(stamp.DEV):
-            _install_lock("dev.txt", "tools for tests")
-            stamp.write(stamp.DEV)
+        if tools is not None:
+            locks, what, within = TOOLS[tools]
+            if not any(stamp.is_current(found) for found in (locks, *within)):
+                _install_lock(Path(locks[0]).name, what)
+                stamp.write(locks)
 
 
-def enter() -> None:
-    """Continues in .venv's Python with the tools for tests; restarts the script in it if needed."""
+def enter(tools: str = "dev") -> None:
+    """Continues in .venv's Python with tools of TOOLS by name; restarts the script in it if needed."""
     if Path(sys.prefix).resolve() == Path(stamp.VENV):
         return
-    if code := set_up(dev=True):
+    if code := set_up(tools):
         sys.exit(code)
     os.execv(stamp.PYTHON, [stamp.PYTHON, *sys.argv])
 

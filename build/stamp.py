@@ -7,6 +7,7 @@ VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 
 RUNTIME = ("build/locks/runtime.txt", "build/locks/llama.txt", "build/engine.toml")
+ZIPAPP = ("build/locks/zipapp.txt",)
 DEV = ("build/locks/dev.txt",)
 
 

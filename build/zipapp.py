@@ -155,5 +155,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    environment.enter()
+    environment.enter("zipapp")
     sys.exit(exit_code(main))
