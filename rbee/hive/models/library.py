@@ -144,6 +144,8 @@ class Library:
             yield
         finally:
             self._in_use[path] -= 1
+            if not self._in_use[path]:
+                del self._in_use[path]
 
     async def show(self, text: str) -> ModelDetails:
         """Describe a model that is here, by its reference or its id. Raises ModelNotFoundError; fetches nothing."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -14,6 +13,7 @@ from rbee.adapters.download import fetch
 from rbee.adapters.files import full_disk
 from rbee.adapters.files import sha256 as hashing
 from rbee.adapters.hardware import inventory
+from rbee.concurrency.keyed_locks import KeyedLocks
 from rbee.errors import (
     InvalidRequestError,
     ModelInUseError,
@@ -51,7 +51,7 @@ class PushedModels:
         self._models_dir = models_dir
         self._catalogue = catalogue
         self._limiter = limiter
-        self._locks: defaultdict[str, trio.Lock] = defaultdict(trio.Lock)
+        self._locks: KeyedLocks[str] = KeyedLocks()
         self._open: dict[str, IncomingFile] = {}
         self._verified: set[tuple[Path, str]] = set()
         """Partial files that are whole and have the right hash; they get their names once all of the model are."""
@@ -73,7 +73,7 @@ class PushedModels:
         if await self._in_thread(partial(_is_this_very_file, ref, request.files)):
             return PushState(missing=[], local_path=ref.reference)
         try:
-            async with self._locks[ref.reference]:  # a second one would install what the first has installed
+            async with self._locks.hold(ref.reference):  # a second one would install what the first has installed
                 return await self._state(ref, request.files, report)
         except OSError as exc:
             raise full_disk.refused(f"{request.files[0].name} cannot be written", exc) from exc

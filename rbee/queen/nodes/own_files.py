@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +9,7 @@ import trio
 
 from rbee.clients.local_model import LocalModel
 from rbee.clients.upload import Upload
+from rbee.concurrency.keyed_locks import KeyedLocks
 from rbee.errors import InvalidRequestError
 from rbee.queen.hives.link import narrate
 from rbee.wire.model_copy import FileStat
@@ -39,7 +39,7 @@ class OwnFiles:
 
     def __init__(self, delays: Sequence[float]) -> None:
         self._delays = delays
-        self._locks: defaultdict[tuple[str, str], trio.Lock] = defaultdict(trio.Lock)
+        self._locks: KeyedLocks[tuple[str, str]] = KeyedLocks()
 
     async def bring(self, reference: str, node: str, hive: HiveClient, report: Report) -> bool:
         """Bring a file to a node; returns whether that is settled.
@@ -49,10 +49,9 @@ class OwnFiles:
         """
         if await stat(reference) is None:
             return False
-        lock = self._locks[node, reference]
-        if lock.locked():
+        if self._locks.is_held((node, reference)):
             narrate(report, node, "wait", f"Waiting for another request that copies the model to {node}")
-        async with lock:
+        async with self._locks.hold((node, reference)):
             # Within: the request before may have brought it.
             here, offers = await stat(reference), await hive.offers(reference)
             is_copy = any(model.is_meant for model in offers.models)
