@@ -357,6 +357,11 @@ def _class_of(code: str, details: dict[str, Any]) -> type[RbeeError]:
     return CATALOGUE.get(code, InternalError)
 
 
+_TEXTS: Final = ("node", "host", "url", "id", "log", "hive", "location", "worker_id", "reason", "field", "rule")
+_TYPES: Final[dict[str, type]] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(("attempts", "last_lines", "workers"), list)
+"""What details have in all errors of ours; another daemon's may have anything."""
+
+
 def _is_count(value: object) -> bool:
     return type(value) is int and value > 0
 
@@ -384,9 +389,9 @@ def from_body(body: object) -> RbeeError | None:
     )
     if not isinstance(code, str) or not isinstance(message, str):
         return None
-    if not isinstance(details, dict):
-        details = {}
-    error = _class_of(code, details)(message, hint=hint if isinstance(hint, str) else None)
+    found = details.items() if isinstance(details, dict) else ()
+    details = {name: value for name, value in found if isinstance(value, _TYPES.get(name, object))}
+    error = _class_of(code, details)(message if message.strip() else code, hint=hint if isinstance(hint, str) else None)
     error.details = details
     if isinstance(correlation_id, str):
         error.correlation_id = correlation_id

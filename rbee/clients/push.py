@@ -10,7 +10,7 @@ import msgspec
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.progress import result_of
-from rbee.errors import DownloadFailedError
+from rbee.errors import DownloadFailedError, InternalError
 from rbee.wire import model_push as wire
 
 if TYPE_CHECKING:
@@ -33,9 +33,11 @@ class HiveReceiver:
     async def _announce(self, path: str, request: wire.PushRequest, report: Report) -> wire.PushState:
         hint = "the next push goes on where this one ended"
         lost = DownloadFailedError("the connection was lost while the model was sent", hint=hint)
-        return await result_of(
-            sse_client.events(self._client, "POST", path, body=request), wire.PushState, report, lost
-        )
+        stream = sse_client.events(self._client, "POST", path, body=request)
+        state = await result_of(stream, wire.PushState, report, lost)
+        if not state.is_of(request):
+            raise InternalError("the answer is about files that were not announced")
+        return state
 
     async def send(self, sha256: str, offset: int, data: bytes) -> wire.Received:
         """Send a piece once. Raises ConnectionTimeoutError, or the error that the daemon sent."""

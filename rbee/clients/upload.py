@@ -5,13 +5,20 @@ from __future__ import annotations
 import os
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Final, Literal, Protocol
 
 import msgspec
 import trio
 
 from rbee.adapters.files import sha256 as hashing
-from rbee.errors import ConnectionTimeoutError, DownloadFailedError, ModelInUseError, ModelNotFoundError, StorageError
+from rbee.errors import (
+    ConnectionTimeoutError,
+    DownloadFailedError,
+    InternalError,
+    ModelInUseError,
+    ModelNotFoundError,
+    StorageError,
+)
 from rbee.wire.common import Narration
 from rbee.wire.model_push import PIECE_BYTES, PushRequest
 from rbee.wire.progress import Progress, Retrying, size
@@ -23,6 +30,10 @@ if TYPE_CHECKING:
     from rbee.clients.local_model import LocalModel
     from rbee.wire.model_push import MissingFile, PushedFile, PushState, Received
     from rbee.wire.progress import Report
+
+
+MOST_TIMES: Final = 3
+"""How often all of a model may be sent, where the node loses it: as by a wrong hash, another sender, a full disk."""
 
 
 class Receiver(Protocol):
@@ -144,6 +155,8 @@ class Upload:
                 # What was there is gone: to be announced again, but not for ever.
                 raise DownloadFailedError(f"{self._node} has not taken a piece of {path.name}", hint="push it again")
             self._sent += received.offset - offset
+            if self._sent > MOST_TIMES * total:
+                raise InternalError(f"{self._node} does not keep what it has taken of {path.name}")
             offset = received.offset
             self._show(done_before + offset, total)
 

@@ -43,6 +43,12 @@ Sha256 = Annotated[str, msgspec.Meta(pattern=_SHA256)]
 """A SHA-256 in lower-case hexadecimal digits."""
 HttpUrl = Annotated[str, msgspec.Meta(max_length=512, pattern=_HTTP)]
 """The URL of a daemon."""
+Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 62)]
+"""A number of things or bytes in an answer: one that is larger fits into no database, and into no float."""
+Moment = Annotated[float, msgspec.Meta(ge=0, le=2e11)]
+"""Unix seconds, before the year 9999, the last that the calendar has."""
+Amount = Annotated[float, msgspec.Meta(ge=-1e15, le=1e15)]
+"""A time, a speed or a size in an answer, which can be reckoned with."""
 DeviceIndex = Annotated[int, msgspec.Meta(ge=0, le=1023)]
 
 MaxTokens = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
@@ -59,6 +65,13 @@ WorkerState = Literal["loading", "idle", "busy", "draining", "unhealthy"]
 def base_url(host: str, port: int) -> str:
     """Return the URL of a daemon; an IPv6 address stands in brackets (RFC 3986, section 3.2.2)."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def check_url(text: str) -> None:
+    """Raise ValueError unless this is the URL of something at a daemon, which can be taken apart."""
+    parts = urlsplit(text)
+    if parts.scheme != "http" or not parts.hostname or not parts.netloc.isprintable() or parts.port == 0:
+        raise ValueError(f"{text!r} is no URL at a daemon")
 
 
 def check_base_url(text: str) -> None:

@@ -7,7 +7,19 @@ from typing import Annotated, Final
 import msgspec
 
 from rbee.errors import InvalidRequestError
-from rbee.wire.common import DeviceIndex, HttpUrl, Message, Name, Request, ShortText, Uuid, WorkerState
+from rbee.wire.common import (
+    Count,
+    DeviceIndex,
+    HttpUrl,
+    Message,
+    Moment,
+    Name,
+    Request,
+    ShortText,
+    Uuid,
+    WorkerState,
+    check_base_url,
+)
 from rbee.wire.model_copy import Sources  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.progress import DownloadState
 from rbee.wire.worker import EndedRequest
@@ -56,6 +68,9 @@ class SpawnReply(Message, kw_only=True):
     state: WorkerState
     api_key: str
 
+    def __post_init__(self) -> None:
+        check_base_url(self.url)
+
 
 class ReadyCallback(Request, kw_only=True):
     """A worker calls its hive back once its port is bound; the hive learns the address from it."""
@@ -74,15 +89,19 @@ class WorkerRow(Message, kw_only=True):
     url: str
     model_ref: str
     backend: str
-    device: int
+    device: Count
     state: WorkerState
-    slots_total: int
-    slots_available: int
-    pid: int
-    idle_since: float | None = None
-    last_health_at: float | None = None
-    idle_until: float | None = None
+    slots_total: Count
+    slots_available: Count
+    pid: Count
+    idle_since: Moment | None = None
+    last_health_at: Moment | None = None
+    idle_until: Moment | None = None
     """When it ends, where it is idle and no request comes."""
+
+    def __post_init__(self) -> None:
+        if self.url:  # it has none before it listens
+            check_base_url(self.url)
 
 
 class EndedWorker(Message, kw_only=True):
@@ -95,11 +114,11 @@ class EndedWorker(Message, kw_only=True):
     id: str
     model_ref: str
     backend: str
-    device: int
-    pid: int
+    device: Count
+    pid: Count
     reason: str | None
     code: str | None = None
-    ended_at: float
+    ended_at: Moment
     log: str
     last_lines: list[str]
 
@@ -125,10 +144,10 @@ HiveEvent = WorkerList | WorkerRow | WorkerGone | DownloadState | EndedRequest
 class Device(Message, kw_only=True):
     """One device of a backend; memory in bytes."""
 
-    index: int
+    index: Count
     name: str
-    memory_total: int
-    memory_available: int
+    memory_total: Count
+    memory_available: Count
 
 
 class BackendDevices(Message, kw_only=True):
@@ -143,8 +162,8 @@ class BackendList(Message, kw_only=True):
 class Space(Message, kw_only=True):
     """Bytes of one resource."""
 
-    total: int
-    available: int
+    total: Count
+    available: Count
 
 
 class Resources(Message, kw_only=True):

@@ -8,6 +8,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 _SHA256: Final = re.compile(r"[0-9a-f]{64}")
+_LARGEST: Final = 1 << 62
 _REVISION: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -40,6 +41,7 @@ class _Sibling(msgspec.Struct):
     def file(self) -> HubFile:
         lfs = self.lfs or _Lfs()
         size = lfs.size or self.size or 0
+        size = size if 0 < size <= _LARGEST else 0  # which is: not known
         return HubFile(self.rfilename, size, lfs.sha256 if _SHA256.fullmatch(lfs.sha256) else None)
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from rbee.wire.common import HttpUrl, Message, Name, Request, Sha256, ShortText
+from rbee.wire.common import Count, HttpUrl, Message, Name, Request, Sha256, ShortText
 
 FILES: Final = "/v1/models/files"
 CONTENT: Final = "/v1/models/content/"
@@ -17,7 +17,7 @@ class OfferedFile(Request, kw_only=True):
     """A file of a model; `name` is that within its repository."""
 
     name: ShortText
-    size_bytes: Annotated[int, msgspec.Meta(ge=0)]
+    size_bytes: Count
     sha256: Sha256
 
 
@@ -32,8 +32,8 @@ class OfferedModel(Request, kw_only=True):
 class FileStat(Message, kw_only=True):
     """Size of a model, and when the last of its files was written; two alike in both are taken for the same one."""
 
-    size_bytes: int
-    modified_ns: int
+    size_bytes: Count
+    modified_ns: Annotated[int, msgspec.Meta(ge=-(1 << 62), le=1 << 62)]
 
 
 class Offers(Message, kw_only=True, omit_defaults=True):

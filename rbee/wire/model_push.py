@@ -55,7 +55,7 @@ class MissingFile(Message, kw_only=True):
 
     name: str
     sha256: str | None
-    offset: int
+    offset: _OFFSET
 
 
 class PushState(Message, kw_only=True):
@@ -64,6 +64,17 @@ class PushState(Message, kw_only=True):
     missing: list[MissingFile]
     model: ModelRow | None = None
     local_path: str | None = None
+
+    def is_of(self, request: PushRequest) -> bool:
+        """Whether it answers this request: what is missing is of its files, each once, and not all of it is there."""
+        asked = {file.name: file for file in request.files}
+        names = [file.name for file in self.missing]
+        return len(set(names)) == len(names) and all(
+            (file := asked.get(missing.name)) is not None
+            and missing.sha256 == file.sha256
+            and (missing.offset < file.size_bytes or (file.sha256 is None and missing.offset == file.size_bytes))
+            for missing in self.missing
+        )
 
 
 class PieceQuery(Request, kw_only=True):
@@ -76,7 +87,7 @@ class PieceQuery(Request, kw_only=True):
 class Received(Message, kw_only=True):
     """The bytes of the file that are on the node now; a piece that does not begin there was not taken."""
 
-    offset: int
+    offset: _OFFSET
 
 
 def part_names(name: str) -> list[str]:

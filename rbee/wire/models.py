@@ -6,7 +6,7 @@ from typing import Annotated, Final
 
 import msgspec
 
-from rbee.wire.common import Message, Name, Request, ShortText
+from rbee.wire.common import Count, Message, Moment, Name, Request, ShortText
 from rbee.wire.gguf import ModelHeader  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.model_copy import Sources  # noqa: TC001 (msgspec reads annotations at run time)
 
@@ -38,10 +38,10 @@ class ModelRow(Message, kw_only=True):
     reference: str
     variant: str
     local_path: str
-    size_bytes: int
+    size_bytes: Count
     sha256: str | None
-    downloaded_at_unix: float
-    last_used_unix: float | None
+    downloaded_at_unix: Moment
+    last_used_unix: Moment | None
 
 
 class ModelList(Message, kw_only=True):
@@ -78,7 +78,7 @@ class ModelDetails(Message, kw_only=True):
 
     model_ref: str
     local_path: str
-    size_bytes: int
+    size_bytes: Count
     model: ModelRow | None
     header: ModelHeader
 
@@ -114,4 +114,4 @@ class Removed(Message, kw_only=True):
 
     id: str
     node: str
-    freed_bytes: int
+    freed_bytes: Count

@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final, Literal
 
-from rbee.wire.common import Message, Narration
+from rbee.wire.common import Amount, Count, Message, Narration
 
 
 class Downloading(Message, kw_only=True):
     """Sizes in bytes, of all the model's files; the speed in MB a second."""
 
     stage: Literal["downloading"] = "downloading"
-    bytes_downloaded: int
-    bytes_total: int
-    speed_mbps: float
+    bytes_downloaded: Count
+    bytes_total: Count
+    speed_mbps: Amount
 
 
 class Retrying(Message, kw_only=True):
     """An attempt has failed, as `message` says; the next one, `attempt` in number, begins in `delay_ms`."""
 
     stage: Literal["retrying"] = "retrying"
-    attempt: int
-    attempts: int
-    delay_ms: int
+    attempt: Count
+    attempts: Count
+    delay_ms: Count
     message: str
 
 
@@ -57,9 +57,9 @@ class DownloadState(Message, kw_only=True):
     download_id: str
     model_ref: str
     stage: Literal["asking", "downloading", "retrying", "verifying", "complete", "error"]
-    bytes_downloaded: int = 0
-    bytes_total: int = 0
-    speed_mbps: float = 0.0
+    bytes_downloaded: Count = 0
+    bytes_total: Count = 0
+    speed_mbps: Amount = 0.0
     message: str | None = None
     code: str | None = None
 
@@ -82,21 +82,21 @@ class Progress(Message, kw_only=True):
     """
 
     stage: str
-    layers_loaded: int = 0
-    layers_total: int = 0
-    vram_mb: float = 0.0
-    bytes_downloaded: int = 0
-    bytes_total: int = 0
-    speed_mbps: float = 0.0
+    layers_loaded: Count = 0
+    layers_total: Count = 0
+    vram_mb: Amount = 0.0
+    bytes_downloaded: Count = 0
+    bytes_total: Count = 0
+    speed_mbps: Amount = 0.0
 
 
 class Reading(Message, kw_only=True):
     """How much of its prompt the model has read; the answer may have `most_tokens`."""
 
     stage: Literal["reading_prompt"] = "reading_prompt"
-    tokens_read: int
-    tokens_total: int
-    most_tokens: int
+    tokens_read: Count
+    tokens_total: Count
+    most_tokens: Count
 
 
 DownloadEvent = Downloading | Retrying | Verifying | Complete | Failed

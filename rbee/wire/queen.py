@@ -7,9 +7,12 @@ from typing import Annotated, Final, Literal
 import msgspec
 
 from rbee.wire.common import (
+    Amount,
+    Count,
     DeviceIndex,
     MaxTokens,
     Message,
+    Moment,
     Name,
     Prompt,
     Request,
@@ -17,6 +20,7 @@ from rbee.wire.common import (
     ShortText,
     Uuid,
     WorkerState,
+    check_base_url,
 )
 from rbee.wire.progress import SwarmDownload  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.worker import InferenceRequest
@@ -101,8 +105,11 @@ class TaskHandle(Message, kw_only=True):
     state: WorkerState
     direct: bool = True
     relayed: bool = False
-    keep_s: float | msgspec.UnsetType = msgspec.UNSET
+    keep_s: Amount | msgspec.UnsetType = msgspec.UNSET
     """What the queen's settings say of how long a worker stays without a request, for the caller to pass on."""
+
+    def __post_init__(self) -> None:
+        check_base_url(self.worker_url)
 
 
 class TaskFailure(Message, kw_only=True):
@@ -123,11 +130,15 @@ class SwarmWorker(Message, kw_only=True):
     model_ref: str
     url: str
     backend: str
-    device: int
-    slots_total: int
-    slots_available: int
-    idle_until: float | None = None
+    device: Count
+    slots_total: Count
+    slots_available: Count
+    idle_until: Moment | None = None
     """Where it is idle, when it ends if no request comes, in Unix seconds."""
+
+    def __post_init__(self) -> None:
+        if self.url:  # it has none before it listens
+            check_base_url(self.url)
 
 
 class SwarmEndedWorker(Message, kw_only=True):
@@ -137,11 +148,11 @@ class SwarmEndedWorker(Message, kw_only=True):
     node: str
     model_ref: str
     backend: str
-    device: int
-    pid: int
+    device: Count
+    pid: Count
     reason: str
     code: str | None = None
-    ended_at: float
+    ended_at: Moment
     log: str
     last_lines: list[str]
 
@@ -199,11 +210,11 @@ class NodeStatus(Message, kw_only=True):
     status: Literal["alive", "unreachable"]
     reason: str | None = None
     version: str | None = None
-    workers: int = 0
-    slots_total: int = 0
-    slots_available: int = 0
-    memory_total: int | None = None
-    memory_available: int | None = None
+    workers: Count = 0
+    slots_total: Count = 0
+    slots_available: Count = 0
+    memory_total: Count | None = None
+    memory_available: Count | None = None
     state: str = ""
     """`alive`, or what is known of a node that is not: `not started`, `off` or `unreachable`, and perhaps more."""
 

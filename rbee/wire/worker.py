@@ -6,7 +6,7 @@ from typing import Final, Literal
 
 import msgspec
 
-from rbee.wire.common import MaxTokens, Message, Prompt, Sampling, Uuid
+from rbee.wire.common import Amount, Count, MaxTokens, Message, Prompt, Sampling, Uuid, check_url
 
 HEALTH: Final = "/v1/health"
 READY: Final = "/v1/ready"
@@ -44,7 +44,7 @@ class Token(Message, kw_only=True):
     """A piece of text, whole characters only, from one or more tokens; `index` counts from 0."""
 
     token: str
-    index: int
+    index: Count
 
 
 class Timings(Message, kw_only=True):
@@ -53,17 +53,17 @@ class Timings(Message, kw_only=True):
     `first_token_ms` is counted from when the request was taken: it may have waited for others first.
     """
 
-    prompt_tokens: int
-    prompt_ms: float
-    first_token_ms: float
-    text_ms: float
+    prompt_tokens: Count
+    prompt_ms: Amount
+    first_token_ms: Amount
+    text_ms: Amount
 
 
 class FullContext(Message, kw_only=True):
     """The context that was full: how many tokens it holds, and how many the model was trained with."""
 
-    tokens: int
-    trained_tokens: int
+    tokens: Count
+    trained_tokens: Count
 
 
 class Done(Message, kw_only=True):
@@ -73,8 +73,8 @@ class Done(Message, kw_only=True):
     """
 
     done: Literal[True] = True
-    total_tokens: int
-    duration_ms: float
+    total_tokens: Count
+    duration_ms: Amount
     stop_reason: StopReason
     timings: Timings | msgspec.UnsetType = msgspec.UNSET
     context: FullContext | msgspec.UnsetType = msgspec.UNSET
@@ -85,9 +85,9 @@ class Completion(Message, kw_only=True):
 
     request_id: str
     text: str
-    total_tokens: int
-    prompt_tokens: int
-    duration_ms: float
+    total_tokens: Count
+    prompt_tokens: Count
+    duration_ms: Amount
     stop_reason: StopReason
     timings: Timings | msgspec.UnsetType = msgspec.UNSET
     context: FullContext | msgspec.UnsetType = msgspec.UNSET
@@ -102,14 +102,18 @@ class Readiness(Message, kw_only=True, omit_defaults=True):
     model_loaded: bool = False
     error: dict[str, object] | None = None
 
+    def __post_init__(self) -> None:
+        if self.progress_url is not None:
+            check_url(self.progress_url)
+
 
 class LoadingProgress(Message, kw_only=True):
     """How far the model is on its way into the device's memory (MB of 10^6 bytes; RAM on a CPU)."""
 
     stage: Literal["loading_to_vram"] = "loading_to_vram"
-    layers_loaded: int
-    layers_total: int
-    vram_mb: float
+    layers_loaded: Count
+    layers_total: Count
+    vram_mb: Amount
 
 
 class LoadingEnded(Message, kw_only=True):
@@ -125,10 +129,10 @@ class EndedRequest(Message, kw_only=True):
 
     request_id: str
     worker_id: str | msgspec.UnsetType = msgspec.UNSET
-    prompt_tokens: int = 0
-    total_tokens: int = 0
-    first_token_ms: float | None = None
-    duration_ms: float
+    prompt_tokens: Count = 0
+    total_tokens: Count = 0
+    first_token_ms: Amount | None = None
+    duration_ms: Amount
     end: str
 
     @property
@@ -144,11 +148,11 @@ class WorkerStatus(Message, kw_only=True, omit_defaults=True):
     """
 
     state: Literal["loading", "idle", "busy", "draining", "failed"]
-    slots_total: int
-    slots_available: int
-    layers_loaded: int = 0
-    layers_total: int = 0
+    slots_total: Count
+    slots_available: Count
+    layers_loaded: Count = 0
+    layers_total: Count = 0
     error: dict[str, object] | None = None
-    keep_s: float | None = None
+    keep_s: Amount | None = None
     """Seconds without a request that it is to stay, where one has said so."""
     ended: list[EndedRequest] = msgspec.field(default_factory=list)

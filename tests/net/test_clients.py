@@ -29,7 +29,7 @@ UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
 
 
 NARRATION = b'event: narration\ndata: {"actor":"rbee-hive","action":"a","target":"t","human":"h"}\n\n'
-WORKER = b'event: worker\ndata: {"worker_id":"w","url":"http://x","state":"loading","api_key":"k"}\n\n'
+WORKER = b'event: worker\ndata: {"worker_id":"w","url":"http://x:1","state":"loading","api_key":"k"}\n\n'
 
 
 async def spawn(url: str) -> tuple[SpawnReply, list[Narration]]:
@@ -41,7 +41,7 @@ async def spawn(url: str) -> tuple[SpawnReply, list[Narration]]:
 async def test_a_hive_tells_while_it_starts_a_worker(scripted: Callable[..., Awaitable[Scripted]]) -> None:
     server = await scripted(STREAM + chunk(NARRATION + WORKER + b"data: [DONE]\n\n") + b"0\r\n\r\n")
     reply_, told = await spawn(server.url)
-    assert reply_ == SpawnReply(worker_id="w", url="http://x", state="loading", api_key="k")
+    assert reply_ == SpawnReply(worker_id="w", url="http://x:1", state="loading", api_key="k")
     assert [narration.human for narration in told] == ["h"]
 
 

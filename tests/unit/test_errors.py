@@ -16,6 +16,7 @@ from rbee.errors import (
     InternalError,
     InvalidRequestError,
     KeyRefusedError,
+    LineFullError,
     NobodyListensError,
     NoNumbersError,
     RbeeError,
@@ -67,6 +68,7 @@ NARROWER: dict[type[RbeeError], dict[str, object] | None] = {
     UnsupportedModelError: {"reason": "unsupported"},
     NoNumbersError: {"reason": "nan"},
     TooManyTokensError: {"field": "max_tokens", "context": 4096},
+    LineFullError: None,
 }
 """Classes that share the code of their base class, and the details that tell them from it; None: never sent as such."""
 
@@ -100,7 +102,24 @@ def test_a_narrower_class_goes_over_the_wire_as_its_base_class_does(cls: type[Rb
 def test_details_of_any_shape_make_an_error_of_that_code(code: str, details: dict[str, object]) -> None:
     error = from_body({"error": {"code": code, "message": "m", "details": details}})
     assert error is not None
-    assert (error.code, error.details) == (code, details)
+    assert (error.code, error.details) == (code, {}), "what has another type than all of ours have is left out"
+
+
+@pytest.mark.parametrize(
+    "details",
+    [{"attempts": ["attempt 1: timeout"], "url": "http://x:1"}, {"reason": "auth"}, {"new": [1], "worker_id": "w"}],
+)
+def test_details_of_the_right_types_stay(details: dict[str, object]) -> None:
+    error = from_body({"error": {"code": "SSH_FAILED", "message": "m", "details": details}})
+    assert error is not None
+    assert error.details == details
+
+
+@pytest.mark.parametrize("message", ["", " ", "\n"])
+def test_an_error_that_says_nothing_is_known_by_its_code(message: str) -> None:
+    error = from_body({"error": {"code": "DOWNLOAD_FAILED", "message": message}})
+    assert error is not None
+    assert error.message == "DOWNLOAD_FAILED"
 
 
 @pytest.mark.parametrize("context", [None, "4096", 0, -1, True, 4096.5, [4096], 10**400])

@@ -20,7 +20,7 @@ def pool(*names: str) -> Pool:
     for name in names:
         made.spawn(name, SPEC, 1000, 0)
         made.launched(name, 17)
-        made.called_back(name, f"http://127.0.0.1/{name}", 0)
+        made.called_back(name, f"http://127.0.0.1:8001/{name}", 0)
         made.status(name, WorkerStatus(state="idle", slots_total=4, slots_available=4), 0, 100)
     return made
 

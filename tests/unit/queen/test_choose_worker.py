@@ -86,7 +86,7 @@ ROWS = st.builds(
     model_ref=st.sampled_from([REF, "hf:a/b"]),
     backend=st.sampled_from(["cpu", "cuda"]),
     device=st.integers(0, 1),
-    url=st.sampled_from(["", "http://x"]),
+    url=st.sampled_from(["", "http://x:1"]),
     slots_available=st.integers(0, 4),
 )
 WANTED = st.builds(

@@ -33,7 +33,7 @@ WANTED = Wanted("builtin:bee-stories", None, None)
 def row(busy: int, state: str = "", worker_id: str = "w") -> WorkerRow:
     return WorkerRow(
         id=worker_id,
-        url=f"http://127.0.0.1/{worker_id}",
+        url=f"http://127.0.0.1:8001/{worker_id}",
         model_ref=WANTED.model_ref,
         backend="cpu",
         device=0,

@@ -58,7 +58,7 @@ def hive_request() -> HiveRequest:
 def row(busy: int = 0, worker_id: str = "w", model: str = "warm", total: int = 2, **changed: Any) -> WorkerRow:
     values: dict[str, Any] = {
         "id": worker_id,
-        "url": f"http://127.0.0.1/{worker_id}",
+        "url": f"http://127.0.0.1:8001/{worker_id}",
         "model_ref": model,
         "backend": "cpu",
         "device": 0,
