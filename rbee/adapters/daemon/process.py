@@ -173,7 +173,10 @@ def program() -> tuple[str, ...]:
 async def run(
     arguments: Sequence[str], *, seconds: float, stdin: bytes = b""
 ) -> subprocess.CompletedProcess[bytes] | None:
-    """Run this program as a child, which may crash or hang; returns what it printed, or None past the time."""
+    """Run this program as a child, which may crash or hang; returns what it printed, or None past the time.
+
+    What it has started ends with it.
+    """
     with trio.move_on_after(seconds):
         return await trio.run_process(
             [*program(), *arguments],
@@ -182,8 +185,39 @@ async def run(
             stderr=subprocess.DEVNULL,
             check=False,
             process_group=0,
+            deliver_cancel=_kill_all,
         )
     return None
+
+
+async def _kill_all(leader: trio.Process) -> None:
+    _kill_group(leader.pid)
+
+
+def _kill_group(leader: int) -> None:
+    """End a child that leads a group of its own, and has not been waited for, with all that it has forked."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signals.SIGKILL)
+
+
+def run_blocking(arguments: Sequence[str], *, seconds: float) -> subprocess.CompletedProcess[bytes] | None:
+    """Do the same where no event loop is. Raises OSError."""
+    command = [*program(), *arguments]
+    with subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    ) as child:
+        try:
+            output, _ = child.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if child.returncode is None:
+                _kill_group(child.pid)
+        return subprocess.CompletedProcess(command, child.returncode, output)
 
 
 async def start(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -60,14 +59,12 @@ def read_beginning(path: Path, size: int) -> ModelHeader:
 
     Raises as `read_header` does; also where the header is not whole yet.
     """
-    command = [*process.program(), "model-header", str(path), str(size)]
     try:
-        done = subprocess.run(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, check=False,
-            timeout=HEADER_SECONDS, process_group=0,
-        )  # fmt: skip
-    except (OSError, subprocess.TimeoutExpired) as exc:
+        done = process.run_blocking(["model-header", str(path), str(size)], seconds=HEADER_SECONDS)
+    except OSError as exc:
         raise ModelLoadFailedError(f"the header of {path.name} was not read") from exc
+    if done is None:
+        raise ModelLoadFailedError(f"the header of {path.name} was not read within {HEADER_SECONDS} s")
     return _decoded(path.name, done.returncode, done.stdout)
 
 

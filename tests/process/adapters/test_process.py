@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ import trio.testing
 
 from rbee.adapters.daemon import process
 from rbee.adapters.daemon.process import Identity
+from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -308,3 +310,42 @@ def test_a_module_starts_itself_again_from_any_folder(monkeypatch: pytest.Monkey
     process.program.cache_clear()
     done = subprocess.run(command, cwd="/", capture_output=True, text=True, check=True)
     assert done.stdout.startswith("rbee ")
+
+
+FORKING = """\
+import os, sys, time
+if os.fork() == 0:
+    sys.stderr.close()
+    os.close(2)
+print(os.getpid(), flush=True)
+open(sys.argv[1], "a").write(f"{os.getpid()}\\n")
+time.sleep(600)
+"""
+"""A program that works in a fork of its own, which has its stdout too."""
+
+
+@pytest.mark.parametrize("is_blocking", [True, False])
+async def test_a_child_that_takes_too_long_ends_with_all_that_it_has_forked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_blocking: bool
+) -> None:
+    monkeypatch.setattr(process, "program", lambda: (sys.executable, "-S", "-c", FORKING))
+    pids = tmp_path / "pids"
+    started: list[int] = []
+    for seconds in (1, 2, 4, 8, 16):  # until both have come to write down who they are
+        if is_blocking:
+            run = partial(process.run_blocking, [str(pids)], seconds=seconds)
+            assert await trio.to_thread.run_sync(run) is None
+        else:
+            assert await process.run([str(pids)], seconds=seconds) is None
+        started = [int(line) for line in pids.read_text().split()] if pids.exists() else []
+        if len(started) >= 2:
+            break
+    assert len(started) >= 2
+    wait_until(lambda: not any(map(process.identify, started)), "they have all ended")
+
+
+async def test_a_child_that_ends_says_what_it_printed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "program", lambda: (sys.executable, "-S", "-c", "print('hello'); raise SystemExit(3)"))
+    for done in (process.run_blocking([], seconds=30), await process.run([], seconds=30)):
+        assert done is not None
+        assert (done.returncode, done.stdout) == (3, b"hello\n")
