@@ -53,6 +53,8 @@ class RequestRecord:
     relayed: bool | None = None
     is_stream: bool = False
     """Whether it ends with its stream, and not with its answer."""
+    is_step: bool = False
+    """Whether it is a step of something that has its line already: written with `--debug` alone, unless it fails."""
     is_over: bool = False
     """Whether the queen has no more to do with it."""
     is_explained: bool = False
@@ -123,7 +125,8 @@ class RequestLog:
             return
         set_back = correlation.set(record.correlation_id)  # this may be called by another task than the request's own
         try:
-            log.log(logging.DEBUG if quietly else logging.INFO, "%s", record.line())
+            is_quiet = quietly or (record.is_step and record.end == OK)
+            log.log(logging.DEBUG if is_quiet else logging.INFO, "%s", record.line())
         finally:
             correlation.reset(set_back)
 

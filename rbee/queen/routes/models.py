@@ -11,6 +11,7 @@ from quart import Response, request
 from rbee.adapters.http.app import answer, body, raw_body
 from rbee.errors import MethodNotAllowedError, RbeeError, RouteNotFoundError, VersionMismatchError
 from rbee.queen.nodes.node import HiveAbsentError
+from rbee.queen.routes import request_log
 from rbee.wire import model_push, model_ref
 from rbee.wire import models as wire
 from rbee.wire.decode import convert
@@ -66,11 +67,16 @@ def add(app: QuartTrio, context: QueenContext) -> None:
     async def push_model() -> Response:
         asked = await body(model_push.NodePush)
         model_ref.parse(asked.model_ref)
+        record = request_log.current()
+        record.model, record.node = asked.model_ref, asked.node
+        # A push begins with the question whether there is room, for which no file has been hashed.
+        record.is_step = all(file.sha256 is not None for file in asked.files)
         return await context.respond(partial(_announce, chosen(asked.node), asked), "result")
 
     @app.put(f"{model_push.SWARM_PIECE}<sha256>")
     async def push_piece(sha256: str) -> Response:
         query = convert(dict(request.args), model_push.PieceQuery)
+        request_log.current().is_step = True
         data = await raw_body()
         async with chosen(query.node).connect() as hive:
             return answer(await hive.receiver().send(sha256, query.offset, data))

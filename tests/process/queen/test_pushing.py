@@ -86,6 +86,10 @@ def test_a_file_is_pushed_resumed_and_used_there(swarm: Swarm) -> None:
         assert "Copying mine.gguf (40.0 MB) to attic" in errors
         assert "% of it is there" in errors
     assert f"file:{PATH} is on attic: mine, 40.0 MB." in errors
+    log = (swarm.queen.home / "logs" / "queen.log").read_text()
+    lines = [line for line in log.splitlines() if "/v2/models/push" in line]
+    assert len(lines) == 2, "one for each push, and none for its pieces"
+    assert all(f"model=file:{PATH} node=attic" in line for line in lines)
     with swarm.queen.client() as client:
         task = {"prompt": "A", "model": f"file:{PATH}", "node": "attic"}
         placed = client.post("/v2/tasks", json=task).json()
