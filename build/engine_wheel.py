@@ -9,7 +9,7 @@ from pathlib import Path
 from progress import StepFailed
 
 # Part of the cache key: raise it when the same compiled files are packed in another way.
-LAYOUT = 1
+LAYOUT = 2
 
 TAG = "py3-none-linux_x86_64"
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -22,6 +22,7 @@ LINKED = {
     "libggml-base.so": "libggml-base.so.0",
 }
 VARIANTS = "libggml-cpu-*.so"
+LOGITS = "librbee_logits.so"
 
 # For pictures, for a web server of another make, and a second ggml binding: their libraries are not built.
 LEFT_OUT = {"llava_cpp.py", "mtmd_cpp.py", "_ggml.py"}
@@ -59,7 +60,7 @@ def _python_files(source: Path) -> list[Path]:
 
 
 def _libraries(folder: Path) -> dict[str, bytes]:
-    found = {name: folder / built for built, name in LINKED.items()}
+    found = {name: folder / built for built, name in LINKED.items()} | {LOGITS: folder / LOGITS}
     variants = {path.name: path for path in folder.glob(VARIANTS)}
     if not variants:
         raise StepFailed("building the engine failed: no processor variants (libggml-cpu-*) came out")

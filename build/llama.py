@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TextIO
 
 import cache
+import engine_patch
 import engine_wheel
 from progress import Progress, StepFailed, exit_code
 
@@ -29,6 +30,7 @@ SOURCE_LOCK = HERE / "locks" / "llama.txt"
 TOOLS_LOCK = HERE / "locks" / "engine.txt"
 RECIPE = HERE / "engine.toml"
 OLDER_GLIBC = HERE / "older_glibc.c"
+LOGITS = HERE / "logits.c"
 
 COMPILERS = {"C": ("CC", ("cc", "gcc", "clang")), "C++": ("CXX", ("c++", "g++", "clang++"))}
 NINJA_STEP = re.compile(r"^\[(\d+)/(\d+)\]")
@@ -50,7 +52,14 @@ def wheel() -> Path:
 
 def _key() -> str:
     recipe = tomllib.loads(RECIPE.read_text("utf-8"))
-    parts = [recipe, OLDER_GLIBC.read_text("utf-8"), SOURCE_LOCK.read_text("utf-8"), engine_wheel.LAYOUT]
+    parts = [
+        recipe,
+        OLDER_GLIBC.read_text("utf-8"),
+        LOGITS.read_text("utf-8"),
+        SOURCE_LOCK.read_text("utf-8"),
+        engine_wheel.LAYOUT,
+        engine_patch.REPLACEMENTS,
+    ]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{_version()}-{digest[:16]}"
 
@@ -77,6 +86,8 @@ def _build(home: Path) -> Path:
             runner.run("the C compiler", [compilers["C"], *older_glibc])
             source = _fetch(runner, work)
             libraries = _compile(runner, source, work / "build")
+            logits = ["-O3", "-fPIC", "-shared", str(LOGITS), "-o", str(libraries / engine_wheel.LOGITS), "-lm"]
+            runner.run("the C compiler", [compilers["C"], "-Wl,--strip-all", *logits])
         out = work / "out"
         out.mkdir()
         packed = engine_wheel.pack(source, libraries, _version(), out)
@@ -146,6 +157,7 @@ def _compile(runner: "_Runner", source: Path, build: Path) -> Path:
     flags = tomllib.loads(RECIPE.read_text("utf-8"))["cmake"]
     defines = [f"-D{name}={value}" for name, value in flags.items()]
     tree = str(source / "vendor" / "llama.cpp")
+    engine_patch.apply(Path(tree))
     minutes = max(1, round(PROCESSOR_MINUTES / len(os.sched_getaffinity(0))))
     with Progress(f"building the engine (llama.cpp), about {minutes} min, once") as progress:
         runner.run("cmake", ["cmake", "-S", tree, "-B", str(build), "-G", "Ninja", *defines])

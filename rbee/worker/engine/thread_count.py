@@ -7,7 +7,10 @@ from typing import Final, NamedTuple
 WINDOW_SECONDS: Final = 0.3
 """Compute time after which a number of threads is judged."""
 CROWDED: Final = 0.8
-"""Share of the processors below which threads must have been displaced: those that wait spin, so they use theirs."""
+"""Share of the processors below which threads must have been displaced.
+
+Those that wait spin, and so use theirs; they sleep only where another one has been displaced (build/engine_patch.py).
+"""
 TRIAL_SECONDS: Final = 5.0
 LONGEST_TRIAL_SECONDS: Final = 80.0
 """Compute time between two trials of more threads, at first, and after many that failed: each doubles it."""
