@@ -131,3 +131,13 @@ def test_the_names_that_differ_are_those_of_packages_that_are_asked_for() -> Non
 
 def test_the_locks_hold_what_is_needed_and_nothing_else() -> None:
     assert locked() == needed(requested())
+
+
+def test_the_tools_for_tests_hold_what_packs_rbee() -> None:
+    """A .venv with the tools for tests packs it with the same versions, so it needs no second lock."""
+    packs, tests = (
+        set(re.findall(r"^[\w.-]+==[\w.]+", (ROOT / "build" / "locks" / name).read_text("utf-8"), re.MULTILINE))
+        for name in ("zipapp.txt", "dev.txt")
+    )
+    assert packs <= tests
+    assert len(packs) < 8, "who installs rbee from a checkout needs no more"

@@ -37,11 +37,11 @@ def run(options: StatusOptions, settings: Settings, terminal: Terminal) -> Resul
         if (found := await running_queen.find(settings)) is None:
             if options.watch:
                 raise ConnectionTimeoutError("no queen is running", hint="`rbee up` starts one that stays")
-            return Result(data=status.EMPTY, text=status.NO_QUEEN)
+            return Result(data=status.EMPTY, notes=(status.NO_QUEEN,))
         async with attach(settings, found, terminal) as client:
             if not options.watch:
                 view = status.draw(found, await client.status(), settings, terminal.room)
-                return Result(data=view.data, text=view.text)
+                return Result(data=view.data, text=view.text, notes=tuple(filter(None, [view.note])))
             if options.json:
                 await _print_changes(client, Text(terminal))
             else:
@@ -71,7 +71,8 @@ async def _watch(client: QueenClient, found: RunningQueen, settings: Settings, t
         async with client.events() as events, screen:
             is_over = False
             while not is_over:
-                await screen.show(status.draw(found, await client.status(), settings, terminal.room).text)
+                view = status.draw(found, await client.status(), settings, terminal.room)
+                await screen.show("\n\n".join(filter(None, [view.text, view.note])))
                 with trio.move_on_after(REFRESH_SECONDS):
                     is_over = await anext(events, None) is None
                 with trio.move_on_after(SETTLE_SECONDS):

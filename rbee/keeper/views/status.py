@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rbee import __version__
 from rbee.adapters.daemon import instance, process
 from rbee.keeper.output import render, tables
-from rbee.keeper.views.workers import SHORT, to_json, until
+from rbee.keeper.views.workers import NO_WORKERS_RUN, SHORT, to_json, until
 from rbee.wire.queen import LOCAL_NODE
 
 if TYPE_CHECKING:
@@ -27,10 +27,11 @@ EMPTY: Final[dict[str, Any]] = {
 
 
 class StatusView(NamedTuple):
-    """The swarm at one moment, as JSON values and as text."""
+    """The swarm at one moment, as JSON values and as text; `note` says that there is nothing of a kind."""
 
     data: dict[str, Any]
     text: str
+    note: str
 
 
 def draw(found: RunningQueen, status: SwarmStatus, settings: Settings, room: int | None) -> StatusView:
@@ -58,7 +59,7 @@ def draw(found: RunningQueen, status: SwarmStatus, settings: Settings, room: int
         "\n".join(downloads),
         _workers(status.workers, room),
     ]
-    return StatusView(data, "\n\n".join(filter(None, parts)))
+    return StatusView(data, "\n\n".join(filter(None, parts)), "" if status.workers else NO_WORKERS_RUN)
 
 
 def _queen(queen: dict[str, Any]) -> str:
@@ -123,7 +124,7 @@ def _download(download: SwarmDownload) -> str:
 
 def _workers(workers: list[SwarmWorker], room: int | None) -> str:
     if not workers:
-        return "No workers are running."
+        return ""
     rows = [
         (
             worker.worker_id[:SHORT],

@@ -166,7 +166,9 @@ def test_status_and_workers_without_a_queen_start_nothing(keeper: Keeper) -> Non
     code, out, err = keeper.run("workers", "shutdown", "--id", "01234567")
     assert (code, out) == (1, "")
     assert err == "rbee: no queen is running, so no workers are known\nhint: `rbee up` starts one\n"
-    assert keeper.run("status")[1].startswith("No queen is running.")
+    none = "No queen is running. `rbee infer` starts one for itself; `rbee up` starts one that stays.\n"
+    assert keeper.run("status") == (0, "", none), "stdout is data"
+    assert keeper.run("status", "--quiet") == (0, "", "")
 
 
 def test_status_and_workers_show_what_runs(keeper: Keeper) -> None:

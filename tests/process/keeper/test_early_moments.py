@@ -66,8 +66,9 @@ def test_a_host_that_does_not_exist_is_not_said_to_be_taken(tmp_path: Path) -> N
     keeper = Keeper(tmp_path, port=9)
     keeper.env["RBEE_QUEEN_HOST"] = "nowhere.invalid"
     code, out, err = keeper.run("status")
-    assert (code, err) == (0, "")
-    assert out.startswith("No queen is running.")
+    assert (code, out) == (0, "")
+    assert err.startswith("No queen is running.")
+    assert err.count("\n") == 1
 
 
 def test_ctrl_c_while_the_zipapp_unpacks_is_confirmed(
