@@ -10,6 +10,8 @@ from typing import Final
 from rbee.errors import InvalidConfigurationError
 
 HINT: Final = "set HOME; or RBEE_CACHE for rbee's program and RBEE_HOME for its state, to folders that can be written"
+_OWN: Final = ("~/.rbee", "~/.local/share/rbee")
+"""Where rbee's own folders begin, which variables can put elsewhere."""
 
 
 def folder() -> Path | None:
@@ -31,7 +33,9 @@ def expanded(path: str | Path) -> Path:
     if (home := folder()) is None:
         raise InvalidConfigurationError(
             f"there is no home folder for {text}: HOME is not set, and user {os.getuid()} has no entry in /etc/passwd",
-            hint=HINT,
+            hint=HINT
+            if text == "~" or text.startswith(_OWN)
+            else f"set HOME, or write the whole path in place of {text}",
             key="HOME",
         )
     return home / text[2:]

@@ -115,7 +115,12 @@ def _general_options(parser: Parser) -> None:
 
 def _absolute(path: str) -> str:
     """Return a path that names the same file in the folders in which daemons run."""
-    return os.path.abspath(os.path.expanduser(path))  # noqa: PTH100, PTH111 (pathlib is slow to import)
+    path = os.path.expanduser(path)  # noqa: PTH111 (pathlib is slow to import)
+    if path.startswith("~/"):
+        from rbee.adapters.files import home
+
+        path = str(home.expanded(path))  # says why not
+    return os.path.abspath(path)  # noqa: PTH100
 
 
 def _queen(text: str) -> str:

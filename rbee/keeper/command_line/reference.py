@@ -65,7 +65,12 @@ def _path(text: str) -> str | None:
     rest = text.removeprefix("file:")
     if rest.startswith("//localhost/"):
         rest = rest.removeprefix("//localhost")
-    path = os.path.abspath(os.path.expanduser(re.sub("^/+", "/", rest)))  # noqa: PTH100, PTH111 (pathlib is slow to import)
+    rest = os.path.expanduser(rest)  # noqa: PTH111 (pathlib is slow to import)
+    if rest.startswith("~/"):
+        from rbee.adapters.files import home
+
+        rest = str(home.expanded(rest))  # says why not
+    path = os.path.abspath(re.sub("^/+", "/", rest))  # noqa: PTH100
     if not os.path.exists(path) and "%" in rest and text.startswith("file:/"):  # noqa: PTH110
         # As file managers and browsers write the addresses of files.
         plain = os.path.abspath(unquote(re.sub("^/+", "/", rest)))  # noqa: PTH100

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 from rbee.adapters.arguments import UsageError
 from rbee.adapters.daemon import process
 from rbee.adapters.files import home as homes
-from rbee.errors import StorageError
+from rbee.errors import InvalidConfigurationError, StorageError
 from rbee.keeper.install import layout as layouts
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def choose(options: PlaceOptions, verb: Verb) -> Destination:
     """Return the place that the options name. Raises UsageError for a bad prefix, StorageError without the rights."""
     prefix = _prefix(options, verb)
     if not options.system:
-        return Destination(layouts.user(home()), prefix)
+        return Destination(layouts.user(home(verb)), prefix)
     if prefix is None and os.geteuid() != 0:
         command = shlex.join(["sudo", *process.program(), verb, "--system"])
         what, other = ("install rbee for", "install") if verb == "install" else ("remove rbee from", "remove")
@@ -42,9 +42,14 @@ def choose(options: PlaceOptions, verb: Verb) -> Destination:
     return Destination(layouts.system(prefix or Path("/")), prefix)
 
 
-def home() -> Path:
+def home(verb: Verb) -> Path:
     """Return the user's home folder. Raises InvalidConfigurationError where there is none."""
-    return homes.expanded("~")
+    try:
+        return homes.expanded("~")
+    except InvalidConfigurationError as exc:
+        below = "below which it is installed" if verb == "install" else "below which it was installed"
+        exc.hint = f"set HOME to the folder {below}; `rbee {verb} --system` is for all users, and needs none"
+        raise
 
 
 def _prefix(options: PlaceOptions, verb: Verb) -> Path | None:

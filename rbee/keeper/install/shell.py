@@ -12,13 +12,13 @@ _FILES: Final = {"bash": "~/.bashrc", "zsh": "~/.zshrc", "csh": "~/.cshrc", "tcs
 _PLAIN: Final = re.compile(r"[\w/.,+@-]+", re.ASCII)
 
 
-def path_lines(folder: Path, home: Path, shell: str) -> list[str]:
+def path_lines(folder: Path, home: Path | None, shell: str) -> list[str]:
     """Return the commands that add `folder` to PATH, now and in new shells; `shell` is the path of the user's shell."""
     now = path_line(folder, home, shell)
     return [now] if Path(shell).name == "fish" else [now, f"echo {shlex.quote(now)} >> {start_file(shell)}"]
 
 
-def path_line(folder: Path, home: Path, shell: str) -> str:
+def path_line(folder: Path, home: Path | None, shell: str) -> str:
     """Return the command that adds `folder` to PATH."""
     kind = Path(shell).name
     if kind == "fish":
@@ -32,9 +32,9 @@ def start_file(shell: str) -> str:
     return _FILES.get(Path(shell).name, "~/.profile")
 
 
-def _quote(folder: Path, home: Path, more: str = "") -> str:
+def _quote(folder: Path, home: Path | None, more: str = "") -> str:
     """Return the folder quoted for a shell, with $HOME if it is inside; the shell expands `more`."""
-    inside = folder.relative_to(home) if folder.is_relative_to(home) else None
+    inside = folder.relative_to(home) if home is not None and folder.is_relative_to(home) else None
     plain = f"$HOME/{inside}" if inside is not None else str(folder)
     if _PLAIN.fullmatch(str(folder if inside is None else inside)):
         return f'"{plain}{more}"'

@@ -59,7 +59,7 @@ def older_daemons(settings: Settings, layout: Layout, version: str | None) -> li
     return lines
 
 
-def path(layout: Layout, home: Path) -> list[str]:
+def path(layout: Layout, home: Path | None) -> list[str]:
     """Return what to do if `rbee` in PATH is not the installed program."""
     if not shell.is_in_path(layout.programs, os.environ.get("PATH", "")):
         name = os.environ.get("SHELL", "")
@@ -76,7 +76,7 @@ def path(layout: Layout, home: Path) -> list[str]:
 
 def _is_in_start_file(line: str, shell_name: str) -> bool:
     try:
-        return line in homes.expanded(shell.start_file(shell_name)).read_text(encoding="utf-8").splitlines()
+        return line in homes.found(shell.start_file(shell_name)).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError):
         return False
 

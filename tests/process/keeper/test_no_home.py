@@ -55,3 +55,31 @@ def test_with_a_folder_for_the_state_everything_goes_on(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
     assert not list((tmp_path / "cwd").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("command", "hint"),
+    [
+        ("install", "set HOME to the folder below which it is installed; `rbee install --system` is for all users"),
+        (
+            "uninstall",
+            "set HOME to the folder below which it was installed; `rbee uninstall --system` is for all users",
+        ),
+        ("setup add-node --name a --ssh-host b --ssh-key ~/k", "set HOME, or write the whole path in place of ~/k"),
+        ("status --config ~/x.toml", "set HOME, or write the whole path in place of ~/x.toml"),
+        ("models show ~/x.gguf", "set HOME, or write the whole path in place of ~/x.gguf"),
+        ("infer --prompt x --model file:~/x.gguf", "set HOME, or write the whole path in place of ~/x.gguf"),
+        ("status", "set HOME; or RBEE_CACHE for rbee's program and RBEE_HOME for its state"),
+    ],
+)
+def test_a_hint_says_what_helps_and_not_what_was_done(tmp_path: Path, command: str, hint: str) -> None:
+    """Other folders for state and cache are of no use to who installs, or who has written a path."""
+    elsewhere = {"RBEE_HOME": str(tmp_path / "state"), "RBEE_CACHE": str(tmp_path / "cache")}
+    done = run(tmp_path, *command.split(), **({} if command == "status" else elsewhere))
+    assert done.returncode == 1
+    assert f"hint: {hint}" in done.stderr
+
+
+def test_what_is_for_all_users_is_removed_without_a_home(tmp_path: Path) -> None:
+    done = run(tmp_path, "uninstall", "--system", "--prefix", str(tmp_path / "prefix"))
+    assert (done.returncode, done.stderr[:34]) == (0, "Nothing of rbee is installed in /tm"[:34]), done.stderr

@@ -36,11 +36,20 @@ def homeless(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.mark.usefixtures("homeless")
-@pytest.mark.parametrize("path", ["~", "~/.rbee", "~/.config/rbee/config.toml", Path("~/x")])
-def test_without_a_home_what_lies_in_it_is_refused_in_one_sentence(path: str | Path) -> None:
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("~", home.HINT),
+        ("~/.rbee", home.HINT),
+        ("~/.local/share/rbee/models", home.HINT),
+        ("~/.config/rbee/config.toml", "set HOME, or write the whole path in place of ~/.config/rbee/config.toml"),
+        (Path("~/x"), "set HOME, or write the whole path in place of ~/x"),
+    ],
+)
+def test_without_a_home_what_lies_in_it_is_refused_in_one_sentence(path: str | Path, hint: str) -> None:
     with pytest.raises(InvalidConfigurationError, match="there is no home folder for ~") as caught:
         home.expanded(path)
-    assert caught.value.hint == home.HINT
+    assert caught.value.hint == hint
     assert not home.found(path).exists()
 
 

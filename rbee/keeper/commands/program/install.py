@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rbee.adapters import config, zipapp
 from rbee.adapters.daemon import process
-from rbee.adapters.files import atomic
+from rbee.adapters.files import atomic, home
 from rbee.errors import StorageError
 from rbee.keeper.install import destination, ownership, settings_file, summary, units
 from rbee.keeper.install.layout import LINKS, PROGRAM
@@ -47,7 +47,7 @@ def run(options: InstallOptions, settings: Settings, terminal: Terminal) -> Resu
     lines = [summary.headline(before, version), *summary.places(layout, services, has_config=has_config)]
     if not options.system:
         lines += summary.older_daemons(settings, layout, version)
-    lines += summary.path(layout, destination.home())
+    lines += summary.path(layout, home.folder())
     lines += summary.next_steps(
         layout, is_first=before is None, is_elsewhere=prefix is not None, has_services=bool(services)
     )
@@ -111,6 +111,7 @@ def _write(layout: Layout, source: Path, services: dict[str, str], terminal: Ter
 
 def _check_starts(program: Path) -> None:
     """Start the installed file as a user would. Raises StorageError with the reason if it does not start."""
+    hint = f"it needs a suitable `python3` in PATH; without one: {shlex.join([sys.executable, str(program)])}"
     try:
         done = subprocess.run([program, "--version"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
     except OSError as exc:
@@ -118,9 +119,8 @@ def _check_starts(program: Path) -> None:
     else:
         if done.returncode == 0:
             return
-        lines = done.stderr.decode("utf-8", "replace").splitlines()
+        said = done.stderr.decode("utf-8", "replace")
+        lines = said.partition("\nhint: ")[0].splitlines()
         reason = lines[-1].removeprefix("rbee: ") if lines else process.describe_end(done.returncode)
-    raise StorageError(
-        f"{program} is installed, but does not start: {reason}",
-        hint=f"it needs a suitable `python3` in PATH; without one: {shlex.join([sys.executable, str(program)])}",
-    )
+        hint = said.partition("\nhint: ")[2].strip() or hint
+    raise StorageError(f"{program} is installed, but does not start: {reason}", hint=hint)

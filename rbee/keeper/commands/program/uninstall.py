@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from rbee.adapters import zipapp
 from rbee.adapters.daemon import instance
-from rbee.errors import StorageError
+from rbee.errors import InvalidConfigurationError, StorageError
 from rbee.keeper.install import destination, removal, units
 from rbee.keeper.install.layout import PROGRAM
 from rbee.keeper.install.removal import Folder
@@ -66,7 +66,7 @@ def _folders(options: UninstallOptions, settings: Settings, layout: Layout) -> l
     """Return the folders that rbee may have filled; those of a system-wide installation are its models alone."""
     if options.system:
         return [_folder("models", layout.models, "models", is_ours=True)]
-    home = destination.home()
+    home = destination.home("uninstall")
     models, state = settings.paths.models, settings.state_dir
     base = Path(os.environ.get("XDG_CACHE_HOME", ""))
     # A relative one is to be ignored (XDG base directory specification), as the launcher does: it could be any folder.
@@ -84,10 +84,14 @@ def _folder(what: str, path: Path, option: str, *, is_ours: bool) -> Folder:
 
 
 def _refuse_while_running(settings: Settings, layout: Layout) -> None:
+    try:
+        state = settings.state_dir
+    except InvalidConfigurationError:
+        return  # without a home no daemon of this user can run
     running = {
         role: found
         for role in units.ROLES
-        if (found := instance.find(settings.state_dir, role)) is not None and found.started_by != "queen"
+        if (found := instance.find(state, role)) is not None and found.started_by != "queen"
     }
     if not running:
         return
