@@ -13,7 +13,7 @@ from urllib.parse import quote, urlsplit
 import msgspec
 
 from rbee.adapters.download.proxies import HINT
-from rbee.adapters.files import home
+from rbee.adapters.files import home, regular
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError
 from rbee.wire import hub as wire
 
@@ -48,14 +48,15 @@ def _is_address(text: str) -> bool:
 
 
 def token() -> str | None:
-    """Return the user's token: `HF_TOKEN`, or what the hub's own tools have stored.
+    """Return the user's token: `HF_TOKEN`, or what the hub's own tools have stored; None where it is not to be sent.
 
     Raises ModelAccessDeniedError for what can be no token.
     """
-    if not (found := os.environ.get("HF_TOKEN", "").strip()):
+    if _is_set("HF_HUB_DISABLE_IMPLICIT_TOKEN"):
+        return None
+    if not (found := _first("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN").strip()):
         try:
-            path = home.found(os.environ.get("HF_TOKEN_PATH") or tools_folder() / "token")
-            found = path.read_text(encoding="utf-8-sig").strip()
+            found = regular.read(folder_of("HF_TOKEN_PATH") or tools_folder() / "token").decode("utf-8-sig").strip()
         except (OSError, UnicodeDecodeError):
             return None
     if not re.fullmatch(r"[!-~]*", found):
@@ -66,7 +67,27 @@ def token() -> str | None:
 def tools_folder() -> Path:
     """Return the folder of the hub's own tools."""
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return home.found(os.environ.get("HF_HOME") or f"{cache}/huggingface")
+    return folder_of("HF_HOME") or home.found(f"{cache}/huggingface")
+
+
+def folder_of(*variables: str) -> Path | None:
+    """Return the path in the first of these variables that is set, with other variables in it; None without."""
+    found = _first(*variables)
+    return home.found(os.path.expandvars(found)) if found else None
+
+
+def offline() -> str | None:
+    """Return the variable that says not to ask the hub for anything; None where none does."""
+    return next((name for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE") if _is_set(name)), None)
+
+
+def _first(*variables: str) -> str:
+    return next(filter(None, map(os.environ.get, variables)), "")
+
+
+def _is_set(variable: str) -> bool:
+    """Whether a switch is on, as the hub's own tools read it (huggingface_hub/constants.py)."""
+    return os.environ.get(variable, "").upper() in ("1", "ON", "YES", "TRUE")
 
 
 def files(web: Web, repository: str) -> Repository:

@@ -6,12 +6,10 @@ repository, in it one for each revision, whose files are links to blobs named by
 
 from __future__ import annotations
 
-import os
 import re
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.download import hub
-from rbee.adapters.files import home
 from rbee.wire.hub import HubFile, Repository
 
 if TYPE_CHECKING:
@@ -43,7 +41,7 @@ def repositories(name: str) -> Iterator[Repository]:
 
 def root() -> Path:
     """Return the folder of the cache; without a home folder one that is not there."""
-    return home.found(os.environ.get("HF_HUB_CACHE") or hub.tools_folder() / "hub")
+    return hub.folder_of("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE") or hub.tools_folder() / "hub"
 
 
 def _folder(name: str) -> Path:

@@ -12,3 +12,7 @@ class BrokenError(Exception):
     def __init__(self, message: str, *, after: float = 0) -> None:
         super().__init__(message)
         self.after = after
+
+
+class OfflineError(BrokenError):
+    """The user does not want the site to be asked: another attempt is of no use."""

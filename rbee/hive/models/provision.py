@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 
 from rbee.adapters.download import fetch, hub, hub_cache
 from rbee.adapters.download.web import Web, host_and_port
-from rbee.adapters.download.web_errors import BrokenError
+from rbee.adapters.download.web_errors import BrokenError, OfflineError
 from rbee.errors import DownloadFailedError, ModelAccessDeniedError, ModelNotFoundError
 from rbee.hive.catalogue import folder, peer_offers, user_cache, variant
 from rbee.hive.models.progress import ProgressReporter
@@ -126,6 +126,12 @@ class Provision:
                     human = f"The hub is out of reach ({exc}); {name} is in the Hugging Face cache of this node"
                     self._reporter.narrate("cache", human)
                     return ProvidedModel(cached.ref, cached.path, cached.choice.variant, cached.choice.files)
+                if isinstance(exc, OfflineError):
+                    raise DownloadFailedError(
+                        f"{self._ref} is not on this node, and the hub is not asked: {exc} there",
+                        hint=f"to have it fetched, end rbee there, unset that, and start it again; "
+                        f"{user_cache.advice(self._ref)}",
+                    ) from exc
                 if attempt > len(delays):
                     raise DownloadFailedError(
                         f"the hub could not be asked for {self._ref}: {exc}, after {attempt} attempts",
@@ -141,6 +147,8 @@ class Provision:
 
     def _ask_hub(self, web: Web) -> tuple[ChosenModel, HubSite]:
         """Return what the hub has, and the files chosen. Raises BrokenError where another attempt may succeed."""
+        if (variable := hub.offline()) is not None:
+            raise OfflineError(f"{variable} is set")
         repository = hub.files(web, self._ref.reference)
         choice = variant.choose(self._ref, repository.files)
         if unknown := [file.name for file in choice.files if file.size <= 0]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import zlib
 from typing import TYPE_CHECKING
 
@@ -144,6 +145,58 @@ def test_the_token_is_the_variables_else_the_files(hub: Hub, tmp_path: Path, mon
         assert adapter.token() == "hf_file"
     monkeypatch.setenv("HF_TOKEN", " hf_variable ")
     assert adapter.token() == "hf_variable"
+
+
+def test_a_token_that_is_not_to_be_sent_is_none(hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HUGGING_FACE_HUB_TOKEN", "hf_old")
+    assert adapter.token() == "hf_old"
+    for value, expected in (("0", "hf_old"), ("no", "hf_old"), ("1", None), ("True", None), ("ON", None)):
+        monkeypatch.setenv("HF_HUB_DISABLE_IMPLICIT_TOKEN", value)
+        assert adapter.token() == expected
+
+
+def test_a_pipe_in_place_of_the_token_holds_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_TOKEN_PATH", str(tmp_path / "pipe"))
+    assert adapter.token() is None
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"HF_HOME": "$BEES/hf"}, "/bees/hf/hub"),
+        ({"HF_HOME": "/hf", "HF_HUB_CACHE": "${BEES}/cache"}, "/bees/cache"),
+        ({"HUGGINGFACE_HUB_CACHE": "/old"}, "/old"),
+        ({"XDG_CACHE_HOME": "/xdg"}, "/xdg/huggingface/hub"),
+    ],
+)
+def test_where_the_cache_is(variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEES", "/bees")
+    for name in ("HF_HOME", "HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(hub_cache.root()) == expected
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({"HF_HUB_OFFLINE": "1"}, "HF_HUB_OFFLINE"),
+        ({"HF_HUB_OFFLINE": "yes"}, "HF_HUB_OFFLINE"),
+        ({"TRANSFORMERS_OFFLINE": "True"}, "TRANSFORMERS_OFFLINE"),
+        ({"HF_HUB_OFFLINE": "0", "TRANSFORMERS_OFFLINE": "on"}, "TRANSFORMERS_OFFLINE"),
+        ({"HF_HUB_OFFLINE": "0"}, None),
+        ({"HF_HUB_OFFLINE": ""}, None),
+    ],
+)
+def test_who_says_not_to_ask(variables: dict[str, str], expected: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert adapter.offline() == expected
 
 
 @pytest.mark.parametrize("token", ["hf_ä", "hf_a\nX-Other: 1", "hf_a b"])

@@ -138,6 +138,23 @@ def test_a_split_model_is_taken_only_whole(start: Callable[..., Daemon], cache: 
     assert row["size_bytes"] == sum(part.stat().st_size for part in (*most, last))
 
 
+def test_a_hub_that_is_not_to_be_asked_is_not(
+    start: Callable[..., Daemon], cache: Path, model: bytes, tmp_path: Path
+) -> None:
+    link = store(cache, REPOSITORY, "m.Q4_K_M.gguf", model)
+    (tmp_path / "other.gguf").write_bytes(model)
+    with Hub() as hub:
+        hub.add(REPOSITORY, link)
+        hub.add("bees/other", tmp_path / "other.gguf")
+        daemon = start(HF_ENDPOINT=hub.url, HF_HUB_OFFLINE="1")
+        row, said = outcome(daemon, REF)
+        assert (row["local_path"], "(HF_HUB_OFFLINE is set)" in said[0]) == (str(link), True)
+        error, said = outcome(daemon, "hf:bees/other")
+        assert (error["error"]["code"], said) == ("DOWNLOAD_FAILED", [])
+        assert "not on this node, and the hub is not asked: HF_HUB_OFFLINE is set" in error["error"]["message"]
+        assert hub.asked == []
+
+
 def test_what_is_in_the_catalogue_needs_no_hub(start: Callable[..., Daemon], tmp_path: Path, model: bytes) -> None:
     (tmp_path / "m.Q4_K_M.gguf").write_bytes(model)
     with Hub() as hub:
