@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Final
 
 from msgspec import UNSET
 
@@ -11,6 +12,10 @@ from rbee.keeper.output import render
 if TYPE_CHECKING:
     from rbee.wire.queen import TaskHandle, TaskRequest
     from rbee.wire.worker import Done
+
+
+_NAMED: Final = 30
+"""Characters of a text that is repeated in the line."""
 
 
 def last_line(task: TaskRequest, handle: TaskHandle, done: Done) -> str:
@@ -52,6 +57,10 @@ def _speed(count: int, milliseconds: float) -> str:
 
 
 def _limit(task: TaskRequest, done: Done) -> str:
+    if done.stop_reason == "stop" and task.stop:
+        is_named = len(task.stop) == 1 and len(task.stop[0]) <= _NAMED
+        what = f"--stop {json.dumps(task.stop[0], ensure_ascii=False)}" if is_named else "a --stop text"
+        return f"stopped at {what}"
     if done.stop_reason != "length":
         return ""
     if (context := done.context) is not UNSET:

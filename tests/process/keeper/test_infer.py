@@ -89,6 +89,10 @@ TIMINGS = {"prompt_tokens": 12, "prompt_ms": 100.0, "first_token_ms": 130.0, "te
             {"stop_reason": "length", "context": SHORT},
             "; stopped: the context of 512 tokens is full (`context` under [worker] may be up to 2048)",
         ),
+        (["--stop", "the end"], {"stop_reason": "stop"}, ' on local; stopped at --stop "the end"'),
+        (["--stop", "\n"], {"stop_reason": "stop"}, ' on local; stopped at --stop "\\n"'),
+        (["--stop", "a", "--stop", "b"], {"stop_reason": "stop"}, " on local; stopped at a --stop text"),
+        (["--stop", "a"], {"stop_reason": "eos"}, " on local"),
         (
             [],
             {"stop_reason": "length"},
