@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import re
 import secrets
@@ -14,7 +15,7 @@ import msgspec
 
 from rbee.adapters.daemon import exit_report, process
 from rbee.adapters.daemon.exit_report import ExitReport
-from rbee.adapters.files import full_disk, private
+from rbee.adapters.files import distant_disk, full_disk, private
 from rbee.errors import AlreadyRunningError
 
 if TYPE_CHECKING:
@@ -48,6 +49,8 @@ class Instance(msgspec.Struct):
     settings: dict[str, Any] | None = None
     inode: int | None = None
     """The file's own: in a copy of the state folder, or one that was restored, it speaks of another folder's daemon."""
+    folder: str | None = None
+    """A hash of the folder's path, which decides that where inodes do not stay, as after a disk was mounted again."""
 
 
 class InstanceLock:
@@ -111,9 +114,16 @@ class InstanceLock:
         """Write down where this daemon is reached. Raises StorageError when the disk is full."""
         identity = process.identify(os.getpid())
         assert identity is not None
-        inode = os.fstat(self._descriptor).st_ino
         self._published = Instance(
-            identity, url, version, ephemeral, started_by, self.id, settings=settings, inode=inode
+            identity,
+            url,
+            version,
+            ephemeral,
+            started_by,
+            self.id,
+            settings=settings,
+            inode=os.fstat(self._descriptor).st_ino,
+            folder=_hash(self._state_dir),
         )
         try:
             _overwrite(self._descriptor, self._published)
@@ -166,9 +176,15 @@ def _read_own(path: Path) -> Instance | None:
     if found is None or found.inode is None:
         return found
     try:
-        return found if path.stat().st_ino == found.inode else None
+        if path.stat().st_ino == found.inode:
+            return found
+        return found if found.folder == _hash(path.parent) and distant_disk.is_distant(path) else None
     except OSError:
         return None
+
+
+def _hash(folder: Path) -> str:
+    return hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]
 
 
 def _read(path: Path) -> Instance | None:

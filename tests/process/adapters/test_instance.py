@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,6 +15,7 @@ import pytest
 
 from rbee.adapters.daemon import instance, process
 from rbee.adapters.daemon.instance import InstanceLock
+from rbee.adapters.files import distant_disk
 from rbee.errors import AlreadyRunningError, StorageError
 
 if TYPE_CHECKING:
@@ -167,3 +170,28 @@ def test_the_folder_is_made_private(tmp_path: Path) -> None:
     InstanceLock(tmp_path / "state", "hive")
     assert (tmp_path / "state").stat().st_mode & 0o777 == 0o700
     assert (tmp_path / "state/hive.lock").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_known"),
+    [("ext4", False), ("tmpfs", False), ("fuse.sshfs", True), ("nfs4", True), ("cifs", True), ("virtiofs", True)],
+)
+def test_a_file_that_has_another_inode_is_known_by_its_folder_on_distant_disks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, is_known: bool
+) -> None:
+    """As sshfs has it after it was mounted again; elsewhere it is a copy, as of a folder that was restored."""
+    device = tmp_path.stat().st_dev
+    mounts = tmp_path / "mountinfo"
+    mounts.write_text(
+        "1 0 8:1 / / rw - ext4 /dev/x rw\n"
+        f"2 1 {os.major(device)}:{os.minor(device)} / /home rw shared:1 - {kind} server:/home rw\n"
+    )
+    monkeypatch.setattr(distant_disk, "MOUNTS", mounts)
+    folder, other = tmp_path / "state", tmp_path / "other"
+    with holder(folder, "http://127.0.0.1:9200"):
+        assert instance.find(folder, "hive") is not None
+        shutil.copytree(folder, other)
+        assert instance.find(other, "hive") is None, "it is another folder's"
+        shutil.copy(folder / "hive.lock", tmp_path / "new")
+        (tmp_path / "new").replace(folder / "hive.lock")
+        assert (instance.find(folder, "hive") is not None) == is_known
