@@ -13,6 +13,7 @@ import sys
 BUILD_ID = "@BUILD_ID@"
 ARCHIVE_SIZE = int("@ARCHIVE_SIZE@")
 GLIBC = "@GLIBC@"
+TURN_SECONDS = 3600  # as in unpack.py
 
 
 def main():
@@ -126,7 +127,14 @@ def has_unused(root):
     It costs a look at the folder's names, and a lock for each other build.
     """
     import fcntl
+    import time
 
+    try:
+        # Two builds are used in turn: as long as that lasts, unpack.py keeps both.
+        if abs(time.time() - os.stat(os.path.join(root, ".turns")).st_mtime) < TURN_SECONDS:
+            return False
+    except OSError:
+        pass
     try:
         names = os.listdir(root)
     except OSError:

@@ -7,10 +7,13 @@ import io
 import os
 import re
 import shutil
+import time
 import zipfile
 
 PREFIX = "site-packages/"
 BUILD_NAME = re.compile(r"[0-9a-f]{16}")
+TURN_SECONDS = 3600
+"""A build that is wanted again so soon after another one took its place is used in turn with that."""
 
 
 def unpack(file, archive_size, root, home):
@@ -34,6 +37,7 @@ def unpack(file, archive_size, root, home):
                 fill(archive, members, home)
             else:
                 write_new(archive, members, root, home)
+            note_turns(root, home)
             remove_old(root, home)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -110,15 +114,41 @@ def write_folders(home):
     os.rename(partial, os.path.join(home, "folders"))
 
 
+def note_turns(root, home):
+    """Notes by the time of `.turns` that a build was unpacked which had been removed a moment ago."""
+    if is_recent(os.path.join(root, ".was-" + os.path.basename(home))):
+        with contextlib.suppress(OSError), open(os.path.join(root, ".turns"), "a") as turns:
+            os.utime(turns.fileno())
+
+
+def is_recent(path):
+    """Whether a file was written within the time of a turn."""
+    try:
+        return abs(time.time() - os.stat(path).st_mtime) < TURN_SECONDS
+    except OSError:
+        return False
+
+
 def remove_old(root, home):
-    """Removes all other builds, and none that a process is running from: a later start does that."""
+    """Removes all other builds, and none that a process is running from: a later start does that.
+
+    Of two that are used in turn the other one stays: 70 MB would be written at each start. `.was-…` tells of a removal.
+    """
+    others = [name for name in os.listdir(root) if BUILD_NAME.fullmatch(name) and name != os.path.basename(home)]
+    others.sort(key=lambda name: os.stat(os.path.join(root, name)).st_mtime)
+    if is_recent(os.path.join(root, ".turns")):
+        others = others[:-1]
     for name in os.listdir(root):
+        if name.startswith(".was-") and not is_recent(os.path.join(root, name)):
+            with contextlib.suppress(OSError):
+                os.unlink(os.path.join(root, name))
+    for name in others:
         build = os.path.join(root, name)
-        if build == home or not BUILD_NAME.fullmatch(name):
-            continue
         lock = os.path.join(build, "lock")
         # In use, or on a file system without locks, where that cannot be told.
         with contextlib.suppress(OSError), open(lock) as held:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
             os.unlink(lock)
             shutil.rmtree(build, ignore_errors=True)
+            with open(os.path.join(root, ".was-" + name), "a") as gone:
+                os.utime(gone.fileno())

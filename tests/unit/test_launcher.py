@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pwd
 import runpy
+import time
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -108,7 +109,7 @@ class Cache:
         return found
 
     def builds(self) -> list[int]:
-        return sorted(int(path.name, 16) for path in self.root.iterdir() if path.name != ".lock")
+        return sorted(int(path.name, 16) for path in self.root.iterdir() if not path.name.startswith("."))
 
 
 @pytest.fixture
@@ -159,6 +160,35 @@ def test_folders_of_others_stay(cache: Cache) -> None:
 
 
 def test_a_rollback_unpacks_the_old_version_again(cache: Cache) -> None:
-    for version in (1, 2, 1):
+    for version in (1, 2):
         end(cache.run(version))
         assert cache.builds() == [version]
+    end(cache.run(1))
+    assert 1 in cache.builds()
+
+
+def test_two_that_are_used_in_turn_both_stay_for_a_while(cache: Cache) -> None:
+    for version in (1, 2, 1):
+        end(cache.run(version))
+    assert cache.builds() == [1, 2]
+    begun = {version: cache.home(version).stat().st_ino for version in (1, 2)}
+    for version in (2, 1, 2, 1):
+        end(cache.run(version))
+        assert cache.launcher(version)["has_unused"](str(cache.root)) is False
+    assert {version: cache.home(version).stat().st_ino for version in (1, 2)} == begun, "nothing was unpacked again"
+    end(cache.run(3))
+    assert len(cache.builds()) == 2, "a third one takes the place of the older one"
+    long_ago = time.time() - 4000
+    os.utime(cache.root / ".turns", (long_ago, long_ago))
+    end(cache.run(3))
+    assert cache.builds() == [3]
+
+
+def test_a_version_that_comes_back_later_is_no_turn(cache: Cache) -> None:
+    for version in (1, 2):
+        end(cache.run(version))
+    long_ago = time.time() - 4000
+    os.utime(cache.root / f".was-{cache.home(1).name}", (long_ago, long_ago))
+    end(cache.run(1))
+    assert cache.builds() == [1]
+    assert sorted(path.name for path in cache.root.glob(".was-*")) == [f".was-{cache.home(2).name}"]
