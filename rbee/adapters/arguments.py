@@ -7,6 +7,7 @@ import re
 import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from rbee.adapters import numbers
 from rbee.adapters.nearest import nearest
 
 if TYPE_CHECKING:
@@ -19,12 +20,19 @@ _UNKNOWN: Final = re.compile(
 )
 
 
+_NEEDLESS: Final = re.compile(r"(?:argument )?(--[\w-]+): ignored explicit argument '(.*)'", re.DOTALL)
+
+
 GIVEN: Final = "given_once"
 """Where a namespace notes the options of the kind `Once` that it has a value of, until it is parsed."""
 
 
 _GOES_ON: Final = re.compile(r"\S.*[^.:\s]$")
 """A line that ends within a sentence, which the next line goes on with."""
+
+
+_NO_LIMIT: Final = ("-1", "0", "all", "inf", "infinite", "infinity", "max", "none", "unlimited")
+"""How other tools have it that there is no limit."""
 
 
 class UsageError(Exception):
@@ -34,10 +42,6 @@ class UsageError(Exception):
         super().__init__(message)
         self.message = message
         self.hint = hint
-
-
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION: Final = re.compile(r"([0-9]{1,12}(?:\.[0-9]{1,6})?)([smhd]?)")
 
 
 class HelpRequest(Exception):
@@ -99,8 +103,6 @@ class Parser(argparse.ArgumentParser):
         # Abbreviated options break scripts on the day a second option begins alike.
         super().__init__(**options, add_help=False, allow_abbrev=False)
         self._positionals.title = "arguments"
-        self.hints: dict[str, str] = {}
-        """A command that does not exist → what to do instead."""
 
     @property
     def commands(self) -> dict[str, Parser]:
@@ -111,7 +113,16 @@ class Parser(argparse.ArgumentParser):
     @property
     def takes_words(self) -> bool:
         """Whether it has arguments that are no options."""
-        return any(not action.option_strings for action in self._actions)
+        return self.most_words > 0
+
+    @property
+    def most_words(self) -> int:
+        """How many arguments it has that are no options."""
+        return sum(not action.option_strings for action in self._actions)
+
+    def requires(self, option: str) -> bool:
+        """Whether the option must be given."""
+        return self._option_string_actions[option].required
 
     def takes_value(self, word: str) -> bool | None:
         """Return whether the next word belongs to this one, an option; None for an option that there is not."""
@@ -140,6 +151,8 @@ class Parser(argparse.ArgumentParser):
         if lacks := re.match(r"argument (--[\w-]+): expected one argument", message):
             value = self._option_string_actions[lacks[1]].metavar or "VALUE"
             hint = f"write {lacks[1]} {value}, or {lacks[1]}={value} if {value} begins with a dash"
+        if needless := _NEEDLESS.match(message):
+            raise UsageError(f"{needless[1]} takes no value, and was given '{needless[2]}'", hint)
         if found := _UNKNOWN.match(message):
             what, word = found["what"], found["word"]
             raise UsageError(f"there is no {what} '{word}'", self._suggest(what, word) or hint)
@@ -173,8 +186,6 @@ class Parser(argparse.ArgumentParser):
         return [f"--{name}" for name in nearest(option.lstrip("-").replace("_", "-"), names)]
 
     def _suggest(self, what: str, word: str) -> str | None:
-        if word in self.hints:
-            return self.hints[word]
         names = [name for action in self._actions if action.choices for name in action.choices]
         before = what if what.startswith("-") else self.prog
         near = " or ".join(f"`{before} {name}`" for name in nearest(word, names))
@@ -196,14 +207,18 @@ def read(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
     return options
 
 
-def whole(low: int, high: int) -> Callable[[str], int]:
-    """Return an argparse type: a whole number within bounds."""
+def whole(low: int, high: int, *, without: str = "") -> Callable[[str], int]:
+    """Return an argparse type: a whole number within bounds; `without` says what holds if the option is left out."""
 
     def convert(text: str) -> int:
         # int() would also take "1_000" and other scripts' digits.
         if re.fullmatch(r"-?[0-9]{1,10}", text) and low <= (value := int(text)) <= high:
             return value
-        raise argparse.ArgumentTypeError(f"a whole number from {low} to {high} is expected")
+        meant = numbers.whole(text)
+        more = f"; did you mean {meant}?" if meant is not None and low <= meant <= high else ""
+        if without and text.lower() in _NO_LIMIT:
+            more = f"; {without}"
+        raise argparse.ArgumentTypeError(f"a whole number from {low} to {high} is expected{more}")
 
     return convert
 
@@ -219,7 +234,20 @@ def fraction(low: float, high: float, *, above: bool = False) -> Callable[[str],
         if low <= value <= high and not (above and value == low):
             return value
         bounds = f"above {low:g}, at most {high:g}," if above else f"from {low:g} to {high:g}"
-        raise argparse.ArgumentTypeError(f"a number {bounds} is expected")
+        meant = numbers.fraction(text)
+        more = f" did you mean {meant:g}?" if meant is not None and low <= meant <= high else ""
+        raise argparse.ArgumentTypeError(f"a number {bounds} is expected{';' * bool(more)}{more}")
+
+    return convert
+
+
+def time_up_to(most: float) -> Callable[[str], float]:
+    """Return an argparse type: a time of at most so many seconds, which may have a unit."""
+
+    def convert(text: str) -> float:
+        if (seconds := numbers.seconds(text)) is not None and 0 <= seconds <= most:
+            return seconds
+        raise argparse.ArgumentTypeError(f"0 to {most:g} seconds are expected, or for example 90s or 10m")
 
     return convert
 
@@ -230,8 +258,7 @@ def duration(text: str) -> float:
 
     if text == "forever":
         return FOREVER
-    found = _DURATION.fullmatch(text)
-    seconds = float(found[1]) * _UNITS[found[2] or "s"] if found else -1.0
-    if not 0 <= seconds <= FOREVER:
+    seconds = numbers.seconds(text)
+    if seconds is None or not 0 <= seconds <= FOREVER:
         raise argparse.ArgumentTypeError(f"'{text}' is no time: seconds, or for example 90s, 30m, 2h, 1d or forever")
     return seconds

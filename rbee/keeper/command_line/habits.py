@@ -8,6 +8,18 @@ _INFER: Final = 'rbee infer --prompt "…"'
 _RUN: Final = 'rbee infer --model REF --prompt "…"'
 _LIST_NODES: Final = "rbee setup list-nodes"
 _REMOVE_NODE: Final = "rbee setup remove-node --name NAME"
+_ADD_NODE: Final = "rbee setup add-node --name NAME --ssh-host HOST"
+_INSTALL_NODE: Final = "rbee setup install --node NAME"
+_NODE_ACTIONS: Final = {
+    "list": _LIST_NODES, "ls": _LIST_NODES, "show": _LIST_NODES, "add": _ADD_NODE, "new": _ADD_NODE,
+    "create": _ADD_NODE, "register": _ADD_NODE, "rm": _REMOVE_NODE, "remove": _REMOVE_NODE, "delete": _REMOVE_NODE,
+    "install": _INSTALL_NODE, "update": "rbee setup update-node --name NAME",
+}  # fmt: skip
+_LISTS: Final = {
+    "models": "rbee models list", "model": "rbee models list", "workers": "rbee workers list",
+    "worker": "rbee workers list", "nodes": _LIST_NODES, "node": _LIST_NODES, "devices": "rbee detect",
+    "logs": "rbee logs", "status": "rbee status",
+}  # fmt: skip
 _END_WORKER: Final = "rbee workers shutdown --id ID"
 
 COMMANDS: Final[dict[str, dict[str, str]]] = {
@@ -21,7 +33,12 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "daemon": "rbee up", "stop": "rbee down", "quit": "rbee down", "restart": "rbee down; rbee up",
         "log": "rbee logs", "devices": "rbee detect", "node": _LIST_NODES, "nodes": _LIST_NODES,
         "add-node": "rbee setup add-node", "list-nodes": _LIST_NODES, "remove-node": "rbee setup remove-node",
-        "update-node": "rbee setup update-node",
+        "update-node": "rbee setup update-node", "model": "rbee models list", "worker": "rbee workers list",
+        "shutdown": "rbee down", "exit": "rbee down", "end": "rbee down", "load": _RUN, "preload": _RUN,
+        "unload": _END_WORKER, "info": "rbee models show REF", "inspect": "rbee models show REF",
+        "list-models": "rbee models list", "list-workers": "rbee workers list", "gpu": "rbee detect",
+        "gpus": "rbee detect", "hardware": "rbee detect", "health": "rbee workers health", "add": _ADD_NODE,
+        "register": _ADD_NODE, "deploy": _INSTALL_NODE, "key": "rbee token", "tail": "rbee logs --follow",
     },
     "rbee models": {
         "ls": "rbee models list", "ps": "rbee workers list", "remove": "rbee models rm ID",
@@ -50,6 +67,52 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
 }  # fmt: skip
 """The words before it → a command of Ollama, Docker, git or llama.cpp, or one without its group → the command here."""
 
+PHRASES: Final[dict[str, dict[str, str]]] = {
+    "node": _NODE_ACTIONS, "nodes": _NODE_ACTIONS, "list": _LISTS, "ls": _LISTS, "show": _LISTS, "get": _LISTS,
+    "add": {"node": _ADD_NODE, "model": "rbee models pull REF"},
+    "remove": {"node": _REMOVE_NODE, "model": "rbee models rm ID", "worker": _END_WORKER},
+    "rm": {"node": _REMOVE_NODE, "model": "rbee models rm ID"},
+    "delete": {"node": _REMOVE_NODE, "model": "rbee models rm ID"},
+    "install": {"node": _INSTALL_NODE}, "update": {"node": "rbee setup update-node --name NAME"},
+    "stop": {"worker": _END_WORKER}, "kill": {"worker": _END_WORKER}, "end": {"worker": _END_WORKER},
+    "start": {"queen": "rbee up"}, "pull": {"model": "rbee models pull REF"},
+}  # fmt: skip
+"""Two words in another order or another number than here → the command here."""
+OF_ONE: Final = {"stop": _END_WORKER, "unload": _END_WORKER}
+"""A command that ends all here, and elsewhere what is named behind it → the command here that ends one."""
+ALIASES: Final = {"model": "models", "worker": "workers", "log": "logs", "set-up": "setup"}
+"""A word in another number → the same here."""
+NOTES: Final = {
+    "cp": "a model is used from where it is: `rbee infer --model ./FILE.gguf`",
+    "copy": "`rbee models push FILE --node NAME` copies a model to another node",
+    "create": "a model is a GGUF file, and needs no recipe: `rbee infer --model ./FILE.gguf`",
+    "import": "a model is used from where it is: `rbee infer --model ./FILE.gguf`",
+    "search": "models are found on huggingface.co: `rbee models pull hf:ORG/REPO`",
+    "signin": "for private models of the hub set HF_TOKEN, or log in with its own tools",
+    "login": "for private models of the hub set HF_TOKEN, or log in with its own tools",
+    "config": "settings are in ~/.config/rbee/config.toml, or another file: --config FILE",
+    "settings": "settings are in ~/.config/rbee/config.toml, or another file: --config FILE",
+    "update": "`rbee install`, run from the new file, updates this machine; `rbee setup install --all` the nodes",
+    "upgrade": "`rbee install`, run from the new file, updates this machine; `rbee setup install --all` the nodes",
+    "doctor": "`rbee status` shows what runs, `rbee detect` this machine, `rbee logs` what was logged",
+    "ping": "`rbee workers health` asks all nodes",
+    "ssh": "`rbee setup add-node --name NAME --ssh-host HOST` registers what `ssh HOST` reaches",
+}
+"""A command that has no counterpart here → what to do instead."""
+
+WORDS: Final = {
+    "rbee status": "`rbee status` shows all nodes; `rbee workers health --node NAME` shows the workers of one node",
+    "rbee workers list": "`rbee workers health --node NAME` shows the workers of one node",
+    "rbee setup list-nodes": "`rbee setup list-nodes` shows all nodes",
+    "rbee install": "`rbee setup install --node NAME` installs rbee on a node",
+    "rbee uninstall": "`rbee setup remove-node --name NAME` says how what is on a node is deleted",
+    "rbee down": "`rbee down` ends everything that the queen started, on all nodes",
+    "rbee up": "`rbee up` starts the queen of this machine; a hive is started by the first request for its node",
+    "rbee token": "`rbee token` prints the token, and makes it where there is none",
+    "rbee detect": "`rbee detect` shows all of this machine",
+}
+"""Command → what is to be said about a word that it does not take; NAME stands for the word."""
+
 _MORE_TOKENS: Final = "the length of the answer is --max-tokens N"
 _THREADS: Final = "the threads of workers are a setting: `threads` under [worker], or RBEE_WORKER_THREADS"
 _CONTEXT: Final = "the context of workers is a setting: `context` under [worker], or RBEE_WORKER_CONTEXT"
@@ -72,6 +135,7 @@ OPTIONS: Final[dict[str, dict[str, str]]] = {
         "--silent": "silence is --quiet",
     },
     "rbee status": {
+        "--all": "`rbee status` shows all nodes and workers",
         "--node": f"`rbee status` shows all nodes; {_ONE_NODE}", "-f": "the live view is --watch",
         "--follow": "the live view is --watch", "--live": "the live view is --watch",
     },
@@ -94,8 +158,16 @@ OPTIONS: Final[dict[str, dict[str, str]]] = {
     },
     "rbee down": {
         "--all": "`rbee down` ends everything that the queen started, on all nodes",
+        "--now": "Ctrl+C and once more `rbee down` end running requests at once",
+        "--node": "`rbee down` ends everything that the queen started, on all nodes",
         "--force": "`rbee down` lets running requests finish; Ctrl+C and once more `rbee down` end them at once",
     },
+    "rbee detect": {"--all": "`rbee detect` shows all of this machine"},
+    "rbee install": {
+        "--node": "`rbee setup install --node NAME` installs rbee on a node",
+        "--all": "`rbee setup install --all` installs rbee on all nodes",
+    },
+    "rbee uninstall": {"--node": "`rbee setup remove-node --name NAME` says how what is on a node is deleted"},
     "rbee models rm": {"--force": "a model in use is kept; `rbee workers shutdown` ends its worker"},
     "rbee setup add-node": {
         "-p": "the port of its sshd is --ssh-port PORT", "--port": "the port of its sshd is --ssh-port PORT",

@@ -6,8 +6,19 @@ import argparse
 import os
 from typing import TYPE_CHECKING
 
-from rbee.adapters.arguments import GIVEN, HelpAction, HelpRequest, Once, Parser, UsageError, duration, fraction, whole
-from rbee.keeper.command_line import command_table, habits, slips
+from rbee.adapters.arguments import (
+    GIVEN,
+    HelpAction,
+    HelpRequest,
+    Once,
+    Parser,
+    UsageError,
+    duration,
+    fraction,
+    time_up_to,
+    whole,
+)
+from rbee.keeper.command_line import command_table, slips
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,7 +60,6 @@ class _Main(Parser):
 
 def _parser() -> Parser:
     main = _Main(prog="rbee")
-    main.hints = _hints("rbee")
     main.set_defaults(config=None, queen=None, quiet=False, verbose=False, debug=False, json=False)
     _general_options(main)
     commands = main.add_subparsers(metavar="command", parser_class=Parser)
@@ -58,7 +68,6 @@ def _parser() -> Parser:
         parser = commands.add_parser(
             group.name, prog=f"rbee {group.name}", usage=group.usage, description=group.summary
         )
-        parser.hints = _hints(f"rbee {group.name}")
         _general_options(parser)
         actions = parser.add_subparsers(metavar="command", help=argparse.SUPPRESS, parser_class=Parser)
         prefix = f"{group.name} "
@@ -77,10 +86,6 @@ def _parser() -> Parser:
     for parser in made.values():
         _general_options(parser)
     return main
-
-
-def _hints(prog: str) -> dict[str, str]:
-    return {theirs: f"that is `{ours}` here" for theirs, ours in habits.COMMANDS[prog].items()}
 
 
 def _add(parsers: argparse._SubParsersAction[Parser], command: Command, prefix: str = "") -> Parser:
@@ -133,6 +138,16 @@ def _queen(text: str) -> str:
         raise argparse.ArgumentTypeError(str(exc)) from None
 
 
+def _device(text: str) -> int:
+    """Return the index of a device; `rbee detect` and the lists show its backend with it."""
+    backend, colon, index = text.rpartition(":")
+    if colon and backend.isalpha() and index.isdigit():
+        raise argparse.ArgumentTypeError(f"the index alone is expected: --backend {backend} --device {index}")
+    if text.isalpha():
+        raise argparse.ArgumentTypeError(f"the index of a device is expected; --backend {text} chooses a backend")
+    return whole(0, 1023)(text)
+
+
 def _worker_id(text: str) -> str:
     """Return a worker's id, or its beginning, as the daemons write it; the name of its log is taken too."""
     found = text.lower().removeprefix("worker-").removesuffix(".log")
@@ -160,7 +175,7 @@ def _infer_options(parser: Parser) -> None:
     add(
         "--max-tokens",
         metavar="N",
-        type=whole(1, 2**31 - 1),
+        type=whole(1, 2**31 - 1, without="without it there is no limit"),
         help="stop after N tokens (default: when the model ends, or its context is full)",
     )
     add("--stop", metavar="TEXT", action="append", help="stop before this text; repeatable")
@@ -191,14 +206,14 @@ def _infer_options(parser: Parser) -> None:
 
     add = parser.add_argument_group("where to run").add_argument
     add("--node", metavar="NAME", action=Once, help="the node (default: from the settings, else the queen chooses)")
-    add("--backend", metavar="NAME", help="cpu, cuda, …; see `rbee detect`")
-    add("--device", metavar="N", type=whole(0, 1023), help="the index of the backend's device")
+    add("--backend", metavar="NAME", type=str.lower, help="cpu, cuda, …; see `rbee detect`")
+    add("--device", metavar="N", type=_device, help="the index of the backend's device")
     add(
         "--wait",
-        metavar="SECONDS",
+        metavar="TIME",
         default=600.0,
-        type=fraction(0, 3600),
-        help="if all workers are busy, wait in line for at most SECONDS (default: 600); "
+        type=time_up_to(3600),
+        help="if all workers are busy, wait in line for at most TIME, as 90 or 10m (default: 600 s); "
         "0: try again after 1, 2 and 4 s, then give up",
     )
 

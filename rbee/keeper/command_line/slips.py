@@ -5,39 +5,58 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Final, NoReturn
 
+from rbee.adapters import numbers
 from rbee.adapters.arguments import UsageError
-from rbee.keeper.command_line import habits
+from rbee.keeper.command_line import habits, meant
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rbee.adapters.arguments import Parser
 
+_TIMES: Final = ("--keep", "--wait")
+_SAY_MORE: Final = ("--prompt", "-p", "--stop")
+"""Options whose empty value is refused later, in other words."""
 _MOST_NAMED: Final = 4
 """Commands that are named where an option of theirs was given to another one."""
 
 
 def check(main: Parser, words: list[str]) -> None:
     """Raise UsageError for what argparse would not report, or report only after something less to the point."""
-    parser, index = main, 0
+    parser, index, taken = main, 0, 0
     while index < len(words):
         word = words[index]
         if _is_option(word):
             takes = parser.takes_value(word)
             if takes is None:
                 _refuse(main, parser, words, index)
+            value = words[index + 1] if takes and index + 1 < len(words) else None
+            if value is not None and value.startswith("--") and parser.takes_value(value) is not None:
+                return  # the value is missing, as argparse says
+            _check_value(word, value)
             index += 1 + takes
         elif parser.commands:
             if word not in parser.commands:
+                hint = meant.command(parser.prog, words[index:], parser.commands)
+                if hint is not None:
+                    raise UsageError(f"there is no command '{word}'", hint)
                 return
             parser = parser.commands[word]
             index += 1
         elif word == "--":
             return
         else:
-            if not parser.takes_words:
-                _refuse_word(parser, word)
+            taken += 1
+            if taken > parser.most_words:
+                _refuse_word(parser, words, index)
             index += 1
+
+
+def _check_value(word: str, value: str | None) -> None:
+    """Refuse an empty value, which would stand for none."""
+    option, is_assigned, assigned = word.partition("=")
+    if (value == "" or (is_assigned and not assigned)) and option not in _SAY_MORE:
+        raise UsageError(f"the value of {option} is empty", "maybe it is that of a shell's variable which is not set")
 
 
 def _is_option(word: str) -> bool:
@@ -52,8 +71,7 @@ def _refuse(main: Parser, parser: Parser, words: list[str], index: int) -> NoRet
         if owners:
             _refuse_early(parser, owners, words, index)
         parser.refuse(word)
-    if hint := habits.OPTIONS.get(parser.prog, {}).get(option):
-        raise UsageError(f"there is no option {option}", hint)
+    _check_habit(parser, option)
     if not parser.near(option) and 0 < len(owners) <= _MOST_NAMED and option.startswith("--"):
         named = " and ".join(f"`{prog}`" for prog in owners)
         raise UsageError(f"there is no option {option}", f"it is an option of {named}")
@@ -74,6 +92,7 @@ def _refuse_early(parser: Parser, owners: dict[str, Parser], words: list[str], i
         line = shlex.join([*leaf.prog.split(), *option_words])
         raise UsageError(f"{option} stands before the command", f"options follow it: `{line}`")
     if leaf is not parser:
+        _check_habit(leaf, option)
         leaf.refuse(word)
     lines = [f"`{shlex.join([*prog.split(), *option_words])}`" for prog in owners if prog.startswith(parser.prog)]
     named = " or ".join(lines[:_MOST_NAMED]) + (" or …" if len(lines) > _MOST_NAMED else "")
@@ -83,13 +102,47 @@ def _refuse_early(parser: Parser, owners: dict[str, Parser], words: list[str], i
     )
 
 
-def _refuse_word(parser: Parser, word: str) -> NoReturn:
-    """Refuse a word that no option takes: mostly the value of the option that the command is about."""
-    if parser.takes_value("--prompt") is None:
-        for option in ("--id", "--name", "--node"):
-            if parser.takes_value(option):
-                raise UsageError(f"unexpected argument '{word}'", f"did you mean {option} {shlex.quote(word)}?")
+def _check_habit(parser: Parser, option: str) -> None:
+    if hint := habits.OPTIONS.get(parser.prog, {}).get(option):
+        raise UsageError(f"there is no option {option}", hint)
+
+
+def _refuse_word(parser: Parser, words: list[str], index: int) -> NoReturn:
+    """Refuse a word that no option takes."""
+    word = words[index]
+    if (hint := _after_option(parser, words, index) or _instead(parser, words, word)) is not None:
+        raise UsageError(f"unexpected argument '{word}'", hint)
     parser.refuse(word)
+
+
+def _after_option(parser: Parser, words: list[str], index: int) -> str | None:
+    """Return what a word means as a part of the option before it: a unit, or a value that there is not."""
+    word, before = words[index], words[index - 1]
+    if _is_option(before) and parser.takes_value(before) is False and "=" not in before and before.startswith("--"):
+        return f"{before} takes no value"
+    option = words[index - 2] if index > 1 else ""
+    if option in _TIMES and numbers.seconds(f"{before}{word}") is not None:
+        return f"write {option} {before}{word}"
+    return None
+
+
+def _instead(parser: Parser, words: list[str], word: str) -> str | None:
+    """Return the option whose value a word may be, or the command that takes it."""
+    if parser.takes_value("--prompt"):
+        return None
+    if parser.prog == "rbee models push" and word.endswith(".gguf") and not words[-2].endswith(".gguf"):
+        return f"did you mean `rbee models push {shlex.quote(word)} --node {shlex.quote(words[-2])}`?"
+    given = {part.partition("=")[0] for part in words}
+    is_address = "@" in word or "--name" in given
+    for option in ("--ssh-host",) * is_address + ("--id", "--name", "--node"):
+        if parser.takes_value(option) and option not in given and not (parser.takes_words and option != "--node"):
+            if option == "--id" and not meant.is_worker(word):
+                return "`rbee workers list` shows the ids of the workers"
+            if parser.takes_words and not parser.requires(option):
+                return f"one at a time: `{parser.prog} {shlex.quote(word)}` is another command"
+            return f"did you mean {option} {shlex.quote(word)}?"
+    hint = habits.WORDS.get(parser.prog)
+    return None if hint is None else hint.replace("NAME", shlex.quote(word))
 
 
 def _leaves(parser: Parser) -> Iterator[Parser]:
