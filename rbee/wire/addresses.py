@@ -29,6 +29,17 @@ def reachable(host: str) -> str:
     return "::1" if ":" in host else "127.0.0.1"
 
 
+def is_met(host: str, listening: str) -> bool:
+    """Whether one that asks for `host` may meet what listens at this address: at the very same one, or at every one.
+
+    Of a name it is not known which addresses it has, but for localhost.
+    """
+    asked = _parse(host)
+    if is_unspecified(host) or is_unspecified(listening):
+        return True
+    return is_loopback(listening) or not is_loopback(host) if asked is None else _parse(listening) == asked
+
+
 def plain(host: str) -> str:
     """Return an address as its own family writes it: one of IPv4 in a socket of IPv6 is `::ffff:192.0.2.7` there."""
     found = _parse(host)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pwd
 import re
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from rbee.adapters.daemon import process
+from rbee.wire import addresses
 
 _TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
 _LISTENING = "0A"
@@ -43,9 +45,9 @@ class PortOwner(NamedTuple):
         return ", ".join(filter(None, parts))
 
 
-def find(port: int) -> PortOwner | None:
-    """Return whose program listens at `port` of this machine; None where that cannot be seen."""
-    pid, user = process.listener(port), _user_of(port)
+def find(host: str, port: int) -> PortOwner | None:
+    """Return whose program listens there on this machine; None where that cannot be seen."""
+    pid, user = process.listener(host, port), _user_of(host, port)
     if pid is None:
         return None if user is None else PortOwner(None, None, user, None)
     import psutil
@@ -59,14 +61,24 @@ def find(port: int) -> PortOwner | None:
     return PortOwner(pid, name, user, state)
 
 
-def _user_of(port: int) -> str | None:
+def _user_of(host: str, port: int) -> str | None:
+    found: list[tuple[bool, str]] = []
     for table in _TABLES:
         with suppress(OSError, ValueError, IndexError):
             for line in Path(table).read_text(encoding="ascii").splitlines()[1:]:
                 fields = line.split()
-                if fields[_STATE] == _LISTENING and int(fields[_ADDRESS].rpartition(":")[2], 16) == port:
-                    return _name(int(fields[_USER]))
-    return None
+                address, _, number = fields[_ADDRESS].partition(":")
+                if fields[_STATE] != _LISTENING or int(number, 16) != port:
+                    continue
+                if addresses.is_met(host, shown := _address(address)):
+                    found.append((addresses.is_unspecified(shown), _name(int(fields[_USER]))))
+    return min(found)[1] if found else None
+
+
+def _address(digits: str) -> str:
+    """Return an address of these tables: words of four bytes, each the wrong way round on this processor."""
+    words = [bytes.fromhex(digits[at : at + 8])[::-1] for at in range(0, len(digits), 8)]
+    return str(ipaddress.ip_address(b"".join(words)))
 
 
 def _name(user: int) -> str:

@@ -15,6 +15,7 @@ import msgspec
 import trio
 
 from rbee.adapters.files import full_disk, private
+from rbee.wire import addresses
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,15 +120,21 @@ async def end(process: Identity, *, grace: float) -> bool:
     return True
 
 
-def listener(port: int) -> int | None:
-    """Return the pid of the process that listens on `port`; None where the system does not show it to us."""
+def listener(host: str, port: int) -> int | None:
+    """Return the pid of the process that listens there on this machine; None where the system does not show it to us.
+
+    One at that very address comes before one at every address.
+    """
     import psutil
 
+    found: list[tuple[bool, int]] = []
     with contextlib.suppress(psutil.Error, OSError):
         for connection in psutil.net_connections("tcp"):
             if connection.status == psutil.CONN_LISTEN and connection.laddr[1:2] == (port,) and connection.pid:
-                return int(connection.pid)
-    return None
+                (address,) = map(str, connection.laddr[:1])
+                if addresses.is_met(host, address):
+                    found.append((addresses.is_unspecified(address), int(connection.pid)))
+    return min(found)[1] if found else None
 
 
 def words(pid: int) -> list[str]:

@@ -32,7 +32,7 @@ def bind(host: str, port: int, *, setting: str = "--port") -> socket.socket:
     """Return a listening socket; port 0 takes any free one. Raises PortInUseError, advising to change `setting`."""
     if (listener := _bind(host, port)) is None:
         raise PortInUseError(
-            f"port {port} on {host} is taken{holder(port)}",
+            f"port {port} on {host} is taken{holder(host, port)}",
             hint=f"stop what holds it, or choose another port: {setting}",
             port=port,
         )
@@ -74,9 +74,9 @@ def bind_first(host: str, first: int) -> socket.socket:
     )
 
 
-def holder(port: int) -> str:
-    """Say who listens on `port`, as in ` by nginx (pid 7)`; nothing where the system does not let us see that."""
-    if (owner := port_owner.find(port)) is None:
+def holder(host: str, port: int) -> str:
+    """Say who listens there, as in ` by nginx (pid 7)`; nothing where the system does not let us see that."""
+    if (owner := port_owner.find(host, port)) is None:
         return ""
     whose = "" if owner.is_ours else f" of user {owner.user}"
     if owner.name is None:

@@ -138,7 +138,7 @@ async def _listener(queen: running_queen.RunningQueen) -> int | None:
     found = urlsplit(queen.url)
     if not await is_of_this_machine(found.hostname or ""):
         return None
-    pid = process.listener(found.port or 80)
+    pid = process.listener(found.hostname or "", found.port or 80)
     if pid is None or not any(word == "queen" or word.endswith("/queen-rbee") for word in process.words(pid)):
         return None
     return pid

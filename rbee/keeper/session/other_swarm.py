@@ -29,7 +29,8 @@ def is_another(found: RunningQueen, settings: Settings) -> bool:
 
 def whose(found: RunningQueen) -> str:
     """Say whose a queen is, as in ` (user bee, pid 7, HOME=/home/bee)`; nothing where that cannot be seen."""
-    owner = None if found.is_elsewhere else port_owner.find(urlsplit(found.url).port or 0)
+    at = urlsplit(found.url)
+    owner = None if found.is_elsewhere else port_owner.find(at.hostname or "", at.port or 0)
     return f" ({owner})" if owner is not None else ""
 
 

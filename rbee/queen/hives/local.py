@@ -131,8 +131,9 @@ class LocalHive:
             if isinstance(exc, ConnectionTimeoutError) and not isinstance(exc, AddressTakenError):
                 return None
         port = self._settings.hive.port
+        holder = http_server.holder(urlsplit(url).hostname or "", port)
         raise PortInUseError(
-            f"port {port} is taken{http_server.holder(port)}: what answers at {url} is not a hive of rbee",
+            f"port {port} is taken{holder}: what answers at {url} is not a hive of rbee",
             hint="stop that program, or give the hive another port: `port` under [hive] in the settings, "
             "or the environment variable RBEE_HIVE_PORT",
             port=port,

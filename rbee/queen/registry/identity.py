@@ -203,7 +203,8 @@ def refused(node: str, address: str, *, is_same: bool = False) -> AnotherSwarmEr
     )
     if is_same:
         hint = f"`rbee setup install --node {node}` brings the token there, and ends the hive that has another"
-    owner = port_owner.find(urlsplit(f"//{address}").port or 0) if node == LOCAL_NODE and not is_same else None
+    at = urlsplit(f"//{address}")
+    owner = port_owner.find(at.hostname or "", at.port or 0) if node == LOCAL_NODE and not is_same else None
     whose = f" ({owner})" if owner is not None else ""
     return AnotherSwarmError(
         f"authentication failed: the hive at {address}{whose} does not accept the queen's token",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
@@ -121,12 +122,21 @@ def test_a_folder_that_was_moved_keeps_its_queen(
 
 
 def test_whose_a_port_is(queen: Daemon) -> None:
-    owner = port_owner.find(int(queen.url.rpartition(":")[2]))
+    port = int(queen.url.rpartition(":")[2])
+    owner = port_owner.find("127.0.0.1", port)
     assert owner is not None
     assert owner.is_ours
     assert (owner.pid, owner.state) == (queen.process.pid, f"RBEE_HOME={queen.home}")
     assert str(owner) == f"user {owner.user}, pid {owner.pid}, {owner.state}"
-    assert port_owner.find(hold_port()) is None, "it is bound, and nobody listens"
+    assert port_owner.find("127.0.0.1", hold_port()) is None, "it is bound, and nobody listens"
+    assert port_owner.find("127.0.0.9", port) is None, "that one listens at another address"
+    for address in ("127.0.0.9", "::1"):
+        family = socket.AF_INET6 if ":" in address else socket.AF_INET
+        with socket.create_server((address, port), family=family):
+            other = port_owner.find(address, port)
+            assert other is not None
+            assert other.pid == os.getpid()
+            assert port_owner.find("127.0.0.1", port) == owner
 
 
 def test_of_a_program_of_another_user_only_the_user_is_seen() -> None:

@@ -45,3 +45,24 @@ def test_where_this_machine_reaches_it(host: str, reached: str) -> None:
 )
 def test_an_address_of_ipv4_is_written_as_one(host: str, plain: str) -> None:
     assert addresses.plain(host) == plain
+
+
+@pytest.mark.parametrize(
+    ("host", "listening", "is_met"),
+    [
+        ("127.0.0.1", "127.0.0.1", True),
+        ("127.0.0.1", "127.0.0.2", False),
+        ("127.0.0.1", "0.0.0.0", True),
+        ("127.0.0.1", "::", True),
+        ("127.0.0.1", "::1", False),
+        ("127.0.0.1", "::ffff:127.0.0.1", True),
+        ("0.0.0.0", "192.0.2.1", True),
+        ("::1", "0:0:0:0:0:0:0:1", True),
+        ("localhost", "127.0.0.1", True),
+        ("localhost", "::1", True),
+        ("localhost", "192.0.2.1", False),
+        ("attic", "192.0.2.1", True),
+    ],
+)
+def test_what_one_meets_there(host: str, listening: str, is_met: bool) -> None:
+    assert addresses.is_met(host, listening) is is_met
