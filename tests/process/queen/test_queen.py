@@ -264,6 +264,13 @@ def test_a_task_starts_what_it_needs_and_the_next_finds_it(daemons: Any) -> None
             client.post(TASKS, json={"prompt": "y", "backend": "cpu", "device": 0}).json()["worker_id"]
             == (handle["worker_id"])
         )
+        hive = instance.find(queen.home, "hive")
+        assert hive is not None
+        os.kill(hive.identity.pid, signal.SIGSTOP)
+        try:  # of a model that is no file of the user's, the hive is asked nothing
+            assert client.post(TASKS, json={"prompt": "z"}).json()["worker_id"] == handle["worker_id"]
+        finally:
+            os.kill(hive.identity.pid, signal.SIGCONT)
         assert client.delete(f"{TASKS}/{UUID}").status_code == 204
     processes = daemons.left()
     assert len(processes) == 3
