@@ -22,6 +22,7 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import cache
 import environment
 import llama
 import wheels
@@ -37,6 +38,15 @@ def build() -> Path:
     plan = tomllib.loads((ROOT / "shiv.toml").read_text("utf-8"))
     target = ROOT / plan["file"]["path"]
     target.parent.mkdir(exist_ok=True)
+    held = target.parent / ".zipapp.lock"
+    held.touch()
+    cache.remove_abandoned(target.parent)
+    with cache.lock(held):
+        _build(plan, target)
+    return target
+
+
+def _build(plan: dict[str, Any], target: Path) -> None:
     packages = wheels.fetch(
         ROOT / "build" / "locks" / "runtime.txt", plan["target"]["pythons"], plan["target"]["glibc"]
     )
@@ -50,7 +60,6 @@ def build() -> Path:
         if whole.stat().st_size > plan["file"]["limit_mb"] * 1_000_000:
             raise StepFailed(f"{target.name} has {whole.stat().st_size} bytes, more than shiv.toml allows")
         whole.replace(target)
-    return target
 
 
 def _stage(site: Path, archives: list[Path], excluded: list[str]) -> None:

@@ -24,6 +24,7 @@ from rbee.concurrency.contained import keep_running
 from rbee.errors import InvalidConfigurationError, UnloadFailedError
 from rbee.hive import tables
 from rbee.hive.catalogue.catalogue import Catalogue
+from rbee.hive.models import abandoned
 from rbee.hive.models.library import Library
 from rbee.hive.routes import app as routes
 from rbee.hive.routes.context import HiveContext
@@ -124,6 +125,8 @@ async def _serve(
             nursery.start_soon(keep_running, "hashing model files", library.hash_files)
             nursery.start_soon(keep_running, "pushed files", library.pushed.run)
             nursery.start_soon(keep_running, "watching model files", workers.watch_files)
+            tidying = partial(abandoned.keep_removing, settings.paths.models)
+            nursery.start_soon(keep_running, "removing abandoned downloads", tidying)
             end = partial(
                 _end_when_asked, stopping, workers, library, notifier, settings.timeouts.ending, announcer.tell
             )

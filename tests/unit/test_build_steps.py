@@ -32,7 +32,7 @@ def build(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 def test_what_a_killed_build_has_left_is_removed_by_the_next(build: Any, tmp_path: Path) -> None:
     """Of any version: the killed one may never be built again."""
-    for key in ("0.3.36-aaaa", "0.3.36-bbbb", "0.4.0-cccc"):
+    for key in ("0.3.36-aaaa", "0.3.36-bbbb", "0.4.0-cccc", "zipapp"):
         (tmp_path / f".{key}.lock").touch()
         (tmp_path / f".{key}-x1y2" / "work").mkdir(parents=True)
         (tmp_path / key).mkdir()
@@ -44,6 +44,7 @@ def test_what_a_killed_build_has_left_is_removed_by_the_next(build: Any, tmp_pat
         "0.3.36-bbbb",
         ".0.3.36-bbbb-x1y2",
         "0.4.0-cccc",
+        "zipapp",
     }
 
 
