@@ -98,6 +98,10 @@ class NodeLoop:
         """Return the requests that wait for a slot here, and may go to another node."""
         return [] if self._has_ended else self._scheduler.movable()
 
+    def has_free(self) -> bool:
+        """Return whether any slot is free here."""
+        return not self._has_ended and self._scheduler.has_free(trio.current_time())
+
     def take_free(self, wanted: Wanted) -> Placed | None:
         """Reserve a slot that is free here for a request that waits on another node."""
         if self._has_ended:

@@ -109,6 +109,10 @@ class NodeScheduler:
         """Return the requests that wait for a slot, and may go to another node."""
         return [request for request in self._patient() if request.may_move]
 
+    def has_free(self, now: float) -> bool:
+        """Return whether any slot is free at a worker that has loaded its model."""
+        return any(self._queue.loaded_and_free(now))
+
     def take_free(self, wanted: Wanted, now: float) -> Placed | None:
         """Reserve a slot for a request that waits on another node; those that wait here have gone first."""
         row = self._queue.take(wanted, now)

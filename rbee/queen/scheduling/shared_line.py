@@ -17,6 +17,9 @@ class NodeLine(Protocol):
     def movable(self) -> Collection[PlaceRequest]:
         """Return the requests that wait for a slot there, and may go to another node."""
 
+    def has_free(self) -> bool:
+        """Return whether any slot is free there."""
+
     def take_free(self, wanted: Wanted) -> Placed | None:
         """Reserve a slot that is free there for a request that waits on another node."""
 
@@ -49,8 +52,8 @@ class SharedLine:
 
     def offer(self, name: str) -> None:
         """A slot of node `name` may be free, which its own line has no use for: the oldest of the others gets it."""
-        if (free := self._nodes.get(name)) is None:
-            return
+        if (free := self._nodes.get(name)) is None or not free.has_free():
+            return  # as of most events; thousands may wait
         waiting = [
             (request.waits_since, number, request, node)
             for number, node in enumerate(self._nodes.values())

@@ -62,10 +62,13 @@ class SlotQueue:
 
     def take(self, wanted: Wanted, now: float) -> WorkerRow | None:
         """Reserve a slot that is free now, at a worker that has loaded its model, for a request of another node."""
-        loaded = [row for row in self._look(now) if row.state != "loading"]
-        if (row := self.choose(loaded, wanted, now)) is not None:
+        if (row := self.choose(self.loaded_and_free(now), wanted, now)) is not None:
             self.reserve(row, now)
         return row
+
+    def loaded_and_free(self, now: float) -> list[WorkerRow]:
+        """Return the workers that have loaded their models, and have slots left."""
+        return [row for row in self._look(now) if row.state != "loading" and self.reservations.free(row, now) > 0]
 
     def _look(self, now: float) -> Collection[WorkerRow]:
         """Return the workers as they are shown, after what that says of the reservations has been noted."""
