@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import errno
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import paramiko
 
+from rbee.adapters.ssh.algorithms import USUAL
 from rbee.adapters.ssh.target import SSH_PORT
 from rbee.errors import SshFailedError
 
 if TYPE_CHECKING:
     from rbee.adapters.ssh.target import SshServer
+
+
+_KEYWORDS: Final = {
+    "kex algorithm": "KexAlgorithms", "host key": "HostKeyAlgorithms", "ciphers": "Ciphers", "macs": "MACs",
+}  # fmt: skip
+"""paramiko's words for what two sides have to agree on."""
 
 
 def translated(server: SshServer, exc: Exception) -> SshFailedError:
@@ -30,7 +37,12 @@ def translated(server: SshServer, exc: Exception) -> SshFailedError:
             return failed(server, "refused", f"{exc.text.lower()}, says the machine before it")
         case paramiko.ssh_exception.IncompatiblePeer():
             what = str(exc).partition("no acceptable ")[2].rstrip(")") or "compression"
-            return failed(server, "refused", f"the server and rbee have no {what} in common")
+            error = failed(server, "refused", f"the server and rbee have no {what} in common")
+            keyword = _KEYWORDS.get(what)
+            if keyword is not None:
+                has = ", ".join(USUAL[keyword])
+                error.hint = f"look for {keyword} in its sshd_config and in ~/.ssh/config; rbee has {has}"
+            return error
         case paramiko.SSHException() if "banner" in str(exc) or "protocol version" in str(exc):
             return failed(server, "refused", f"what listens at port {server.port} does not speak SSH")
         case _:

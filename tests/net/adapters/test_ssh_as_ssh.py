@@ -197,6 +197,34 @@ async def test_what_the_settings_allow(
     error = await problem(Target("attic"), tmp_path)
     assert (error is None) == is_let, error
     assert error is None or re.search(str(words), error.message), error.message
+    if error is not None and "in common" in error.message:
+        assert f"look for {setting.split(maxsplit=1)[0]} in its sshd_config and in ~/.ssh/config" in (error.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"KexAlgorithms": "curve25519-sha256"}, None),
+        ({"Ciphers": "aes256-gcm@openssh.com", "MACs": "hmac-sha2-512-etm@openssh.com"}, None),
+        ({"PubkeyAcceptedAlgorithms": "rsa-sha2-256"}, "was not let in with the key"),
+        ({"Ciphers": "chacha20-poly1305@openssh.com"}, "no ciphers in common"),
+        ({"KexAlgorithms": "sntrup761x25519-sha512@openssh.com"}, "no kex algorithm in common"),
+    ],
+)
+async def test_what_the_server_allows(
+    home: SshHome, tmp_path: Path, options: dict[str, str], words: str | None
+) -> None:
+    """OpenSSH's client has the last two."""
+    server = Sshd(tmp_path / "sshd", "127.0.0.5", **options)
+    home.know(server)
+    shutil.copy(server.key, home.ssh / "id")
+    home.configure(block("attic", server))
+    try:
+        error = await problem(Target("attic"), tmp_path)
+    finally:
+        server.stop()
+    assert (error is None) == (words is None), error
+    assert error is None or (str(words) in error.message), error.message
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604, 0o660, 0o601, 0o600, 0o400])
