@@ -30,10 +30,14 @@ def context(environment: Mapping[str, str]) -> ssl.SSLContext:
     except OSError as exc:
         raise _refused(_KEY_LOG, f"a file, which cannot be written: {_reason(exc)}") from exc
     found.load_default_certs()
+    # Most companies name one file in all of them, and reading it takes 25 ms.
+    named: dict[str, str] = {}
     for variable in VARIABLES:
         if value := environment.get(variable):
             for path in value.split(os.pathsep) if variable == "SSL_CERT_DIR" else [value]:
-                _load(found, variable, path)
+                named.setdefault(path, variable)
+    for path, variable in named.items():
+        _load(found, variable, path)
     return found
 
 
