@@ -253,7 +253,7 @@ async def queen(arguments: list[str]) -> None:
             lock.publish(url, __version__, ephemeral=ephemeral)
             announcer.ready(Ready(url, os.getpid(), __version__))
             await until_asked(ephemeral)
-            with trio.move_on_after(10):
+            with trio.move_on_after(PLAN.get("drain_s", 10)):
                 await peer.drain()
             if (seconds := PLAN.get("end_s")) is not None:
                 with trio.move_on_after(seconds):

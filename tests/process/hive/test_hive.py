@@ -105,7 +105,7 @@ BAD_BYTES = [
 
 @pytest.fixture(scope="module")
 def hive(shared_daemons: Any) -> Any:
-    return shared_daemons.start("hive")
+    return shared_daemons.start("hive", RBEE_TIMEOUTS_DOWNLOAD_DELAYS="0.01 0.01 0.01 0.01 0.01")
 
 
 # What it answers.

@@ -331,7 +331,7 @@ def test_a_second_ctrl_c_ends_a_slow_queen(keeper: Keeper) -> None:
 
 
 def test_a_killed_keeper_leaves_nothing(keeper: Keeper) -> None:
-    with keeper.start("infer", "--prompt", "Once", hang_after=1) as process:
+    with keeper.start("infer", "--prompt", "Once", hang_after=1, drain_s=0.5) as process:
         assert process.stdout is not None
         os.read(process.stdout.fileno(), 100)
         process.kill()
