@@ -15,6 +15,8 @@ _WHOLE: Final = re.compile(r"[0-9.]+( [kMGT]?B)? of [0-9.]+( [kMGT]?B)?|\d{4}-\d
 """What says something else, or nothing, without its beginning: `20.7 GB of 25.3 GB`, `2026-11-30 15:00:00`."""
 _READABLE: Final = 8
 """Columns that a cell keeps."""
+_RECOGNISABLE: Final = 4
+"""Columns that a heading keeps."""
 
 
 def table(headings: Sequence[str], rows: Sequence[Sequence[object]], room: int | None = None) -> str:
@@ -29,6 +31,7 @@ def table(headings: Sequence[str], rows: Sequence[Sequence[object]], room: int |
     if room is not None:
         least = [_least_width(column) for column in zip(*cells, strict=True)] or widths
         _shrink(widths, [max(columns(name), width) for name, width in zip(names, least, strict=True)], room)
+        least = [max(width, min(columns(name), _RECOGNISABLE)) for name, width in zip(names, least, strict=True)]
         _shrink(widths, least, room)  # headings give way last
         if _excess(widths, room) > 0:
             return "\n\n".join(fields(zip(names, line, strict=True), room) for line in cells or [[""] * len(names)])

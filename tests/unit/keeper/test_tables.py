@@ -158,6 +158,19 @@ def test_accents_and_joiners_take_no_column() -> None:
     assert cut_end("e\u0301te\u0301abc", 3) == "e\u0301t…"
 
 
+def test_no_heading_is_cut_beyond_recognition() -> None:
+    rows = [("local", "0.1.0", 0, "–", "21.6 GB of 25.3 GB")]
+    names = ("node", "hive", "workers", "free slots", "free memory")
+    assert tables.table(names, rows, 44).splitlines()[0] == "NODE   HIVE   WOR…  FRE…  FREE MEMORY"
+    assert tables.table(names, rows, 43).splitlines() == [
+        "NODE         local",
+        "HIVE         0.1.0",
+        "WORKERS      0",
+        "FREE SLOTS   –",
+        "FREE MEMORY  21.6 GB of 25.3 GB",
+    ]
+
+
 def test_columns_of_wide_letters_are_aligned() -> None:
     assert tables.table(("name", "count"), [("蜂", 5), ("ab", 12)]).splitlines() == [
         "NAME  COUNT",
