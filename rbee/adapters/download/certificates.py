@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import ssl
 from typing import TYPE_CHECKING, Final
 
 import httpx
 
-from rbee.adapters.files import home
+from rbee.adapters.files import home, regular
 from rbee.errors import DownloadFailedError, InvalidConfigurationError
 
 if TYPE_CHECKING:
@@ -29,6 +30,9 @@ def context(environment: Mapping[str, str]) -> ssl.SSLContext:
         found = httpx.create_ssl_context(trust_env=False)
     except OSError as exc:
         raise _refused(_KEY_LOG, f"a file, which cannot be written: {_reason(exc)}") from exc
+    for variable in VARIABLES:
+        if value := environment.get(variable):
+            _check(variable, value)
     found.load_default_certs()
     # Most companies name one file in all of them, and reading it takes 25 ms.
     named: dict[str, str] = {}
@@ -39,6 +43,15 @@ def context(environment: Mapping[str, str]) -> ssl.SSLContext:
     for path, variable in named.items():
         _load(found, variable, path)
     return found
+
+
+def _check(variable: str, value: str) -> None:
+    """Refuse a pipe: OpenSSL would wait for its writer."""
+    try:
+        regular.opened(home.expanded(value)).close()
+    except (OSError, ValueError, InvalidConfigurationError) as exc:
+        if isinstance(exc, OSError) and exc.errno == errno.EINVAL:
+            raise _refused(variable, "what is no file") from exc
 
 
 def _load(found: ssl.SSLContext, variable: str, value: str) -> None:

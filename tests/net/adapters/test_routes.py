@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -133,6 +134,17 @@ def test_a_file_of_certificates_that_holds_none_is_told(
     what = "a folder" if variable == "SSL_CERT_DIR" else "a file"
     with pytest.raises(DownloadFailedError, match=f"^{variable} names {what}, which holds no certificates"):
         fetch(hub)
+
+
+@pytest.mark.parametrize("variable", ["SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_a_pipe_in_place_of_certificates_holds_nothing_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", "/dev/zero"):
+        monkeypatch.setenv(variable, str(path))
+        with pytest.raises(DownloadFailedError, match=f"^{variable} names what is no file"):
+            certificates.context(os.environ)
 
 
 @pytest.mark.parametrize("value", ["", "/", "/etc:/usr"])
