@@ -35,6 +35,16 @@ _NO_LIMIT: Final = ("-1", "0", "all", "inf", "infinite", "infinity", "max", "non
 """How other tools have it that there is no limit."""
 
 
+_START: Final = "`{}` alone runs in the foreground; `rbee up` starts a queen in the background, which starts hives"
+_STOP: Final = "`rbee down` ends the queen that runs in the background, with all that it has started"
+_SERVICE_WORDS: Final = {
+    "start": _START, "up": _START, "run": _START, "serve": _START, "stop": _STOP, "down": _STOP, "kill": _STOP,
+    "restart": "`rbee down; rbee up` does it", "status": "`rbee status` shows what runs",
+    "logs": "`rbee logs` shows them", "log": "`rbee logs` shows it",
+}  # fmt: skip
+"""Words behind the name of a daemon, as `systemctl` and the like have them → what to do instead."""
+
+
 class UsageError(Exception):
     """The command line is wrong."""
 
@@ -197,7 +207,7 @@ def read(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
     try:
         options, extra = parser.parse_known_args(argv)
         if extra:
-            parser.refuse(extra[0])
+            _refuse_for_daemon(parser, extra[0])
     except HelpRequest as request:
         sys.stdout.write(request.text)
         raise SystemExit(0) from None
@@ -205,6 +215,12 @@ def read(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
         sys.stderr.write(f"rbee: {exc.message}\nhint: {exc.hint}\n")
         raise SystemExit(WRONG_USAGE) from None
     return options
+
+
+def _refuse_for_daemon(parser: Parser, word: str) -> NoReturn:
+    if (hint := _SERVICE_WORDS.get(word)) is not None:
+        raise UsageError(f"unexpected argument '{word}'", hint.format(parser.prog))
+    parser.refuse(word)
 
 
 def whole(low: int, high: int, *, without: str = "") -> Callable[[str], int]:

@@ -6,7 +6,7 @@ import shlex
 
 import pytest
 
-from rbee.adapters.arguments import UsageError
+from rbee.adapters.arguments import Parser, UsageError, read
 from rbee.keeper.command_line.options import parse
 
 ALL = "`rbee status` shows all nodes"
@@ -109,3 +109,23 @@ def test_a_number_in_another_form_is_named_as_it_is_written_here(line: str, mess
 def test_times_may_have_units(text: str, seconds: float) -> None:
     options = parse(["infer", "--wait", text, "--keep", text, "--backend", "CPU"])
     assert (options.wait, options.keep, options.backend) == (seconds, seconds, "cpu")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["start"], "`rbee queen` alone runs in the foreground; `rbee up` starts a queen in the background"),
+        (["stop"], "`rbee down` ends the queen that runs in the background"),
+        (["restart"], "`rbee down; rbee up` does it"),
+        (["status"], "`rbee status` shows what runs"),
+        (["now"], "`rbee queen --help` shows what it takes"),
+    ],
+)
+def test_a_daemon_is_no_service_to_be_started_by_a_word(
+    words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        read(Parser(prog="rbee queen"), words)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"rbee: unexpected argument '{words[0]}'\nhint: {hint}")
