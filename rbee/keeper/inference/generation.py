@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -40,6 +41,8 @@ if TYPE_CHECKING:
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.worker import InferenceRequest
 
+KEPT_SECONDS: Final = 30 * 86_400.0
+"""For texts that broke off: who wanted one has taken it by then."""
 FIRST_SIGN_SECONDS: Final = 300.0
 """For the first sign that a prompt is being read; a worker of an earlier version gives none before its first token."""
 
@@ -178,8 +181,16 @@ class Generation:
         path = folder / f"{self.request.request_id}.txt"
         try:
             private.make_private(folder)
+            _remove_old(folder)
             with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
                 file.write(self.text.encode("utf-8", "replace"))
         except OSError as exc:
             return f"no file: {path} could not be written ({exc.strerror})"
         return path
+
+
+def _remove_old(folder: Path) -> None:
+    """Remove the texts of answers that broke off long ago."""
+    for path in folder.glob("*.txt"):
+        if time.time() - path.stat().st_mtime > KEPT_SECONDS:
+            path.unlink(missing_ok=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -259,11 +260,19 @@ def test_a_slot_that_becomes_free_is_taken(keeper: Keeper) -> None:
 
 
 def test_a_stream_that_breaks_leaves_its_text(keeper: Keeper) -> None:
+    folder = keeper.state / "partial"
+    folder.mkdir(parents=True)
+    for name, days in (("old.txt", 31), ("young.txt", 29), ("mine.md", 31)):
+        (folder / name).touch()
+        os.utime(folder / name, (time.time() - days * 86_400,) * 2)
     code, out, err = keeper.run("infer", "--prompt", "Once", "--max-tokens", "20", cut_after=3)
     assert (code, out) == (1, "Once upon a")
     assert "rbee: the stream closed unexpectedly" in err
     assert "3 of 20 tokens" in err
-    (path,) = (keeper.state / "partial").iterdir()
+    left = {path.name for path in folder.iterdir()}
+    assert left > {"young.txt", "mine.md"}, "texts of a month ago are removed, and no other files"
+    (name,) = left - {"young.txt", "mine.md"}
+    path = folder / name
     assert str(path) in err
     assert path.read_text() == "Once upon a"
     assert path.stat().st_mode & 0o777 == 0o600
