@@ -95,6 +95,11 @@ def swarm_id(token: str) -> str:
     return _hmac(token, "rbee swarm").hexdigest()[:32]
 
 
+def proof(token: str, role: str, challenge: str) -> str:
+    """Return what only a daemon with the token can answer to a challenge; the token cannot be computed from it."""
+    return _hmac(token, f"rbee proof {role} {challenge}").hexdigest()
+
+
 def content_key(token: str, sha256: str) -> str:
     """Return the key that opens one file's content at every hive of the swarm: HMAC-SHA256 of its hash.
 

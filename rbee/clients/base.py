@@ -18,7 +18,8 @@ class Connected:
     """A daemon at a URL, opened by a token or key; `async with` closes the connections.
 
     A short call may take `timeout` seconds an attempt; what is safe to repeat is tried once after each of `delays`.
-    It uses, and leaves to others, the `connections`; without, those of its own. Raises ConnectionTimeoutError for what
+    It uses, and leaves to others, the `connections`; without, those of its own. `guard` is awaited before each request,
+    and may refuse it. Raises ConnectionTimeoutError for what
     is no URL.
     """
 
@@ -30,11 +31,12 @@ class Connected:
         timeout: float = 5.0,
         delays: Sequence[float] = http_client.SHORT_CALL_DELAYS,
         connections: KeptConnections | None = None,
+        guard: http_client.Guard | None = None,
     ) -> None:
         self.url = url
         self._delays = delays
         transport = None if connections is None else connections.transport(url)
-        self._http = http_client.connect(url, key, timeout=timeout, transport=transport)
+        self._http = http_client.connect(url, key, timeout=timeout, transport=transport, guard=guard)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()

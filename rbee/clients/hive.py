@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from rbee.adapters.http.proof import Challenge
     from rbee.wire.logs import LogQuery
     from rbee.wire.progress import Report
 
@@ -39,10 +40,14 @@ _EVENTS: Final[dict[str, type[wire.HiveEvent]]] = {
 class HiveClient(Connected):
     """A hive at a URL; its health needs no token."""
 
-    async def health(self, *, patient: bool = True) -> Health:
-        """Ask whether the hive answers, once or (`patient`) with the retries of a short call."""
+    async def health(self, *, patient: bool = True, challenge: Challenge | None = None) -> Health:
+        """Ask whether the hive answers, once or (`patient`) with the retries of a short call.
+
+        It is asked for a proof that meets the challenge, too.
+        """
         delays = self._delays if patient else http_client.ONCE
-        return await http_client.call(self._http, "GET", wire.HEALTH, Health, delays=delays)
+        headers = None if challenge is None else challenge.headers
+        return await http_client.call(self._http, "GET", wire.HEALTH, Health, headers=headers, delays=delays)
 
     async def workers(self) -> wire.WorkerList:
         """Return the hive's workers, and those that ended without being asked to."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from contextlib import AbstractAsyncContextManager
 
+    from rbee.adapters.http.proof import Challenge
     from rbee.wire.common import Request
     from rbee.wire.logs import NodeLogQuery
     from rbee.wire.progress import Report
@@ -30,9 +31,10 @@ T = TypeVar("T")
 class QueenClient(Connected):
     """A queen at a URL; `async with` closes its connections. Health needs no token."""
 
-    async def health(self) -> queen.QueenHealth:
-        """Ask once; the errors are those of `http.call`."""
-        return await http_client.call(self._http, "GET", queen.HEALTH, queen.QueenHealth)
+    async def health(self, challenge: Challenge | None = None) -> queen.QueenHealth:
+        """Ask once, and for a proof that meets the challenge; the errors are those of `http.call`."""
+        headers = None if challenge is None else challenge.headers
+        return await http_client.call(self._http, "GET", queen.HEALTH, queen.QueenHealth, headers=headers)
 
     def place(
         self,

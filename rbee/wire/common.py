@@ -11,6 +11,8 @@ API_VERSION: Final = "v1"
 MAX_BODY_BYTES: Final = 16 * 1024 * 1024
 """A request body above this is answered with 413."""
 CORRELATION_HEADER: Final = "X-Correlation-Id"
+CHALLENGE_HEADER: Final = "X-Rbee-Challenge"
+"""Asks a daemon, beside its health, for a proof that it knows the swarm's token."""
 EVENT_STREAM: Final = "text/event-stream"
 DONE: Final = "[DONE]"
 """The data of the last event of every stream."""
@@ -126,7 +128,8 @@ class Health(Message, kw_only=True, omit_defaults=True):
     """The answer of a hive's and a worker's `/v1/health`.
 
     A hive names who started it, who alone may end it; its id, the same from one start to the next; and the swarm it
-    belongs to, without its token. `everywhere`: it and its workers listen on every address of their machine.
+    belongs to, without its token. `everywhere`: it and its workers listen on every address of their machine. `proof`
+    meets the request's challenge; those of the time before know none.
     """
 
     status: Literal["alive"]
@@ -137,3 +140,4 @@ class Health(Message, kw_only=True, omit_defaults=True):
     hive_id: str | None = None
     swarm: str | None = None
     everywhere: bool = False
+    proof: str | None = None

@@ -48,7 +48,8 @@ LOCAL_NODE: Final = "local"
 class QueenHealth(Message, kw_only=True, omit_defaults=True):
     """That a queen answers: its id, the same from one start to the next, and its swarm, without the token.
 
-    One that does not say which interface it has is of the time when there was only v2.
+    One that does not say which interface it has is of the time when there was only v2, and no `proof` that meets the
+    request's challenge.
     """
 
     status: Literal["ok"]
@@ -56,6 +57,7 @@ class QueenHealth(Message, kw_only=True, omit_defaults=True):
     api_version: str | None = None
     queen_id: str | None = None
     swarm: str | None = None
+    proof: str | None = None
 
 
 class TaskRequest(Sampling, kw_only=True):

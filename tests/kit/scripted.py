@@ -42,10 +42,10 @@ class Scripted:
                 break
         return received
 
-    async def run(self, nursery: trio.Nursery) -> None:
-        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+    async def run(self, nursery: trio.Nursery, host: str = "127.0.0.1", port: int = 0) -> None:
+        (listener,) = await trio.open_tcp_listeners(port, host=host)
         nursery.start_soon(trio.serve_listeners, self.handle, [listener])
-        self.url = f"http://127.0.0.1:{listener.socket.getsockname()[1]}"
+        self.url = f"http://{host}:{listener.socket.getsockname()[1]}"
 
 
 def reply(content: bytes, status: str = "200 OK", extra: str = "") -> bytes:

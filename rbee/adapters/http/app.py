@@ -12,6 +12,7 @@ from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from rbee.adapters import tokens
+from rbee.adapters.http import proof as http_proof
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.connection import ClientConnection, connection_of
 from rbee.adapters.logs.json_log import correlate, correlation
@@ -26,7 +27,7 @@ from rbee.errors import (
     RouteNotFoundError,
     to_body,
 )
-from rbee.wire.common import CORRELATION_HEADER, EVENT_STREAM, MAX_BODY_BYTES
+from rbee.wire.common import CHALLENGE_HEADER, CORRELATION_HEADER, EVENT_STREAM, MAX_BODY_BYTES
 from rbee.wire.decode import decode
 
 if TYPE_CHECKING:
@@ -154,6 +155,12 @@ def wants_stream() -> bool:
 def client_connection() -> ClientConnection:
     """Return the connection over which the request came that is being answered."""
     return connection_of(request.scope)
+
+
+def proof(token: str, role: str) -> str | None:
+    """Return the proof for the request's challenge, if it has one."""
+    asked = request.headers.get(CHALLENGE_HEADER, "")
+    return http_proof.answer(asked, client_connection().own_address, token, role)
 
 
 def streamed(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import cache
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import httpx
 import msgspec
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Client = httpx.AsyncClient
+Guard = Callable[[Any], Awaitable[None]]
 
 SHORT_CALL_DELAYS: Final = (0.0, 0.1, 0.2)
 """Seconds before each attempt of a short call that is safe to repeat."""
@@ -73,11 +75,16 @@ def new_transport(limits: httpx.Limits = _LIMITS, *, is_encrypted: bool = False)
 
 
 def connect(
-    base_url: str, key: str | None, *, timeout: float = 5.0, transport: httpx.AsyncBaseTransport | None = None
+    base_url: str,
+    key: str | None,
+    *,
+    timeout: float = 5.0,
+    transport: httpx.AsyncBaseTransport | None = None,
+    guard: Guard | None = None,
 ) -> httpx.AsyncClient:
     """Return a client for one daemon; close it with `async with`. Raises ConnectionTimeoutError for what is no URL.
 
-    Its connections are those of `transport`, or else its own.
+    Its connections are those of `transport`, or else its own. `guard` is awaited before each request, and may refuse.
     """
     # Unpacked as it is: compression costs more than it saves within a swarm, and can break in ways of its own.
     headers = {"Accept-Encoding": "identity"}
@@ -89,6 +96,7 @@ def connect(
             headers=headers,
             timeout=httpx.Timeout(timeout),
             trust_env=False,
+            event_hooks={"request": [] if guard is None else [guard]},
             transport=transport or new_transport(is_encrypted=base_url.startswith("https:")),
         )
     except httpx.InvalidURL as exc:
@@ -103,6 +111,7 @@ async def call(
     *,
     body: msgspec.Struct | None = None,
     params: dict[str, str] | None = None,
+    headers: dict[str, str] | None = None,
     delays: Sequence[float] = ONCE,
 ) -> T:
     """Make one call and return its decoded answer; `kind` is `bytes` for the answer as it came.
@@ -117,7 +126,7 @@ async def call(
     for number, delay in enumerate(delays, 1):
         await trio.sleep(delay)
         try:
-            status, answer, location = await _exchange(client, method, path, content, params)
+            status, answer, location = await _exchange(client, method, path, content, params, headers or {})
         except UNREACHED as exc:
             attempts.append(f"attempt {number}: {describe(exc)}")
             if not issubclass(kind_of_failure, AddressTakenError):
@@ -155,14 +164,19 @@ async def put(client: httpx.AsyncClient, path: str, content: bytes, kind: type[T
 
 
 async def _exchange(
-    client: httpx.AsyncClient, method: str, path: str, content: bytes | None, params: dict[str, str] | None
+    client: httpx.AsyncClient,
+    method: str,
+    path: str,
+    content: bytes | None,
+    params: dict[str, str] | None,
+    headers: dict[str, str],
 ) -> tuple[int, bytes, str | None]:
     """Send one request and return the answer's status and body, and where it leads if it is a redirection.
 
     httpx's own limits hold for each read, so a server that sends a byte now and then could hold us for ever.
     """
     with trio.move_on_after((client.timeout.connect or 0) + (client.timeout.read or 0)):
-        async with send(client, method, path, content, headers_of_call(), params=params) as response:
+        async with send(client, method, path, content, headers_of_call() | headers, params=params) as response:
             body = await read_body(response)
         return response.status_code, body, response.headers.get("Location") if response.has_redirect_location else None
     raise httpx.ReadTimeout("the answer did not end in time")

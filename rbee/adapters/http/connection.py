@@ -8,6 +8,7 @@ import socket
 import struct
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
+from urllib.parse import urlsplit
 
 import trio
 from hypercorn.config import Config
@@ -17,6 +18,7 @@ from hypercorn.typing import ConnectionState
 
 from rbee.adapters.http import tcp_info
 from rbee.wire import addresses
+from rbee.wire.common import base_url
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
@@ -117,6 +119,15 @@ class ClientConnection(TCPServer):
     def own_host(self) -> str:
         """The address of this machine at which the client has reached us; empty where it has gone."""
         return self._host(self.stream.socket.getsockname)
+
+    @property
+    def own_address(self) -> str:
+        """The address and port of this machine at which the client has reached us; empty where it has gone."""
+        try:
+            host, port = self.stream.socket.getsockname()[:2]
+        except OSError:
+            return ""
+        return urlsplit(base_url(addresses.plain(str(host)), port)).netloc
 
     @staticmethod
     def _host(name: Callable[[], Any]) -> str:

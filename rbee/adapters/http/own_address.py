@@ -20,6 +20,15 @@ async def is_of_this_machine(host: str) -> bool:
     return any(_is_local(family, address) for family, _, _, _, address in found)
 
 
+async def own_addresses(host: str) -> list[str]:
+    """Return the addresses of this machine, without names, that `host` means; none where it means another one."""
+    try:
+        found = await trio.socket.getaddrinfo(host, 9, type=socket.SOCK_DGRAM)
+    except (OSError, UnicodeError):
+        return []
+    return list({str(address[0]) for family, _, _, _, address in found if _is_local(family, address)})
+
+
 def _is_local(family: int, address: tuple[object, ...]) -> bool:
     """Whether a packet to the address would be sent from it: the kernel knows, and nothing is sent."""
     try:

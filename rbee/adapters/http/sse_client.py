@@ -18,7 +18,7 @@ from rbee.adapters.http.client import (
     where,
 )
 from rbee.concurrency.background import open_background
-from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError
+from rbee.errors import ConnectionTimeoutError, InternalError, KeyRefusedError, RbeeError
 from rbee.wire.common import DONE, EVENT_STREAM
 
 # isort: split
@@ -145,6 +145,8 @@ class _Reader:
             except StreamLostError as exc:
                 self.failure.append(exc)
                 return
+            except KeyRefusedError as exc:  # of the client's guard: nothing was sent
+                error, lost = exc, exc.message
             if is_open:
                 self.failure.append(StreamLostError(lost))
             else:

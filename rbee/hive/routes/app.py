@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
+import msgspec
 import trio
 from quart import Request, Response, request
 
@@ -12,7 +13,7 @@ from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.hardware import inventory
 from rbee.adapters.http import metrics
-from rbee.adapters.http.app import answer, body, check_key, empty, new_app
+from rbee.adapters.http.app import answer, body, check_key, empty, new_app, proof
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import logs as log_routes
 from rbee.hive.routes import models as model_routes
@@ -51,7 +52,7 @@ def build(context: HiveContext) -> QuartTrio:
 
     @app.get(wire.HEALTH)
     async def health() -> Response:
-        return answer(alive)
+        return answer(msgspec.structs.replace(alive, proof=proof(token, "hive")))
 
     @app.post(wire.WORKERS_SPAWN)
     async def spawn() -> Response:

@@ -9,7 +9,15 @@ import trio
 from rbee.errors import AlreadyRunningError, SpawnTimeoutError
 from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
-from rbee.keeper.session import changed_settings, child_queen, interrupt, other_swarm, queen_version, running_queen
+from rbee.keeper.session import (
+    changed_settings,
+    child_queen,
+    interrupt,
+    other_swarm,
+    queen_version,
+    running_queen,
+    trust,
+)
 from rbee.wire.common import FOREVER
 
 if TYPE_CHECKING:
@@ -32,6 +40,7 @@ def run(options: UpOptions, settings: Settings, terminal: Terminal) -> Result:
                 if (found := await running_queen.find(settings)) is not None:
                     if other_swarm.is_another(found, settings):
                         raise other_swarm.refused(found)
+                    await trust.check(found, settings)
                     return _running(found, settings, options)
                 try:
                     ready = await child_queen.background(settings, terminal, options, force, keep=options.keep)

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from rbee.adapters import tokens
-from rbee.adapters.http.own_address import is_of_this_machine
+from rbee.adapters.http import port_users
 from rbee.clients.queen import QueenClient
 from rbee.errors import (
     InvalidApiKeyError,
@@ -15,7 +15,7 @@ from rbee.errors import (
     RbeeError,
     StorageError,
 )
-from rbee.keeper.session import changed_settings, other_swarm, queen_version
+from rbee.keeper.session import changed_settings, other_swarm, queen_version, trust
 from rbee.keeper.session.known_queens import KnownQueens
 from rbee.wire.common import Narration
 from rbee.wire.queen import LOCAL_NODE
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rbee.adapters.config import Settings
+    from rbee.adapters.http.client import Guard
     from rbee.keeper.output.terminal import Terminal
     from rbee.keeper.session.running_queen import RunningQueen
 
@@ -31,9 +32,9 @@ if TYPE_CHECKING:
 class AttachedQueen(QueenClient):
     """A queen that was found, opened by the token of its swarm; `own` is what our state folder says of it."""
 
-    def __init__(self, found: RunningQueen, token: str, settings: Settings) -> None:
+    def __init__(self, found: RunningQueen, token: str, settings: Settings, guard: Guard | None = None) -> None:
         limits = settings.timeouts
-        super().__init__(found.url, token, timeout=limits.call, delays=limits.call_delays)
+        super().__init__(found.url, token, timeout=limits.call, delays=limits.call_delays, guard=guard)
         self.address = found.address
         self.own = found.own
         self.is_elsewhere = found.is_elsewhere
@@ -64,7 +65,8 @@ class AttachedQueen(QueenClient):
 async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) -> AsyncIterator[AttachedQueen]:
     """Open a connection to a running queen.
 
-    Raises VersionMismatchError, and turns a refused token into advice. A queen of another swarm gets no token of ours.
+    Raises VersionMismatchError, and turns a refused token into advice. A queen of another swarm gets no token of ours,
+    and none at all where it cannot be trusted with it: KeyRefusedError.
     """
     queen_version.check(queen)
     host, file = queen.address.host, settings.token_file
@@ -80,7 +82,9 @@ async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) ->
             hint=_token(queen, settings),
             host=host,
         )
-    if await _is_readable_on_the_way(queen) and KnownQueens(settings).warn_once(queen.url):
+    place = await trust.check(queen, settings)
+    is_readable = queen.own is None and not queen.address.is_encrypted and not place.is_here
+    if is_readable and KnownQueens(settings).warn_once(queen.url):
         terminal.note(
             f"{queen.url} is not encrypted: the token, prompts and answers can be read on the way. "
             f"An SSH tunnel ({queen.address.tunnel}), or a proxy with https there, keeps them private."
@@ -90,7 +94,8 @@ async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) ->
     if (changed := changed_settings.note(queen.own, settings)) is not None:
         terminal.note(changed)
     try:
-        async with AttachedQueen(queen, token, settings) as client:
+        guard = port_users.guard(queen.url, place.strangers) if place.is_here else None
+        async with AttachedQueen(queen, token, settings, guard) as client:
             yield client
     except KeyRefusedError:
         raise  # another daemon refused a key, and this one accepted our token
@@ -104,12 +109,6 @@ async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) ->
         if (more := changed_settings.hint(exc, queen.own)) is not None:
             exc.hint = f"{exc.hint}; {more}" if exc.hint else more
         raise
-
-
-async def _is_readable_on_the_way(queen: RunningQueen) -> bool:
-    """Whether others on the network could read what is sent to the queen, which is not of this machine."""
-    address = queen.address
-    return queen.own is None and not address.is_encrypted and not await is_of_this_machine(address.machine)
 
 
 def _token(queen: RunningQueen, settings: Settings) -> str:

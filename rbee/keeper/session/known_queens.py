@@ -21,10 +21,12 @@ MAX_QUEENS: Final = 50
 class KnownQueen(msgspec.Struct):
     """A queen by its URL: the hosts of workers that were not reached from here, and when (Unix seconds).
 
-    `is_warned`: the user was told that the way to it can be read by others.
+    `is_warned`: the user was told that the way to it can be read by others. `has_proven`: it has shown that it knows
+    the swarm's token.
     """
 
     is_warned: bool = False
+    has_proven: bool = False
     unreached: dict[str, float] = msgspec.field(default_factory=dict)
 
 
@@ -32,7 +34,7 @@ class KnownQueens:
     """The file of known queens; what cannot be read or written is not known, and that costs a moment only."""
 
     def __init__(self, settings: Settings) -> None:
-        self._path = settings.state_dir / "queens.json"
+        self.path = settings.state_dir / "queens.json"
 
     def unreached(self, url: str) -> list[str]:
         """Return the hosts of workers that were tried in vain a short while ago."""
@@ -58,15 +60,26 @@ class KnownQueens:
         self._write(queens)
         return True
 
+    def has_proven(self, url: str) -> bool:
+        """Whether the queen has shown before that it knows the swarm's token."""
+        return self._read().get(url, KnownQueen()).has_proven
+
+    def add_proven(self, url: str) -> None:
+        queens = self._read()
+        queen = queens.setdefault(url, KnownQueen())
+        if not queen.has_proven:
+            queen.has_proven = True
+            self._write(queens)
+
     def _read(self) -> dict[str, KnownQueen]:
         try:
-            return msgspec.json.decode(self._path.read_bytes(), type=dict[str, KnownQueen])
+            return msgspec.json.decode(self.path.read_bytes(), type=dict[str, KnownQueen])
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError):
             return {}
 
     def _write(self, queens: dict[str, KnownQueen]) -> None:
         newest = dict(list(queens.items())[-MAX_QUEENS:])
         with suppress(OSError):
-            private.make_private(self._path.parent)
-            with private.written_beside(self._path, msgspec.json.encode(newest)) as scratch:
-                scratch.replace(self._path)
+            private.make_private(self.path.parent)
+            with private.written_beside(self.path, msgspec.json.encode(newest)) as scratch:
+                scratch.replace(self.path)

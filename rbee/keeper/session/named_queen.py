@@ -18,6 +18,7 @@ from rbee.wire.addresses import is_loopback
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
+    from rbee.adapters.http.proof import Challenge
     from rbee.keeper.session.queen_address import QueenAddress
     from rbee.wire.queen import QueenHealth
 
@@ -25,14 +26,15 @@ PROXY_STATUSES: Final = (502, 503, 504)
 """What a proxy answers where the server behind it does not."""
 
 
-async def ask(address: QueenAddress, settings: Settings) -> QueenHealth:
-    """Return the health of the queen. Raises ConnectionTimeoutError where none answers, PortInUseError for a stranger.
+async def ask(address: QueenAddress, settings: Settings, challenge: Challenge | None) -> QueenHealth:
+    """Return the health of the queen, with a proof that meets the challenge if it gives one.
 
-    None is ever started there: it would be one of this machine, and not the one that was meant.
+    Raises ConnectionTimeoutError where none answers, PortInUseError for a stranger. None is ever started
+    there: it would be one of this machine, and not the one that was meant.
     """
     try:
         async with QueenClient(address.url, None, timeout=settings.timeouts.call) as client:
-            return await client.health()
+            return await client.health(challenge)
     except AddressTakenError as exc:
         # A queen that is stopped, or has too much to do, takes connections and says nothing in time.
         reason = _reason(exc)

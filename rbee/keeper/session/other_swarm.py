@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from rbee.adapters import tokens
-from rbee.adapters.daemon import port_owner
+from rbee.adapters.http import port_users
 from rbee.errors import PortInUseError, StorageError
 from rbee.keeper.session.queen_address import configured
 
@@ -29,9 +29,7 @@ def is_another(found: RunningQueen, settings: Settings) -> bool:
 
 def whose(found: RunningQueen) -> str:
     """Say whose a queen is, as in ` (user bee, pid 7, HOME=/home/bee)`; nothing where that cannot be seen."""
-    at = urlsplit(found.url)
-    owner = None if found.is_elsewhere else port_owner.find(at.hostname or "", at.port or 0)
-    return f" ({owner})" if owner is not None else ""
+    return "" if found.is_elsewhere else port_users.whose(found.url)
 
 
 def refused(found: RunningQueen) -> PortInUseError:

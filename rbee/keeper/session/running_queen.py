@@ -15,11 +15,13 @@ from rbee.errors import (
     RbeeError,
 )
 from rbee.keeper.session import named_queen
+from rbee.keeper.session.challenge import challenge as challenge_of
 from rbee.keeper.session.queen_address import QueenAddress, configured
 from rbee.wire.addresses import is_loopback
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
+    from rbee.adapters.http.proof import Challenge
     from rbee.wire.queen import QueenHealth
 
 HEALTH_SECONDS: Final = 2.0
@@ -36,6 +38,8 @@ class RunningQueen(NamedTuple):
     url: str
     health: QueenHealth
     own: instance.Instance | None = None
+    challenge: Challenge | None = None
+    """What it was asked to prove."""
 
     @property
     def is_elsewhere(self) -> bool:
@@ -59,34 +63,43 @@ async def find(settings: Settings) -> RunningQueen | None:
     address = configured(settings)
     holder = instance.find(settings.state_dir, "queen")
     if address.is_named:
-        return await _running(address.url, await named_queen.ask(address, settings), holder)
+        return await _named(address, settings, holder)
     url = address.url
     if queen.port != 0 and (holder is None or url != holder.url):
         try:
-            if (health := await _ask(url, HEALTH_SECONDS)) is not None:
-                return await _running(url, health, holder)
+            challenge = await challenge_of(url, settings, is_named=False)
+            if (health := await _ask(url, HEALTH_SECONDS, challenge)) is not None:
+                return await _running(url, health, holder, challenge)
         except PortInUseError:
             if holder is None or _port(holder.url) != queen.port:
                 raise
             # Else it is our own one, under another name of this host.
     if holder is None:
         if not await is_of_this_machine(queen.host):
-            return await _running(url, await named_queen.ask(address, settings), holder)
+            return await _named(address, settings, holder)
         return None
     # It may have been started with --port, or have taken any free port.
     try:
-        if (health := await _ask(holder.url, settings.timeouts.call)) is not None:
-            return RunningQueen(holder.url, health, holder)
+        challenge = await challenge_of(holder.url, settings, is_named=False)
+        if (health := await _ask(holder.url, settings.timeouts.call, challenge)) is not None:
+            return RunningQueen(holder.url, health, holder, challenge)
     except PortInUseError:
         raise _silent(holder, settings) from None
     return None
 
 
-async def _running(url: str, health: QueenHealth, holder: instance.Instance | None) -> RunningQueen:
+async def _named(address: QueenAddress, settings: Settings, holder: instance.Instance | None) -> RunningQueen:
+    challenge = await challenge_of(address.url, settings, is_named=True)
+    return await _running(address.url, await named_queen.ask(address, settings, challenge), holder, challenge)
+
+
+async def _running(
+    url: str, health: QueenHealth, holder: instance.Instance | None, challenge: Challenge | None
+) -> RunningQueen:
     is_own = holder is not None and (holder.url == url if health.queen_id is None else holder.id == health.queen_id)
     # A copy of our state folder may be in use on another machine.
     is_own = is_own and await is_of_this_machine(urlsplit(url).hostname or "")
-    return RunningQueen(url, health, holder if is_own else None)
+    return RunningQueen(url, health, holder if is_own else None, challenge)
 
 
 def _port(url: str) -> int:
@@ -105,10 +118,10 @@ def _silent(holder: instance.Instance, settings: Settings) -> RbeeError:
     )
 
 
-async def _ask(url: str, seconds: float) -> QueenHealth | None:
+async def _ask(url: str, seconds: float, challenge: Challenge | None) -> QueenHealth | None:
     try:
         async with QueenClient(url, None, timeout=seconds) as client:
-            return await client.health()
+            return await client.health(challenge)
     except RbeeError as exc:
         if isinstance(exc, ConnectionTimeoutError) and not isinstance(exc, AddressTakenError):
             return None

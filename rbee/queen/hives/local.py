@@ -11,6 +11,7 @@ import trio
 
 from rbee.adapters.daemon import instance, process, stopped
 from rbee.adapters.hardware import inventory
+from rbee.adapters.http import port_users
 from rbee.adapters.http import server as http_server
 from rbee.clients.hive import HiveClient
 from rbee.errors import (
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rbee.adapters.config import Settings
+    from rbee.adapters.http.proof import Challenge
     from rbee.queen.hives.mirror import Devices
     from rbee.queen.registry.identity import HiveIdentities
     from rbee.wire.common import Health
@@ -53,6 +55,8 @@ class LocalHive:
         self._process = LocalProcess(settings, config_file, ephemeral=ephemeral)
         self._verified: instance.Instance | None = None
         self._is_everywhere = False
+        self._strangers = port_users.NOBODY
+        """The other users at our port whose hive has proven that it knows the token."""
         self._guessed: str | None = None
         """The id of the hive that answers at our port without being that of our state folder."""
         identities.enter(LOCAL_NODE, self)
@@ -106,27 +110,32 @@ class LocalHive:
             return None
         if running is not None and running == self._verified:
             return url  # the very process that answered before; whether it still does, the next question shows
-        limits = self._settings.timeouts
+        limits, address = self._settings.timeouts, url.removeprefix("http://")
+        # Health needs no token, and a stranger gets none: another user's program proves that it has it, and there.
+        strangers = await port_users.strangers(url)
+        challenge = self._identities.challenge(at=address if strangers else "")
         if running is None:
-            health = await self._ask_stranger(url)
+            health = await self._ask_stranger(url, challenge)
             self._guessed = None
             if health is None:
                 return None
         else:
-            async with HiveClient(url, self._token, timeout=limits.connect, delays=limits.connect_delays) as client:
-                health = await client.health()
-        self._identities.check(health, LOCAL_NODE, url.removeprefix("http://"), running.id if running else None)
+            async with HiveClient(url, None, timeout=limits.connect, delays=limits.connect_delays) as client:
+                health = await client.health(challenge=challenge)
+        self._identities.vouch(LOCAL_NODE)  # what this user or root runs here may be of any version
+        self._identities.check_proof(health, challenge, LOCAL_NODE, address, must=bool(strangers))
+        self._identities.check(health, LOCAL_NODE, address, running.id if running else None)
+        self._strangers = strangers
         self._verified, self._guessed = running, health.hive_id
         self._is_everywhere = health.everywhere
         self._identities.claim_changed()
         return url
 
-    async def _ask_stranger(self, url: str) -> Health | None:
+    async def _ask_stranger(self, url: str, challenge: Challenge) -> Health | None:
         """Ask what listens where no hive of our state folder does; returns None where nothing does."""
         try:
-            # Health needs no token, and a stranger gets none.
             async with HiveClient(url, None, timeout=self._settings.timeouts.call) as client:
-                return await client.health(patient=False)
+                return await client.health(patient=False, challenge=challenge)
         except RbeeError as exc:
             if isinstance(exc, ConnectionTimeoutError) and not isinstance(exc, AddressTakenError):
                 return None
@@ -161,10 +170,11 @@ class LocalHive:
         limits = self._settings.timeouts
         running = self._running()
         identity = running.identity if running is not None and running.url == url else None
+        guard = port_users.guard(url, self._strangers)
         async with (
             self._identities.fail_if_lost(LOCAL_NODE, url.removeprefix("http://")),
             stopped.fail_if_sigstopped("hive", identity),
-            HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays) as client,
+            HiveClient(url, self._token, timeout=limits.call, delays=limits.call_delays, guard=guard) as client,
         ):
             yield client
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
-from urllib.parse import urlsplit
 
 import trio
 
 from rbee import __version__
 from rbee.adapters import tokens
-from rbee.adapters.daemon import port_owner
+from rbee.adapters.http import port_users, proof
 from rbee.concurrency.background import open_background
 from rbee.concurrency.changed import Changed
 from rbee.errors import KeyRefusedError, NodeNotFoundError, PortInUseError, VersionMismatchError
@@ -20,6 +19,7 @@ from rbee.wire.queen import LOCAL_NODE
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from rbee.adapters.http.proof import Challenge
     from rbee.wire.common import Health
 
 
@@ -63,9 +63,11 @@ class HiveIdentities:
     """
 
     def __init__(self, token: str) -> None:
+        self._token = token
         self._swarm = tokens.swarm_id(token)
         self._claimants: dict[str, Claimant] = {}
         self._versions: dict[str, str] = {}
+        self._proven: set[str] = set()
         self._changed = Changed()
 
     def enter(self, node: str, claimant: Claimant) -> None:
@@ -76,10 +78,32 @@ class HiveIdentities:
         """Forget a node: the hive that was its own may be another one's."""
         del self._claimants[node]
         self._versions.pop(node, None)
+        self._proven.discard(node)
 
     def version(self, node: str) -> str:
         """Return the version of the node's hive when it last answered; this program's until it has."""
         return self._versions.get(node, __version__)
+
+    def challenge(self, *, at: str = "") -> Challenge:
+        """Return what a hive is asked to prove: that it knows the token. With `at`, only one there may."""
+        return proof.challenge(self._token, "hive", at=at)
+
+    def check_proof(self, health: Health, challenge: Challenge, node: str, address: str, *, must: bool = False) -> None:
+        """Raise AnotherSwarmError for a hive that pretends to be of our swarm: it gives no proof, or a wrong one.
+
+        One of the time before there were proofs gives none, and is believed, unless it `must`, or the node's hive has
+        given one before.
+        """
+        if health.swarm != self._swarm:
+            return  # which `check` says
+        if challenge.is_met_by(health.proof):
+            self._proven.add(node)
+        elif health.proof is not None or must or node in self._proven:
+            raise _unproven(node, address)
+
+    def vouch(self, node: str) -> None:
+        """The node itself has named its hive, or got another version of it: that one may be of the time before."""
+        self._proven.discard(node)
 
     def claim_changed(self) -> None:
         """The claim of a node has changed: another one may lose the hive that it took for its own."""
@@ -196,6 +220,16 @@ def _version(node: str, version: str) -> VersionMismatchError:
     )
 
 
+def _unproven(node: str, address: str) -> AnotherSwarmError:
+    whose = port_users.whose(f"//{address}") if node == LOCAL_NODE else ""
+    return AnotherSwarmError(
+        f"authentication failed: the hive at {address}{whose} does not prove that it has the swarm's token, which was "
+        "not sent there",
+        hint=f"see what listens there: it is not the node's hive; or give that one another port: {port_setting(node)}",
+        host=address,
+    )
+
+
 def refused(node: str, address: str, *, is_same: bool = False) -> AnotherSwarmError:
     """Return the error for a hive with another token; `is_same` where it is the node's own nevertheless."""
     hint = (
@@ -203,9 +237,7 @@ def refused(node: str, address: str, *, is_same: bool = False) -> AnotherSwarmEr
     )
     if is_same:
         hint = f"`rbee setup install --node {node}` brings the token there, and ends the hive that has another"
-    at = urlsplit(f"//{address}")
-    owner = port_owner.find(at.hostname or "", at.port or 0) if node == LOCAL_NODE and not is_same else None
-    whose = f" ({owner})" if owner is not None else ""
+    whose = port_users.whose(f"//{address}") if node == LOCAL_NODE and not is_same else ""
     return AnotherSwarmError(
         f"authentication failed: the hive at {address}{whose} does not accept the queen's token",
         hint=hint,

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
 from quart import Response
 
 from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.http import metrics
-from rbee.adapters.http.app import answer, new_app
+from rbee.adapters.http.app import answer, new_app, proof
 from rbee.queen.nodes.survey import workers_of
 from rbee.queen.routes import logs as log_routes
 from rbee.queen.routes import models as model_routes
@@ -39,7 +40,7 @@ def build(context: QueenContext) -> QuartTrio:
 
     @app.get(wire.HEALTH)
     async def health() -> Response:
-        return answer(alive)
+        return answer(msgspec.structs.replace(alive, proof=proof(context.token, "queen")))
 
     @app.get(metrics.PATH)
     async def exposition() -> Response:

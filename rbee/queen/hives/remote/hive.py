@@ -98,6 +98,7 @@ class RemoteHive(Reach):
                 version = await installer.roll_back()
             else:
                 version = await installer.install(self._token, sources=sources if asked.from_source else None)
+            self.vouch()
             async with self._changing:
                 seconds = limits.drain + limits.cascade
                 # One that was started before the token came would refuse us for as long as it runs.

@@ -60,6 +60,7 @@ async def launch(reach: Reach, report: Report) -> None:
             except RbeeError:
                 await record.change(spawned_by_queen=was_owned)
                 raise
+            reach.vouch()
             await record.change(spawned_by_queen=found.is_queens)
             await record.located(found.url, found.id or None)
 

@@ -212,12 +212,19 @@ class Reach:
         return self._tunnel_url(self._port) if self.record.row.hive_url is not None else None
 
     async def greet(self, url: str, seconds: float) -> Health:
-        """Ask the program at `url` how it is. Raises as `ask`."""
+        """Ask the program at `url` how it is. Raises as `ask`, or InvalidApiKeyError for one that only pretends."""
+        challenge = self._identities.challenge()
         async with HiveClient(url, None, timeout=seconds) as client:  # health needs no token, and a stranger gets none
             try:
-                return await client.health(patient=False)
+                health = await client.health(patient=False, challenge=challenge)
             except InternalError as exc:
                 raise no_hive(self.record.name, self.address) from exc
+        self._identities.check_proof(health, challenge, self.record.name, self.address)
+        return health
+
+    def vouch(self) -> None:
+        """SSH has led to the node, and named or changed its hive: it is believed, whatever its version is."""
+        self._identities.vouch(self.record.name)
 
     def check(self, health: Health) -> None:
         """Raise why the hive that answered cannot be used: it is another one, or of another version."""
