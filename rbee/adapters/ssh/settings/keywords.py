@@ -31,9 +31,11 @@ WITHOUT_EFFECT: Final = (
     "HostbasedKeyTypes", "IPQoS", "KbdInteractiveAuthentication", "KbdInteractiveDevices", "KeepAlive",
     "KeyRegenerationInterval", "LocalCommand", "LocalForward", "LogLevel", "LogVerbose", "NumberOfPasswordPrompts",
     "ObscureKeystrokeTiming", "PasswordAuthentication", "PermitLocalCommand", "PermitRemoteOpen", "Protocol",
+    "ProtocolKeepAlives",
     "RekeyLimit", "RemoteCommand", "RemoteForward", "RequestTTY", "RhostsAuthentication",
     "RhostsRSAAuthentication", "RSAAuthentication", "SendEnv", "ServerAliveCountMax", "ServerAliveInterval",
-    "SessionType", "SetEnv", "SkeyAuthentication", "StdinNull", "StreamLocalBindMask", "StreamLocalBindUnlink",
+    "SessionType", "SetEnv", "SetupTimeOut", "SkeyAuthentication", "StdinNull", "StreamLocalBindMask",
+    "StreamLocalBindUnlink",
     "SyslogFacility", "TCPKeepAlive", "TISAuthentication", "Tunnel", "TunnelDevice", "UpdateHostKeys",
     "UsePrivilegedPort", "UseRoaming", "UseRsh", "UseKeychain", "VersionAddendum", "VisualHostKey", "WarnWeakCrypto",
     "XAuthLocation",
@@ -42,9 +44,10 @@ WITHOUT_EFFECT: Final = (
 ALIASES: Final = {
     "identityfile2": "identityfile",
     "pubkeyacceptedkeytypes": "pubkeyacceptedalgorithms",
+    "rsaminsize": "requiredrsasize",
     "smartcarddevice": "pkcs11provider",
 }
-"""Older names (readconf.c)."""
+"""Older names (readconf.c), and those of distributions."""
 NAMES: Final = {name.lower(): name for name in (*HONOURED, *SAID, *SAID_OF_KEYS, *WITHOUT_EFFECT)}
 TAKEN: Final = frozenset(name.lower() for name in (*HONOURED, *SAID, *SAID_OF_KEYS))
 """Those whose values are kept."""
