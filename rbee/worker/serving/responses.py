@@ -67,14 +67,15 @@ class InferenceResponse:
 
         async def show_reading() -> None:
             if self.narrate:
-                await send.send(self._reading())
+                await send.send(self._reading(job.prompt_read))
 
         async def begin() -> None:
             if self.narrate and self.note is not None:
                 await send.send(self._narration("chat_template", self.note))
             if self.narrate:
                 tokens = f"{job.prompt_tokens} prompt token{'s' * (job.prompt_tokens != 1)}"
-                await send.send(self._narration("inference_start", f"Reading {tokens}") + self._reading())
+                # The engine may have read some already, on its own thread: to the client it begins here.
+                await send.send(self._narration("inference_start", f"Reading {tokens}") + self._reading(0))
 
         async with job:
             ended, first = await self._follow(begin, show, show_reading)
@@ -192,9 +193,9 @@ class InferenceResponse:
         """Whether the end of the context, and not what was asked for, has ended the text."""
         return outcome == "length" and (self.max_tokens is None or self.job.limit < self.max_tokens)
 
-    def _reading(self) -> bytes:
+    def _reading(self, tokens: int) -> bytes:
         job = self.job
-        reading = Reading(tokens_read=job.prompt_read, tokens_total=job.prompt_tokens, most_tokens=job.limit)
+        reading = Reading(tokens_read=tokens, tokens_total=job.prompt_tokens, most_tokens=job.limit)
         return event(reading, "progress")
 
     def _narration(self, action: str, sentence: str) -> bytes:
