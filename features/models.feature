@@ -62,7 +62,7 @@ Feature: Models of the Hugging Face hub
 
   @s16
   Scenario: A download reports its progress
-    Given the hub holds M, and sends it in a second
+    Given the hub holds M, and sends it in three seconds
     And a hive runs
     When a client has the hive download M and follows the progress
     Then the bytes rise to the total, with a speed, and then the file is complete with its path
@@ -71,7 +71,7 @@ Feature: Models of the Hugging Face hub
 
   @s16
   Scenario: A download is drawn with percent and speed
-    Given the hub holds M, and sends it in a second
+    Given the hub holds M, and sends it in three seconds
     When the user pulls M on a terminal
     Then it exits with 0
     And the bar has shown percent and MB/s, and never went back
