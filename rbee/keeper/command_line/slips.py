@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rbee.adapters.arguments import Parser
 
 _TIMES: Final = ("--keep", "--wait")
-_SAY_MORE: Final = ("--prompt", "-p", "--stop")
+_SAY_MORE: Final = ("--prompt", "-p", "--stop", "--prefix")
 """Options whose empty value is refused later, in other words."""
 _MOST_NAMED: Final = 4
 """Commands that are named where an option of theirs was given to another one."""
