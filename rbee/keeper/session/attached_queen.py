@@ -11,8 +11,10 @@ from rbee.clients.queen import QueenClient
 from rbee.errors import (
     InvalidApiKeyError,
     KeyRefusedError,
+    MethodNotAllowedError,
     MissingApiKeyError,
     RbeeError,
+    RouteNotFoundError,
     StorageError,
 )
 from rbee.keeper.session import changed_settings, other_swarm, queen_version, trust
@@ -105,6 +107,8 @@ async def attach(settings: Settings, queen: RunningQueen, terminal: Terminal) ->
             hint=f"the file {file} must hold the token of that queen",
             host=host,
         ) from exc
+    except (RouteNotFoundError, MethodNotAllowedError) as exc:
+        raise queen_version.unknown() from exc
     except RbeeError as exc:
         if (more := changed_settings.hint(exc, queen.own)) is not None:
             exc.hint = f"{exc.hint}; {more}" if exc.hint else more

@@ -43,3 +43,13 @@ def note(found: RunningQueen) -> str | None:
         return None
     anew = "; `rbee down`, then `rbee up`, starts this one" if found.own is not None else ""
     return f"The queen is rbee {version}, and this command rbee {__version__}: they work together{anew}"
+
+
+def unknown() -> VersionMismatchError:
+    """Return the error for a request that the queen, or a hive behind it, is too old to know."""
+    return VersionMismatchError(
+        f"the queen, or a hive, is of an earlier version than this command (rbee {__version__}), and does not know "
+        "this yet",
+        hint="`python3 rbee.pyz install` on its machine, `rbee down` and `rbee up` bring the queen up to date, then "
+        "`rbee setup install --all` the nodes",
+    )

@@ -15,6 +15,7 @@ from rbee.adapters.http import client
 from rbee.errors import (
     ConnectionTimeoutError,
     InternalError,
+    InvalidRequestError,
     KeyRefusedError,
     PortInUseError,
     StorageError,
@@ -231,6 +232,24 @@ async def test_a_queen_of_another_interface_that_is_not_ours_is_not_ended_from_h
             pass
     assert caught.value.message.splitlines()[1:] == [f"  rbee-keeper {__version__}", "  queen-rbee  9.9.9"]
     assert f"here and to {found.address.machine}; there, `rbee down`" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "unknown"),
+    [
+        (b'"code":"ROUTE_NOT_FOUND"', "404 Not Found", "does not know this yet"),
+        (b'"code":"METHOD_NOT_ALLOWED"', "405 Method Not Allowed", "does not know this yet"),
+        (b'"code":"INVALID_REQUEST","details":{"field":"model","rule":"text"}', "400 Bad Request", None),
+    ],
+)
+async def test_what_an_earlier_version_does_not_know_is_said(
+    tmp_path: Path, scripted: Callable[..., Awaitable[Scripted]], error: bytes, status: str, unknown: str | None
+) -> None:
+    server = await scripted(reply(b'{"error":{' + error + b',"message":"m"}}', status))
+    found = RunningQueen(server.url, QueenHealth(status="ok", version="0.0.9"))
+    with pytest.raises(VersionMismatchError if unknown is not None else InvalidRequestError, match=unknown or "m"):
+        async with attach(settings_of(tmp_path, server.url), found, Terminal()) as client:
+            await client.workers()
 
 
 @pytest.mark.parametrize("interface", [None, "v2"])
