@@ -73,7 +73,7 @@ class StandIn:
     async def workers(self) -> WorkerList:
         return WorkerList(workers=self.rows, ended=self.listed)
 
-    async def place(self, wanted: object, report: object, wait: float, *, must_ask: bool) -> Placed:
+    async def place(self, wanted: object, report: object, wait: float, *, must_ask: bool, may_move: bool) -> Placed:
         return Placed("w", self.url, self.placed)
 
     def app(self, nursery: trio.Nursery) -> QuartTrio:
