@@ -97,7 +97,9 @@ class Message(msgspec.Struct, kw_only=True, omit_defaults=False):
 class Sampling(Request, kw_only=True):
     """How the next token is chosen. None stands for the engine's own default.
 
-    The names are those of llama.cpp's samplers; `seed` makes a run repeatable on the same machine.
+    The names are those of llama.cpp's samplers; `seed` makes a run repeatable on the same machine. `logit_bias` is
+    added to the logits of tokens, by their number in the model's vocabulary. With `logprobs` the logarithms of the
+    probabilities of each token and of so many of the likeliest ones are told, before anything changes them.
     """
 
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] = 0.7
@@ -110,6 +112,10 @@ class Sampling(Request, kw_only=True):
         Annotated[list[Annotated[str, msgspec.Meta(min_length=1, max_length=256)]], msgspec.Meta(max_length=16)] | None
     ) = None
     raw: bool = False
+    frequency_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | msgspec.UnsetType = msgspec.UNSET
+    presence_penalty: Annotated[float, msgspec.Meta(ge=-2, le=2)] | msgspec.UnsetType = msgspec.UNSET
+    logit_bias: dict[int, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | msgspec.UnsetType = msgspec.UNSET
+    logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | msgspec.UnsetType = msgspec.UNSET
 
 
 class Narration(Message, kw_only=True):

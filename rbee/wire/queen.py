@@ -10,20 +10,17 @@ from rbee.wire.common import (
     Amount,
     Count,
     DeviceIndex,
-    MaxTokens,
     Message,
     Moment,
     Name,
-    Prompt,
     Request,
-    Sampling,
     ShortText,
     Uuid,
     WorkerState,
     check_base_url,
 )
 from rbee.wire.progress import SwarmDownload  # noqa: TC001 (msgspec reads annotations at run time)
-from rbee.wire.worker import InferenceRequest
+from rbee.wire.worker import GenerationSpec, InferenceRequest
 
 API_VERSION: Final = "v2"
 """The interface that a keeper and a queen have in common: daemons of one work together, whatever their versions."""
@@ -60,7 +57,7 @@ class QueenHealth(Message, kw_only=True, omit_defaults=True):
     proof: str | None = None
 
 
-class TaskRequest(Sampling, kw_only=True):
+class TaskRequest(GenerationSpec, kw_only=True):
     """An inference to place. `relay` streams the worker's answer through the queen.
 
     `worker_id` is the worker that an earlier answer named, on this very node; then nothing is placed.
@@ -68,11 +65,9 @@ class TaskRequest(Sampling, kw_only=True):
     which then answers that it is busy.
     """
 
-    prompt: Prompt
     node: Name | None = None
     worker_id: Uuid | None = None
     model: ShortText | None = None
-    max_tokens: MaxTokens | msgspec.UnsetType = msgspec.UNSET
     backend: Name | None = None
     device: DeviceIndex | None = None
     request_id: Uuid | None = None

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
 import msgspec
 
+from rbee.wire.chat.conversation import Conversation  # noqa: TC001 (msgspec reads annotations at run time)
 from rbee.wire.common import Amount, Count, MaxTokens, Message, Prompt, Sampling, Uuid, check_url
 
 HEALTH: Final = "/v1/health"
@@ -19,16 +20,43 @@ REQUEST_ID_HEADER: Final = "X-Request-Id"
 StopReason = Literal["eos", "length", "stop"]
 
 
-class InferenceRequest(Sampling, kw_only=True):
-    """`max_tokens` is bounded by the model's context too; the worker checks that once the model is loaded.
+class GenerationSpec(Sampling, kw_only=True):
+    """What is to be generated: how a prompt, its tokens, or a conversation goes on; one of the three is given.
 
-    Without it the model ends its text, or the end of the context does.
+    `max_tokens` is bounded by the model's context too; the worker checks that once the model is loaded. Without it the
+    model ends its text, or the end of the context does. `choices` are so many answers to the same prompt. With `echo`
+    the prompt stands before what follows it; `suffix` is what comes after the text that is wanted.
 
-    With `narrate` the stream carries events named `narration` beside the tokens.
+    With `typed` the answer is a stream of `wire.conversation.AnswerEvent`, as it always is to a conversation.
     """
 
-    prompt: Prompt
+    prompt: Prompt | msgspec.UnsetType = msgspec.UNSET
+    tokens: (
+        Annotated[list[Annotated[int, msgspec.Meta(ge=0)]], msgspec.Meta(min_length=1, max_length=1_000_000)]
+        | msgspec.UnsetType
+    ) = msgspec.UNSET
+    conversation: Conversation | msgspec.UnsetType = msgspec.UNSET
     max_tokens: MaxTokens | msgspec.UnsetType = msgspec.UNSET
+    choices: Annotated[int, msgspec.Meta(ge=1, le=128)] | msgspec.UnsetType = msgspec.UNSET
+    echo: bool | msgspec.UnsetType = msgspec.UNSET
+    suffix: str | msgspec.UnsetType = msgspec.UNSET
+    typed: bool | msgspec.UnsetType = msgspec.UNSET
+
+    def __post_init__(self) -> None:
+        given = [name for name in ("prompt", "tokens", "conversation") if getattr(self, name) is not msgspec.UNSET]
+        if not given:
+            raise ValueError("Object missing required field `prompt`")  # in msgspec's words, which wire.decode reads
+        if len(given) > 1:
+            raise ValueError(f"{' and '.join(given)} exclude each other")
+
+    @property
+    def is_typed(self) -> bool:
+        return self.typed is True or self.conversation is not msgspec.UNSET
+
+
+class InferenceRequest(GenerationSpec, kw_only=True):
+    """With `narrate` the stream carries events named `narration` beside the tokens."""
+
     stream: bool = True
     request_id: Uuid | None = None
     narrate: bool = False

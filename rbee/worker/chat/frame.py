@@ -9,7 +9,7 @@ import msgspec
 
 from rbee.adapters.daemon import process
 from rbee.errors import InvalidRequestError
-from rbee.wire.chat_template import ChatFrame, ChatTemplate, ChatText
+from rbee.wire.chat.template import ChatFrame, ChatTemplate, ChatText
 
 if TYPE_CHECKING:
     from rbee.worker.engine.backend import Vocabulary

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import msgspec
 from jinja2 import TemplateError
 
-from rbee.wire.chat_template import ChatFrame, ChatTemplate, ChatText
+from rbee.wire.chat.template import ChatFrame, ChatTemplate, ChatText
 from rbee.worker.chat import environment
 
 if TYPE_CHECKING:

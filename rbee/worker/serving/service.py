@@ -9,7 +9,7 @@ import trio
 from msgspec import UNSET
 
 from rbee.concurrency.background import cancel_when
-from rbee.errors import CancelledError, DrainingError, RbeeError, TooManyTokensError
+from rbee.errors import CancelledError, DrainingError, InvalidRequestError, RbeeError, TooManyTokensError
 from rbee.wire.worker import FullContext
 from rbee.worker.chat import frame as chat_frame
 from rbee.worker.engine.loop import Engine
@@ -52,6 +52,8 @@ class LoadedService:
 
     async def read(self, request: InferenceRequest, request_id: str) -> list[int]:
         """Return the prompt's tokens. Raises InvalidRequestError, or CancelledError after `cancel`."""
+        if request.prompt is UNSET:
+            raise InvalidRequestError("field prompt: required", field="prompt", rule="required")
         scope = self._preparing[request_id] = trio.CancelScope()
         try:
             with scope:

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 from jinja2 import TemplateError
 
-from rbee.wire.chat_template import ChatFrame, ChatTemplate
+from rbee.wire.chat.template import ChatFrame, ChatTemplate
 from rbee.worker.chat.template import UnusableError, frame, text
 
 TURNS = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
