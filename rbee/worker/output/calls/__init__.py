@@ -1,0 +1,1 @@
+"""The formats of tool calls: each is read while it is written."""
