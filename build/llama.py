@@ -5,6 +5,7 @@ is compiled here by cmake straight from the locked source archive, and packed wi
 into a wheel that holds each library once.
 """
 
+import contextlib
 import hashlib
 import json
 import os
@@ -50,6 +51,32 @@ def wheel() -> Path:
     return found
 
 
+def chat_templates() -> Path:
+    """The folder of the chat templates that come with llama.cpp's source, which the tests read. Raises StepFailed."""
+    home = _templates()
+    if not home.is_dir():
+        with cache.lock(home.parent / f".{home.name}.lock"):
+            if not home.is_dir():
+                with tempfile.TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as scratch:
+                    log = home.parent / f"{home.name}.log"
+                    with log.open("w", encoding="utf-8") as log_file:
+                        _keep_templates(_fetch(_Runner(log_file, log, _environment(Path(scratch))), Path(scratch)))
+    return home
+
+
+def _templates() -> Path:
+    return cache.folder() / "templates" / _version()
+
+
+def _keep_templates(source: Path) -> None:
+    home = _templates()
+    home.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with tempfile.TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as scratch:
+        shutil.copytree(source / "vendor" / "llama.cpp" / "models" / "templates", Path(scratch) / "new")
+        with contextlib.suppress(OSError):  # another process has kept them meanwhile
+            (Path(scratch) / "new").rename(home)
+
+
 def _key() -> str:
     recipe = tomllib.loads(RECIPE.read_text("utf-8"))
     parts = [
@@ -85,6 +112,7 @@ def _build(home: Path) -> Path:
             older_glibc = ["-O2", "-fPIC", "-c", str(OLDER_GLIBC), "-o", str(_extra_object(work))]
             runner.run("the C compiler", [compilers["C"], *older_glibc])
             source = _fetch(runner, work)
+            _keep_templates(source)
             libraries = _compile(runner, source, work / "build")
             logits = ["-O3", "-fPIC", "-shared", str(LOGITS), "-o", str(libraries / engine_wheel.LOGITS), "-lm"]
             runner.run("the C compiler", [compilers["C"], "-Wl,--strip-all", *logits])

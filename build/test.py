@@ -24,8 +24,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import environment
+import llama
 import newest_python
 import openssh
+from progress import StepFailed
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -71,6 +73,11 @@ def main() -> int:
     if {"net", "process", "features"} & set(steps) and (missing := openssh.ensure()):
         # The tests that need it fail, each with the same advice.
         print(missing, flush=True)
+    if "unit" in steps:
+        try:
+            os.environ["RBEE_TEST_TEMPLATES"] = str(llama.chat_templates())
+        except StepFailed as exc:
+            print(exc, flush=True)
     if "features" in steps and (missing := newest_python.ensure()):
         print(missing, flush=True)
     paths = [path for name, path in TESTS.items() if name in steps and (ROOT / path).is_dir()]
