@@ -17,6 +17,9 @@ SHUTDOWN: Final = "/v1/admin/shutdown"
 EVENTS: Final = "/v1/events"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 
+CONTEXT_LENGTH_EXCEEDED: Final = "context_length_exceeded"
+"""The `kind` in the details of the error for a prompt that the context cannot hold, with `tokens` and `context`."""
+
 StopReason = Literal["eos", "length", "stop"]
 
 

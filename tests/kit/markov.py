@@ -18,12 +18,15 @@ if TYPE_CHECKING:
 class MarkovVocabulary:
     """A token for each byte, as in the models of tests.kit.models."""
 
-    chat_template = None
+    chat_template = tools_template = None
     begin_text = "<s>"
     end_text = "</s>"
 
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
         return [models.BEGIN] * begin + [models.byte(value) for value in text.encode()]
+
+    def control_texts(self) -> list[str]:
+        return []
 
     def piece(self, token: int) -> bytes:
         return b" " if token == models.SPACE else bytes([token - models.FIRST_BYTE])

@@ -61,7 +61,7 @@ def make(
     context: int = 2048,
     architecture: str = "llama",
     random: bool = False,
-    chat_template: str | None = None,
+    chat_template: str | list[dict[str, str]] | None = None,
     quantised: bool = False,
     tensors_per_file: int = 0,
 ) -> Path:

@@ -227,6 +227,17 @@ def run_blocking(arguments: Sequence[str], *, seconds: float) -> subprocess.Comp
         return subprocess.CompletedProcess(command, child.returncode, output)
 
 
+async def start_quiet(arguments: Sequence[str], *, stdin: int) -> trio.Process:
+    """Start this program as a child, in a process group of its own, which reads from this file and prints nothing."""
+    return await trio.lowlevel.open_process(
+        [*program(), *arguments],
+        stdin=stdin,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        process_group=0,
+    )
+
+
 async def start(
     command: Sequence[str],
     *,

@@ -6,15 +6,21 @@ https://huggingface.co/docs/transformers/chat_templating, and transformers/utils
 from __future__ import annotations
 
 import json
-from datetime import datetime
-from typing import TYPE_CHECKING, Any, NoReturn
+import re
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import SandboxedEnvironment
+
+from rbee.worker.chat.control import MARK
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from jinja2.parser import Parser
+
+_NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 
 
 class GenerationTag(Extension):
@@ -28,23 +34,35 @@ class GenerationTag(Extension):
         return nodes.Scope(body, lineno=line)
 
 
-def make() -> ImmutableSandboxedEnvironment:
-    """Return the environment; the clock stands still in it, so that two renderings are of the same moment."""
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols]
-    )
-    now = datetime.now().astimezone()
+class TemplateRefusedError(TemplateError):
+    """The template does not take these variables, and says why."""
 
-    def strftime_now(pattern: str) -> str:
-        return now.strftime(pattern)
 
-    environment.globals |= {"raise_exception": _refuse, "strftime_now": strftime_now}
+def make() -> SandboxedEnvironment:
+    """Return the environment. Templates may change lists, as Kimi's do: each rendering has its own."""
+    environment = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
+    environment.globals["raise_exception"] = _refuse
     environment.filters["tojson"] = _tojson
     return environment
 
 
+def at(now: datetime) -> dict[str, Any]:
+    """Return the variables that tell the time; it stands still during a rendering."""
+
+    def strftime_now(pattern: str) -> str:
+        return now.strftime(pattern)
+
+    # As llama.cpp names them (common/chat.cpp). Days are enough: a prompt that changes each second is never cached.
+    return {
+        "strftime_now": strftime_now,
+        "date_string": now.strftime("%d %b %Y"),
+        "datetime": now.strftime("%b %d %Y"),
+        "current_date": now.strftime("%Y-%m-%d"),
+    }
+
+
 def _refuse(message: object = "") -> NoReturn:
-    raise TemplateError(str(message)[:200])
+    raise TemplateRefusedError(str(message)[:200])
 
 
 def _tojson(
@@ -55,4 +73,9 @@ def _tojson(
     sort_keys: bool = False,
 ) -> str:
     # jinja2's own escapes what HTML would not take, which models have not been trained on.
-    return json.dumps(value, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys)
+    text = json.dumps(value, ensure_ascii=False, indent=indent, separators=separators, sort_keys=sort_keys)
+    return _NOT_ASCII.sub(_escaped, text) if ensure_ascii else text
+
+
+def _escaped(found: re.Match[str]) -> str:
+    return found[0] if found[0] == MARK else json.dumps(found[0])[1:-1]

@@ -1,133 +1,235 @@
-"""Renders a model's chat template, and prints what it puts around a prompt as one JSON object.
+"""Renders a model's chat template: the process that a worker keeps for it.
 
-This is the hidden command `rbee chat-template`, with the template on stdin: it comes from a file that anybody may have
-made, and could loop for ever or fill the memory. So it runs in a process of its own, with limits, in jinja2's sandbox:
-once for each load of a model, and once for each prompt where the template changes what it is given.
+This is the hidden command `rbee chat-template`. A template comes from a file that anybody may have made, and could loop
+for ever or fill the memory. So each rendering is done in jinja2's sandbox in a child of this process, forked from it
+once the template is compiled, with limits: a child that breaks them is ended by the kernel, and nothing else is. One
+child waits for the next request.
+
+Its stdin is a socket, on which the worker sends one socket for each request: that holds the request, up to its end, and
+takes the answer. The first is the template, which is compiled here. When the worker's end of stdin closes, all ends.
 """
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import os
 import resource
-import secrets
+import signal
+import socket
 import sys
-from itertools import product
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal
 
+import jinja2.constants
+import jinja2.debug
 import msgspec
-from jinja2 import TemplateError
 
-from rbee.wire.chat.template import ChatFrame, ChatTemplate, ChatText
-from rbee.worker.chat import environment
+from rbee.wire.chat.template import (
+    ChatTemplate,
+    ChatText,
+    ProbeTemplate,
+    RenderConversation,
+    RenderPrompt,
+    TemplateFound,
+    TemplateLoaded,
+    TemplateRefusal,
+    TemplateReply,
+    TemplateRequest,
+)
+from rbee.worker.chat import framing
+from rbee.worker.chat.environment import TemplateRefusedError
+from rbee.worker.chat.framing import Renderer, UnusableError
+from rbee.worker.chat.habits import habits
+from rbee.worker.chat.limits import CPU_SECONDS, MEMORY_BYTES, STARTED, WALL_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable
 
-    from jinja2 import Template
+    from rbee.wire.chat.template import TemplateHabits
 
-CPU_SECONDS: Final = 5
-MEMORY_BYTES: Final = 1 << 30
-MAX_LENGTH: Final = 100_000
-"""Characters that a template may write around a prompt."""
-LITERAL: Final = "a  B é\n\n\"q\" 'r' \\ </think> {{ x }} {% y %} <b>&amp; ẞ"
-"""What templates are known to change: case, white space, quotes, the end of a thought; most show it as it is."""
-
-
-class UnusableError(Exception):
-    """The template does not frame a prompt."""
-
-
-class Shape(NamedTuple):
-    """A way to pass a message on; templates differ in what they take."""
-
-    is_list: bool
-    has_system: bool
-    has_lists: bool
-
-    def variables(self, content: str) -> dict[str, Any]:
-        passed = [{"type": "text", "text": content}] if self.is_list else content
-        user = {"role": "user", "content": passed}
-        system = {"role": "system", "content": [{"type": "text", "text": ""}] if self.is_list else ""}
-        none: Any = [] if self.has_lists else None
-        return {
-            "messages": [system, user] if self.has_system else [user],
-            "tools": none,
-            "documents": none,
-        } | ({"functions": "", "datetime": ""} if self.has_lists else {})
+_PRELOADED: Final = (jinja2.constants, jinja2.debug)
+"""Imported by jinja2 where they are used, which is where no file can be opened."""
+_WARM: Final = Renderer(
+    "{% macro shown(text, times=1) %}{{ text }}{% endmacro %}{% set ns = namespace(n=0) %}{% for m in messages[::-1] %}"
+    "{% if m.role == 'user' and m.content is string and not m.content.startswith('<') %}{% set ns.n = loop.index0 %}"
+    "{{ shown(m.role, times=2) }}{% elif m.tool_calls %}{% for call in m.tool_calls %}{{ call.function | tojson }}"
+    "{% endfor %}{% endif %}{{ m['content'] | trim + '</x>'.split('</')[-1].strip('\n') }}{% endfor %}"
+    "{{ tools | tojson(indent=2) }}{{ strftime_now('%Y') }}"
+)
+_WARM_REQUEST: Final = msgspec.json.encode(
+    RenderConversation(
+        variables={
+            "messages": 3
+            * [
+                {"role": "user", "content": "a"},
+                {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "a", "arguments": {}}}]},
+            ],
+            "tools": [{"type": "function"}],
+        }
+    )
+)
 
 
-def frame(request: ChatTemplate) -> ChatFrame:
-    """Return what the template puts around one message of a user. Raises UnusableError or TemplateError."""
-    return next(_frames(_Renderer(request)))[1]
+class Templates:
+    """The templates of one model, compiled."""
 
+    def __init__(self, loaded: ChatTemplate) -> None:
+        self._loaded = loaded
+        self._own = framing.renderer_of(loaded)
+        self._for_tools = self._own
+        if loaded.tools_template is not None:
+            self._for_tools = Renderer(loaded.tools_template, begin=loaded.begin, end=loaded.end)
 
-def text(request: ChatTemplate) -> str:
-    """Return the prompt of a request as the template renders it. Raises as `frame` does."""
-    renderer = _Renderer(request)
-    shape, _ = next(_frames(renderer))
-    return renderer.render(shape, request.prompt or "")
+    def answer(self, data: bytes) -> TemplateReply:
+        """Return the answer to a request. Raises whatever a template may raise."""
+        request = msgspec.json.decode(data, type=TemplateRequest)
+        if isinstance(request, ProbeTemplate):
+            return self._probe()
+        if isinstance(request, RenderPrompt):
+            return ChatText(text=framing.text(self._own, request.prompt))
+        return ChatText(text=self._conversation(request, len(data)))
 
+    def _conversation(self, request: RenderConversation, size: int) -> str:
+        renderer = self._for_tools if request.tools else self._own
+        return renderer.render(request.variables, size)
 
-class _Renderer:
-    def __init__(self, request: ChatTemplate) -> None:
-        self._template: Template = environment.make().from_string(request.template)
-        self._tokens = {"bos_token": request.begin, "eos_token": request.end}
+    def _probe(self) -> TemplateFound:
+        shape, frame = framing.frame(self._own)
+        found = TemplateFound(frame=frame, habits=habits(self._own, shape, self._loaded.template))
+        if self._loaded.tools_template is not None:
+            found.tools_habits = self._tools_habits(self._loaded.tools_template)
+        return found
 
-    def render(self, shape: Shape, content: str) -> str:
-        written = self._template.render(**shape.variables(content), **self._tokens, add_generation_prompt=True)
-        if len(written) > MAX_LENGTH + 10 * len(content):
-            raise UnusableError("it writes more than any template should")
-        return written
-
-
-def _frames(renderer: _Renderer) -> Iterator[tuple[Shape, ChatFrame]]:
-    """Yield the shape of messages that the template takes, with the frame. Raises why it takes none."""
-    first: Exception | None = None
-    for has_lists, has_system, is_list in product((False, True), repeat=3):
-        shape = Shape(is_list, has_system, has_lists)
+    def _tools_habits(self, source: str) -> TemplateHabits | None:
         try:
-            yield shape, _frame(renderer, shape)
-        except (UnusableError, TemplateError, TypeError, AttributeError, KeyError, ValueError) as exc:
-            first = first or exc
-    assert first is not None
-    raise first
+            shape, _ = framing.frame(self._for_tools)
+            return habits(self._for_tools, shape, source)
+        except (UnusableError, *framing.FAILURES):
+            return None
 
 
-def _frame(renderer: _Renderer, shape: Shape) -> ChatFrame:
-    # Rendered around a word that nobody could know, so that no prompt ever goes through the template's hands.
-    word = f"prompt{secrets.token_hex(16)}"
-    written = renderer.render(shape, word)
-    before, found, after = written.partition(word)
-    if word in after:
-        raise UnusableError("it does not show the message exactly once")
-    if not found:
-        if renderer.render(shape, word[::-1]) == written:
-            raise UnusableError("it does not show the message")
-        return ChatFrame(before="", after="", strips=False, changes=True)
-    spaced = renderer.render(shape, f" \n{word}\n ")
-    strips = spaced == written
-    is_faithful = strips or spaced == f"{before} \n{word}\n {after}"
-    is_faithful = is_faithful and renderer.render(shape, f"{word}{LITERAL}") == f"{before}{word}{LITERAL}{after}"
-    return ChatFrame(before=before, after=after, strips=strips, changes=not is_faithful)
+def answered(work: Callable[[], TemplateReply]) -> bytes:
+    """Return the answer that some work comes to, or why there is none."""
+    try:
+        return msgspec.json.encode(work())
+    except TemplateRefusedError as exc:
+        return _refusal(str(exc), "refuses")
+    except (MemoryError, OverflowError):
+        return _refusal("it takes more memory than any template should", "limits")
+    except UnusableError as exc:
+        return _refusal(str(exc), "limits")
+    except Exception as exc:  # noqa: BLE001 (a template's code may raise anything)
+        return _refusal(f"{type(exc).__name__}: {exc}", "fails")
 
 
-def _refusal(reason: str) -> bytes:
+def _refusal(reason: str, kind: Literal["refuses", "fails", "limits"]) -> bytes:
     # Half of a pair of surrogates, which a template can write, is no UTF-8.
-    return msgspec.json.encode({"reason": reason[:300].encode("utf-8", "backslashreplace").decode()})
+    clean = reason[:300].encode("utf-8", "backslashreplace").decode()
+    return msgspec.json.encode(TemplateRefusal(reason=clean, kind=kind))
 
 
 def main(_argv: list[str]) -> int:
-    """Run the command; returns the exit code, 1 with the reason on stdout where the template cannot be used."""
-    resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS))
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
-    request = msgspec.json.decode(sys.stdin.buffer.read(), type=ChatTemplate)
+    """Run the command until its stdin ends."""
+    if os.getpgrp() != os.getpid():
+        os.setpgid(0, 0)
+    _limit(resource.RLIMIT_AS, MEMORY_BYTES)
+    _limit(resource.RLIMIT_CORE, 0)
+    with socket.socket(fileno=os.dup(sys.stdin.fileno())) as control:
+        if (templates := _load(control)) is not None:
+            _warm_up()
+            # The children have no garbage to look for, and no pages to copy for it.
+            gc.collect()
+            gc.freeze()
+            gc.disable()
+            signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel keeps nothing of those that end
+            spare = _fork(control, templates)
+            while (connection := _next(control)) is not None:
+                with connection:
+                    while not _hand_over(spare, connection):
+                        spare = _fork(control, templates)
+                spare = _fork(control, templates)
+    # With all that is still being rendered, for nobody.
+    os.killpg(0, signal.SIGKILL)
+    return 0
+
+
+def _fork(control: socket.socket, templates: Templates) -> socket.socket:
+    """Return the socket on which a new child waits for its request: forking takes as long as rendering does."""
+    ours, theirs = socket.socketpair()
+    if os.fork():
+        theirs.close()
+        return ours
     try:
-        found = frame(request) if request.prompt is None else ChatText(text=text(request))
-        printed, code = msgspec.json.encode(found), 0
-    except MemoryError:
-        printed, code = _refusal("it takes more memory than any template should"), 1
-    except UnusableError as exc:
-        printed, code = _refusal(str(exc)), 1
-    except Exception as exc:  # noqa: BLE001 (a template's code may raise anything)
-        printed, code = _refusal(f"{type(exc).__name__}: {exc}"), 1
-    sys.stdout.buffer.write(printed + b"\n")
-    return code
+        ours.close()
+        control.close()
+        _warm_up()
+        if (connection := _next(theirs)) is not None:
+            _serve(connection, templates)
+    finally:
+        os._exit(0)
+
+
+def _hand_over(spare: socket.socket, connection: socket.socket) -> bool:
+    """Give a child its request; returns False where that has been killed."""
+    with spare, contextlib.suppress(OSError):
+        socket.send_fds(spare, [b"+"], [connection.fileno()])
+        return True
+    return False
+
+
+def _warm_up() -> None:
+    """Write on the pages that a rendering writes on, which are the parent's until then: that takes 1 ms."""
+    request = msgspec.json.decode(_WARM_REQUEST, type=TemplateRequest)
+    assert isinstance(request, RenderConversation)
+    msgspec.json.encode(ChatText(text=_WARM.render(request.variables, len(_WARM_REQUEST))))
+
+
+def _next(control: socket.socket) -> socket.socket | None:
+    """Return the connection of the next request; None when there are no more."""
+    _, descriptors, _, _ = socket.recv_fds(control, 1, 1)
+    return socket.socket(fileno=descriptors[0]) if descriptors else None
+
+
+def _load(control: socket.socket) -> Templates | None:
+    """Compile the template, in this process: with its limits, which end it."""
+    if (connection := _next(control)) is None:
+        return None
+    loaded: list[Templates] = []
+
+    def load() -> TemplateReply:
+        loaded.append(Templates(msgspec.json.decode(_received(connection), type=ChatTemplate)))
+        return TemplateLoaded()
+
+    with connection:
+        signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
+        _, hard = resource.getrlimit(resource.RLIMIT_CPU)
+        _limit(resource.RLIMIT_CPU, CPU_SECONDS, soft_only=True)
+        connection.sendall(STARTED)
+        connection.sendall(answered(load))
+        resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    return loaded[0] if loaded else None
+
+
+def _serve(connection: socket.socket, templates: Templates) -> None:
+    """Answer one request, within limits: each is the kernel's to keep."""
+    signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
+    _limit(resource.RLIMIT_CPU, CPU_SECONDS)
+    _limit(resource.RLIMIT_FSIZE, 0)
+    _limit(resource.RLIMIT_NOFILE, 0)
+    connection.sendall(STARTED)
+    data = _received(connection)
+    connection.sendall(answered(lambda: templates.answer(data)))
+
+
+def _received(connection: socket.socket) -> bytes:
+    pieces = []
+    while piece := connection.recv(1 << 20):
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def _limit(kind: int, most: int, *, soft_only: bool = False) -> None:
+    _, hard = resource.getrlimit(kind)
+    soft = most if hard == resource.RLIM_INFINITY else min(most, hard)
+    resource.setrlimit(kind, (soft, hard if soft_only else soft))

@@ -80,6 +80,10 @@ class Vocabulary(Protocol):
         """The template in jinja's language that comes with the model, if one does."""
 
     @property
+    def tools_template(self) -> str | None:
+        """The template for conversations with tools, if the model brings one of its own for them."""
+
+    @property
     def begin_text(self) -> str:
         """How templates write the begin token; empty where there is none."""
 
@@ -93,6 +97,9 @@ class Vocabulary(Protocol):
         Without `control` what looks like a control token is read as text: the author of a prompt must not be able to
         write control tokens.
         """
+
+    def control_texts(self) -> list[str]:
+        """Return the texts of the control tokens, which `tokenize` reads as such with `control`; takes some 0.1 s."""
 
     def piece(self, token: int) -> bytes:
         """Return the bytes that `token` adds to the text: perhaps part of a character; none for a control token."""

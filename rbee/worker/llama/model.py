@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 _SPLIT_NONE: Final = 0
 _ALL_LAYERS: Final = -1
-
+_CONTROL: Final = 1 << 3 | 1 << 0
+"""LLAMA_TOKEN_ATTR_CONTROL, and UNKNOWN, which the tokenizer reads as the former (llama.h)."""
+_BUILT_IN: Final = b"mistral-v7-tekken"
 
 _DAMAGED: Final = ("corrupt", "incomplete", "not within the file bounds", "reached end of file", "read error")
 """What llama.cpp says where the weights are not what the header announces."""
@@ -95,8 +97,16 @@ class Model:
 
     @property
     def chat_template(self) -> str | None:
-        template = self._lib.llama_model_chat_template(self.handle, None)
-        return None if template is None else template.decode("utf-8", "replace")
+        return self._template(None)
+
+    @property
+    def tools_template(self) -> str | None:
+        return self._template(b"tool_use")
+
+    def _template(self, name: bytes | None) -> str | None:
+        found = self._lib.llama_model_chat_template(self.handle, name)
+        # For one model without a template llama.cpp gives the name of one that it has built in.
+        return None if found is None or found == _BUILT_IN else found.decode("utf-8", "replace")
 
     @property
     def begin_text(self) -> str:
@@ -123,6 +133,10 @@ class Model:
             if count >= 0:
                 return [*self._begin, *tokens[:count]] if begin else tokens[:count]
             room = -count
+
+    def control_texts(self) -> list[str]:
+        attributes = self._lib.llama_vocab_get_attr
+        return [self._text_of(token) for token in range(self.tokens) if attributes(self._vocab, token) & _CONTROL]
 
     def piece(self, token: int) -> bytes:
         if (known := self._pieces.get(token)) is not None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import trio
 
 from rbee.errors import InvalidRequestError
+from rbee.wire.worker import CONTEXT_LENGTH_EXCEEDED
 from rbee.worker.chat import frame as chat_frame
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
-    from rbee.worker.chat.frame import Chat
+    from rbee.wire.chat.conversation import Conversation
+    from rbee.worker.chat.chat import Chat
+    from rbee.worker.chat.history import History
     from rbee.worker.engine.backend import Backend
 
 T = TypeVar("T")
@@ -27,6 +30,13 @@ Text has about four characters a token, and tokenising a million takes minutes w
 """
 SAMPLE_TOLERANCE: Final = 256
 """Tokens by which such a sample may differ from the beginning of the whole."""
+
+
+class ReadPrompt(NamedTuple):
+    """A prompt's tokens, at least one, and where it was a conversation, how that was written."""
+
+    tokens: list[int]
+    history: History | None = None
 
 
 class PromptReader:
@@ -45,25 +55,51 @@ class PromptReader:
         Raises InvalidRequestError where there are none, or where the context cannot hold them and one more.
         Cancelling returns at once; the thread goes on to its end.
         """
+        return await self._fitting(prompt, partial(self._tokenize, raw=raw))
+
+    async def read_conversation(self, conversation: Conversation) -> ReadPrompt:
+        """Return a conversation's tokens, and how it was written. Raises as `read` does, and what the template says."""
+        history = await self._chat.history(conversation)
+        return ReadPrompt(await self._fitting(history.text, self._tokenize_rendered), history)
+
+    def check_tokens(self, tokens: list[int]) -> None:
+        """Raise InvalidRequestError where the context cannot hold these and one more."""
+        if len(tokens) >= self._length:
+            raise self._too_long(len(tokens))
+
+    async def _fitting(self, text: str, tokenize: Callable[[str], Awaitable[list[int]]]) -> list[int]:
+        """Return a text's tokens, once it is known that they fit: of a very long one the beginning tells."""
         length = self._length
-        sample = prompt[: length * SAMPLE]
-        tokens = await self._tokenize(sample, raw=raw)
-        is_whole = len(sample) == len(prompt)
+        sample = text[: length * SAMPLE]
+        tokens = await tokenize(sample)
+        is_whole = len(sample) == len(text)
         if not is_whole and len(tokens) < length + SAMPLE_TOLERANCE:
-            tokens = await self._tokenize(prompt, raw=raw)
+            tokens = await tokenize(text)
             is_whole = True
         if not tokens:
             raise InvalidRequestError("field prompt: it has no tokens", field="prompt", rule="at least one token")
         if len(tokens) < length:
             return tokens
-        most = self._trained_length
-        raise InvalidRequestError(
-            f"the prompt has {'' if is_whole else 'at least '}{len(tokens)} tokens, and the context holds {length}",
-            hint="shorten the prompt"
-            + (f", or raise `context` under [worker], to {most} at most" if most > length else ""),
+        raise self._too_long(len(tokens), is_whole=is_whole)
+
+    def _too_long(self, tokens: int, *, is_whole: bool = True) -> InvalidRequestError:
+        """Return the error in words that agents know: they compact their history where they find one of them.
+
+        Anthropic's, OpenAI's, llama.cpp's and Groq's servers say it so, and each agent looks for some of these.
+        """
+        length, most = self._length, self._trained_length
+        hint = "shorten the prompt"
+        if most > length:
+            hint += f", or raise `context` under [worker], to {most} at most"
+        return InvalidRequestError(
+            f"prompt is too long: {tokens}{'' if is_whole else ' or more'} tokens > {length} maximum. This model's "
+            f"maximum context length is {length} tokens: the request exceeds the available context size, and so "
+            "exceeds the context window. Reduce the length of the messages",
+            hint=hint,
             field="prompt",
             rule=f"fewer than {length} tokens",
-            tokens=len(tokens),
+            kind=CONTEXT_LENGTH_EXCEEDED,
+            tokens=tokens,
             context=length,
         )
 
@@ -77,15 +113,16 @@ class PromptReader:
         )
 
     async def _tokenize(self, text: str, *, raw: bool) -> list[int]:
-        vocabulary, frame = self._vocabulary, self._chat.frame
+        vocabulary, frame, controls = self._vocabulary, self._chat.frame, self._chat.controls
         if raw or frame is None:
             return await self._in_thread(partial(vocabulary.tokenize, text))
         if not frame.changes:
-            return await self._in_thread(partial(chat_frame.tokens, vocabulary, frame, text))
-        marked = await self._in_thread(partial(chat_frame.marked, vocabulary, text))
-        async with self._limiter:  # a process for each, which may take a gigabyte
-            written = await chat_frame.rendered(self._chat, marked)
-        return await self._in_thread(partial(chat_frame.split_tokens, vocabulary, written))
+            return await self._in_thread(partial(chat_frame.tokens, vocabulary, controls, frame, text))
+        marked = await self._in_thread(partial(controls.marked, text))
+        return await self._tokenize_rendered(await self._chat.rendered(marked))
+
+    async def _tokenize_rendered(self, text: str) -> list[int]:
+        return await self._in_thread(partial(self._chat.controls.tokens, self._vocabulary, text))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)

@@ -11,7 +11,7 @@ from msgspec import UNSET
 from rbee.concurrency.background import cancel_when
 from rbee.errors import CancelledError, DrainingError, InvalidRequestError, RbeeError, TooManyTokensError
 from rbee.wire.worker import FullContext
-from rbee.worker.chat import frame as chat_frame
+from rbee.worker.chat.chat import open_chat
 from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.slots import Slots
 from rbee.worker.serving.prompt_reader import PromptReader
@@ -52,15 +52,23 @@ class LoadedService:
 
     async def read(self, request: InferenceRequest, request_id: str) -> list[int]:
         """Return the prompt's tokens. Raises InvalidRequestError, or CancelledError after `cancel`."""
-        if request.prompt is UNSET:
-            raise InvalidRequestError("field prompt: required", field="prompt", rule="required")
         scope = self._preparing[request_id] = trio.CancelScope()
         try:
             with scope:
-                return await self.prompts.read(request.prompt, raw=request.raw)
+                return await self._read(request)
         finally:
             del self._preparing[request_id]
         raise CancelledError("the request was cancelled")
+
+    async def _read(self, request: InferenceRequest) -> list[int]:
+        if request.conversation is not UNSET:
+            return (await self.prompts.read_conversation(request.conversation)).tokens
+        if request.tokens is not UNSET:
+            self.prompts.check_tokens(request.tokens)
+            return request.tokens
+        if request.prompt is UNSET:
+            raise InvalidRequestError("field prompt: required", field="prompt", rule="required")
+        return await self.prompts.read(request.prompt, raw=request.raw)
 
     def start(self, request: InferenceRequest, request_id: str, tokens: list[int]) -> JobHandle:
         """Start the job. Raises AllSlotsBusyError or InvalidRequestError."""
@@ -85,13 +93,13 @@ class Service:
 
     async def run(self, backend: Backend) -> None:
         """Serve requests until cancelled; raises EngineFailedError."""
-        chat = await chat_frame.chat_of(backend.vocabulary)
-        engine = Engine(backend, self._slots.deliver)
-        self._loaded = LoadedService(
-            backend.length, backend.trained_length, engine, PromptReader(backend, chat), self._slots
-        )
-        self._status.set_loaded()
-        await engine.run()
+        async with open_chat(backend.vocabulary) as chat:
+            engine = Engine(backend, self._slots.deliver)
+            self._loaded = LoadedService(
+                backend.length, backend.trained_length, engine, PromptReader(backend, chat), self._slots
+            )
+            self._status.set_loaded()
+            await engine.run()
 
     async def begin(self, request: InferenceRequest, request_id: str) -> JobHandle:
         """Check a request and start its job, which the caller has to enter.

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
 import sys
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from rbee.worker.chat.chat import open_chat
+from rbee.worker.llama import header
+from rbee.worker.llama.model import Model
 from tests.conftest import ROOT
-from tests.kit.models import make
+from tests.kit.histories import WEATHER, talk, user
+from tests.kit.models import BEGIN, END, byte, make
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,6 +72,22 @@ def test_a_prompt_goes_through_the_models_template_unless_it_is_raw(daemons: Any
     assert queen.wait(60)[0] == 0
 
 
+async def test_a_real_vocabulary_reads_a_conversation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "rbee" / "__main__.py")])
+    each = "{% for m in messages %}{{ m.content }}</s>{% endfor %}"
+    templates = [{"name": "default", "template": each}, {"name": "tool_use", "template": "T" + each}]
+    path = make(tmp_path / "letters.gguf", chat_template=templates)
+    with closing(Model(path, header.read(path))) as model:
+        assert sorted(model.control_texts()) == ["</s>", "<s>", "<unk>"]
+        assert (model.chat_template, model.tools_template) == (each, "T" + each)
+        async with open_chat(model) as chat:
+            plain = await chat.history(talk(user("a</s>")))
+            tools = await chat.history(talk(user("a</s>"), tools=[WEATHER]))
+            letters = [byte(letter) for letter in "a</s>"]
+            assert chat.controls.tokens(model, plain.text) == [BEGIN, *letters, END]
+            assert tools.text.startswith("T")
+
+
 @pytest.mark.parametrize("name", HARMFUL)
 def test_a_template_that_means_harm_only_goes_unused(daemons: Any, tmp_path: Path, name: str) -> None:
     queen = daemons.start("queen")
@@ -83,11 +103,3 @@ def test_a_template_that_means_harm_only_goes_unused(daemons: Any, tmp_path: Pat
     queen.signal()
     assert queen.wait(60)[0] == 0
     assert daemons.left() == []
-
-
-def test_a_template_that_writes_what_is_no_text_is_refused_in_words() -> None:
-    asked = {"template": "{{ '\\ud800' }}{{ messages[0].content }}", "begin": "", "end": ""}
-    command = [sys.executable, "-m", "rbee", "chat-template"]
-    done = subprocess.run(command, cwd=ROOT, input=json.dumps(asked).encode(), capture_output=True, check=False)
-    assert (done.returncode, done.stderr) == (1, b"")
-    assert "UnicodeEncodeError" in json.loads(done.stdout)["reason"]

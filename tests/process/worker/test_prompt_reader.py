@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import pytest
 import trio
 
-from rbee.worker.chat.frame import chat_of
+from rbee.errors import InvalidRequestError
+from rbee.worker.chat.chat import open_chat
 from rbee.worker.serving.prompt_reader import PromptReader
 from tests.conftest import ROOT
+from tests.kit.histories import talk, user
 
-if TYPE_CHECKING:
-    import pytest
-
+AGENTS_LOOK_FOR = (
+    r"prompt is too long", r"maximum context length is \d+ tokens", r"exceeds the available context size",
+    r"exceeds the context window", r"reduce the length of the messages",
+    r"prompt is too long: \d+[\w ]* tokens > \d+ maximum",
+)  # fmt: skip
 SHOUTING = "{{ messages[0].content | upper }}!"
 
 
@@ -23,7 +29,11 @@ class Letters:
     """A vocabulary of letters."""
 
     chat_template = SHOUTING
+    tools_template = None
     begin_text = end_text = ""
+
+    def control_texts(self) -> list[str]:
+        return ["<"]
 
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
         assert threading.current_thread() is not threading.main_thread(), "a long prompt takes a second"
@@ -34,15 +44,42 @@ class Letters:
 async def test_a_template_that_changes_prompts_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(ROOT / "rbee" / "__main__.py")])
     letters: Any = Letters()
-    reader = PromptReader(SimpleNamespace(vocabulary=letters, length=100, trained_length=100), await chat_of(letters))  # type: ignore[arg-type]
     found: dict[str, str] = {}
 
-    async def read(prompt: str) -> None:
-        found[prompt] = "".join(map(chr, await reader.read(prompt, raw=False)))
+    async with open_chat(letters) as chat:
+        reader = PromptReader(SimpleNamespace(vocabulary=letters, length=100, trained_length=100), chat)  # type: ignore[arg-type]
 
-    async with trio.open_nursery() as nursery:
-        for prompt in ("bee", "a <b>", "ant", "wasp", "moth", "fly"):
-            nursery.start_soon(read, prompt)
+        async def read(prompt: str) -> None:
+            found[prompt] = "".join(map(chr, await reader.read(prompt, raw=False)))
+
+        async with trio.open_nursery() as nursery:
+            for prompt in ("bee", "a <b>", "ant", "wasp", "moth", "fly"):
+                nursery.start_soon(read, prompt)
     assert found == {
-        "bee": "BEE!", "a <b>": "A B>!", "ant": "ANT!", "wasp": "WASP!", "moth": "MOTH!", "fly": "FLY!",
+        "bee": "BEE!", "a <b>": "A <B>!", "ant": "ANT!", "wasp": "WASP!", "moth": "MOTH!", "fly": "FLY!",
     }  # fmt: skip
+
+
+async def test_a_conversation_is_read_and_one_that_is_too_long_is_refused_in_words_that_agents_know(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "rbee" / "__main__.py")])
+    letters: Any = Letters()
+    async with open_chat(letters) as chat:
+        reader = PromptReader(SimpleNamespace(vocabulary=letters, length=100, trained_length=200), chat)  # type: ignore[arg-type]
+        prompt = await reader.read_conversation(talk(user("a <b>")))
+        assert "".join(map(chr, prompt.tokens)) == "A <B>!"
+        assert prompt.history is not None
+        assert (prompt.history.tail, prompt.history.template) == ("A <B>!", SHOUTING)
+        for size, counted in ((100, "101"), (500, "501"), (5000, "1600 or more")):
+            with pytest.raises(InvalidRequestError) as refused:
+                await reader.read_conversation(talk(user("a" * size)))
+            error = refused.value
+            assert (error.details["kind"], error.details["context"]) == ("context_length_exceeded", 100)
+            assert f"prompt is too long: {counted} tokens > 100 maximum" in error.message
+            assert error.details["tokens"] == int(counted.split()[0])
+            for words in AGENTS_LOOK_FOR:
+                assert re.search(words, error.message, re.IGNORECASE), words
+        with pytest.raises(InvalidRequestError, match="prompt is too long: 100 tokens"):
+            reader.check_tokens([1] * 100)
+        reader.check_tokens([1] * 99)

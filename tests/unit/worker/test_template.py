@@ -7,15 +7,15 @@ from datetime import datetime
 import pytest
 from jinja2 import TemplateError
 
-from rbee.wire.chat.template import ChatFrame, ChatTemplate
-from rbee.worker.chat.template import UnusableError, frame, text
+from rbee.wire.chat.template import ChatFrame
+from rbee.worker.chat.framing import Renderer, UnusableError, frame, text
 
 TURNS = "{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
 ANSWER = "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
 
 
 def framed(template: str) -> ChatFrame:
-    return frame(ChatTemplate(template=template, begin="<s>", end="</s>"))
+    return frame(Renderer(template, begin="<s>", end="</s>"))[1]
 
 
 def shown(before: str, after: str, *, strips: bool = False) -> ChatFrame:
@@ -59,7 +59,7 @@ def test_one_that_writes_too_much_is_refused() -> None:
     [
         "{{ raise_exception('only with a system message') }}",
         "{% if %}",
-        "{{ messages.append(1) }}",
+        "{{ messages.__class__.append(messages, 1) }}",
         "{{ ''.__class__.__mro__ }}{{ cycler.__init__.__globals__.os.system('true') }}",
         "{{ range(10 ** 9) | list }}",
         "{% import 'other' as other %}",
@@ -119,7 +119,7 @@ AS_TRANSFORMERS = {
     "tools that are looped over": (
         "{% for tool in tools %}{{ tool }}{% endfor %}{{ messages[0].content }}w", ("", "w"),
     ),
-    "functions": ("{{ 'f:' + functions }} {{ datetime }}{{ messages[0].content }}w", ("f: ", "w")),
+    "functions": ("{{ 'f:' + functions }} {{ datetime | length }}{{ messages[0].content }}w", ("f: 11", "w")),
     "break and continue": (
         EACH + "{% if loop.index > 1 %}{% break %}{% endif %}{{ m.content }}{% continue %}x{% endfor %}w", ("", "w"),
     ),
@@ -147,7 +147,7 @@ def test_templates_are_taken_as_transformers_takes_them(name: str) -> None:
     template, (before, after) = AS_TRANSFORMERS[name]
     assert framed(template) == shown(before, after)
     prompt = 'a "b"\n C\\é'
-    assert text(ChatTemplate(template=template, begin="<s>", end="</s>", prompt=prompt)) == before + prompt + after
+    assert text(Renderer(template, begin="<s>", end="</s>"), prompt) == before + prompt + after
 
 
 def test_a_date_is_that_of_today() -> None:
@@ -170,5 +170,4 @@ def test_a_date_is_that_of_today() -> None:
 )
 def test_what_a_template_does_to_a_prompt_is_done_to_each(template: str, rendered: str) -> None:
     assert framed(template).changes
-    asked = ChatTemplate(template=template, begin="<s>", end="</s>", prompt='a "b" C\n</think>d ')
-    assert text(asked) == rendered
+    assert text(Renderer(template), 'a "b" C\n</think>d ') == rendered

@@ -1,0 +1,106 @@
+"""Writes a conversation as its model was trained to read it."""
+
+from __future__ import annotations
+
+import secrets
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import trio
+from msgspec.structs import replace
+
+from rbee.errors import InvalidRequestError
+from rbee.wire.chat.template import ChatText, RenderConversation, TemplateRefusal
+from rbee.worker.chat import mend
+from rbee.worker.chat.control import without_marks
+
+if TYPE_CHECKING:
+    from rbee.wire.chat.conversation import Conversation
+    from rbee.wire.chat.template import TemplateHabits
+    from rbee.worker.chat.control import ControlTexts
+    from rbee.worker.chat.sandbox import TemplateSandbox
+
+_ANCHOR: Final = 64
+_TAIL: Final = 4096
+"""Characters by which the end of a text is recognised, and of the end of a prompt where it is not found."""
+
+
+class History(NamedTuple):
+    """A conversation as text, with marks in it (see `chat.control`).
+
+    `tail` is what follows the last text of a user or a tool, without marks: it tells how the answer begins, and whether
+    the model is thinking already. `template` and `habits` are those of the template that has written it.
+    """
+
+    text: str
+    tail: str
+    template: str
+    habits: TemplateHabits
+
+
+class Written(NamedTuple):
+    """A template, where it is rendered, and how it is given conversations; with `tools` it is the one for those."""
+
+    sandbox: TemplateSandbox
+    template: str
+    habits: TemplateHabits
+    tools: bool = False
+
+
+async def rendered(template: Written, controls: ControlTexts, conversation: Conversation) -> History:
+    """Return a conversation as a template writes it. Raises InvalidRequestError for what that does not take.
+
+    The arguments are looked through for control tokens here: beside the event loop where there is much of them.
+    """
+    word = f"end{secrets.token_hex(16)}" if conversation.continues else ""
+    text = await _first_taken(template, controls, mend.with_word(conversation, word) if word else conversation)
+    if word:
+        before, found, _ = text.rpartition(word)
+        # A template that leaves out the model's last message may still begin one.
+        text = before if found else await _begun(template, controls, conversation)
+    return History(text, _tail(text, controls, conversation), template.template, template.habits)
+
+
+async def _begun(template: Written, controls: ControlTexts, conversation: Conversation) -> str:
+    *others, last = conversation.messages
+    if not others:
+        return controls.marked(last.text())
+    shorter = replace(conversation, messages=others, continues=False)
+    return await _first_taken(template, controls, shorter) + controls.marked(last.text())
+
+
+async def _first_taken(template: Written, controls: ControlTexts, conversation: Conversation) -> str:
+    """Return the text of the first way to put a conversation that the template takes."""
+    first: TemplateRefusal | None = None
+    for variables in mend.variables(conversation, template.habits):
+        marked = await trio.to_thread.run_sync(controls.all_marked, variables, abandon_on_cancel=True)
+        reply = await template.sandbox.ask(RenderConversation(variables=marked, tools=template.tools))
+        if isinstance(reply, ChatText):
+            return reply.text
+        assert isinstance(reply, TemplateRefusal)
+        # The first is about the conversation as it was sent.
+        first = first or reply
+        if reply.kind == "limits":
+            break
+    assert first is not None
+    raise refused(first)
+
+
+def refused(refusal: TemplateRefusal, *, field: str = "messages", hint: str | None = None) -> InvalidRequestError:
+    """Return the error that a client gets, with the words of the template."""
+    words = without_marks("".join(letter if letter.isprintable() else " " for letter in refusal.reason))
+    verb = {"refuses": "refuses this", "fails": "cannot render this", "limits": "cannot render this"}[refusal.kind]
+    return InvalidRequestError(
+        f"field {field}: the model's chat template {verb}: {words}",
+        hint=hint,
+        field=field,
+        rule="what the model's chat template takes",
+    )
+
+
+def _tail(text: str, controls: ControlTexts, conversation: Conversation) -> str:
+    said = next((message.text() for message in reversed(conversation.messages) if message.role in ("user", "tool")), "")
+    if anchor := controls.marked(said.strip())[-_ANCHOR:]:
+        _, found, after = text.rpartition(anchor)
+        if found:
+            return without_marks(after)
+    return without_marks(text[-_TAIL:])

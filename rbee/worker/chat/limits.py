@@ -1,0 +1,13 @@
+"""What a rendering may take, and how the worker and the process that renders know each other (PURE)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+CPU_SECONDS: Final = 5
+WALL_SECONDS: Final = 10
+MEMORY_BYTES: Final = 1 << 30
+MAX_LENGTH: Final = 100_000
+"""Characters that a template may write beside ten times what it is given."""
+STARTED: Final = b"+"
+"""Comes before an answer: without it, it is not the template that has failed."""

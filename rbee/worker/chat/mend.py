@@ -1,0 +1,249 @@
+"""Makes of a conversation what its model's template takes (PURE).
+
+Histories come from many programs and were written for other models. What a template would refuse or leave out is put
+another way, as llama.cpp does it (common/chat.cpp), so that nothing of it is lost.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from msgspec.structs import replace
+
+from rbee.errors import InvalidRequestError
+from rbee.wire.chat.conversation import ImagePart, TextPart
+from rbee.worker.chat import effort, tool_text
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from rbee.wire.chat.conversation import ChatMessage, Conversation, ToolCall
+    from rbee.wire.chat.template import TemplateHabits
+
+RESERVED: Final = frozenset((
+    "messages", "tools", "functions", "add_generation_prompt", "continue_final_message", "bos_token", "eos_token",
+    "raise_exception", "strftime_now", "range", "dict", "lipsum", "cycler", "joiner", "namespace", "self", "super",
+    "caller", "varargs", "kwargs", "loop", "true", "false", "none", "True", "False", "None",
+))  # fmt: skip
+"""Variables that a caller must not set: they are the conversation's own, or the language's."""
+_SHORT_ID: Final = 9
+_NOTHING: Final = " "
+"""Said in a turn that has to be there: an empty text is refused by some."""
+
+
+def check(conversation: Conversation) -> None:
+    """Raise InvalidRequestError for what no template could be given."""
+    for number, message in enumerate(conversation.messages):
+        if any(isinstance(part, ImagePart) for part in message.content):
+            raise _invalid(
+                f"messages[{number}].content", "this model reads no pictures: it has no projector for them", "text only"
+            )
+    if taken := sorted(set(conversation.arguments) & RESERVED):
+        raise _invalid("arguments", f"{taken[0]} is not for callers to set", f"none of {', '.join(sorted(RESERVED))}")
+    last = conversation.messages[-1]
+    if conversation.continues and last.role != "assistant":
+        raise _invalid(
+            "continues", f"the last message is of the role {last.role}", "the last message is an assistant's"
+        )
+    if conversation.continues and last.tool_calls:
+        raise _invalid("continues", "the last message holds tool calls", "a text to be continued")
+
+
+def _invalid(field: str, what: str, rule: str) -> InvalidRequestError:
+    return InvalidRequestError(f"field {field}: {what}", field=field, rule=rule)
+
+
+def has_tools(conversation: Conversation) -> bool:
+    """Whether the model is to know of tools: of those that it must not call it had better not."""
+    return bool(conversation.tools) and conversation.tool_choice.mode != "none"
+
+
+def variables(conversation: Conversation, habits: TemplateHabits) -> Iterator[dict[str, Any]]:
+    """Yield the variables for the template: as the conversation was meant, then for a template that refuses that.
+
+    There user and model take strict turns, and every argument of a tool has a description.
+    """
+    turns = _turns(conversation, habits)
+    tools = tool_text.definitions(conversation.tools) if has_tools(conversation) and habits.tools else []
+    fixed = effort.variables(conversation.effort, habits) | tool_text.variables(tools, lists=habits.lists)
+    fixed |= conversation.arguments | {"add_generation_prompt": not conversation.continues}
+    yield fixed | {"messages": [_message(turn, habits) for turn in turns]}
+    if tools:
+        fixed |= tool_text.variables([tool_text.described(tool) for tool in tools], lists=habits.lists)
+    yield fixed | {"messages": [_message(turn, habits) for turn in _strict(turns)]}
+
+
+class ChatTurn(NamedTuple):
+    """A message on its way to the template; `call_name` is the tool that a result comes from."""
+
+    role: str
+    text: str
+    reasoning: str | None = None
+    calls: tuple[ToolCall, ...] = ()
+    call_id: str | None = None
+    name: str | None = None
+
+
+def _turns(conversation: Conversation, habits: TemplateHabits) -> list[ChatTurn]:
+    turns = [
+        ChatTurn("user", tool_text.result(turn.text)) if is_lone and not habits.lone_results else turn
+        for turn, is_lone in _with_results_named([_turn(message) for message in conversation.messages])
+    ]
+    turns = _with_system(turns, conversation, habits)
+    turns = [part for turn in turns for part in _as_shown(turn, habits)]
+    if not habits.parallel_calls:
+        turns = list(_one_call_each(turns))
+    return turns
+
+
+def _turn(message: ChatMessage) -> ChatTurn:
+    # One text: the parts of which it was made could be a control token together.
+    text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
+    if message.role != "assistant":
+        return ChatTurn(message.role, text, call_id=message.tool_call_id, name=message.name)
+    return ChatTurn(message.role, text, message.reasoning or None, tuple(message.tool_calls))
+
+
+def _with_results_named(turns: list[ChatTurn]) -> Iterator[tuple[ChatTurn, bool]]:
+    """Yield the turns; each result knows its call, by its id or its place, and that call's tool.
+
+    With each stands whether it is a result without a call.
+    """
+    open_calls: list[ToolCall] = []
+    for turn in turns:
+        if turn.role != "tool":
+            open_calls = list(turn.calls)
+            yield turn, False
+            continue
+        call = next((call for call in open_calls if call.id == turn.call_id), open_calls[0] if open_calls else None)
+        if call is not None:
+            open_calls.remove(call)
+            turn = turn._replace(call_id=call.id, name=call.name)  # noqa: PLW2901 (the same turn)
+        yield turn, call is None
+
+
+def _with_system(turns: list[ChatTurn], conversation: Conversation, habits: TemplateHabits) -> list[ChatTurn]:
+    """Return the turns with one system message at the beginning, or none, and others where the template shows them."""
+    first = next((number for number, turn in enumerate(turns) if turn.role != "system"), len(turns))
+    texts = [turn.text for turn in turns[:first] if turn.text]
+    if has_tools(conversation) and not habits.tools:
+        texts.append(tool_text.introduction(conversation.tools, habits.call_example))
+    if conversation.effort == "none" and habits.no_think:
+        texts.append(habits.no_think)
+    rest = [
+        turn if habits.later_system or turn.role != "system" else turn._replace(role="user") for turn in turns[first:]
+    ]
+    text = "\n\n".join(texts)
+    if not text:
+        return [ChatTurn("system", ""), *rest] if habits.needs_system else rest
+    if habits.system or habits.needs_system:
+        return [ChatTurn("system", text), *rest]
+    for number, turn in enumerate(rest):
+        if turn.role == "user":
+            return [*rest[:number], turn._replace(text=_joined(text, turn.text)), *rest[number + 1 :]]
+    return [ChatTurn("user", text), *rest]
+
+
+def _as_shown(turn: ChatTurn, habits: TemplateHabits) -> Iterator[ChatTurn]:
+    """Yield what a turn becomes where the template does not show calls, results, or a text beside calls."""
+    if turn.role == "tool" and not habits.results:
+        yield ChatTurn("user", tool_text.result(turn.text))
+    elif turn.calls and not habits.calls:
+        written = tool_text.calls(turn.calls, habits.calls_as)
+        yield turn._replace(text=f"{turn.text}\n{written}" if turn.text else written, calls=())
+    elif turn.calls and turn.text and not habits.content_and_calls:
+        yield turn._replace(calls=())
+        yield turn._replace(text="", reasoning=None)
+    elif turn.calls and turn.text and turn.reasoning and not habits.content_and_reasoning:
+        yield turn._replace(text="", reasoning=_joined(turn.reasoning, turn.text))
+    else:
+        yield turn
+
+
+def _one_call_each(turns: list[ChatTurn]) -> Iterator[ChatTurn]:
+    """Yield the turns with one call in each message, which its result follows."""
+    results: list[ChatTurn] = []
+    for number, turn in enumerate(turns):
+        if turn in results:
+            results.remove(turn)
+            continue
+        if len(turn.calls) < 2:
+            yield turn
+            continue
+        results = []
+        for following in turns[number + 1 :]:
+            if following.role != "tool":
+                break
+            results.append(following)
+        for place, call in enumerate(turn.calls):
+            yield turn._replace(calls=(call,)) if place == 0 else ChatTurn("assistant", "", calls=(call,))
+            yield from (result for result in results if result.call_id == call.id)
+        results = [result for result in results if any(result.call_id == call.id for call in turn.calls)]
+
+
+def _strict(turns: list[ChatTurn]) -> list[ChatTurn]:
+    """Return the turns so that a user's and the model's alternate, and results follow calls."""
+    strict = [turn for turn in turns[:1] if turn.role == "system"]
+    for turn in turns[len(strict) :]:
+        before = strict[-1] if strict else ChatTurn("system", "")
+        if turn.role == "tool" and before.role != "tool" and not before.calls:
+            turn = ChatTurn("user", tool_text.result(turn.text))  # noqa: PLW2901 (the same turn)
+        if turn.role == before.role != "tool" and not before.calls:
+            strict[-1] = ChatTurn(
+                turn.role,
+                _joined(before.text, turn.text),
+                turn.reasoning if before.reasoning is None else before.reasoning,
+                turn.calls,
+            )
+            continue
+        if turn.role == "user" and (before.role == "tool" or before.calls):
+            strict.append(ChatTurn("assistant", _NOTHING))
+        elif turn.role == "assistant" and before.role == "system":
+            strict.append(ChatTurn("user", _NOTHING))
+        strict.append(turn)
+    return strict
+
+
+def _joined(first: str, second: str) -> str:
+    return f"{first}\n\n{second}" if first and second else first or second
+
+
+def _message(turn: ChatTurn, habits: TemplateHabits) -> dict[str, Any]:
+    content: Any = turn.text
+    if habits.parts and turn.role != "tool":
+        content = [{"type": "text", "text": turn.text}]
+    if turn.calls and not turn.text:
+        content = None if habits.calls_content == "null" else ""
+    message: dict[str, Any] = {"role": turn.role, "content": content}
+    if turn.calls:
+        message["tool_calls"] = [_call(call, habits) for call in turn.calls]
+    if turn.reasoning and habits.reasoning:
+        message[habits.reasoning] = turn.reasoning
+    if turn.role == "tool":
+        message["tool_call_id"] = _id(turn.call_id or "", habits)
+    if turn.name:
+        message["name"] = turn.name
+    return message
+
+
+def _call(call: ToolCall, habits: TemplateHabits) -> dict[str, Any]:
+    arguments: Any = call.arguments or "{}"
+    if habits.arguments == "object":
+        arguments = tool_text.arguments(call)
+    function = {"name": call.name, "arguments": arguments}
+    return {"id": _id(call.id, habits), "type": "function", "function": function}
+
+
+def _id(given: str, habits: TemplateHabits) -> str:
+    """Return an id as the template wants it: Mistral's takes nine letters and digits."""
+    if not habits.short_ids or (len(given) == _SHORT_ID and given.isascii() and given.isalnum()):
+        return given
+    return hashlib.sha256(given.encode()).hexdigest()[:_SHORT_ID]
+
+
+def with_word(conversation: Conversation, word: str) -> Conversation:
+    """Return a conversation whose last message ends with this word."""
+    *others, last = conversation.messages
+    text = "\n".join(part.text for part in last.content if isinstance(part, TextPart))
+    return replace(conversation, messages=[*others, replace(last, content=[TextPart(text=text + word)])])

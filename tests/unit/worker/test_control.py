@@ -1,0 +1,122 @@
+"""What looks like a control token in what users write is text, wherever a template puts it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rbee.wire.chat.template import ChatFrame
+from rbee.worker.chat.control import MARK, ControlTexts
+from rbee.worker.chat.frame import tokens as framed_tokens
+
+CONTROLS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|im_end|>|>", "[INST]", "#")
+NUMBERS = {text: 1_000_000 + number for number, text in enumerate(CONTROLS)}
+LONGEST_FIRST = re.compile("|".join(re.escape(text) for text in sorted(CONTROLS, key=len, reverse=True)))
+
+
+class Letters:
+    """A vocabulary of letters and some control tokens; `read` are the texts that it was given."""
+
+    chat_template = tools_template = None
+    begin_text, end_text = "<s>", "</s>"
+
+    def __init__(self) -> None:
+        self.read: list[tuple[str, bool]] = []
+
+    def control_texts(self) -> list[str]:
+        return list(CONTROLS)
+
+    def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
+        self.read.append((text, control))
+        found = [NUMBERS["<s>"]] * begin
+        if not control:
+            return found + [ord(letter) for letter in text]
+        start = 0
+        for match in LONGEST_FIRST.finditer(text):
+            found += [*(ord(letter) for letter in text[start : match.start()]), NUMBERS[match[0]]]
+            start = match.end()
+        return found + [ord(letter) for letter in text[start:]]
+
+    def piece(self, token: int) -> bytes:
+        return chr(token).encode()
+
+    def is_end(self, token: int) -> bool:
+        return token == NUMBERS["</s>"]
+
+
+def shown(tokens: list[int]) -> str:
+    """Return tokens as text, control tokens in braces."""
+    names = {number: f"{{{text}}}" for text, number in NUMBERS.items()}
+    return "".join(names.get(token) or chr(token) for token in tokens)
+
+
+@pytest.fixture
+def controls() -> ControlTexts:
+    return ControlTexts(CONTROLS)
+
+
+@pytest.mark.parametrize("text", ["", "a bee", "<|im_end|", "< s >", "é🐝\n"])
+def test_a_text_without_control_tokens_stays_as_it_is(controls: ControlTexts, text: str) -> None:
+    assert controls.marked(text) == text
+
+
+@pytest.mark.parametrize(
+    "text", ["<|im_end|>", "a<s>b</s>", "<<|im_end|>|>", "<|im_end|>|>", "##", f"<{MARK}s>", "<s><s>"]
+)
+def test_control_tokens_of_a_user_are_text(controls: ControlTexts, text: str) -> None:
+    rendered = f"<|im_start|>{controls.marked(text)}<|im_end|>"
+    expected = "{<s>}{<|im_start|>}" + text.replace(MARK, "") + "{<|im_end|>}"
+    assert shown(controls.tokens(Letters(), rendered)) == expected
+
+
+@given(st.lists(st.sampled_from([*CONTROLS, "a", " ", "<", "|", ">", "im_end", MARK])).map("".join))
+def test_none_of_a_users_letters_becomes_a_control_token(text: str) -> None:
+    controls = ControlTexts(CONTROLS)
+    found = controls.tokens(Letters(), f"[INST]{controls.marked(text)}[INST]")
+    assert shown(found) == "{<s>}{[INST]}" + text.replace(MARK, "") + "{[INST]}"
+
+
+def test_all_texts_of_a_value_are_looked_through(controls: ControlTexts) -> None:
+    value = {"a": ["<s>", {"<s>": ("[INST]", 1, None, True)}], "b": 2.5}
+    cut = f"<{MARK}s>"
+    assert controls.all_marked(value) == {"a": [cut, {cut: [f"[{MARK}INST]", 1, None, True]}], "b": 2.5}
+
+
+def test_a_text_is_read_whole_so_that_its_tokens_are_those_it_always_has(controls: ControlTexts) -> None:
+    letters = Letters()
+    controls.tokens(letters, f"<|im_start|>{controls.marked('one <s> two')}<|im_end|>\n<|im_start|>three")
+    assert [read for read in letters.read if read[0]] == [
+        ("<|im_start|>", True), ("one <s> two", False), ("<|im_end|>\n<|im_start|>three", True),
+    ]  # fmt: skip
+
+
+def test_what_holds_no_mark_is_read_at_once(controls: ControlTexts) -> None:
+    letters = Letters()
+    controls.tokens(letters, "<|im_start|>one<|im_end|>")
+    assert letters.read == [("<|im_start|>one<|im_end|>", True)]
+
+
+@pytest.mark.parametrize("text", ["one", "<s>one", "<s><s>one", "<s><s><s>one"])
+def test_a_prompt_begins_with_one_begin_token(controls: ControlTexts, text: str) -> None:
+    assert shown(controls.tokens(Letters(), text)) == "{<s>}one"
+
+
+def test_a_prompt_in_its_frame_is_text(controls: ControlTexts) -> None:
+    frame = ChatFrame(before="<s>[INST]", after="[INST]", strips=True)
+    assert shown(framed_tokens(Letters(), controls, frame, " a</s> ")) == "{<s>}{[INST]}a</s>{[INST]}"
+
+
+def test_a_vocabulary_without_control_tokens_has_none() -> None:
+    controls = ControlTexts([])
+    assert controls.marked("<s>") == "<s>"
+    assert not controls.occur_in("<s>")
+
+
+def test_thousands_of_control_tokens_cost_nothing_on_ordinary_text() -> None:
+    controls = ControlTexts([f"<|reserved_special_token_{number}|>" for number in range(5000)])
+    assert controls.marked("<div>" * 20_000) == "<div>" * 20_000
+    assert controls.occur_in("a <|reserved_special_token_4711|>")
+    assert not controls.occur_in("a <|reserved_special_token_5000|>")
