@@ -16,7 +16,8 @@ class ModelHeader(Message, kw_only=True):
 
     `parameters` counts weights, `tensor_bytes` their size. `quantisation` is llama.cpp's name of the file type, such as
     `Q4_K_M`. `kind` is one of `wire.model_kind.KINDS`, or one that a newer version knows; `unsupported` says why the
-    engine that read the header cannot load the model, which nothing has to be wrong with.
+    engine that read the header cannot load the model, which nothing has to be wrong with. `chat_family` names how
+    conversations are written where the model has no chat template.
 
     What a context takes, in bytes: `cache_per_token` for each token, in the layers that keep all of them;
     `window_per_token` in those that keep the last `window`; `state_bytes` for each sequence, in recurrent layers.
@@ -37,6 +38,7 @@ class ModelHeader(Message, kw_only=True):
     vocabulary: int | None = None
     end_token: int | None = None
     has_chat_template: bool = False
+    chat_family: str | None = None
     kind: str = "text"
     unsupported: str | None = None
 

@@ -14,6 +14,7 @@ import gguf
 import numpy as np
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 UNKNOWN, BEGIN, END = 0, 1, 2
@@ -104,17 +105,17 @@ def _zero_blocks(shape: tuple[int, ...]) -> Array:
     return np.zeros((rows, columns // 32 * 18), np.uint8)
 
 
-def add_vocabulary(writer: gguf.GGUFWriter, size: int = VOCABULARY) -> None:
-    """Add `size` tokens: what every text is made of, and then words that no text comes to."""
+def add_vocabulary(writer: gguf.GGUFWriter, size: int = VOCABULARY, controls: Sequence[str] = ()) -> None:
+    """Add `size` tokens: what every text is made of, and then words that no text comes to; and control tokens."""
     kinds = gguf.TokenType
     words = [f"▁word{number}".encode() for number in range(size - VOCABULARY)]
     texts = [b"<unk>", b"<s>", b"</s>", *(f"<0x{value:02X}>".encode() for value in range(256)), "▁".encode()]
     types = [kinds.UNKNOWN, kinds.CONTROL, kinds.CONTROL, *[kinds.BYTE] * 256, kinds.NORMAL]
     writer.add_tokenizer_model("llama")
     writer.add_tokenizer_pre("default")
-    writer.add_token_list([*texts, *words])
-    writer.add_token_scores([0.0] * size)
-    writer.add_token_types([*types, *[kinds.NORMAL] * len(words)])
+    writer.add_token_list([*texts, *words, *(text.encode() for text in controls)])
+    writer.add_token_scores([0.0] * (size + len(controls)))
+    writer.add_token_types([*types, *[kinds.NORMAL] * len(words), *[kinds.CONTROL] * len(controls)])
     writer.add_bos_token_id(BEGIN)
     writer.add_eos_token_id(END)
     writer.add_unk_token_id(UNKNOWN)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import ModelOptions
     from rbee.keeper.output.terminal import Terminal
+    from rbee.wire.gguf import ModelHeader
     from rbee.wire.models import ModelDetails
 
 
@@ -42,6 +43,13 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
     return Result(data=msgspec.to_builtins(model), text=_text(model, terminal.room))
 
 
+def _chat_template(header: ModelHeader) -> str:
+    if header.has_chat_template:
+        return "yes"
+    # A hive of an earlier version does not say how it writes them.
+    return "no" if header.chat_family is None else f"no (conversations are written in the {header.chat_family} way)"
+
+
 def _text(model: ModelDetails, room: int | None) -> str:
     header = model.header
     lines = {
@@ -56,7 +64,7 @@ def _text(model: ModelDetails, room: int | None) -> str:
         "context": None if header.context_length is None else f"{header.context_length} tokens",
         "vocabulary": None if header.vocabulary is None else f"{header.vocabulary} tokens",
         "end token": header.end_token,
-        "chat template": "yes" if header.has_chat_template else "no",
+        "chat template": _chat_template(header),
     }
     shown = [(name, "unknown" if value is None else value) for name, value in lines.items()]
     return f"{render.clean(model.model_ref)}\n{tables.fields(shown, room, indent='  ')}"

@@ -69,8 +69,6 @@ FAMILIES: Final = (
     Family("Mistral", ("[INST]", "[/INST]"), _MISTRAL),
 )
 PLAIN: Final = Family("plain", (), _PLAIN)
-TOKENS: Final = frozenset(token for family in FAMILIES for token in family.tokens)
-"""All of them, for whoever looks through a vocabulary once."""
 
 
 def family_of(vocabulary: Container[str]) -> Family:

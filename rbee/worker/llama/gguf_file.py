@@ -19,9 +19,12 @@ _NUMBERS: Final = {
 """`enum gguf_type` → getter's suffix and C type, for whole numbers."""
 _BOOL: Final = 7
 _ELEMENTS: Final[dict[int, Any]] = {kind: element for kind, (_, element) in _NUMBERS.items()} | {_BOOL: ctypes.c_uint8}
+_INT32: Final = 5
 _STRING: Final = 8
 _ARRAY: Final = 9
 _MAX_TEXT: Final = 200
+_CONTROL_KINDS: Final = frozenset((2, 3))
+"""Of `tokenizer.ggml.token_type`: unknown tokens are read as control tokens (llama-vocab.cpp)."""
 MAX_LAYERS: Final = 4096
 """Elements of an array of numbers that are looked at; what has one for each layer has hundreds at most."""
 _MAX_TYPE: Final = 1000
@@ -121,6 +124,22 @@ class GgufFile:
         if (entry := self.find(key)) is None or entry[1] != _ARRAY:
             return None
         return int(self._call("gguf_get_arr_n", ctypes.c_size_t, entry[0]))
+
+    def control_texts(self) -> set[str]:
+        """Return the texts of the vocabulary's control tokens."""
+        texts, kinds = self.find("tokenizer.ggml.tokens"), self.find("tokenizer.ggml.token_type")
+        count = min(self.length("tokenizer.ggml.tokens") or 0, self.length("tokenizer.ggml.token_type") or 0)
+        if texts is None or kinds is None or not count:
+            return set()
+        if [self._call("gguf_get_arr_type", ctypes.c_int, index) for index, _ in (texts, kinds)] != [_STRING, _INT32]:
+            return set()
+        kind_of = self._call("gguf_get_arr_data", ctypes.POINTER(ctypes.c_int32), kinds[0])[:count]
+        # One call each, so that only those are looked at that are needed.
+        numbers = [number for number, kind in enumerate(kind_of) if kind in _CONTROL_KINDS]
+        found = (
+            self._call("gguf_get_arr_str", ctypes.c_char_p, texts[0], ctypes.c_size_t(number)) for number in numbers
+        )
+        return {text[:_MAX_TEXT].decode("utf-8", "replace") for text in found}
 
     def text(self, key: str) -> str | None:
         """Return a short text without control characters: it may be shown on a terminal."""

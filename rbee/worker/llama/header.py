@@ -22,6 +22,7 @@ from rbee.errors import ModelLoadFailedError, to_body
 from rbee.wire.gguf import ModelHeader
 from rbee.wire.model_kind import TEXT
 from rbee.wire.split_name import SplitName
+from rbee.worker.chat import families
 from rbee.worker.llama import dry_run
 from rbee.worker.llama.gguf_file import MAX_LAYERS, GgufFile, Tensors
 
@@ -162,6 +163,7 @@ def _describe(path: Path, file: GgufFile, tensors: Tensors) -> ModelHeader:
     if not architecture:
         raise ModelLoadFailedError("the file names no architecture: it is not a model", reason="corrupt")
     file_type = file.number("general.file_type")
+    has_chat_template = file.find("tokenizer.chat_template") is not None
 
     def own(key: str) -> int | None:
         value = file.number(f"{architecture}.{key}")
@@ -186,7 +188,8 @@ def _describe(path: Path, file: GgufFile, tensors: Tensors) -> ModelHeader:
         value_length=own("attention.value_length") or head,
         vocabulary=file.length("tokenizer.ggml.tokens") or own("vocab_size"),
         end_token=file.number("tokenizer.ggml.eos_token_id"),
-        has_chat_template=file.find("tokenizer.chat_template") is not None,
+        has_chat_template=has_chat_template,
+        chat_family=None if has_chat_template else families.family_of(file.control_texts()).name,
         kind=_kind(file, architecture, tensors),
     )
     kept = _heads_of_layers(file, header)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
 
 from rbee.wire.gguf import ModelHeader
-from tests.kit.models import VOCABULARY, make
+from tests.kit.models import VOCABULARY, add_vocabulary, make
+from tests.kit.odd_models import chain
 from tests.kit.worker_child import ROOT
 
 if TYPE_CHECKING:
@@ -34,6 +36,29 @@ def test_a_header_is_one_json_object(tmp_path: Path) -> None:
     assert (header.vocabulary, header.end_token, header.has_chat_template) == (VOCABULARY, 2, False)
     assert header.tensor_bytes == pytest.approx(2 * header.parameters, rel=0.01)
     assert header.kv_bytes_per_token() == 2 * 2 * 8 * 128
+
+
+@pytest.mark.parametrize(
+    ("controls", "family"),
+    [
+        ((), "plain"),
+        (("<|im_start|>",), "plain"),
+        (("<|im_start|>", "<|im_end|>"), "ChatML"),
+        (("<start_of_turn>", "<end_of_turn>", "<unused0>"), "Gemma"),
+        (("[INST]", "[/INST]", "[é"), "Mistral"),
+    ],
+)
+def test_a_model_without_a_chat_template_is_of_the_family_of_its_control_tokens(
+    tmp_path: Path, controls: tuple[str, ...], family: str
+) -> None:
+    path = chain(tmp_path / "model.gguf", vocabulary=partial(add_vocabulary, controls=controls))
+    header = msgspec.json.decode(read(path).stdout, type=ModelHeader)
+    assert (header.has_chat_template, header.chat_family) == (False, family)
+
+
+def test_one_that_brings_its_own_is_of_none(tmp_path: Path) -> None:
+    header = msgspec.json.decode(read(make(tmp_path / "model.gguf", chat_template="{{}}")).stdout, type=ModelHeader)
+    assert (header.has_chat_template, header.chat_family) == (True, None)
 
 
 @pytest.mark.parametrize(
