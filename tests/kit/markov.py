@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
+from rbee.errors import InvalidRequestError
 from rbee.worker.engine.backend import DecodeAbortedError, NoRoomError, SavedState, StateMismatchError
 from tests.kit import models
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from rbee.wire.common import Sampling
-    from rbee.worker.engine.backend import BatchPart
+    from rbee.worker.engine.backend import BatchPart, Constraint
 
 
 class MarkovVocabulary:
@@ -20,23 +21,35 @@ class MarkovVocabulary:
 
     chat_template = tools_template = None
     begin_text = "<s>"
+    tokens = models.SPACE + 1
     end_text = "</s>"
 
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
         return [models.BEGIN] * begin + [models.byte(value) for value in text.encode()]
 
-    def control_texts(self) -> list[str]:
-        return []
+    def control_tokens(self) -> dict[str, int]:
+        return {}
 
-    def piece(self, token: int) -> bytes:
+    def piece(self, token: int, *, control: bool = False) -> bytes:
         return b" " if token == models.SPACE else bytes([token - models.FIRST_BYTE])
 
     def is_end(self, token: int) -> bool:
         return token == models.END
 
+    def infill_tokens(self) -> tuple[int, int, int] | None:
+        return None
+
+    def end_tokens(self) -> list[int]:
+        return [models.END]
+
+    def constrained(self, grammar: str) -> Constraint:
+        raise InvalidRequestError("this model keeps to no grammar", field="format", rule="left out")
+
 
 class MarkovSampler:
     """The token that the chain names."""
+
+    logprob = None
 
     def __init__(self, backend: MarkovBackend) -> None:
         self._backend = backend
@@ -92,7 +105,7 @@ class MarkovBackend:
         self.decodes = 0
         self._is_aborted = threading.Event()
 
-    def new_sampler(self, options: Sampling) -> MarkovSampler:
+    def new_sampler(self, options: Sampling, constraint: Constraint | None = None) -> MarkovSampler:
         return MarkovSampler(self)
 
     def set_threads(self, decoding: int) -> None:

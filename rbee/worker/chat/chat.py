@@ -106,7 +106,7 @@ class Chat:
 @asynccontextmanager
 async def open_chat(vocabulary: Vocabulary) -> AsyncIterator[Chat]:
     """Yield what is known of the template of a model; its process runs until the end."""
-    texts = await trio.to_thread.run_sync(vocabulary.control_texts)
+    texts = await trio.to_thread.run_sync(vocabulary.control_tokens)
     chat = Chat(vocabulary, ControlTexts(texts), _own(vocabulary))
     try:
         await chat.find()

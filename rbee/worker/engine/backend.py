@@ -8,13 +8,14 @@ A sequence is a number from 0 to `slots - 1`. Lengths and positions count tokens
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from rbee.errors import WorkerFailedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rbee.wire.chat.answer import TokenLogprob
     from rbee.wire.common import Sampling
 
 
@@ -59,8 +60,22 @@ class SavedState(NamedTuple):
     data: bytes
 
 
+class Constraint(Protocol):
+    """Says at each place of one generation which tokens are allowed; used by the sampler that it was given to."""
+
+    def apply(self, row: Any) -> None:
+        """Forbid in a row of logits what cannot come next. Raises WorkerFailedError where that cannot be said."""
+
+    def accept(self, token: int) -> None:
+        """Go on behind this token."""
+
+
 class Sampler(Protocol):
-    """Chooses the tokens of one generation, and remembers them for the repeat penalty; used by the engine's thread."""
+    """Chooses the tokens of one generation, and remembers them for the penalties; used by the engine's thread."""
+
+    @property
+    def logprob(self) -> TokenLogprob | None:
+        """How probable the token was that was sampled last, where the request wants to know that."""
 
     def sample(self, row: int) -> int:
         """Return the token that follows row `row` of the last batch; that row must have wanted logits.
@@ -84,6 +99,13 @@ class Vocabulary(Protocol):
         """The template for conversations with tools, if the model brings one of its own for them."""
 
     @property
+    def tokens(self) -> int:
+        """How many tokens there are; they are numbered from 0."""
+
+    def infill_tokens(self) -> tuple[int, int, int] | None:
+        """Return the tokens before a text, before what follows the gap, and at the gap; None where there are none."""
+
+    @property
     def begin_text(self) -> str:
         """How templates write the begin token; empty where there is none."""
 
@@ -98,14 +120,26 @@ class Vocabulary(Protocol):
         write control tokens.
         """
 
-    def control_texts(self) -> list[str]:
-        """Return the texts of the control tokens, which `tokenize` reads as such with `control`; takes some 0.1 s."""
+    def control_tokens(self) -> dict[str, int]:
+        """Return the control tokens by their names, which `tokenize` reads as such with `control`; takes some 0.1 s."""
 
-    def piece(self, token: int) -> bytes:
-        """Return the bytes that `token` adds to the text: perhaps part of a character; none for a control token."""
+    def piece(self, token: int, *, control: bool = False) -> bytes:
+        """Return the bytes that `token` adds to the text, perhaps a part of a character.
+
+        Those of a control token are none, or with `control` its name, as in `<|im_end|>`.
+        """
 
     def is_end(self, token: int) -> bool:
         """Return whether generation ends with this token."""
+
+    def end_tokens(self) -> list[int]:
+        """Return the tokens with which a generation ends, the model's own end token first."""
+
+    def constrained(self, grammar: str) -> Constraint:
+        """Return what holds one generation to a grammar (llguidance's Lark). Raises InvalidRequestError.
+
+        It blocks for some milliseconds, and the first time for up to a second.
+        """
 
 
 class Backend(Protocol):
@@ -143,8 +177,8 @@ class Backend(Protocol):
     def threads(self) -> int:
         """The most threads that compute."""
 
-    def new_sampler(self, options: Sampling) -> Sampler:
-        """Return a sampler for one generation; close it."""
+    def new_sampler(self, options: Sampling, constraint: Constraint | None = None) -> Sampler:
+        """Return a sampler for one generation, perhaps under a constraint of its own; close it."""
 
     def set_threads(self, decoding: int) -> None:
         """Choose how many threads compute a batch of single tokens; prompts are always read by `threads`."""

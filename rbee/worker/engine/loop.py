@@ -198,7 +198,7 @@ class Engine:
 
     def _begin(self, job: Job) -> None:
         try:
-            sequence = EngineSequence(job, self._backend.new_sampler(job.options), time.perf_counter())
+            sequence = EngineSequence(job, self._backend.new_sampler(job.options, job.constraint), time.perf_counter())
             self._sequences[job.slot] = self._by_number[job.number] = sequence
         except EngineFailedError:
             raise
@@ -316,13 +316,15 @@ class Engine:
             self._end(sequence, "eos")
             return
         sequence.tokens.append(token)
-        text = sequence.text.feed(self._vocabulary.piece(token))
+        if (logprob := sequence.sampler.logprob) is not None:
+            sequence.logprobs.append(logprob)
+        text = sequence.text.feed(self._vocabulary.piece(token, control=sequence.shows_control))
         if sequence.text.is_stopped:
             self._end(sequence, "stop", text)
         elif sequence.generated >= sequence.limit:
             self._end(sequence, "length", text)
-        elif text:
-            self._events.append(TextEvent(sequence.number, text, sequence.generated))
+        elif text or sequence.logprobs:
+            self._events.append(TextEvent(sequence.number, text, sequence.generated, sequence.take_logprobs()))
             self._must_send |= not sequence.has_output
             sequence.has_output = True
 

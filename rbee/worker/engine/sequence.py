@@ -10,9 +10,10 @@ from rbee.worker.engine.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
     from rbee.errors import RbeeError
+    from rbee.wire.chat.answer import TokenLogprob
     from rbee.wire.common import Sampling
     from rbee.wire.worker import StopReason
-    from rbee.worker.engine.backend import Sampler
+    from rbee.worker.engine.backend import Constraint, Sampler
 
 
 class Job(NamedTuple):
@@ -23,6 +24,9 @@ class Job(NamedTuple):
     prompt: list[int]
     options: Sampling
     limit: int
+    constraint: Constraint | None = None
+    shows_control: bool = False
+    """Whether the names of control tokens are part of the text: a tool call may begin with one."""
 
 
 class TextEvent(NamedTuple):
@@ -31,6 +35,7 @@ class TextEvent(NamedTuple):
     number: int
     text: str
     tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 class JobEnded(NamedTuple):
@@ -44,6 +49,7 @@ class JobEnded(NamedTuple):
     """From its beginning to its first token."""
     text_seconds: float = 0.0
     """From its first token to its last."""
+    logprobs: tuple[TokenLogprob, ...] = ()
 
 
 EngineEvent = TextEvent | JobEnded
@@ -67,9 +73,12 @@ class EngineSequence:
         self.limit = job.limit
         self.sampler = sampler
         self.text = Detokenizer(job.options.stop or ())
+        self.shows_control = job.shows_control
         self.is_parked = False
         """Whether it waits for another sequence to end, since the memory has no room for both."""
         self.has_output = False
+        self.logprobs: list[TokenLogprob] = []
+        """Of the tokens that no event has told of yet."""
         self.is_seeded = job.options.seed is not None
         """Whether the same request is to yield the same text."""
         self.began = self.first_token = self.last_token = now
@@ -88,7 +97,13 @@ class EngineSequence:
     def ended(self, outcome: StopReason | RbeeError, text: str) -> JobEnded:
         """Return the last event."""
         prompt, written = self.first_token - self.began, self.last_token - self.first_token
-        return JobEnded(self.number, text, self.generated, outcome, prompt, written)
+        return JobEnded(self.number, text, self.generated, outcome, prompt, written, self.take_logprobs())
+
+    def take_logprobs(self) -> tuple[TokenLogprob, ...]:
+        """Return how probable the tokens since the last event were."""
+        taken = tuple(self.logprobs)
+        self.logprobs.clear()
+        return taken
 
     def pending(self) -> batching.Pending:
         """Return what the memory does not hold yet, for the planner."""

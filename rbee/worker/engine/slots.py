@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Container
 
     from rbee.wire.common import Sampling
+    from rbee.worker.engine.backend import Constraint
     from rbee.worker.engine.loop import Engine
     from rbee.worker.status.metrics import WorkerMetrics
     from rbee.worker.status.status import Status
@@ -153,13 +154,23 @@ class Slots:
         job = self._by_request.get(request_id)
         return None if job is None or job.has_ended else job
 
-    def start(self, engine: Engine, request_id: str, prompt: list[int], options: Sampling, limit: int) -> JobHandle:
-        """Take a slot and start a job of at most `limit` tokens.
+    def start(
+        self,
+        engine: Engine,
+        request_id: str,
+        prompt: list[int],
+        options: Sampling,
+        limit: int,
+        *,
+        constraint: Constraint | None = None,
+        shows_control: bool = False,
+    ) -> JobHandle:
+        """Take a slot and start a job of at most `limit` tokens; the last two are those of Job.
 
         Raises AllSlotsBusyError or InvalidRequestError. Between the check and the taking nothing can happen.
         """
         self.check_new(request_id)
-        job = Job(next(self._numbers), self._take_slot(), prompt, options, limit)
+        job = Job(next(self._numbers), self._take_slot(), prompt, options, limit, constraint, shows_control)
         # Each token makes at most one event, so a reader that stalls costs bounded memory and the engine never waits.
         send, receive = trio.open_memory_channel[EngineEvent](limit + 1)
         running = self._running[job.number] = _RunningJob(job, send, engine)

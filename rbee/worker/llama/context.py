@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.wire.common import Sampling
-    from rbee.worker.engine.backend import BatchPart
+    from rbee.worker.engine.backend import BatchPart, Constraint
     from rbee.worker.llama.model import Model
 
 log = logging.getLogger(__name__)
@@ -87,8 +87,8 @@ class Context:
         self._threadpool = Threadpool(self._llama, threads, poll=poll)
         self._threadpool.attach(handle)
 
-    def new_sampler(self, options: Sampling) -> SamplerChain:
-        return SamplerChain(self._lib, self._handle, options, vocabulary_tokens=self.vocabulary.tokens)
+    def new_sampler(self, options: Sampling, constraint: Constraint | None = None) -> SamplerChain:
+        return SamplerChain(self._lib, self._handle, options, self.vocabulary, constraint)
 
     def set_threads(self, decoding: int) -> None:
         self._lib.llama_set_n_threads(self._handle, decoding, self.threads)

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Final
 from rbee.errors import ModelLoadFailedError
 from rbee.wire import model_kind
 from rbee.worker.llama import dry_run, library
+from rbee.worker.llama.constraint import ConstraintCompiler
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from rbee.wire.gguf import ModelHeader
+    from rbee.worker.engine.backend import Constraint
     from rbee.worker.llama.complaints import Complaints
     from rbee.worker.llama.functions import ModelHandle
 
@@ -88,9 +90,10 @@ class Model:
         self.fingerprint = blake2b(f"{path.name} {file.st_size} {file.st_mtime_ns}".encode(), digest_size=16).digest()
         bos = lib.llama_vocab_bos(self._vocab)
         self._begin = [bos] if bos >= 0 and lib.llama_vocab_get_add_bos(self._vocab) else []
-        self._pieces: dict[int, bytes] = {}
+        self._pieces: dict[tuple[int, bool], bytes] = {}
         self._buffer = ctypes.create_string_buffer(256)
         self._lock = threading.Lock()
+        self._constraints = ConstraintCompiler(self)
         if (kind := dry_run.kind_of(lib, handle)) != model_kind.TEXT:
             self.close()
             raise model_kind.not_text(path.name, kind, architecture=header.architecture)
@@ -134,20 +137,49 @@ class Model:
                 return [*self._begin, *tokens[:count]] if begin else tokens[:count]
             room = -count
 
-    def control_texts(self) -> list[str]:
+    def control_tokens(self) -> dict[str, int]:
         attributes = self._lib.llama_vocab_get_attr
-        return [self._text_of(token) for token in range(self.tokens) if attributes(self._vocab, token) & _CONTROL]
+        return {
+            self._text_of(token): token for token in range(self.tokens) if attributes(self._vocab, token) & _CONTROL
+        }
 
-    def piece(self, token: int) -> bytes:
-        if (known := self._pieces.get(token)) is not None:
-            return known
+    def piece(self, token: int, *, control: bool = False) -> bytes:
+        if (known := self._pieces.get((token, control))) is None:
+            known = self._pieces[token, control] = self._piece(token, control=control)
+        return known
+
+    def _piece(self, token: int, *, control: bool) -> bytes:
         with self._lock:
-            size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
+            size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, control)
             if size < 0:
                 self._buffer = ctypes.create_string_buffer(-size)
-                size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, False)
-            piece = self._pieces[token] = self._buffer.raw[:size]
-        return piece
+                size = self._lib.llama_token_to_piece(self._vocab, token, self._buffer, len(self._buffer), 0, control)
+            return self._buffer.raw[:size]
+
+    def token_text(self, token: int) -> tuple[bytes, bool]:
+        """Return what a token adds to a text in which control tokens are seen, and whether it is one."""
+        return self._piece(token, control=True), bool(self._lib.llama_vocab_get_attr(self._vocab, token) & _CONTROL)
+
+    def end_tokens(self) -> list[int]:
+        found = [token for token in range(self.tokens) if self.is_end(token)]
+        return sorted(found, key=lambda token: token != self._lib.llama_vocab_eos(self._vocab))
+
+    @property
+    def vocabulary_address(self) -> int:
+        """The address of llama.cpp's vocabulary, for a library that tokenises with it."""
+        return self._vocab
+
+    def infill_tokens(self) -> tuple[int, int, int] | None:
+        lib, vocab = self._lib, self._vocab
+        before, after, middle = (
+            lib.llama_vocab_fim_pre(vocab),
+            lib.llama_vocab_fim_suf(vocab),
+            lib.llama_vocab_fim_mid(vocab),
+        )
+        return None if min(before, after, middle) < 0 else (before, after, middle)
+
+    def constrained(self, grammar: str) -> Constraint:
+        return self._constraints.compile(grammar)
 
     def is_end(self, token: int) -> bool:
         return self._lib.llama_vocab_is_eog(self._vocab, token)

@@ -6,11 +6,17 @@ import secrets
 from math import inf, isfinite
 from typing import TYPE_CHECKING, Final
 
-from rbee.errors import NoNumbersError
+from msgspec import UNSET
+
+from rbee.errors import InvalidRequestError, NoNumbersError
+from rbee.wire.chat.answer import TokenChance, TokenLogprob
+from rbee.worker.llama import logits as logits_in_c
 
 if TYPE_CHECKING:
     from rbee.wire.common import Sampling
+    from rbee.worker.engine.backend import Constraint
     from rbee.worker.llama.functions import ContextHandle, Functions, SamplerHandle
+    from rbee.worker.llama.model import Model
 
 TOP_K: Final = 40
 TOP_P: Final = 0.95
@@ -30,15 +36,33 @@ def _no_numbers() -> NoNumbersError:
 
 
 class SamplerChain:
-    """llama.cpp's samplers in their usual order, over the logits of one context; close it."""
+    """llama.cpp's samplers in their usual order, over the logits of one context; close it.
+
+    Before them come the biases of single tokens and what a constraint forbids; before those the logarithms of the
+    probabilities are read, where they are wanted, so that they are the model's own.
+    """
 
     def __init__(
-        self, functions: Functions, context: ContextHandle, options: Sampling, *, vocabulary_tokens: int
+        self,
+        functions: Functions,
+        context: ContextHandle,
+        options: Sampling,
+        vocabulary: Model,
+        constraint: Constraint | None = None,
     ) -> None:
+        """Make the chain. Raises InvalidRequestError where a bias is given for a token that the model does not have."""
         lib = self._lib = functions
         self._context = context
-        self._tokens = vocabulary_tokens
+        self._vocabulary = vocabulary
+        self._tokens = vocabulary.tokens
         self._has_looked = False
+        self._constraint = constraint
+        self._bias = {} if options.logit_bias is UNSET else options.logit_bias
+        if any(not 0 <= token < self._tokens for token in self._bias):
+            rule = f"numbers of tokens below {self._tokens}"
+            raise InvalidRequestError(f"field logit_bias: {rule}", field="logit_bias", rule=rule)
+        self._top = None if options.logprobs is UNSET else options.logprobs
+        self.logprob: TokenLogprob | None = None
         self._chain = chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())
         self._is_open = True
 
@@ -47,7 +71,10 @@ class SamplerChain:
 
         if options.repeat_penalty is not None and options.repeat_penalty != 1:
             penalty = max(options.repeat_penalty, LEAST_PENALTY)
-            add(lib.llama_sampler_init_penalties(vocabulary_tokens, PENALTY_TOKENS, penalty, 0.0, 0.0))
+            add(lib.llama_sampler_init_penalties(self._tokens, PENALTY_TOKENS, penalty, 0.0, 0.0))
+        frequency, presence = options.frequency_penalty or 0.0, options.presence_penalty or 0.0
+        if frequency or presence:
+            add(lib.llama_sampler_init_penalties(self._tokens, vocabulary.trained_length, 1.0, frequency, presence))
         if options.temperature < LEAST_TEMPERATURE:
             add(lib.llama_sampler_init_greedy())
             return
@@ -67,10 +94,30 @@ class SamplerChain:
         if not self._has_looked and not sum(logits[: self._tokens : LOOK_STEP]) < inf:
             raise _no_numbers()
         self._has_looked = True
+        norm, top = 0.0, list[TokenChance]()
+        if self._top is not None:
+            norm = logits_in_c.log_sum_exp(logits, self._tokens)
+            top = [
+                self._chance(token, logits[token] - norm)
+                for token in logits_in_c.highest(logits, self._tokens, self._top)
+            ]
+        for token, bias in self._bias.items():
+            logits[token] += bias
+        if self._constraint is not None:
+            self._constraint.apply(logits)
         token = self._lib.llama_sampler_sample(self._chain, self._context, row)
         if not isfinite(logits[token]):
             raise _no_numbers()
+        if self._constraint is not None:
+            self._constraint.accept(token)
+        if self._top is not None:
+            chosen = logits[token] - self._bias.get(token, 0.0) - norm
+            self.logprob = TokenLogprob(chosen=self._chance(token, chosen), top=top)
         return token
+
+    def _chance(self, token: int, logprob: float) -> TokenChance:
+        # JSON has no infinity; no probability of a 32-bit float is as small.
+        return TokenChance(token=token, data=self._vocabulary.piece(token, control=True), logprob=max(logprob, -9999.0))
 
     def close(self) -> None:
         if self._is_open:

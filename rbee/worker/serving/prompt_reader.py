@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import trio
+from msgspec import UNSET
 
 from rbee.errors import InvalidRequestError
 from rbee.wire.worker import CONTEXT_LENGTH_EXCEEDED
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from rbee.wire.chat.conversation import Conversation
+    from rbee.wire.worker import InferenceRequest
     from rbee.worker.chat.chat import Chat
     from rbee.worker.chat.history import History
     from rbee.worker.engine.backend import Backend
@@ -49,6 +51,44 @@ class PromptReader:
         self._chat = chat
         self._limiter = trio.CapacityLimiter(TOKENIZERS)
 
+    async def read_request(self, request: InferenceRequest) -> ReadPrompt:
+        """Return the tokens of whatever a request gives. Raises InvalidRequestError."""
+        if request.conversation is not UNSET:
+            return await self.read_conversation(request.conversation)
+        if request.tokens is not UNSET:
+            self.check_tokens(request.tokens)
+            return ReadPrompt(request.tokens)
+        assert request.prompt is not UNSET
+        if request.suffix is not UNSET:
+            return ReadPrompt(await self._read_around(request.prompt, request.suffix))
+        return ReadPrompt(await self.read(request.prompt, raw=request.raw))
+
+    async def _read_around(self, prompt: str, suffix: str) -> list[int]:
+        """Return the tokens by which a model fills in what stands between two texts. Raises InvalidRequestError."""
+        if (markers := self._vocabulary.infill_tokens()) is None:
+            raise InvalidRequestError(
+                "field suffix: this model does not fill in what stands between two texts",
+                field="suffix",
+                rule="left out",
+            )
+        before, after, middle = markers
+        tokenize = self._vocabulary.tokenize
+        begin, prefix, end = [
+            await self._in_thread(partial(tokenize, text, begin=is_first))
+            for text, is_first in (("", True), (prompt, False), (suffix, False))
+        ]
+        tokens = [*begin, before, *prefix, after, *end, middle]
+        self._check_length(tokens)
+        return tokens
+
+    def text_of(self, request: InferenceRequest) -> str:
+        """Return the prompt of a request as text; a conversation has none."""
+        if request.prompt is not UNSET:
+            return request.prompt
+        if request.tokens is not UNSET:
+            return b"".join(map(self._vocabulary.piece, request.tokens)).decode("utf-8", "replace")
+        return ""
+
     async def read(self, prompt: str, *, raw: bool) -> list[int]:
         """Return the prompt's tokens, at least one; `raw` leaves the frame out.
 
@@ -63,7 +103,13 @@ class PromptReader:
         return ReadPrompt(await self._fitting(history.text, self._tokenize_rendered), history)
 
     def check_tokens(self, tokens: list[int]) -> None:
-        """Raise InvalidRequestError where the context cannot hold these and one more."""
+        """Raise InvalidRequestError where the context cannot hold these and one more, or the model knows one not."""
+        if max(tokens) >= self._vocabulary.tokens:
+            rule = f"tokens below {self._vocabulary.tokens}"
+            raise InvalidRequestError(f"field tokens: {rule}", field="tokens", rule=rule)
+        self._check_length(tokens)
+
+    def _check_length(self, tokens: list[int]) -> None:
         if len(tokens) >= self._length:
             raise self._too_long(len(tokens))
 

@@ -3,40 +3,30 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 from msgspec import UNSET
 
 from rbee.adapters.http.sse_server import event
-from rbee.errors import InferenceTimeoutError, RbeeError
+from rbee.errors import RbeeError
 from rbee.wire.common import Narration
 from rbee.wire.progress import Reading
 from rbee.wire.worker import Completion, Done, EndedRequest, FullContext, Timings, Token
-from rbee.worker.engine.sequence import JobEnded
+from rbee.worker.serving.follow import Account, RequestClock, follow, milliseconds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from rbee.adapters.http.sse_server import Send
     from rbee.wire.worker import StopReason
+    from rbee.worker.engine.sequence import EngineEvent, JobEnded
     from rbee.worker.engine.slots import JobHandle
-
-READING_SECONDS: Final = 0.5
-"""Between two reports of how much of a prompt is read; also between two looks whether the engine still lives."""
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """A response may last `total` seconds, or any time where that is 0, and the engine be silent for `silence`."""
-
-    total: float
-    silence: float
 
 
 @dataclass(frozen=True, slots=True)
 class InferenceResponse:
-    """The response to one request, which was taken at `started` (trio's clock).
+    """The response to one request.
 
     `max_tokens` are those that were asked for, if any were, and `context` is what the model has room for. A client that
     wants to be told more (`narrate`) gets events beside the text, and timings at its end. `on_ended` is told what the
@@ -44,8 +34,7 @@ class InferenceResponse:
     """
 
     job: JobHandle
-    started: float
-    limits: Limits
+    clock: RequestClock
     max_tokens: int | None
     context: FullContext
     narrate: bool
@@ -78,8 +67,8 @@ class InferenceResponse:
                 await send.send(self._narration("inference_start", f"Reading {tokens}") + self._reading(0))
 
         async with job:
-            ended, first = await self._follow(begin, show, show_reading)
-        done = self._done(ended, first)
+            ended = await self._follow(begin, show, show_reading)
+        done = self._done(ended)
         last = event(done)
         if self.narrate:
             last = self._narration("inference_end", _sentence(done)) + last
@@ -92,8 +81,8 @@ class InferenceResponse:
             texts.extend(more)
 
         async with self.job as job:
-            ended, first = await self._follow(trio.lowlevel.checkpoint, collect, trio.lowlevel.checkpoint)
-        done = self._done(ended, first)
+            ended = await self._follow(trio.lowlevel.checkpoint, collect, trio.lowlevel.checkpoint)
+        done = self._done(ended)
         return Completion(
             request_id=job.request_id,
             text="".join(texts),
@@ -110,83 +99,36 @@ class InferenceResponse:
         begin: Callable[[], Awaitable[None]],
         show: Callable[[list[str]], Awaitable[None]],
         show_reading: Callable[[], Awaitable[None]],
-    ) -> tuple[JobEnded, float]:
-        """Pass on text until the end; returns that, and when the first token had come (trio's clock)."""
-        end = "CANCELLED"  # the client has gone, where nothing else was the reason
-        ended, firsts = None, list[float]()
-        try:
-            await begin()
-            ended = await self._follow_to_end(show, show_reading, firsts)
-            end = ended.outcome.code if isinstance(ended.outcome, RbeeError) else ended.outcome
-        except RbeeError as exc:
-            end = exc.code
-            raise
-        finally:
-            self.on_ended(
-                EndedRequest(
-                    request_id=self.job.request_id,
-                    prompt_tokens=self.job.prompt_tokens,
-                    total_tokens=self.job.tokens if ended is None else ended.tokens,
-                    first_token_ms=_milliseconds(firsts[0] - self.started) if firsts else None,
-                    duration_ms=_milliseconds(trio.current_time() - self.started),
-                    end=end,
-                )
-            )
-        return ended, firsts[0]
-
-    async def _follow_to_end(
-        self,
-        show: Callable[[list[str]], Awaitable[None]],
-        show_reading: Callable[[], Awaitable[None]],
-        firsts: list[float],
     ) -> JobEnded:
-        job = self.job
-        # Counted in looks, and not by the clock: of a worker that was stopped for a while (SIGSTOP) it has gone on.
-        silent, progress = 0.0, -1.0
-        with trio.CancelScope(deadline=self.started + (self.limits.total or float("inf"))):
-            while True:
-                with trio.move_on_after(READING_SECONDS) as pause:
-                    events = await job.next()
-                if pause.cancelled_caught:
-                    silent = silent + READING_SECONDS if job.progress == progress else 0.0
-                    progress = job.progress
-                    if silent >= self.limits.silence:
-                        raise self._timed_out(f"nothing came of the engine for {self.limits.silence:g} s")
-                    if not firsts:
-                        await show_reading()
-                    continue
-                silent = 0.0
-                if not firsts:
-                    firsts.append(trio.current_time())
-                if texts := [item.text for item in events if item.text]:
-                    await show(texts)
-                if isinstance(last := events[-1], JobEnded):
-                    return last
-        raise self._timed_out(f"the inference did not end within {self.limits.total:g} s")
+        """Pass on text until the end; returns that."""
 
-    def _timed_out(self, what: str) -> InferenceTimeoutError:
-        tokens = self.job.tokens
-        return InferenceTimeoutError(
-            f"{what} ({tokens} tokens so far)", elapsed=round(trio.current_time() - self.started, 3), tokens=tokens
-        )
+        async def show_texts(events: list[EngineEvent]) -> None:
+            if texts := [item.text for item in events if item.text]:
+                await show(texts)
 
-    def _done(self, ended: JobEnded, first: float) -> Done:
+        with Account(self.job, self.clock, self.on_ended) as account:
+            await begin()
+            ended = await follow(self.job, self.clock, show_texts, show_reading)
+            account.ended(ended)
+        return ended
+
+    def _done(self, ended: JobEnded) -> Done:
         if isinstance(ended.outcome, RbeeError):
             raise ended.outcome
         return Done(
             total_tokens=ended.tokens,
-            duration_ms=_milliseconds(trio.current_time() - self.started),
+            duration_ms=milliseconds(self.clock.elapsed),
             stop_reason=ended.outcome,
-            timings=self._timings(ended, first) if self.narrate else UNSET,
+            timings=self._timings(ended) if self.narrate else UNSET,
             context=self.context if self._is_full(ended.outcome) else UNSET,
         )
 
-    def _timings(self, ended: JobEnded, first: float) -> Timings:
+    def _timings(self, ended: JobEnded) -> Timings:
         return Timings(
             prompt_tokens=self.job.prompt_tokens,
-            prompt_ms=_milliseconds(ended.prompt_seconds),
-            first_token_ms=_milliseconds(first - self.started),
-            text_ms=_milliseconds(ended.text_seconds),
+            prompt_ms=milliseconds(ended.prompt_seconds),
+            first_token_ms=self.clock.first_token_ms or 0.0,
+            text_ms=milliseconds(ended.text_seconds),
         )
 
     def _is_full(self, outcome: StopReason) -> bool:
@@ -206,7 +148,3 @@ class InferenceResponse:
 def _sentence(done: Done) -> str:
     counted = f"{done.total_tokens} token{'s' * (done.total_tokens != 1)}"
     return f"Generated {counted} in {done.duration_ms:.0f} ms"
-
-
-def _milliseconds(seconds: float) -> float:
-    return round(seconds * 1e3, 2)

@@ -23,7 +23,9 @@ from rbee.wire import worker as wire
 from rbee.wire.addresses import is_own
 from rbee.wire.common import API_VERSION, KEEP_HEADER, Health, base_url
 from rbee.wire.decode import keep_seconds
-from rbee.worker.serving.responses import InferenceResponse, Limits
+from rbee.worker.serving.answer_stream import AnswerStream
+from rbee.worker.serving.follow import Limits, RequestClock
+from rbee.worker.serving.responses import InferenceResponse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,22 +85,38 @@ def new(
         request_id = request.request_id or str(uuid.uuid4())
         keep = keep_seconds(quart_request.headers.get(KEEP_HEADER))
         try:
-            job = await service.begin(request, request_id)
+            job, read = await service.begin(request, request_id)
         except RbeeError as exc:
             status.add_ended(wire.EndedRequest(request_id=request_id, duration_ms=_since(started), end=exc.code))
             raise
         if keep is not None:
             status.set_keep(keep)
+        clock = RequestClock(started, Limits(timeouts.inference, timeouts.token))
+        max_tokens = None if request.max_tokens is UNSET else request.max_tokens
         reply = InferenceResponse(
             job,
-            started=started,
-            limits=Limits(timeouts.inference, timeouts.token),
-            max_tokens=None if request.max_tokens is UNSET else request.max_tokens,
+            clock,
+            max_tokens=max_tokens,
             context=service.context(),
             narrate=request.narrate,
             note=service.note(request),
             on_ended=status.add_ended,
         )
+        stream = reply.stream
+        if read.plan is not None:
+            stream = AnswerStream(
+                job,
+                clock,
+                read.plan.new_parser,
+                choices=request.choices or 1,
+                next_job=partial(service.begin_next, request, request_id, read),
+                max_tokens=max_tokens,
+                context=service.context(),
+                narrate=request.narrate,
+                note=service.note(request),
+                echo=service.echo(request),
+                on_ended=status.add_ended,
+            ).stream
         del job  # from here on it lives as long as the response: see JobHandle
         headers = {wire.REQUEST_ID_HEADER: request_id}
 
@@ -110,7 +128,7 @@ def new(
 
             async def produce(send: Send) -> None:
                 with watched:
-                    await reply.stream(send)
+                    await stream(send)
 
             # A client acknowledges only what it is sent.
             return streamed(nursery, produce, headers=headers, heartbeat=min(timeouts.heartbeat, timeouts.silent / 2))

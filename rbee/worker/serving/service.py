@@ -3,27 +3,52 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
+import msgspec
 import trio
 from msgspec import UNSET
 
 from rbee.concurrency.background import cancel_when
-from rbee.errors import CancelledError, DrainingError, InvalidRequestError, RbeeError, TooManyTokensError
+from rbee.errors import (
+    AllSlotsBusyError,
+    CancelledError,
+    DrainingError,
+    InvalidRequestError,
+    RbeeError,
+    TooManyTokensError,
+)
 from rbee.wire.worker import FullContext
 from rbee.worker.chat.chat import open_chat
 from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.slots import Slots
+from rbee.worker.serving.answer_plan import AnswerPlanner
 from rbee.worker.serving.prompt_reader import PromptReader
 from rbee.worker.status.metrics import WorkerMetrics
 
 if TYPE_CHECKING:
     from rbee.wire.worker import InferenceRequest
-    from rbee.worker.engine.backend import Backend
+    from rbee.worker.engine.backend import Backend, Constraint
     from rbee.worker.engine.slots import JobHandle
+    from rbee.worker.serving.answer_plan import AnswerPlan
     from rbee.worker.status.status import Status
 
 CANCEL_ALL_SECONDS: Final = 2.0
+
+
+class ReadRequest(NamedTuple):
+    """A request's tokens; where its answer is typed, how that is read, and what its first choice is held to."""
+
+    tokens: list[int]
+    plan: AnswerPlan | None = None
+    constraint: Constraint | None = None
+
+
+class BegunRequest(NamedTuple):
+    """A request whose first job has been started."""
+
+    job: JobHandle
+    read: ReadRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +59,7 @@ class LoadedService:
     trained_length: int
     engine: Engine
     prompts: PromptReader
+    planner: AnswerPlanner
     slots: Slots
     _preparing: dict[str, trio.CancelScope] = field(default_factory=dict)
 
@@ -47,11 +73,18 @@ class LoadedService:
                 rule=f"<= {self.length}",
                 context=self.length,
             )
+        if request.is_typed and not request.stream:
+            raise InvalidRequestError(
+                "field stream: true, since what is typed is a stream of events", field="stream", rule="true"
+            )
         self.slots.check_new(request_id, self._preparing)
         self.slots.check_slot()
 
-    async def read(self, request: InferenceRequest, request_id: str) -> list[int]:
-        """Return the prompt's tokens. Raises InvalidRequestError, or CancelledError after `cancel`."""
+    async def read(self, request: InferenceRequest, request_id: str) -> ReadRequest:
+        """Return the prompt's tokens, and how the answer is read. Raises InvalidRequestError.
+
+        After `cancel` it raises CancelledError.
+        """
         scope = self._preparing[request_id] = trio.CancelScope()
         try:
             with scope:
@@ -60,21 +93,27 @@ class LoadedService:
             del self._preparing[request_id]
         raise CancelledError("the request was cancelled")
 
-    async def _read(self, request: InferenceRequest) -> list[int]:
-        if request.conversation is not UNSET:
-            return (await self.prompts.read_conversation(request.conversation)).tokens
-        if request.tokens is not UNSET:
-            self.prompts.check_tokens(request.tokens)
-            return request.tokens
-        if request.prompt is UNSET:
-            raise InvalidRequestError("field prompt: required", field="prompt", rule="required")
-        return await self.prompts.read(request.prompt, raw=request.raw)
+    async def _read(self, request: InferenceRequest) -> ReadRequest:
+        prompt = await self.prompts.read_request(request)
+        if not request.is_typed:
+            return ReadRequest(prompt.tokens)
+        plan = await self.planner.plan(request, prompt.history)
+        return ReadRequest(prompt.tokens, plan, await self.planner.constraint(plan))
 
-    def start(self, request: InferenceRequest, request_id: str, tokens: list[int]) -> JobHandle:
+    def start(self, request: InferenceRequest, request_id: str, read: ReadRequest) -> JobHandle:
         """Start the job. Raises AllSlotsBusyError or InvalidRequestError."""
-        room = self.length - len(tokens)
+        room = self.length - len(read.tokens)
         limit = room if request.max_tokens is UNSET else min(request.max_tokens, room)
-        return self.slots.start(self.engine, request_id, tokens, request, limit)
+        return self.slots.start(
+            self.engine,
+            request_id,
+            read.tokens,
+            # Stop strings end the answer, and not the thoughts before it: its parser looks for them.
+            request if read.plan is None else msgspec.structs.replace(request, stop=None),
+            limit,
+            constraint=read.constraint,
+            shows_control=read.plan is not None and read.plan.shows_control,
+        )
 
     def cancel(self, request_id: str) -> None:
         """Cancel a request whose prompt is being read."""
@@ -96,12 +135,17 @@ class Service:
         async with open_chat(backend.vocabulary) as chat:
             engine = Engine(backend, self._slots.deliver)
             self._loaded = LoadedService(
-                backend.length, backend.trained_length, engine, PromptReader(backend, chat), self._slots
+                backend.length,
+                backend.trained_length,
+                engine,
+                PromptReader(backend, chat),
+                AnswerPlanner(backend.vocabulary),
+                self._slots,
             )
             self._status.set_loaded()
             await engine.run()
 
-    async def begin(self, request: InferenceRequest, request_id: str) -> JobHandle:
+    async def begin(self, request: InferenceRequest, request_id: str) -> BegunRequest:
         """Check a request and start its job, which the caller has to enter.
 
         Raises the error that the client gets; nothing is taken then, nor when cancelled.
@@ -109,18 +153,35 @@ class Service:
         try:
             service = self._ready()
             service.check(request, request_id)
-            tokens = await service.read(request, request_id)
+            read = await service.read(request, request_id)
             # The worker may have begun to shut down meanwhile.
             self._status.check_ready()
-            return service.start(request, request_id, tokens)
+            return BegunRequest(service.start(request, request_id, read), read)
         except RbeeError as exc:
             self.metrics.refused(exc)
             raise
+
+    async def begin_next(self, request: InferenceRequest, request_id: str, read: ReadRequest) -> JobHandle:
+        """Start the job of a request's next choice, once there is a slot; the one before has ended."""
+        service = self._ready()
+        if read.plan is not None:
+            read = read._replace(constraint=await service.planner.constraint(read.plan))
+        while True:
+            changed = self._status.changed
+            service = self._ready()
+            try:
+                return service.start(request, request_id, read)
+            except AllSlotsBusyError:
+                await changed.wait()
 
     def context(self) -> FullContext:
         """Return how much the model has room for. Raises WorkerNotReadyError before it is loaded."""
         service = self._ready()
         return FullContext(tokens=service.length, trained_tokens=service.trained_length)
+
+    def echo(self, request: InferenceRequest) -> str:
+        """Return what stands before the answer: the prompt, where that is wanted."""
+        return self._ready().prompts.text_of(request) if request.echo is True else ""
 
     def note(self, request: InferenceRequest) -> str | None:
         """Return what the user should know about how the prompt was read."""

@@ -78,7 +78,7 @@ async def test_a_real_vocabulary_reads_a_conversation(tmp_path: Path, monkeypatc
     templates = [{"name": "default", "template": each}, {"name": "tool_use", "template": "T" + each}]
     path = make(tmp_path / "letters.gguf", chat_template=templates)
     with closing(Model(path, header.read(path))) as model:
-        assert sorted(model.control_texts()) == ["</s>", "<s>", "<unk>"]
+        assert sorted(model.control_tokens()) == ["</s>", "<s>", "<unk>"]
         assert (model.chat_template, model.tools_template) == (each, "T" + each)
         async with open_chat(model) as chat:
             plain = await chat.history(talk(user("a</s>")))

@@ -32,8 +32,8 @@ class Letters:
     tools_template = None
     begin_text = end_text = ""
 
-    def control_texts(self) -> list[str]:
-        return ["<"]
+    def control_tokens(self) -> dict[str, int]:
+        return {"<": ord("<")}
 
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
         assert threading.current_thread() is not threading.main_thread(), "a long prompt takes a second"

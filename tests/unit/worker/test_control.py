@@ -26,8 +26,8 @@ class Letters:
     def __init__(self) -> None:
         self.read: list[tuple[str, bool]] = []
 
-    def control_texts(self) -> list[str]:
-        return list(CONTROLS)
+    def control_tokens(self) -> dict[str, int]:
+        return dict(NUMBERS)
 
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
         self.read.append((text, control))
@@ -40,7 +40,7 @@ class Letters:
             start = match.end()
         return found + [ord(letter) for letter in text[start:]]
 
-    def piece(self, token: int) -> bytes:
+    def piece(self, token: int, *, control: bool = False) -> bytes:
         return chr(token).encode()
 
     def is_end(self, token: int) -> bool:

@@ -186,12 +186,12 @@ async def test_what_nobody_foresaw_ends_one_job_alone(monkeypatch: pytest.Monkey
     real = getattr(owner, where)
     calls = 0
 
-    def fail_once(*arguments: object) -> object:
+    def fail_once(*arguments: object, **options: object) -> object:
         nonlocal calls
         calls += 1
         if calls == 2:
             raise ZeroDivisionError
-        return real(*arguments)
+        return real(*arguments, **options)
 
     monkeypatch.setattr(owner, where, fail_once)
     async with running(bench):

@@ -13,7 +13,8 @@ from rbee.wire.common import Sampling
 from rbee.wire.worker import EndedRequest, FullContext
 from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.slots import Slots
-from rbee.worker.serving.responses import InferenceResponse, Limits
+from rbee.worker.serving.follow import Limits, RequestClock
+from rbee.worker.serving.responses import InferenceResponse
 from rbee.worker.status.metrics import WorkerMetrics
 from rbee.worker.status.status import Status
 from tests.kit.markov import MarkovBackend
@@ -35,7 +36,7 @@ class Bench:
         self.engine = Engine(MarkovBackend(slots=1), slots.deliver)
         job = slots.start(self.engine, "r", [1, 2, 3], Sampling(), 5)
         self.began = trio.current_time()
-        self.response = InferenceResponse(job, self.began, limits, None, CONTEXT, narrate=False)
+        self.response = InferenceResponse(job, RequestClock(self.began, limits), None, CONTEXT, narrate=False)
 
     async def work(self, steps: int, seconds: float) -> None:
         for _ in range(steps):

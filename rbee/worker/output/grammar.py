@@ -1,0 +1,272 @@
+"""Builds the grammar that an answer has to keep to, in llguidance's Lark (PURE).
+
+https://github.com/guidance-ai/llguidance/blob/main/docs/syntax.md. A terminal holds text and never a control token, so
+what a family of models writes is taken apart at those.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final
+
+from rbee.wire.chat.conversation import Grammar, JsonObject, JsonSchema, Regex
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from rbee.wire.chat.conversation import Conversation, OutputFormat, Tool
+    from rbee.worker.output.syntax import AnswerSyntax, ToolSyntax
+
+TEXT: Final = "TEXT: /(.|\\n)*/"
+SPACE: Final = "SPACE: /[ \\t\\r\\n]{0,20}/"
+_PLACEHOLDERS: Final = {"index": "/[0-9]{1,4}/", "number": "/[0-9]{1,4}/", "id": "/[A-Za-z0-9]{9}/", "type": "/[a-z]+/"}
+_PLACEHOLDER: Final = re.compile("{(" + "|".join(_PLACEHOLDERS) + ")}")
+
+
+class ControlTokens:
+    """The control tokens of a vocabulary by their names; `ends` are those that end a text."""
+
+    def __init__(self, tokens: Mapping[str, int], ends: Collection[int]) -> None:
+        self._tokens = {name: token for name, token in tokens.items() if name}
+        self._ends = set(ends)
+        longest_first = sorted(self._tokens, key=len, reverse=True)
+        self._name: Final = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
+
+    def split(self, text: str) -> list[str | int]:
+        """Return what a text is made of: texts and control tokens, none of them empty."""
+        parts: list[str | int] = []
+        at = 0
+        for found in self._name.finditer(text):
+            parts += [text[at : found.start()], self._tokens[found[0]]]
+            at = found.end()
+        return [part for part in (*parts, text[at:]) if part != ""]
+
+    def others(self, tokens: Iterable[int]) -> list[int]:
+        """Return all but these and those that end a text."""
+        return sorted(set(self._tokens.values()) - set(tokens) - self._ends)
+
+
+class _Rules:
+    """The rules of one grammar; each method returns what stands for it in the body of a rule."""
+
+    def __init__(self, controls: ControlTokens) -> None:
+        self._controls = controls
+        self._lines: list[str] = []
+        self._names: dict[str, str] = {}
+
+    def literal(self, text: str) -> str:
+        """Exactly this text, but for its placeholders."""
+        found = []
+        for part in self._controls.split(text):
+            if isinstance(part, int):
+                found.append(f"<[{part}]>")
+                continue
+            for index, piece in enumerate(_PLACEHOLDER.split(part)):
+                if piece:
+                    found.append(_PLACEHOLDERS[piece] if index % 2 else json.dumps(piece))
+        return " ".join(found)
+
+    def rule(self, body: str, options: str = "") -> str:
+        """Something of its own; a body that was given before is the same rule."""
+        key = f"{options} {body}"
+        if key not in self._names:
+            self._names[key] = name = f"rule_{len(self._names)}"
+            self._lines.append(f"{name}{options}: {body}")
+        return self._names[key]
+
+    def one_of(self, bodies: Sequence[str]) -> str:
+        return self.rule(" | ".join(dict.fromkeys(bodies)))
+
+    def until(self, marker: str) -> str:
+        """Any text, up to and with a marker, which does not stand in it."""
+        first, *rest = self._controls.split(marker)
+        behind = "".join(part if isinstance(part, str) else "" for part in rest)
+        assert not behind or isinstance(first, int), "a marker is a text, or begins with a control token"
+        if isinstance(first, int):
+            return f"TEXT {self.literal(marker)}"
+        return self.rule(f"TEXT {json.dumps(marker)}", "[lazy]")
+
+    def others(self, markers: Iterable[str]) -> str | None:
+        """Any control token that none of these begins with, nor ends the text."""
+        firsts = [part for marker in markers for part in self._controls.split(marker)[:1] if isinstance(part, int)]
+        tokens = self._controls.others(firsts)
+        return f"<[{','.join(map(str, tokens))}]>" if tokens else None
+
+    def json(self, schema: Any) -> str:
+        return self.rule(f"%json {json.dumps(schema)}")
+
+    def written(self, start: str) -> str:
+        return "\n".join(["%llguidance {}", f"start: {start}", TEXT, SPACE, *self._lines, ""])
+
+
+def grammar_of(
+    conversation: Conversation, syntax: AnswerSyntax, controls: ControlTokens, *, is_thinking: bool, may_think: bool
+) -> str | None:
+    """Return the grammar of a conversation's answer, or None where anything may be written.
+
+    `is_thinking` if the prompt ends inside the model's thoughts; `may_think` if the model knows how to begin some.
+    """
+    choice = conversation.tool_choice
+    tools = [tool for tool in conversation.tools if not choice.names or tool.name in choice.names]
+    if choice.mode == "none" or not syntax.tools:
+        tools = []
+    rules = _Rules(controls)
+    is_single = syntax.tools.is_single or not conversation.parallel_tool_calls
+    if tools and choice.mode == "required":
+        calls = _calls(rules, syntax, tools, is_single)
+        return rules.written(_behind_thoughts(rules, syntax, calls, is_thinking, may_think))
+    if conversation.format is not None:
+        body = _formatted(rules, syntax, conversation.format, tools)
+        is_json = isinstance(conversation.format, (JsonObject, JsonSchema))
+        if tools and not (is_json and _unmarked_calls(syntax.tools, tools)):
+            body = rules.one_of([body, _calls(rules, syntax, tools, is_single)])
+        return rules.written(_behind_thoughts(rules, syntax, body, is_thinking, may_think))
+    if tools and syntax.tools.triggers:
+        return rules.written(_triggered(rules, syntax, tools, is_single))
+    return None
+
+
+def _behind_thoughts(rules: _Rules, syntax: AnswerSyntax, body: str, is_thinking: bool, may_think: bool) -> str:
+    """What stands behind the thoughts of a model, if it has some."""
+    reasoning = syntax.reasoning
+    rest = f"{rules.until(reasoning.end)} SPACE {rules.literal(syntax.between)}".strip()
+    if is_thinking:
+        return f"{rest} {body}"
+    if may_think:
+        return f"(SPACE {rules.literal(reasoning.begin)} {rest})? {body}"
+    return body
+
+
+def _formatted(rules: _Rules, syntax: AnswerSyntax, form: OutputFormat, tools: Sequence[Tool]) -> str:
+    """The answer in its format; a call that nothing marks as one is JSON too, and so another of its forms."""
+    unmarked = _unmarked_calls(syntax.tools, tools)
+    match form:
+        case JsonObject() | JsonSchema():
+            schema = form.schema if isinstance(form, JsonSchema) else {"type": "object"}
+            body = rules.json({"anyOf": [schema, *unmarked]} if unmarked else schema)
+        case Regex(pattern=pattern):
+            body = rules.rule(f"/{_slashes(pattern)}/")
+        case Grammar():
+            body = "@answer"
+    return f"{rules.literal(syntax.text.begin)} {body} {rules.literal(syntax.text.end)}".strip()
+
+
+def _slashes(pattern: str) -> str:
+    """A regular expression between slashes: those in it are escaped, unless they are already."""
+    return re.sub(r"\\.|/", lambda found: found[0] if found[0] != "/" else r"\/", pattern, flags=re.DOTALL)
+
+
+def _calls(rules: _Rules, syntax: AnswerSyntax, tools: Sequence[Tool], is_single: bool) -> str:
+    """One or more calls, as a whole."""
+    written = syntax.tools
+    call = rules.one_of([_call(rules, written, tool) for tool in tools])
+    more = "" if is_single else f" ({rules.literal(written.separator)} {call})*"
+    return rules.rule(f"{rules.literal(written.begin)} {call}{more} {rules.literal(written.end)}")
+
+
+def _triggered(rules: _Rules, syntax: AnswerSyntax, tools: Sequence[Tool], is_single: bool) -> str:
+    """Any text, in which what a trigger begins is a call."""
+    written = syntax.tools
+    # A control token may begin a call or something else, as the channels of gpt-oss do.
+    blocks = [rules.rule(f"TEXT {rules.literal(begin)}") for begin in (*syntax.reasoning.begins, *syntax.text.begins)]
+    for tool in tools:
+        head = f"{written.begin}{_name(written, tool)}"
+        trigger = next(trigger for trigger in written.triggers if head.startswith(trigger))
+        first = _call(rules, written, tool, known=trigger)
+        more = ""
+        if written.begin and not is_single:
+            others = rules.one_of([_call(rules, written, other) for other in tools])
+            more = f" ({rules.literal(written.separator)} {others})*"
+        blocks.append(rules.rule(f"{rules.until(trigger)} {first}{more} {rules.literal(written.end)}"))
+    if (control := rules.others(written.triggers)) is not None:
+        blocks.append(rules.rule(f"TEXT {control}"))
+    return f"({' | '.join(dict.fromkeys(blocks))})* TEXT"
+
+
+def _name(written: ToolSyntax, tool: Tool) -> str:
+    name = json.dumps(tool.name, ensure_ascii=False)[1:-1] if written.name != "text" else tool.name
+    return f"{written.before_name}{name}{written.after_name}"
+
+
+def _call(rules: _Rules, written: ToolSyntax, tool: Tool, *, known: str = "") -> str:
+    """One call; where what is `known` of its beginning has come, what is left of that."""
+    head = _name(written, tool)
+    if known:
+        head = f"{written.begin}{head}".removeprefix(known)
+    parts = [rules.literal(head), _arguments(rules, written, tool), rules.literal(written.after_call)]
+    return rules.rule(" ".join(part for part in parts if part))
+
+
+def _unmarked_calls(written: ToolSyntax, tools: Sequence[Tool]) -> list[dict[str, Any]]:
+    """Return the schemas of calls that are one JSON object as a whole; none where they are written otherwise."""
+    if written.triggers:
+        return []
+    try:
+        example = json.loads(f"{written.before_name}NAME{written.after_name}{{}}{written.after_call}")
+    except ValueError:
+        return []
+    found = []
+    for tool in tools:
+        parts = {key: {"const": tool.name} if value == "NAME" else _object(tool) for key, value in example.items()}
+        found.append({"type": "object", "properties": parts, "required": [*parts], "additionalProperties": False})
+    return found
+
+
+def _object(tool: Tool) -> dict[str, Any]:
+    return {"type": "object"} | tool.parameters
+
+
+def _arguments(rules: _Rules, written: ToolSyntax, tool: Tool) -> str:
+    schema = _object(tool)
+    if written.arguments == "json":
+        return rules.json(schema)
+    properties = schema.get("properties") or {}
+    required = set(schema.get("required") or ())
+    shared: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
+    entries = [
+        (_entry(rules, written, name, shared | value if isinstance(value, dict) else {}), name in required)
+        for name, value in properties.items()
+    ]
+    if written.arguments == "parameters":
+        return " ".join(entry if is_required else f"({entry})?" for entry, is_required in entries)
+    if written.arguments == "pythonic":
+        return _listed(rules, entries, ", ")
+    return f'"{{" {_listed(rules, entries, ",")} "}}"'
+
+
+def _listed(rules: _Rules, entries: Sequence[tuple[str, bool]], separator: str) -> str:
+    """Entries in their order, those that are not required each with or without; separated wherever two follow."""
+    between = json.dumps(separator)
+    rest_first, rest_next, nothing = "", "", rules.rule('""')
+    for entry, is_required in reversed(entries):
+        taken = rules.rule(f"{entry} {rest_next}".strip())
+        later = rules.rule(f"{between} {entry} {rest_next}".strip())
+        if is_required:
+            rest_first, rest_next = taken, later
+        else:
+            rest_first = rules.rule(f"{taken} | {rest_first or nothing}")
+            rest_next = rules.rule(f"{later} | {rest_next or nothing}")
+    return rest_first
+
+
+def _entry(rules: _Rules, written: ToolSyntax, name: str, schema: dict[str, Any]) -> str:
+    kind = schema.get("type")
+    is_text = kind == "string" and not ("enum" in schema or "const" in schema or "pattern" in schema)
+    if written.arguments == "parameters":
+        parameter = written.parameter
+        assert parameter is not None
+        choices = [value for value in schema.get("enum", ()) if isinstance(value, str)] if kind == "string" else []
+        if is_text or choices:
+            head = rules.literal(f"{parameter.before_key}{name}{parameter.after_key}")
+            if choices:
+                one = " | ".join(rules.literal(value) for value in choices)
+                return rules.rule(f"{head} ({one}) {rules.literal(parameter.after_value)}")
+            return rules.rule(f"{head} {rules.until(parameter.after_value)}")
+        head = rules.literal(f"{parameter.before_key}{name}{parameter.after_key_json or parameter.after_key}")
+        return rules.rule(f"{head} {rules.json(schema)} {rules.literal(parameter.after_value)}")
+    if written.arguments == "pythonic":
+        value = {"boolean": '("True" | "False")', "null": '"None"'}.get(str(kind)) or rules.json(schema)
+        return rules.rule(f"{rules.literal(name + '=')} {value}")
+    value = f"{rules.literal(written.quote)} {rules.until(written.quote)}" if is_text else rules.json(schema)
+    return rules.rule(f"{rules.literal(name + ':')} {value}")

@@ -1,0 +1,103 @@
+"""Says for one request how its model's text is read, and what that may be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING
+
+import trio
+from msgspec import UNSET
+
+from rbee.errors import InvalidRequestError
+from rbee.worker.output.families import family_of
+from rbee.worker.output.grammar import ControlTokens, grammar_of
+from rbee.worker.output.plain_text import PlainText
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.wire.chat.conversation import Conversation
+    from rbee.wire.worker import InferenceRequest
+    from rbee.worker.chat.history import History
+    from rbee.worker.engine.backend import Constraint, Vocabulary
+    from rbee.worker.output.families import ModelFamily
+    from rbee.worker.serving.answer_stream import AnswerParser
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPlan:
+    """How the answer to a request is read: `new_parser` makes a parser for the choice of a number.
+
+    Each choice is held to `grammar`, if there is one. With `shows_control` the parser gets the names of control tokens.
+    """
+
+    new_parser: Callable[[int], AnswerParser]
+    grammar: str | None = None
+    shows_control: bool = False
+
+
+class AnswerPlanner:
+    """Makes the plans for one model."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self._controls: ControlTokens | None = None
+        self._families: dict[str, ModelFamily] = {}
+
+    async def plan(self, request: InferenceRequest, history: History | None) -> AnswerPlan:
+        """Return the plan for a request; `history` is how its conversation was written, if it is one.
+
+        Raises InvalidRequestError where its format, or the parameters of its tools, cannot be kept to.
+        """
+        stops = request.stop or ()
+        conversation = request.conversation
+        if conversation is UNSET:
+            return AnswerPlan(lambda number: PlainText(number, stops))
+        assert history is not None
+        family = self._families.setdefault(history.template, family_of(history.template))
+        is_thinking = family.opens_thoughts(history.tail)
+        tools = [] if conversation.tool_choice.mode == "none" else conversation.tools
+
+        def new_parser(number: int) -> AnswerParser:
+            return family.parser(
+                tools,
+                forced_open=is_thinking,
+                choice=number,
+                stops=stops,
+                single_call=not conversation.parallel_tool_calls,
+            )
+
+        may_think = family.syntax.reasoning.begin in history.template
+        grammar = await self._grammar(conversation, family, is_thinking=is_thinking, may_think=may_think)
+        return AnswerPlan(new_parser, grammar, shows_control=True)
+
+    async def constraint(self, plan: AnswerPlan) -> Constraint | None:
+        """Return what holds one choice to the plan's grammar, if there is one. Raises InvalidRequestError."""
+        if plan.grammar is None:
+            return None
+        return await trio.to_thread.run_sync(self._vocabulary.constrained, plan.grammar)
+
+    async def _grammar(
+        self, conversation: Conversation, family: ModelFamily, *, is_thinking: bool, may_think: bool
+    ) -> str | None:
+        if not conversation.tools and conversation.format is None:
+            return None
+        if self._controls is None:
+            self._controls = await trio.to_thread.run_sync(self._known_controls)
+        build = partial(
+            grammar_of, syntax=family.syntax, controls=self._controls, is_thinking=is_thinking, may_think=may_think
+        )
+        grammar = build(conversation)
+        if grammar is None or conversation.format is not None or conversation.tool_choice.mode == "required":
+            return grammar
+        if any(tool.strict for tool in conversation.tools):
+            return grammar
+        try:
+            await trio.to_thread.run_sync(self._vocabulary.constrained, grammar)
+        except InvalidRequestError:
+            return None  # nobody has asked for arguments that are valid in any case
+        return grammar
+
+    def _known_controls(self) -> ControlTokens:
+        return ControlTokens(self._vocabulary.control_tokens(), self._vocabulary.end_tokens())
