@@ -6,11 +6,13 @@ https://github.com/guidance-ai/llguidance (docs/syntax.md, docs/json_schema.md).
 from __future__ import annotations
 
 import ctypes
+import json
 import threading
 from typing import TYPE_CHECKING, Any, Final
 
 from rbee.errors import InvalidRequestError, WorkerFailedError
 from rbee.worker.llama.logits import TokenMask
+from rbee.worker.output.grammar import GBNF, LARK
 
 if TYPE_CHECKING:
     from rbee.worker.llama.logits import Row
@@ -22,26 +24,36 @@ _SPECIAL: Final = b"\xff"
 
 
 class Constraint:
-    """One generation under a grammar; an `engine.backend.Constraint`."""
+    """One generation under a grammar; an `engine.backend.Constraint`.
 
-    def __init__(self, matcher: Any, tokens: int) -> None:
+    `ends` are the tokens that end a text. llguidance knows the first of them alone: where that may come, any may.
+    """
+
+    def __init__(self, matcher: Any, tokens: int, ends: list[int]) -> None:
         self._matcher = matcher
         self._mask = TokenMask(tokens)
+        self._ends = ends
 
     def apply(self, row: Row) -> None:
         """Forbid what cannot come next. Raises WorkerFailedError where the grammar has become too complex for that."""
         self._matcher.unsafe_compute_mask_ptr(self._mask.address, self._mask.size)
         self._check()
+        if self._mask.allows(self._ends[0]):
+            for end in self._ends[1:]:
+                self._mask.allow(end)
         self._mask.apply(row)
 
     def accept(self, token: int) -> None:
         """Go on behind a token that was allowed."""
-        self._matcher.consume_token(token)
-        self._check()
+        if token not in self._ends:
+            self._matcher.consume_token(token)
+            self._check()
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise WorkerFailedError(f"the format of the answer could not be kept to: {_reason(self._matcher)}")
+            raise WorkerFailedError(
+                f"the format of the answer could not be kept to: {_reason(self._matcher.get_error())}"
+            )
 
 
 class ConstraintCompiler:
@@ -51,9 +63,10 @@ class ConstraintCompiler:
         self._model = model
         self._lock = threading.Lock()
         self._tokenizer: Any = None
+        self._ends: list[int] = []
 
     def compile(self, grammar: str) -> Constraint:
-        """Return a constraint to a grammar in llguidance's Lark, or in its JSON form of several.
+        """Return a constraint to a grammar of `worker.output.grammar`.
 
         Takes some milliseconds, and for the first one of a model up to a second. Raises InvalidRequestError with the
         compiler's words where it is none, and where this machine cannot run the library.
@@ -66,14 +79,10 @@ class ConstraintCompiler:
                 field="conversation.format",
                 rule="left out",
             ) from exc
-        matcher = LLMatcher(self._known_tokens(), grammar, log_level=0)
+        matcher = LLMatcher(self._known_tokens(), _translated(grammar), log_level=0)
         if matcher.is_error():
-            raise InvalidRequestError(
-                f"field conversation.format: it cannot be kept to: {_reason(matcher)}",
-                field="conversation.format",
-                rule="a schema or grammar that can be compiled",
-            )
-        return Constraint(matcher, self._model.tokens)
+            raise _uncompilable(_reason(matcher.get_error()))
+        return Constraint(matcher, self._model.tokens, self._ends)
 
     def _known_tokens(self) -> Any:
         import llguidance
@@ -81,6 +90,9 @@ class ConstraintCompiler:
         with self._lock:
             if self._tokenizer is None:
                 model = self._model
+                if not (ends := model.end_tokens()):
+                    raise _uncompilable("this model has no token that ends a text")
+                self._ends = ends
                 texts = [
                     _SPECIAL + text if is_control else text
                     for text, is_control in (model.token_text(token) for token in range(model.tokens))
@@ -90,12 +102,36 @@ class ConstraintCompiler:
                     tokens=texts,
                     vocab_ptr=model.vocabulary_address,
                     tokenize_fptr=ctypes.cast(model.llama.libllama.llama_tokenize, ctypes.c_void_p).value,
-                    eos_token=model.end_tokens(),
+                    eos_token=self._ends[0],
                 )
         return self._tokenizer
 
 
-def _reason(matcher: Any) -> str:
+def _translated(grammar: str) -> str:
+    """Return a grammar in which nothing is left of llama.cpp's form. Raises InvalidRequestError."""
+    if not grammar.startswith("{"):
+        return grammar
+    from llguidance.gbnf_to_lark import gbnf_to_lark
+
+    whole = json.loads(grammar)
+    for each in whole["grammars"]:
+        if (text := each.pop(GBNF, None)) is not None:
+            try:
+                each[LARK] = gbnf_to_lark(text)
+            except Exception as exc:  # its own are all plain Exceptions
+                raise _uncompilable(_reason(str(exc))) from exc
+    return json.dumps(whole)
+
+
+def _uncompilable(reason: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"field conversation.format: it cannot be kept to: {reason}",
+        field="conversation.format",
+        rule="a schema or grammar that can be compiled",
+    )
+
+
+def _reason(words: str) -> str:
     """Return the first line of what the library says, which may quote the grammar."""
-    text = str(matcher.get_error()).strip().splitlines()
+    text = words.strip().splitlines()
     return "".join(letter if letter.isprintable() else " " for letter in text[0])[:_MAX_REASON] if text else "no reason"

@@ -31,6 +31,9 @@ class TokenMask:
     def allows(self, token: int) -> bool:
         return bool(self._words[token // 32] >> token % 32 & 1)
 
+    def allow(self, token: int) -> None:
+        self._words[token // 32] |= 1 << token % 32
+
     def apply(self, row: Row) -> None:
         """Give each token that is not allowed the logit of what cannot come."""
         _library().rbee_mask_logits(row, self._tokens, self._words)

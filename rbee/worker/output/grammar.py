@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from rbee.worker.output.syntax import AnswerSyntax, ToolSyntax
 
 TEXT: Final = "TEXT: /(.|\\n)*/"
+LARK: Final = "lark_grammar"
+"""The key of a grammar among several, as llguidance has it."""
+GBNF: Final = "gbnf"
+"""The key of one that is in llama.cpp's form, and has to be translated first."""
 SPACE: Final = "SPACE: /[ \\t\\r\\n]{0,20}/"
 _PLACEHOLDERS: Final = {"index": "/[0-9]{1,4}/", "number": "/[0-9]{1,4}/", "id": "/[A-Za-z0-9]{9}/", "type": "/[a-z]+/"}
 _PLACEHOLDER: Final = re.compile("{(" + "|".join(_PLACEHOLDERS) + ")}")
@@ -54,6 +58,7 @@ class _Rules:
         self._controls = controls
         self._lines: list[str] = []
         self._names: dict[str, str] = {}
+        self._other: Grammar | None = None
 
     def literal(self, text: str) -> str:
         """Exactly this text, but for its placeholders."""
@@ -96,8 +101,17 @@ class _Rules:
     def json(self, schema: Any) -> str:
         return self.rule(f"%json {json.dumps(schema)}")
 
+    def other(self, grammar: Grammar) -> str:
+        """What a grammar of its own allows."""
+        self._other = grammar
+        return "@other"
+
     def written(self, start: str) -> str:
-        return "\n".join(["%llguidance {}", f"start: {start}", TEXT, SPACE, *self._lines, ""])
+        lark = "\n".join(["%llguidance {}", f"start: {start}", TEXT, SPACE, *self._lines, ""])
+        if self._other is None:
+            return lark
+        other = {"name": "other", GBNF if self._other.syntax == "gbnf" else LARK: self._other.text}
+        return json.dumps({"grammars": [{"name": "whole", LARK: lark}, other]})
 
 
 def grammar_of(
@@ -148,7 +162,7 @@ def _formatted(rules: _Rules, syntax: AnswerSyntax, form: OutputFormat, tools: S
         case Regex(pattern=pattern):
             body = rules.rule(f"/{_slashes(pattern)}/")
         case Grammar():
-            body = "@answer"
+            body = rules.other(form)
     return f"{rules.literal(syntax.text.begin)} {body} {rules.literal(syntax.text.end)}".strip()
 
 
