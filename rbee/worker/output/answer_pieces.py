@@ -29,7 +29,8 @@ class _Saved(NamedTuple):
 class AnswerPieces:
     """The pieces of one choice, of which `take` returns what is new.
 
-    White space that models write around reasoning and calls is no part of the answer.
+    White space that models write around reasoning and calls is no part of the answer, unless there is text on both
+    sides.
     """
 
     def __init__(self, choice: int, stops: Sequence[str], new_id: Callable[[int, str], str], single: bool) -> None:
@@ -41,6 +42,8 @@ class AnswerPieces:
         self._ids: frozenset[str] = frozenset()
         self._space = ""
         """White space that is shown only if more follows it."""
+        self._gap = ""
+        """White space that stood between the text and what interrupted it."""
         self._strips = False
         """Whether white space comes next that is not shown."""
         self.calls = 0
@@ -74,6 +77,8 @@ class AnswerPieces:
         if self._strips:
             text = text.lstrip(SPACE)
         if text and not self.is_done:
+            if self._strips and self.has_text:
+                self._space, self._gap = self._gap, ""
             self._strips = False
             self._show(self._stops.feed(text))
 
@@ -120,6 +125,10 @@ class AnswerPieces:
         self._change(channel)
         self._strips = True
 
+    def begin_paragraph(self) -> None:
+        """What follows is another message of the answer."""
+        self._gap = "\n\n"
+
     def finish(self) -> None:
         """The text of the model has ended."""
         if self.channel == "text":
@@ -142,6 +151,7 @@ class AnswerPieces:
             return
         if self.channel == "text":
             self._show(self._stops.flush())
+            self._gap = self._space or self._gap
         self._space = ""
         self._strips = self._strips or self.channel != channel or channel == "call"
         self.channel = channel

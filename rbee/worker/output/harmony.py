@@ -58,6 +58,8 @@ def _message(calls: CallReader) -> Reading[None]:
         return
     is_thought = channel is not None and channel[1] == "analysis" and not recipient
     answer.leave("reasoning" if is_thought else "text")
+    if not is_thought:
+        answer.begin_paragraph()
     yield from _pass(calls, is_thought=is_thought)
 
 

@@ -30,7 +30,7 @@ class OutputParser:
 
     `stops` are the caller's stop strings: they end the answer, and mean nothing in reasoning and calls. What only
     looks like a call, or names a tool that is not offered, is text. The pieces, joined, do not depend on how the text
-    is cut; white space around reasoning and calls is left out.
+    is cut. White space between thoughts, text and calls is left out, as far as no text goes on behind it.
     """
 
     def __init__(

@@ -11,6 +11,7 @@ call. `{type}` is the type of a parameter's value, in JSON schema's word.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -74,6 +75,14 @@ class ToolSyntax:
     expression with the groups `name` and perhaps `id`."""
     is_single: bool = False
     """Whether there is one call in an answer."""
+
+    def opening(self, name: str) -> str:
+        """Return what stands before the arguments of a call to this tool.
+
+        A grammar has `{index}` and `{number}` be digits, and `{id}` nine letters and digits: it counts no calls.
+        """
+        written = name if self.name == "text" else json.dumps(name, ensure_ascii=False)[1:-1]
+        return f"{self.before_name}{written}{self.after_name}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,14 +34,13 @@ def written(syntax: AnswerSyntax, calls: Sequence[ToolCall], reasoning: str, tex
 
 
 def _call(tools: ToolSyntax, index: int, call: ToolCall) -> str:
-    name = call.name if tools.name == "text" else json.dumps(call.name, ensure_ascii=False)[1:-1]
-    before, after, end = (
+    opening, end = (
         text.replace("{index}", str(index))
         .replace("{number}", str(index + 1))
         .replace("{id}", new_id_of("nine")(0, ""))
-        for text in (tools.before_name, tools.after_name, tools.after_call)
+        for text in (tools.opening(call.name), tools.after_call)
     )
-    return f"{before}{name}{after}{_arguments(tools, call.arguments)}{end}"
+    return f"{opening}{_arguments(tools, call.arguments)}{end}"
 
 
 def _arguments(tools: ToolSyntax, arguments: str) -> str:

@@ -96,6 +96,13 @@ def test_the_syntax_fits_together(family: ModelFamily) -> None:
     assert left.strip(" \n]}`") in ("", '"id": "{id}"')
 
 
+def test_what_stands_before_the_arguments() -> None:
+    named = {family.name: family.syntax.tools for family in FAMILIES}
+    assert named["hermes"].opening('a"b') == '<tool_call>\n{"name": "a\\"b", "arguments": '
+    assert named["kimi-k2"].opening("f") == "<|tool_call_begin|>functions.f:{index}<|tool_call_argument_begin|>"
+    assert named["mistral-id"].opening("f") == "[TOOL_CALLS]f[CALL_ID]{id}[ARGS]"
+
+
 def test_a_call_is_written_with_its_number_and_id() -> None:
     calls = [ToolCall(id="", name="f", arguments="{}")] * 2
     named = {family.name: family for family in FAMILIES}

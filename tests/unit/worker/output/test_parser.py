@@ -114,6 +114,12 @@ def test_thoughts() -> None:
     assert meant(read(HERMES, f"so</think>{NOW}", forced_open=True)) == [("reasoning", "so"), ("now", {})]
 
 
+def test_white_space_before_a_call_is_shown_if_text_goes_on_behind_it() -> None:
+    parts = meant(read(HERMES, f"a\n\n{NOW}\n{NOW} b{NOW}c \n"))
+    assert parts == [("text", "a"), ("now", {}), ("now", {}), ("text", "\n\nb"), ("now", {}), ("text", "c \n")]
+    assert meant(read(HERMES, f"\n{NOW}\n")) == [("now", {})]
+
+
 def test_a_call_that_is_only_thought_of_is_none() -> None:
     written = f"I could write {NOW}, or not.</think>Well"
     assert read(HERMES, written, forced_open=True) == [

@@ -65,7 +65,7 @@ CALLS: list[tuple[str, str, list[Any]]] = [
     (
         "hermes",
         f'Well.\n\n<tool_call>{{"name": "add", "arguments": {ARGUMENTS}}}</tool_call><tool_call>{{"name": "now"}}</tool_call>\n\nDone',
-        [text("Well."), ADD, NOW, text("Done")],
+        [text("Well."), ADD, NOW, text("\n\nDone")],
     ),
     ("hermes", f'```json\n{{"name": "add", "arguments": {ARGUMENTS}}}\n```', [ADD]),
     ("hermes", f'{{"name": "add", "arguments": {ARGUMENTS}}}', [ADD]),
@@ -236,6 +236,11 @@ CALLS: list[tuple[str, str, list[Any]]] = [
         [thought("so"), text("Well")],
     ),
     ("gpt-oss", "<|channel|>final<|message|>Well<|return|><|start|>assistant<|chan", [text("Well")]),
+    (
+        "gpt-oss",
+        "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>final<|message|>Well<|return|>",
+        [text("I look.\n\nWell")],
+    ),
     ("gpt-oss", "Well to=you", [text("Well to=you")]),
 ]
 
