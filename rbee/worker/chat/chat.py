@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import trio
 
@@ -39,24 +39,43 @@ class Chat:
     model has no template, and continues prompts as they are. Conversations are then written as `family` has them.
     """
 
-    def __init__(self, vocabulary: Vocabulary, controls: ControlTexts, template: ChatTemplate | None) -> None:
-        self.controls: Final = controls
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self._vocabulary = vocabulary
+        self.controls = ControlTexts(())
         self.frame: ChatFrame | None = None
         self.refusal: str | None = None
-        self.family = families.family_of(controls.texts)
-        self._own = template
-        replaced = ChatTemplate(template=self.family.template, begin=vocabulary.begin_text, end=vocabulary.end_text)
-        self._template = template or replaced
-        self._replaced = replaced
-        self._sandbox = TemplateSandbox(self._template)
+        self.family: families.Family | None = None
         self._found: TemplateFound | None = None
         self._finding = trio.Lock()
+        own = vocabulary.chat_template
+        self._template = None if own is None else self._of(own, vocabulary.tools_template)
+        self._sandbox: TemplateSandbox | None = None
 
-    async def find(self) -> None:
-        """Find out what the model's own template does, if it has one."""
-        if self._own is None:
-            return
-        reply = await self._sandbox.ask(ProbeTemplate())
+    def _of(self, template: str, tools_template: str | None = None) -> ChatTemplate:
+        begin, end = self._vocabulary.begin_text, self._vocabulary.end_text
+        return ChatTemplate(template=template, tools_template=tools_template, begin=begin, end=end)
+
+    async def load(self) -> None:
+        """Find out what the model's own template does, or take that of its family, which is not asked until used."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._find_controls)
+            if self._template is not None:
+                self._sandbox = TemplateSandbox(self._template)
+                nursery.start_soon(self._find_own, self._sandbox)
+        if self._template is None or self.refusal is not None:
+            await self.aclose()
+            self.family = families.family_of(self.controls.texts)
+            self._template = self._of(self.family.template)
+            self._sandbox = TemplateSandbox(self._template)
+
+    async def _find_controls(self) -> None:
+        self.controls = ControlTexts(await trio.to_thread.run_sync(self._vocabulary.control_tokens))
+
+    async def _find_own(self, sandbox: TemplateSandbox) -> None:
+        try:
+            reply = await sandbox.ask(ProbeTemplate())
+        except WorkerFailedError as exc:
+            reply = TemplateRefusal(reason=exc.message, kind="limits")
         if isinstance(reply, TemplateFound):
             self._found, self.frame = reply, reply.frame
             return
@@ -64,14 +83,13 @@ class Chat:
         # repr: what a template says may hold control characters.
         log.warning("the model's chat template cannot be used, and prompts go to it as they are: %r", reply.reason)
         self.refusal = "".join(letter if letter.isprintable() else " " for letter in reply.reason)
-        await self.aclose()
-        self._template, self._sandbox = self._replaced, TemplateSandbox(self._replaced)
 
     async def rendered(self, prompt: str) -> str:
         """Return a marked prompt as a template that changes it renders it.
 
         Raises InvalidRequestError where the template does not take this one.
         """
+        assert self._sandbox is not None
         reply = await self._sandbox.ask(RenderPrompt(prompt=prompt))
         if isinstance(reply, ChatText):
             return reply.text
@@ -81,18 +99,19 @@ class Chat:
     async def history(self, conversation: Conversation) -> History:
         """Return a conversation as the model reads it. Raises InvalidRequestError for what no template takes."""
         mend.check(conversation)
-        found = await self._habits()
+        assert self._sandbox is not None
+        assert self._template is not None
+        found = await self._habits(self._sandbox)
         template = history.Written(self._sandbox, self._template.template, found.habits)
         if found.tools_habits is not None and mend.has_tools(conversation):
             assert self._template.tools_template is not None
             template = history.Written(self._sandbox, self._template.tools_template, found.tools_habits, tools=True)
         return await history.rendered(template, self.controls, conversation)
 
-    async def _habits(self) -> TemplateFound:
+    async def _habits(self, sandbox: TemplateSandbox) -> TemplateFound:
         async with self._finding:
             if self._found is None:
-                # A family's template: its process is started for the first conversation.
-                reply = await self._sandbox.ask(ProbeTemplate())
+                reply = await sandbox.ask(ProbeTemplate())
                 if not isinstance(reply, TemplateFound):
                     raise WorkerFailedError("the chat template in place of the model's own could not be rendered")
                 self._found = reply
@@ -100,27 +119,16 @@ class Chat:
 
     async def aclose(self) -> None:
         """End the process that renders."""
-        await self._sandbox.aclose()
+        if self._sandbox is not None:
+            await self._sandbox.aclose()
 
 
 @asynccontextmanager
 async def open_chat(vocabulary: Vocabulary) -> AsyncIterator[Chat]:
     """Yield what is known of the template of a model; its process runs until the end."""
-    texts = await trio.to_thread.run_sync(vocabulary.control_tokens)
-    chat = Chat(vocabulary, ControlTexts(texts), _own(vocabulary))
+    chat = Chat(vocabulary)
     try:
-        await chat.find()
+        await chat.load()
         yield chat
     finally:
         await chat.aclose()
-
-
-def _own(vocabulary: Vocabulary) -> ChatTemplate | None:
-    if vocabulary.chat_template is None:
-        return None
-    return ChatTemplate(
-        template=vocabulary.chat_template,
-        tools_template=vocabulary.tools_template,
-        begin=vocabulary.begin_text,
-        end=vocabulary.end_text,
-    )

@@ -47,10 +47,7 @@ class Written(NamedTuple):
 
 
 async def rendered(template: Written, controls: ControlTexts, conversation: Conversation) -> History:
-    """Return a conversation as a template writes it. Raises InvalidRequestError for what that does not take.
-
-    The arguments are looked through for control tokens here: beside the event loop where there is much of them.
-    """
+    """Return a conversation as a template writes it. Raises InvalidRequestError for what that does not take."""
     word = f"end{secrets.token_hex(16)}" if conversation.continues else ""
     text = await _first_taken(template, controls, mend.with_word(conversation, word) if word else conversation)
     if word:
@@ -71,9 +68,24 @@ async def _begun(template: Written, controls: ControlTexts, conversation: Conver
 async def _first_taken(template: Written, controls: ControlTexts, conversation: Conversation) -> str:
     """Return the text of the first way to put a conversation that the template takes."""
     first: TemplateRefusal | None = None
-    for variables in mend.variables(conversation, template.habits):
-        marked = await trio.to_thread.run_sync(controls.all_marked, variables, abandon_on_cancel=True)
-        reply = await template.sandbox.ask(RenderConversation(variables=marked, tools=template.tools))
+    ways = mend.variables(conversation, template.habits)
+
+    def prepared() -> RenderConversation | None:
+        for variables in ways:
+            return RenderConversation(variables=controls.all_marked(variables), tools=template.tools)
+        return None
+
+    while True:
+        try:
+            # In a thread: a history may be of 30 MB, with thousands of calls in a message.
+            request = await trio.to_thread.run_sync(prepared, abandon_on_cancel=True)
+            if request is None:
+                break
+            reply = await template.sandbox.ask(request)
+        except RecursionError:
+            raise InvalidRequestError(
+                "field messages: tools, arguments or parts are nested too deeply", field="messages", rule="less deep"
+            ) from None
         if isinstance(reply, ChatText):
             return reply.text
         assert isinstance(reply, TemplateRefusal)

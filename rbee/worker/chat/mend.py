@@ -162,46 +162,50 @@ def _as_shown(turn: ChatTurn, habits: TemplateHabits) -> Iterator[ChatTurn]:
 
 
 def _one_call_each(turns: list[ChatTurn]) -> Iterator[ChatTurn]:
-    """Yield the turns with one call in each message, which its result follows."""
-    results: list[ChatTurn] = []
-    for number, turn in enumerate(turns):
-        if turn in results:
-            results.remove(turn)
-            continue
+    """Yield the turns with one call in each message, which its results follow."""
+    at = 0
+    while at < len(turns):
+        turn = turns[at]
+        at += 1
         if len(turn.calls) < 2:
             yield turn
             continue
-        results = []
-        for following in turns[number + 1 :]:
-            if following.role != "tool":
-                break
-            results.append(following)
+        results: dict[str | None, list[ChatTurn]] = {}
+        while at < len(turns) and turns[at].role == "tool":
+            results.setdefault(turns[at].call_id, []).append(turns[at])
+            at += 1
         for place, call in enumerate(turn.calls):
             yield turn._replace(calls=(call,)) if place == 0 else ChatTurn("assistant", "", calls=(call,))
-            yield from (result for result in results if result.call_id == call.id)
-        results = [result for result in results if any(result.call_id == call.id for call in turn.calls)]
+            yield from results.pop(call.id, ())
+        for others in results.values():
+            yield from others
 
 
 def _strict(turns: list[ChatTurn]) -> list[ChatTurn]:
-    """Return the turns so that a user's and the model's alternate, and results follow calls."""
+    """Return the turns so that a user's and the model's alternate, calls and results not counted, each behind its call.
+
+    Of what the model says before a call and after it one message becomes.
+    """
     strict = [turn for turn in turns[:1] if turn.role == "system"]
+    counted = ""
     for turn in turns[len(strict) :]:
-        before = strict[-1] if strict else ChatTurn("system", "")
-        if turn.role == "tool" and before.role != "tool" and not before.calls:
+        if turn.role == "tool" and not (strict and (strict[-1].role == "tool" or strict[-1].calls)):
             turn = ChatTurn("user", tool_text.result(turn.text))  # noqa: PLW2901 (the same turn)
-        if turn.role == before.role != "tool" and not before.calls:
-            strict[-1] = ChatTurn(
-                turn.role,
-                _joined(before.text, turn.text),
-                turn.reasoning if before.reasoning is None else before.reasoning,
-                turn.calls,
-            )
+        if turn.role == "tool" or turn.calls:
+            strict.append(turn)
             continue
-        if turn.role == "user" and (before.role == "tool" or before.calls):
-            strict.append(ChatTurn("assistant", _NOTHING))
-        elif turn.role == "assistant" and before.role == "system":
+        if turn.role == "assistant" and not counted:
             strict.append(ChatTurn("user", _NOTHING))
+        elif turn.role == counted == "user" and strict[-1].role != "user":
+            strict.append(ChatTurn("assistant", _NOTHING))
+        elif turn.role == counted:
+            places = range(len(strict) - 1, -1, -1)
+            before = strict.pop(next(at for at in places if strict[at].role == counted and not strict[at].calls))
+            turn = turn._replace(  # noqa: PLW2901 (both)
+                text=_joined(before.text, turn.text), reasoning=before.reasoning or turn.reasoning
+            )
         strict.append(turn)
+        counted = turn.role
     return strict
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import os
+import pprint
 import resource
 import signal
 import socket
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 
     from rbee.wire.chat.template import TemplateHabits
 
-_PRELOADED: Final = (jinja2.constants, jinja2.debug)
+_PRELOADED: Final = (jinja2.constants, jinja2.debug, pprint)
 """Imported by jinja2 where they are used, which is where no file can be opened."""
 _WARM: Final = Renderer(
     "{% macro shown(text, times=1) %}{{ text }}{% endmacro %}{% set ns = namespace(n=0) %}{% for m in messages[::-1] %}"

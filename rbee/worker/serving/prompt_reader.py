@@ -149,9 +149,16 @@ class PromptReader:
             context=length,
         )
 
-    def note(self, *, raw: bool) -> str | None:
+    def note(self, *, raw: bool, is_conversation: bool = False) -> str | None:
         """Return what the user should know about how prompts are read."""
-        if raw or self._chat.refusal is None:
+        if self._chat.refusal is None:
+            return None
+        if is_conversation and self._chat.family is not None:
+            return (
+                f"The model's chat template cannot be used ({self._chat.refusal}): the conversation is written in the "
+                f"{self._chat.family.name} way, and the answer may be worse for it"
+            )
+        if raw:
             return None
         return (
             f"The model's chat template cannot be used ({self._chat.refusal}): the prompt goes to the model as it is, "

@@ -185,7 +185,9 @@ class Service:
 
     def note(self, request: InferenceRequest) -> str | None:
         """Return what the user should know about how the prompt was read."""
-        return None if self._loaded is None else self._loaded.prompts.note(raw=request.raw)
+        if self._loaded is None:
+            return None
+        return self._loaded.prompts.note(raw=request.raw, is_conversation=request.conversation is not UNSET)
 
     def _ready(self) -> LoadedService:
         if self._loaded is None:

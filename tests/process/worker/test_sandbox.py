@@ -153,6 +153,14 @@ async def test_a_rendering_that_means_harm_ends_alone(opened: Any, name: str) ->
     assert hosts == [process.pid for process in renderers() if process.ppid() == os.getpid()], "the same process"
 
 
+async def test_all_of_the_language_is_there_without_opening_a_file(opened: Any) -> None:
+    sandbox = opened(
+        QUIET + "{{ lipsum(n=1)|length > 9 }}{{ [1, 2]|pprint }}{{ [1]|random }}{{ strftime_now('%H')|length }}"
+        "{{ 'a b'|urlize }}{{ 'a'|wordcount }}{{ 1.5|round }}{{ 'x'|format }}{{ 2048|filesizeformat }}{{ [2, 1]|sort }}"
+    )
+    assert await sandbox.ask(about("a")) == ChatText(text="[a]True[1, 2]12a b12.0x2.0 kB[1, 2]")
+
+
 async def test_a_template_refuses_in_its_own_words(opened: Any) -> None:
     sandbox = opened(
         QUIET + "{% if messages|length > 1 %}{{ raise_exception('one at a time, ' + messages[1].role) }}{% endif %}"
@@ -292,6 +300,18 @@ async def test_a_model_without_a_template_of_its_own_gets_that_of_its_family(tem
     assert (
         text == "{<s>}{<|im_start|>}system\nS{<|im_end|>}\n{<|im_start|>}user\na{<|im_end|>}\n{<|im_start|>}assistant\n"
     )
+
+
+async def test_what_is_nested_too_deeply_is_refused() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    for conversation in (
+        talk(user("a"), arguments={"deep": deep}),
+        talk(user("a"), tools=[WEATHER.__class__(name="a", parameters={"properties": {"deep": deep}})]),
+    ):
+        with pytest.raises(InvalidRequestError, match="nested too deeply"):
+            await told(CHATML, conversation)
 
 
 async def test_what_a_template_refuses_is_an_invalid_request() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import pytest
@@ -109,6 +110,30 @@ def test_one_that_has_to_be_there_may_be_empty() -> None:
 )
 def test_turns_alternate_where_they_have_to(messages: tuple[ChatMessage, ...], expected: str) -> None:
     assert rendered(ALTERNATES, *messages) == expected + ">"
+
+
+def test_calls_and_results_may_stand_between_turns_that_alternate() -> None:
+    counts = (
+        "{% set ns = namespace(n=0) %}" + EACH + "{% if m.role != 'tool' and not m.tool_calls %}"
+        "{% if (m.role == 'user') != (ns.n % 2 == 0) %}{{ raise_exception('roles must alternate') }}{% endif %}"
+        "{% set ns.n = ns.n + 1 %}{% endif %}[{{ m.role }}:{% if m.tool_calls %}{% for c in m.tool_calls %}"
+        "!{{ c.function.name }}{{ c.function.arguments | tojson }}{% endfor %}{% else %}{{ m.content }}{% endif %}]"
+        + NEXT
+    )
+    call = assistant("look", SECOND)
+    for messages, expected in (
+        ((user("a"), call, result("r", "call_2")), "[user:a][assistant:look][assistant:!get_time{}][tool:r]"),
+        (
+            (user("a"), call, result("r", "call_2"), assistant("done"), user("b")),
+            "[user:a][assistant:!get_time{}][tool:r][assistant:look\n\ndone][user:b]",
+        ),
+        (
+            (user("a"), assistant("", SECOND), result("r", "call_2"), user("b")),
+            "[user:a][assistant:!get_time{}][tool:r][assistant: ][user:b]",
+        ),
+        ((user("a"), assistant("", SECOND), user("b")), "[user:a][assistant:!get_time{}][assistant: ][user:b]"),
+    ):
+        assert rendered(counts, *messages) == expected + ">"
 
 
 def test_they_stay_as_they_are_where_they_need_not() -> None:
@@ -325,6 +350,18 @@ def test_only_a_text_of_the_assistant_can_be_continued(last: ChatMessage) -> Non
 def test_a_last_message_of_the_assistant_is_followed_by_another_where_it_is_not_continued() -> None:
     assert rendered(PLAIN, user("a"), assistant("b")) == "[user:a][assistant:b]>"
     assert rendered(PLAIN, user("a"), assistant("b"), continues=True) == "[user:a][assistant:b]"
+
+
+def test_a_history_of_thousands_of_calls_is_mended_in_no_time() -> None:
+    calls = [ToolCall(id=f"c{number}", name="get_time", arguments="{}") for number in range(2000)]
+    messages = user("a"), assistant("x", *calls), *(result("r", call.id) for call in calls), *([user("b")] * 2000)
+    for template in (ONE_CALL, CALLS):
+        habits = Loaded(template).habits
+        started = time.process_time()
+        natural, strict = mend.variables(talk(*messages), habits)
+        assert time.process_time() - started < 5
+        assert sum(message["role"] == "tool" for message in natural["messages"]) == 2000
+        assert sum(message["role"] == "tool" for message in strict["messages"]) == 2000
 
 
 def test_nothing_of_a_long_tool_loop_is_lost() -> None:
