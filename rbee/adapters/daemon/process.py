@@ -198,10 +198,10 @@ async def run(
 
 
 async def _kill_all(leader: trio.Process) -> None:
-    _kill_group(leader.pid)
+    kill_group(leader.pid)
 
 
-def _kill_group(leader: int) -> None:
+def kill_group(leader: int) -> None:
     """End a child that leads a group of its own, and has not been waited for, with all that it has forked."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signals.SIGKILL)
@@ -223,7 +223,7 @@ def run_blocking(arguments: Sequence[str], *, seconds: float) -> subprocess.Comp
             return None
         finally:
             if child.returncode is None:
-                _kill_group(child.pid)
+                kill_group(child.pid)
         return subprocess.CompletedProcess(command, child.returncode, output)
 
 

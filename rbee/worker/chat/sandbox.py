@@ -25,6 +25,7 @@ RENDERINGS: Final = 4
 GRACE_SECONDS: Final = 2.0
 """Beyond what the process allows itself; and for its end."""
 _TRIES: Final = 3
+_NOT_STARTED: Final = "the process that renders the chat template could not be started"
 _BROKEN: Final = TemplateRefusal(
     reason=f"it takes more than {CPU_SECONDS} s, or more memory than {MEMORY_BYTES >> 20} MiB", kind="limits"
 )
@@ -47,7 +48,10 @@ class TemplateSandbox:
         data = msgspec.json.encode(request)
         async with self._limiter:
             for _ in range(_TRIES):
-                host = await self._running()
+                try:
+                    host = await self._running()
+                except OSError as exc:
+                    raise WorkerFailedError(f"{_NOT_STARTED}: {exc.strerror}") from exc
                 if isinstance(host, TemplateRefusal):
                     return host
                 if (reply := await host.ask(data)) is not None:
@@ -57,7 +61,7 @@ class TemplateSandbox:
                 if self._host is host:
                     self._host = None
                 await host.end()
-        raise WorkerFailedError("the process that renders the chat template could not be started")
+        raise WorkerFailedError(_NOT_STARTED)
 
     async def _running(self) -> _Host | TemplateRefusal:
         async with self._starting:
@@ -111,8 +115,9 @@ class _Host:
         with trio.CancelScope(shield=True):
             with trio.move_on_after(GRACE_SECONDS):
                 await self._process.wait()
-            self._process.kill()
-            await self._process.wait()
+            if self._process.poll() is None:
+                process.kill_group(self._process.pid)
+                await self._process.wait()
 
     async def ask(self, data: bytes) -> TemplateReply | None:
         """Return the answer to a request; None where the process has not begun with it."""

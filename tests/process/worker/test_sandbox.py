@@ -13,7 +13,8 @@ import psutil
 import pytest
 import trio
 
-from rbee.errors import InvalidRequestError
+from rbee.adapters.daemon.process import program as rbee_program
+from rbee.errors import InvalidRequestError, WorkerFailedError
 from rbee.wire.chat.template import (
     ChatTemplate,
     ChatText,
@@ -189,6 +190,41 @@ async def test_processes_that_were_killed_are_replaced(opened: Any, whom: str) -
                 process.kill()
         if whom != "the child that waits":
             wait_until(lambda parents=parents: not any(is_alive(process) for process in parents))
+
+
+async def test_whoever_leaves_while_it_starts_leaves_one_process(opened: Any) -> None:
+    sandbox = opened(QUIET)
+    for milliseconds in (0, 1, 5, 20, 50, 100, 200):
+        with trio.move_on_after(milliseconds / 1e3):
+            await sandbox.ask(about("a"))
+    assert await sandbox.ask(about("b")) == ChatText(text="[b]")
+    wait_until(lambda: len([found for found in renderers() if found.ppid() == os.getpid()]) == 1)
+
+
+async def test_one_that_is_stopped_is_ended_all_the_same(opened: Any) -> None:
+    sandbox = opened(QUIET)
+    assert await sandbox.ask(about("a")) == ChatText(text="[a]")
+    for renderer in renderers():
+        renderer.suspend()
+    await sandbox.aclose()
+    assert not renderers()
+
+
+async def test_where_no_process_can_be_started_a_model_still_continues_prompts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/nowhere/python")
+    rbee_program.cache_clear()
+    try:
+        letters: Any = Letters()
+        letters.chat_template = QUIET
+        async with open_chat(letters) as chat:
+            assert chat.frame is None
+            assert chat.refusal == (
+                "the process that renders the chat template could not be started: No such file or directory"
+            )
+            with pytest.raises(WorkerFailedError, match="could not be started"):
+                await chat.history(talk(user("a")))
+    finally:
+        rbee_program.cache_clear()
 
 
 async def test_what_is_still_rendered_ends_with_the_worker(opened: Any) -> None:
