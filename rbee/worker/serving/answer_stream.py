@@ -180,8 +180,9 @@ class _Choice:
         await self.send(*pieces)
 
     def outcome_of(self, ended: JobEnded) -> StopReason | RbeeError:
-        """Return what ended the choice: a job whose answer was complete has been cancelled for that."""
-        return "stop" if self.is_done and isinstance(ended.outcome, CancelledError) else ended.outcome
+        """Return what ended the choice: a job whose answer was complete has been cancelled for that, or ran on."""
+        is_ours = isinstance(ended.outcome, (CancelledError, str))
+        return "stop" if self.is_done and is_ours else ended.outcome
 
     async def end(self, outcome: StopReason | RbeeError) -> None:
         """Send the end. Raises the error that there is in its place."""
