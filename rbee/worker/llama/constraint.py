@@ -8,22 +8,22 @@ from __future__ import annotations
 import ctypes
 import json
 import threading
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rbee.errors import InvalidRequestError, WorkerFailedError
 from rbee.worker.llama.logits import TokenMask
 from rbee.worker.output.grammar import GBNF, LARK
 
 if TYPE_CHECKING:
+    from rbee.worker.llama.library import Llama
     from rbee.worker.llama.logits import Row
-    from rbee.worker.llama.model import Model
 
 _MAX_REASON: Final = 300
 _SPECIAL: Final = b"\xff"
 """Before the text of a token that is no text, as llguidance wants it."""
 
 
-class Constraint:
+class GrammarConstraint:
     """One generation under a grammar; an `engine.backend.Constraint`.
 
     `ends` are the tokens that end a text. llguidance knows the first of them alone: where that may come, any may.
@@ -56,16 +56,30 @@ class Constraint:
             )
 
 
+class GrammarVocabulary(Protocol):
+    """What llguidance has to know of a model; `Model` documents it."""
+
+    llama: Llama
+    tokens: int
+
+    @property
+    def vocabulary_address(self) -> int: ...
+
+    def token_text(self, token: int) -> tuple[bytes, bool]: ...
+
+    def end_tokens(self) -> list[int]: ...
+
+
 class ConstraintCompiler:
     """Makes constraints for one model; may be called from any thread."""
 
-    def __init__(self, model: Model) -> None:
+    def __init__(self, model: GrammarVocabulary) -> None:
         self._model = model
         self._lock = threading.Lock()
         self._tokenizer: Any = None
         self._ends: list[int] = []
 
-    def compile(self, grammar: str) -> Constraint:
+    def compile(self, grammar: str) -> GrammarConstraint:
         """Return a constraint to a grammar of `worker.output.grammar`.
 
         Takes some milliseconds, and for the first one of a model up to a second. Raises InvalidRequestError with the
@@ -82,7 +96,7 @@ class ConstraintCompiler:
         matcher = LLMatcher(self._known_tokens(), _translated(grammar), log_level=0)
         if matcher.is_error():
             raise _uncompilable(_reason(matcher.get_error()))
-        return Constraint(matcher, self._model.tokens, self._ends)
+        return GrammarConstraint(matcher, self._model.tokens, self._ends)
 
     def _known_tokens(self) -> Any:
         import llguidance
