@@ -30,6 +30,7 @@ class Letters:
 
     chat_template = SHOUTING
     tools_template = None
+    tokens = 256
     begin_text = end_text = ""
 
     def control_tokens(self) -> dict[str, int]:
