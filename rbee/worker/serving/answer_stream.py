@@ -50,7 +50,7 @@ class AnswerParser(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class AnswerStream:
-    """The answer to one request of `choices` choices, one after the other, for which `next_job` gets the further jobs.
+    """The answer to one request of `choices` choices, one after the other; `next_job` gets one by number.
 
     `max_tokens` are those that were asked for, if any were, and `context` is what the model has room for. A client that
     wants to be told more (`narrate`) gets events beside the answer. `on_ended` is told what the request came to.
@@ -60,7 +60,7 @@ class AnswerStream:
     clock: RequestClock
     new_parser: Callable[[int], AnswerParser]
     choices: int
-    next_job: Callable[[], Awaitable[JobHandle]]
+    next_job: Callable[[int], Awaitable[JobHandle]]
     max_tokens: int | None
     context: FullContext
     narrate: bool
@@ -77,7 +77,7 @@ class AnswerStream:
             await send.send(self._beginning(job))
             for number in range(self.choices):
                 if number:
-                    job = await self.next_job()
+                    job = await self.next_job(number)
                 choice = _Choice(number, self.new_parser(number), send)
                 if self.echo:
                     await choice.send(wire.TextDelta(choice=number, text=self.echo))

@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from rbee.worker.status.status import Status
 
 CANCEL_ALL_SECONDS: Final = 2.0
+SEEDS: Final = 2**32 - 1
+"""So many there are, from 0 on: see `wire.common.Sampling`."""
 
 
 class ReadRequest(NamedTuple):
@@ -161,8 +163,13 @@ class Service:
             self.metrics.refused(exc)
             raise
 
-    async def begin_next(self, request: InferenceRequest, request_id: str, read: ReadRequest) -> JobHandle:
-        """Start the job of a request's next choice, once there is a slot; the one before has ended."""
+    async def begin_next(self, request: InferenceRequest, request_id: str, read: ReadRequest, choice: int) -> JobHandle:
+        """Start the job of a request's next choice, once there is a slot; the one before has ended.
+
+        With the same seed it would be the same answer once more.
+        """
+        if request.seed is not None:
+            request = msgspec.structs.replace(request, seed=(request.seed + choice) % SEEDS)
         service = self._ready()
         if read.plan is not None:
             read = read._replace(constraint=await service.planner.constraint(read.plan))

@@ -116,6 +116,7 @@ async def test_choices_come_one_after_the_other_and_are_counted_together(worker:
     assert [(end.choice, end.reason) for end in ends(found)] == [(0, "length"), (1, "length"), (2, "length")]
     assert isinstance(last := found[-1], AnswerEnded)
     assert last.usage.completion_tokens == 21
+    assert len({text_of(found, number) for number in range(3)}) == 3, "one seed is not the same answer three times"
     assert worker.status.now.on_wire().slots_available == 2
 
 
