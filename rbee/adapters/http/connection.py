@@ -7,6 +7,7 @@ import os
 import socket
 import struct
 from contextlib import contextmanager, suppress
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -16,7 +17,7 @@ from hypercorn.events import Closed, RawData, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 
-from rbee.adapters.http import tcp_info
+from rbee.adapters.http import peer_user, tcp_info
 from rbee.wire import addresses
 from rbee.wire.common import base_url
 
@@ -128,6 +129,11 @@ class ClientConnection(TCPServer):
         except OSError:
             return ""
         return urlsplit(base_url(addresses.plain(str(host)), port)).netloc
+
+    @cached_property
+    def peer_user(self) -> int | None:
+        """The user of this machine whose program is the client; None for others. Asked once, when it is wanted."""
+        return peer_user.of_peer(self.stream.socket)
 
     @staticmethod
     def _host(name: Callable[[], Any]) -> str:
