@@ -1,7 +1,7 @@
 """The catalogue of errors: a class is a code, an HTTP status and a default advice.
 
 A role raises one of these classes and renders it to the error body of its HTTP answers; the client of that role raises
-the same class again (`from_body`), so an error keeps its kind from the worker to the user's terminal.
+the same class again (`wire.error_body`), so an error keeps its kind from the worker to the user's terminal.
 Everything outside this tree is a bug and becomes an `InternalError`.
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-_HOST_KEY: Final = "host_key"
-_UNSUPPORTED: Final = "unsupported"
-_NAN: Final = "nan"
+HOST_KEY: Final = "host_key"
+UNSUPPORTED: Final = "unsupported"
+NAN: Final = "nan"
+_WHOLE: Final = "$"
+_REQUIRED: Final = "required"
 
 
 class RbeeError(Exception):
@@ -73,7 +75,7 @@ class HostKeyError(SshFailedError):
     """The server showed a host key that is not known, or another one than before."""
 
     def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
-        super().__init__(message, hint=hint, **{"reason": _HOST_KEY} | details)
+        super().__init__(message, hint=hint, **{"reason": HOST_KEY} | details)
 
     @property
     def unknown_fingerprint(self) -> str | None:
@@ -192,7 +194,7 @@ class UnsupportedModelError(ModelLoadFailedError):
     """A sound file that is no model of text, or that this engine does not know: another copy of it is of no use."""
 
     def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
-        super().__init__(message, hint=hint, **{"reason": _UNSUPPORTED} | details)
+        super().__init__(message, hint=hint, **{"reason": UNSUPPORTED} | details)
 
 
 class NoNumbersError(ModelLoadFailedError):
@@ -201,7 +203,7 @@ class NoNumbersError(ModelLoadFailedError):
     advice = "use another quantisation of it, or the file of another publisher; a new copy of this one is no better"
 
     def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
-        super().__init__(message, hint=hint, **{"reason": _NAN} | details)
+        super().__init__(message, hint=hint, **{"reason": NAN} | details)
 
 
 class WorkerNotFoundError(RbeeError):
@@ -220,6 +222,12 @@ class AllSlotsBusyError(RbeeError):
     status = 503
     advice = "wait for a running request to end, or use another node"
     promoted = ("slots_total", "slots_busy")
+
+    @property
+    def retry_after(self) -> float | None:
+        """After how many seconds it is worth to ask again, if that is known."""
+        seconds = self.details.get("retry_after_s")
+        return seconds if isinstance(seconds, (int, float)) else None
 
 
 class LineFullError(AllSlotsBusyError):
@@ -256,6 +264,31 @@ class InvalidRequestError(RbeeError):
     code = "INVALID_REQUEST"
     status = 400
 
+    @property
+    def field(self) -> str | None:
+        """The field that is wrong; None where that is all of the request."""
+        field = self.details.get("field")
+        return field if isinstance(field, str) and field != _WHOLE else None
+
+    @property
+    def is_missing(self) -> bool:
+        """Whether the field has to be there, and is not."""
+        return self.details.get("rule") == _REQUIRED
+
+
+class UnsupportedFieldError(InvalidRequestError):
+    """A field asks for what would be right elsewhere, and what rbee cannot do."""
+
+    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
+        super().__init__(message, hint=hint, **{"reason": UNSUPPORTED} | details)
+
+
+class PromptTooLongError(InvalidRequestError):
+    """A prompt, or a conversation, has more tokens than the context holds, which is `details["context"]`.
+
+    It has `details["tokens"]`, or more.
+    """
+
 
 class TooManyTokensError(InvalidRequestError):
     """More tokens are asked for than the context holds, which is `details["context"]`."""
@@ -286,6 +319,11 @@ class MethodNotAllowedError(InvalidRequestError):
     code = "METHOD_NOT_ALLOWED"
     status = 405
 
+    @property
+    def allowed(self) -> str:
+        """The methods that the path takes."""
+        return str(self.details.get("rule", ""))
+
 
 class InvalidApiKeyError(RbeeError):
     code = "INVALID_API_KEY"
@@ -299,6 +337,20 @@ class KeyRefusedError(InvalidApiKeyError):
 class MissingApiKeyError(RbeeError):
     code = "MISSING_API_KEY"
     status = 401
+
+
+class ForbiddenError(RbeeError):
+    """What was shown opens less than was asked for. `details["reason"]` is one of host, origin, administration."""
+
+    code = "FORBIDDEN"
+    status = 403
+
+
+class NotFoundError(RbeeError):
+    """A key, or a request, that the queen does not know."""
+
+    code = "NOT_FOUND"
+    status = 404
 
 
 class PortInUseError(RbeeError):
@@ -338,61 +390,3 @@ def _tree(base: type[RbeeError]) -> list[type[RbeeError]]:
 
 CATALOGUE: Final[dict[str, type[RbeeError]]] = {cls.code: cls for cls in _tree(RbeeError) if "code" in vars(cls)}
 """Every code that may stand in an error body, with its class."""
-
-
-def _class_of(code: str, details: dict[str, Any]) -> type[RbeeError]:
-    """Return the class of an error that was received; details distinguish the classes that share a code."""
-    if code == DrainingError.code and "worker_id" in details:
-        return WorkerDrainingError
-    if code == SshFailedError.code and details.get("reason") == _HOST_KEY:
-        return HostKeyError
-    if code == ModelLoadFailedError.code and details.get("reason") == _UNSUPPORTED:
-        return UnsupportedModelError
-    if code == ModelLoadFailedError.code and details.get("reason") == _NAN:
-        return NoNumbersError
-    if code == InvalidApiKeyError.code and "host" in details:
-        return KeyRefusedError
-    if code == InvalidRequestError.code and details.get("field") == "max_tokens" and _is_count(details.get("context")):
-        return TooManyTokensError
-    return CATALOGUE.get(code, InternalError)
-
-
-_TEXTS: Final = ("node", "host", "url", "id", "log", "hive", "location", "worker_id", "reason", "field", "rule")
-_TYPES: Final[dict[str, type]] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(("attempts", "last_lines", "workers"), list)
-"""What details have in all errors of ours; another daemon's may have anything."""
-
-
-def _is_count(value: object) -> bool:
-    return type(value) is int and value > 0
-
-
-def to_body(error: RbeeError, correlation_id: str | None = None) -> dict[str, Any]:
-    """Return the `{"error": …}` object of `error`; the hint travels in it for the keeper."""
-    body: dict[str, Any] = {"code": error.code, "message": error.message, "details": error.details}
-    body |= {name: error.details[name] for name in error.promoted if name in error.details}
-    if error.hint is not None:
-        body["hint"] = error.hint
-    if (correlation_id := correlation_id or error.correlation_id) is not None:
-        body["correlation_id"] = correlation_id
-    return {"error": body}
-
-
-def from_body(body: object) -> RbeeError | None:
-    """Return the error that `body` describes, of the class its code names, or None when it describes none.
-
-    The other side may be broken or hostile, so every part is checked and an unknown code becomes an `InternalError`.
-    """
-    if not isinstance(body, dict) or not isinstance(inner := body.get("error"), dict):
-        return None
-    code, message, details, hint, correlation_id = (
-        inner.get(key) for key in ("code", "message", "details", "hint", "correlation_id")
-    )
-    if not isinstance(code, str) or not isinstance(message, str):
-        return None
-    found = details.items() if isinstance(details, dict) else ()
-    details = {name: value for name, value in found if isinstance(value, _TYPES.get(name, object))}
-    error = _class_of(code, details)(message if message.strip() else code, hint=hint if isinstance(hint, str) else None)
-    error.details = details
-    if isinstance(correlation_id, str):
-        error.correlation_id = correlation_id
-    return error

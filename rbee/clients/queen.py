@@ -10,9 +10,10 @@ from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
 from rbee.clients.progress import result_of
 from rbee.clients.push import QueenReceiver
-from rbee.errors import InternalError, RbeeError, from_body
+from rbee.errors import InternalError, RbeeError
 from rbee.wire import models, queen, registry
 from rbee.wire.common import KEEP_HEADER
+from rbee.wire.error_body import from_body
 from rbee.wire.events import EVENTS
 from rbee.wire.logs import QUEEN_LOGS
 

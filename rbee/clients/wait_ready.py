@@ -16,9 +16,9 @@ from rbee.errors import (
     ModelLoadFailedError,
     RbeeError,
     WorkerFailedError,
-    from_body,
 )
 from rbee.wire.common import Narration
+from rbee.wire.error_body import from_body
 from rbee.wire.progress import Progress
 
 if TYPE_CHECKING:

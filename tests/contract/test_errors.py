@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from rbee.errors import CATALOGUE, OutOfMemoryError, to_body
+from rbee.errors import CATALOGUE, OutOfMemoryError
 from rbee.hive.workers.preflight import check_memory
+from rbee.wire.error_body import to_body
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "errors.md"
 ROW = re.compile(r"^\| `([A-Z_]+)` \| (\d{3}) \| (.+) \| (.+) \|$", re.MULTILINE)

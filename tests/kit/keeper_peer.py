@@ -19,8 +19,9 @@ from rbee import __version__
 from rbee.adapters import config, tokens
 from rbee.adapters.daemon.announce import Announcer, Ready
 from rbee.adapters.daemon.instance import InstanceLock
-from rbee.errors import AlreadyRunningError, from_body
+from rbee.errors import AlreadyRunningError
 from rbee.wire.common import Narration
+from rbee.wire.error_body import from_body
 
 PLAN = json.loads(os.environ.get("PEER", "{}"))
 WORKER_ID = "6b8ff8ee-1a6c-4a2c-8a3c-0123456789ab"

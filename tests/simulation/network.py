@@ -9,7 +9,8 @@ import trio
 
 from rbee.adapters.http.client import SHORT_CALL_DELAYS
 from rbee.adapters.http.sse_client import STREAM_SILENCE, StreamLostError
-from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError, from_body, to_body
+from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError
+from rbee.wire.error_body import from_body, to_body
 
 if TYPE_CHECKING:
     import random

@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from rbee.errors import (
-    ConnectionTimeoutError,
-    DrainingError,
-    LoadingTimeoutError,
-    RbeeError,
-    WorkerFailedError,
-    from_body,
-)
+from rbee.errors import ConnectionTimeoutError, DrainingError, LoadingTimeoutError, RbeeError, WorkerFailedError
+from rbee.wire.error_body import from_body
 from tests.simulation.worker import key_of
 
 if TYPE_CHECKING:

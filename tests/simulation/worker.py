@@ -16,9 +16,9 @@ from rbee.errors import (
     ModelLoadFailedError,
     RbeeError,
     SpawnFailedError,
-    to_body,
 )
 from rbee.wire.common import Narration
+from rbee.wire.error_body import to_body
 from rbee.wire.hive import ReadyCallback
 from rbee.wire.worker import LoadingProgress, Readiness
 from rbee.worker.engine.sequence import JobEnded, TextEvent

@@ -19,14 +19,15 @@ from rbee.errors import (
     LineFullError,
     NobodyListensError,
     NoNumbersError,
+    PromptTooLongError,
     RbeeError,
     SilentAddressError,
     TooManyTokensError,
+    UnsupportedFieldError,
     UnsupportedModelError,
     WorkerDrainingError,
-    from_body,
-    to_body,
 )
+from rbee.wire.error_body import from_body, to_body
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
@@ -69,6 +70,8 @@ NARROWER: dict[type[RbeeError], dict[str, object] | None] = {
     NoNumbersError: {"reason": "nan"},
     TooManyTokensError: {"field": "max_tokens", "context": 4096},
     LineFullError: None,
+    PromptTooLongError: {"field": "prompt", "tokens": 5000, "context": 4096},
+    UnsupportedFieldError: {"reason": "unsupported"},
 }
 """Classes that share the code of their base class, and the details that tell them from it; None: never sent as such."""
 

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from rbee.errors import RbeeError, SpawnFailedError, from_body, to_body
+from rbee.errors import RbeeError, SpawnFailedError
 from rbee.wire.common import Narration
+from rbee.wire.error_body import from_body, to_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable

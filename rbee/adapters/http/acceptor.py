@@ -13,7 +13,8 @@ import msgspec
 import trio
 
 from rbee.concurrency.contained import contained, keep_running
-from rbee.errors import TooManyConnectionsError, to_body
+from rbee.errors import TooManyConnectionsError
+from rbee.wire.error_body import to_body
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import msgspec
 import trio
 from quart import Request, Response, g, request
 from quart_trio import QuartTrio
+from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from rbee.adapters import tokens
@@ -25,29 +27,53 @@ from rbee.errors import (
     PayloadTooLargeError,
     RbeeError,
     RouteNotFoundError,
-    to_body,
 )
 from rbee.wire.common import CHALLENGE_HEADER, CORRELATION_HEADER, EVENT_STREAM, MAX_BODY_BYTES
 from rbee.wire.decode import decode
+from rbee.wire.error_body import to_body
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Collection
+
+    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
 
 BODY_SECONDS: Final = 10.0
 MIN_BODY_BYTES: Final = 500
 """What has to come of a body in BODY_SECONDS; any modem is faster."""
 
+_AT_END: Final = "rbee.at_end"
+"""Where a request's ASGI scope holds what is to be done at its end."""
+
 T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
-def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Collection[str]) -> QuartTrio:
+Admit = Callable[[], Response | None]
+"""Lets the current request through, answers it, or raises why it is refused."""
+Render = Callable[[RbeeError], Response]
+"""Makes the answer to the current request out of an error."""
+
+
+def with_keys(keys: Callable[[Request], Collection[str]], public: Collection[str]) -> Admit:
+    """Admit requests that show one of their `keys`; paths in `public` need none."""
+
+    def admit() -> None:
+        if request.path not in public:
+            check_key(request, keys(request))
+            client_connection().has_shown_key = True
+
+    return admit
+
+
+def new_app(name: str, admit: Admit, render: Render | None = None) -> QuartTrio:
     """Return an application without routes.
 
-    `keys` returns the keys that open a request; paths in `public` need none. Every answer carries the correlation id,
-    every failure is an error object, and a body above 16 MB is refused with 413.
+    `admit` is asked about each request before anything else looks at it. Every answer carries the correlation id, every
+    failure is an error object, or what `render` makes of it, and a body above 16 MB is refused with 413.
     """
+    render = render or failure
     app = QuartTrio(name, static_folder=None)
+    app.asgi_http_class = _HttpConnection
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
     # Quart cuts every response after 60 s by default, streams too.
     app.config["RESPONSE_TIMEOUT"] = None
@@ -56,7 +82,7 @@ def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Colle
     app.url_map.merge_slashes = False
 
     @app.before_request
-    async def _admit() -> None:
+    async def _admit() -> Response | None:
         correlate(request.headers.get(CORRELATION_HEADER))
         if _has_two_lengths(request):
             raise InvalidRequestError(
@@ -64,9 +90,7 @@ def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Colle
                 field="Content-Length",
                 rule="not beside Transfer-Encoding",
             )
-        if request.path not in public:
-            check_key(request, keys(request))
-            client_connection().has_shown_key = True
+        return admit()
 
     @app.after_request
     async def _mark(response: Response) -> Response:
@@ -79,18 +103,34 @@ def new_app(name: str, keys: Callable[[Request], Collection[str]], public: Colle
 
     @app.errorhandler(RbeeError)
     async def _expected(error: RbeeError) -> Response:
-        return failure(error)
+        return render(error)
 
     @app.errorhandler(HTTPException)
     async def _refused(error: HTTPException) -> Response:
-        return failure(_translate(error))
+        return render(_translate(error))
 
     @app.errorhandler(Exception)
     async def _bug(error: Exception) -> Response:
         log.error("%s %s failed", request.method, request.path, exc_info=error)
-        return failure(InternalError("the daemon failed; its log says more"))
+        return render(InternalError("the daemon failed; its log says more"))
 
     return app
+
+
+class _HttpConnection(TrioASGIHTTPConnection):
+    """A request and its answer, with what is to be done at their end; see `at_end`."""
+
+    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        try:
+            await super().__call__(receive, send)
+        finally:
+            for action in cast("dict[str, Any]", self.scope).get(_AT_END, ()):
+                action()
+
+
+def at_end(action: Callable[[], object]) -> None:
+    """Have `action` called once the current request's answer has been sent, or its client has gone."""
+    cast("dict[str, Any]", request.scope).setdefault(_AT_END, []).append(action)
 
 
 def _has_two_lengths(incoming: Request) -> bool:

@@ -22,9 +22,9 @@ from rbee.errors import (
     NobodyListensError,
     RbeeError,
     SilentAddressError,
-    from_body,
 )
 from rbee.wire.common import CORRELATION_HEADER
+from rbee.wire.error_body import from_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence

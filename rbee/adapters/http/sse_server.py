@@ -10,12 +10,13 @@ import trio
 
 from rbee.adapters.logs.json_log import correlation
 from rbee.concurrency.contained import as_error, contained
-from rbee.errors import RbeeError, to_body
 from rbee.wire.common import DONE, Narration
+from rbee.wire.error_body import to_body
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable
 
+    from rbee.errors import RbeeError
     from rbee.wire.progress import ProgressEvent, Report
 
 HEARTBEAT: Final = b": heartbeat\n\n"
@@ -30,10 +31,12 @@ class Send:
     """Takes the events of one stream, each encoded, until the response takes them.
 
     `correlation_id` is that of the request which is answered; a narration that is reported gets it, if it has none.
+    `last` ends the stream, and may be changed until then.
     """
 
-    def __init__(self, correlation_id: str | None = None) -> None:
+    def __init__(self, correlation_id: str | None = None, last: bytes = LAST) -> None:
         self.correlation_id = correlation_id
+        self.last = last
         self._events: list[bytes] = []
         self._news = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -78,17 +81,26 @@ class Send:
         self._events.clear()
         self._room.unpark_all()
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether there is something to take, the end too."""
+        return bool(self._events) or self._is_complete
+
     def take(self) -> bytes:
         """Return what is there, as one piece: each costs a way through the server and a packet."""
         data = b"".join(self._events)
         self._events.clear()
         self._room.unpark_all()
         self.is_over = self._is_complete
-        return data + LAST if self.is_over else data
+        return data + self.last if self.is_over else data
+
+    def wake(self) -> None:
+        """Have `wait` return, without anything to take."""
+        self._news.unpark()
 
     async def wait(self, seconds: float) -> None:
-        """Return once there is something to take, or these seconds have passed."""
-        if not self._events and not self._is_complete:
+        """Return once there is something to take, or `wake` was called, or these seconds have passed."""
+        if not self.is_ready:
             with trio.move_on_after(seconds):
                 await self._news.park()
 

@@ -10,8 +10,9 @@ import msgspec
 
 import rbee.data
 from rbee.adapters.daemon import process
-from rbee.errors import ModelLoadFailedError, ModelNotFoundError, from_body
+from rbee.errors import ModelLoadFailedError, ModelNotFoundError
 from rbee.wire import model_ref
+from rbee.wire.error_body import from_body
 from rbee.wire.gguf import ModelHeader
 
 if TYPE_CHECKING:

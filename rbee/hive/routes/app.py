@@ -13,7 +13,7 @@ from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.hardware import inventory
 from rbee.adapters.http import metrics
-from rbee.adapters.http.app import answer, body, check_key, empty, new_app, proof
+from rbee.adapters.http.app import answer, body, check_key, empty, new_app, proof, with_keys
 from rbee.hive.routes import events as event_routes
 from rbee.hive.routes import logs as log_routes
 from rbee.hive.routes import models as model_routes
@@ -39,7 +39,7 @@ def build(context: HiveContext) -> QuartTrio:
             return [token, tokens.content_key(token, incoming.path.removeprefix(CONTENT))]
         return [token]
 
-    app = new_app("rbee-hive", keys, {wire.HEALTH})
+    app = new_app("rbee-hive", with_keys(keys, {wire.HEALTH}))
     alive = Health(
         status="alive",
         version=__version__,

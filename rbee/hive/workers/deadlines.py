@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rbee.errors import LoadingTimeoutError, SpawnTimeoutError, UnloadFailedError, WorkerFailedError, from_body
+from rbee.errors import LoadingTimeoutError, SpawnTimeoutError, UnloadFailedError, WorkerFailedError
 from rbee.hive.workers.effects import AskToEnd, CheckHealth, Effect, Kill, Save, Terminate
+from rbee.wire.error_body import from_body
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts

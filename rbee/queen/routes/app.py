@@ -10,7 +10,7 @@ from quart import Response
 from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.http import metrics
-from rbee.adapters.http.app import answer, new_app, proof
+from rbee.adapters.http.app import answer, new_app, proof, with_keys
 from rbee.queen.nodes.survey import workers_of
 from rbee.queen.routes import logs as log_routes
 from rbee.queen.routes import models as model_routes
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def build(context: QueenContext) -> QuartTrio:
-    app = new_app("queen-rbee", lambda _: [context.token], {wire.HEALTH})
+    app = new_app("queen-rbee", with_keys(lambda _: [context.token], {wire.HEALTH}))
     nodes, tracker = context.nodes, context.tracker
     swarm = tokens.swarm_id(context.token)
     alive = wire.QueenHealth(

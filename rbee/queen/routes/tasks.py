@@ -10,7 +10,7 @@ from quart import request
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, client_connection, empty, wants_stream
 from rbee.clients.worker import WorkerClient
-from rbee.errors import DrainingError, RbeeError, to_body
+from rbee.errors import DrainingError, RbeeError
 from rbee.queen.requests.caller import Caller, preferences
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.request import InferenceRun, check
@@ -21,6 +21,7 @@ from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
 from rbee.wire.common import KEEP_HEADER
 from rbee.wire.decode import keep_seconds
+from rbee.wire.error_body import to_body
 
 if TYPE_CHECKING:
     from quart import Response

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
-from rbee.errors import ModelLoadFailedError, to_body
+from rbee.errors import ModelLoadFailedError
+from rbee.wire.error_body import to_body
 from rbee.wire.gguf import ModelHeader
 from rbee.wire.model_kind import TEXT
 from rbee.wire.split_name import SplitName

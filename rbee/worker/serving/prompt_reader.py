@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import trio
 from msgspec import UNSET
 
-from rbee.errors import InvalidRequestError
+from rbee.errors import InvalidRequestError, PromptTooLongError
 from rbee.wire.worker import CONTEXT_LENGTH_EXCEEDED
 from rbee.worker.chat import frame as chat_frame
 
@@ -128,7 +128,7 @@ class PromptReader:
             return tokens
         raise self._too_long(len(tokens), is_whole=is_whole)
 
-    def _too_long(self, tokens: int, *, is_whole: bool = True) -> InvalidRequestError:
+    def _too_long(self, tokens: int, *, is_whole: bool = True) -> PromptTooLongError:
         """Return the error in words that agents know: they compact their history where they find one of them.
 
         Anthropic's, OpenAI's, llama.cpp's and Groq's servers say it so, and each agent looks for some of these.
@@ -137,7 +137,7 @@ class PromptReader:
         hint = "shorten the prompt"
         if most > length:
             hint += f", or raise `context` under [worker], to {most} at most"
-        return InvalidRequestError(
+        return PromptTooLongError(
             f"prompt is too long: {tokens}{'' if is_whole else ' or more'} tokens > {length} maximum. This model's "
             f"maximum context length is {length} tokens: the request exceeds the available context size, and so "
             "exceeds the context window. Reduce the length of the messages",

@@ -16,13 +16,14 @@ from quart import request as quart_request
 
 from rbee import __version__
 from rbee.adapters.http import metrics
-from rbee.adapters.http.app import answer, body, client_connection, empty, new_app, streamed
+from rbee.adapters.http.app import answer, body, client_connection, empty, new_app, streamed, with_keys
 from rbee.adapters.http.sse_server import event
-from rbee.errors import RbeeError, to_body
+from rbee.errors import RbeeError
 from rbee.wire import worker as wire
 from rbee.wire.addresses import is_own
 from rbee.wire.common import API_VERSION, KEEP_HEADER, Health, base_url
 from rbee.wire.decode import keep_seconds
+from rbee.wire.error_body import to_body
 from rbee.worker.serving.answer_stream import AnswerStream
 from rbee.worker.serving.follow import Limits, RequestClock
 from rbee.worker.serving.responses import InferenceResponse
@@ -58,7 +59,7 @@ def new(
     shut_down: Callable[[], None],
 ) -> QuartTrio:
     """Return the application; streams are produced in `nursery`."""
-    app = new_app("worker", lambda _: (identity.key,), {wire.HEALTH, wire.READY})
+    app = new_app("worker", with_keys(lambda _: (identity.key,), {wire.HEALTH, wire.READY}))
 
     @app.get(wire.HEALTH)
     async def health() -> Response:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
 
 from rbee.concurrency.changed import Changed
 from rbee.concurrency.recent import Recent
-from rbee.errors import DrainingError, RbeeError, WorkerNotReadyError, to_body
+from rbee.errors import DrainingError, RbeeError, WorkerNotReadyError
+from rbee.wire.error_body import to_body
 from rbee.wire.worker import WorkerStatus
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from rbee.adapters.http.app import answer, body, empty, new_app
+from rbee.adapters.http.app import answer, body, empty, new_app, with_keys
 from rbee.adapters.logs import json_log
 from rbee.errors import NodeNotFoundError, OutOfMemoryError
 from rbee.wire.common import MAX_BODY_BYTES
@@ -33,7 +33,7 @@ SECRET = "hunter2"
 
 
 def build() -> QuartTrio:
-    app = new_app("test", lambda _: [KEY, "rbee_other"], {"/open"})
+    app = new_app("test", with_keys(lambda _: [KEY, "rbee_other"], {"/open"}))
 
     @app.get("/open")
     async def open_to_all() -> Response:

@@ -11,7 +11,7 @@ import trio.testing
 
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
-from rbee.adapters.http.app import answer, new_app
+from rbee.adapters.http.app import answer, new_app, with_keys
 from rbee.adapters.logs import json_log
 from rbee.errors import (
     ConnectionTimeoutError,
@@ -194,7 +194,7 @@ async def test_an_answer_without_end_is_given_up(
 
 
 async def test_a_client_is_usable_after_a_call_was_cancelled(serve_app: Callable[[QuartTrio], Awaitable[str]]) -> None:
-    app = new_app("t", lambda _: [], {"/slow", "/quick"})
+    app = new_app("t", with_keys(lambda _: [], {"/slow", "/quick"}))
     ended = trio.Event()
 
     @app.get("/slow")

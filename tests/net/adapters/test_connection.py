@@ -15,7 +15,7 @@ from quart import request
 
 from rbee.adapters.http import connection, sse_server, tcp_info
 from rbee.adapters.http import server as http_server
-from rbee.adapters.http.app import answer, new_app, streamed
+from rbee.adapters.http.app import answer, new_app, streamed, with_keys
 from rbee.adapters.http.connection import ClientConnection
 from tests.kit.leaving import WAYS, connect, leave
 from tests.kit.stopwatch import Stopwatch
@@ -54,7 +54,7 @@ class Answering:
             await self.changed.wait()
 
     def app(self, nursery: trio.Nursery) -> QuartTrio:
-        app = new_app("test", lambda _: [], {"/quiet", "/flood", "/whole"})
+        app = new_app("test", with_keys(lambda _: [], {"/quiet", "/flood", "/whole"}))
 
         async def produce(send: sse_server.Send, *, is_flood: bool) -> None:
             self.begun.set()
@@ -190,7 +190,7 @@ def open_sockets() -> int:
 async def test_a_connection_that_its_client_closed_holds_no_socket(
     serve_app: Callable[[QuartTrio], Awaitable[str]], request_line: bytes
 ) -> None:
-    app = new_app("test", lambda _: [], {"/here"})
+    app = new_app("test", with_keys(lambda _: [], {"/here"}))
 
     @app.get("/here")
     async def here() -> Response:
@@ -235,7 +235,7 @@ async def test_a_request_that_comes_just_as_its_connection_is_closed_is_not_cut_
 ) -> None:
     monkeypatch.setattr(ClientConnection, "IDLE_SECONDS", 0.1)
     monkeypatch.setattr(connection, "CHECK_SECONDS", 0.1)
-    app = new_app("test", lambda _: [], {"/"})
+    app = new_app("test", with_keys(lambda _: [], {"/"}))
     begun = whole = 0
 
     @app.post("/")

@@ -9,7 +9,7 @@ import trio
 
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import kept_connections, sse_client, sse_server
-from rbee.adapters.http.app import client_connection, new_app, streamed
+from rbee.adapters.http.app import client_connection, new_app, streamed, with_keys
 from rbee.adapters.http.kept_connections import KeptConnections
 from rbee.adapters.http.server import Server, base_url, bind
 
@@ -31,7 +31,7 @@ class Served:
         self.connections: set[object] = set()
         self.closed = trio.Event()
         """Set when one of them is."""
-        self.app = new_app("test", lambda _: [], {"/", "/endless"})
+        self.app = new_app("test", with_keys(lambda _: [], {"/", "/endless"}))
 
         async def await_close(connection: ClientConnection) -> None:
             while connection.stream.socket.fileno() != -1:  # noqa: ASYNC110 (it sets no event)

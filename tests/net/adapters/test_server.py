@@ -20,7 +20,7 @@ import trio.testing
 
 from rbee.adapters.http import server as http_server
 from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import answer, new_app, streamed
+from rbee.adapters.http.app import answer, new_app, streamed, with_keys
 from rbee.errors import InvalidConfigurationError, PortInUseError
 from tests.kit.local_http import LOCAL
 from tests.kit.ports import hold_port, worker_ports
@@ -120,7 +120,7 @@ def test_without_a_free_port_that_is_said() -> None:
 
 
 def build(nursery: trio.Nursery) -> QuartTrio:
-    app = new_app("t", lambda _: [], {"/quick", "/stuck", "/stream", "/flood"})
+    app = new_app("t", with_keys(lambda _: [], {"/quick", "/stuck", "/stream", "/flood"}))
 
     @app.get("/quick")
     async def quick() -> Response:
@@ -220,10 +220,10 @@ STALLED = """
 import socket, sys, trio
 sys.path.insert(0, {root!r})
 from rbee.adapters.http import server as http_server, sse_server
-from rbee.adapters.http.app import new_app, streamed
+from rbee.adapters.http.app import new_app, streamed, with_keys
 
 async def main():
-    app = new_app("t", lambda _: [], {{"/flood"}})
+    app = new_app("t", with_keys(lambda _: [], {{"/flood"}}))
     async with trio.open_nursery() as nursery:
         async def produce(send):
             while True:

@@ -14,7 +14,7 @@ from quart import Response, request
 
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client, sse_server
-from rbee.adapters.http.app import answer, body, new_app, streamed
+from rbee.adapters.http.app import answer, body, new_app, streamed, with_keys
 from rbee.adapters.logs import json_log
 from rbee.errors import (
     AllSlotsBusyError,
@@ -35,7 +35,7 @@ UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
 
 @pytest.fixture
 def app() -> QuartTrio:
-    return new_app("t", lambda _: ["k"], set())
+    return new_app("t", with_keys(lambda _: ["k"], set()))
 
 
 async def collect(url: str, path: str = "/s", **how: Any) -> list[sse_client.Event]:

@@ -14,7 +14,7 @@ import trio
 import trio.testing
 
 from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import new_app, streamed
+from rbee.adapters.http.app import new_app, streamed, with_keys
 from rbee.adapters.logs import json_log
 from rbee.errors import AllSlotsBusyError, InternalError, RbeeError
 from rbee.wire.common import Narration
@@ -42,7 +42,7 @@ async def serve(serve_app: Callable[[QuartTrio], Awaitable[str]], nursery: trio.
     """Give a function that serves one stream and returns its URL."""
 
     async def start(produce: Produce, *, heartbeat: float = 10.0) -> str:
-        app = new_app("test", lambda _: [], {"/"})
+        app = new_app("test", with_keys(lambda _: [], {"/"}))
 
         @app.get("/")
         async def stream() -> Response:

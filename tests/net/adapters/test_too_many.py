@@ -17,7 +17,7 @@ from rbee.adapters.http import acceptor, connection
 from rbee.adapters.http import app as http_app
 from rbee.adapters.http import server as http_server
 from rbee.adapters.http.acceptor import ConnectionLimits, limits_for
-from rbee.adapters.http.app import answer, body, new_app, raw_body
+from rbee.adapters.http.app import answer, body, new_app, raw_body, with_keys
 from rbee.wire.common import Narration
 from tests.kit.waiting import PATIENCE
 
@@ -61,7 +61,7 @@ async def serve(nursery: trio.Nursery) -> AsyncIterator[Callable[[ConnectionLimi
 
     def start(limits: ConnectionLimits) -> Served:
         served = Served()
-        app = new_app("test", lambda _: [KEY], {"/open"})
+        app = new_app("test", with_keys(lambda _: [KEY], {"/open"}))
 
         @app.get("/open")
         async def _open() -> Response:

@@ -17,7 +17,7 @@ from rbee.adapters import tokens
 from rbee.adapters.daemon import port_owner
 from rbee.adapters.http import own_address, port_users, proof
 from rbee.adapters.http import server as http_server
-from rbee.adapters.http.app import answer, new_app
+from rbee.adapters.http.app import answer, new_app, with_keys
 from rbee.adapters.http.app import proof as proof_of
 from rbee.errors import KeyRefusedError, RbeeError
 from rbee.keeper.output.terminal import Terminal
@@ -47,7 +47,7 @@ OF_NOW = OF_BEFORE | {"api_version": API_VERSION}
 
 def queen(token: str = TOKEN) -> QuartTrio:
     """Return what of a queen is needed here."""
-    app = new_app("queen", lambda _: [token], {HEALTH})
+    app = new_app("queen", with_keys(lambda _: [token], {HEALTH}))
 
     @app.get(HEALTH)
     async def health() -> Response:
@@ -180,7 +180,7 @@ async def test_a_program_that_asks_the_queen_for_the_proof(
 ) -> None:
     """Where we expect our own it does not get through; one that is named may be a proxy, which does the same."""
     real = await serve_app(queen())
-    app = new_app("relay", lambda _: [TOKEN], {HEALTH})
+    app = new_app("relay", with_keys(lambda _: [TOKEN], {HEALTH}))
 
     @app.get(HEALTH)
     async def health() -> Response:

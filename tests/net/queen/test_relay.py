@@ -13,7 +13,7 @@ from quart import request
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import answer, body, empty, new_app, streamed
+from rbee.adapters.http.app import answer, body, empty, new_app, streamed, with_keys
 from rbee.adapters.http.kept_connections import KeptConnections
 from rbee.adapters.tokens import worker_key
 from rbee.errors import AllSlotsBusyError
@@ -77,7 +77,7 @@ class StandIn:
         return Placed("w", self.url, self.placed)
 
     def app(self, nursery: trio.Nursery) -> QuartTrio:
-        app = new_app("worker", lambda _: (worker_key(TOKEN, "w"),), {wire.READY})
+        app = new_app("worker", with_keys(lambda _: (worker_key(TOKEN, "w"),), {wire.READY}))
 
         @app.get(wire.READY)
         async def ready() -> Response:

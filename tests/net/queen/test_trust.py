@@ -11,7 +11,7 @@ import pytest
 from rbee import __version__
 from rbee.adapters import config, tokens
 from rbee.adapters.http import server as http_server
-from rbee.adapters.http.app import answer, new_app
+from rbee.adapters.http.app import answer, new_app, with_keys
 from rbee.adapters.http.app import proof as proof_of
 from rbee.errors import KeyRefusedError
 from rbee.queen.hives.local import LocalHive
@@ -53,7 +53,7 @@ def script(*answers: dict[str, Any]) -> Scripted:
 
 def hive() -> QuartTrio:
     """Return what of a hive is needed here."""
-    app = new_app("hive", lambda _: [TOKEN], {HEALTH})
+    app = new_app("hive", with_keys(lambda _: [TOKEN], {HEALTH}))
 
     @app.get(HEALTH)
     async def health() -> Response:
