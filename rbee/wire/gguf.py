@@ -17,7 +17,8 @@ class ModelHeader(Message, kw_only=True):
     `parameters` counts weights, `tensor_bytes` their size. `quantisation` is llama.cpp's name of the file type, such as
     `Q4_K_M`. `kind` is one of `wire.model_kind.KINDS`, or one that a newer version knows; `unsupported` says why the
     engine that read the header cannot load the model, which nothing has to be wrong with. `chat_family` names how
-    conversations are written where the model has no chat template.
+    conversations are written where the model has no chat template. `has_tools` and `has_thinking`: its chat template
+    speaks of tools, or of thoughts.
 
     What a context takes, in bytes: `cache_per_token` for each token, in the layers that keep all of them;
     `window_per_token` in those that keep the last `window`; `state_bytes` for each sequence, in recurrent layers.
@@ -46,6 +47,9 @@ class ModelHeader(Message, kw_only=True):
     window_per_token: int = 0
     window: int = 0
     state_bytes: int = 0
+
+    has_tools: bool = False
+    has_thinking: bool = False
 
     def kv_bytes_per_token(self) -> int | None:
         """Return how many bytes each token takes in the KV cache, with 16 bits a value; None where unknown."""

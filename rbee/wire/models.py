@@ -74,13 +74,17 @@ class DownloadQuery(Request, kw_only=True):
 
 
 class ModelDetails(Message, kw_only=True):
-    """A model that is on a node: where, how large, and what its header says; `model` is its row, if it has one."""
+    """A model that is on a node: where, how large, and what its header says; `model` is its row, if it has one.
+
+    `context` is how many tokens a request may have there; a hive of an earlier version does not say.
+    """
 
     model_ref: str
     local_path: str
     size_bytes: Count
     model: ModelRow | None
     header: ModelHeader
+    context: int | None = None
 
 
 class NodeModel(Request, kw_only=True):

@@ -13,6 +13,7 @@ from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, raw_body, wants_stream
 from rbee.adapters.http.file_response import answer_with_file
 from rbee.errors import InvalidRequestError, ModelNotFoundError
+from rbee.hive.workers import preflight
 from rbee.wire import model_copy, model_push, model_ref
 from rbee.wire import models as wire
 from rbee.wire.common import Narration
@@ -36,7 +37,10 @@ def add(app: QuartTrio, context: HiveContext) -> None:
     @app.get(wire.SHOW)
     async def show_model() -> Response:
         query = convert(dict(request.args), wire.ModelRequest)
-        return answer(await library.show(query.model_ref))
+        details = await library.show(query.model_ref)
+        configured, trained = context.settings.worker.context, details.header.context_length
+        details.context = preflight.choose_context(None, configured, trained).tokens
+        return answer(details)
 
     @app.post(wire.DOWNLOAD)
     async def download() -> Response:

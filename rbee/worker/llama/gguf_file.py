@@ -148,6 +148,13 @@ class GgufFile:
         raw = self._call("gguf_get_val_str", ctypes.c_char_p, entry[0])[: 4 * _MAX_TEXT].decode("utf-8", "replace")
         return "".join(letter if letter.isprintable() else "�" for letter in raw[:_MAX_TEXT])
 
+    def holds(self, key: str, *words: bytes) -> bool:
+        """Whether one of these words stands in a text, however long that is."""
+        if (entry := self.find(key)) is None or entry[1] != _STRING:
+            return False
+        raw = self._call("gguf_get_val_str", ctypes.c_char_p, entry[0])
+        return any(word in raw for word in words)
+
     @property
     def data_offset(self) -> int:
         """Where the header ends and the weights begin."""

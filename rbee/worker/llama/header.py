@@ -44,6 +44,7 @@ CPU_SECONDS: Final = 1
 MEMORY_BYTES: Final = 160 << 20
 """Beside what starting Python has taken. A vocabulary of 150,000 with twice as many merges takes 0.03 s and 60 MB."""
 
+_TEMPLATE: Final = "tokenizer.chat_template"
 _SPLIT_COUNT: Final = b"split.count" + struct.pack("<I", 2)
 """The key, and the type of its value: two bytes."""
 _MOST_CACHE: Final = 1 << 32
@@ -191,6 +192,8 @@ def _describe(path: Path, file: GgufFile, tensors: Tensors) -> ModelHeader:
         end_token=file.number("tokenizer.ggml.eos_token_id"),
         has_chat_template=has_chat_template,
         chat_family=None if has_chat_template else families.family_of(file.control_texts()).name,
+        has_tools=file.holds(_TEMPLATE, b"tools"),
+        has_thinking=file.holds(_TEMPLATE, b"enable_thinking", b"reasoning_content", b"thinking", b"<think>"),
         kind=_kind(file, architecture, tensors),
     )
     kept = _heads_of_layers(file, header)

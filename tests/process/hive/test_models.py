@@ -426,7 +426,8 @@ def test_show_describes_what_is_here_and_fetches_nothing(start: Callable[..., Da
             found = client.get("/v1/models/show", params={"model_ref": asked}).json()
             assert found["size_bytes"] == model.stat().st_size
             assert found["header"]["architecture"] == "llama"
-        assert client.get("/v1/models/show", params={"model_ref": "builtin:bee-stories"}).json()["model"] is None
+        bundled = client.get("/v1/models/show", params={"model_ref": "builtin:bee-stories"}).json()
+        assert (bundled["model"], bundled["context"]) == (None, 64)
         refused = client.post("/v1/models/download", json={"model_ref": "builtin:bee-stories"}).json()["error"]
         assert refused["code"] == "INVALID_REQUEST"
         assert refused["message"] == "builtin:bee-stories cannot be fetched: only models of the Hugging Face hub can"

@@ -62,6 +62,18 @@ def test_one_that_brings_its_own_is_of_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("template", "has_tools", "has_thinking"),
+    [("{{ messages }}", False, False), ("x" * 10_000 + "{% if tools %}", True, False), ("<think>", False, True)],
+)
+def test_a_chat_template_says_what_the_model_can_do(
+    tmp_path: Path, template: str, has_tools: bool, has_thinking: bool
+) -> None:
+    done = read(make(tmp_path / "model.gguf", chat_template=template))
+    header = msgspec.json.decode(done.stdout, type=ModelHeader)
+    assert (header.has_chat_template, header.has_tools, header.has_thinking) == (True, has_tools, has_thinking)
+
+
+@pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (lambda _: b"", "not_gguf"),
