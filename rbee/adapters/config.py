@@ -7,7 +7,7 @@ import os
 import shlex
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import msgspec
 
@@ -28,6 +28,8 @@ Attempts = Annotated[tuple[Delay, ...], msgspec.Meta(min_length=1, max_length=10
 """The seconds before each attempt, the first one too."""
 Retries = Annotated[tuple[Delay, ...], msgspec.Meta(max_length=100)]
 """The seconds before each attempt after the first."""
+ModelName = Annotated[str, msgspec.Meta(min_length=1, max_length=512)]
+Words = Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=512)], ...], msgspec.Meta(max_length=1000)]
 AbsolutePath = Annotated[str, msgspec.Meta(pattern=r"^[/~]")]
 """Daemons work in other folders than the command that starts them, so a relative path would name another file."""
 _PATHS: Final = (
@@ -63,6 +65,27 @@ class QueenSettings(_Section, kw_only=True):
     url: str | None = None
     max_waiting: Annotated[int, msgspec.Meta(ge=0, le=10_000)] = 100
     keep: Annotated[float, msgspec.Meta(ge=0, le=FOREVER)] | None = None
+
+
+class ApiSettings(_Section, kw_only=True):
+    """Who may use models over the queen's HTTP interface, beside those who show the token or an API key.
+
+    With `open` everyone who reaches it may. `origins` are further sites whose pages may, with `*` for any characters,
+    and `hosts` further names by which this machine is reached. A model that is not known is refused, or stands for the
+    default one; what a model thinks stands in the field `reasoning_field` of OpenAI's answers.
+    """
+
+    open: bool = False
+    origins: Words = ()
+    hosts: Words = ()
+    unknown_model: Literal["refuse", "default"] = "refuse"
+    reasoning_field: Literal["reasoning_content", "reasoning"] = "reasoning_content"
+
+
+class ModelSettings(_Section, kw_only=True):
+    """`aliases` are further names of models: each stands for a reference, or for what else names a model."""
+
+    aliases: Annotated[dict[ModelName, ModelName], msgspec.Meta(max_length=1000)] = msgspec.field(default_factory=dict)
 
 
 class HiveSettings(_Section, kw_only=True):
@@ -181,6 +204,8 @@ class Settings(_Section, kw_only=True):
     """
 
     queen: QueenSettings = msgspec.field(default_factory=QueenSettings)
+    api: ApiSettings = msgspec.field(default_factory=ApiSettings)
+    models: ModelSettings = msgspec.field(default_factory=ModelSettings)
     hive: HiveSettings = msgspec.field(default_factory=HiveSettings)
     worker: WorkerSettings = msgspec.field(default_factory=WorkerSettings)
     paths: PathSettings = msgspec.field(default_factory=PathSettings)
@@ -253,9 +278,15 @@ def load(
     return settings
 
 
-def _of_variable(key: str, value: str, section: str, where: str) -> str | list[str]:
-    """Return what an environment variable holds; lists are words, or numbers with commas between them."""
-    if key.endswith("_delays"):
+def _of_variable(key: str, value: str, section: str, where: str) -> str | list[str] | dict[str, str]:
+    """Return what an environment variable holds.
+
+    Lists are words or numbers, with blanks or commas between them; a table's are of the form name=value.
+    """
+    if key == "aliases":
+        pairs = [word.partition("=") for word in value.replace(",", " ").split()]
+        return {name: target for name, _, target in pairs}
+    if key.endswith("_delays") or (section == "api" and key in ("origins", "hosts")):
         return value.replace(",", " ").split()
     return _words(value, f"{section}.{key}", where) if key == "command" else value
 

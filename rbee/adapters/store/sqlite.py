@@ -43,6 +43,16 @@ class Addition(NamedTuple):
     declaration: str
 
 
+class AddedTable(NamedTuple):
+    """A table that older versions pass over, as an Addition; `script` makes it."""
+
+    table: str
+    script: str
+
+
+Migration = str | Addition | AddedTable
+
+
 class Store:
     """An open database.
 
@@ -60,7 +70,7 @@ class Store:
         self._limiter = trio.CapacityLimiter(1)
 
     @classmethod
-    async def open(cls, path: Path, migrations: Sequence[str | Addition]) -> Store:
+    async def open(cls, path: Path, migrations: Sequence[Migration]) -> Store:
         """Open or make the database; `migrations` are scripts in order, of which only new ones are run, and additions.
 
         A damaged file is moved aside and made anew: its content can be found out again, and a daemon that does not
@@ -134,7 +144,7 @@ def _is_full(exc: sqlite3.Error, folder: Path) -> bool:
     return _code(exc) in _WANTS_ROOM and found.f_bavail * found.f_frsize < SMALLEST
 
 
-def _open(path: Path, migrations: Sequence[str | Addition], ballast: Ballast) -> tuple[sqlite3.Connection, str | None]:
+def _open(path: Path, migrations: Sequence[Migration], ballast: Ballast) -> tuple[sqlite3.Connection, str | None]:
     """Return the connection, and a note on a damaged file."""
     damage = None
     try:
@@ -155,7 +165,7 @@ def _open(path: Path, migrations: Sequence[str | Addition], ballast: Ballast) ->
     return connection, damage
 
 
-def _connect(path: Path, migrations: Sequence[str | Addition]) -> sqlite3.Connection:
+def _connect(path: Path, migrations: Sequence[Migration]) -> sqlite3.Connection:
     path.touch(mode=0o600)
     connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=1)
     try:
@@ -189,7 +199,7 @@ def _move_aside(path: Path, why: sqlite3.Error) -> str:
     return said
 
 
-def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str | Addition]) -> None:
+def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration]) -> None:
     connection.execute("PRAGMA journal_mode = WAL")
     connection.execute("PRAGMA synchronous = NORMAL")
     (version,) = connection.execute("PRAGMA user_version").fetchone()
@@ -198,6 +208,10 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[st
         raise StorageError(f"{path.name} was written by a newer version of rbee", hint="upgrade rbee on this host")
     for number, script in enumerate(scripts[version:], version + 1):
         connection.executescript(f"BEGIN IMMEDIATE;\n{script}\nPRAGMA user_version = {number};\nCOMMIT;")
+    for made in (each for each in migrations if isinstance(each, AddedTable)):
+        query = "SELECT 1 FROM sqlite_master WHERE type = 'table' AND name = ?"
+        if connection.execute(query, (made.table,)).fetchone() is None:
+            connection.executescript(f"BEGIN IMMEDIATE;\n{made.script}\nCOMMIT;")
     for table, column, declaration in (each for each in migrations if isinstance(each, Addition)):
         if column not in [found[1] for found in connection.execute(f"PRAGMA table_info({table})")]:
             connection.execute(f"ALTER TABLE {table} ADD COLUMN {column} {declaration}")

@@ -269,7 +269,7 @@ def test_an_unknown_key_is_refused_and_the_known_ones_are_named(home: Path) -> N
         ("[time]\ncall = 1\n", "did you mean [timeouts]?"),
         ("slots = 3\n", "did you mean `slots` under [worker]?"),
         ("port = 3\n", "did you mean `port` under [queen] or `port` under [hive]?"),
-        ("[lamp]\n", "there are: queen, hive, worker, paths, defaults, remote, hub, logs, timeouts, auth"),
+        ("[lamp]\n", "there are: queen, api, models, hive, worker, paths, defaults, remote, hub, logs, timeouts, auth"),
         ("[logs]\nslots = 1\n", "did you mean `slots` under [worker]? [logs] has: max_bytes, kept_workers"),
         ("[queen]\nlamp = 1\n", "[queen] has: host, port, url, max_waiting, keep"),
     ],
@@ -307,17 +307,29 @@ def test_a_path_that_can_be_none_is_refused(home: Path) -> None:
         config.load(file="/" + "x" * 300)
 
 
+OWN_VALUES: dict[str, tuple[str, Any]] = {
+    "aliases": ("a=b, c=d=e", {"a": "b", "c": "d=e"}),
+    "hosts": ("a b", ("a", "b")),
+    "max_bytes": ("17000", 17000),
+    "origins": ("a, b", ("a", "b")),
+    "reasoning_field": ("reasoning", "reasoning"),
+    "unknown_model": ("default", "default"),
+}
+
+
 def test_every_setting_has_a_variable(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"bool": "true", "list": "a b", "float": "17.5", "int": "17", "str": "/x"}
     for section in set(config.Settings.__struct_fields__) - {"source", "file"}:
         kind = type(getattr(config.Settings(), section))
         for field in msgspec.structs.fields(kind):
             text = str(field.type)
-            chosen = "17000" if field.name == "max_bytes" else next(v for name, v in values.items() if name in text)
+            chosen, expected = OWN_VALUES.get(field.name, ("", None))
+            chosen = chosen or next(v for name, v in values.items() if name in text)
             with monkeypatch.context() as patch:
                 patch.setenv(f"RBEE_{section}_{field.name}".upper(), chosen)
                 got = getattr(getattr(config.load(), section), field.name)
-            expected = ["a", "b"] if chosen == "a b" else (17.5,) if type(got) is tuple else type(got)(chosen)
+            if expected is None:
+                expected = ["a", "b"] if chosen == "a b" else (17.5,) if type(got) is tuple else type(got)(chosen)
             assert got == expected, (section, field.name)
 
 
