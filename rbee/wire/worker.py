@@ -152,7 +152,7 @@ class LoadingEnded(Message, kw_only=True):
 
 
 class EndedRequest(Message, kw_only=True):
-    """What a request came to at a worker, without any of its text.
+    """What a request came to at a worker, without any of its text; of `cached_tokens` of its prompt nothing was read.
 
     `end` is the reason for which the text ended, or the code of an error; CANCELLED where the client has gone.
     Times are counted from when the request was taken. `worker_id` is added by the hive.
@@ -161,6 +161,7 @@ class EndedRequest(Message, kw_only=True):
     request_id: str
     worker_id: str | msgspec.UnsetType = msgspec.UNSET
     prompt_tokens: Count = 0
+    cached_tokens: Count = 0
     total_tokens: Count = 0
     first_token_ms: Amount | None = None
     duration_ms: Amount

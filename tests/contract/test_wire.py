@@ -17,6 +17,8 @@ from rbee.wire.common import Message, Request
 
 GOLDEN = Path(__file__).parent / "golden"
 MODULES = (
+    "administration.keys",
+    "administration.requests",
     "chat.answer",
     "chat.conversation",
     "chat.template",

@@ -2,11 +2,35 @@
 
 from __future__ import annotations
 
+import os
 import socket
+from contextlib import suppress
 
 import trio
 
 from rbee.wire.addresses import is_loopback, is_own
+
+
+def names() -> set[str]:
+    """Return the names that this machine gives itself, in small letters; nobody else is asked."""
+    return {name.lower() for name in (socket.gethostname(), os.uname().nodename) if name}
+
+
+async def full_name() -> str:
+    """Return the name with its domain that the resolver knows this machine by, which may take some seconds."""
+    return (await trio.to_thread.run_sync(socket.getfqdn, abandon_on_cancel=True)).lower()
+
+
+def outward() -> str | None:
+    """Return the address under which machines of the local network most likely reach this one; None without a network.
+
+    It is the one that a packet to far away would be sent from; nothing is sent.
+    """
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))
+        found = str(probe.getsockname()[0])
+        return None if is_own(found) else found
+    return None
 
 
 async def is_of_this_machine(host: str) -> bool:

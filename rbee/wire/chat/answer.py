@@ -6,7 +6,7 @@ of what would follow.
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal, get_args
 
 import msgspec
 
@@ -14,11 +14,14 @@ from rbee.wire.common import Message
 
 
 class TokenChance(Message, kw_only=True, omit_defaults=True):
-    """The logarithm of a token's probability; `data` are the token's bytes, which may be a part of a character."""
+    """The logarithm of a token's probability; `data` are the token's bytes, which may be a part of a character.
+
+    The first token of a prompt that is echoed follows nothing, and has no probability.
+    """
 
     token: int
     data: bytes
-    logprob: float
+    logprob: float | None
 
 
 class TokenLogprob(Message, kw_only=True, omit_defaults=True):
@@ -98,3 +101,4 @@ class AnswerEnded(Message, tag_field="type", tag="answer_ended", kw_only=True, o
 
 
 AnswerEvent = PromptRead | TextDelta | ReasoningDelta | ToolCallBegan | ToolCallDelta | ChoiceEnded | AnswerEnded
+ANSWER_EVENT_TYPES: Final = frozenset(str(kind.__struct_config__.tag) for kind in get_args(AnswerEvent))
