@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -10,7 +10,9 @@ from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
 from rbee.clients.progress import progress_of
+from rbee.errors import InternalError
 from rbee.wire import worker
+from rbee.wire.chat.answer import ANSWER_EVENT_TYPES, AnswerEvent
 from rbee.wire.common import KEEP_HEADER, Health
 
 if TYPE_CHECKING:
@@ -31,6 +33,13 @@ class _Event(msgspec.Struct):
     stop_reason: worker.StopReason = "length"
     timings: worker.Timings | msgspec.UnsetType = msgspec.UNSET
     context: worker.FullContext | msgspec.UnsetType = msgspec.UNSET
+
+
+class _Typed(msgspec.Struct):
+    type: str
+
+
+_ANSWER_EVENTS: Final[msgspec.json.Decoder[AnswerEvent]] = msgspec.json.Decoder(AnswerEvent)
 
 
 class WorkerClient(Connected):
@@ -79,6 +88,23 @@ class WorkerClient(Connected):
     async def shut_down(self) -> None:
         """Tell the worker to drain, unload and exit; returns when it has accepted."""
         await http_client.call(self._http, "POST", worker.SHUTDOWN, bytes)
+
+
+def decode_answer(event: sse_client.Event) -> AnswerEvent | None:
+    """Decode an event of an answer that is typed; raises the error it carries.
+
+    None stands for progress, and for an event of a newer version.
+    """
+    if event.name != "message":
+        return None
+    try:
+        return _ANSWER_EVENTS.decode(event.data)
+    except (msgspec.MsgspecError, RecursionError):
+        # Raises, unless it says of itself that it is something else.
+        is_known = sse_client.decode_event(event.data, _Typed).type in ANSWER_EVENT_TYPES
+    if is_known:
+        raise InternalError("the answer is not what this version of rbee expects")
+    return None
 
 
 def decode(event: sse_client.Event) -> worker.Token | worker.Done | ProgressEvent | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 HEARTBEAT = 0.5
 LAYERS = {"layers_loaded": 3, "layers_total": 8}
@@ -172,10 +172,46 @@ def handler(worker: Worker) -> type[BaseHTTPRequestHandler]:
             with worker.serving(request["request_id"]) as stopped:
                 if "hang" in behaves:
                     self.keep_waiting(stopped)
+                elif request.get("typed") or "conversation" in request:
+                    self.answer_typed(request, stopped)
                 else:
                     self.generate(request.get("max_tokens", 20), stopped)
 
+        def answer_typed(self, request: dict[str, Any], stopped: threading.Event) -> None:
+            """Answer as a conversation is answered; a tool that is offered is called, until it has answered."""
+            conversation = request.get("conversation", {})
+            tools, messages = conversation.get("tools", []), conversation.get("messages", [{"role": "user"}])
+            count, choices = request.get("max_tokens", 20), request.get("choices", 1)
+            reason = "length" if "max_tokens" in request else "stop"
+            self.send({"type": "prompt", "tokens": 7, "cached": 2})
+            for choice in range(choices):
+                if tools and messages[-1]["role"] != "tool":
+                    began = {"type": "tool_call", "choice": choice, "index": 0, "id": f"call_{len(messages)}"}
+                    self.send(began | {"name": tools[0]["name"]})
+                    self.send({"type": "arguments", "choice": choice, "index": 0, "arguments": "{}"})
+                    self.send({"type": "choice_ended", "choice": choice, "reason": "tool_calls"})
+                elif self.speak(
+                    count, stopped, lambda word, _, choice=choice: {"type": "text", "choice": choice, "text": word}
+                ):
+                    self.send({"type": "choice_ended", "choice": choice, "reason": reason})
+                else:
+                    return
+            usage = {
+                "prompt_tokens": 7,
+                "completion_tokens": count * choices,
+                "cached_tokens": 2,
+                "reasoning_tokens": 0,
+            }
+            self.send({"type": "answer_ended", "usage": usage, "duration_ms": 1.0})
+            self.send(b"[DONE]")
+
         def generate(self, count: int, stopped: threading.Event) -> None:
+            if self.speak(count, stopped, lambda word, index: {"token": word, "index": index}):
+                self.send({"done": True, "total_tokens": count, "duration_ms": 1.0, "stop_reason": "length"})
+                self.send(b"[DONE]")
+
+        def speak(self, count: int, stopped: threading.Event, event: Callable[[str, int], object]) -> bool:
+            """Send so many words; returns whether that came to its end."""
             for index in range(count):
                 if index == worker.after:
                     if "crash" in behaves:
@@ -183,13 +219,12 @@ def handler(worker: Worker) -> type[BaseHTTPRequestHandler]:
                     if "segfault" in behaves:
                         fault()
                     if "cut" in behaves:
-                        return
+                        return False
                     if "pause" in behaves:
                         self.keep_waiting(stopped)
-                        return
-                self.send({"token": WORDS[index % len(WORDS)], "index": index})
-            self.send({"done": True, "total_tokens": count, "duration_ms": 1.0, "stop_reason": "length"})
-            self.send(b"[DONE]")
+                        return False
+                self.send(event(WORDS[index % len(WORDS)], index))
+            return True
 
         def do_DELETE(self) -> None:
             if not self.is_allowed():

@@ -10,6 +10,7 @@ from rbee.clients import worker
 from rbee.wire.queen import TaskHandle
 
 if TYPE_CHECKING:
+    from rbee.wire.chat.answer import AnswerEvent
     from rbee.wire.progress import ProgressEvent
     from rbee.wire.worker import Done, Token
 
@@ -23,6 +24,10 @@ class Generated(NamedTuple):
     def decode(self) -> Token | Done | ProgressEvent | None:
         """Return what it says; None stands for an event of a newer version. Raises the error that it carries."""
         return worker.decode(sse_client.Event(self.name, self.data))
+
+    def decode_answer(self) -> AnswerEvent | None:
+        """Return what it says of an answer that is typed; None for all else. Raises the error that it carries."""
+        return worker.decode_answer(sse_client.Event(self.name, self.data))
 
 
 RunEvent = TaskHandle | Generated

@@ -1,0 +1,58 @@
+"""Reads how tokens are to be chosen from a request (PURE)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from rbee.queen.api.refusal import refused
+
+if TYPE_CHECKING:
+    from rbee.wire.dialects.openai_request import OpenAISampling
+
+TEMPERATURE: Final = 1.0
+"""OpenAI's default; those of the other samplers are the engine's."""
+LEAST_TOP_P: Final = 1e-6
+"""Stands for 0, with which the likeliest token alone is left."""
+SEEDS: Final = 2**32 - 1
+"""The engine's seeds are 32 bits wide, and the last number stands for none."""
+MAX_STOPS: Final = 16
+MAX_STOP: Final = 256
+MAX_TOKEN: Final = 2**31 - 1
+
+
+def sampling_of(request: OpenAISampling) -> dict[str, Any]:
+    """Return the fields of a GenerationSpec that both requests have; raises InvalidRequestError."""
+    found: dict[str, Any] = {
+        "temperature": TEMPERATURE if request.temperature is None else request.temperature,
+        "top_p": None if request.top_p is None else max(request.top_p, LEAST_TOP_P),
+        "top_k": None if request.top_k is None else max(request.top_k, 0),  # -1 is vLLM's word for all of them
+        "min_p": request.min_p,
+        "repeat_penalty": request.repetition_penalty if request.repeat_penalty is None else request.repeat_penalty,
+        "seed": None if request.seed is None else request.seed % SEEDS,
+        "stop": _stops(request.stop),
+    }
+    if request.frequency_penalty is not None:
+        found["frequency_penalty"] = request.frequency_penalty
+    if request.presence_penalty is not None:
+        found["presence_penalty"] = request.presence_penalty
+    if request.logit_bias:
+        found["logit_bias"] = {_token(key): bias for key, bias in request.logit_bias.items()}
+    if request.n is not None and request.n > 1:
+        found["choices"] = request.n
+    return found
+
+
+def _stops(stop: str | list[str] | None) -> list[str] | None:
+    stops = [stop] if isinstance(stop, str) else stop or []
+    stops = [text for text in stops if text]  # some clients send an empty one for none
+    if len(stops) > MAX_STOPS:
+        raise refused("stop", f"at most {MAX_STOPS} strings")
+    if any(len(text) > MAX_STOP for text in stops):
+        raise refused("stop", f"at most {MAX_STOP} characters each")
+    return stops or None
+
+
+def _token(key: str) -> int:
+    if not (key.isascii() and key.isdecimal() and len(key) <= 10 and int(key) <= MAX_TOKEN):
+        raise refused("logit_bias", "its keys are numbers of tokens in the model's vocabulary")
+    return int(key)
