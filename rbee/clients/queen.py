@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client
@@ -12,6 +12,8 @@ from rbee.clients.progress import result_of
 from rbee.clients.push import QueenReceiver
 from rbee.errors import InternalError, RbeeError
 from rbee.wire import models, queen, registry
+from rbee.wire.administration import keys as key_wire
+from rbee.wire.administration import requests as request_wire
 from rbee.wire.common import KEEP_HEADER
 from rbee.wire.error_body import from_body
 from rbee.wire.events import EVENTS
@@ -82,6 +84,33 @@ class QueenClient(Connected):
         """Ask how all nodes are, or one, and what runs there."""
         params = {} if node is None else {"node": node}
         return await self._get(queen.STATUS, queen.SwarmStatus, **params)
+
+    async def keys(self) -> list[key_wire.ApiKey]:
+        """List the API keys, by name."""
+        return (await self._get(key_wire.KEYS, key_wire.KeyList)).keys
+
+    async def create_key(self, request: key_wire.KeyRequest) -> key_wire.NewKey:
+        """Make an API key, which is told this once. Raises InvalidRequestError for a name that is taken."""
+        return await http_client.call(self._http, "POST", key_wire.KEYS, key_wire.NewKey, body=request)
+
+    async def revoke_key(self, name: str) -> key_wire.KeyRevoked:
+        """Make an API key good for nothing, at once. Raises NotFoundError."""
+        path = key_wire.KEY.format(name=quote(name, safe=""))
+        return await http_client.call(self._http, "DELETE", path, key_wire.KeyRevoked)
+
+    async def requests(self, lines: int) -> list[request_wire.RequestInfo]:
+        """List the last requests for text, the oldest first, and those that run."""
+        return (await self._get(request_wire.REQUESTS, request_wire.RequestList, lines=str(lines))).requests
+
+    def requests_that_end(self, lines: int) -> AbstractAsyncContextManager[sse_client.EventStream]:
+        """Open the stream of requests: the last ones, then each that ends; each event is a RequestInfo."""
+        return sse_client.events(self._http, "GET", f"{request_wire.REQUESTS}?lines={lines}&follow=true")
+
+    async def story(self, request_id: str) -> request_wire.RequestStory:
+        """Return what happened to a request, of whose id the beginning is enough. Raises NotFoundError."""
+        return await self._get(
+            request_wire.STORY.format(request_id=quote(request_id, safe="")), request_wire.RequestStory
+        )
 
     def events(self) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of what happens in the swarm: the event `state`, then each change."""

@@ -111,7 +111,7 @@ class QueenProcess(Process):
 
     async def task(self, request_id: str, wanted: Wanted, wait: float, tokens: int, relay: bool, send: Send) -> None:
         """Place a request, and with `relay` run it, as the queen's `/v2/tasks` does."""
-        with self._tracker.track(request_id) as tracked:
+        with self._tracker.track(request_id, "local") as tracked:
             patient_until = trio.current_time() + wait
             must_ask = tracked.was_placed
             while True:

@@ -29,6 +29,8 @@ class Caller(NamedTuple):
     relay_if_needed: bool = False
     keep: float | None = None
     """Seconds that the worker is to stay without a request, if the caller says so."""
+    name: str = "local"
+    """Whose turn it is where several wait: `CallerIdentity.caller`."""
 
     @property
     def is_here(self) -> bool:

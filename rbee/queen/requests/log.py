@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import re
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import trio
@@ -13,11 +10,12 @@ from msgspec import UNSET
 
 from rbee.adapters.logs.json_log import correlation
 from rbee.concurrency.contained import contained
-from rbee.queen.requests.events import Generated
+from rbee.queen.requests.record import OK
 
 if TYPE_CHECKING:
-    from rbee.queen.requests.events import RunEvent
-    from rbee.wire.queen import TaskHandle
+    from collections.abc import Callable
+
+    from rbee.queen.requests.record import RequestRecord
     from rbee.wire.worker import EndedRequest
 
 log = logging.getLogger(__name__)
@@ -26,102 +24,25 @@ WORDS_SECONDS: Final = 2.0
 """For the worker's own account of a request, which comes by its hive, after an answer that was relayed has ended."""
 MAX_PLACED: Final = 1000
 REFUSALS: Final = 60
-"""Lines a minute about requests without a right key: trying keys must not push everything else out of the log."""
+"""Lines a minute about callers that were not let in: trying keys must not push everything else out of the log."""
+_NOT_LET_IN: Final = frozenset({"MISSING_API_KEY", "INVALID_API_KEY", "FORBIDDEN"})
 MINUTE: Final = 60.0
-OK: Final = "ok"
-_BARE: Final = re.compile(r"[\w.:/@+%-]+")
-
-
-@dataclass(eq=False)
-class RequestRecord:
-    """What is known of one request. Times are seconds of trio's clock; a field that is None does not apply."""
-
-    address: str
-    route: str
-    correlation_id: str | None
-    began: float = field(default_factory=trio.current_time)
-    request_id: str | None = None
-    status: int = 200
-    end: str = OK
-    model: str | None = None
-    node: str | None = None
-    worker: str | None = None
-    prompt_tokens: int | None = None
-    tokens: int | None = None
-    placed: float | None = None
-    first_token: float | None = None
-    relayed: bool | None = None
-    is_stream: bool = False
-    """Whether it ends with its stream, and not with its answer."""
-    is_step: bool = False
-    """Whether it is a step of something that has its line already: written with `--debug` alone, unless it fails."""
-    is_over: bool = False
-    """Whether the queen has no more to do with it."""
-    is_explained: bool = False
-    """Whether its worker has said what came of it."""
-    follows_refusal: bool = False
-    """Whether its worker has yet to say that it refused the request before: that is not the end of this try."""
-    refusal: str | None = None
-    """Why its worker has refused it; of one that is not relayed it is written down: its client may ask again."""
-
-    def on_placed(self, handle: TaskHandle) -> None:
-        """A worker has it."""
-        self.node, self.worker, self.relayed = handle.node, handle.worker_id, handle.relayed
-        self.placed = trio.current_time()
-        self.is_explained, self.refusal = False, None
-
-    def on_event(self, event: RunEvent) -> None:
-        """It is answered with this event next."""
-        if not isinstance(event, Generated):
-            self.on_placed(event)
-        elif self.first_token is None and event.data.startswith('{"token"'):
-            self.first_token = trio.current_time()
-
-    def on_ended(self, ended: EndedRequest) -> None:
-        """The worker has said what came of it."""
-        now, self.is_explained = trio.current_time(), True
-        self.prompt_tokens, self.tokens, self.end = ended.prompt_tokens, ended.total_tokens, ended.end
-        if self.first_token is None and ended.first_token_ms is not None:
-            self.first_token = now - (ended.duration_ms - ended.first_token_ms) / 1e3
-
-    def line(self) -> str:
-        """Return the line: words of the form name=value, those that apply."""
-        ended = trio.current_time()
-        values = {
-            "id": self.request_id or self.correlation_id,
-            "address": self.address,
-            "route": self.route,
-            "status": self.status,
-            "model": self.model,
-            "node": self.node,
-            "worker": self.worker,
-            "relayed": None if self.relayed is None else "yes" if self.relayed else "no",
-            "prompt_tokens": self.prompt_tokens,
-            "tokens": self.tokens,
-            "queue_ms": self._milliseconds(self.placed),
-            "first_token_ms": self._milliseconds(self.first_token),
-            "total_ms": self._milliseconds(ended),
-            "end": self.end,
-        }
-        return "request " + " ".join(
-            f"{name}={_quoted(str(value))}" for name, value in values.items() if value is not None
-        )
-
-    def _milliseconds(self, at: float | None) -> int | None:
-        return None if at is None else round((at - self.began) * 1e3)
 
 
 class RequestLog:
     """The requests of one queen that are not written down yet: their workers have them."""
 
     def __init__(self) -> None:
+        self.on_end: Callable[[RequestRecord], None] = lambda _: None
+        """Takes each that is over, but for those that are written quietly, and for refusals that are too many."""
         self._placed: dict[str, RequestRecord] = {}
         self._refusals = 0
         self._refused_since = 0.0
 
     def write(self, record: RequestRecord, *, quietly: bool = False) -> None:
         """Write the line of a request that is over; `quietly` where somebody only looks, again and again."""
-        if record.status == 401 and not self._may_write_refusal():
+        record.close()
+        if record.end in _NOT_LET_IN and record.caller is None and not self._may_write_refusal():
             return
         set_back = correlation.set(record.correlation_id)  # this may be called by another task than the request's own
         try:
@@ -129,6 +50,8 @@ class RequestLog:
             log.log(logging.DEBUG if is_quiet else logging.INFO, "%s", record.line())
         finally:
             correlation.reset(set_back)
+        if not quietly:
+            self.on_end(record)
 
     def on_placed(self, record: RequestRecord) -> None:
         """A worker has the request, and will say what came of it."""
@@ -143,7 +66,7 @@ class RequestLog:
 
     async def finish(self, record: RequestRecord) -> None:
         """The queen has relayed the whole answer: write the line, with what the worker says if that comes soon."""
-        record.is_over = True
+        record.is_over, record.ended = True, trio.current_time()
         with contained("the line of a request"):
             if not record.is_explained:
                 if record.refusal != record.end:
@@ -179,7 +102,7 @@ class RequestLog:
         elif record.refusal is None:
             record.refusal = record.end = ended.end
             self.write(record)
-            record.end = OK
+            record.end, record.ended = OK, None
 
     def on_gone(self, worker_id: str) -> None:
         """A worker has ended, and says nothing any more."""
@@ -207,7 +130,3 @@ class RequestLog:
             self._refusals, self._refused_since = 0, now
         self._refusals += 1
         return self._refusals <= REFUSALS
-
-
-def _quoted(value: str) -> str:
-    return value if _BARE.fullmatch(value) else json.dumps(value)

@@ -38,6 +38,7 @@ class TrackedRequest:
 
     request_id: str
     on_change: Callable[[SwarmTask], None]
+    caller: str
     scope: trio.CancelScope = field(default_factory=trio.CancelScope)
     cause: RbeeError = field(default_factory=lambda: CancelledError("the request was cancelled"))
     running: bool = True
@@ -76,17 +77,20 @@ class RequestTracker:
         return sum(request.running for request in self._requests.values())
 
     @contextmanager
-    def track(self, request_id: str) -> Iterator[TrackedRequest]:
+    def track(self, request_id: str, caller: str) -> Iterator[TrackedRequest]:
         """Run a request's work in the block; `cancel` makes it raise CancelledError, and `end` DrainingError.
 
-        Raises InvalidRequestError when a request of this id runs already.
+        `caller` is whose it is (`CallerIdentity.caller`), for `end_of`. Raises InvalidRequestError when a request of
+        this id runs already.
         """
         if (known := self._requests.get(request_id)) is not None and known.running:
             raise InvalidRequestError(
                 "field request_id: a request with this id is running", field="request_id", rule="unique"
             )
         was_placed = known is not None and known.worker is not None
-        request = self._requests[request_id] = TrackedRequest(request_id, self._on_change, was_placed=was_placed)
+        request = self._requests[request_id] = TrackedRequest(
+            request_id, self._on_change, caller, was_placed=was_placed
+        )
         self._requests.move_to_end(request_id)
         self._trim()
         request.begin()
@@ -109,6 +113,14 @@ class RequestTracker:
             return None
         request.scope.cancel()
         return request.worker
+
+    def end_of(self, caller: str, cause: RbeeError) -> int:
+        """Stop what runs for a caller, in the middle of answers too: it raises `cause`. Returns how many there were."""
+        found = [request for request in self._requests.values() if request.running and request.caller == caller]
+        for request in found:
+            request.cause = cause
+            request.scope.cancel()
+        return len(found)
 
     def end(self) -> None:
         """Stop every request that still runs: what it waits for has ended, and the queen does too."""

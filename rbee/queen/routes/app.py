@@ -10,14 +10,18 @@ from quart import Response
 from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.http import metrics
-from rbee.adapters.http.app import answer, new_app, proof, with_keys
+from rbee.adapters.http.app import answer, new_app, proof
 from rbee.queen.nodes.survey import workers_of
+from rbee.queen.routes import keys as key_routes
 from rbee.queen.routes import logs as log_routes
 from rbee.queen.routes import models as model_routes
 from rbee.queen.routes import nodes as node_routes
 from rbee.queen.routes import request_log
+from rbee.queen.routes import requests as request_routes
 from rbee.queen.routes import swarm as swarm_routes
 from rbee.queen.routes import tasks as task_routes
+from rbee.queen.routes.failures import render
+from rbee.queen.routes.guard import AccessGuard
 from rbee.wire import queen as wire
 
 if TYPE_CHECKING:
@@ -27,7 +31,9 @@ if TYPE_CHECKING:
 
 
 def build(context: QueenContext) -> QuartTrio:
-    app = new_app("queen-rbee", with_keys(lambda _: [context.token], {wire.HEALTH}))
+    context.own_names.update(name.lower() for name in (context.settings.queen.host, *context.settings.api.hosts))
+    access = AccessGuard(context.token, context.keys, context.settings.api, context.own_names, {wire.HEALTH})
+    app = new_app("queen-rbee", access.admit, render)
     nodes, tracker = context.nodes, context.tracker
     swarm = tokens.swarm_id(context.token)
     alive = wire.QueenHealth(
@@ -54,7 +60,16 @@ def build(context: QueenContext) -> QuartTrio:
             content_type=metrics.CONTENT_TYPE,
         )
 
-    request_log.add(app, context.requests)
-    for routes in (task_routes, log_routes, model_routes, swarm_routes, node_routes):
+    access.add(app)
+    request_log.add(app, context.requests, context.history, context.keys)
+    for routes in (
+        task_routes,
+        key_routes,
+        request_routes,
+        log_routes,
+        model_routes,
+        swarm_routes,
+        node_routes,
+    ):
         routes.add(app, context)
     return app

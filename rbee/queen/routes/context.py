@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
+from rbee.adapters.http import own_address
 from rbee.adapters.http.streams import Streams
+from rbee.errors import InvalidApiKeyError
+from rbee.queen.nodes.known_models import KnownModels
+from rbee.queen.requests.history import RequestHistory
 from rbee.queen.requests.log import RequestLog
 from rbee.queen.routes import request_log
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterator
 
     import trio
     from quart import Response
@@ -19,9 +25,11 @@ if TYPE_CHECKING:
     from rbee.adapters.daemon.lifecycle import Stopping
     from rbee.adapters.http import sse_server
     from rbee.adapters.http.kept_connections import KeptConnections
+    from rbee.queen.access.api_keys import ApiKeys
+    from rbee.queen.access.identity import CallerIdentity
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
-    from rbee.queen.requests.tracker import RequestTracker
+    from rbee.queen.requests.tracker import RequestTracker, TrackedRequest
 
 
 @dataclass(frozen=True)
@@ -36,8 +44,28 @@ class QueenContext(Streams):
     connections: KeptConnections
     nursery: trio.Nursery
     stopping: Stopping
+    keys: ApiKeys
     queen_id: str = ""
     requests: RequestLog = field(default_factory=RequestLog)
+    history: RequestHistory = field(default_factory=RequestHistory)
+    own_names: set[str] = field(default_factory=own_address.names)
+    """The names of this machine in small letters, to which more may come."""
+
+    @cached_property
+    def models(self) -> KnownModels:
+        """What the swarm has, by name."""
+        return KnownModels(self.nodes)
+
+    @contextmanager
+    def track(self, request_id: str, identity: CallerIdentity) -> Iterator[TrackedRequest]:
+        """Run a caller's request in the block, which ends with an error when it is cancelled, or its key is revoked.
+
+        See `RequestTracker.track`. Raises InvalidApiKeyError where the key was revoked before.
+        """
+        if not self.keys.is_good(identity):
+            raise InvalidApiKeyError("the key was revoked while the request came", key=identity.name)
+        with self.tracker.track(request_id, identity.caller) as tracked:
+            yield tracked
 
     def stream(
         self,

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 from quart import g, request
 
 from rbee.adapters.http import metrics
-from rbee.adapters.http.app import client_connection
 from rbee.adapters.logs.json_log import correlation
-from rbee.errors import RbeeError
-from rbee.queen.requests.log import RequestLog, RequestRecord
+from rbee.concurrency.contained import expected
+from rbee.errors import CancelledError, InternalError
+from rbee.queen.requests.record import RequestRecord
+from rbee.queen.routes import guard
 from rbee.wire import queen as wire
+from rbee.wire.administration.requests import REQUESTS
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,17 +22,35 @@ if TYPE_CHECKING:
     from quart import Response
     from quart_trio import QuartTrio
 
-    from rbee.adapters.http.sse_server import Send
+    from rbee.queen.access.api_keys import ApiKeys
+    from rbee.queen.requests.history import RequestHistory
+    from rbee.queen.requests.log import RequestLog
 
-LOOKS: Final = frozenset({wire.HEALTH, wire.STATUS, wire.WORKERS_LIST, wire.WORKERS_HEALTH, metrics.PATH})
+LOOKS: Final = frozenset({wire.HEALTH, wire.STATUS, wire.WORKERS_LIST, wire.WORKERS_HEALTH, REQUESTS, metrics.PATH})
 """What is asked again and again by those who only look: it is written with `--debug` alone, unless it is refused."""
 MAX_PATH: Final = 100
 
+T = TypeVar("T")
 
-def add(app: QuartTrio, log: RequestLog) -> None:
+
+def add(app: QuartTrio, log: RequestLog, history: RequestHistory, keys: ApiKeys) -> None:
+    """Register what writes the log; it is counted what keys are used for, and stories go into the history."""
+
+    def on_end(record: RequestRecord) -> None:
+        history.end(record)
+        if record.identity.kind == "key":
+            keys.count(
+                record.identity.name,
+                prompt_tokens=record.prompt_tokens or 0,
+                cached_tokens=record.cached_tokens or 0,
+                generated_tokens=record.tokens or 0,
+            )
+
+    log.on_end = on_end
+
     @app.before_request
     async def _begin() -> None:
-        g.record = _new_record()
+        history.begin(current())
 
     @app.after_request
     async def _end(response: Response) -> Response:
@@ -53,28 +73,38 @@ def current() -> RequestRecord:
 def _new_record() -> RequestRecord:
     rule = request.url_rule
     path = request.path[:MAX_PATH] if rule is None else rule.rule
-    return RequestRecord(client_connection().peer_host, f"{request.method} {path}", correlation.get())
+    who = guard.identity()
+    return RequestRecord(
+        who.address,
+        f"{request.method} {path}",
+        correlation.get(),
+        identity=who,
+        is_for_text=request.method == "POST" and request.path.startswith((wire.TASKS, *guard.INFERENCE)),
+    )
 
 
 def watched(
-    produce: Callable[[Send], Awaitable[object]], record: RequestRecord, is_over: Callable[[RequestRecord], None]
-) -> Callable[[Send], Awaitable[None]]:
+    produce: Callable[[T], Awaitable[object]], record: RequestRecord, is_over: Callable[[RequestRecord], None]
+) -> Callable[[T], Awaitable[None]]:
     """Return `produce` such that the record has its end, and is passed to `is_over` then."""
     record.is_stream = True
 
-    async def run(send: Send) -> None:
+    async def run(send: T) -> None:
         try:
             await produce(send)
-        except RbeeError as exc:
-            record.end = exc.code
-            raise
-        except (trio.Cancelled, trio.BrokenResourceError):
-            record.end = "CANCELLED"  # the client has gone
-            raise
-        except BaseException:
-            record.end = "INTERNAL_ERROR"
+        except BaseException as exc:
+            record.end = end_of(exc)
             raise
         finally:
             is_over(record)
 
     return run
+
+
+def end_of(failure: BaseException) -> str:
+    """Return how a request ended that failed so: the code of its error, or CANCELLED where its client has gone."""
+    if (error := expected(failure)) is not None:
+        return error.code
+    group = failure if isinstance(failure, BaseExceptionGroup) else BaseExceptionGroup("", [failure])
+    _, rest = group.split((trio.Cancelled, trio.BrokenResourceError))
+    return CancelledError.code if rest is None else InternalError.code

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.requests.events import RunEvent
-    from rbee.queen.requests.log import RequestRecord
+    from rbee.queen.requests.record import RequestRecord
     from rbee.queen.requests.tracker import TrackedRequest
     from rbee.queen.routes.context import QueenContext
 
@@ -47,18 +47,19 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         client = client_connection()
         is_relay_welcome, unreached = preferences(request.headers.get(wire.PREFER, ""))
         keep = keep_seconds(request.headers.get(KEEP_HEADER))
-        caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome, keep)
+        record = request_log.current()
+        who = record.identity.caller
+        caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome, keep, who)
 
         def run(tracked: TrackedRequest) -> InferenceRun:
             return InferenceRun(
                 task, tracked, context.nodes, settings, context.token, context.connections, caller=caller
             )
 
-        record = request_log.current()
         record.request_id, record.model = request_id, task.model or settings.defaults.model or model_ref.BUILTIN
         if not wants_stream() and not task.relay:
-            with tracker.track(request_id) as tracked:
-                handle = await run(tracked).place(lambda _: None)
+            with context.track(request_id, record.identity) as tracked:
+                handle = await run(tracked).place(record.reporting(lambda _: None))
             record.on_placed(handle)
             record.is_stream = True
             context.requests.on_placed(record)
@@ -73,8 +74,8 @@ def add(app: QuartTrio, context: QueenContext) -> None:
                     context.requests.on_placed(record)
                 await send.send(encode(event))
 
-            with tracker.track(request_id) as tracked:
-                await run(tracked).run(send.report, emit, client)
+            with context.track(request_id, record.identity) as tracked:
+                await run(tracked).run(record.reporting(send.report), emit, client)
 
         def is_over(record: RequestRecord) -> None:
             if record.placed is None:

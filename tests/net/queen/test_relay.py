@@ -17,6 +17,8 @@ from rbee.adapters.http.app import answer, body, empty, new_app, streamed, with_
 from rbee.adapters.http.kept_connections import KeptConnections
 from rbee.adapters.tokens import worker_key
 from rbee.errors import AllSlotsBusyError
+from rbee.queen.access.api_keys import ApiKeys
+from rbee.queen.access.key_table import KeyTable
 from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.tracker import RequestTracker
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from quart import Response
     from quart_trio import QuartTrio
 
+    from rbee.adapters.store.sqlite import Store
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.registry.table import Registry
     from rbee.wire.common import WorkerState
@@ -141,7 +144,9 @@ async def queen(
     registry = cast("Registry", None)  # no task asks it
     connections = KeptConnections()
     nursery.start_soon(connections.run)
-    context = QueenContext(queen_settings, TOKEN, registry, nodes, RequestTracker(), connections, nursery, Stopping())
+    keys = ApiKeys(KeyTable(cast("Store", None)))  # none is made
+    tracker = RequestTracker()
+    context = QueenContext(queen_settings, TOKEN, registry, nodes, tracker, connections, nursery, Stopping(), keys)
     url = await serve_app(routes.build(context))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, **LOCAL) as client:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 import trio
-from tests.kit.standin_node import HEADER, row_of
 
 from rbee.errors import ConnectionTimeoutError, ModelNotFoundError
 from rbee.queen.api.models import Meant
 from rbee.queen.nodes.known_models import FRESH_SECONDS, KnownModels
 from rbee.wire.hive import WorkerRow
 from rbee.wire.models import ModelDetails
+from tests.kit.standin_node import HEADER, row_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

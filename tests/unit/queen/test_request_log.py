@@ -11,8 +11,11 @@ import pytest
 import trio
 import trio.testing
 
+from rbee.errors import WorkerFailedError
 from rbee.queen.requests.events import Generated
-from rbee.queen.requests.log import REFUSALS, RequestLog, RequestRecord
+from rbee.queen.requests.log import REFUSALS, RequestLog
+from rbee.queen.requests.record import RequestRecord
+from rbee.queen.routes.request_log import end_of
 from rbee.wire.queen import TaskHandle
 from rbee.wire.worker import EndedRequest
 
@@ -24,7 +27,13 @@ if TYPE_CHECKING:
 UUID = "0d6b5c0e-7f0b-4f6e-9a58-0c6f5c5b0f01"
 WORKER = "6b8ff8ee-1a6c-4a2c-8a3c-0123456789ab"
 ENDED = EndedRequest(
-    request_id=UUID, prompt_tokens=12, total_tokens=40, first_token_ms=100, duration_ms=900, end="length"
+    request_id=UUID,
+    prompt_tokens=12,
+    cached_tokens=8,
+    total_tokens=40,
+    first_token_ms=100,
+    duration_ms=900,
+    end="length",
 )
 
 
@@ -72,8 +81,8 @@ async def test_a_worker_that_was_gone_to_says_what_came_of_the_request(
     (line,) = lines
     assert fields(line) == {
         "id": UUID, "address": "192.0.2.9", "route": "POST /v2/tasks", "status": "200", "model": "hf:o/r",
-        "node": "attic", "worker": WORKER, "relayed": "no", "prompt_tokens": "12", "tokens": "40", "queue_ms": "200",
-        "first_token_ms": "400", "total_ms": "1200", "end": "length",
+        "node": "attic", "worker": WORKER, "relayed": "no", "prompt_tokens": "12", "cached_tokens": "8", "tokens": "40",
+        "queue_ms": "200", "first_token_ms": "400", "total_ms": "1200", "end": "length",
     }  # fmt: skip
     assert "rbee_w" not in line
 
@@ -197,13 +206,18 @@ async def test_a_client_that_is_refused_and_placed_again_has_a_line_for_each_try
     assert [fields(line)["end"] for line in lines] == ["placed again" if is_late else "ALL_SLOTS_BUSY", "length"]
 
 
-async def test_a_client_that_asks_a_worker_again_past_the_queen_has_a_line_for_its_answer(lines: list[str]) -> None:
-    log = RequestLog()
+async def test_a_client_that_asks_a_worker_again_past_the_queen_has_a_line_and_a_story_for_its_answer(
+    lines: list[str], autojump_clock: MockClock
+) -> None:
+    log, stories = RequestLog(), []
+    log.on_end = lambda ended: stories.append((ended.info().end, ended.info().total_ms))
     placed(log, relayed=False)
     for _ in range(3):
+        await trio.sleep(1)
         log.on_ended(BUSY)
     log.on_ended(ENDED)
     assert [fields(line)["end"] for line in lines] == ["ALL_SLOTS_BUSY", "length"]
+    assert stories == [("ALL_SLOTS_BUSY", 1000), ("length", 3000)]
     placed(log, relayed=False)
     log.on_ended(BUSY)
     log.on_gone(WORKER)
@@ -248,3 +262,21 @@ async def test_a_value_cannot_look_like_another(lines: list[str], model: str) ->
     assert "\n" not in line
     assert line.count(" end=ok") == (2 if "end=ok" in model else 1)
     assert line.endswith(" end=ok")
+
+
+@pytest.mark.parametrize(
+    ("failures", "end"),
+    [
+        ([WorkerFailedError("x")], "WORKER_FAILED"),
+        ([trio.BrokenResourceError()], "CANCELLED"),
+        ([trio.BrokenResourceError(), trio.BrokenResourceError()], "CANCELLED"),
+        ([KeyError()], "INTERNAL_ERROR"),
+        ([KeyError(), trio.BrokenResourceError()], "INTERNAL_ERROR"),
+    ],
+)
+def test_the_end_of_a_request_is_known_also_where_nurseries_have_wrapped_it(
+    failures: list[Exception], end: str
+) -> None:
+    assert end_of(ExceptionGroup("", [ExceptionGroup("", failures)])) == end
+    if len(failures) == 1:
+        assert end_of(failures[0]) == end
