@@ -22,6 +22,8 @@ from rbee.hive.models.library import Library
 from rbee.hive.routes.context import HiveContext
 from rbee.hive.workers.processes import LocalMachine
 from rbee.hive.workers.supervisor import WorkerSupervisor
+from rbee.queen.access.api_keys import ApiKeys
+from rbee.queen.access.key_table import TABLE, KeyTable
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.nodes.nodes import Nodes
 from rbee.queen.registry.identity import HiveIdentities
@@ -33,6 +35,8 @@ from rbee.wire import model_push as model_push_wire
 from rbee.wire import models as models_wire
 from rbee.wire import queen as queen_wire
 from rbee.wire import registry as registry_wire
+from rbee.wire.administration import keys as keys_wire
+from rbee.wire.dialects import openai_request as openai_wire
 from tests.kit.local_http import LOCAL
 
 if TYPE_CHECKING:
@@ -61,14 +65,16 @@ async def apps(
     machine = LocalMachine(settings, library, TOKEN, "http://127.0.0.1:1")
     hive = WorkerSupervisor(Timeouts(), machine, store.transact)
     nursery.start_soon(hive.run)
-    nodes_store = await Store.open(tmp_path / "beehives.db", MIGRATIONS)
+    nodes_store = await Store.open(tmp_path / "beehives.db", (*MIGRATIONS, TABLE))
+    keys = ApiKeys(KeyTable(nodes_store))
     registry = Registry(nodes_store)
     identities = HiveIdentities(TOKEN)
     local = LocalHive(settings, TOKEN, None, identities, ephemeral=False)
     nodes = Nodes(settings, TOKEN, registry, identities, local)
     await nursery.start(nodes.run)
     hive_context = HiveContext(settings, TOKEN, hive, library, nursery, lambda: None)
-    context = QueenContext(settings, TOKEN, registry, nodes, RequestTracker(), KeptConnections(), nursery, Stopping())
+    tracker = RequestTracker()
+    context = QueenContext(settings, TOKEN, registry, nodes, tracker, KeptConnections(), nursery, Stopping(), keys)
     yield {
         "queen": rbee.queen.routes.app.build(context),
         "hive": rbee.hive.routes.app.build(hive_context),
@@ -87,12 +93,21 @@ def routes(app: QuartTrio) -> list[tuple[str, set[str]]]:
     return sorted(found.items())
 
 
-def check(response: httpx.Response, *statuses: int) -> dict[str, Any]:
-    """Check that an answer is an error object, whole and without more."""
+def check(response: httpx.Response, role: str, *statuses: int) -> dict[str, Any]:
+    """Check that an answer is an error object, whole and without more: OpenAI's on the queen's paths of OpenAI."""
     assert response.status_code in statuses, (response.request.url, response.text)
     assert response.headers["Content-Type"] == "application/json"
     assert set(response.json()) == {"error"}
     error: dict[str, Any] = response.json()["error"]
+    if role == "queen" and response.request.url.path.startswith("/v1/"):
+        assert list(error) == ["message", "type", "param", "code"]
+        has_key = "Authorization" in response.request.headers
+        codes = {
+            None: "INVALID_REQUEST",
+            "invalid_api_key": "INVALID_API_KEY" if has_key else "MISSING_API_KEY",
+            "method_not_allowed": "METHOD_NOT_ALLOWED",
+        }
+        return {"code": codes[error["code"]], "details": {"rule": error["message"]}}
     assert {"code", "message", "details", "correlation_id"} <= set(error)
     assert set(error) <= {"code", "message", "details", "correlation_id", "hint"}
     assert error["correlation_id"] == response.headers["X-Correlation-Id"]
@@ -104,17 +119,19 @@ async def test_without_a_key_nothing_but_health_is_answered(
     role: str, apps: dict[str, QuartTrio], serve_app: Callable[[QuartTrio], Awaitable[str]]
 ) -> None:
     url = await serve_app(apps[role])
-    async with httpx.AsyncClient(base_url=url, **LOCAL) as client:
+    # Without it this is a program of the queen's own user, which needs no key for inference.
+    headers = {"X-Forwarded-For": "192.0.2.1"}
+    async with httpx.AsyncClient(base_url=url, headers=headers, **LOCAL) as client:
         for path, methods in routes(apps[role]):
             for method in methods:
                 if path in PUBLIC[role]:
                     assert (await client.request(method, path)).status_code == 200
                     continue
                 response = await client.request(method, path)
-                assert check(response, 401)["code"] == "MISSING_API_KEY"
+                assert check(response, role, 401)["code"] == "MISSING_API_KEY"
                 assert response.headers["WWW-Authenticate"] == "Bearer"
                 wrong = await client.request(method, path, headers={"Authorization": "Bearer wrong"})
-                assert check(wrong, 401)["code"] == "INVALID_API_KEY"
+                assert check(wrong, role, 401)["code"] == "INVALID_API_KEY"
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -126,7 +143,7 @@ async def test_a_method_that_a_path_does_not_take_is_an_error_object(
     async with httpx.AsyncClient(base_url=url, **LOCAL, headers=headers) as client:
         for path, methods in routes(apps[role]):
             for method in METHODS - methods:
-                error = check(await client.request(method, path), 404, 405)
+                error = check(await client.request(method, path), role, 404, 405)
                 if method == "DELETE" and error["code"] in ("WORKER_NOT_FOUND", "MODEL_NOT_FOUND"):
                     continue  # the path stands where an id may stand
                 assert error["code"] == "METHOD_NOT_ALLOWED"
@@ -145,6 +162,9 @@ async def test_a_body_that_is_none_is_an_error_object(
     models |= {model_push_wire.PUSH, model_push_wire.SWARM_PUSH}
     reading = {
         queen_wire.TASKS,
+        keys_wire.KEYS,
+        openai_wire.CHAT,
+        openai_wire.TEXT,
         queen_wire.WORKERS_SHUTDOWN,
         hive_wire.WORKERS_SPAWN,
         hive_wire.WORKERS_READY,
@@ -157,7 +177,7 @@ async def test_a_body_that_is_none_is_an_error_object(
                 continue
             response = await client.post(path, content=b"\xff{")
             if path in reading:
-                assert check(response, 400)["code"] == "INVALID_REQUEST"
+                assert check(response, role, 400)["code"] == "INVALID_REQUEST"
             else:
                 assert response.status_code == 202
 
@@ -165,7 +185,7 @@ async def test_a_body_that_is_none_is_an_error_object(
 @pytest.mark.parametrize("role", ROLES)
 async def test_every_route_is_documented(role: str, apps: dict[str, QuartTrio]) -> None:
     section = DOCUMENT.read_text().partition(f"## {role.capitalize()}")[2].partition("\n## ")[0]
-    documented = set(re.findall(r"/[a-z0-9/]+(?:\{[a-z_]+\})?", section))
+    documented = set(re.findall(r"/[a-z0-9/.]+(?:\{[a-z_]+\})?", section))
     for rule in apps[role].url_map.iter_rules():
         parts = rule.rule.partition("<")
         assert any(found.partition("{")[0] == parts[0] and ("{" in found) == bool(parts[1]) for found in documented), (
@@ -181,6 +201,22 @@ async def test_every_documented_path_is_there(role: str, apps: dict[str, QuartTr
     documented = {re.sub(r"\{[^}]+\}", "{}", path) for cell in first_cells for path in re.findall(r"`(/[^`?]+)`", cell)}
     assert len(documented) >= 5
     assert documented <= there
+
+
+async def test_the_queens_description_has_each_route_and_no_other(
+    apps: dict[str, QuartTrio], serve_app: Callable[[QuartTrio], Awaitable[str]]
+) -> None:
+    there: dict[str, set[str]] = {}
+    for rule in apps["queen"].url_map.iter_rules():
+        path = re.sub(r"<(?:\w+:)?(\w+)>", r"{\1}", rule.rule)
+        there.setdefault(path, set()).update(method.lower() for method in (rule.methods or set()) & METHODS)
+    async with httpx.AsyncClient(base_url=await serve_app(apps["queen"]), **LOCAL) as client:
+        response = await client.get(openai_wire.OPENAPI, headers={"Authorization": f"Bearer {TOKEN}"})
+    found = response.json()
+    assert {path: set(operations) for path, operations in found["paths"].items()} == there
+    references = set(re.findall(r'"#/components/schemas/(\w+)"', response.text))
+    assert references == set(found["components"]["schemas"])
+    assert "\\Z" not in response.text
 
 
 def test_no_route_reads_a_body_by_itself() -> None:

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING
 
 import msgspec
+import trio
 from quart import Response
 
 from rbee import __version__
 from rbee.adapters import tokens
 from rbee.adapters.http import metrics
 from rbee.adapters.http.app import answer, new_app, proof
+from rbee.queen.api.openapi import document
 from rbee.queen.nodes.survey import workers_of
 from rbee.queen.routes import keys as key_routes
 from rbee.queen.routes import logs as log_routes
 from rbee.queen.routes import models as model_routes
 from rbee.queen.routes import nodes as node_routes
+from rbee.queen.routes import openai as openai_routes
 from rbee.queen.routes import request_log
 from rbee.queen.routes import requests as request_routes
 from rbee.queen.routes import swarm as swarm_routes
@@ -23,11 +27,17 @@ from rbee.queen.routes import tasks as task_routes
 from rbee.queen.routes.failures import render
 from rbee.queen.routes.guard import AccessGuard
 from rbee.wire import queen as wire
+from rbee.wire.dialects.openai_request import OPENAPI
 
 if TYPE_CHECKING:
     from quart_trio import QuartTrio
 
     from rbee.queen.routes.context import QueenContext
+
+
+@cache
+def _description() -> bytes:
+    return msgspec.json.encode(document(__version__))
 
 
 def build(context: QueenContext) -> QuartTrio:
@@ -60,9 +70,15 @@ def build(context: QueenContext) -> QuartTrio:
             content_type=metrics.CONTENT_TYPE,
         )
 
+    @app.get(OPENAPI)
+    async def describe() -> Response:
+        # Made of a hundred messages, which takes some tenths of a second.
+        return Response(await trio.to_thread.run_sync(_description), content_type="application/json")
+
     access.add(app)
     request_log.add(app, context.requests, context.history, context.keys)
     for routes in (
+        openai_routes,
         task_routes,
         key_routes,
         request_routes,

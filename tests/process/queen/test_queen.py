@@ -125,7 +125,7 @@ def test_health_needs_no_key(queen: Any) -> None:
         swarm = tokens.swarm_id(queen.token)
         health = {"status": "ok", "version": __version__, "queen_id": lock.id, "swarm": swarm, "api_version": "v2"}
         assert client.get("/health").json() == health
-        for path in ("/v2/workers/list", "/v2/workers/health", "/metrics", "/v1/health"):
+        for path in ("/v2/workers/list", "/v2/workers/health", "/metrics", "/v2/keys", "/v2/requests"):
             assert refused(client.get(path), 401)["code"] == "MISSING_API_KEY"
 
 

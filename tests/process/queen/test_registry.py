@@ -241,7 +241,7 @@ async def test_an_earlier_version_can_read_the_registry(tmp_path: Path) -> None:
         with closing(sqlite3.connect(file)) as connection:
             return (
                 connection.execute("PRAGMA user_version").fetchone(),
-                connection.execute("SELECT type, name FROM sqlite_master ORDER BY name").fetchall(),
+                connection.execute("SELECT type, name FROM sqlite_master WHERE tbl_name = 'beehives'").fetchall(),
                 connection.execute("PRAGMA table_info(beehives)").fetchall(),
             )
 

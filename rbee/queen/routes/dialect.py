@@ -1,0 +1,256 @@
+"""Runs the requests of all dialects: each means a model by some name, and its answer passes through the queen."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+import trio
+from quart import Response, request
+
+from rbee.adapters.http.app import at_end, client_connection
+from rbee.adapters.http.held_stream import HeldStream
+from rbee.concurrency.contained import as_error
+from rbee.errors import CancelledError, DrainingError, ModelNotFoundError, RbeeError, TooManyTokensError
+from rbee.queen.api.models import Meant, Names, meant
+from rbee.queen.requests.caller import Caller
+from rbee.queen.requests.events import Generated
+from rbee.queen.requests.request import InferenceRun
+from rbee.queen.routes import request_log
+from rbee.wire import model_ref
+from rbee.wire.chat.answer import AnswerEnded, ChoiceEnded
+from rbee.wire.common import KEEP_HEADER, Narration
+from rbee.wire.decode import keep_seconds
+from rbee.wire.queen import TaskRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from rbee.queen.requests.events import RunEvent
+    from rbee.queen.requests.record import RequestRecord
+    from rbee.queen.requests.tracker import TrackedRequest
+    from rbee.queen.routes.context import QueenContext
+    from rbee.wire.chat.answer import AnswerEvent
+    from rbee.wire.progress import ProgressEvent
+    from rbee.wire.worker import GenerationSpec
+
+log = logging.getLogger(__name__)
+
+WAIT_SECONDS: Final = 600.0
+"""For a slot: as long as the clients of OpenAI and others wait for the first byte."""
+HOLD_SECONDS: Final = 2.0
+"""The head of a stream waits for so long for an error, where nothing says that it takes longer."""
+TOGETHER: Final = 4
+"""Generations of one request that run at the same time."""
+MAX_TOLD: Final = 1000
+"""Names of unknown fields that are remembered, so that each is told once; and names of models."""
+
+
+class UnknownFields:
+    """Tells the log once of each field that clients send and nobody knows."""
+
+    def __init__(self) -> None:
+        self._told: set[str] = set()
+
+    def note(self, route: str, names: Sequence[str]) -> None:
+        """Note the names, as far as they look like names."""
+        new = [name for name in names if name.isidentifier() and len(name) <= 64 and name not in self._told]
+        if new and len(self._told) < MAX_TOLD:
+            self._told.update(new)
+            log.info("%s: fields without a meaning here are ignored: %s", route, ", ".join(new))
+
+
+@dataclass
+class DialectRequest:
+    """One request of a dialect, and the model that it means."""
+
+    context: QueenContext
+    record: RequestRecord
+    id: str
+    meant: Meant
+    caller: Caller
+
+    async def run(
+        self,
+        specs: Sequence[GenerationSpec],
+        on_event: Callable[[AnswerEvent, int], Awaitable[None]],
+        on_slow: Callable[[], object] = lambda: None,
+    ) -> None:
+        """Run the generations, some of them at the same time; `on_event` takes what each answers, with its number.
+
+        `on_slow` is called when it is known that it takes its time, and that nothing can be refused any more.
+        Raises the first error; then the others are cancelled.
+        """
+        if len(specs) == 1:
+            await self._run_one(0, self.id, specs[0], on_event, on_slow)
+            return
+        limiter = trio.CapacityLimiter(TOGETHER)
+        failures: list[RbeeError] = []
+
+        async def run_one(number: int, spec: GenerationSpec) -> None:
+            request_id = self.id if number == 0 else str(uuid.uuid4())
+            async with limiter:
+                try:
+                    await self._run_one(number, request_id, spec, on_event, on_slow)
+                except RbeeError as exc:
+                    failures.append(exc)
+                    nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for number, spec in enumerate(specs):
+                nursery.start_soon(run_one, number, spec)
+        if failures:
+            raise failures[0]
+
+    async def _run_one(
+        self,
+        number: int,
+        request_id: str,
+        spec: GenerationSpec,
+        on_event: Callable[[AnswerEvent, int], Awaitable[None]],
+        on_slow: Callable[[], object],
+    ) -> None:
+        context, record = self.context, self.record
+
+        async def emit(event: RunEvent) -> None:
+            record.on_event(event)
+            if isinstance(event, Generated):
+                if (answer := event.decode_answer()) is not None:
+                    _note(record, answer)
+                    on_slow()
+                    await on_event(answer, number)
+            elif event.state not in ("idle", "busy"):
+                on_slow()
+
+        def report(event: ProgressEvent) -> None:
+            if not isinstance(event, Narration):
+                on_slow()  # a model is fetched or loaded, or a long prompt is read
+
+        fields = {name: getattr(spec, name) for name in spec.__struct_fields__}
+        task = TaskRequest(
+            **fields,
+            model=self.meant.reference,
+            node=self.meant.node,
+            request_id=request_id,
+            relay=True,
+            wait_s=WAIT_SECONDS,
+        )
+        client = client_connection()
+
+        async def run(task: TaskRequest, tracked: TrackedRequest) -> None:
+            place = context.nodes, context.settings, context.token, context.connections
+            await InferenceRun(task, tracked, *place, caller=self.caller).run(record.reporting(report), emit, client)
+
+        with context.track(request_id, record.identity) as tracked:
+            try:
+                await run(task, tracked)
+            except TooManyTokensError:
+                # More than the context holds is as much as it holds; clients do not know how much that is.
+                await run(msgspec.structs.replace(task, max_tokens=msgspec.UNSET), tracked)
+
+
+def _note(record: RequestRecord, event: AnswerEvent) -> None:
+    """Note what the log says of a request; of several generations together."""
+    if isinstance(event, ChoiceEnded):
+        record.end = event.reason
+    elif isinstance(event, AnswerEnded):
+        usage = event.usage
+        record.prompt_tokens = (record.prompt_tokens or 0) + usage.prompt_tokens
+        record.cached_tokens = (record.cached_tokens or 0) + usage.cached_tokens
+        record.tokens = (record.tokens or 0) + usage.completion_tokens
+
+
+async def names_of(context: QueenContext, *, fresh: bool = False) -> Names:
+    """Return what names can mean now; `fresh` asks the nodes again."""
+    settings = context.settings
+    return Names(
+        known=await context.models.all(fresh=fresh),
+        aliases=settings.models.aliases,
+        nodes={node.name for node in context.nodes.all()},
+        default=str(model_ref.parse(settings.defaults.reference or model_ref.BUILTIN)),
+        unknown_is_default=settings.api.unknown_model == "default",
+    )
+
+
+async def find_model(context: QueenContext, name: str) -> Meant:
+    """Return what a name means; what is not known is looked for once more.
+
+    Raises ModelNotFoundError or NodeNotFoundError.
+    """
+    names, remembered = await names_of(context), context.models.found
+    if (found := remembered.get(name)) is not None:
+        return found
+    try:
+        found = meant(name, names._replace(unknown_is_default=False))
+    except ModelNotFoundError:
+        return meant(name, await names_of(context, fresh=True))
+    if len(remembered) < MAX_TOLD:
+        remembered[name] = found
+    return found
+
+
+async def begin(context: QueenContext, name: str) -> DialectRequest:
+    """Take the current request, which asks for a model by this name. Raises why it is refused; starts nothing."""
+    if context.stopping.asked.is_set():
+        raise DrainingError("the queen is shutting down and takes no new requests")
+    record, client = request_log.current(), client_connection()
+    keep = keep_seconds(request.headers.get(KEEP_HEADER))
+    found = await find_model(context, name)
+    record.identity.check_model(*([name] if name else []), found.reference)
+    record.request_id, record.model = str(uuid.uuid4()), found.reference
+    caller = Caller(client.peer_host, client.own_host, keep=keep, name=record.identity.caller)
+    return DialectRequest(context, record, record.request_id, found, caller)
+
+
+async def streamed(
+    asked: DialectRequest,
+    produce: Callable[[HeldStream], Awaitable[object]],
+    event_of: Callable[[RbeeError], bytes],
+    *,
+    last: bytes,
+    content_type: str,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Answer with a stream; what goes wrong soon is raised, and answered with a status."""
+    context, record = asked.context, asked.record
+
+    def is_over(record: RequestRecord) -> None:
+        if stream.has_begun or record.end == CancelledError.code:
+            context.requests.write(record)
+        else:
+            record.is_stream = False  # the answer that is no stream ends it
+
+    produce = request_log.watched(produce, record, is_over)
+    stream = HeldStream(produce, event_of, last=last, heartbeat=context.settings.timeouts.heartbeat)
+    at_end(stream.close)
+    await stream.begin(context.nursery, HOLD_SECONDS)
+    response = Response(
+        stream,
+        content_type=content_type,
+        # A proxy before us is not to hold chunks back until it has some kilobytes of them (nginx: proxy_buffering).
+        headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})},
+    )
+    response.timeout = None
+    return response
+
+
+async def collect(
+    asked: DialectRequest, specs: Sequence[GenerationSpec], on_event: Callable[[AnswerEvent, int], object]
+) -> None:
+    """Run the generations of a request whose answer is one object; a client that leaves meanwhile is noted."""
+
+    async def take(event: AnswerEvent, number: int) -> None:
+        on_event(event, number)
+
+    try:
+        await asked.run(specs, take)
+    except ExceptionGroup as exc:
+        raise as_error(exc, "the request") from exc
+    except BaseException as exc:
+        if not isinstance(exc, Exception):  # nothing is answered, and nothing else writes the line
+            asked.record.end, asked.record.status = request_log.end_of(exc), CancelledError.status
+            asked.context.requests.write(asked.record)
+        raise
