@@ -19,6 +19,7 @@ COMMANDS = [
     *(command.name for command in command_table.COMMANDS),
     *(f"workers {command.name}" for command in command_table.WORKERS),
     *(f"models {command.name}" for command in command_table.MODELS),
+    *(f"keys {command.name}" for command in command_table.KEYS),
     *(f"setup {command.name}" for command in command_table.SETUP),
     "queen",
     "hive",

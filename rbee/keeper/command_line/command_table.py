@@ -25,6 +25,11 @@ see what is there
   logs             show what the daemons log, also live
   detect           show this machine's processor, memory, backends and devices
 
+let programs and people use it
+  keys             make, list or revoke API keys, which only use models
+  requests         show what became of the last requests, also live
+  why              tell the story of one request
+
 keep it running (otherwise everything ends with the command)
   up               start a queen in the background
   down             stop it and everything it started
@@ -100,6 +105,47 @@ Start a queen in the background, and wait until it answers.
 Models then stay loaded between commands, until `rbee down`. Only a worker that nobody uses ends after [timeouts] idle,
 300 s unless the settings file has another value; --keep 2h makes that longer for all models, and `rbee infer --keep 2h`
 for one. `rbee workers list` and `rbee status` show until when each stays.
+"""
+
+UP_EXAMPLES: Final = """\
+examples
+  rbee up                           for you, on this machine
+  rbee up --lan                     for other machines too, with API keys: `rbee keys create NAME`
+  rbee up --lan --open              for everyone on the network, without keys
+"""
+
+KEYS_USAGE: Final = "rbee keys {create,list,revoke} [options]"
+KEYS_HELP: Final = """\
+API keys let programs and people use models over HTTP, and nothing else. The token (`rbee token`) opens everything.
+
+  create     make a key, and print it this once
+  list       list the keys, with last use and counts
+  revoke     make a key good for nothing, at once
+"""
+
+KEYS_CREATE: Final = """\
+Make an API key, and print it. It is shown this once: the queen keeps a hash of it.
+
+It is sent as `Authorization: Bearer KEY` or `x-api-key: KEY`. You yourself need none on the queen's machine.
+"""
+
+KEYS_EXAMPLES: Final = """\
+examples
+  rbee keys create laptop
+  rbee keys create guest --models hf:ORG/REPO:Q4_K_M --expires 30d
+  OPENAI_API_KEY=$(rbee keys create script) OPENAI_BASE_URL=http://127.0.0.1:8080/v1 python3 script.py
+"""
+
+REQUESTS: Final = """\
+Show what became of the last requests: whose each was, tokens, times, and how it ended; never its text.
+
+With --follow each request is printed when it ends, until Ctrl+C. `rbee why ID` tells the story of one.
+"""
+
+WHY: Final = """\
+Tell the story of a request: when it waited, where it was placed and why, what was loaded, and how it ended.
+
+ID is that of `rbee requests` or of an answer (X-Request-Id); its first eight characters are enough.
 """
 
 DOWN: Final = """\
@@ -234,7 +280,9 @@ COMMANDS: Final = (
     Command("status", "status", STATUS),
     Command("logs", "logs", LOGS, LOGS_EXAMPLES),
     Command("detect", "detect", DETECT),
-    Command("up", "up", UP),
+    Command("requests", "administration.requests", REQUESTS),
+    Command("why", "administration.why", WHY),
+    Command("up", "up", UP, UP_EXAMPLES),
     Command("down", "down", DOWN),
     Command(
         "token",
@@ -264,6 +312,16 @@ MODELS: Final = (
     Command("rm", "models_rm", "Remove a fetched model from a node's disk.\n"),
 )
 
+KEYS: Final = (
+    Command("create", "administration.keys_create", KEYS_CREATE, KEYS_EXAMPLES),
+    Command("list", "administration.keys_list", "List the API keys, with last use and counts.\n"),
+    Command(
+        "revoke",
+        "administration.keys_revoke",
+        "Make a key good for nothing, at once: its running requests end too.\n",
+    ),
+)
+
 SETUP: Final = (
     Command("add-node", "setup_add", ADD_NODE, SETUP_EXAMPLES),
     Command("update-node", "setup_add", "Change a registered node. Options that are left out keep their values.\n"),
@@ -275,5 +333,6 @@ SETUP: Final = (
 GROUPS: Final = (
     Group("workers", WORKERS_USAGE, WORKERS_HELP, WORKERS),
     Group("models", MODELS_USAGE, MODELS_HELP, MODELS),
+    Group("keys", KEYS_USAGE, KEYS_HELP, KEYS),
     Group("setup", SETUP_USAGE, SETUP_HELP, SETUP),
 )

@@ -55,6 +55,12 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "unload": _END_WORKER, "add": _RUN, "run": _RUN, "start": _RUN, "spawn": _RUN, "load": _RUN,
         "logs": "rbee logs", "log": "rbee logs",
     },
+    "rbee keys": {
+        "ls": "rbee keys list", "show": "rbee keys list", "add": "rbee keys create NAME",
+        "new": "rbee keys create NAME", "make": "rbee keys create NAME", "generate": "rbee keys create NAME",
+        "rm": "rbee keys revoke NAME", "remove": "rbee keys revoke NAME", "delete": "rbee keys revoke NAME",
+        "del": "rbee keys revoke NAME", "expire": "rbee keys create NAME --expires 30d",
+    },
     "rbee setup": {
         "ls": _LIST_NODES, "list": _LIST_NODES, "nodes": _LIST_NODES, "show": _LIST_NODES, "status": _LIST_NODES,
         "rm": _REMOVE_NODE, "rm-node": _REMOVE_NODE, "delete": _REMOVE_NODE, "del-node": _REMOVE_NODE,

@@ -75,13 +75,17 @@ def _parser() -> Parser:
     _infer_options(made["infer"])
     _keep_option(made["infer"], "keep the model loaded so long after its last request, from now on")
     _keep_option(made["up"], "keep each model loaded so long after its last request, on all nodes")
+    _up_options(made["up"])
     _install_options(made)
     _workers_options(made)
     _models_options(made)
     _setup_options(made)
     made["status"].add_argument("-w", "--watch", action="store_true", help="keep the view up to date until Ctrl+C")
     _logs_options(made["logs"])
-    for name in ("status", "logs", "detect", "workers list", "workers health", "workers shutdown", "setup list-nodes"):
+    _keys_options(made)
+    _requests_options(made)
+    lists = ("status", "logs", "requests", "why", "detect", "workers list", "workers health", "workers shutdown")
+    for name in (*lists, "keys create", "keys list", "keys revoke", "setup list-nodes"):
         made[name].add_argument("--json", action="store_true", help="print JSON")
     for parser in made.values():
         _general_options(parser)
@@ -224,6 +228,12 @@ def _keep_option(parser: Parser, what: str) -> None:
     parser.add_argument("--keep", metavar="TIME", type=duration, help=f"{what}: 90s, 30m, 2h, 1d or forever")
 
 
+def _up_options(parser: Parser) -> None:
+    add = parser.add_argument_group("who may use it").add_argument
+    add("--lan", action="store_true", help="listen on all networks of this machine; API keys open it there")
+    add("--open", action="store_true", help="everyone who reaches it may use models, without a key")
+
+
 def _install_options(made: Mapping[str, Parser]) -> None:
     for name, verb in (("install", "install for"), ("uninstall", "remove it from")):
         add = made[name].add_argument_group("where").add_argument
@@ -254,6 +264,21 @@ def _logs_options(parser: Parser) -> None:
     add("--node", metavar="NAME", action=Once, help="the node (default: the queen's own host)")
     add("-f", "--follow", action="store_true", help="print new lines as they are written, until Ctrl+C")
     add("--lines", metavar="N", default=200, type=whole(0, 10_000), help="start with the last N lines (default: 200)")
+
+
+def _keys_options(made: Mapping[str, Parser]) -> None:
+    for name in ("create", "revoke"):
+        made[f"keys {name}"].add_argument("name", metavar="NAME", help="the key's name: letters, digits, dots, dashes")
+    add = made["keys create"].add_argument
+    add("--models", metavar="REF,…", action="append", help="only for these models (default: for all)")
+    add("--expires", metavar="TIME", type=duration, help="good for so long: 12h, 30d (default: until it is revoked)")
+
+
+def _requests_options(made: Mapping[str, Parser]) -> None:
+    add = made["requests"].add_argument
+    add("-f", "--follow", action="store_true", help="print each request when it ends, until Ctrl+C")
+    add("--lines", metavar="N", default=50, type=whole(0, 10_000), help="start with the last N requests (default: 50)")
+    made["why"].add_argument("request", metavar="ID", help="the request's id, or at least its first eight characters")
 
 
 def _models_options(made: Mapping[str, Parser]) -> None:

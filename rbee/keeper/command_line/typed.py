@@ -41,6 +41,27 @@ class UpOptions(Options, Protocol):
     """`keep` counts seconds."""
 
     keep: float | None
+    lan: bool
+    open: bool
+
+
+class KeyOptions(Options, Protocol):
+    """`models` are words with commas between them; `expires` counts seconds."""
+
+    name: str
+    models: list[str] | None
+    expires: float | None
+
+
+class RequestsOptions(Options, Protocol):
+    follow: bool
+    lines: int
+
+
+class WhyOptions(Options, Protocol):
+    """`request` is an id, or its first characters."""
+
+    request: str
 
 
 class StatusOptions(Options, Protocol):

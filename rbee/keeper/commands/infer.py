@@ -93,7 +93,8 @@ def _model(options: InferOptions, settings: Settings) -> ModelRef:
 
 def _task(options: InferOptions, settings: Settings, note: Callable[[str], None]) -> TaskRequest:
     ref = _model(options, settings)
-    values: dict[str, Any] = {name: getattr(options, name, None) for name in Sampling.__struct_fields__}
+    given = {name: getattr(options, name, None) for name in Sampling.__struct_fields__}
+    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     values |= {
         "prompt": prompt.read(options.prompt, note),
         "model": str(ref),

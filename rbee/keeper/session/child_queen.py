@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
-    from rbee.keeper.command_line.typed import Options
+    from rbee.keeper.command_line.typed import Options, UpOptions
     from rbee.keeper.output.terminal import Terminal
 
 STUCK_AFTER_SECONDS: Final = 5.0
@@ -27,6 +27,7 @@ STUCK_AFTER_SECONDS: Final = 5.0
 EXPLAIN_AFTER_SECONDS: Final = 2.0
 """Seconds of waiting before the user is told the reason."""
 SHOWN_LINES: Final = 5
+EVERYWHERE: Final = "0.0.0.0"  # noqa: S104 (where the user asks for it)
 
 
 class OwnQueen(NamedTuple):
@@ -55,14 +56,11 @@ async def ephemeral(settings: Settings, terminal: Terminal, options: Options, fo
     return await _started(await _start(command, settings, hold_stdin=True), settings, terminal, force)
 
 
-async def background(
-    settings: Settings, terminal: Terminal, options: Options, force: trio.Event, *, keep: float | None
-) -> announce.Ready:
-    """Start a queen that stays; returns once it answers. A failure or cancellation ends it again.
-
-    With `keep` that is its setting of this name.
-    """
-    flags = [] if keep is None else ["--keep", str(keep)]
+async def background(settings: Settings, terminal: Terminal, options: UpOptions, force: trio.Event) -> announce.Ready:
+    """Start a queen that stays; returns once it answers. A failure or cancellation ends it again."""
+    flags = [] if options.keep is None else ["--keep", str(options.keep)]
+    flags += ["--host", EVERYWHERE] if options.lan else []
+    flags += ["--open"] if options.open else []
     child = await _start(_command(options, *flags), settings, hold_stdin=False)
     return (await _started(child, settings, terminal, force)).ready
 

@@ -225,7 +225,7 @@ def test_options_of_other_programs_are_none_of_ours() -> None:
         ),
         (["status", "--node", "x"], "there is no option --node", habits.OPTIONS["rbee status"]["--node"]),
         (["models", "rm", "--id", "x"], "there is no option --id", "it is an option of `rbee workers shutdown`"),
-        (["status", "--lines=5"], "there is no option --lines", "it is an option of `rbee logs`"),
+        (["status", "--lines=5"], "there is no option --lines", "it is an option of `rbee logs` and `rbee requests`"),
         (
             ["workers", "shutdown", "--all"],
             "there is no option --all",

@@ -1,0 +1,1 @@
+"""Commands that make and revoke API keys, and show what became of requests."""
