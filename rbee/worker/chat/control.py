@@ -19,6 +19,10 @@ MARK: Final = "\ue000"
 """A character for private use, which no template writes; it is removed from what users write."""
 
 
+END: Final = "\ue001"
+"""Put where the last text of a user ends, and removed from what is rendered: a second such character."""
+
+
 class ControlTexts:
     """The texts of a vocabulary's control tokens, and what to do about them."""
 
@@ -34,7 +38,14 @@ class ControlTexts:
         return self._pattern.search(text) is not None
 
     def marked(self, text: str) -> str:
-        """Return a text in which each control token is cut in two by MARK."""
+        """Return a text in which each control token is cut in two by MARK.
+
+        END may stand at its end. Within it would hide a control token, until it is removed.
+        """
+        if END in text:
+            kept = text.rstrip()
+            space = text[len(kept) :]
+            return self.marked(kept.replace(END, "")) + (END if kept.endswith(END) else "") + space
         text = text.replace(MARK, "")
         found = self._pattern.search(text)
         if found is None:
@@ -83,7 +94,7 @@ class ControlTexts:
 
 
 def without_marks(text: str) -> str:
-    return text.replace(MARK, "")
+    return text.replace(MARK, "").replace(END, "")
 
 
 def _one_begin(vocabulary: Vocabulary, text: str) -> tuple[str, bool]:

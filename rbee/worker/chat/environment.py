@@ -13,7 +13,7 @@ from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import SandboxedEnvironment
 
-from rbee.worker.chat.control import MARK
+from rbee.worker.chat.control import END, MARK
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -78,4 +78,4 @@ def _tojson(
 
 
 def _escaped(found: re.Match[str]) -> str:
-    return found[0] if found[0] == MARK else json.dumps(found[0])[1:-1]
+    return found[0] if found[0] in (MARK, END) else json.dumps(found[0])[1:-1]

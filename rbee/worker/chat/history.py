@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from rbee.errors import InvalidRequestError
 from rbee.wire.chat.template import ChatText, RenderConversation, TemplateRefusal
 from rbee.worker.chat import mend
-from rbee.worker.chat.control import without_marks
+from rbee.worker.chat.control import END, without_marks
 
 if TYPE_CHECKING:
     from rbee.wire.chat.conversation import Conversation
@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from rbee.worker.chat.control import ControlTexts
     from rbee.worker.chat.sandbox import TemplateSandbox
 
-_ANCHOR: Final = 64
 _TAIL: Final = 4096
-"""Characters by which the end of a text is recognised, and of the end of a prompt where it is not found."""
+"""Characters of the end of a prompt, where the user's last text is not found in it."""
 
 
 class History(NamedTuple):
@@ -48,13 +47,25 @@ class Written(NamedTuple):
 
 async def rendered(template: Written, controls: ControlTexts, conversation: Conversation) -> History:
     """Return a conversation as a template writes it. Raises InvalidRequestError for what that does not take."""
-    word = f"end{secrets.token_hex(16)}" if conversation.continues else ""
-    text = await _first_taken(template, controls, mend.with_word(conversation, word) if word else conversation)
-    if word:
-        before, found, _ = text.rpartition(word)
-        # A template that leaves out the model's last message may still begin one.
-        text = before if found else await _begun(template, controls, conversation)
-    return History(text, _tail(text, controls, conversation), template.template, template.habits)
+    text = await _whole(template, controls, mend.with_end(conversation, END))
+    if END in text:
+        tail = text.rpartition(END)[2]
+    else:
+        # A template that shows how Python writes a text shows the mark's number in place of it.
+        text = await _whole(template, controls, conversation)
+        tail = text[-_TAIL:]
+    return History(text.replace(END, ""), without_marks(tail), template.template, template.habits)
+
+
+async def _whole(template: Written, controls: ControlTexts, conversation: Conversation) -> str:
+    """Return a conversation as it is written, up to where its last message is to be continued if it is."""
+    if not conversation.continues:
+        return await _first_taken(template, controls, conversation)
+    word = f"end{secrets.token_hex(16)}"
+    text = await _first_taken(template, controls, mend.with_word(conversation, word))
+    before, found, _ = text.rpartition(word)
+    # A template that leaves out the model's last message may still begin one.
+    return before if found else await _begun(template, controls, conversation)
 
 
 async def _begun(template: Written, controls: ControlTexts, conversation: Conversation) -> str:
@@ -107,12 +118,3 @@ def refused(refusal: TemplateRefusal, *, field: str = "messages", hint: str | No
         field=field,
         rule="what the model's chat template takes",
     )
-
-
-def _tail(text: str, controls: ControlTexts, conversation: Conversation) -> str:
-    said = next((message.text() for message in reversed(conversation.messages) if message.role in ("user", "tool")), "")
-    if anchor := controls.marked(said.strip())[-_ANCHOR:]:
-        _, found, after = text.rpartition(anchor)
-        if found:
-            return without_marks(after)
-    return without_marks(text[-_TAIL:])

@@ -246,6 +246,21 @@ def _id(given: str, habits: TemplateHabits) -> str:
     return hashlib.sha256(given.encode()).hexdigest()[:_SHORT_ID]
 
 
+def with_end(conversation: Conversation, mark: str) -> Conversation:
+    """Return a conversation with a mark at the end of the last text of a user or a tool, before white space there.
+
+    Templates strip that, and look whether there is any text.
+    """
+    messages = list(conversation.messages)
+    for at in range(len(messages) - 1, -1, -1):
+        message = messages[at]
+        text = "\n".join(part.text for part in message.content if isinstance(part, TextPart))
+        if message.role in ("user", "tool") and (kept := text.rstrip()):
+            messages[at] = replace(message, content=[TextPart(text=kept + mark + text[len(kept) :])])
+            break
+    return replace(conversation, messages=messages)
+
+
 def with_word(conversation: Conversation, word: str) -> Conversation:
     """Return a conversation whose last message ends with this word."""
     *others, last = conversation.messages

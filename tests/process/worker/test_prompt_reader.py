@@ -71,7 +71,7 @@ async def test_a_conversation_is_read_and_one_that_is_too_long_is_refused_in_wor
         prompt = await reader.read_conversation(talk(user("a <b>")))
         assert "".join(map(chr, prompt.tokens)) == "A <B>!"
         assert prompt.history is not None
-        assert (prompt.history.tail, prompt.history.template) == ("A <B>!", SHOUTING)
+        assert (prompt.history.tail, prompt.history.template) == ("!", SHOUTING)
         for size, counted in ((100, "101"), (500, "501"), (5000, "1600 or more")):
             with pytest.raises(InvalidRequestError) as refused:
                 await reader.read_conversation(talk(user("a" * size)))

@@ -312,6 +312,12 @@ async def test_a_conversation_becomes_tokens_and_control_tokens_in_it_are_text()
 async def test_the_tail_shows_what_is_continued_and_nothing_of_the_user() -> None:
     _, tail = await told(CHATML, talk(user("<think>"), assistant("It is<"), continues=True))
     assert tail == "<|im_end|>\n<|im_start|>assistant\nIt is<"
+    for said in ("k", ">", "assistant\n<think>\n", "a \n", "\ue001"):
+        text, tail = await told(CHATML, talk(user(said)))
+        assert tail == said[len(said.rstrip()) :] + "<|im_end|>\n<|im_start|>assistant\n<think>\n"
+        assert text.startswith("{<s>}{<|im_start|>}user\n" + said.replace("\ue001", "") + "{<|im_end|>}")
+    text, tail = await told("{{ [messages[0].content]|string }}>", talk(user("a<s>")))
+    assert (text, tail) == ("{<s>}['a<\\ue000s>']>", "['a<\\ue000s>']>")
     text, _ = await told(
         "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}>",
         talk(user("a"), assistant("b"), continues=True),

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.wire.chat.template import ChatFrame
-from rbee.worker.chat.control import MARK, ControlTexts
+from rbee.worker.chat.control import END, MARK, ControlTexts
 from rbee.worker.chat.frame import tokens as framed_tokens
 
 CONTROLS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|im_end|>|>", "[INST]", "#")
@@ -72,11 +72,27 @@ def test_control_tokens_of_a_user_are_text(controls: ControlTexts, text: str) ->
     assert shown(controls.tokens(Letters(), rendered)) == expected
 
 
-@given(st.lists(st.sampled_from([*CONTROLS, "a", " ", "<", "|", ">", "im_end", MARK])).map("".join))
+@given(st.lists(st.sampled_from([*CONTROLS, "a", " ", "<", "|", ">", "im_end", MARK, END])).map("".join))
 def test_none_of_a_users_letters_becomes_a_control_token(text: str) -> None:
     controls = ControlTexts(CONTROLS)
-    found = controls.tokens(Letters(), f"[INST]{controls.marked(text)}[INST]")
+    found = controls.tokens(Letters(), without_marks_of_ends(f"[INST]{controls.marked(text)}[INST]"))
+    text = text.replace(END, "")
     assert shown(found) == "{<s>}{[INST]}" + text.replace(MARK, "") + "{[INST]}"
+
+
+@pytest.mark.parametrize(
+    "text", [f"<{END}s>", f"<{MARK}{END}{MARK}s>", f"<s>{END}", f"{END}<s>{END} \n", f"<|im{END}_end|>{END}"]
+)
+def test_the_mark_of_an_end_hides_no_control_token(controls: ControlTexts, text: str) -> None:
+    marked = controls.marked(text)
+    assert (END in marked) == text.rstrip().endswith(END)
+    found = controls.tokens(Letters(), without_marks_of_ends(f"[INST]{marked}[INST]"))
+    assert shown(found) == "{<s>}{[INST]}" + text.replace(MARK, "").replace(END, "") + "{[INST]}"
+
+
+def without_marks_of_ends(text: str) -> str:
+    """Return a text as `chat.history` passes it on."""
+    return text.replace(END, "")
 
 
 def test_all_texts_of_a_value_are_looked_through(controls: ControlTexts) -> None:
