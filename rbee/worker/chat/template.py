@@ -18,7 +18,6 @@ import pprint
 import resource
 import signal
 import socket
-import sys
 from typing import TYPE_CHECKING, Final, Literal
 
 import jinja2.constants
@@ -48,6 +47,7 @@ if TYPE_CHECKING:
 
     from rbee.wire.chat.template import TemplateHabits
 
+_STDIN: Final = 0
 _PRELOADED: Final = (jinja2.constants, jinja2.debug, pprint)
 """Imported by jinja2 where they are used, which is where no file can be opened."""
 _WARM: Final = Renderer(
@@ -135,7 +135,8 @@ def main(_argv: list[str]) -> int:
         os.setpgid(0, 0)
     _limit(resource.RLIMIT_AS, MEMORY_BYTES)
     _limit(resource.RLIMIT_CORE, 0)
-    with socket.socket(fileno=os.dup(sys.stdin.fileno())) as control:
+    with socket.socket(fileno=os.dup(_STDIN)) as control:
+        os.dup2(os.open(os.devnull, os.O_RDONLY), _STDIN)  # the children have no way to the worker
         if (templates := _load(control)) is not None:
             _warm_up()
             # The children have no garbage to look for, and no pages to copy for it.
