@@ -6,7 +6,7 @@ from typing import Final
 
 CPU_SECONDS: Final = 5
 WALL_SECONDS: Final = 10
-MEMORY_BYTES: Final = 1 << 30
+MEMORY_BYTES: Final = 1_000_000_000
 MAX_LENGTH: Final = 100_000
 """Characters that a template may write beside ten times what it is given."""
 STARTED: Final = b"+"

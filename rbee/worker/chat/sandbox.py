@@ -27,7 +27,7 @@ GRACE_SECONDS: Final = 2.0
 _TRIES: Final = 3
 _NOT_STARTED: Final = "the process that renders the chat template could not be started"
 _BROKEN: Final = TemplateRefusal(
-    reason=f"it takes more than {CPU_SECONDS} s, or more memory than {MEMORY_BYTES / 1e9:.1f} GB", kind="limits"
+    reason=f"it takes more than {CPU_SECONDS} s, or more memory than {MEMORY_BYTES / 1e9:g} GB", kind="limits"
 )
 
 
