@@ -48,7 +48,7 @@ class Vocabulary:
 
 
 def conversation() -> Conversation:
-    """An agent's: 50 messages of about 2,000 characters, with ten tools, of which one is called in each third turn."""
+    """An agent's: 50 messages of about 1,000 characters, with ten tools, of which one is called in each third turn."""
 
     def said(role, text, **more):
         return ChatMessage(role=role, content=[TextPart(text=text)], **more)
@@ -58,10 +58,10 @@ def conversation() -> Conversation:
         number = len(messages)
         call = ToolCall(id=f"call_{number}", name="read_file", arguments='{"path": "/src/main.py", "lines": 200}')
         messages += [
-            said("user", "Why does it say <|im_end|> here?\n" + "def f(x):\n    return x < 3\n" * 80),
-            said("assistant", "I look into it.", tool_calls=[call], reasoning="It must be in the file. " * 20),
-            said("tool", "import sys\nfrom pathlib import Path\n" * 60, tool_call_id=call.id),
-            said("assistant", "That is what ends a message. " * 60),
+            said("user", "Why does it say <|im_end|> here?\n" + "def f(x):\n    return x < 3\n" * 40),
+            said("assistant", "I look into it.", tool_calls=[call], reasoning="It must be in the file. " * 10),
+            said("tool", "import sys\nfrom pathlib import Path\n" * 30, tool_call_id=call.id),
+            said("assistant", "That is what ends a message. " * 35),
         ]
     schema = {"type": "object", "properties": {name: {"type": "string"} for name in ("path", "lines", "text")}}
     tools = [

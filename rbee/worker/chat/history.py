@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from rbee.worker.chat.control import ControlTexts
     from rbee.worker.chat.sandbox import TemplateSandbox
 
+_SMALL: Final = 200_000
+"""The size of a conversation that takes the event loop about a millisecond."""
 _TAIL: Final = 4096
 """Characters of the end of a prompt, where the user's last text is not found in it."""
 
@@ -80,6 +82,8 @@ async def _first_taken(template: Written, controls: ControlTexts, conversation: 
     """Return the text of the first way to put a conversation that the template takes."""
     first: TemplateRefusal | None = None
     ways = mend.variables(conversation, template.habits)
+    # A history may be of 30 MB, with thousands of calls in a message; most are ready before a thread has begun.
+    is_small = mend.is_small(conversation, _SMALL)
 
     def prepared() -> RenderConversation | None:
         for variables in ways:
@@ -88,8 +92,7 @@ async def _first_taken(template: Written, controls: ControlTexts, conversation: 
 
     while True:
         try:
-            # In a thread: a history may be of 30 MB, with thousands of calls in a message.
-            request = await trio.to_thread.run_sync(prepared, abandon_on_cancel=True)
+            request = prepared() if is_small else await trio.to_thread.run_sync(prepared, abandon_on_cancel=True)
             if request is None:
                 break
             reply = await template.sandbox.ask(request)

@@ -54,6 +54,24 @@ def _invalid(field: str, what: str, rule: str) -> InvalidRequestError:
     return InvalidRequestError(f"field {field}: {what}", field=field, rule=rule)
 
 
+def is_small(conversation: Conversation, most: int) -> bool:
+    """Whether there are at most so many characters to be looked at, with a hundred for whatever holds them."""
+    left = most
+    values: list[Any] = [conversation.arguments, *(tool.parameters for tool in conversation.tools)]
+    for message in conversation.messages:
+        values += (part.text for part in message.content if isinstance(part, TextPart))
+        values += (call.arguments for call in message.tool_calls)
+        values.append(message.reasoning)
+    while values and left >= 0:
+        value = values.pop()
+        left -= 100 + (len(value) if isinstance(value, str | dict | list) else 0)
+        if isinstance(value, dict):
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+    return left >= 0
+
+
 def has_tools(conversation: Conversation) -> bool:
     """Whether the model is to know of tools: of those that it must not call it had better not."""
     return bool(conversation.tools) and conversation.tool_choice.mode != "none"

@@ -60,10 +60,14 @@ _WARM: Final = Renderer(
 _WARM_REQUEST: Final = msgspec.json.encode(
     RenderConversation(
         variables={
-            "messages": 3
+            "messages": 25
             * [
-                {"role": "user", "content": "a"},
-                {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "a", "arguments": {}}}]},
+                {"role": "user", "content": 2000 * "a"},
+                {
+                    "role": "assistant",
+                    "content": 2000 * "a",
+                    "tool_calls": [{"function": {"name": "a", "arguments": {}}}],
+                },
             ],
             "tools": [{"type": "function"}],
         }
@@ -180,7 +184,7 @@ def _hand_over(spare: socket.socket, connection: socket.socket) -> bool:
 
 
 def _warm_up() -> None:
-    """Write on the pages that a rendering writes on, which are the parent's until then: that takes 1 ms."""
+    """Write on the pages that a rendering writes on, which are the parent's until then: that takes 1.5 ms."""
     request = msgspec.json.decode(_WARM_REQUEST, type=TemplateRequest)
     assert isinstance(request, RenderConversation)
     msgspec.json.encode(ChatText(text=_WARM.render(request.variables, len(_WARM_REQUEST))))

@@ -364,6 +364,24 @@ def test_a_history_of_thousands_of_calls_is_mended_in_no_time() -> None:
         assert sum(message["role"] == "tool" for message in strict["messages"]) == 2000
 
 
+def test_what_takes_long_is_known_beforehand() -> None:
+    deep: Any = []
+    for _ in range(100_000):
+        deep = [deep]
+    schema = WEATHER.__class__(name="a", parameters={"properties": {"a": {"enum": ["x" * 10] * 1000}}})
+    assert mend.is_small(talk(*CALLED, tools=[WEATHER]), 5000)
+    assert mend.is_small(talk(user("a" * 4600)), 5000)
+    for large in (
+        talk(user("a" * 5000)),
+        talk(*([user("a")] * 50)),
+        talk(user("a"), tools=[schema]),
+        talk(user("a"), arguments={"deep": deep}),
+        talk(user("a"), assistant("b", reasoning="c" * 5000)),
+        talk(user("a"), assistant("", ToolCall(id="1", name="a", arguments="x" * 5000))),
+    ):
+        assert not mend.is_small(large, 5000)
+
+
 def test_nothing_of_a_long_tool_loop_is_lost() -> None:
     messages: list[ChatMessage] = [system("S"), user("begin")]
     for number in range(20):
