@@ -25,6 +25,7 @@ RENDERINGS: Final = 4
 GRACE_SECONDS: Final = 2.0
 """Beyond what the process allows itself; and for its end."""
 _TRIES: Final = 3
+_REPLY: Final[msgspec.json.Decoder[TemplateReply]] = msgspec.json.Decoder(TemplateReply)
 _NOT_STARTED: Final = "the process that renders the chat template could not be started"
 _BROKEN: Final = TemplateRefusal(
     reason=f"it takes more than {CPU_SECONDS} s, or more memory than {MEMORY_BYTES / 1e9:g} GB", kind="limits"
@@ -157,7 +158,6 @@ async def _exchange(stream: trio.SocketStream, data: bytes, most: int) -> bytes:
 
 def _decoded(received: bytes) -> TemplateReply:
     try:
-        found: TemplateReply = msgspec.json.decode(received, type=TemplateReply)
+        return _REPLY.decode(received)
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return _BROKEN
-    return found

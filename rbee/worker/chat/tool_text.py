@@ -60,11 +60,11 @@ def described(tool: dict[str, Any]) -> dict[str, Any]:
 
 
 def variables(tools: list[dict[str, Any]], *, lists: bool) -> dict[str, Any]:
-    """Return a template's variables for `definitions`; `lists` stand for none of them in place of null."""
-    if tools:
-        # Firefunction's is a text.
-        return {"tools": tools, "documents": [] if lists else None, "functions": json.dumps(tools, indent=2)}
-    return {"tools": [], "documents": [], "functions": ""} if lists else {"tools": None, "documents": None}
+    """Return the variables for `definitions`; for some templates `lists` stand for none of them in place of null."""
+    if not lists:
+        return {"tools": tools or None, "documents": None}
+    # Firefunction's template, which is one of these, takes them as a text.
+    return {"tools": tools, "documents": [], "functions": json.dumps(tools, indent=2) if tools else ""}
 
 
 def introduction(tools: Sequence[Tool], example: str | None) -> str:

@@ -93,6 +93,10 @@ def renderers() -> list[psutil.Process]:
     return found
 
 
+def tree(pid: int) -> list[psutil.Process]:
+    return psutil.Process(pid).children(recursive=True)
+
+
 def is_alive(process: psutil.Process) -> bool:
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
@@ -255,8 +259,7 @@ trio.run(main)
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdout=subprocess.PIPE) as worker:
         assert worker.stdout is not None
         assert b"[a]" in worker.stdout.readline()
-        children = psutil.Process(worker.pid).children(recursive=True)
-        assert len(children) > 1
+        children = wait_until(lambda: found if len(found := tree(worker.pid)) > 1 else None)
         worker.send_signal(signal.SIGKILL)
     wait_until(lambda: not any(map(is_alive, children)))
 
