@@ -187,6 +187,10 @@ class Machine:
         """Return pid → command line of every process that runs with this home, ended ones that nobody reaped too."""
         return processes.of_home(self.home)
 
+    def daemons(self) -> dict[int, list[str]]:
+        """Return those of them that are daemons: a worker has its chat template rendered in children of its own."""
+        return {pid: words for pid, words in self.processes().items() if "chat-template" not in words}
+
     def worker_processes(self) -> dict[int, list[str]]:
         """Return pid → command line of the workers, stand-ins too."""
         return {pid: words for pid, words in self.processes().items() if "--hive-url" in words}

@@ -154,4 +154,4 @@ def _shut_down(machine: Machine, seen: Seen) -> None:
 
 @then("only queen and hive still run")
 def _daemons_only(machine: Machine) -> None:
-    assert sorted(words[2] for words in machine.processes().values()) == ["hive", "queen"]
+    assert sorted(words[2] for words in machine.daemons().values()) == ["hive", "queen"]

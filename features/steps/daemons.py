@@ -81,7 +81,7 @@ def _end_queen(seen: Seen) -> None:
 
 @then("that hive and its worker live on")
 def _hive_lives(machine: Machine, seen: Seen) -> None:
-    assert set(machine.processes()) == {seen.hive.pid, seen.worker["pid"]}
+    assert set(machine.daemons()) == {seen.hive.pid, seen.worker["pid"]}
     assert [row["id"] for row in machine.workers()] == [seen.worker["id"]]
 
 

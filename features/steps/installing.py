@@ -110,9 +110,7 @@ def _keeper(machine: Machine, seen: Seen) -> None:
 @then("the worker is of that hive, and was started from the installed file")
 def _worker(machine: Machine, seen: Seen) -> None:
     (row,) = machine.workers()
-    # A worker has its model's chat template rendered in processes of their own.
-    daemons = {pid for pid, command in machine.processes().items() if "chat-template" not in command}
-    assert daemons == {seen.queen.pid, seen.hive.pid, row["pid"]}
+    assert set(machine.daemons()) == {seen.queen.pid, seen.hive.pid, row["pid"]}
     assert machine.processes()[row["pid"]][1] == str(machine.home / PROGRAMS / "rbee-hive")
 
 

@@ -105,7 +105,7 @@ def _kill(machine: Machine, seen: Seen) -> None:
     seen.hive.kill()
     seen.hive.wait()
     first = seen.rows[0]["pid"]
-    assert set(machine.processes()) == {row["pid"] for row in seen.rows}
+    assert set(machine.daemons()) == {row["pid"] for row in seen.rows}
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: first not in machine.processes())
 
@@ -168,13 +168,13 @@ def _both_end(machine: Machine) -> None:
 def _same_hive(machine: Machine, seen: Seen) -> None:
     health = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", **LOCAL)
     assert health.json()["status"] == "alive"
-    assert set(machine.processes()) == {seen.hive.pid}
+    assert set(machine.daemons()) == {seen.hive.pid}
     assert seen.hive.poll() is None
 
 
 @then("queen and hive live on")
 def _daemons_live(machine: Machine, seen: Seen) -> None:
-    assert {words[2] for words in machine.processes().values()} == {"queen", "hive"}
+    assert {words[2] for words in machine.daemons().values()} == {"queen", "hive"}
     health = httpx.get(f"http://127.0.0.1:{machine.hive_port}/v1/health", **LOCAL)
     assert health.json()["status"] == "alive"
     assert seen.queen.poll() is None
