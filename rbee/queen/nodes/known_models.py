@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 import trio
 
+from rbee.concurrency.contained import contained
 from rbee.errors import RbeeError
 from rbee.queen.api.models import KnownModel, known_by
-from rbee.queen.nodes.node import ANSWER_SECONDS
 from rbee.wire import model_ref
 from rbee.wire.queen import LOCAL_NODE
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 FRESH_SECONDS: Final = 60.0
-"""For how long a list is good enough to find a name in; one that is not found is asked for anew."""
+"""After which the nodes are asked again, when a name is looked for; where one is not found they are asked at once."""
 DESCRIBING_SECONDS: Final = 5.0
 """For reading headers, half a second each; those that are not read by then are with the next question."""
 READERS: Final = 4
@@ -41,21 +41,36 @@ class _Described(NamedTuple):
 class KnownModels:
     """The models of a swarm, the bundled one first."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, nursery: trio.Nursery) -> None:
         self._nodes = nodes
-        self._models: list[KnownModel] = []
-        self._asked_at = -FRESH_SECONDS
+        self._nursery = nursery
+        self._models: list[KnownModel] | None = None
+        self._asked_at = 0.0
         self._described: dict[tuple[str, str, float], _Described] = {}
         self.found: dict[str, Meant] = {}
         """What was found by its name since the nodes were asked; looking for one among fifty models takes 0.3 ms."""
 
     async def all(self, *, fresh: bool = False) -> list[KnownModel]:
-        """Return all models, as they were up to FRESH_SECONDS ago or, where that is wanted, as they are now."""
-        if fresh or trio.current_time() - self._asked_at >= FRESH_SECONDS:
-            self._models = await self._ask()
-            self._asked_at = trio.current_time()
-            self.found.clear()
+        """Return all models, as they were when the nodes were asked last or, where that is wanted, as they are now.
+
+        They are asked again, and nobody waits for it, where that is more than FRESH_SECONDS ago.
+        """
+        if fresh or self._models is None:
+            return await self._refresh()
+        if trio.current_time() - self._asked_at >= FRESH_SECONDS:
+            self._asked_at = trio.current_time()  # one who asks is enough
+            self._nursery.start_soon(self._refresh_later)
         return self._models
+
+    async def _refresh(self) -> list[KnownModel]:
+        self._models = models = await self._ask()
+        self._asked_at = trio.current_time()
+        self.found.clear()
+        return models
+
+    async def _refresh_later(self) -> None:
+        with contained("asking the nodes for their models"):
+            await self._refresh()
 
     async def described(self, models: Sequence[KnownModel]) -> list[KnownModel]:
         """Return models with what their headers say, as far as that is found out in DESCRIBING_SECONDS."""
@@ -116,12 +131,14 @@ def _key(model: KnownModel) -> tuple[str, str, float]:
 
 async def _ask_node(node: Node, rows: dict[str, list[ModelRow]]) -> None:
     """Note the models of a node; the hive of the queen's own host is started for it."""
-    with trio.move_on_after(ANSWER_SECONDS if node.name != LOCAL_NODE else float("inf")):
-        try:
-            async with node.ensure_hive(lambda _: None) if node.name == LOCAL_NODE else node.connect() as hive:
-                rows[node.name] = await hive.models()
-        except RbeeError as exc:
-            log.info("%s does not say which models it has: %s", node.name, exc.message)
+    if node.name != LOCAL_NODE:
+        rows[node.name] = await node.catalogue()
+        return
+    try:
+        async with node.ensure_hive(lambda _: None) as hive:
+            rows[node.name] = await hive.models()
+    except RbeeError as exc:
+        log.info("%s does not say which models it has: %s", node.name, exc.message)
 
 
 def _model(reference: str, places: Sequence[tuple[str, ModelRow]]) -> KnownModel:

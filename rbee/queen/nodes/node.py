@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from rbee.queen.hives.mirror import Devices
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.wire.hive import WorkerList
+    from rbee.wire.models import ModelRow
     from rbee.wire.progress import Report
 
 log = logging.getLogger(__name__)
@@ -230,6 +231,20 @@ class Node:
             except RbeeError as exc:
                 log.info("the hive of %s does not say which models it has: %s", self.name, exc.message)
         return None
+
+    async def catalogue(self) -> list[ModelRow]:
+        """Return the models on the node's disk, in at most ANSWER_SECONDS; starts nothing.
+
+        None where its hive does not answer; one that did not at the last try costs no time.
+        """
+        with trio.move_on_after(ANSWER_SECONDS):
+            try:
+                if await self._follower.is_followed():
+                    async with self.connect() as hive:
+                        return await hive.models()
+            except RbeeError as exc:
+                log.info("the hive of %s does not say which models it has: %s", self.name, exc.message)
+        return []
 
     @asynccontextmanager
     async def ensure_hive(self, report: Report) -> AsyncIterator[HiveClient]:

@@ -54,7 +54,7 @@ class QueenContext(Streams):
     @cached_property
     def models(self) -> KnownModels:
         """What the swarm has, by name."""
-        return KnownModels(self.nodes)
+        return KnownModels(self.nodes, self.nursery)
 
     @contextmanager
     def track(self, request_id: str, identity: CallerIdentity) -> Iterator[TrackedRequest]:

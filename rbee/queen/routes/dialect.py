@@ -170,9 +170,13 @@ async def names_of(context: QueenContext, *, fresh: bool = False) -> Names:
         known=await context.models.all(fresh=fresh),
         aliases=settings.models.aliases,
         nodes={node.name for node in context.nodes.all()},
-        default=str(model_ref.parse(settings.defaults.reference or model_ref.BUILTIN)),
+        default=_default(context),
         unknown_is_default=settings.api.unknown_model == "default",
     )
+
+
+def _default(context: QueenContext) -> str:
+    return str(model_ref.parse(context.settings.defaults.reference or model_ref.BUILTIN))
 
 
 async def find_model(context: QueenContext, name: str) -> Meant:
@@ -180,6 +184,8 @@ async def find_model(context: QueenContext, name: str) -> Meant:
 
     Raises ModelNotFoundError or NodeNotFoundError.
     """
+    if not name:
+        return Meant(_default(context))  # without a look at what else there is
     names, remembered = await names_of(context), context.models.found
     if (found := remembered.get(name)) is not None:
         return found

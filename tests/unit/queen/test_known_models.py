@@ -52,6 +52,13 @@ class KnownNode:
     def ensure_hive(self, report: object) -> object:
         return self.connect()
 
+    async def catalogue(self) -> list[ModelRow]:
+        with trio.move_on_after(2):
+            if self.is_there:
+                async with self.connect():
+                    return await self.models()
+        return []
+
     async def models(self) -> list[ModelRow]:
         self.asked += 1
         return self.rows
@@ -76,8 +83,8 @@ class KnownNodes:
         return next(node for node in self._nodes if node.name == name)
 
 
-def known(*nodes: KnownNode) -> KnownModels:
-    return KnownModels(cast("Nodes", KnownNodes(*nodes)))
+def known(nursery: trio.Nursery, *nodes: KnownNode) -> KnownModels:
+    return KnownModels(cast("Nodes", KnownNodes(*nodes)), nursery)
 
 
 def worker(reference: str, state: WorkerState) -> WorkerRow:
@@ -87,10 +94,10 @@ def worker(reference: str, state: WorkerState) -> WorkerRow:
     )  # fmt: skip
 
 
-async def test_each_model_is_there_once_with_all_its_nodes(autojump_clock: object) -> None:
+async def test_each_model_is_there_once_with_all_its_nodes(nursery: trio.Nursery, autojump_clock: object) -> None:
     local = KnownNode("local", row_of(QWEN, "qwen"))
     attic = KnownNode("attic", row_of(QWEN, "qwen"), row_of(OTHER, "other"))
-    found = await known(local, attic).all()
+    found = await known(nursery, local, attic).all()
     assert [(model.reference, model.nodes) for model in found] == [
         (BEE, ("local",)),
         (QWEN, ("local", "attic")),
@@ -98,8 +105,11 @@ async def test_each_model_is_there_once_with_all_its_nodes(autojump_clock: objec
     ]
 
 
-async def test_a_node_that_does_not_answer_costs_a_moment_and_no_more(autojump_clock: object) -> None:
+async def test_a_node_that_does_not_answer_costs_a_moment_and_no_more(
+    nursery: trio.Nursery, autojump_clock: object
+) -> None:
     models = known(
+        nursery,
         KnownNode("local"),
         KnownNode("slow", row_of(QWEN, "qwen"), seconds=100),
         KnownNode("off", is_there=False),
@@ -110,35 +120,51 @@ async def test_a_node_that_does_not_answer_costs_a_moment_and_no_more(autojump_c
     assert trio.current_time() - before <= 2
 
 
-async def test_what_a_worker_has_loaded_is_told_also_of_a_file_that_is_in_no_catalogue(autojump_clock: object) -> None:
+async def test_what_a_worker_has_loaded_is_told_also_of_a_file_that_is_in_no_catalogue(
+    nursery: trio.Nursery, autojump_clock: object
+) -> None:
     local, attic = KnownNode("local", row_of(QWEN, "qwen")), KnownNode("attic")
     local.workers = [worker(QWEN, "loading"), worker("file:/bee.gguf", "busy")]
     attic.workers = [worker("hf:Qwen/Qwen2.5-0.5B-Instruct-GGUF", "idle"), worker(BEE, "idle")]
-    assert [(model.reference, model.nodes, model.loaded) for model in await known(local, attic).all()] == [
+    assert [(model.reference, model.nodes, model.loaded) for model in await known(nursery, local, attic).all()] == [
         (BEE, ("local", "attic"), ("attic",)),
         (QWEN, ("local", "attic"), ("attic",)),
         ("file:/bee.gguf", ("local",), ("local",)),
     ]
 
 
-async def test_the_nodes_are_asked_again_after_a_minute_or_where_it_matters(autojump_clock: object) -> None:
+async def test_the_nodes_are_asked_again_where_it_matters(nursery: trio.Nursery, autojump_clock: object) -> None:
     node = KnownNode("local")
-    models = known(node)
+    models = known(nursery, node)
     await models.all()
     models.found["x"] = Meant(BEE)
     await models.all()
     assert (node.asked, models.found) == (1, {"x": Meant(BEE)})
     await models.all(fresh=True)
     assert (node.asked, models.found) == (2, {})
-    await trio.sleep(FRESH_SECONDS)
+
+
+async def test_nobody_waits_for_a_list_that_is_a_minute_old(nursery: trio.Nursery, autojump_clock: object) -> None:
+    node = KnownNode("local")
+    models = known(nursery, node)
     await models.all()
-    assert node.asked == 3
+    node.rows, node.seconds = [row_of(QWEN, "qwen")], 1
+    await trio.sleep(FRESH_SECONDS)
+    before = trio.current_time()
+    for _ in range(3):
+        assert [model.reference for model in await models.all()] == [BEE]
+    assert trio.current_time() == before
+    await trio.sleep(2)
+    assert [model.reference for model in await models.all()] == [BEE, QWEN]
+    assert node.asked == 2
 
 
-async def test_headers_are_read_once_and_from_another_node_where_one_does_not_say(autojump_clock: object) -> None:
+async def test_headers_are_read_once_and_from_another_node_where_one_does_not_say(
+    nursery: trio.Nursery, autojump_clock: object
+) -> None:
     local = KnownNode("local", row_of(QWEN, "qwen"), is_there=False)
     attic = KnownNode("attic", row_of(QWEN, "qwen"), row_of(OTHER, "other"))
-    models = known(local, attic)
+    models = known(nursery, local, attic)
     local.is_there = True
     found = await models.all()
     local.is_there = False
@@ -148,9 +174,9 @@ async def test_headers_are_read_once_and_from_another_node_where_one_does_not_sa
     assert attic.described.count(QWEN) == 1
 
 
-async def test_headers_that_take_long_are_left_out(autojump_clock: object) -> None:
+async def test_headers_that_take_long_are_left_out(nursery: trio.Nursery, autojump_clock: object) -> None:
     node = KnownNode("local", row_of(QWEN, "qwen"))
-    models = known(node)
+    models = known(nursery, node)
     found = await models.all()
     node.seconds = 100
     before = trio.current_time()
