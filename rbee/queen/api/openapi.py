@@ -109,8 +109,10 @@ def _content(route: Route, schemas: dict[int, dict[str, Any]]) -> dict[str, Any]
     if route.answer is not None:
         content["application/json"] = {"schema": schemas[id(route.answer)]}
     if route.stream is not None:
-        schema = {"type": "string", "contentMediaType": "application/json", "contentSchema": schemas[id(route.stream)]}
-        content[EVENT_STREAM] = {"schema": schema}
+        data = {"type": "string", "contentMediaType": "application/json", "contentSchema": schemas[id(route.stream)]}
+        # What one event of it is, as OpenAPI 3.2 has it; 3.1 says nothing of streams.
+        event = {"type": "object", "properties": {"event": _TEXT, "data": data}, "required": ["data"]}
+        content[EVENT_STREAM] = {"schema": event}
     if not content and route.status != 204:
         content["text/plain"] = {"schema": _TEXT}
     return {"content": content} if content else {}
