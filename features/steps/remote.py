@@ -6,7 +6,7 @@ import signal
 import subprocess
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
@@ -140,9 +140,14 @@ def _attempts(nodes: Nodes, seen: Seen) -> None:
 @then("hive and worker run on workstation, and are listed")
 def _listed(machine: Machine, nodes: Nodes, seen: Seen) -> None:
     with nodes[NAME].hive(machine) as hive:
-        (row,) = hive.get("/v1/workers/list").json()["workers"]
+
+        def idle() -> list[dict[str, Any]]:
+            found = hive.get("/v1/workers/list").json()["workers"]
+            return found if [row["state"] for row in found] == ["idle"] else []
+
+        (row,) = wait_until(idle, "the hive has heard that the worker is idle")
     hives, workers = seen.running = _running(nodes[NAME])
-    assert (len(hives), workers, row["state"]) == (1, [row["pid"]], "idle")
+    assert (len(hives), workers) == (1, [row["pid"]])
     done = machine.run("workers", "list", "--json")
     assert done.returncode == 0
     assert row["id"] in done.stdout.decode()
