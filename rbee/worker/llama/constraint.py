@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rbee.errors import InvalidRequestError, WorkerFailedError
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from rbee.worker.llama.library import Llama
     from rbee.worker.llama.logits import Row
 
+MAX_COMPILED: Final = 32
+"""Grammars that are kept as they were compiled, some hundred KB each."""
 _MAX_REASON: Final = 300
 _SPECIAL: Final = b"\xff"
 """Before the text of a token that is no text, as llguidance wants it."""
@@ -77,13 +80,15 @@ class ConstraintCompiler:
         self._model = model
         self._lock = threading.Lock()
         self._tokenizer: Any = None
+        self._compiled: OrderedDict[str, Any] = OrderedDict()
+        """Matchers at their beginning, by grammar, the one used last at the end: programs repeat them."""
         self._ends: list[int] = []
 
     def compile(self, grammar: str) -> GrammarConstraint:
         """Return a constraint to a grammar of `worker.output.grammar`.
 
-        Takes some milliseconds, and for the first one of a model up to a second. Raises InvalidRequestError with the
-        compiler's words where it is none, and where this machine cannot run the library.
+        Takes some milliseconds, none for one that was compiled before, and up to a second for a model's first. Raises
+        InvalidRequestError with the compiler's words where it is none, and where this machine cannot run the library.
         """
         try:
             from llguidance import LLMatcher
@@ -93,10 +98,18 @@ class ConstraintCompiler:
                 field="conversation.format",
                 rule="left out",
             ) from exc
-        matcher = LLMatcher(self._known_tokens(), _translated(grammar), log_level=0)
-        if matcher.is_error():
-            raise _uncompilable(_reason(matcher.get_error()))
-        return GrammarConstraint(matcher, self._model.tokens, self._ends)
+        with self._lock:
+            if (matcher := self._compiled.get(grammar)) is not None:
+                self._compiled.move_to_end(grammar)
+        if matcher is None:
+            matcher = LLMatcher(self._known_tokens(), _translated(grammar), log_level=0)
+            if matcher.is_error():
+                raise _uncompilable(_reason(matcher.get_error()))
+            with self._lock:
+                self._compiled[grammar] = matcher
+                if len(self._compiled) > MAX_COMPILED:
+                    self._compiled.popitem(last=False)
+        return GrammarConstraint(matcher.deep_copy(), self._model.tokens, self._ends)
 
     def _known_tokens(self) -> Any:
         import llguidance

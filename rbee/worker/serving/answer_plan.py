@@ -55,7 +55,7 @@ class AnswerPlanner:
         if conversation is UNSET:
             return AnswerPlan(lambda number: PlainText(number, stops))
         assert history is not None
-        family = self._families.setdefault(history.template, family_of(history.template))
+        family = self._family_of(history.template)
         is_thinking = family.opens_thoughts(history.tail)
         tools = [] if conversation.tool_choice.mode == "none" else conversation.tools
 
@@ -71,6 +71,11 @@ class AnswerPlanner:
         may_think = family.syntax.reasoning.begin in history.template
         grammar = await self._grammar(conversation, family, is_thinking=is_thinking, may_think=may_think)
         return AnswerPlan(new_parser, grammar, shows_control=True)
+
+    def _family_of(self, template: str) -> ModelFamily:
+        if (known := self._families.get(template)) is None:
+            known = self._families[template] = family_of(template)
+        return known
 
     async def constraint(self, plan: AnswerPlan) -> Constraint | None:
         """Return what holds one choice to the plan's grammar, if there is one. Raises InvalidRequestError."""
