@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import uuid
 from functools import partial
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from urllib.parse import urlsplit
 
 import msgspec
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
     from rbee.adapters.config import Timeouts
     from rbee.adapters.http.sse_server import Send
-    from rbee.worker.serving.service import Service
+    from rbee.worker.serving.service import BegunRequest, Service
     from rbee.worker.status.status import Snapshot, Status
 
 _UUID: Final = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -86,39 +86,15 @@ def new(
         request_id = request.request_id or str(uuid.uuid4())
         keep = keep_seconds(quart_request.headers.get(KEEP_HEADER))
         try:
-            job, read = await service.begin(request, request_id)
+            begun = await service.begin(request, request_id)
         except RbeeError as exc:
             status.add_ended(wire.EndedRequest(request_id=request_id, duration_ms=_since(started), end=exc.code))
             raise
         if keep is not None:
             status.set_keep(keep)
         clock = RequestClock(started, Limits(timeouts.inference, timeouts.token))
-        max_tokens = None if request.max_tokens is UNSET else request.max_tokens
-        reply = InferenceResponse(
-            job,
-            clock,
-            max_tokens=max_tokens,
-            context=service.context(),
-            narrate=request.narrate,
-            note=service.note(request),
-            on_ended=status.add_ended,
-        )
-        stream = reply.stream
-        if read.plan is not None:
-            stream = AnswerStream(
-                job,
-                clock,
-                read.plan.new_parser,
-                choices=request.choices or 1,
-                next_job=partial(service.begin_next, request, request_id, read),
-                max_tokens=max_tokens,
-                context=service.context(),
-                narrate=request.narrate,
-                note=service.note(request),
-                echo=service.echo(request),
-                on_ended=status.add_ended,
-            ).stream
-        del job  # from here on it lives as long as the response: see JobHandle
+        reply = _response(service, request, begun, clock, status.add_ended)
+        del begun  # from here on its job lives as long as the response: see JobHandle
         headers = {wire.REQUEST_ID_HEADER: request_id}
 
         async def on_silent(is_silent: bool) -> None:
@@ -129,10 +105,11 @@ def new(
 
             async def produce(send: Send) -> None:
                 with watched:
-                    await stream(send)
+                    await reply.stream(send)
 
             # A client acknowledges only what it is sent.
             return streamed(nursery, produce, headers=headers, heartbeat=min(timeouts.heartbeat, timeouts.silent / 2))
+        assert isinstance(reply, InferenceResponse), "what is typed is a stream, which the service has checked"
         with watched:
             response = answer(await reply.whole())
         response.headers.update(headers)
@@ -159,6 +136,35 @@ def new(
         return Response(service.metrics.render(), content_type=metrics.CONTENT_TYPE)
 
     return app
+
+
+def _response(
+    service: Service,
+    request: wire.InferenceRequest,
+    begun: BegunRequest,
+    clock: RequestClock,
+    on_ended: Callable[[wire.EndedRequest], None],
+) -> InferenceResponse | AnswerStream:
+    """Return what answers a request that has begun: with typed events where they are wanted."""
+    shared: dict[str, Any] = {
+        "max_tokens": None if request.max_tokens is UNSET else request.max_tokens,
+        "context": service.context(),
+        "narrate": request.narrate,
+        "note": service.note(request),
+        "on_ended": on_ended,
+    }
+    job, read = begun
+    if read.plan is None:
+        return InferenceResponse(job, clock, **shared)
+    return AnswerStream(
+        job,
+        clock,
+        read.plan.new_parser,
+        choices=request.choices or 1,
+        next_job=partial(service.begin_next, request, job.request_id, read),
+        echo=service.echo(request),
+        **shared,
+    )
 
 
 def _since(started: float) -> float:
