@@ -6,12 +6,11 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
-from msgspec import UNSET
 
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, new_app, streamed, with_keys
 from rbee.adapters.tokens import worker_key
-from rbee.errors import ModelNotFoundError, TooManyTokensError
+from rbee.errors import ModelNotFoundError
 from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.scheduling.place_request import Placed
 from rbee.wire import model_ref
@@ -66,8 +65,8 @@ def row_of(reference: str, stem: str) -> ModelRow:
 class StandInNode:
     """A node whose worker answers with `script`: events, errors, and trio's events, which it waits for.
 
-    `refusal` is raised by the worker before it answers, and `misplaced` by the node before there is a worker; `most`
-    are the tokens that its context holds. The hive has `rows`, for which it was asked `asked_models` times, and
+    `refusal` is raised by the worker before it answers, and `misplaced` by the node before there is a worker. The
+    hive has `rows`, for which it was asked `asked_models` times, and
     `references` are the models that were placed.
     """
 
@@ -82,7 +81,6 @@ class StandInNode:
         self.script: Sequence[Any] = ANSWER
         self.refusal: Exception | None = None
         self.misplaced: Exception | None = None
-        self.most = 4096
         self.placed: WorkerState = "idle"
         self.loaded = trio.Event()
         self.loaded.set()
@@ -146,8 +144,6 @@ class StandInNode:
         async def inference() -> Response:
             asked = await body(wire.InferenceRequest)
             self.inferences.append(asked)
-            if asked.max_tokens is not UNSET and asked.max_tokens > self.most:
-                raise TooManyTokensError("too many", field="max_tokens", rule="r", context=self.most)
             if self.refusal is not None:
                 raise self.refusal
 

@@ -7,14 +7,13 @@ import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import msgspec
 import trio
 from quart import Response, request
 
 from rbee.adapters.http.app import at_end, client_connection
 from rbee.adapters.http.held_stream import HeldStream
 from rbee.concurrency.contained import as_error
-from rbee.errors import CancelledError, DrainingError, ModelNotFoundError, RbeeError, TooManyTokensError
+from rbee.errors import CancelledError, DrainingError, ModelNotFoundError, RbeeError
 from rbee.queen.api.models import Meant, Names, meant
 from rbee.queen.requests.caller import Caller
 from rbee.queen.requests.events import Generated
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
 
     from rbee.queen.requests.events import RunEvent
     from rbee.queen.requests.record import RequestRecord
-    from rbee.queen.requests.tracker import TrackedRequest
     from rbee.queen.routes.context import QueenContext
     from rbee.wire.chat.answer import AnswerEvent
     from rbee.wire.progress import ProgressEvent
@@ -140,16 +138,9 @@ class DialectRequest:
         )
         client = client_connection()
 
-        async def run(task: TaskRequest, tracked: TrackedRequest) -> None:
+        with context.track(request_id, record.identity) as tracked:
             place = context.nodes, context.settings, context.token, context.connections
             await InferenceRun(task, tracked, *place, caller=self.caller).run(record.reporting(report), emit, client)
-
-        with context.track(request_id, record.identity) as tracked:
-            try:
-                await run(task, tracked)
-            except TooManyTokensError:
-                # More than the context holds is as much as it holds; clients do not know how much that is.
-                await run(msgspec.structs.replace(task, max_tokens=msgspec.UNSET), tracked)
 
 
 def _note(record: RequestRecord, event: AnswerEvent) -> None:

@@ -67,7 +67,7 @@ class LoadedService:
 
     def check(self, request: InferenceRequest, request_id: str) -> None:
         """Raise what can be known before the prompt is read."""
-        if request.max_tokens is not UNSET and request.max_tokens > self.length:
+        if not request.is_typed and request.max_tokens is not UNSET and request.max_tokens > self.length:
             raise TooManyTokensError(
                 f"field max_tokens: at most {self.length}, the context's length",
                 hint="leave it out: then the model ends its text, or the end of the context does",
@@ -103,7 +103,7 @@ class LoadedService:
         return ReadRequest(prompt.tokens, plan, await self.planner.constraint(plan))
 
     def start(self, request: InferenceRequest, request_id: str, read: ReadRequest) -> JobHandle:
-        """Start the job. Raises AllSlotsBusyError or InvalidRequestError."""
+        """Start the job, of no more tokens than there is room for. Raises AllSlotsBusyError or InvalidRequestError."""
         room = self.length - len(read.tokens)
         limit = room if request.max_tokens is UNSET else min(request.max_tokens, room)
         return self.slots.start(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 import pytest
 import trio
-from msgspec import UNSET
 
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
@@ -168,14 +167,6 @@ async def test_what_the_worker_refuses_has_a_status(node: StandInNode, queen: ht
     assert error["type"] == "invalid_request_error"
     assert response.headers["Content-Type"] == "application/json"
     assert set(error) == {"message", "type", "param", "code"}
-
-
-async def test_more_tokens_than_the_context_holds_are_as_many_as_it_holds(
-    node: StandInNode, queen: httpx.AsyncClient
-) -> None:
-    response = await queen.post(CHAT, json={"messages": USER, "max_tokens": 128_000})
-    assert response.json()["choices"][0]["message"]["content"] == "Once"
-    assert [asked.max_tokens for asked in node.inferences] == [128_000, UNSET]
 
 
 @pytest.mark.parametrize("stream", [True, False])
