@@ -6,6 +6,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from rbee.errors import InvalidRequestError
+from rbee.wire.chat.answer import TokenChance, TokenLogprob
 from rbee.worker.engine.backend import DecodeAbortedError, NoRoomError, SavedState, StateMismatchError
 from tests.kit import models
 
@@ -60,6 +61,11 @@ class MarkovSampler:
         assert self._is_open
         return self._backend.follows[self._backend.rows[row]]
 
+    def scored(self, row: int, token: int) -> TokenLogprob:
+        """Certain where the chain names this token."""
+        is_named = self._backend.follows[self._backend.rows[row]] == token
+        return TokenLogprob(chosen=TokenChance(token=token, data=b"", logprob=0.0 if is_named else -1.0))
+
     def close(self) -> None:
         assert self._is_open
         self._is_open = False
@@ -92,6 +98,7 @@ class MarkovBackend:
         self.batch = batch
         self.threads = 2
         self.prompt_step = batch
+        self.scored_step = 5
         self.decoding_threads = self.threads
         self.room = slots * length if room is None else room
         self.can_cut = can_cut
@@ -117,6 +124,7 @@ class MarkovBackend:
         self.before_decode(self.decodes)
         assert 0 < sum(len(part.tokens) for part in parts) <= self.batch
         assert len({part.sequence for part in parts}) == len(parts)
+        assert sum(len(part.tokens) for part in parts if part.wants_all) <= self.scored_step
         if self._is_aborted.is_set():
             for part in parts:  # a beginning of each may be there
                 self._append(part, len(part.tokens) // 2)
@@ -129,8 +137,8 @@ class MarkovBackend:
             self._append(part, len(part.tokens))
             row += len(part.tokens)
             rows.append(row)
-            if part.wants_logits:
-                self.rows[row] = part.tokens[-1]
+            wanted = len(part.tokens) if part.wants_all else int(part.wants_logits)
+            self.rows |= {row - back: part.tokens[-1 - back] for back in range(wanted)}
         return rows
 
     def _append(self, part: BatchPart, count: int) -> None:

@@ -40,13 +40,15 @@ class EngineFailedError(WorkerFailedError):
 class BatchPart(NamedTuple):
     """Tokens of one sequence, of which the first stands at `position`: where the memory's part of it ends.
 
-    With `wants_logits` a sampler can choose the token that follows the last one.
+    With `wants_logits` a sampler can choose the token that follows the last one; with `wants_all` it can tell how
+    probable any token would be behind each of them.
     """
 
     sequence: int
     tokens: list[int]
     position: int
     wants_logits: bool
+    wants_all: bool = False
 
 
 class SavedState(NamedTuple):
@@ -82,6 +84,9 @@ class Sampler(Protocol):
 
         Raises NoNumbersError where the model has computed none.
         """
+
+    def scored(self, row: int, token: int) -> TokenLogprob | None:
+        """Return how probable a token of the prompt was behind row `row` of the last batch; None as in `logprob`."""
 
     def close(self) -> None:
         """Free what it holds."""
@@ -164,6 +169,10 @@ class Backend(Protocol):
     @property
     def batch(self) -> int:
         """The most tokens of one decode."""
+
+    @property
+    def scored_step(self) -> int:
+        """The most tokens in one decode that are in parts which want all logits."""
 
     @property
     def prompt_step(self) -> int:

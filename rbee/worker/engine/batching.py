@@ -16,12 +16,14 @@ STEP_SECONDS: Final = 0.2
 class Pending(NamedTuple):
     """A sequence with `tokens` tokens that the memory does not hold yet.
 
-    `is_decoding` says that its prompt is done and one new token waits, so a user sees every delay.
+    `is_decoding` says that its prompt is done and one new token waits, so a user sees every delay; `is_scored` that
+    the logits of all of them are wanted.
     """
 
     sequence: int
     tokens: int
     is_decoding: bool
+    is_scored: bool = False
 
 
 class Chunk(NamedTuple):
@@ -55,13 +57,20 @@ class PrefillPace:
         return max(min(fitting, self._batch), min(MIN_CHUNK, self._batch))
 
 
-def plan(pending: Sequence[Pending], *, batch: int, prefill_limit: int, prompt_limit: int | None = None) -> list[Chunk]:
+def plan(
+    pending: Sequence[Pending],
+    *,
+    batch: int,
+    prefill_limit: int,
+    prompt_limit: int | None = None,
+    scored_limit: int = 1,
+) -> list[Chunk]:
     """Return the next step: at most `batch` tokens, empty only where nothing is pending.
 
     `pending` is in order of arrival. Every decoding sequence gets its token first. What is left goes to prompts, at
     most `prefill_limit` tokens while any sequence decodes, and `prompt_limit` while none does. The oldest prompt gets
     half of that, so it always comes to its end; the other half goes to the shortest, so that a short question need not
-    wait for a long document.
+    wait for a long document. Those that are scored get `scored_limit` tokens at most, all together.
     """
     chunks = [Chunk(item.sequence, 1, True) for item in pending if item.is_decoding and item.tokens][:batch]
     room = batch - len(chunks)
@@ -77,6 +86,9 @@ def plan(pending: Sequence[Pending], *, batch: int, prefill_limit: int, prompt_l
     by_length = sorted(prompts, key=lambda item: item.tokens)
     for item, bound in [(oldest, (room + 1) // 2), *((item, room) for item in by_length)]:
         share = min(item.tokens - shares[item.sequence], bound, room)
+        if item.is_scored:
+            share = min(share, scored_limit)
+            scored_limit -= share
         shares[item.sequence] += share
         room -= share
     chunks += [

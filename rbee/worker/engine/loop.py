@@ -223,20 +223,22 @@ class Engine:
             batch=self._backend.batch,
             prefill_limit=self._pace.limit(),
             prompt_limit=self._backend.prompt_step,
+            scored_limit=self._backend.scored_step,
         )
         if not chunks or (rows := self._decode(chunks)) is None:
             return
         self.steps += 1
         for chunk, row in zip(chunks, rows, strict=True):
-            sequence = self._sequences[chunk.sequence]
+            self._go_on(self._sequences[chunk.sequence], chunk, row)
+
+    def _go_on(self, sequence: EngineSequence, chunk: batching.Chunk, row: int) -> None:
+        """Take in what was decoded, and sample; what goes wrong with one request's options or text ends that alone."""
+        try:
+            if not sequence.is_scored:
+                sequence.score(chunk, row)
             sequence.cached += chunk.tokens
             if chunk.is_last:
-                self._sample_contained(sequence, row)
-
-    def _sample_contained(self, sequence: EngineSequence, row: int) -> None:
-        """Sample a token; what goes wrong with one request's options or text ends that one alone."""
-        try:
-            self._sample(sequence, row)
+                self._sample(sequence, row)
         except EngineFailedError:
             raise
         except Exception as exc:  # noqa: BLE001 (see above)

@@ -27,6 +27,8 @@ class Job(NamedTuple):
     constraint: Constraint | None = None
     shows_control: bool = False
     """Whether the names of control tokens are part of the text: a tool call may begin with one."""
+    scored: int = 0
+    """Of how many tokens at the end of the prompt it is told how probable they were."""
 
 
 class TextEvent(NamedTuple):
@@ -74,6 +76,8 @@ class EngineSequence:
         self.sampler = sampler
         self.text = Detokenizer(job.options.stop or ())
         self.shows_control = job.shows_control
+        self._scored = self.prompt_length - job.scored
+        """The tokens of the prompt of which it is known how probable they were, or of which nobody asks that."""
         self.is_parked = False
         """Whether it waits for another sequence to end, since the memory has no room for both."""
         self.has_output = False
@@ -108,9 +112,25 @@ class EngineSequence:
     def pending(self) -> batching.Pending:
         """Return what the memory does not hold yet, for the planner."""
         count = len(self.tokens) - self.cached
-        return batching.Pending(self.slot, count, count == 1 and self.generated > 0)
+        return batching.Pending(self.slot, count, count == 1 and self.generated > 0, not self.is_scored)
 
     def part(self, chunk: batching.Chunk) -> BatchPart:
         """Return the tokens of a planned chunk."""
         tokens = self.tokens[self.cached : self.cached + chunk.tokens]
-        return BatchPart(self.slot, tokens, self.cached, chunk.is_last)
+        return BatchPart(self.slot, tokens, self.cached, chunk.is_last, not self.is_scored)
+
+    @property
+    def is_scored(self) -> bool:
+        """Whether nothing is left to be said of how probable the prompt was."""
+        return self._scored >= self.prompt_length
+
+    def score(self, chunk: batching.Chunk, row: int) -> None:
+        """Note how probable each token of the prompt was that follows one of this chunk; `row` is that of its last.
+
+        A chunk may come again, where the sequence was taken out of the memory meanwhile.
+        """
+        end = self.cached + chunk.tokens
+        for at in range(max(self._scored, self.cached + 1), min(end + 1, self.prompt_length)):
+            if (logprob := self.sampler.scored(row - (end - at), self.tokens[at])) is not None:
+                self.logprobs.append(logprob)
+            self._scored = at + 1

@@ -164,13 +164,14 @@ class Slots:
         *,
         constraint: Constraint | None = None,
         shows_control: bool = False,
+        scored: int = 0,
     ) -> JobHandle:
-        """Take a slot and start a job of at most `limit` tokens; the last two are those of Job.
+        """Take a slot and start a job of at most `limit` tokens; the last three are those of Job.
 
         Raises AllSlotsBusyError or InvalidRequestError. Between the check and the taking nothing can happen.
         """
         self.check_new(request_id)
-        job = Job(next(self._numbers), self._take_slot(), prompt, options, limit, constraint, shows_control)
+        job = Job(next(self._numbers), self._take_slot(), prompt, options, limit, constraint, shows_control, scored)
         # Each token makes at most one event, so a reader that stalls costs bounded memory and the engine never waits.
         send, receive = trio.open_memory_channel[EngineEvent](limit + 1)
         running = self._running[job.number] = _RunningJob(job, send, engine)

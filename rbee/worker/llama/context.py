@@ -14,7 +14,7 @@ from rbee.worker.engine.backend import (
     SavedState,
     StateMismatchError,
 )
-from rbee.worker.llama.context_params import BATCH, context_params
+from rbee.worker.llama.context_params import BATCH, SCORED, context_params
 from rbee.worker.llama.operations import Operations
 from rbee.worker.llama.sampling import SamplerChain
 from rbee.worker.llama.threadpool import Threadpool
@@ -62,6 +62,7 @@ class Context:
         self.length = length
         self.trained_length = model.trained_length
         self.batch = BATCH
+        self.scored_step = SCORED
         self.threads = threads
         self.prompt_step = prompt_step(model.size_bytes, threads)
         params = context_params(lib, slots=slots, length=length)
@@ -123,8 +124,8 @@ class Context:
             ids[row] = token
             positions[row] = part.position + row - first
             sequences[row][0] = part.sequence
-            outputs[row] = 0
-        outputs[row] = part.wants_logits
+            outputs[row] = part.wants_all
+        outputs[row] = part.wants_logits or part.wants_all
         batch.n_tokens = row + 1
         return row
 

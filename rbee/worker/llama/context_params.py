@@ -10,6 +10,9 @@ if TYPE_CHECKING:
 BATCH: Final = 512
 """Tokens in one decode; also llama.cpp's physical batch, so that an aborted decode leaves nothing half done."""
 
+SCORED: Final = 8
+"""Tokens in one decode whose logits are all wanted: 1 MB each with 250 000 tokens, twice, and always there."""
+
 
 def context_params(lib: Functions, *, slots: int, length: int) -> Any:
     """Return them for `slots` sequences of `length` tokens each."""
@@ -18,7 +21,7 @@ def context_params(lib: Functions, *, slots: int, length: int) -> Any:
     params.n_batch = params.n_ubatch = BATCH
     params.n_seq_max = slots
     # One output a sequence: room for logits of every token of a batch would be 65 MB with 32 000 tokens.
-    params.n_outputs_max = slots
+    params.n_outputs_max = slots + SCORED - 1
     # Sequences draw on one pool of cells; a copy of a sequence shares the cells of the original.
     params.kv_unified = True
     params.no_perf = True

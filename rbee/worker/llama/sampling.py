@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from math import inf, isfinite
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
@@ -94,13 +94,7 @@ class SamplerChain:
         if not self._has_looked and not sum(logits[: self._tokens : LOOK_STEP]) < inf:
             raise _no_numbers()
         self._has_looked = True
-        norm, top = 0.0, list[TokenChance]()
-        if self._top is not None:
-            norm = logits_in_c.log_sum_exp(logits, self._tokens)
-            top = [
-                self._chance(token, logits[token] - norm)
-                for token in logits_in_c.highest(logits, self._tokens, self._top)
-            ]
+        norm, top = self._likeliest(logits)
         for token, bias in self._bias.items():
             logits[token] += bias
         if self._constraint is not None:
@@ -114,6 +108,21 @@ class SamplerChain:
             chosen = logits[token] - self._bias.get(token, 0.0) - norm
             self.logprob = TokenLogprob(chosen=self._chance(token, chosen), top=top)
         return token
+
+    def scored(self, row: int, token: int) -> TokenLogprob | None:
+        if self._top is None:
+            return None
+        logits = self._lib.llama_get_logits_ith(self._context, row)
+        norm, top = self._likeliest(logits)
+        return TokenLogprob(chosen=self._chance(token, logits[token] - norm), top=top)
+
+    def _likeliest(self, logits: Any) -> tuple[float, list[TokenChance]]:
+        """Return what is taken from a logit for the logarithm of its probability, and the likeliest tokens."""
+        if self._top is None:
+            return 0.0, []
+        norm = logits_in_c.log_sum_exp(logits, self._tokens)
+        found = logits_in_c.highest(logits, self._tokens, self._top)
+        return norm, [self._chance(token, logits[token] - norm) for token in found]
 
     def _chance(self, token: int, logprob: float) -> TokenChance:
         # JSON has no infinity; no probability of a 32-bit float is as small.

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rbee.wire.worker import EndedRequest, FullContext, StopReason
     from rbee.worker.engine.sequence import EngineEvent, JobEnded
     from rbee.worker.engine.slots import JobHandle
+    from rbee.worker.serving.echo import EchoedPrompt
     from rbee.worker.serving.follow import RequestClock
 
 
@@ -64,10 +65,10 @@ class AnswerStream:
     max_tokens: int | None
     context: FullContext
     narrate: bool
+    echo: EchoedPrompt
+    """What stands before each choice's own text."""
     note: str | None = None
     """What the user should know about how the prompt was read."""
-    echo: str = ""
-    """What stands before each choice's own text."""
     on_ended: Callable[[EndedRequest], None] = lambda _: None
 
     async def stream(self, send: Send) -> None:
@@ -78,9 +79,8 @@ class AnswerStream:
             for number in range(self.choices):
                 if number:
                     job = await self.next_job(number)
-                choice = _Choice(number, self.new_parser(number), send)
-                if self.echo:
-                    await choice.send(wire.TextDelta(choice=number, text=self.echo))
+                choice = _Choice(number, self.new_parser(number), send, self.echo)
+                await choice.begin()
                 async with job:
                     ended = await self._follow(job, choice, send)
                 outcome = choice.outcome_of(ended)
@@ -159,23 +159,37 @@ class _Choice:
     number: int
     parser: AnswerParser
     _send: Send
+    _echo: EchoedPrompt
     reasoning_tokens: int = 0
     _tokens: int = 0
+    _has_to_echo: bool = False
     _logprobs: list[wire.TokenLogprob] = field(default_factory=list)
 
     @property
     def is_done(self) -> bool:
         return self.parser.is_done
 
+    async def begin(self) -> None:
+        """Send what stands before the choice, unless the engine has to say more of it, which its first event does."""
+        self._has_to_echo = self._echo.scored > 0
+        if not self._has_to_echo:
+            await self.send(*self._echo.pieces(self.number))
+
     async def take(self, events: list[EngineEvent]) -> None:
         """Send what these events add to the answer."""
         pieces: list[wire.AnswerEvent] = []
         for one in events:
+            logprobs = one.logprobs
+            if self._has_to_echo:
+                scored = self._echo.scored
+                pieces += self._echo.pieces(self.number, logprobs[:scored])
+                logprobs = logprobs[scored:]
+                self._has_to_echo = False
             pieces += self.parser.feed(one.text)
             if self.parser.channel == "reasoning":
                 self.reasoning_tokens += one.tokens - self._tokens
             elif self.parser.channel == "text":
-                self._logprobs += one.logprobs
+                self._logprobs += logprobs
             self._tokens = one.tokens
         await self.send(*pieces)
 
@@ -201,7 +215,7 @@ class _Choice:
         """Send these events in one write; a piece of text takes the probabilities along that are not sent yet."""
         sent = []
         for piece in pieces:
-            if isinstance(piece, wire.TextDelta) and self._logprobs:
+            if isinstance(piece, wire.TextDelta) and self._logprobs and not piece.logprobs:
                 piece.logprobs, self._logprobs = self._logprobs, []
             sent.append(event(piece))
         if sent:

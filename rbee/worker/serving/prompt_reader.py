@@ -11,6 +11,7 @@ from msgspec import UNSET
 from rbee.errors import InvalidRequestError, PromptTooLongError
 from rbee.wire.worker import CONTEXT_LENGTH_EXCEEDED
 from rbee.worker.chat import frame as chat_frame
+from rbee.worker.serving import echo
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from rbee.worker.chat.chat import Chat
     from rbee.worker.chat.history import History
     from rbee.worker.engine.backend import Backend
+    from rbee.worker.serving.echo import EchoedPrompt
 
 T = TypeVar("T")
 
@@ -81,13 +83,9 @@ class PromptReader:
         self._check_length(tokens)
         return tokens
 
-    def text_of(self, request: InferenceRequest) -> str:
-        """Return the prompt of a request as text; a conversation has none."""
-        if request.prompt is not UNSET:
-            return request.prompt
-        if request.tokens is not UNSET:
-            return b"".join(map(self._vocabulary.piece, request.tokens)).decode("utf-8", "replace")
-        return ""
+    def echoed(self, request: InferenceRequest, tokens: list[int]) -> EchoedPrompt:
+        """Return what stands before the answers to a request of these tokens. Raises InvalidRequestError."""
+        return echo.echoed(request, tokens, self._vocabulary)
 
     async def read(self, prompt: str, *, raw: bool) -> list[int]:
         """Return the prompt's tokens, at least one; `raw` leaves the frame out.

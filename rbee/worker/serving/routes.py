@@ -162,7 +162,7 @@ def _response(
         read.plan.new_parser,
         choices=request.choices or 1,
         next_job=partial(service.begin_next, request, job.request_id, read),
-        echo=service.echo(request),
+        echo=read.echo,
         **shared,
     )
 

@@ -23,6 +23,7 @@ from rbee.worker.chat.chat import open_chat
 from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.slots import Slots
 from rbee.worker.serving.answer_plan import AnswerPlanner
+from rbee.worker.serving.echo import EchoedPrompt
 from rbee.worker.serving.prompt_reader import PromptReader
 from rbee.worker.status.metrics import WorkerMetrics
 
@@ -39,11 +40,15 @@ SEEDS: Final = 2**32 - 1
 
 
 class ReadRequest(NamedTuple):
-    """A request's tokens; where its answer is typed, how that is read, and what its first choice is held to."""
+    """A request's tokens; where its answer is typed, how that is read, and what its first choice is held to.
+
+    `echo` is what stands before each choice.
+    """
 
     tokens: list[int]
     plan: AnswerPlan | None = None
     constraint: Constraint | None = None
+    echo: EchoedPrompt = EchoedPrompt()
 
 
 class BegunRequest(NamedTuple):
@@ -100,7 +105,8 @@ class LoadedService:
         if not request.is_typed:
             return ReadRequest(prompt.tokens)
         plan = await self.planner.plan(request, prompt.history)
-        return ReadRequest(prompt.tokens, plan, await self.planner.constraint(plan))
+        echo = self.prompts.echoed(request, prompt.tokens)
+        return ReadRequest(prompt.tokens, plan, await self.planner.constraint(plan), echo)
 
     def start(self, request: InferenceRequest, request_id: str, read: ReadRequest) -> JobHandle:
         """Start the job, of no more tokens than there is room for. Raises AllSlotsBusyError or InvalidRequestError."""
@@ -115,6 +121,7 @@ class LoadedService:
             limit,
             constraint=read.constraint,
             shows_control=read.plan is not None and read.plan.shows_control,
+            scored=read.echo.scored,
         )
 
     def cancel(self, request_id: str) -> None:
@@ -185,10 +192,6 @@ class Service:
         """Return how much the model has room for. Raises WorkerNotReadyError before it is loaded."""
         service = self._ready()
         return FullContext(tokens=service.length, trained_tokens=service.trained_length)
-
-    def echo(self, request: InferenceRequest) -> str:
-        """Return what stands before the answer: the prompt, where that is wanted."""
-        return self._ready().prompts.text_of(request) if request.echo is True else ""
 
     def note(self, request: InferenceRequest) -> str | None:
         """Return what the user should know about how the prompt was read."""

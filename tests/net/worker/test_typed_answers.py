@@ -177,6 +177,36 @@ async def test_probabilities_are_the_models_own(worker: Serving) -> None:
     assert [one.top for event in bare if isinstance(event, TextDelta) for one in event.logprobs] == [[], []]
 
 
+@pytest.mark.parametrize("prompt", ["AB!C" * 20, "A"])
+async def test_the_tokens_of_an_echoed_prompt_come_with_their_probabilities(chain: Path, prompt: str) -> None:
+    async with serving(chain, slots=2) as worker:
+        found = await answer(
+            worker, prompt=prompt, typed=True, raw=True, echo=True, logprobs=1, choices=2, max_tokens=2, temperature=0
+        )
+        tokens = found[0].tokens if isinstance(found[0], PromptRead) else 0
+        alone = await answer(worker, prompt=prompt[:3], typed=True, raw=True, logprobs=1, max_tokens=1, temperature=0)
+    for number in (0, 1):
+        assert text_of(found, number).startswith(prompt)
+        deltas = [event for event in found if isinstance(event, TextDelta) and event.choice == number]
+        told = [one for event in deltas for one in event.logprobs]
+        assert b"".join(one.chosen.data for one in told).decode() == text_of(found, number)
+        assert len(told) == tokens - 1 + 2, "the token that begins the prompt is none of its text"
+        assert told[0].chosen.logprob is None
+        assert all(one.chosen.logprob is not None and len(one.top) == 1 for one in told[1:])
+        if len(prompt) > 1:
+            (after,) = [one for event in alone if isinstance(event, TextDelta) for one in event.logprobs]
+            # The token behind the third letter, read in the middle of a prompt, is as likely as after the prompt's end.
+            assert told[3].top[0].token == after.top[0].token
+            assert told[3].top[0].logprob == pytest.approx(after.top[0].logprob, abs=0.01)
+
+
+async def test_more_tokens_than_there_is_room_for_are_as_many_as_there_is(chain: Path) -> None:
+    async with serving(chain, context=64) as worker:
+        found = await answer(worker, prompt="A" * 10, typed=True, max_tokens=128_000, temperature=0)
+    assert isinstance(last := found[-1], AnswerEnded)
+    assert (last.usage.prompt_tokens + last.usage.completion_tokens, last.context_tokens) == (64, 64)
+
+
 async def test_a_bias_decides(worker: Serving) -> None:
     found = await answer(worker, conversation=asking(), logit_bias={70: 100}, max_tokens=4, temperature=0)
     assert text_of(found) == "C" * 4  # the models of the tests have a token for each byte, from 3 on

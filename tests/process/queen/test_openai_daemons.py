@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 from tests.kit.standins import standin
@@ -83,3 +84,30 @@ def test_a_client_that_leaves_while_the_model_loads_is_gone(daemons: Daemons) ->
             return [one["end"] for one in found if one["route"] == f"POST {CHAT}"] == ["CANCELLED"]
 
         wait_until(is_over, "the request is over")
+
+
+def test_the_limits_of_a_real_worker_are_told_or_kept(daemons: Daemons) -> None:
+    queen = daemons.start("queen")
+    with queen.client() as client:
+        chunks, is_clean = streamed(client, max_tokens=128_000, seed=1)
+        assert is_clean
+        assert chunks[-1]["choices"][0]["finish_reason"] in ("stop", "length")
+        for stream in (True, False):
+            long = USER | {"content": "bee " * 20_000}
+            response = client.post(CHAT, json={"messages": [long], "stream": stream})
+            error = response.json()["error"]
+            assert (response.status_code, error["code"], error["param"]) == (400, "context_length_exceeded", "messages")
+            words = r"prompt is too long: \d+( or more)? tokens > (\d+) maximum.* maximum context length is \2 tokens"
+            assert re.search(words, error["message"])
+        body = {"prompt": "Once upon a time", "echo": True, "logprobs": 2, "max_tokens": 1}
+        choice = client.post("/v1/completions", json=body).json()["choices"][0]
+        told = choice["logprobs"]
+        assert choice["text"].startswith("Once upon a time")
+        assert "".join(told["tokens"]) == choice["text"]
+        assert (told["token_logprobs"][0], told["top_logprobs"][0], told["text_offset"][0]) == (None, None, 0)
+        assert all(value < 0 for value in told["token_logprobs"][1:])
+        assert all(len(top) == 2 for top in told["top_logprobs"][1:])
+        starts = [
+            choice["text"].index(token, at) for token, at in zip(told["tokens"], told["text_offset"], strict=True)
+        ]
+        assert starts == told["text_offset"]

@@ -101,13 +101,15 @@ def test_small_steps_say_nothing_about_the_pace() -> None:
 @st.composite
 def pendings(draw: st.DrawFn) -> list[Pending]:
     kinds = draw(st.lists(st.one_of(st.none(), st.integers(1, 3000)), max_size=12))
-    return [decoding(n) if tokens is None else prompt(n, tokens) for n, tokens in enumerate(kinds)]
+    scored = draw(st.sets(st.integers(0, 11)))
+    return [decoding(n) if tokens is None else Pending(n, tokens, False, n in scored) for n, tokens in enumerate(kinds)]
 
 
 @given(pendings(), st.integers(1, 600), st.integers(1, 600))
 def test_every_step_is_valid_and_makes_progress(pending: list[Pending], batch: int, limit: int) -> None:
-    step = plan(pending, batch=batch, prefill_limit=limit)
+    step = plan(pending, batch=batch, prefill_limit=limit, scored_limit=8)
     waiting = {item.sequence: item for item in pending}
+    assert sum(chunk.tokens for chunk in step if waiting[chunk.sequence].is_scored) <= 8
     assert len({chunk.sequence for chunk in step}) == len(step)
     assert sum(chunk.tokens for chunk in step) <= batch
     assert bool(step) == bool(pending)
@@ -130,7 +132,9 @@ def test_repeated_steps_finish_every_prompt(pending: list[Pending], batch: int, 
     for _ in range(5_000):
         if not any(not item.is_decoding and item.tokens for item in pending):
             break
-        taken = {chunk.sequence: chunk.tokens for chunk in plan(pending, batch=batch, prefill_limit=limit)}
+        taken = {
+            chunk.sequence: chunk.tokens for chunk in plan(pending, batch=batch, prefill_limit=limit, scored_limit=64)
+        }
         pending = [
             item if item.is_decoding else item._replace(tokens=item.tokens - taken.get(item.sequence, 0))
             for item in pending

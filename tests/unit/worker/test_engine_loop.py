@@ -46,10 +46,18 @@ class Bench:
         self.events += events
         self.slots.deliver(events)
 
-    def start(self, prompt: str, limit: int, *, stop: list[str] | None = None, seed: int | None = None) -> JobHandle:
+    def start(
+        self, prompt: str, limit: int, *, stop: list[str] | None = None, seed: int | None = None, scored: bool = False
+    ) -> JobHandle:
         tokens = self.backend.vocabulary.tokenize(prompt)
         options = Sampling(temperature=0, stop=stop, seed=seed)
-        return self.slots.start(self.engine, str(next(self._numbers)), tokens, options, limit)
+        number = str(next(self._numbers))
+        return self.slots.start(self.engine, number, tokens, options, limit, scored=(len(tokens) - 1) * scored)
+
+    def scored(self, job: JobHandle) -> list[tuple[int, float | None]]:
+        """Return the tokens of a job's prompt that were scored, and how."""
+        told = [one for event in self.events if event.number == job.number for one in event.logprobs]
+        return [(one.chosen.token, one.chosen.logprob) for one in told]
 
     def check_clean(self) -> None:
         """Nothing may be left of any job."""
@@ -124,7 +132,7 @@ async def test_each_job_gets_its_own_text_whatever_happens_to_the_others(
     async def one(prompt: str, limit: int, how: str, step: int) -> None:
         while True:
             try:
-                job = bench.start(prompt, limit)
+                job = bench.start(prompt, limit, scored=limit % 2 == 1)
                 break
             except AllSlotsBusyError:
                 await bench.status.changed.wait()
@@ -155,6 +163,10 @@ async def test_each_job_gets_its_own_text_whatever_happens_to_the_others(
                 assert expected.startswith(text)
             else:
                 assert text == expected
+                letters = bench.backend.vocabulary.tokenize(prompt)
+                named = [bench.backend.follows.get(letter) for letter in letters]
+                scores = [(one, 0.0 if one == name else -1.0) for one, name in zip(letters[1:], named, strict=False)]
+                assert bench.scored(job) == (scores if limit % 2 else [])
                 assert ended.tokens == len(expected)
                 assert ended.outcome == ("length" if len(expected) == limit else "eos")
 
