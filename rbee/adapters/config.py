@@ -54,7 +54,7 @@ class _Section(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class QueenSettings(_Section, kw_only=True):
-    """`max_waiting` requests may wait for a slot on one node.
+    """`max_waiting` requests may wait for a slot on one node; callers with less than their share of them come on top.
 
     Where a request does not say how long its worker stays without the next one, `keep` does, on all nodes; None leaves
     that to the timeouts of each node's hive. `url` is that of another queen, which commands use.

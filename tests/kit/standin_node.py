@@ -104,7 +104,7 @@ class StandInNode:
         return True
 
     async def place(
-        self, wanted: Any, report: object, wait: float, *, must_ask: bool, may_move: bool = False
+        self, wanted: Any, report: object, wait: float, *, must_ask: bool, may_move: bool = False, caller: str
     ) -> Placed:
         self.references.append(wanted.model_ref)
         if self.misplaced is not None:

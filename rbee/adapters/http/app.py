@@ -19,6 +19,7 @@ from rbee.adapters.http import sse_server
 from rbee.adapters.http.connection import ClientConnection, connection_of
 from rbee.adapters.logs.json_log import correlate, correlation
 from rbee.errors import (
+    AllSlotsBusyError,
     InternalError,
     InvalidApiKeyError,
     InvalidRequestError,
@@ -167,9 +168,12 @@ def _translate(error: HTTPException) -> RbeeError:
 
 
 def failure(error: RbeeError) -> Response:
-    """Return the answer for an error."""
+    """Return the answer for an error; one that says when to ask again is 429 with that time."""
     g.failed = error.code
-    response = answer(to_body(error, correlation.get()), error.status)
+    retry_after = error.retry_after if isinstance(error, AllSlotsBusyError) else None
+    response = answer(to_body(error, correlation.get()), error.status if retry_after is None else 429)
+    if retry_after is not None:
+        response.headers["Retry-After"] = str(max(1, round(retry_after)))
     if error.status == 401:
         response.headers["WWW-Authenticate"] = "Bearer"
     return response

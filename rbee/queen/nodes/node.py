@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rbee.clients.hive import HiveClient
+    from rbee.errors import LineFullError
     from rbee.queen.hives.link import Find, HiveLink
     from rbee.queen.hives.mirror import Devices
     from rbee.queen.scheduling.choose_worker import Wanted
@@ -110,18 +111,26 @@ class Node:
         self._loop.on_hive_event(event)
 
     async def place(
-        self, wanted: Wanted, report: Report, wait: float = 0, *, must_ask: bool = False, may_move: bool = False
+        self,
+        wanted: Wanted,
+        report: Report,
+        wait: float = 0,
+        *,
+        must_ask: bool = False,
+        may_move: bool = False,
+        caller: str = "local",
     ) -> Placed:
         """Return a worker for `wanted`, started if need be; what happens meanwhile is reported.
 
         Where all its slots are taken, the request waits up to `wait` seconds for one; without, it is sent there all the
-        same, and the worker answers for itself. With `must_ask` the hive itself is asked for its workers: what its
-        event stream showed has sent this request to a worker in vain. With `may_move` it is a worker of another node if
-        one of those has a free slot first. Raises AllSlotsBusyError when the wait was in vain, or too many wait.
+        same, and the worker answers for itself. Slots go round callers, of which `caller` is one. With `must_ask` the
+        hive itself is asked for its workers: what its event stream showed has sent this request to a worker in vain.
+        With `may_move` it is a worker of another node if one of those has a free slot first. Raises AllSlotsBusyError
+        when the wait was in vain, or too many wait.
         """
         placed: Outcome[Placed] = Outcome()
         request = PlaceRequest(
-            wanted, wait, report, placed.settle, correlation.get(), may_move=may_move, must_ask=must_ask
+            wanted, wait, report, placed.settle, correlation.get(), may_move, caller, must_ask=must_ask
         )
         self._loop.take(request)
         try:
@@ -129,6 +138,10 @@ class Node:
         finally:
             if not placed.is_settled:
                 self._loop.give_up(request)
+
+    def why_full(self, wanted: Wanted, caller: str) -> LineFullError | None:
+        """Return why a request that would wait for a slot here would be refused now, if it would."""
+        return self._loop.why_full(wanted, caller)
 
     @property
     def is_direct(self) -> bool:

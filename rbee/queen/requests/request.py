@@ -144,7 +144,14 @@ class InferenceRun:
                 self._must_ask = True  # its hive alone says whether a worker has loaded what is at the path now
                 if name != wire.LOCAL_NODE:
                     await node.refresh(self._wanted.model_ref, report)
-            placed = await node.place(self._wanted, report, self._patience, must_ask=self._must_ask, may_move=may_move)
+            placed = await node.place(
+                self._wanted,
+                report,
+                self._patience,
+                must_ask=self._must_ask,
+                may_move=may_move,
+                caller=self._caller.name,
+            )
             if placed.node is not None:
                 node = self._nodes.get(placed.node)
         way = Way(placed.url, is_direct=False)
@@ -168,6 +175,17 @@ def check(request: wire.TaskRequest, nodes: Nodes, settings: Settings) -> None:
     _wanted(request, settings)
     if (name := _node_name(request, settings)) is not None:
         nodes.get(name)
+
+
+def check_line(request: wire.TaskRequest, nodes: Nodes, settings: Settings, caller: str) -> None:
+    """Refuse a request that would have to wait, and that no line has a place for. Raises LineFullError."""
+    if not request.wait_s:
+        return
+    name, wanted = _node_name(request, settings), _wanted(request, settings)
+    refusals = [node.why_full(wanted, caller) for node in (nodes.all() if name is None else [nodes.get(name)])]
+    errors = [error for error in refusals if error is not None]
+    if errors and len(errors) == len(refusals):
+        raise errors[0]
 
 
 def _wanted(request: wire.TaskRequest, settings: Settings) -> Wanted:

@@ -13,7 +13,7 @@ from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, RbeeError
 from rbee.queen.requests.caller import Caller, preferences
 from rbee.queen.requests.events import Generated
-from rbee.queen.requests.request import InferenceRun, check
+from rbee.queen.requests.request import InferenceRun, check, check_line
 from rbee.queen.requests.why_ended import why_ended
 from rbee.queen.routes import request_log
 from rbee.wire import model_ref
@@ -50,6 +50,9 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         record = request_log.current()
         who = record.identity.caller
         caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome, keep, who)
+
+        if task.worker_id is None:
+            check_line(task, context.nodes, settings, who)  # once a stream has begun, nothing has a status any more
 
         def run(tracked: TrackedRequest) -> InferenceRun:
             return InferenceRun(

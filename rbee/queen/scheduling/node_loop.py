@@ -36,6 +36,7 @@ from rbee.wire.hive import SpawnRequest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from rbee.errors import LineFullError
     from rbee.queen.hives.follower import HiveFollower
     from rbee.queen.hives.link import Find, HiveLink
     from rbee.queen.hives.mirror import HiveMirror
@@ -67,7 +68,7 @@ class NodeLoop:
         self._follower = follower
         self._find_sources = find_sources
         self._line = line
-        self._scheduler = NodeScheduler(name, mirror, max_waiting, partial(line.take, name))
+        self._scheduler = NodeScheduler(name, mirror, max_waiting, partial(line.take, name), line.turns)
         self._starts: dict[Wanted, trio.CancelScope] = {}
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -92,7 +93,7 @@ class NodeLoop:
     def on_hive_event(self, event: HiveEvent | None) -> None:
         """The mirror has changed; None stands for a stream that was lost."""
         self._decide(self._scheduler.on_hive_lost if event is None else self._scheduler.tick)
-        self._line.offer(self._name)
+        self._line.offer(self._name, trio.current_time())
 
     def movable(self) -> list[PlaceRequest]:
         """Return the requests that wait for a slot here, and may go to another node."""
@@ -102,11 +103,15 @@ class NodeLoop:
         """Return whether any slot is free here."""
         return not self._has_ended and self._scheduler.has_free(trio.current_time())
 
-    def take_free(self, wanted: Wanted) -> Placed | None:
+    def why_full(self, wanted: Wanted, caller: str) -> LineFullError | None:
+        """Return why a request that would wait for a slot here would be refused now, if it would."""
+        return None if self._has_ended else self._scheduler.why_full(wanted, caller, trio.current_time())
+
+    def take_free(self, request: PlaceRequest) -> Placed | None:
         """Reserve a slot that is free here for a request that waits on another node."""
         if self._has_ended:
             return None
-        placed = self._scheduler.take_free(wanted, trio.current_time())
+        placed = self._scheduler.take_free(request, trio.current_time())
         self._look_when_due()  # a slot that is not taken up is free again after a moment
         return placed
 
@@ -141,7 +146,7 @@ class NodeLoop:
             with trio.move_on_at(self._wakes_at):
                 await changed.wait()
             self._perform(self._scheduler.tick(trio.current_time()))
-            self._line.offer(self._name)
+            self._line.offer(self._name, trio.current_time())
 
     def _take(self, decision: Decision) -> None:
         if self._has_ended:

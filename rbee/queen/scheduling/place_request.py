@@ -38,7 +38,7 @@ class Placed(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class PlaceRequest:
-    """A request for a worker; `wait` is how many seconds it would wait for a slot.
+    """A request for a worker; `wait` is how many seconds it would wait for a slot, and `caller` whose turn it is then.
 
     With `may_move` a worker of another node does as well.
     `report` takes what happens meanwhile, and `answer` the end, once. The rest is the scheduler's own.
@@ -50,6 +50,7 @@ class PlaceRequest:
     answer: Callable[[Placed | RbeeError], None]
     correlation_id: str | None = None
     may_move: bool = False
+    caller: str = "local"
     successor_by: float | None = None
     """Until when it waits for the hive that follows one which ends."""
     waits_until: float | None = None

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from rbee.queen.hives.mirror import HiveMirror
     from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.turns import CallerTurns
     from rbee.wire.hive import SpawnReply, WorkerRow
     from rbee.wire.progress import ProgressEvent
 
@@ -53,7 +54,8 @@ LOST_SECONDS: Final = 1.0
 class NodeScheduler:
     """The requests of one node, from their arrival to their answer; `mirror` shows the workers of its hive.
 
-    `elsewhere` reserves a slot on another node, where one is free for a request that may go there.
+    `elsewhere` reserves a slot on another node, where one is free for a request that may go there; `turns_of` all nodes
+    say whose turn it is.
     """
 
     def __init__(
@@ -61,7 +63,8 @@ class NodeScheduler:
         name: str,
         mirror: HiveMirror,
         max_waiting: int,
-        elsewhere: Callable[[Wanted], Placed | None] = lambda _: None,
+        elsewhere: Callable[[PlaceRequest], Placed | None] = lambda _: None,
+        turns_of: CallerTurns | None = None,
     ) -> None:
         self._name = name
         self._elsewhere = elsewhere
@@ -69,7 +72,7 @@ class NodeScheduler:
         self._unanswered: dict[PlaceRequest | HiveRequest, None] = {}
         self._hive = HiveStart()
         self._starts: dict[Wanted, SharedStart] = {}
-        self._queue = SlotQueue(max_waiting, mirror)
+        self._queue = SlotQueue(max_waiting, mirror, turns_of)
         self._retry_at: dict[PlaceRequest, float] = {}
 
     # Requests come and go.
@@ -113,10 +116,16 @@ class NodeScheduler:
         """Return whether any slot is free at a worker that has loaded its model."""
         return any(self._queue.loaded_and_free(now))
 
-    def take_free(self, wanted: Wanted, now: float) -> Placed | None:
+    def take_free(self, request: PlaceRequest, now: float) -> Placed | None:
         """Reserve a slot for a request that waits on another node; those that wait here have gone first."""
-        row = self._queue.take(wanted, now)
+        row = self._queue.take(request, now)
         return None if row is None else Placed(row.id, row.url, row.state, self._name)
+
+    def why_full(self, wanted: Wanted, caller: str, now: float) -> LineFullError | None:
+        """Return why a request that would wait for a slot here would be refused now, if it would."""
+        rows = self._mirror.rows.values() if self._mirror.is_live else ()
+        is_served = choose_worker(rows, wanted) is None or self._queue.choose(rows, wanted, now) is not None
+        return None if is_served or not self._queue.is_full(caller) else self._line_full(wanted)
 
     def on_moved(self, request: PlaceRequest, placed: Placed, _now: float) -> list[Effect]:
         """A slot of another node is reserved for a request that waits here."""
@@ -231,12 +240,12 @@ class NodeScheduler:
             effects += self._place(request, now)
         if self._hive.begin_again(now):
             effects.append(EnsureHive(self._hive.waiting[0]))
-        return [*effects, *self._tell_places()]
+        return [*effects, *self._tell_places(now)]
 
-    def _tell_places(self) -> list[Effect]:
-        """Tell those that wait in line and have come nearer to their turn."""
+    def _tell_places(self, now: float) -> list[Effect]:
+        """Tell those that wait in line where they are, if that has changed."""
         effects: list[Effect] = []
-        for request, ahead in self._queue.places():
+        for request, ahead in self._queue.places(now):
             if ahead != request.told_ahead:
                 request.told_ahead = ahead
                 human = f"Waiting for a slot, {_place(ahead)}"
@@ -277,7 +286,7 @@ class NodeScheduler:
         if (best := choose_worker(rows, request.wanted)) is None:
             return []
         if (free := self._queue.choose(rows, request.wanted, now)) is not None:
-            self._queue.reserve(free, now)
+            self._queue.reserve(free, request, now)
             return self._send_to(request, free)
         return self._wait_for_slot(request, now) if request.wait else self._send_to(request, best)
 
@@ -291,19 +300,21 @@ class NodeScheduler:
         return [self._narrate(request, "choose_worker", human), self._answer(request, placed)]
 
     def _wait_for_slot(self, request: PlaceRequest, now: float) -> list[Effect]:
-        if request.may_move and (placed := self._elsewhere(request.wanted)) is not None:
+        if request.may_move and (placed := self._elsewhere(request)) is not None:
             return self._send_elsewhere(request, placed)
-        if self._queue.is_full:
-            limit = self._queue.limit
-            message = f"all slots are busy, and {limit} requests wait for one already"
-            return [self._answer(request, LineFullError(message, hint=_FULL_HINT, waiting=limit))]
+        if self._queue.is_full(request.caller):
+            return [self._answer(request, self._line_full(request.wanted))]
         self._queue.waiters.append(request)
-        _, before = list(self._queue.places())[-1]
-        request.told_ahead = before
         if request.waits_until is None:
             request.waits_until = now + request.wait
+        before = request.told_ahead = dict(self._queue.places(now))[request]
         human = f"Waiting for a slot, {_place(before)} (at most {request.wait:g} s)"
         return [self._narrate(request, "wait", human)]
+
+    def _line_full(self, wanted: Wanted) -> LineFullError:
+        waiting, seconds = len(self._queue.waiters), round(self._queue.retry_after(wanted.model_ref), 1)
+        message = f"all slots are busy, and {waiting} requests wait for one already"
+        return LineFullError(message, hint=_FULL_HINT, waiting=waiting, retry_after_s=seconds)
 
     def _give_slots(self, now: float) -> list[Effect]:
         """Give free slots to the requests that wait for them; those whose workers have gone are placed anew."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from rbee.queen.scheduling.turns import CallerTurns
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -20,7 +22,7 @@ class NodeLine(Protocol):
     def has_free(self) -> bool:
         """Return whether any slot is free there."""
 
-    def take_free(self, wanted: Wanted) -> Placed | None:
+    def take_free(self, request: PlaceRequest) -> Placed | None:
         """Reserve a slot that is free there for a request that waits on another node."""
 
     def move(self, request: PlaceRequest, placed: Placed) -> None:
@@ -36,6 +38,8 @@ class SharedLine:
 
     def __init__(self) -> None:
         self._nodes: dict[str, NodeLine] = {}
+        self.turns = CallerTurns()
+        """Whose turn it is, on all nodes."""
 
     def add(self, name: str, node: NodeLine) -> None:
         """A node has come."""
@@ -45,26 +49,21 @@ class SharedLine:
         """A node has gone; it answers the requests of its own line itself."""
         self._nodes.pop(name, None)
 
-    def take(self, name: str, wanted: Wanted) -> Placed | None:
+    def take(self, name: str, request: PlaceRequest) -> Placed | None:
         """Reserve a slot for a request that is about to wait on node `name`, on any other."""
         others = (node for other, node in self._nodes.items() if other != name)
-        return next((placed for node in others if (placed := node.take_free(wanted)) is not None), None)
+        return next((placed for node in others if (placed := node.take_free(request)) is not None), None)
 
-    def offer(self, name: str) -> None:
-        """A slot of node `name` may be free, which its own line has no use for: the oldest of the others gets it."""
+    def offer(self, name: str, now: float) -> None:
+        """A slot of node `name` may be free, which its own line has no use for: the next of the others gets it."""
         if (free := self._nodes.get(name)) is None or not free.has_free():
             return  # as of most events; thousands may wait
-        waiting = [
-            (request.waits_since, number, request, node)
-            for number, node in enumerate(self._nodes.values())
-            if node is not free
-            for request in node.movable()
-        ]
+        waiting = {request: node for node in self._nodes.values() if node is not free for request in node.movable()}
         in_vain: set[Wanted] = set()
-        for *_, request, node in sorted(waiting, key=lambda found: found[:2]):
+        for request in self.turns.order(waiting, now):
             if request.wanted in in_vain:
                 continue
-            if (placed := free.take_free(request.wanted)) is None:
+            if (placed := free.take_free(request)) is None:
                 in_vain.add(request.wanted)
             else:
-                node.move(request, placed)
+                waiting[request].move(request, placed)

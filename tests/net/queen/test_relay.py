@@ -76,7 +76,12 @@ class StandIn:
     async def workers(self) -> WorkerList:
         return WorkerList(workers=self.rows, ended=self.listed)
 
-    async def place(self, wanted: object, report: object, wait: float, *, must_ask: bool, may_move: bool) -> Placed:
+    def why_full(self, wanted: object, caller: str) -> None:
+        return None
+
+    async def place(
+        self, wanted: object, report: object, wait: float, *, must_ask: bool, may_move: bool, caller: str
+    ) -> Placed:
         return Placed("w", self.url, self.placed)
 
     def app(self, nursery: trio.Nursery) -> QuartTrio:

@@ -109,13 +109,13 @@ class Lab:
         self.errors: dict[str, Exception] = {}
         nursery.start_soon(self.node.run)
 
-    async def ask(self, name: str, wait: float, *, may_move: bool = False) -> None:
+    async def ask(self, name: str, wait: float, *, may_move: bool = False, caller: str = "local") -> None:
         def report(narration: Narration) -> None:
             self.told.append(narration.human)
 
         async def order() -> None:
             try:
-                placed = await self.node.place(WANTED, report, wait, may_move=may_move)
+                placed = await self.node.place(WANTED, report, wait, may_move=may_move, caller=caller)
                 assert isinstance(placed, Placed)
                 self.placed.append((name, placed.worker_id))
             except (AllSlotsBusyError, DrainingError) as exc:
@@ -220,6 +220,40 @@ async def test_one_more_than_may_wait_is_refused_at_once() -> None:
             await lab.ask("b", 60)
             assert isinstance(lab.errors["b"], AllSlotsBusyError)
             assert lab.placed == []
+
+
+async def test_of_a_full_line_it_is_known_before_anything_is_done_for_a_request() -> None:
+    async with trio.open_nursery() as nursery:
+        with ended(nursery):
+            lab = Lab(Hive(row(1)), nursery, max_waiting=1)
+            assert lab.node.why_full(WANTED, "local") is None, "it does not run yet"
+            await lab.ask("a", 60)
+            error = lab.node.why_full(WANTED, "local")
+            assert error is not None
+            assert (error.details["waiting"], error.retry_after) == (1, 5.0)
+            assert lab.node.why_full(WANTED, "another") is None, "it has less than its share"
+            assert lab.node.why_full(WANTED._replace(model_ref="hf:o/r"), "local") is None, "a worker is started for it"
+            lab.hive.show(row(0))
+            await trio.testing.wait_all_tasks_blocked()
+            assert lab.placed == [("a", "w")]
+
+
+async def test_slots_go_round_callers_on_one_node_and_on_all() -> None:
+    async with two_nodes(row(1), row(1, worker_id="a")) as (local, attic):
+        await local.ask("first", 60, may_move=True)
+        await local.ask("second", 60, may_move=True)
+        await local.ask("other", 60, may_move=True, caller="other")
+        assert local.told[-2:] == [
+            "Waiting for a slot, 1 before you (at most 60 s)",
+            "Waiting for a slot, 2 before you",
+        ], "the second is told that one more goes before it"
+        attic.hive.show(row(0, worker_id="a"))
+        await trio.testing.wait_all_tasks_blocked()
+        assert local.placed == [("first", "a")]
+        assert local.told[-2:] == ["Waiting for a slot, next in line", "Waiting for a slot, 1 before you"]
+        local.hive.show(row(0))
+        await trio.testing.wait_all_tasks_blocked()
+        assert local.placed == [("first", "a"), ("other", "w")]
 
 
 async def test_who_gives_up_leaves_the_line() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.reservations import RESERVED_SECONDS, Reservations
-from rbee.queen.scheduling.slot_queue import SlotQueue, Turn
+from rbee.queen.scheduling.slot_queue import UNKNOWN_PACE, SlotQueue, Turn
 from rbee.wire.hive import WorkerGone, WorkerList, WorkerRow
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ ANY = Wanted(REF, None, None)
 class Waiter(NamedTuple):
     name: str
     wanted: Wanted = ANY
+    caller: str = "local"
+    waits_since: float = 0.0
 
 
 def row(state: str = "idle", busy: int = 0, total: int = 2, **changed: Any) -> WorkerRow:
@@ -122,7 +124,7 @@ def test_a_slot_of_a_worker_that_is_named_but_never_shown_is_not_reserved_for_ev
     """It may start and end between two events of a stream that is late."""
     queue = waiting()
     queue.see(WorkerList(workers=[]), 0)
-    queue.reserve(row("loading", id="never shown"), 0)
+    queue.reserve(row("loading", id="never shown"), Waiter("a"), 0)
     assert queue.reservations.due() == RESERVED_SECONDS
     queue.turns(RESERVED_SECONDS)
     assert queue.reservations.due() is None
@@ -131,7 +133,7 @@ def test_a_slot_of_a_worker_that_is_named_but_never_shown_is_not_reserved_for_ev
 def test_a_slot_that_was_reserved_before_its_worker_was_shown_stays_reserved_while_that_loads() -> None:
     queue = waiting("a")
     queue.see(WorkerList(workers=[]), 0)
-    queue.reserve(row("loading", total=1), 0)
+    queue.reserve(row("loading", total=1), Waiter("b"), 0)
     assert turns(queue, RESERVED_SECONDS / 2, row("loading", total=1)) == []
     assert turns(queue, 1000, row("loading", total=1)) == []
 
@@ -166,9 +168,37 @@ def test_a_worker_that_has_gone_gets_no_turn() -> None:
 
 
 def test_the_queue_is_bounded() -> None:
-    assert not waiting("a", limit=2).is_full
-    assert waiting("a", "b", limit=2).is_full
-    assert waiting(limit=0).is_full
+    assert not waiting("a", limit=2).is_full("local")
+    assert waiting("a", "b", limit=2).is_full("local")
+    assert waiting(limit=0).is_full("local")
+
+
+def test_one_caller_cannot_take_every_place_in_line() -> None:
+    queue = waiting(*map(str, range(10)), limit=10)
+    for number in range(5):
+        assert queue.is_full("local")
+        assert not queue.is_full("other"), "it has less than its half"
+        queue.waiters.append(Waiter(f"other {number}", caller="other"))
+    assert queue.is_full("other")
+    for number in range(100):
+        if queue.is_full(f"caller {number}"):
+            break
+        queue.waiters.append(Waiter("one of many", caller=f"caller {number}"))
+    assert len(queue.waiters) == 2 * queue.limit
+
+
+def test_who_finds_the_line_full_is_told_when_to_ask_again_by_the_pace_of_the_turns() -> None:
+    queue = waiting(*map(str, range(60)), limit=60)
+    assert queue.retry_after(REF) == UNKNOWN_PACE * 6, "nothing is known of its pace"
+    for number in range(20):
+        queue.see(row("busy", 2), 2.0 * number)
+        (turn,) = turns(queue, 2.0 * number, row("busy", 1))
+        queue.waiters.append(turn.waiter)
+        queue.reservations.update({}, 2.0 * number)
+    assert queue.retry_after(REF) == 2 * 6
+    assert queue.retry_after("another") == UNKNOWN_PACE * 6
+    queue.waiters.clear()
+    assert queue.retry_after(REF) == 2
 
 
 def test_what_is_gone_is_forgotten() -> None:
