@@ -79,6 +79,8 @@ class StandInNode:
         self.mirror = HiveMirror()
         self.url = ""
         self.script: Sequence[Any] = ANSWER
+        self.first_scripts: list[Sequence[Any]] = []
+        """What its first inferences answer, one each."""
         self.refusal: Exception | None = None
         self.misplaced: Exception | None = None
         self.placed: WorkerState = "idle"
@@ -146,10 +148,11 @@ class StandInNode:
             self.inferences.append(asked)
             if self.refusal is not None:
                 raise self.refusal
+            script = self.first_scripts.pop(0) if self.first_scripts else self.script
 
             async def produce(send: sse_server.Send) -> None:
                 try:
-                    for event in self.script:
+                    for event in script:
                         if isinstance(event, trio.Event):
                             await event.wait()
                         elif isinstance(event, Exception):

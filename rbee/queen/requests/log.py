@@ -105,8 +105,13 @@ class RequestLog:
             record.end, record.ended = OK, None
 
     def on_gone(self, worker_id: str) -> None:
-        """A worker has ended, and says nothing any more."""
-        for request_id in [name for name, record in self._placed.items() if record.worker == worker_id]:
+        """A worker has ended, and says nothing any more; what the queen relays has its end there, or a second try."""
+        gone = [
+            name
+            for name, record in self._placed.items()
+            if record.worker == worker_id and (record.is_over or not record.relayed)
+        ]
+        for request_id in gone:
             self._give_up(self._placed.pop(request_id), "the worker ended")
 
     def close(self) -> None:

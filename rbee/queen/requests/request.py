@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -12,6 +13,7 @@ from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
 from rbee.queen.nodes.candidates import candidates
 from rbee.queen.nodes.own_files import is_own_file
 from rbee.queen.requests.caller import Way
+from rbee.queen.requests.events import Generated
 from rbee.queen.requests.relay import WorkerRelay
 from rbee.queen.requests.why_ended import explained
 from rbee.queen.scheduling import choose_node
@@ -29,9 +31,11 @@ if TYPE_CHECKING:
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.requests.caller import Caller
-    from rbee.queen.requests.events import Emit
+    from rbee.queen.requests.events import Emit, RunEvent
     from rbee.queen.requests.tracker import TrackedRequest
     from rbee.wire.progress import Report
+
+log = logging.getLogger(__name__)
 
 
 class InferenceRun:
@@ -62,6 +66,9 @@ class InferenceRun:
         self._wanted = _wanted(request, settings)
         self._patience = request.wait_s
         self._must_ask = tracked.was_placed
+        self._may_try_again = request.relay and request.worker_id is None
+        """Whether the caller sees nothing of a worker that fails before the answer begins."""
+        self._failed_node: str | None = None
 
     async def place(self, report: Report) -> wire.TaskHandle:
         """Return a worker for the request; where the caller cannot reach it, once it has loaded its model."""
@@ -78,8 +85,16 @@ class InferenceRun:
         return msgspec.structs.replace(handle, state="idle")
 
     async def run(self, report: Report, emit: Emit, client: ClientConnection) -> None:
-        """Report the progress, emit the worker, and where the answer is relayed, what that generates for `client`."""
+        """Report the progress, emit the worker, and where the answer is relayed, what that generates for `client`.
+
+        A worker that fails before the answer has begun is tried once more, on another node where there is one.
+        """
         patient_until = trio.current_time() + self._request.wait_s
+
+        async def pass_on(event: RunEvent) -> None:
+            if not isinstance(event, Generated) or self._tracked.second_try.passes_on(*event):
+                await emit(event)
+
         while True:
             handle = await self.place(report)
             await emit(handle)
@@ -89,19 +104,37 @@ class InferenceRun:
                 async with self._relay_to(handle) as worker:
                     if handle.state not in ("idle", "busy"):
                         await worker.wait_ready(report)
-                    await worker.relay(emit, self._request, client, keep=self._keep)
+                    await worker.relay(pass_on if self._may_try_again else emit, self._request, client, keep=self._keep)
             except AllSlotsBusyError:
                 # A caller that did not ask the queen was faster.
-                self._patience = patient_until - trio.current_time()
-                self._must_ask = True
-                if self._patience <= 0 or not self._request.relay:
+                if patient_until <= trio.current_time() or not self._request.relay:
                     raise
-            except WorkerFailedError as exc:
-                if self._request.worker_id is not None or not self._request.relay:
+            except RbeeError as exc:
+                if not self._may_try_again:
                     raise  # a caller that knows the worker asks for the reason, as with a worker that it reaches
-                raise await explained(exc, self._node(handle), handle.worker_id) from exc
+                await self._try_again(exc, handle, report)
             else:
                 return
+            self._patience = max(0.0, patient_until - trio.current_time())
+            self._must_ask = True
+
+    async def _try_again(self, failure: RbeeError, handle: wire.TaskHandle, report: Report) -> None:
+        """Prepare the second try after a worker has failed; raises the failure, explained, where there is none."""
+        error = failure
+        if isinstance(failure, WorkerFailedError):
+            error = await explained(failure, self._node(handle), handle.worker_id)
+        if not self._tracked.second_try.take(error):
+            if error is failure:
+                raise error
+            raise error from failure
+        self._failed_node = handle.node
+        self._tell_second_try(handle.node, error, report)
+
+    def _tell_second_try(self, node: str, error: RbeeError, report: Report) -> None:
+        what = error.message.splitlines()[0]
+        log.warning("request %s failed on %s before its answer began: %s", self._request.request_id, node, what)
+        human = f"Failed on {node} before the first token: {what}; trying once more"
+        report(Narration(actor="queen-rbee", action="try_again", target=node, human=human))
 
     def _node(self, handle: wire.TaskHandle) -> Node:
         return self._nodes.get(handle.node)
@@ -121,6 +154,8 @@ class InferenceRun:
         if len(nodes := self._nodes.all()) == 1:
             return await self._place_at(nodes[0].name, report)
         choices = choose_node.rank(await candidates(nodes, self._wanted), self._wanted)
+        others = [choice for choice in choices if choice.node != self._failed_node]
+        choices = others or choices
         while True:
             choice = choices.pop(0)
             human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
@@ -128,9 +163,13 @@ class InferenceRun:
             try:
                 return await self._place_at(choice.node, report, may_move=True)
             except RbeeError as exc:
-                choices = choose_node.remaining(choices, choice, exc)
+                once_more = self._may_try_again and bool(choices) and self._tracked.second_try.take(exc)
+                choices = choose_node.remaining(choices, choice, exc, may_try_again=once_more)
                 if not choices:
                     raise
+                if once_more:
+                    self._tell_second_try(choice.node, exc, report)
+                    continue
                 human = f"{choice.node} cannot take the request: {exc.message.splitlines()[0]}"
                 report(Narration(actor="queen-rbee", action="skip_node", target=choice.node, human=human))
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 import trio
 
 from rbee.errors import CancelledError, DrainingError, InvalidRequestError
+from rbee.queen.requests.second_try import SecondTry
 from rbee.wire.events import SwarmTask
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ class TrackedRequest:
     cause: RbeeError = field(default_factory=lambda: CancelledError("the request was cancelled"))
     running: bool = True
     worker: AssignedWorker | None = None
+    second_try: SecondTry = field(default_factory=SecondTry)
     was_placed: bool = False
     """Whether it comes again, after a worker had it in vain."""
 

@@ -72,10 +72,11 @@ def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
     return [Choice(own.node, own.is_running, "no node has what was asked for")]
 
 
-def remaining(choices: list[Choice], tried: Choice, error: RbeeError) -> list[Choice]:
+def remaining(choices: list[Choice], tried: Choice, error: RbeeError, *, may_try_again: bool = False) -> list[Choice]:
     """Return which of the other nodes may take a request that one could not take; none means that it has failed.
 
-    Of a node whose hive runs, the reason is for the user to know, unless there is a worker elsewhere to wait for.
+    Of a node whose hive runs, the reason is for the user to know, unless there is a worker elsewhere to wait for, or
+    the request `may_try_again` on another node what is no fault of its own.
     """
     if isinstance(error, AllSlotsBusyError):
         return choices if isinstance(error, LineFullError) else []  # the time to wait is over
@@ -83,7 +84,7 @@ def remaining(choices: list[Choice], tried: Choice, error: RbeeError) -> list[Ch
         return choices
     if isinstance(error, CancelledError | InvalidRequestError):
         return []
-    return [choice for choice in choices if choice.is_full]
+    return choices if may_try_again else [choice for choice in choices if choice.is_full]
 
 
 def _has_same(candidate: Candidate, file: FileStat | None, wanted: Wanted) -> bool:
