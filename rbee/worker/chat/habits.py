@@ -89,7 +89,7 @@ class _Probe:
                 return
         found.calls, found.short_ids, found.arguments, found.calls_content = False, False, "object", "empty"
         # As the models write them whose templates show what they have written: LFM2, Granite 3.
-        if "<|tool_list_start|>" in self._source:
+        if "<|tool_list_start|>" in self._source or "List of tools: [" in self._source:
             found.calls_as = "python"
         elif "<|tool_call|>" in self._source:
             found.calls_as = "array"

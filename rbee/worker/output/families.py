@@ -82,10 +82,13 @@ _SIGNATURES: Final = (
     _Signature("deepseek-v4", tag_formats.DEEPSEEK_V4, ("DSML", "tool_calls")),
     _Signature("deepseek-r1", json_formats.DEEPSEEK_R1, ("<｜tool▁calls▁begin｜>", "```json")),
     _Signature("deepseek-v3.1", json_formats.DEEPSEEK_V31, ("<｜tool▁calls▁begin｜>",)),
+    _Signature("muse", tag_formats.MUSE, ("<atem:function_calls>", " to=")),
+    _Signature("minimax-m3", tag_formats.MINIMAX_M3, ("]<]minimax[>[",)),
     _Signature("minimax-m2", tag_formats.MINIMAX_M2, ("<minimax:tool_call>",)),
     _Signature("seed-oss", tag_formats.SEED, ("<seed:tool_call>",)),
     _Signature("cohere", json_formats.COHERE_TEXT, ("<|START_ACTION|>", "<|START_TEXT|>")),
     _Signature("cohere", json_formats.COHERE, ("<|START_ACTION|>",)),
+    _Signature("command-r", json_formats.COMMAND_R, ("Action:\\n```json", "tool_name")),
     _Signature("mistral-id", json_formats.MISTRAL_ID, ("[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")),
     _Signature("mistral-v11", json_formats.MISTRAL_V11, ("[TOOL_CALLS]", "[ARGS]")),
     _Signature("mistral", json_formats.MISTRAL, ("[TOOL_CALLS]",)),
@@ -93,6 +96,7 @@ _SIGNATURES: Final = (
     _Signature("lfm2", tag_formats.LFM2, ("<|tool_call_start|>",)),
     _Signature("lfm2", tag_formats.LFM2, ("List of tools: [",)),
     _Signature("qwen3-coder", tag_formats.QWEN_CODER, ("<tool_call>", "<function=", "<parameter=")),
+    _Signature("functionary-v3.2", json_formats.FUNCTIONARY_32, (">>>all",)),
     _Signature("functionary-v3.1", json_formats.FUNCTIONARY, ("<function=",), ("<parameter=",)),
     _Signature("minicpm-5", tag_formats.MINICPM, ('<function name="', '<param name="')),
     _Signature("glm-4.7", tag_formats.GLM_47, ("<arg_key>", "</arg_key><arg_value>")),
@@ -137,7 +141,7 @@ def family_of(template: str | None) -> ModelFamily:
     family = (
         ModelFamily(found.name, found.syntax)
         if found
-        else ModelFamily("generic", json_formats.HERMES, knows_tools=False)
+        else ModelFamily("generic", json_formats.GENERIC, knows_tools=False)
     )
     if template and family.syntax.reasoning is json_formats.HERMES.reasoning:
         for text, reasoning in _REASONING:

@@ -11,18 +11,23 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from rbee.wire.chat.conversation import Grammar, JsonObject, JsonSchema, Regex
+from rbee.worker.output.syntax import ITEM
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from rbee.wire.chat.conversation import Conversation, OutputFormat, Tool
-    from rbee.worker.output.syntax import AnswerSyntax, ToolSyntax
+    from rbee.worker.output.syntax import AnswerSyntax, ParameterSyntax, ToolSyntax
 
 TEXT: Final = "TEXT: /(.|\\n)*/"
 LARK: Final = "lark_grammar"
 """The key of a grammar among several, as llguidance has it."""
 GBNF: Final = "gbnf"
 """The key of one that is in llama.cpp's form, and has to be translated first."""
+FREE: Final = "free"
+"""The rule for elements of any names."""
+_SHARED: Final = ("$defs", "definitions")
+"""What a part of a schema may refer to."""
 SPACE: Final = "SPACE: /[ \\t\\r\\n]{0,20}/"
 _PLACEHOLDERS: Final = {"index": "/[0-9]{1,4}/", "number": "/[0-9]{1,4}/", "id": "/[A-Za-z0-9]{9}/", "type": "/[a-z]+/"}
 _PLACEHOLDER: Final = re.compile("{(" + "|".join(_PLACEHOLDERS) + ")}")
@@ -85,12 +90,25 @@ class _Rules:
 
     def until(self, marker: str) -> str:
         """Any text, up to and with a marker, which does not stand in it."""
-        first, *rest = self._controls.split(marker)
-        behind = "".join(part if isinstance(part, str) else "" for part in rest)
-        assert not behind or isinstance(first, int), "a marker is a text, or begins with a control token"
+        first = self._controls.split(marker)[0]
         if isinstance(first, int):
             return f"TEXT {self.literal(marker)}"
-        return self.rule(f"TEXT {json.dumps(marker)}", "[lazy]")
+        # A text that holds the beginning of a marker with a control token inside is not allowed for.
+        return f"{self.rule(f'TEXT {json.dumps(first)}', '[lazy]')} {self.literal(marker[len(first) :])}".strip()
+
+    def free(self, parameter: ParameterSyntax, key: str) -> str:
+        """Anything that elements hold, up to and with the end of the element of a key."""
+        end = self.until(parameter.after_value.replace("{key}", key))
+        if not isinstance(self._controls.split(parameter.before_key)[0], int):
+            return end
+        if FREE not in self._names:
+            self._names[FREE] = FREE
+            name = "/[^<>]+/"
+            begin = f"{self.literal(parameter.before_key)} {name} {self.literal(parameter.after_key)}"
+            before, after = parameter.after_value.split("{key}")
+            close = f"TEXT {self.literal(before)} {name} {self.literal(after)}"
+            self._lines.append(f"{FREE}: (TEXT {begin} {FREE} {close})*")
+        return f"{FREE} {end}"
 
     def others(self, markers: Iterable[str]) -> str | None:
         """Any control token that none of these begins with, nor ends the text."""
@@ -185,7 +203,7 @@ def _triggered(rules: _Rules, syntax: AnswerSyntax, tools: Sequence[Tool], is_si
     # A control token may begin a call or something else, as the channels of gpt-oss do.
     blocks = [rules.rule(f"TEXT {rules.literal(begin)}") for begin in (*syntax.reasoning.begins, *syntax.text.begins)]
     for tool in tools:
-        head = f"{written.begin}{_name(written, tool)}"
+        head = f"{written.begin}{written.opening(tool.name)}"
         trigger = next(trigger for trigger in written.triggers if head.startswith(trigger))
         first = _call(rules, written, tool, known=trigger)
         more = ""
@@ -198,14 +216,9 @@ def _triggered(rules: _Rules, syntax: AnswerSyntax, tools: Sequence[Tool], is_si
     return f"({' | '.join(dict.fromkeys(blocks))})* TEXT"
 
 
-def _name(written: ToolSyntax, tool: Tool) -> str:
-    name = json.dumps(tool.name, ensure_ascii=False)[1:-1] if written.name != "text" else tool.name
-    return f"{written.before_name}{name}{written.after_name}"
-
-
 def _call(rules: _Rules, written: ToolSyntax, tool: Tool, *, known: str = "") -> str:
     """One call; where what is `known` of its beginning has come, what is left of that."""
-    head = _name(written, tool)
+    head = written.opening(tool.name)
     if known:
         head = f"{written.begin}{head}".removeprefix(known)
     parts = [rules.literal(head), _arguments(rules, written, tool), rules.literal(written.after_call)]
@@ -235,18 +248,56 @@ def _arguments(rules: _Rules, written: ToolSyntax, tool: Tool) -> str:
     schema = _object(tool)
     if written.arguments == "json":
         return rules.json(schema)
-    properties = schema.get("properties") or {}
-    required = set(schema.get("required") or ())
-    shared: dict[str, Any] = {key: schema[key] for key in ("$defs", "definitions") if key in schema}
-    entries = [
-        (_entry(rules, written, name, shared | value if isinstance(value, dict) else {}), name in required)
-        for name, value in properties.items()
-    ]
+    if written.arguments == "elements":
+        return _elements(rules, written, schema)
+    entries = [(_entry(rules, written, name, value), is_required) for name, value, is_required in _properties(schema)]
     if written.arguments == "parameters":
-        return " ".join(entry if is_required else f"({entry})?" for entry, is_required in entries)
+        return _each(entries)
     if written.arguments == "pythonic":
         return _listed(rules, entries, ", ")
     return f'"{{" {_listed(rules, entries, ",")} "}}"'
+
+
+def _properties(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
+    """Return the names and schemas of an object's properties, and whether each is required."""
+    required = set(schema.get("required") or ())
+    shared: dict[str, Any] = {key: schema[key] for key in _SHARED if key in schema}
+    return [
+        (name, shared | value if isinstance(value, dict) else {}, name in required)
+        for name, value in (schema.get("properties") or {}).items()
+    ]
+
+
+def _each(entries: Sequence[tuple[str, bool]]) -> str:
+    return " ".join(entry if is_required else f"({entry})?" for entry, is_required in entries)
+
+
+def _elements(rules: _Rules, written: ToolSyntax, schema: dict[str, Any]) -> str:
+    return _each(
+        [(_element(rules, written, name, value), is_required) for name, value, is_required in _properties(schema)]
+    )
+
+
+def _element(rules: _Rules, written: ToolSyntax, key: str, schema: dict[str, Any]) -> str:
+    """One element, in which others may stand."""
+    parameter, kind = written.parameter, schema.get("type")
+    assert parameter is not None
+    head = rules.literal(f"{parameter.before_key}{key}{parameter.after_key}")
+    after = parameter.after_value.replace("{key}", key)
+    tail = rules.literal(after)
+    if kind == "string" and "enum" in schema:
+        one = " | ".join(rules.literal(str(value)) for value in schema["enum"])
+        return rules.rule(f"{head} ({one}) {tail}")
+    if kind == "string":
+        return rules.rule(f"{head} {rules.until(after)}")
+    if kind in ("integer", "number", "boolean", "null"):
+        return rules.rule(f"{head} {rules.json(schema)} {tail}")
+    if kind == "array" and isinstance(items := schema.get("items"), dict):
+        shared: dict[str, Any] = {key: schema[key] for key in _SHARED if key in schema}
+        return rules.rule(f"{head} ({_element(rules, written, ITEM, shared | items)})* {tail}")
+    if kind == "object" and schema.get("properties"):
+        return rules.rule(f"{head} {_elements(rules, written, schema)} {tail}")
+    return rules.rule(f"{head} {rules.free(parameter, key)}")
 
 
 def _listed(rules: _Rules, entries: Sequence[tuple[str, bool]], separator: str) -> str:

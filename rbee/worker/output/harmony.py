@@ -1,8 +1,9 @@
-"""Reads what gpt-oss writes: messages in channels, each to somebody (PURE).
+"""Reads what gpt-oss and Muse write: messages in channels, each to somebody (PURE).
 
 The protocol is OpenAI's harmony format, https://github.com/openai/harmony (docs/format.md). A message is
 `<|start|>assistant<|channel|>NAME to=RECIPIENT <|constrain|>TYPE<|message|>…` and ends with `<|end|>`, `<|call|>` or
-`<|return|>`; the prompt ends with the role of the first, and the recipient may stand there too.
+`<|return|>`; the prompt ends with the role of the first, and the recipient may stand there too. Muse has recipients in
+place of channels, `self` and `user` among them, ends messages with `<|eom|>`, and writes arguments between tags.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
+from rbee.worker.output.calls.parameters import ParameterCalls
 from rbee.worker.output.source import Markers, NotACall, Reading
 
 if TYPE_CHECKING:
@@ -17,9 +19,12 @@ if TYPE_CHECKING:
 
 _BEGINS: Final = Markers(["<|start|>", "<|channel|>", "<|message|>", " to=", "to=", "<|constrain|>"])
 _MESSAGE: Final = Markers(["<|message|>"])
-_ENDS: Final = Markers(["<|end|>", "<|call|>", "<|return|>", "<|start|>", "<|channel|>"])
-_FINISHED: Final = Markers(["<|end|>", "<|call|>", "<|return|>"])
+_FINISHED: Final = Markers(["<|end|>", "<|call|>", "<|return|>", "<|eom|>", "<|eot|>"])
+_ENDS: Final = Markers([*_FINISHED.literals, "<|start|>", "<|channel|>"])
+_TAGS: Final = Markers(["<atem:function_calls>"])
 _MOST_HEADER: Final = 1000
+_PEOPLE: Final = ("self", "user")
+"""Recipients that are no tools."""
 _RECIPIENT: Final = re.compile(r"\bto=(\S+?)(?=<\||\s|$)")
 _CHANNEL: Final = re.compile(r"<\|channel\|>\s*(\w+)")
 _UNFINISHED: Final = re.compile(
@@ -52,11 +57,12 @@ def _message(calls: CallReader) -> Reading[None]:
             return
         raise NotACall
     source.take(len(end))
-    recipient = _RECIPIENT.search(header)
+    found = _RECIPIENT.search(header)
+    recipient = found[1] if found else "user"
     channel = _CHANNEL.search(header)
-    if recipient and (yield from calls.attempt(_call(calls, recipient[1].removeprefix("functions.")))):
+    if recipient not in _PEOPLE and (yield from calls.attempt(_call(calls, recipient.removeprefix("functions.")))):
         return
-    is_thought = channel is not None and channel[1] == "analysis" and not recipient
+    is_thought = recipient == "self" or (channel is not None and channel[1] == "analysis" and not found)
     answer.leave("reasoning" if is_thought else "text")
     if not is_thought:
         answer.begin_paragraph()
@@ -66,7 +72,9 @@ def _message(calls: CallReader) -> Reading[None]:
 def _call(calls: CallReader, name: str) -> Reading[None]:
     source = calls.source
     yield from source.skip()
-    if not (yield from source.peek()) or (yield from source.next_is(_ENDS)):
+    if calls.syntax.arguments == "parameters" and (marker := (yield from source.take_if(_TAGS))):
+        yield from ParameterCalls(calls).read(marker)
+    elif not (yield from source.peek()) or (yield from source.next_is(_ENDS)):
         calls.give(name, {})
     else:
         yield from calls.read_arguments(name)

@@ -10,6 +10,9 @@ from typing import Final
 
 from rbee.worker.output.syntax import THINK, AnswerSyntax, ReasoningSyntax, TextSyntax, ToolSyntax
 
+TOOL_CODE: Final = "```tool_code"
+"""Begins calls as Gemma 3 was taught to write them, which are Python's: it has no tokens for that."""
+
 # JSON objects with a name and arguments.
 
 HERMES: Final = AnswerSyntax(
@@ -102,7 +105,23 @@ COHERE: Final = AnswerSyntax(
     reasoning=ReasoningSyntax("<|START_THINKING|>", "<|END_THINKING|>", is_anywhere=True),
     text=TextSyntax("<|START_RESPONSE|>", "<|END_RESPONSE|>"),
 )
+COMMAND_R: Final = AnswerSyntax(
+    tools=ToolSyntax(
+        begin="Action:\n```json\n[\n    ",
+        before_name='{\n        "tool_name": "',
+        after_name='",\n        "parameters": ',
+        after_call="\n    }",
+        separator=",\n    ",
+        end="\n]```",
+        name="json_string",
+        triggers=("Action:\n```json",),  # with the fence, as the word alone is one of English
+        also=("Action: ```json", "Action:```json"),
+    )
+)
 COHERE_TEXT: Final = replace(COHERE, text=TextSyntax("<|START_TEXT|>", "<|END_TEXT|>"))
+
+GENERIC: Final = replace(HERMES, tools=replace(HERMES.tools, also=(TOOL_CODE,)))
+"""For models whose templates have no format: they are told Hermes's, and some write Google's all the same."""
 
 NEMOTRON: Final = AnswerSyntax(
     tools=ToolSyntax(
@@ -239,6 +258,13 @@ FUNCTIONARY: Final = AnswerSyntax(
         closers=("</function>",),
         header=r"(?P<name>[^<>{}]+)>\s*",
     )
+)
+
+FUNCTIONARY_32: Final = AnswerSyntax(
+    tools=ToolSyntax(before_name="", after_name="\n", after_call="", separator=">>>"),
+    text=TextSyntax("all\n"),
+    between=">>>",
+    form="functionary",
 )
 
 SOLAR: Final = AnswerSyntax(

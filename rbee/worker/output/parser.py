@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from rbee.worker.output import harmony
+from rbee.worker.output import functionary, harmony, json_formats
 from rbee.worker.output.answer_pieces import AnswerPiece, AnswerPieces, Channel
-from rbee.worker.output.calls import gemma, json_objects, named, pythonic
+from rbee.worker.output.calls import elements, gemma, json_objects, named, pythonic
 from rbee.worker.output.calls.ids import new_id_of
 from rbee.worker.output.calls.parameters import ParameterCalls
 from rbee.worker.output.calls.reader import CallReader
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 _OPENINGS: Final = "{[`"
 """How a call may begin that nothing marks as one: an object, a list, or fenced code of one."""
+
+_HERMES: Final = json_formats.HERMES.tools.triggers
+"""How models of all families begin calls now and then: where their template knows no tools, we tell them so."""
 
 _LINES: Final = ("\n{", "\n[")
 """How one may begin behind other text, in families that mark none."""
@@ -55,7 +58,8 @@ class OutputParser:
             ids=syntax.ids,
         )
         reasoning, text = syntax.reasoning, syntax.text
-        self._openers: Final = Markers([*syntax.tools.triggers, *syntax.tools.also] if tools else [])
+        self._own_openers: Final = (*syntax.tools.triggers, *syntax.tools.also)
+        self._openers: Final = Markers([*self._own_openers, *_HERMES] if tools else [])
         anywhere = [*self._openers.literals, *((*reasoning.begins, *reasoning.ends) if reasoning.is_anywhere else ())]
         self._at_start: Final = Markers([*anywhere, *reasoning.begins, *reasoning.ends, *text.begins])
         anywhere += _LINES if tools and not syntax.tools.triggers else ()
@@ -106,6 +110,9 @@ class OutputParser:
     def _read(self, is_thinking: bool) -> Reading[None]:
         if self._syntax.form == "harmony":
             yield from harmony.read(self._calls, is_thinking=is_thinking)
+            return
+        if self._syntax.form == "functionary":
+            yield from functionary.read(self._calls, self._syntax, is_thinking=is_thinking)
             return
         if is_thinking:
             yield from self._thoughts()
@@ -187,7 +194,15 @@ class OutputParser:
 
     def _marked_calls(self, marker: str) -> Reading[None]:
         """Read the calls that follow a marker."""
+        if marker == json_formats.TOOL_CODE:
+            yield from pythonic.read(self._calls)
+            return
+        if marker not in self._own_openers:
+            yield from json_objects.read(self._calls)
+            return
         match self._syntax.tools.arguments:
+            case "elements":
+                yield from elements.read(self._calls)
             case "parameters":
                 yield from ParameterCalls(self._calls).read(marker)
             case "pythonic":

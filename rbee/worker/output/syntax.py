@@ -6,7 +6,7 @@ with everything but the two in capitals from here:
     begin  before_name NAME after_name ARGUMENTS after_call  separator  before_name NAME …  end
 
 In these `{index}` counts the calls from 0, `{number}` from 1, and `{id}` is nine letters and digits, others in each
-call. `{type}` is the type of a parameter's value, in JSON schema's word.
+call; `{name}` is the name once more. `{type}` is the type of a parameter's value, in JSON schema's word.
 """
 
 from __future__ import annotations
@@ -15,14 +15,18 @@ import json
 from dataclasses import dataclass
 from typing import Final, Literal
 
-ArgumentStyle = Literal["json", "parameters", "pythonic", "gemma"]
+ArgumentStyle = Literal["json", "parameters", "elements", "pythonic", "gemma"]
 """How arguments are written.
 
 - `json`: the JSON object.
 - `parameters`: each one as `ParameterSyntax` says.
+- `elements`: as `parameters`, with the key in the end of a value too, and objects and lists written so in their turn:
+  each element of a list has the key `item`.
 - `pythonic`: `key=literal, key=literal`.
 - `gemma`: `{key:value,key:value}`; keys are bare, a string stands between two `quote`s, all else is JSON's.
 """
+ITEM: Final = "item"
+"""The key of each element of a list, where arguments are `elements`."""
 IdStyle = Literal["random", "nine", "kimi"]
 NameStyle = Literal["text", "json_string", "json_key"]
 """How a call's name is read: it is text, or the value or the key of a JSON string (where it is escaped as such)."""
@@ -82,7 +86,7 @@ class ToolSyntax:
         A grammar has `{index}` and `{number}` be digits, and `{id}` nine letters and digits: it counts no calls.
         """
         written = name if self.name == "text" else json.dumps(name, ensure_ascii=False)[1:-1]
-        return f"{self.before_name}{written}{self.after_name}"
+        return f"{self.before_name}{written}{self.after_name}".replace("{name}", written)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,8 +142,8 @@ class AnswerSyntax:
     reasoning: ReasoningSyntax = THINK
     text: TextSyntax = PLAIN_TEXT
     between: str = ""
-    form: Literal["marked", "harmony"] = "marked"
-    """Whether markers stand in a text, or the text is a row of messages."""
+    form: Literal["marked", "harmony", "functionary"] = "marked"
+    """Whether markers stand in a text, or the text is a row of messages, each to somebody."""
     ids: IdStyle = "random"
     """Which ids calls get: `call_` and random letters; nine letters and digits, as Mistral's templates demand; or
     Kimi's functions.NAME:INDEX."""

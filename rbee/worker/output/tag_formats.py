@@ -53,6 +53,40 @@ MINIMAX_M2: Final = AnswerSyntax(
     )
 )
 
+_MINIMAX: Final = "]<]minimax[>["
+"""A token that begins each tag."""
+MINIMAX_M3: Final = AnswerSyntax(
+    tools=ToolSyntax(
+        begin=f"{_MINIMAX}<tool_call>\n",
+        before_name=f'{_MINIMAX}<invoke name="',
+        after_name='">',
+        after_call=f"{_MINIMAX}</invoke>\n",
+        end=f"{_MINIMAX}</tool_call>",
+        arguments="elements",
+        parameter=ParameterSyntax(f"{_MINIMAX}<", ">", f"{_MINIMAX}</{{key}}>"),
+        triggers=(f"{_MINIMAX}<tool_call>",),
+        closers=(f"{_MINIMAX}</invoke>", f"{_MINIMAX}</tool_call>"),
+    ),
+    reasoning=ReasoningSyntax("<mm:think>", "</mm:think>"),
+)
+
+MUSE: Final = AnswerSyntax(
+    tools=ToolSyntax(
+        before_name=' to={name}<|message|><atem:function_calls>\n<atem:invoke name="',
+        after_name='">\n',
+        after_call="</atem:invoke>\n</atem:function_calls>",
+        separator="<|eom|><|start|>assistant",
+        arguments="parameters",
+        parameter=ParameterSyntax('<atem:parameter name="', '">', "</atem:parameter>\n"),
+        closers=("</atem:invoke>", "</atem:function_calls>"),
+        known_by='<atem:invoke name="',
+    ),
+    reasoning=ReasoningSyntax(" to=self<|message|>", "<|eom|>"),
+    text=TextSyntax(" to=user<|message|>", "<|eom|>"),
+    between="<|start|>assistant",
+    form="harmony",
+)
+
 MINICPM: Final = AnswerSyntax(
     tools=ToolSyntax(
         before_name='<function name="',

@@ -6,6 +6,7 @@ import json
 from typing import TYPE_CHECKING
 
 from rbee.worker.output.calls.ids import new_id_of
+from rbee.worker.output.syntax import ITEM
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -52,6 +53,8 @@ def _arguments(tools: ToolSyntax, arguments: str) -> str:
             return ", ".join(f"{key}={_pythonic(value)}" for key, value in values.items())
         case "gemma":
             return _gemma(values, tools.quote)
+        case "elements":
+            return _elements(tools, values)
         case "parameters":
             return "".join(_parameter(tools, key, value) for key, value in values.items())
 
@@ -65,6 +68,27 @@ def _parameter(tools: ToolSyntax, key: str, value: object) -> str:
         return f"{parameter.before_key}{key}{parameter.after_key}{value}{parameter.after_value}"
     after_key = (parameter.after_key_json or parameter.after_key).replace("{type}", _TYPES.get(type(value), "null"))
     return f"{parameter.before_key}{key}{after_key}{json.dumps(value, ensure_ascii=False)}{parameter.after_value}"
+
+
+def _elements(tools: ToolSyntax, value: object) -> str:
+    parameter = tools.parameter
+    assert parameter is not None
+    if isinstance(value, str):
+        return value
+    entries = (
+        value.items()
+        if isinstance(value, dict)
+        else [(ITEM, item) for item in value]
+        if isinstance(value, list)
+        else None
+    )
+    if entries is None:
+        return json.dumps(value)
+    return "".join(
+        f"{parameter.before_key}{key}{parameter.after_key}{_elements(tools, item)}"
+        f"{parameter.after_value.replace('{key}', key)}"
+        for key, item in entries
+    )
 
 
 def _pythonic(value: object) -> str:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Final
 
 import pytest
 
 from rbee.wire.chat.template import ChatText
+from rbee.worker.output.families import family_of
 from tests.kit.histories import CALL, CLOCK, SECOND, WEATHER, Loaded, assistant, collection, result, system, talk, user
+from tests.kit.joined_answers import meant, parse
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,6 +66,19 @@ def test_what_was_thought_is_shown_in_a_tool_loop(path: Path) -> None:
         assert "ThoughtText" in text
     if "ThoughtText" not in text:
         assert loaded.habits.reasoning is None or not loaded.habits.content_and_calls
+
+
+@pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)
+def test_calls_are_read_as_the_template_writes_them(path: Path) -> None:
+    family, loaded = family_of(source(path)), Loaded(source(path))
+    asked = [user("UserText")]
+    both, single = [CALL, SECOND], [CALL]
+    for calls in (single if family.syntax.tools.is_single else both), single:
+        written = loaded.text(talk(*asked, assistant("", *calls), user("AgainText"), tools=[WEATHER, CLOCK]))
+        answer = written[written.rindex("UserText") + len("UserText") : written.rindex("AgainText")]
+        found = parse(family, [answer], [WEATHER, CLOCK])
+        read = [part for part in meant(found) if part[0] not in ("text", "reasoning")]
+        assert read == [(call.name, json.loads(call.arguments)) for call in calls], (family.name, answer)
 
 
 @pytest.mark.parametrize("path", TEMPLATES, ids=NAMES)

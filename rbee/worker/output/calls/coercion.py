@@ -41,13 +41,24 @@ def coerced(text: str, schema: object, root: Mapping[str, Any]) -> object:
     return text
 
 
-def property_schema(parameters: Mapping[str, Any], key: str) -> object:
-    """Return the schema of one of the arguments that these parameters allow."""
-    properties = _resolved(parameters, parameters, _MOST_REFERENCES).get("properties")
+def property_schema(schema: object, key: str, root: Mapping[str, Any]) -> object:
+    """Return the schema of one of the values that an object of this schema has, arguments for example."""
+    found = _resolved(schema, root, _MOST_REFERENCES)
+    properties = found.get("properties")
     if isinstance(properties, dict) and key in properties:
         return properties[key]
-    additional = parameters.get("additionalProperties")
+    additional = found.get("additionalProperties")
     return additional if isinstance(additional, dict) else {}
+
+
+def items_schema(schema: object, root: Mapping[str, Any]) -> object:
+    """Return the schema of each element of a list."""
+    return _resolved(schema, root, _MOST_REFERENCES).get("items", {})
+
+
+def types_of(schema: object, root: Mapping[str, Any]) -> set[str]:
+    """Return the types that a schema allows; none if that is open."""
+    return _allowed(schema, root, _MOST_REFERENCES)[0]
 
 
 def is_string_only(schema: object, root: Mapping[str, Any]) -> bool:

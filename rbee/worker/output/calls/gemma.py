@@ -31,7 +31,7 @@ def read(calls: CallReader) -> Reading[None]:
     arguments = yield from literals.read_object(source, literals.GEMMA)
     parameters = calls.tools[name].parameters
     for key, value in arguments.items():
-        schema = property_schema(parameters, key)
+        schema = property_schema(parameters, key, parameters)
         if isinstance(value, str) and not allows_string(schema, parameters):
             arguments[key] = coerced(value, schema, parameters)
     calls.give(name, arguments)

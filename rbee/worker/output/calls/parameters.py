@@ -141,7 +141,7 @@ class ParameterCalls:
     def _value(self, name: str, key: str, is_string: bool | None) -> Reading[bool]:
         """Take a value and what ends it, and pass it on; return whether it was complete."""
         parameters = self._calls.tools[name].parameters
-        schema = property_schema(parameters, key)
+        schema = property_schema(parameters, key, parameters)
         answer = self._calls.answer
         if self._has_lines and (yield from self._source.peek()) == "\n":
             self._source.take(1)

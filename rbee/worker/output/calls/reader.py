@@ -78,7 +78,7 @@ class CallReader:
         self.tools: Final = tools
         self.syntax: Final = syntax
         self._ids = ids
-        self._closers = Markers([*syntax.closers, "```"])
+        self._closers = Markers([*syntax.closers, "</tool_call>", "```"])
         self._ends_raw = Markers([*syntax.closers, *syntax.triggers])
         self.must_be_whole = False
         """Whether a call whose arguments are not complete and right is none; else what has come is passed on."""

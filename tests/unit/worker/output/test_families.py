@@ -49,6 +49,10 @@ TEMPLATES = [
     ("apriel", "<thinking> <tool_calls>["),
     ("hunyuan-3", "{% set t = ':opensource' %} <tool_sep{}>"),
     ("solar", "<|begin|>assistant<|tool_calls|><|tool_call:begin|>"),
+    ("minimax-m3", "{% set t = ']<]minimax[>[' %} '<mm:think>' '<tool_call>' '<tool_calls>'"),
+    ("muse", "' to=' + name + '<|message|>' '<atem:function_calls>' <|start|>"),
+    ("command-r", "'\\nAction:\\n```json\\n[' '\"tool_name\": \"'"),
+    ("functionary-v3.2", "'>>>all\\n' + content '>>>' + name '<|start_header_id|>'"),
     ("generic", "<|im_start|>user {{ content }}"),
     ("generic", ""),
 ]
@@ -86,11 +90,11 @@ def test_the_syntax_fits_together(family: ModelFamily) -> None:
     written = family.write([ToolCall(id="", name="f", arguments="{}"), ToolCall(id="", name="g", arguments="{}")])
     if tools.triggers:
         assert written.startswith(tools.triggers)
-    assert (tools.arguments == "parameters") == (tools.parameter is not None)
+    assert (tools.arguments in ("parameters", "elements")) == (tools.parameter is not None)
     assert (tools.arguments == "gemma") == bool(tools.quote)
-    assert bool(tools.header) == (tools.arguments == "json" and tools.name == "text" and family.name != "gpt-oss")
-    assert tools.known_by in tools.before_name or tools.known_by == ""
-    left = (tools.after_call + tools.end).strip(" \n,)]}")
+    assert bool(tools.header) == (tools.arguments == "json" and tools.name == "text" and family.syntax.form == "marked")
+    assert tools.known_by in tools.before_name
+    left = (tools.after_call + tools.end).strip(" \n,)}") + " "
     for closer in tools.closers:
         left = left.replace(closer, "")
     assert left.strip(" \n]}`") in ("", '"id": "{id}"')

@@ -55,7 +55,7 @@ SCHEMA = {
     "required": ["a"],
     "additionalProperties": False,
 }
-MARKER = re.compile(r"<[|｜][^<>{}\s]*?[|｜]>|\[[A-Z_]+\]|</?think>|</?tool_call>")
+MARKER = re.compile(r"\]<\][a-z]+\[>\[|<[|｜][^<>{}\s]*?[|｜]>|\[[A-Z_]+\]|</?think>|</?tool_call>")
 MARKERS = sorted({marker for family in FAMILIES for marker in MARKER.findall(str(family.syntax))})
 
 
@@ -149,6 +149,31 @@ def test_a_model_that_may_call_may_also_say_anything(family: ModelFamily, vocabu
     assert vocabulary.accepts(found, 'No <b>call</b> {"name": [x]}, `functools`, ünïcode\n')
     assert vocabulary.accepts(found, family.write(some_calls(family)))
     assert vocabulary.accepts(found, family.write(some_calls(family), "Let me see."))
+
+
+@pytest.mark.parametrize("vocabulary", [PLAIN, MARKED], ids=["text", "tokens"])
+def test_elements_stand_in_elements(vocabulary: Bytes) -> None:
+    family = next(family for family in FAMILIES if family.name == "minimax-m3")
+    nested = {
+        "type": "object",
+        "properties": {
+            "days": {"type": "array", "items": {"type": "integer"}},
+            "place": {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]},
+            "more": {"type": "object"},
+        },
+        "required": ["days"],
+        "$defs": {"x": {}},
+    }
+    asked = conversation(tools=[Tool(name="f", parameters=nested)], tool_choice=ToolChoice(mode="required"))
+    found = grammar(family, vocabulary, asked)
+    for arguments, is_right in (
+        ('{"days": [1, 2], "place": {"city": "Rome"}, "more": {"a": [1, {"b": "c"}], "d": 5}}', True),
+        ('{"days": []}', True),
+        ('{"days": [1.5]}', False),
+        ('{"days": [1], "place": {}}', False),
+        ('{"place": {"city": "Rome"}}', False),
+    ):
+        assert vocabulary.accepts(found, family.write([ToolCall(id="", name="f", arguments=arguments)])) == is_right
 
 
 @each_family

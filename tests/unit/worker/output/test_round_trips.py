@@ -76,13 +76,17 @@ def tools_of(calls: Iterable[tuple[str, dict[str, Any]]]) -> list[Tool]:
     ]
 
 
-def writable(family: ModelFamily, value: Any) -> Any:
+def writable(family: ModelFamily, value: Any, *, is_typed: bool = True) -> Any:
     """Return a value without what the family has no way to write: it has no escapes for its own marks."""
     tools = family.syntax.tools
-    if isinstance(value, dict):
-        return {key: writable(family, item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [writable(family, item) for item in value]
+    if isinstance(value, dict) and value:
+        return {key: writable(family, item, is_typed=False) for key, item in value.items()}
+    if isinstance(value, list) and value:
+        return [writable(family, item, is_typed=False) for item in value]
+    if isinstance(value, str) and tools.arguments == "elements" and not is_typed:
+        return f"it: {value}".strip()  # without a type it is read as what it looks like
+    if tools.arguments == "elements" and not is_typed and value in ([], {}):
+        return 0
     if isinstance(value, str) and tools.arguments == "gemma":
         return value.replace("<", "")
     if isinstance(value, str) and tools.parameter:
@@ -98,7 +102,7 @@ def test_calls_are_read_as_they_were_written(
 ) -> None:
     if not family.syntax.tools.triggers:
         text = ""  # a call of these is the whole answer
-    calls = [(name, writable(family, arguments)) for name, arguments in calls]
+    calls = [(name, {key: writable(family, value) for key, value in arguments.items()}) for name, arguments in calls]
     written = family.write(
         [ToolCall(id="", name=name, arguments=json.dumps(arguments)) for name, arguments in calls], reasoning, text
     )

@@ -69,9 +69,10 @@ def test_a_text_is_what_its_schema_says(text: str, schema: object, value: object
 
 
 def test_which_schema_an_argument_has() -> None:
-    assert property_schema(ROOT, "a") == {"$ref": "#/$defs/size"}
-    assert property_schema(ROOT, "b") == {"type": "boolean"}
-    assert property_schema({"properties": 7}, "a") == {}
+    assert property_schema(ROOT, "a", ROOT) == {"$ref": "#/$defs/size"}
+    assert property_schema(ROOT, "b", ROOT) == {"type": "boolean"}
+    assert property_schema({"properties": 7}, "a", {}) == {}
+    assert property_schema({"$ref": "#/$defs/size"}, "a", ROOT) == {}
     assert is_string_only({"type": "string"}, {})
     assert is_string_only({"enum": ["a"]}, {})
     assert not is_string_only({"type": ["string", "null"]}, {})

@@ -216,6 +216,39 @@ CALLS: list[tuple[str, str, list[Any]]] = [
         [thought("so"), text("Well"), ADD],
     ),
     ("gemma-4", "<|channel>thought\n<channel|>Well<channel|>", [text("Well")]),
+    # Elements in elements.
+    (
+        "minimax-m3",
+        ']<]minimax[>[<tool_call>\n]<]minimax[>[<invoke name="add">]<]minimax[>[<a>1]<]minimax[>[</a>]<]minimax[>[<b>2.5]<]minimax[>[</b>]<]minimax[>[</invoke>\n]<]minimax[>[<invoke name="now">]<]minimax[>[</invoke>\n]<]minimax[>[</tool_call>',
+        [ADD, NOW],
+    ),
+    (
+        "minimax-m3",
+        'So:]<]minimax[>[<tool_call>]<]minimax[>[<invoke name="add">]<]minimax[>[<note>x </note>\n]<]minimax[>[</note>]<]minimax[>[<more>]<]minimax[>[<item>]<]minimax[>[<k>v]<]minimax[>[</k>]<]minimax[>[</item>]<]minimax[>[<item>3]<]minimax[>[</item>]<]minimax[>[</more>]<]minimax[>[</invoke>',
+        [text("So:"), ("add", {"note": "x </note>\n", "more": [{"k": "v"}, 3]})],
+    ),
+    # Python in a fence, and a list under a word.
+    ("generic", "I look.\n```tool_code\nadd(a=1, b=2.5)\n```", [text("I look."), ADD]),
+    ("generic", "```tool_code\n[add(a=1, b=2.5), now()]\n```\nWell", [ADD, NOW, text("Well")]),
+    (
+        "command-r",
+        f'I look.\nAction: ```json\n[\n  {{"tool_name": "add", "parameters": {ARGUMENTS}}},\n  {{"tool_name": "now", "parameters": {{}}}}\n]\n```',
+        [text("I look."), ADD, NOW],
+    ),
+    # As Hermes writes them, whatever the family: where a template knows no tools, the model is told to.
+    ("deepseek-r1", f'<tool_call>\n{{"name": "add", "arguments": {ARGUMENTS}}}\n</tool_call>', [ADD]),
+    ("mistral-v11", f'So: <tool_call>{{"name": "add", "arguments": {ARGUMENTS}}}</tool_call>', [text("So:"), ADD]),
+    ("llama-3", '<tool_call>{"name": "now"}</tool_call>', [NOW]),
+    # Messages to somebody.
+    ("functionary-v3.2", f"all\nI look.>>>add\n{ARGUMENTS}>>>now\n{{}}", [text("I look."), ADD, NOW]),
+    ("functionary-v3.2", f">>>add\n{ARGUMENTS}\n>>>all\nWell", [ADD, text("Well")]),
+    ("functionary-v3.2", "all\n>>> 1 + 1\n2\n>>>x", [text(">>> 1 + 1\n2\n>>>x")]),
+    (
+        "muse",
+        ' to=self<|message|>so<|eom|><|start|>assistant to=add<|message|><atem:function_calls>\n<atem:invoke name="add">\n<atem:parameter name="a">1</atem:parameter>\n<atem:parameter name="b">2.5</atem:parameter>\n</atem:invoke>\n</atem:function_calls><|eom|><|start|>assistant to=now<|message|><atem:function_calls>\n<atem:invoke name="now">\n</atem:invoke>\n</atem:function_calls><|eot|>',
+        [thought("so"), ADD, NOW],
+    ),
+    ("muse", " to=user<|message|>Well<|eot|>", [text("Well")]),
     # Messages in channels.
     (
         "gpt-oss",
@@ -280,6 +313,12 @@ TEXTS: list[tuple[str, str]] = [
     ("lfm2", "<|tool_call_start|>[add(1)]<|tool_call_end|>"),
     ("gemma-4", "<|tool_call>call:add{a:1"),
     ("gemma-4", "<|tool_call>call:other{}<tool_call|>"),
+    ("minimax-m3", ']<]minimax[>[<tool_call>\n]<]minimax[>[<invoke name="other">]<]minimax[>[</invoke>'),
+    ("minimax-m3", ']<]minimax[>[<tool_call>\n]<]minimax[>[<invoke name="add">\n]<]minimax[>[<a'),
+    ("generic", "```tool_code\nprint(1)\n```"),
+    ("command-r", "Action: look for a bee"),
+    ("functionary-v3.2", "other\n{}"),
+    ("functionary-v3.2", "add\n[1]"),
 ]
 
 
