@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from rbee.wire.chat.answer import ReasoningDelta, TextDelta, ToolCallBegan, ToolCallDelta
+from rbee.worker.output.calls.repeats import CallRepeats
 from rbee.worker.output.source import SPACE
 from rbee.worker.output.stop_strings import StopStrings
 
@@ -24,16 +25,19 @@ class _Saved(NamedTuple):
     space: str
     strips: bool
     channel: Channel
+    made: int
 
 
 class AnswerPieces:
     """The pieces of one choice, of which `take` returns what is new.
 
     White space that models write around reasoning and calls is no part of the answer, unless there is text on both
-    sides.
+    sides. With `unrepeated` the first call that repeats an earlier one ends the answer, and is no part of it.
     """
 
-    def __init__(self, choice: int, stops: Sequence[str], new_id: Callable[[int, str], str], single: bool) -> None:
+    def __init__(
+        self, choice: int, stops: Sequence[str], new_id: Callable[[int, str], str], *, single: bool, unrepeated: bool
+    ) -> None:
         self._choice = choice
         self._stops = StopStrings(stops)
         self._new_id = new_id
@@ -52,6 +56,9 @@ class AnswerPieces:
         self.is_held = False
         """Whether `take` has to wait: what was begun last may turn out to be something else."""
         self._is_cut = False
+        self._repeats = CallRepeats() if unrepeated else None
+        self._call_at = 0
+        """Where the pieces of the last call begin, as long as none of them is taken."""
 
     @property
     def stop_string(self) -> str | None:
@@ -65,7 +72,7 @@ class AnswerPieces:
 
     def take(self) -> list[AnswerPiece]:
         """Return the pieces that are new."""
-        if self.is_held:
+        if self.is_held or (self._repeats is not None and self._repeats.is_open):
             return []
         pieces, self._pieces = self._pieces, []
         return pieces
@@ -102,6 +109,9 @@ class AnswerPieces:
             call_id = self._new_id(number, name)
             number += 1
         self._ids |= {call_id}
+        self._call_at = len(self._pieces)
+        if self._repeats is not None:
+            self._repeats.begin(name)
         self._pieces.append(ToolCallBegan(choice=self._choice, index=self.calls, id=call_id, name=name))
         self.calls += 1
 
@@ -109,6 +119,8 @@ class AnswerPieces:
         """The arguments of the call that was begun last go on."""
         if self.is_done or not text:
             return
+        if self._repeats is not None:
+            self._repeats.add(text)
         last = self._pieces[-1] if self._pieces else None
         if isinstance(last, ToolCallDelta):
             text = last.arguments + text
@@ -117,8 +129,14 @@ class AnswerPieces:
 
     def end_call(self) -> None:
         """The call that was begun last is complete."""
+        if self.is_done:
+            return
         self._is_cut = self._single
         self._strips = True
+        if self._repeats is not None and self._repeats.end():
+            del self._pieces[self._call_at :]
+            self.calls -= 1
+            self._is_cut = True
 
     def leave(self, channel: Channel) -> None:
         """What was open ends, as its marker says; what follows belongs there."""
@@ -134,16 +152,21 @@ class AnswerPieces:
         if self.channel == "text":
             self._show(self._stops.flush())
             self._append(self._space)
+        elif self._repeats is not None:
+            self._repeats.end()
         self._space = ""
 
     def mark(self) -> _Saved:
         """Return what `go_back` needs to take back the pieces from here on; none may be taken meanwhile."""
-        return _Saved(len(self._pieces), self._ids, self.calls, self._space, self._strips, self.channel)
+        made = 0 if self._repeats is None else self._repeats.mark()
+        return _Saved(len(self._pieces), self._ids, self.calls, self._space, self._strips, self.channel, made)
 
     def go_back(self, saved: _Saved) -> None:
         """Take back what came since."""
         del self._pieces[saved.pieces :]
-        self._ids, self.calls, self._space, self._strips, self.channel = saved[1:]
+        self._ids, self.calls, self._space, self._strips, self.channel, made = saved[1:]
+        if self._repeats is not None:
+            self._repeats.go_back(made)
         self._is_cut = False
 
     def _change(self, channel: Channel) -> None:

@@ -32,12 +32,13 @@ class ModelFamily:
         choice: int = 0,
         stops: Sequence[str] = (),
         single_call: bool = False,
+        unrepeated: bool = False,
         new_id: Callable[[int, str], str] | None = None,
     ) -> OutputParser:
         """Return a parser for one choice; `forced_open` if the prompt ends inside the model's thoughts.
 
-        `tools` are those that may be called: none where the request forbids it. With `single_call` the answer is done
-        after one.
+        `tools` are those that may be called: none where the request forbids it. The last three are those of
+        OutputParser.
         """
         return OutputParser(
             self.syntax,
@@ -46,6 +47,7 @@ class ModelFamily:
             choice=choice,
             stops=stops,
             single_call=single_call,
+            unrepeated=unrepeated,
             new_id=new_id,
         )
 

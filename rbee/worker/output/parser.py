@@ -33,7 +33,8 @@ class OutputParser:
 
     `stops` are the caller's stop strings: they end the answer, and mean nothing in reasoning and calls. What only
     looks like a call, or names a tool that is not offered, is text. The pieces, joined, do not depend on how the text
-    is cut. White space between thoughts, text and calls is left out, as far as no text goes on behind it.
+    is cut. With `single_call` the first call ends the answer, and with `unrepeated` one that was made before, which is
+    no part of it. White space between thoughts, text and calls is left out, as far as no text goes on behind it.
     """
 
     def __init__(
@@ -45,11 +46,14 @@ class OutputParser:
         choice: int = 0,
         stops: Sequence[str] = (),
         single_call: bool = False,
+        unrepeated: bool = False,
         new_id: Callable[[int, str], str] | None = None,
     ) -> None:
         self._syntax = syntax
         self._source = TextSource()
-        self._answer = AnswerPieces(choice, stops, new_id or new_id_of(syntax.ids), single_call)
+        self._answer = AnswerPieces(
+            choice, stops, new_id or new_id_of(syntax.ids), single=single_call, unrepeated=unrepeated
+        )
         self._calls = CallReader(
             self._source,
             self._answer,
@@ -78,7 +82,7 @@ class OutputParser:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing that follows belongs to the answer: a stop string has come, or the one call is complete."""
+        """Whether nothing that follows belongs to the answer: a stop string has come, or the last call is complete."""
         return self._answer.is_done
 
     @property

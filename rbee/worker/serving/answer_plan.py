@@ -66,6 +66,8 @@ class AnswerPlanner:
                 choice=number,
                 stops=stops,
                 single_call=not conversation.parallel_tool_calls,
+                # Who has to call something has no other way to go on: small models repeat a call without end.
+                unrepeated=conversation.tool_choice.mode == "required",
             )
 
         may_think = family.syntax.reasoning.begin in history.template

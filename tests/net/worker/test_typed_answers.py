@@ -163,6 +163,21 @@ async def test_a_required_call_is_made(worker: Serving, seed: int) -> None:
     assert text_of(found).strip() == ""
 
 
+async def test_a_call_that_is_required_is_not_repeated_without_end(worker: Serving) -> None:
+    only = {
+        "type": "object",
+        "properties": {"name": {"const": "a"}},
+        "required": ["name"],
+        "additionalProperties": False,
+    }
+    asked = asking(tools=[Tool(name="weather", parameters=only)], tool_choice=ToolChoice(mode="required"))
+    found = await answer(worker, conversation=asked, max_tokens=2000, logit_bias={2: -100})  # it would never end
+    assert len([event for event in found if isinstance(event, ToolCallBegan)]) == 1
+    arguments = "".join(event.arguments for event in found if isinstance(event, ToolCallDelta))
+    assert json.loads(arguments) == {"name": "a"}
+    assert ends(found) == [ChoiceEnded(reason="tool_calls")]
+
+
 async def test_probabilities_are_the_models_own(worker: Serving) -> None:
     found = await answer(worker, conversation=asking(), logprobs=3, max_tokens=6, logit_bias={2: -100})
     told = [one for event in found if isinstance(event, TextDelta) for one in event.logprobs]

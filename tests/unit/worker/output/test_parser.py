@@ -190,3 +190,25 @@ def test_the_channel_tells_what_the_text_belongs_to() -> None:
         parser.feed(piece)
         channels.append(parser.channel)
     assert channels == ["reasoning", "reasoning", "text", "text", "call", "call", "text"]
+
+
+def hermes_call(path: str, name: str = "write") -> str:
+    return f'<tool_call>{{"name": "{name}", "arguments": {{"path": "{path}"}}}}</tool_call>\n'
+
+
+def test_a_call_that_was_made_before_ends_an_answer_that_may_not_repeat_one() -> None:
+    different = hermes_call("xy") + hermes_call("xyz") + NOW
+    written = different + hermes_call("xy") + hermes_call("other")
+    first = [("write", {"path": "xy"}), ("write", {"path": "xyz"}), ("now", {})]
+    assert meant(read(HERMES, written, unrepeated=True)) == first
+    assert meant(read(HERMES, written))[3:] == [("write", {"path": "xy"}), ("write", {"path": "other"})]
+    parser = HERMES.parser(TOOLS, unrepeated=True)
+    parser.feed(written)
+    assert (parser.is_done, parser.calls) == (True, 3)
+
+
+def test_what_may_yet_be_a_repeated_call_is_held_back() -> None:
+    again = '<tool_call>{"name": "write", "arguments": {"path": "x'
+    pieces = [hermes_call("xy"), again, "w", '"}}</tool_call>']
+    assert shown(HERMES, *pieces, unrepeated=True)[1:] == [[], ["call", '{"path": "xw'], ['"}'], []]
+    assert read(HERMES, hermes_call("xy") + again, unrepeated=True) == read(HERMES, hermes_call("xy") + again)
