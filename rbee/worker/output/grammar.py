@@ -29,6 +29,11 @@ FREE: Final = "free"
 _SHARED: Final = ("$defs", "definitions")
 """What a part of a schema may refer to."""
 SPACE: Final = "SPACE: /[ \\t\\r\\n]{0,20}/"
+ONE_LINE: Final = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}}
+"""How JSON is written: small models that may write white space write it without an end, until their tokens are up.
+
+Source: llguidance, docs/json_schema.md; its pattern for white space bounds nothing, since it may come again and again.
+"""
 _PLACEHOLDERS: Final = {"index": "/[0-9]{1,4}/", "number": "/[0-9]{1,4}/", "id": "/[A-Za-z0-9]{9}/", "type": "/[a-z]+/"}
 _PLACEHOLDER: Final = re.compile("{(" + "|".join(_PLACEHOLDERS) + ")}")
 
@@ -117,6 +122,9 @@ class _Rules:
         return f"<[{','.join(map(str, tokens))}]>" if tokens else None
 
     def json(self, schema: Any) -> str:
+        """JSON that a schema allows, on one line; a schema may say otherwise with llguidance's own key."""
+        if schema is True or isinstance(schema, dict):
+            schema = ONE_LINE | ({} if schema is True else schema)
         return self.rule(f"%json {json.dumps(schema)}")
 
     def other(self, grammar: Grammar) -> str:

@@ -221,6 +221,9 @@ def test_a_prompt_that_ends_in_thoughts_goes_on_there(family: ModelFamily) -> No
     [
         (JsonObject(), '{"x": [1, null]}', "[1]"),
         (JsonSchema(schema=True), "[1]", "one"),
+        (JsonSchema(schema=SCHEMA), '{"a":1}', '{\n"a": 1}'),
+        (JsonSchema(schema=SCHEMA), '{"a": 1}', '{"a":  1}'),
+        (JsonSchema(schema=SCHEMA | {"x-guidance": {"whitespace_flexible": True}}), '{\n"a": 1 }', "[]"),
         (Regex(pattern=r"a/b+\/c"), "a/bbb/c", "a/c"),
         (Grammar(syntax="lark", text='start: "yes" | "no"'), "yes", "maybe"),
     ],
