@@ -20,6 +20,7 @@ if not (3, 11) <= sys.version_info[:2] <= (3, 14):
     sys.exit(f"rbee: CPython 3.11 to 3.14 is needed to test; this is Python {'.'.join(map(str, sys.version_info[:2]))}")
 
 import tomllib
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +28,7 @@ import environment
 import llama
 import newest_python
 import openssh
+import test_data
 from progress import StepFailed
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -63,7 +65,9 @@ def main() -> int:
     if {"zipapp", "features"} & set(steps):
         checks["zipapp"] = [sys.executable, "build/zipapp.py"]
     with ThreadPoolExecutor() as beside_each_other:
-        done = dict(zip(checks, beside_each_other.map(_check, checks.keys(), checks.values()), strict=True))
+        results = beside_each_other.map(_check, checks.keys(), checks.values())
+        _fetch(_needed(steps))
+        done = dict(zip(checks, results, strict=True))
     failed = [name for name, passed in done.items() if not passed]
     if "zipapp" in failed:
         # The file that an earlier build left would pass or fail for reasons that are not in this tree.
@@ -73,11 +77,6 @@ def main() -> int:
     if {"net", "process", "features"} & set(steps) and (missing := openssh.ensure()):
         # The tests that need it fail, each with the same advice.
         print(missing, flush=True)
-    if "unit" in steps:
-        try:
-            os.environ["RBEE_TEST_TEMPLATES"] = str(llama.chat_templates())
-        except StepFailed as exc:
-            print(exc, flush=True)
     if "features" in steps and (missing := newest_python.ensure()):
         print(missing, flush=True)
     paths = [path for name, path in TESTS.items() if name in steps and (ROOT / path).is_dir()]
@@ -85,6 +84,25 @@ def main() -> int:
         for_pytest = ["--full", *for_pytest]
     passed = not paths or _test(paths, tags, for_pytest)
     return 0 if passed and not failed else 1
+
+
+def _needed(steps: list[str]) -> dict[str, Callable[[], Path]]:
+    """Returns what the tests of these steps need and find by a variable, and what fetches it."""
+    found: dict[str, Callable[[], Path]] = {}
+    if "unit" in steps:
+        found["RBEE_TEST_TEMPLATES"] = llama.chat_templates
+    if "net" in steps:
+        found["RBEE_TEST_SCHEMAS"] = test_data.schemas
+    return found
+
+
+def _fetch(needed: dict[str, Callable[[], Path]]) -> None:
+    """Fetches what tests need, once; without it those fail that need it."""
+    for name, fetch in needed.items():
+        try:
+            os.environ[name] = str(fetch())
+        except StepFailed as exc:
+            print(exc, flush=True)
 
 
 def _split(arguments: list[str]) -> tuple[list[str], list[str]]:

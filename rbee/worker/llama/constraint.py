@@ -105,11 +105,19 @@ class ConstraintCompiler:
             matcher = LLMatcher(self._known_tokens(), _translated(grammar), log_level=0)
             if matcher.is_error():
                 raise _uncompilable(_reason(matcher.get_error()))
+            self._check_satisfiable(matcher)
             with self._lock:
                 self._compiled[grammar] = matcher
                 if len(self._compiled) > MAX_COMPILED:
                     self._compiled.popitem(last=False)
         return GrammarConstraint(matcher.deep_copy(), self._model.tokens, self._ends)
+
+    def _check_satisfiable(self, matcher: Any) -> None:
+        """Raise InvalidRequestError where no token may begin the text, as under a schema that refers to itself."""
+        beginning, mask = matcher.deep_copy(), TokenMask(self._model.tokens)
+        beginning.unsafe_compute_mask_ptr(mask.address, mask.size)
+        if beginning.is_error():
+            raise _uncompilable(f"no text fits it ({_reason(beginning.get_error())})")
 
     def _known_tokens(self) -> Any:
         import llguidance
