@@ -15,6 +15,7 @@ from rbee.wire import model_ref
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from rbee.adapters.config import Settings
     from rbee.wire.model_ref import ModelRef
 
 MOST_SHOWN: Final = 5
@@ -38,6 +39,20 @@ def parse(text: str, models_dir: str | os.PathLike[str] | None = None) -> ModelR
     except InvalidRequestError as exc:
         if (suggestion := known_models.near(text, models_dir) or _hub(text)) is not None:
             exc.hint = f"did you mean {model_ref.quoted(suggestion)}?\n{exc.hint}"
+        raise
+
+
+def chosen(text: str | None, settings: Settings) -> ModelRef:
+    """Return the model that an option names, or else the settings, or else the bundled one.
+
+    Raises InvalidRequestError.
+    """
+    default = settings.defaults.model
+    try:
+        return parse(text or default or model_ref.BUILTIN, settings.paths.models)
+    except InvalidRequestError as exc:
+        if text is None:
+            exc.message = f"`model` under [defaults] ({default}, from {settings.source}): {exc.message}"
         raise
 
 

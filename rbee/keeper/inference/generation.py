@@ -15,6 +15,7 @@ from msgspec import UNSET
 from rbee.adapters.files import private
 from rbee.adapters.http.sse_client import StreamLostError
 from rbee.clients import worker as client
+from rbee.clients.progress import progress_of
 from rbee.errors import (
     AllSlotsBusyError,
     ConnectionTimeoutError,
@@ -27,24 +28,43 @@ from rbee.errors import (
     TooManyTokensError,
     WorkerFailedError,
 )
+from rbee.wire.chat.answer import (
+    AnswerEnded,
+    ChoiceEnded,
+    PromptRead,
+    ReasoningDelta,
+    TextDelta,
+    ToolCallBegan,
+    ToolCallDelta,
+    Usage,
+)
 from rbee.wire.common import Narration
 from rbee.wire.progress import Reading
-from rbee.wire.worker import Done, Token
+from rbee.wire.worker import Done, FullContext, Timings, Token
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
     from rbee.adapters.config import Settings
+    from rbee.adapters.http import sse_client
     from rbee.clients.worker import WorkerClient
     from rbee.keeper.inference.relayed import RelayedWorker
     from rbee.keeper.output.terminal import Terminal
-    from rbee.wire.worker import InferenceRequest
+    from rbee.wire.chat.answer import AnswerEvent
+    from rbee.wire.progress import ProgressEvent
+    from rbee.wire.worker import InferenceRequest, StopReason
+
+    Write = Callable[[str], Awaitable[None]]
 
 KEPT_SECONDS: Final = 30 * 86_400.0
 """For texts that broke off: who wanted one has taken it by then."""
 FIRST_SIGN_SECONDS: Final = 300.0
 """For the first sign that a prompt is being read; a worker of an earlier version gives none before its first token."""
+
+
+async def nowhere(_: str) -> None:
+    """Take a piece of text that nobody wants."""
 
 
 @dataclass
@@ -53,6 +73,8 @@ class Generation:
 
     A busy worker is asked again after each of `retries` (seconds); with None its refusal is raised as it is. The worker
     stays for `keep` seconds without a request, if that says so.
+
+    What the model thinks before it answers a conversation goes to `on_reasoning`; its `usage` is known at the end.
     """
 
     worker: WorkerClient | RelayedWorker
@@ -61,6 +83,10 @@ class Generation:
     log: str
     retries: tuple[float, ...] | None
     keep: float | None = None
+    on_reasoning: Write = nowhere
+    usage: Usage | None = None
+    reasoning: str = ""
+    _choice: ChoiceEnded | None = None
     _pieces: list[str] = field(default_factory=list)
     _tokens: int = 0
     _most: int | None = None
@@ -69,7 +95,7 @@ class Generation:
     def text(self) -> str:
         return "".join(self._pieces)
 
-    async def run(self, terminal: Terminal, write: Callable[[str], Awaitable[None]]) -> Done:
+    async def run(self, terminal: Terminal, write: Write) -> Done:
         """Generate, passing each piece of text to `write`.
 
         However this is left before the end, the worker is told to stop first.
@@ -97,7 +123,7 @@ class Generation:
                 terminal.note(f"--max-tokens {asked} is more than the context holds: {exc.most} tokens, prompt and all")
                 self.request.max_tokens = exc.most
 
-    async def _attempt(self, terminal: Terminal, write: Callable[[str], Awaitable[None]]) -> Done:
+    async def _attempt(self, terminal: Terminal, write: Write) -> Done:
         limits = self.settings.timeouts
         began = trio.current_time()
         end = began + (limits.inference or math.inf)
@@ -105,8 +131,14 @@ class Generation:
             with trio.move_on_at(min(end, began + max(FIRST_SIGN_SECONDS, limits.token))) as patience:
                 async with self.worker.inference(self.request, keep=self.keep) as events:
                     async for event in events:
-                        match client.decode(event):
-                            case Token(token=piece):
+                        match self._decode(event):
+                            case ReasoningDelta(text=piece):
+                                self.reasoning += piece
+                                self._tokens += 1
+                                patience.deadline = end
+                                await self.on_reasoning(piece)
+                                patience.deadline = min(end, trio.current_time() + limits.token)
+                            case Token(token=piece) | TextDelta(text=piece):
                                 self._pieces.append(piece)
                                 self._tokens += 1
                                 patience.deadline = end  # a reader of ours may take its time (`| less`)
@@ -118,8 +150,14 @@ class Generation:
                                 terminal.report(reading)
                             case Done() as done:
                                 return done
-                            case None:
-                                pass
+                            case AnswerEnded() as ended:
+                                return self._done(ended)
+                            case ChoiceEnded() as choice:
+                                self._choice = choice
+                            case PromptRead():
+                                patience.deadline = min(end, trio.current_time() + limits.token)
+                            case None | ToolCallBegan() | ToolCallDelta():
+                                pass  # it was given no tools
                             case progress:
                                 terminal.report(progress)
         except (AllSlotsBusyError, TooManyTokensError):
@@ -150,6 +188,33 @@ class Generation:
             "`inference` and `token` under [timeouts] are the limits",
             elapsed_s=round(elapsed, 1),
             tokens=self._tokens,
+        )
+
+    def _decode(self, event: sse_client.Event) -> Token | Done | AnswerEvent | ProgressEvent | None:
+        if not self.request.is_typed:
+            return client.decode(event)
+        return progress_of(event) or client.decode_answer(event)
+
+    def _done(self, ended: AnswerEnded) -> Done:
+        """Return the end of the answer to a conversation, in the words of one to a prompt."""
+        self.usage = usage = ended.usage
+        reason: StopReason = "eos"
+        if self._choice is not None and self._choice.reason == "length":
+            reason = "length"
+        elif self._choice is not None and self._choice.stop_string is not None:
+            reason = "stop"
+        full = ended.context_tokens
+        return Done(
+            total_tokens=usage.completion_tokens,
+            duration_ms=ended.duration_ms,
+            stop_reason=reason,
+            timings=Timings(
+                prompt_tokens=usage.prompt_tokens,
+                prompt_ms=ended.prompt_ms,
+                first_token_ms=ended.first_token_ms,
+                text_ms=ended.text_ms,
+            ),
+            context=UNSET if full is None else FullContext(tokens=full, trained_tokens=full),
         )
 
     def _progress(self) -> str:

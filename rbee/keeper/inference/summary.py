@@ -10,6 +10,7 @@ from msgspec import UNSET
 from rbee.keeper.output import render
 
 if TYPE_CHECKING:
+    from rbee.wire.chat.answer import Usage
     from rbee.wire.queen import TaskHandle, TaskRequest
     from rbee.wire.worker import Done
 
@@ -18,14 +19,17 @@ _NAMED: Final = 30
 """Characters of a text that is repeated in the line."""
 
 
-def last_line(task: TaskRequest, handle: TaskHandle, done: Done) -> str:
-    """Return the line that follows an answer."""
+def last_line(task: TaskRequest, handle: TaskHandle, done: Done, usage: Usage | None = None) -> str:
+    """Return the line that follows an answer; the `usage` of one to a conversation says more of its tokens."""
     timings = None if done.timings is UNSET else done.timings
     # The first token comes of reading the prompt; the others take their time one by one.
     speed = "" if timings is None else _speed(done.total_tokens - 1, timings.text_ms)
     parts = [f"Generated {render.plural(done.total_tokens, 'token')}{speed} with {task.model} on {handle.node}"]
     if timings is not None:
-        prompt = f"{render.plural(timings.prompt_tokens, 'token')}{_speed(timings.prompt_tokens, timings.prompt_ms)}"
+        cached = 0 if usage is None else usage.cached_tokens
+        known = f" ({cached} cached)" if cached else ""
+        speed = _speed(timings.prompt_tokens - cached, timings.prompt_ms)
+        prompt = f"{render.plural(timings.prompt_tokens, 'token')}{known}{speed}"
         parts.append(f"prompt: {prompt}, first token after {timings.first_token_ms / 1e3:.2f} s")
     if limit := _limit(task, done):
         parts.append(limit)
