@@ -128,7 +128,8 @@ class Parser(argparse.ArgumentParser):
     @property
     def most_words(self) -> int:
         """How many arguments it has that are no options."""
-        return sum(not action.option_strings for action in self._actions)
+        words = [action for action in self._actions if not action.option_strings]
+        return sys.maxsize if any(action.nargs == "*" for action in words) else len(words)
 
     def requires(self, option: str) -> bool:
         """Whether the option must be given."""

@@ -19,8 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 MODULES: Final = {
     "httpx-sse": "httpx_sse",
     "llama-cpp-python": "llama_cpp",
+    "markdown-it-py": "markdown_it",
     "nvidia-ml-py": "pynvml",
     "prometheus-client": "prometheus_client",
+    "prompt-toolkit": "prompt_toolkit",
     "quart-trio": "quart_trio",
 }
 """Distribution → the module it brings, where the two names differ."""

@@ -12,8 +12,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 HEAVY = {
-    "asyncio", "click", "httpx", "hypercorn", "jinja2", "llama_cpp", "msgspec", "numpy", "paramiko", "psutil", "quart",
-    "rich", "trio",
+    "asyncio", "click", "httpx", "hypercorn", "jinja2", "llama_cpp", "msgspec", "numpy", "paramiko", "prompt_toolkit",
+    "psutil", "quart", "rich", "trio",
 }  # fmt: skip
 PROGRAM = """
 import json, sys
@@ -54,6 +54,7 @@ def imported(home: Path, *arguments: str) -> tuple[int, set[str], set[str]]:
         ([], 0),
         (["--help"], 0),
         (["infer", "--help"], 0),
+        (["chat", "--help"], 0),
         (["install", "--help"], 0),
         (["workers", "--help"], 0),
         (["bogus"], 2),
@@ -95,6 +96,13 @@ def test_infer_draws_nothing_where_there_is_no_terminal(tmp_path: Path) -> None:
     code, names, own = imported(tmp_path, "infer", "--prompt", "x", "--model", "none")
     assert code == 1
     assert "rbee.keeper.commands.infer" in own
+    assert names & HEAVY == {"msgspec", "trio", "httpx"}
+
+
+def test_a_chat_has_no_editor_and_draws_nothing_where_there_is_no_terminal(tmp_path: Path) -> None:
+    code, names, own = imported(tmp_path, "chat", "--queen", "http://127.0.0.1:1")
+    assert code == 1
+    assert "rbee.keeper.chat.chat" in own
     assert names & HEAVY == {"msgspec", "trio", "httpx"}
 
 

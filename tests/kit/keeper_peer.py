@@ -127,7 +127,7 @@ class Peer:
             where = {"node": "local", "worker_id": WORKER_ID, "worker_url": self.url, "state": "idle"}
             await event(stream, {"request_id": "", "api_key": "key"} | where | PLAN.get("handle", {}), "worker")
             if asked["relay"] or PLAN.get("handle", {}).get("relayed"):
-                await self.run_request(stream)
+                await self.run_request(stream, is_typed="conversation" in asked)
                 return
         await stream.send_all(b"data: [DONE]\n\n")
         if PLAN.get("leaves") == "after":
@@ -166,14 +166,40 @@ class Peer:
         if PLAN.get("refuse") is not None:
             await reply(stream, 401, error(*PLAN["refuse"]))
             return
-        await self.run_request(stream)
+        if (failures := PLAN.get("failures")) and self.asked_inference <= len(failures):
+            status, code, message, details = failures[self.asked_inference - 1]
+            await reply(stream, status, error(code, message, **details))
+            return
+        await self.run_request(stream, is_typed="conversation" in asked)
 
-    async def run_request(self, stream: trio.SocketStream) -> None:
+    async def run_request(self, stream: trio.SocketStream, *, is_typed: bool = False) -> None:
         self.generating += 1
         try:
-            await self.send_tokens(stream)
+            await (self.send_answer(stream) if is_typed else self.send_tokens(stream))
         finally:
             self.generating -= 1
+
+    async def send_answer(self, stream: trio.SocketStream) -> None:
+        """Answer a conversation: each of the answers of the plan in turn, the last one again and again."""
+        self.stopped = trio.Event()
+        await begin(stream)
+        answers = PLAN.get("answers", [["Once", " upon", " a time"]])
+        pieces = answers[min(self.asked_inference, len(answers)) - 1]
+        thoughts = PLAN.get("thoughts", [])
+        await event(stream, {"type": "prompt", "tokens": 12})
+        for index, piece in enumerate([*thoughts, *pieces]):
+            if index == PLAN.get("cut_after"):
+                return
+            if index == PLAN.get("hang_after") and self.asked_inference == 1:
+                await self.stopped.wait()
+                return
+            await event(stream, {"type": "reasoning" if index < len(thoughts) else "text", "text": piece})
+            await trio.sleep(PLAN.get("token_s", 0))
+        await event(stream, {"type": "choice_ended", "reason": PLAN.get("reason", "stop")})
+        usage = {"prompt_tokens": 12, "completion_tokens": len(pieces)} | PLAN.get("usage", {})
+        times = {"duration_ms": 60.0, "prompt_ms": 100.0, "first_token_ms": 130.0, "text_ms": 50.0}
+        await event(stream, {"type": "answer_ended", "usage": usage} | times | PLAN.get("ended", {}))
+        await stream.send_all(b"data: [DONE]\n\n")
 
     async def drain(self) -> None:
         """Let running requests end, as the real one does."""
@@ -204,8 +230,8 @@ class Peer:
         await stream.send_all(b"data: [DONE]\n\n")
 
 
-def error(code: str, message: str) -> dict[str, object]:
-    return {"error": {"code": code, "message": message, "details": {}}}
+def error(code: str, message: str, **details: object) -> dict[str, object]:
+    return {"error": {"code": code, "message": message, "details": details}}
 
 
 async def reply(stream: trio.SocketStream, status: int, body: object) -> None:

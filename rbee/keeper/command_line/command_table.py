@@ -13,6 +13,8 @@ The queen picks a node (a machine) for each request; the node's hive keeps its
 models and starts workers; a worker runs one model. They start when needed.
 
 use a model
+  run              answer with a model, or chat with it, by its name alone
+  chat             talk with a model, on a terminal
   infer            answer or continue a prompt; the text streams to stdout
   models           list, show, pull, push or remove the models on the nodes
 
@@ -71,6 +73,34 @@ examples
   cat question.txt | rbee infer --quiet > answer.txt
   git diff | rbee infer --prompt "Review these changes:"
   rbee infer --prompt "List three flowers:" --stop "4." --json
+"""
+
+CHAT: Final = """\
+Talk with a language model.
+
+On a terminal there is a line editor with a history, and answers are drawn as they come; Ctrl+C ends an answer, Ctrl+D
+the chat, and /help shows the rest. Elsewhere each line of standard input is a message, and answers are plain text.
+"""
+
+CHAT_EXAMPLES: Final = """\
+examples
+  rbee chat
+  rbee chat --model hf:ORG/REPO:Q4_K_M --node attic
+  rbee chat --system "Answer in one sentence."
+"""
+
+RUN: Final = """\
+Answer a prompt with a model, or chat with it.
+
+A model that is on no node is fetched first. With a prompt, or text that is piped in, there is one answer, as of `rbee
+infer`; without, and on a terminal, a chat, as of `rbee chat`.
+"""
+
+RUN_EXAMPLES: Final = """\
+examples
+  rbee run hf:ORG/REPO:Q4_K_M
+  rbee run ./model.gguf Why do bees dance?
+  git diff | rbee run ./model.gguf "Review these changes:"
 """
 
 STATUS: Final = """\
@@ -276,6 +306,8 @@ class Group(NamedTuple):
 
 
 COMMANDS: Final = (
+    Command("run", "conversation.run", RUN, RUN_EXAMPLES),
+    Command("chat", "conversation.chat", CHAT, CHAT_EXAMPLES),
     Command("infer", "infer", INFER, INFER_EXAMPLES),
     Command("status", "status", STATUS),
     Command("logs", "logs", LOGS, LOGS_EXAMPLES),

@@ -24,7 +24,7 @@ _END_WORKER: Final = "rbee workers shutdown --id ID"
 
 COMMANDS: Final[dict[str, dict[str, str]]] = {
     "rbee": {
-        "run": _RUN, "generate": _INFER, "complete": _INFER, "chat": _INFER, "ask": _INFER, "prompt": _INFER,
+        "generate": _INFER, "complete": _INFER, "talk": "rbee chat", "ask": _INFER, "prompt": _INFER,
         "pull": "rbee models pull REF", "download": "rbee models pull REF", "get": "rbee models pull REF",
         "push": "rbee models push FILE --node NAME", "list": "rbee models list", "ls": "rbee models list",
         "show": "rbee models show REF", "rm": "rbee models rm ID", "remove": "rbee models rm ID",

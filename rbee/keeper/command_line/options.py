@@ -21,7 +21,7 @@ from rbee.adapters.arguments import (
 from rbee.keeper.command_line import command_table, slips
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from rbee.keeper.command_line.command_table import Command
 
@@ -39,7 +39,10 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     options, extra = main.parse_known_args(arguments)
     options.__dict__.pop(GIVEN, None)
     parser: Parser = options.parser
-    if extra:
+    if extra and hasattr(options, "words") and not any(word.startswith("-") for word in extra):
+        # argparse takes no words behind an option once it has had some before it.
+        options.words = [*options.words, *extra]
+    elif extra:
         parser.refuse(extra[0])
     if not hasattr(options, "module"):
         if parser.prog != "rbee":
@@ -73,7 +76,10 @@ def _parser() -> Parser:
         prefix = f"{group.name} "
         made |= {f"{prefix}{command.name}": _add(actions, command, prefix) for command in group.commands}
     _infer_options(made["infer"])
-    _keep_option(made["infer"], "keep the model loaded so long after its last request, from now on")
+    _chat_options(made["chat"])
+    _run_options(made["run"])
+    for name in ("infer", "chat", "run"):
+        _keep_option(made[name], "keep the model loaded so long after its last request, from now on")
     _keep_option(made["up"], "keep each model loaded so long after its last request, on all nodes")
     _up_options(made["up"])
     _install_options(made)
@@ -170,12 +176,46 @@ def _infer_options(parser: Parser) -> None:
         action=Once,
         help="the question, or the text to continue; text that is piped in follows it",
     )
+    _model_option(add)
+    _generation_options(add)
+    add("--raw", action="store_true", help="continue the prompt even if the model has a chat template")
+    _sampling_options(parser)
+    _where_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
+
+
+def _chat_options(parser: Parser) -> None:
+    add = parser.add_argument_group("what to generate").add_argument
+    _model_option(add)
+    _generation_options(add)
+    _sampling_options(parser)
+    _where_options(parser)
+
+
+def _run_options(parser: Parser) -> None:
+    parser.usage = "rbee run MODEL [PROMPT…] [options]"
+    parser.set_defaults(raw=False)
+    parser.add_argument("model", metavar="MODEL", help="the model, or the path of its file")
+    parser.add_argument(
+        "words", metavar="PROMPT", nargs="*", default=[], help="the question; without one, and on a terminal, a chat"
+    )
+    _generation_options(parser.add_argument_group("what to generate").add_argument)
+    _sampling_options(parser)
+    _where_options(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
+
+
+def _model_option(add: Callable[..., object]) -> None:
     add(
         *("-m", "--model"),
         metavar="REF",
         action=Once,
         help="the model, or the path of its file (default: from the settings, else the bundled one)",
     )
+
+
+def _generation_options(add: Callable[..., object]) -> None:
+    add("--system", metavar="TEXT", action=Once, help="tell the model beforehand how to answer")
     add(
         "--max-tokens",
         metavar="N",
@@ -183,8 +223,9 @@ def _infer_options(parser: Parser) -> None:
         help="stop after N tokens (default: when the model ends, or its context is full)",
     )
     add("--stop", metavar="TEXT", action="append", help="stop before this text; repeatable")
-    add("--raw", action="store_true", help="continue the prompt even if the model has a chat template")
 
+
+def _sampling_options(parser: Parser) -> None:
     add = parser.add_argument_group("how to choose the next token").add_argument
     add(
         "--temperature",
@@ -208,6 +249,8 @@ def _infer_options(parser: Parser) -> None:
     )
     add("--seed", metavar="N", type=whole(0, 2**32 - 2), help="the same seed yields the same text")
 
+
+def _where_options(parser: Parser) -> None:
     add = parser.add_argument_group("where to run").add_argument
     add("--node", metavar="NAME", action=Once, help="the node (default: from the settings, else the queen chooses)")
     add("--backend", metavar="NAME", type=str.lower, help="cpu, cuda, …; see `rbee detect`")
@@ -220,8 +263,6 @@ def _infer_options(parser: Parser) -> None:
         help="if all workers are busy, wait in line for at most TIME, as 90 or 10m (default: 600 s); "
         "0: try again after 1, 2 and 4 s, then give up",
     )
-
-    parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
 
 
 def _keep_option(parser: Parser, what: str) -> None:

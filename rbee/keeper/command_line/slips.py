@@ -130,6 +130,8 @@ def _instead(parser: Parser, words: list[str], word: str) -> str | None:
     """Return the option whose value a word may be, or the command that takes it."""
     if parser.takes_value("--prompt"):
         return None
+    if parser.takes_value("--model") and not parser.takes_words:
+        return f"did you mean --model {shlex.quote(word)}?"
     if parser.prog == "rbee models push" and word.endswith(".gguf") and not words[-2].endswith(".gguf"):
         return f"did you mean `rbee models push {shlex.quote(word)} --node {shlex.quote(words[-2])}`?"
     given = {part.partition("=")[0] for part in words}

@@ -20,12 +20,13 @@ class NodeOptions(Options, Protocol):
     node: str | None
 
 
-class InferOptions(NodeOptions, Protocol):
-    prompt: str | None
+class GenerationOptions(NodeOptions, Protocol):
+    """What is generated, how and where; `wait` and `keep` count seconds."""
+
     model: str | None
+    system: str | None
     max_tokens: int | None
     stop: list[str] | None
-    raw: bool
     temperature: float
     top_k: int | None
     top_p: float | None
@@ -35,6 +36,22 @@ class InferOptions(NodeOptions, Protocol):
     device: int | None
     wait: float
     keep: float | None
+
+
+class InferOptions(GenerationOptions, Protocol):
+    prompt: str | None
+    raw: bool
+
+
+class ChatOptions(GenerationOptions, Protocol):
+    """What holds for each answer of a chat."""
+
+
+class RunOptions(InferOptions, Protocol):
+    """`words` are the prompt, if there are any."""
+
+    model: str
+    words: list[str]
 
 
 class UpOptions(Options, Protocol):

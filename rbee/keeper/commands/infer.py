@@ -2,22 +2,19 @@
 
 from __future__ import annotations
 
-import uuid
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import trio
 
 from rbee.adapters.logs.json_log import correlate
 from rbee.errors import DrainingError, UnloadFailedError, WorkerDrainingError
+from rbee.keeper.chat.dialogue import Dialogue
 from rbee.keeper.command_line import prompt, reference
-from rbee.keeper.command_line.checked import convert
-from rbee.keeper.inference import in_line, summary
+from rbee.keeper.inference import in_line, summary, task
 from rbee.keeper.inference.generation import nowhere
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.text import Text
 from rbee.keeper.session import interrupt, session
-from rbee.wire.common import Sampling
-from rbee.wire.queen import TaskRequest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +24,7 @@ if TYPE_CHECKING:
     from rbee.keeper.inference.generation import Generation
     from rbee.keeper.output.terminal import Terminal
     from rbee.keeper.session.attached_queen import AttachedQueen
+    from rbee.wire.queen import TaskRequest
     from rbee.wire.worker import Done
 
 MAX_ATTEMPTS: Final = 3
@@ -35,17 +33,17 @@ MAX_ATTEMPTS: Final = 3
 
 def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result:
     """Place the prompt, stream the answer; everything that is wrong with it is refused before anything starts."""
-    task = _task(options, settings, terminal.note)
+    asked = _task(options, settings, terminal.note)
 
     async def command(force: trio.Event) -> Result:
-        correlate(task.request_id)
+        correlate(asked.request_id)
         attempt = 0
         while True:
             attempt += 1
             result: Result | None = None
             try:
                 async with session.use(settings, terminal, force, options=options) as queen:
-                    result = await _infer(queen, task, settings, terminal, options)
+                    result = await _infer(queen, asked, settings, terminal, options)
             except UnloadFailedError as exc:
                 if result is None:
                     raise
@@ -63,37 +61,28 @@ def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result
 
 
 def _task(options: InferOptions, settings: Settings, note: Callable[[str], None]) -> TaskRequest:
-    ref = reference.chosen(options.model, settings)
-    given = {name: getattr(options, name, None) for name in Sampling.__struct_fields__}
-    values: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    values |= {
-        "prompt": prompt.read(options.prompt, note),
-        "model": str(ref),
-        "node": options.node or settings.defaults.node,
-        "backend": options.backend,
-        "device": options.device,
-        "wait_s": options.wait,
-        "request_id": str(uuid.uuid4()),
-        "narrate": True,
-    }
-    if options.max_tokens is not None:
-        values["max_tokens"] = options.max_tokens
-    return convert(values, TaskRequest, strict=True)
+    model = str(reference.chosen(options.model, settings))
+    text = prompt.read(options.prompt, note)
+    if options.system is None:
+        return task.request(options, settings, model=model, prompt=text)
+    dialogue = Dialogue(options.system)
+    dialogue.ask(text)
+    return task.request(options, settings, model=model, conversation=dialogue.conversation())
 
 
 async def _infer(
-    queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal, options: InferOptions
+    queen: AttachedQueen, asked: TaskRequest, settings: Settings, terminal: Terminal, options: InferOptions
 ) -> Result:
     async def follow(generation: Generation) -> Done:
         if options.json:
             return await generation.run(terminal, nowhere)
         return await _show(generation, settings, terminal)
 
-    answered = await in_line.generate(queen, task, settings, terminal, keep=options.keep, follow=follow)
+    answered = await in_line.generate(queen, asked, settings, terminal, keep=options.keep, follow=follow)
     handle, generation, done = answered
     if options.json:
-        return Result(data=summary.to_json(task, handle, generation.text, done))
-    return Result(notes=(summary.last_line(task, handle, done, generation.usage),))
+        return Result(data=summary.to_json(asked, handle, generation.text, done))
+    return Result(notes=(summary.last_line(asked, handle, done, generation.usage),))
 
 
 async def _show(generation: Generation, settings: Settings, terminal: Terminal) -> Done:

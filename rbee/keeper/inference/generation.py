@@ -95,6 +95,11 @@ class Generation:
     def text(self) -> str:
         return "".join(self._pieces)
 
+    @property
+    def has_output(self) -> bool:
+        """Whether anything has come, be it of the text or of what the model thinks before."""
+        return self._tokens > 0
+
     async def run(self, terminal: Terminal, write: Write) -> Done:
         """Generate, passing each piece of text to `write`.
 
@@ -163,7 +168,7 @@ class Generation:
         except (AllSlotsBusyError, TooManyTokensError):
             raise
         except DrainingError as exc:
-            if not self._pieces:
+            if not self.has_output:
                 raise
             # Some text is out already, and another worker would begin anew.
             raise self._lost(exc) from exc

@@ -74,6 +74,11 @@ class Terminal:
         return os.isatty(STDOUT)
 
     @property
+    def draws_text(self) -> bool:
+        """Whether text may be drawn on stdout: it is a terminal that can, of a user who has nothing against it."""
+        return self.is_shown and self._colours and _speaks_utf8()
+
+    @property
     def room(self) -> int | None:
         """The columns of the terminal that stdout is; None elsewhere, where lines may be as long as they are."""
         if not self.is_shown:
@@ -151,6 +156,12 @@ class Terminal:
         os.write(STDERR, render.clean(question, lines=True).encode("utf-8", "replace"))
         await trio.lowlevel.wait_readable(STDIN)
         return os.read(STDIN, 1024).strip().lower() in (b"y", b"yes")
+
+    def prompt(self, text: str) -> None:
+        """Write what stands before something that is to be typed, even with `--quiet`."""
+        self.settle()
+        with contextlib.suppress(OSError):
+            os.write(STDERR, text.encode())
 
     def cancelled(self, word: str | None = CANCELLED) -> None:
         """Confirm that Ctrl+C has taken effect; without a word leave a fresh line only."""

@@ -16,8 +16,15 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def run(command: Callable[[trio.Event], Awaitable[T]], *, ends_a_view: bool = False) -> T:
+def run(
+    command: Callable[[trio.Event], Awaitable[T]],
+    *,
+    ends_a_view: bool = False,
+    on_interrupt: Callable[[], bool] = lambda: False,
+) -> T:
     """Run `command` under trio and return its result; `ends_a_view` says that a signal is how the user ends it.
+
+    On SIGINT `on_interrupt` is called first, which returns whether that was all the signal meant.
 
     The first SIGINT or SIGTERM cancels it. Its clean-up is shielded; the second one sets the event that the command was
     given, and then the clean-up should wait for nothing more. Raises Interrupted after a signal, whatever the clean-up
@@ -33,6 +40,8 @@ def run(command: Callable[[trio.Event], Awaitable[T]], *, ends_a_view: bool = Fa
 
                     async def watch() -> None:
                         async for number in signals:
+                            if number == signal.SIGINT and not received and on_interrupt():
+                                continue
                             if received:
                                 force.set()
                             received.append(number)

@@ -37,6 +37,20 @@ def test_general_options_stand_anywhere(arguments: list[str]) -> None:
     assert options.module == "rbee.keeper.commands.workers_list"
 
 
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("run m", []),
+        ("run m why do bees dance", ["why", "do", "bees", "dance"]),
+        ("run m why --seed 1 do bees --temperature 0 dance", ["why", "do", "bees", "dance"]),
+        ("run --seed 1 m why", ["why"]),
+    ],
+)
+def test_the_words_of_a_prompt_stand_between_options(line: str, words: list[str]) -> None:
+    options = parse(line.split())
+    assert (options.model, options.words) == ("m", words)
+
+
 NODE = "--ssh-port 22 --ssh-user u --ssh-key k --install-path /p --git-repo r --git-branch b"
 SAMPLING = "--temperature 0.5 --top-k 4 --top-p 0.5 --min-p 0.1 --seed 1"
 
@@ -195,7 +209,10 @@ def test_options_of_other_programs_are_none_of_ours() -> None:
         (["infre"], "there is no command 'infre'", "did you mean `rbee infer`?"),
         (["xyzzy"], "there is no command 'xyzzy'", "`rbee --help` shows what it takes"),
         (["workers", "lst"], "there is no command 'lst'", "did you mean `rbee workers list`?"),
-        (["run", "llama3"], "there is no command 'run'", 'that is `rbee infer --model REF --prompt "…"` here'),
+        (["generate", "x"], "there is no command 'generate'", "that is `rbee infer --prompt x` here"),
+        (["run"], "MODEL is missing", "`rbee run --help` shows what it takes"),
+        (["run", "m", "--bogus"], "there is no option --bogus", "`rbee run --help` shows what it takes"),
+        (["chat", "m"], "unexpected argument 'm'", "did you mean --model m?"),
         (["stop"], "there is no command 'stop'", "that is `rbee down` here"),
         (["workers", "stop"], "there is no command 'stop'", "that is `rbee workers shutdown --id ID` here"),
         (["models", "remove", "x"], "there is no command 'remove'", "that is `rbee models rm x` here"),

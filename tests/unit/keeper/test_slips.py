@@ -18,8 +18,6 @@ ALL = "`rbee status` shows all nodes"
         ("ps -a", "that is `rbee workers list` here"),
         ("pull llama3.2:1b", "that is `rbee models pull REF` here"),
         ("pull hf.co/bees/model:Q4_K_M", "that is `rbee models pull hf:bees/model:Q4_K_M` here"),
-        ("run llama3.2 'why is the sky blue'", "that is `rbee infer --model REF --prompt 'why is the sky blue'` here"),
-        ("run ./m.gguf hello bees", "that is `rbee infer --model ./m.gguf --prompt 'hello bees'` here"),
         ("serve --port 9000", "that is `rbee up` here"),
         ("stop llama3.2", "that is `rbee workers shutdown --id ID` here; `rbee workers list` shows the ids"),
         ("stop", "that is `rbee down` here"),

@@ -1,0 +1,1 @@
+"""Commands in which people talk with a model."""

@@ -1,0 +1,375 @@
+"""`rbee chat` as a process: on terminals of several kinds, in a pipe, and where things go wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+from typing import TYPE_CHECKING, ClassVar
+
+import pyte
+import pytest
+
+from tests.kit.keeper_driver import PEER, Keeper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+PROMPT = "> a message, or /help"
+CTRL_C, CTRL_D, ALT_ENTER, CTRL_J, TAB, UP = "\x03", "\x04", "\x1b\r", "\n", "\t", "\x1b[A"
+
+
+class Terminal:
+    """A terminal in which a chat runs; what it shows is emulated."""
+
+    running: ClassVar[list[subprocess.Popen[bytes]]] = []
+
+    def __init__(self, keeper: Keeper, *arguments: str, columns: int = 80, rows: int = 24, **plan: object) -> None:
+        self._master, slave = pty.openpty()
+        self._screen = pyte.HistoryScreen(columns, rows, history=1000, ratio=1)
+        self._stream = pyte.ByteStream(self._screen)
+        self.resize(columns, rows)
+        self.raw = b""
+        program = (
+            "import os, sys, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
+            "os.execv(sys.argv[1], sys.argv[1:])"
+        )
+        command = [sys.executable, "-c", program, sys.executable, PEER, *(arguments or ("chat",))]
+        env = {"TERM": "xterm-256color", "LANG": "C.UTF-8"} | keeper.env | {"PEER": json.dumps(plan)}
+        self.process = subprocess.Popen(command, env=env, stdin=slave, stdout=slave, stderr=slave)
+        self.running.append(self.process)
+        os.close(slave)
+
+    def resize(self, columns: int, rows: int) -> None:
+        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        self._screen.resize(rows, columns)
+
+    @property
+    def text(self) -> str:
+        """What is on the screen, and has scrolled out of it."""
+        scrolled = ["".join(line[at].data for at in range(self._screen.columns)) for line in self._screen.history.top]
+        return "\n".join(line.rstrip() for line in [*scrolled, *self._screen.display]).rstrip()
+
+    def wait(self, is_there: str | Callable[[str], bool]) -> str:
+        """Wait until something is on the screen; returns that."""
+        end = time.monotonic() + 30
+        while not (is_there in self.text if isinstance(is_there, str) else is_there(self.text)):
+            readable, _, _ = select.select([self._master], [], [], max(0, end - time.monotonic()))
+            assert readable, f"this did not come: {is_there!r}\n{self.text}"
+            self._take()
+        return self.text
+
+    def type(self, keys: str) -> None:
+        os.write(self._master, keys.encode())
+
+    def say(self, line: str) -> None:
+        """Type a line at the prompt, once that is there."""
+        self.wait(lambda text: text.endswith((PROMPT, "\n>", ">")) or text == ">")
+        self.type(f"{line}\r")
+
+    def finish(self) -> int:
+        """Read to the end; returns the exit code."""
+        with contextlib.suppress(OSError):
+            while True:
+                self._take()
+        os.close(self._master)
+        return self.process.wait(30)
+
+    def _take(self) -> None:
+        data = os.read(self._master, 65536)
+        self.raw += data
+        self._stream.feed(data)
+
+
+@pytest.fixture
+def keeper(tmp_path: Path) -> Iterator[Keeper]:
+    keeper = Keeper(tmp_path)
+    keeper.env.pop("NO_COLOR", None)
+    yield keeper
+    while Terminal.running:
+        process = Terminal.running.pop()
+        process.kill()
+        process.wait()
+
+
+def conversations(keeper: Keeper) -> list[list[tuple[str, str]]]:
+    """Return the messages of each request that a worker got."""
+    return [
+        [(one["role"], "".join(part["text"] for part in one["content"])) for one in body["conversation"]["messages"]]
+        for _, path, body in keeper.calls()
+        if path == "/v1/inference"
+    ]
+
+
+LAST_LINE = (
+    "Generated 3 tokens at 40.0 tokens/s with builtin:bee-stories on local; prompt: 12 tokens (8 cached) at 40.0 "
+    "tokens/s, first token after 0.13 s"
+)
+
+
+def test_a_conversation(keeper: Keeper) -> None:
+    answers = [["**Bees", "** hum", ".\n\n- a\n- b"], ["Yes", "."]]
+    chat = Terminal(keeper, "chat", "--system", "Be brief.", answers=answers, usage={"cached_tokens": 8})
+    chat.say("What do bees do?")
+    shown = chat.wait("first token after 0.13 s")
+    assert "> What do bees do?\nBees hum.\n\n • a\n • b\nGenerated 3 tokens at 40.0 tokens/s with" in shown
+    assert " ".join(LAST_LINE.split()) in " ".join(shown.split())
+    assert b"\x1b[1mBees\x1b[0m hum." in chat.raw
+    chat.say("Always?")
+    chat.wait("Yes.\nGenerated 2 tokens")
+    chat.say("/stats")
+    chat.wait("text: 5 tokens, 30.0 tokens/s")
+    assert "conversation: 2 questions, 14 tokens\nanswers: 2\nprompts: 24 tokens, 16 of them cached, 40.0" in chat.text
+    chat.say("/exit")
+    assert chat.finish() == 0
+    first = [("system", "Be brief."), ("user", "What do bees do?")]
+    assert conversations(keeper) == [
+        first,
+        [*first, ("assistant", "**Bees** hum.\n\n- a\n- b"), ("user", "Always?")],
+    ]
+    assert keeper.running() == []
+
+
+def test_commands(keeper: Keeper) -> None:
+    chat = Terminal(keeper)
+    chat.say("/regenerate")
+    chat.wait("Nothing was asked yet.")
+    chat.say("/hlep")
+    chat.wait("rbee: there is no command /hlep\nhint: did you mean /help?")
+    chat.say("/model bees")
+    chat.wait("hint: did you mean builtin:bee-stories?")
+    chat.say("/model hf:o/r:Q4")
+    chat.wait("hf:o/r:Q4 answers from now on.")
+    chat.say("/system Be kind.")
+    chat.wait("Beforehand it is told: Be kind.")
+    chat.say("one?")
+    chat.wait("Generated 3 tokens")
+    chat.say("/again")
+    chat.wait(lambda text: text.count("Generated 3 tokens") == 2)
+    chat.say(f"/save {keeper.home}/said.md")
+    chat.wait("Saved in ")
+    chat.say("/clear")
+    chat.wait("What was said is forgotten.")
+    chat.say("/system none")
+    chat.wait("The model is told nothing beforehand.")
+    chat.say("two?")
+    chat.wait(lambda text: text.count("Generated 3 tokens") == 3)
+    chat.say(f"/save {keeper.home}/calls")
+    chat.wait("exists already")
+    chat.type(CTRL_D)
+    assert chat.finish() == 0
+    asked = [("system", "Be kind."), ("user", "one?")]
+    assert conversations(keeper) == [asked, asked, [("user", "two?")]]
+    assert {body["model"] for _, path, body in keeper.calls() if path == "/v2/tasks"} == {"hf:o/r:Q4"}
+    assert (keeper.home / "said.md").read_text().endswith("## You\n\none?\n\n## Model\n\nOnce upon a time\n")
+
+
+def test_lines_completion_and_a_history_that_outlives_the_chat(keeper: Keeper) -> None:
+    chat = Terminal(keeper)
+    chat.wait(PROMPT)
+    chat.type(f"one\\\rtwo{ALT_ENTER}three{CTRL_J}four")
+    chat.wait("> one\n  two\n  three\n  four")
+    chat.type("\r")
+    chat.wait("Generated 3 tokens")
+    chat.say('"""')
+    chat.type('five\r"""\r')
+    chat.wait(lambda text: text.count("Generated 3 tokens") == 2)
+    chat.wait(lambda text: text.endswith(PROMPT))
+    chat.type("\x1b[200~six\nseven\x1b[201~")  # pasted: its line end sends nothing
+    chat.wait("> six\n  seven")
+    chat.type("\r")
+    chat.wait(lambda text: text.count("Generated 3 tokens") == 3)
+    chat.wait(lambda text: text.endswith(PROMPT))
+    chat.type(f"/mo{TAB}")
+    chat.wait("> /model")
+    chat.type(f"b{TAB}")
+    chat.wait("> /model builtin:bee-stories")
+    chat.type(CTRL_C)
+    chat.wait(lambda text: text.endswith(PROMPT))
+    chat.type(CTRL_C)
+    chat.wait("Ctrl+D or /exit leaves")
+    chat.type(CTRL_D)
+    assert chat.finish() == 0
+    questions = [conversation[-1][1] for conversation in conversations(keeper)]
+    assert questions == ["one\ntwo\nthree\nfour", "five", "six\nseven"]
+    assert (keeper.state / "chat_history").stat().st_mode & 0o777 == 0o600
+    again = Terminal(keeper)
+    again.wait(PROMPT)
+    again.type(UP)
+    again.wait("> six\n  seven")
+    again.type(f"{CTRL_C}{CTRL_D}")
+    assert again.finish() == 0
+
+
+def test_ctrl_c_ends_the_answer_and_not_the_chat(keeper: Keeper) -> None:
+    chat = Terminal(keeper, answers=[["Bees", " hum", " and"], ["More", ", and", " more."]], hang_after=2, token_s=0.1)
+    chat.say("one?")
+    chat.wait("Bees hum")
+    chat.type(f"dropped{CTRL_C}")
+    chat.wait("Stopped; /regenerate asks again.")
+    chat.say("two?")
+    chat.wait("More")
+    chat.type("typed ahead\r")
+    chat.wait(lambda text: text.count("more.\nGenerated 3 tokens") == 2)
+    chat.say("/exit")
+    assert chat.finish() == 0
+    assert "dropped" not in chat.text
+    assert chat.text.count("typed ahead") == 1, "what is typed meanwhile is shown when it is its turn"
+    first = [("user", "one?"), ("assistant", "Bees hum"), ("user", "two?")]
+    answer = ("assistant", "More, and more.")
+    assert conversations(keeper)[1:] == [first, [*first, answer, ("user", "typed ahead")]]
+    assert [path for method, path, _ in keeper.calls() if method == "DELETE" and path.startswith("/v1/inference/")]
+    assert keeper.running() == []
+
+
+FIRE = [500, "INTERNAL_ERROR", "the engine is on fire", {}]
+OVERFLOW = [
+    *(400, "INVALID_REQUEST", "prompt is too long: 5000 tokens > 4096 maximum"),
+    {"field": "prompt", "kind": "context_length_exceeded", "tokens": 5000, "context": 4096},
+]
+
+
+def test_an_error_does_not_end_the_chat_and_the_turn_can_be_tried_again(keeper: Keeper) -> None:
+    chat = Terminal(keeper, failures=[FIRE, OVERFLOW])
+    chat.say("one?")
+    chat.wait("rbee: the engine is on fire")
+    chat.wait("/regenerate asks again")
+    chat.say("/regenerate")
+    chat.wait("rbee: the conversation is longer than the model's context of 4096 tokens\nhint: /clear forgets")
+    chat.say("/retry")
+    chat.wait("Once upon a time\nGenerated 3 tokens")
+    chat.say("/exit")
+    assert chat.finish() == 0
+    assert conversations(keeper) == [[("user", "one?")]] * 3
+
+
+def test_a_queen_that_ends_meanwhile_is_followed_by_another(keeper: Keeper) -> None:
+    chat = Terminal(keeper, leaves="before")
+    chat.say("one?")
+    chat.wait("rbee: ")
+    chat.say("/stats")
+    chat.wait("conversation: 1 question")
+    chat.type(CTRL_D)
+    assert chat.finish() == 0
+    assert len([path for _, path, _ in keeper.calls() if path == "/v2/tasks"]) >= 2
+    assert keeper.running() == []
+
+
+def test_what_the_model_thinks_is_dimmed(keeper: Keeper) -> None:
+    chat = Terminal(keeper, thoughts=["Hm,", " bees."], usage={"reasoning_tokens": 2})
+    chat.say("one?")
+    chat.wait("Hm, bees.\n\nOnce upon a time\nGenerated")
+    assert b"\x1b[2mHm,\x1b[0m\x1b[2m bees.\x1b[0m" in chat.raw
+    chat.say("/stats")
+    chat.wait("thinking: 2 tokens of those")
+    chat.type(CTRL_D)
+    assert chat.finish() == 0
+
+
+@pytest.mark.parametrize("columns", [24, 40, 100])
+def test_it_fits_narrow_terminals_which_may_change_their_size(keeper: Keeper, columns: int) -> None:
+    answer = ["The **queen** of 蜜蜂 lays eggs", " in the hive all day long", ".\n\n| a | b |\n|---|---|\n| 1 | 2 |\n"]
+    chat = Terminal(keeper, columns=columns, rows=12, answers=[answer])
+    chat.say("What do bees do all day long in their hive?")
+    shown = chat.wait("0.13 s")
+    assert " 1  2" in shown
+    assert "of 蜜" in shown
+    words = " ".join(shown.replace("\n", " ").split())
+    assert "builtin:bee-stories on local; prompt: 12 tokens at 120.0 tokens/s, first token after 0.13 s" in words
+    chat.resize(50, 12)
+    chat.say("/help")
+    chat.wait("begin a message that begins with a slash")
+    chat.type(CTRL_D)
+    assert chat.finish() == 0
+
+
+@pytest.mark.parametrize("env", [{"TERM": "dumb"}, {"NO_COLOR": "1"}, {"LANG": "C", "LC_ALL": "C"}])
+def test_other_terminals(keeper: Keeper, env: dict[str, str]) -> None:
+    keeper.env |= env
+    evil = "\x1b[2J\x1b]0;title\x07**bee**"
+    chat = Terminal(keeper, answers=[["Süß: ", evil]], thoughts=["Hm."])
+    chat.say("Grüße?")
+    chat.wait("Generated 2 tokens")
+    assert "Süß: �[2J�]0;title�" in chat.text
+    assert "\x1b]0;" not in chat.raw.decode()
+    is_plain = "LANG" not in env
+    assert ("**bee**" in chat.text) is is_plain
+    assert ("(thinking) Hm." in chat.text) is is_plain
+    if "TERM" in env:
+        assert b"\x1b" not in chat.raw
+    chat.say('"""')
+    chat.type('two\rlines"""\r')
+    chat.wait(lambda text: text.count("Generated 2 tokens") == 2)
+    chat.type(CTRL_D)
+    assert chat.finish() == 0
+    assert [conversation[-1][1] for conversation in conversations(keeper)] == ["Grüße?", "two\nlines"]
+
+
+def test_ctrl_c_on_a_terminal_that_can_do_nothing_drops_the_line(keeper: Keeper) -> None:
+    keeper.env["TERM"] = "dumb"
+    chat = Terminal(keeper, hang_after=1)
+    chat.wait(lambda text: text.endswith(">"))
+    chat.type(CTRL_C)
+    chat.wait("> ^C\n>")
+    chat.type("one?\r")
+    chat.wait("Once")
+    chat.type(CTRL_C)
+    chat.wait("Stopped")
+    chat.type(CTRL_D)
+    assert chat.finish() == 0
+
+
+def test_each_line_of_a_pipe_is_a_message_and_the_answers_are_plain(keeper: Keeper) -> None:
+    data = b'one?\n\n"""\ntwo\nlines\n"""\n/exit\nthree?\n'
+    code, out, err = keeper.run("chat", data=data, answers=[["\n**A**", "\x1b[1m"], ["B"]], thoughts=["Hm."])
+    assert (code, out) == (0, "**A**\x1b[1m\nB\n")
+    assert "Hm." not in out + err
+    assert err.count("Generated") == 2
+    assert [conversation[-1][1] for conversation in conversations(keeper)] == ["one?", "two\nlines"]
+
+
+def test_an_error_ends_a_chat_in_which_nobody_sits(keeper: Keeper) -> None:
+    code, out, err = keeper.run("chat", data=b"one?\ntwo?\n", failures=[FIRE])
+    assert (code, out) == (1, "")
+    assert "rbee: the engine is on fire\n" in err
+    assert len(conversations(keeper)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["--model", "nonsense"], 1, "rbee: model reference: a bare word names no model"),
+        (["--node", "at tic"], 2, "rbee: --node: "),
+        (["--model", "/nowhere/x"], 1, "rbee: model reference: "),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_starts(
+    keeper: Keeper, arguments: list[str], code: int, said: str
+) -> None:
+    ended = keeper.run("chat", *arguments, data=b"one?\n")
+    assert (ended.code, ended.out) == (code, "")
+    assert ended.err.startswith(said)
+    assert keeper.calls() == []
+
+
+def test_run_answers_once_or_talks(keeper: Keeper) -> None:
+    code, out, _ = keeper.run("run", "builtin:bee-stories", "why", "--seed", "1", "bees?")
+    assert (code, out) == (0, "Once upon a time, the bée\nsang.\n")
+    assert keeper.run("run", "builtin:bee-stories", "Review:", data=b"a diff\n").code == 0
+    assert keeper.run("run", "builtin:bee-stories", data=b"what?\n").code == 0
+    prompts = [body["prompt"] for _, path, body in keeper.calls() if path == "/v1/inference"]
+    assert prompts == ["why bees?", "Review:\n\na diff", "what?"]
+    chat = Terminal(keeper, "run", "builtin:bee-stories")
+    chat.say("one?")
+    chat.wait("Once upon a time\nGenerated 3 tokens")
+    chat.type(CTRL_D)
+    assert chat.finish() == 0
