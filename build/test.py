@@ -4,6 +4,7 @@ python3 build/test.py                       everything
 python3 build/test.py unit features         some steps
 python3 build/test.py s34                   one scenario, by its tag
 python3 build/test.py --full                also what takes long: all 36 cases of the kill matrix, 5000 simulations
+python3 build/test.py --full clients        a part of that: more clients of OpenAI's interface, with a larger model
 python3 build/test.py unit -- -k slots -x   what follows -- is pytest's
 python3 build/test.py --setup-only          only .venv with the engine and the tools
 """
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import clients
 import environment
 import llama
 import newest_python
@@ -44,6 +46,7 @@ TESTS = {
     "simulation": "tests/simulation",
     "net": "tests/net",
     "process": "tests/process",
+    "clients": "tests/clients",
     "contract": "tests/contract",
     "features": "features",
 }
@@ -66,7 +69,7 @@ def main() -> int:
         checks["zipapp"] = [sys.executable, "build/zipapp.py"]
     with ThreadPoolExecutor() as beside_each_other:
         results = beside_each_other.map(_check, checks.keys(), checks.values())
-        _fetch(_needed(steps))
+        _fetch(_needed(steps, arguments.full))
         done = dict(zip(checks, results, strict=True))
     failed = [name for name, passed in done.items() if not passed]
     if "zipapp" in failed:
@@ -86,13 +89,19 @@ def main() -> int:
     return 0 if passed and not failed else 1
 
 
-def _needed(steps: list[str]) -> dict[str, Callable[[], Path]]:
+def _needed(steps: list[str], is_full: bool) -> dict[str, Callable[[], Path]]:
     """Returns what the tests of these steps need and find by a variable, and what fetches it."""
     found: dict[str, Callable[[], Path]] = {}
     if "unit" in steps:
         found["RBEE_TEST_TEMPLATES"] = llama.chat_templates
     if "net" in steps:
         found["RBEE_TEST_SCHEMAS"] = test_data.schemas
+    if "clients" in steps:
+        found["RBEE_TEST_CLIENTS"] = lambda: clients.python(clients.FEW)
+    if "clients" in steps and is_full:
+        found["RBEE_TEST_ALL_CLIENTS"] = lambda: clients.python(clients.ALL)
+        found["RBEE_TEST_NODE"] = clients.node_modules
+        found["RBEE_TEST_MODEL"] = test_data.model
     return found
 
 

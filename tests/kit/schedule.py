@@ -11,7 +11,7 @@ from _pytest.nodeid import NodeId
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-RANKS: Final = {"process": 0, "features": 0, "simulation": 1, "net": 2, "contract": 3, "unit": 3}
+RANKS: Final = {"process": 0, "clients": 0, "features": 0, "simulation": 1, "net": 2, "contract": 3, "unit": 3}
 """Tests that take seconds come before those that take none, so that all processes end together."""
 
 
