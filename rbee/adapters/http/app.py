@@ -233,8 +233,17 @@ async def body(kind: type[T]) -> T:
 async def raw_body() -> bytes:
     """Read the request's body, which has to move: MIN_BODY_BYTES in each BODY_SECONDS, or its end.
 
-    Quart's own limit is 60 s for all of it, in which a slow line brings no piece of a model.
+    Quart's own limit is 60 s for all of it, in which a slow line brings no piece of a model. One that is packed is
+    refused (RFC 9110, section 15.5.16): the limit of its size would bound nothing.
     """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        packed = InvalidRequestError(
+            "the request's body is packed, as its Content-Encoding says: send it as it is",
+            field="$",
+            rule="a body without Content-Encoding",
+        )
+        packed.status = 415  # type: ignore[misc]
+        raise packed
     while True:
         before = client_connection().received
         with trio.move_on_after(BODY_SECONDS):

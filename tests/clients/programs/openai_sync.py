@@ -13,6 +13,8 @@ client = openai.OpenAI(base_url=URL, api_key="sk-none", max_retries=0)
 chat = client.chat.completions
 TOOLS: list[Any] = [{"type": "function", "function": {"name": "weather", "parameters": WEATHER, "strict": True}}]
 
+ENDLESS: Any = {"type": "json_schema", "json_schema": {"name": "endless", "schema": {"$ref": "#"}}}
+
 
 class Weather(BaseModel):
     """The weather of a city."""
@@ -164,6 +166,7 @@ def refusals() -> str:
         (openai.NotFoundError, "model_not_found", {"model": "no-such-model", "messages": QUESTION}),
         (openai.BadRequestError, "context_length_exceeded", {"model": MODEL, "messages": TOO_LONG}),
         (openai.BadRequestError, "invalid_value", {"model": MODEL, "messages": QUESTION, "temperature": 9}),
+        (openai.BadRequestError, "invalid_value", {"model": MODEL, "messages": QUESTION, "response_format": ENDLESS}),
     ):
         for stream in (False, True):
             try:
@@ -187,6 +190,6 @@ run(
         "stop": ("a stop string", stop),
         "completions": ("two prompts with echo; one streamed", text),
         "models": ("the list, and one", models),
-        "errors": ("an unknown model, a full context, a wrong field", refusals),
+        "errors": ("an unknown model, a full context, a wrong field, an odd schema", refusals),
     }
 )

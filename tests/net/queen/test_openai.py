@@ -336,6 +336,11 @@ BAD: list[tuple[str, str, dict[str, Any], int, str | None]] = [
     ("DELETE", "/v1/models/x", {}, 405, "method_not_allowed"),
     ("GET", "/v1/nowhere", {}, 404, "unknown_url"),
     ("GET", "/v1/models/", {}, 404, "unknown_url"),
+    *(
+        ("GET", f"/v1/models/{name}", {}, 404, "model_not_found")
+        for name in ("%00", "%ff", "..%2f..%2fetc%2fpasswd", "%F0%9F%90%9D", "x" * 5000, "%s%n", "@@")
+    ),
+    *(("POST", CHAT, {"content": b"x", "headers": {"Content-Encoding": name}}, 415, None) for name in ("gzip", "zstd")),
     (
         "GET",
         "/v1/models",
