@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import trio
 from quart import g, request
 
 from rbee.adapters.http import metrics
+from rbee.adapters.http.app import at_end
 from rbee.adapters.logs.json_log import correlation
 from rbee.concurrency.contained import expected
 from rbee.errors import CancelledError, InternalError
-from rbee.queen.requests.record import RequestRecord
+from rbee.queen.requests.record import OK, RequestRecord
 from rbee.queen.routes import guard
 from rbee.wire import queen as wire
 from rbee.wire.administration.requests import REQUESTS
@@ -51,6 +53,7 @@ def add(app: QuartTrio, log: RequestLog, history: RequestHistory, keys: ApiKeys)
     @app.before_request
     async def _begin() -> None:
         history.begin(current())
+        at_end(partial(_end_unanswered, current(), log, is_look=_is_look()))
 
     @app.after_request
     async def _end(response: Response) -> Response:
@@ -58,8 +61,22 @@ def add(app: QuartTrio, log: RequestLog, history: RequestHistory, keys: ApiKeys)
         if not record.is_stream or request.method == "HEAD":
             record.status = response.status_code
             record.end = getattr(g, "failed", record.end)
-            log.write(record, quietly=request.method == "GET" and request.path in LOOKS and record.status < 400)
+            log.write(record, quietly=_is_look() and record.status < 400)
         return response
+
+
+def _is_look() -> bool:
+    return request.method == "GET" and request.path in LOOKS
+
+
+def _end_unanswered(record: RequestRecord, log: RequestLog, *, is_look: bool) -> None:
+    """Write the line of a request whose client has gone before the answer: nothing that follows a request was run."""
+    if record.ended is not None or record.is_stream:
+        return
+    record.status = CancelledError.status
+    if record.end == OK:
+        record.end = CancelledError.code
+    log.write(record, quietly=is_look)
 
 
 def current() -> RequestRecord:

@@ -427,3 +427,28 @@ async def test_a_stream_that_is_refused_leaves_one_line_with_its_status(
     (line,) = lines_of(caplog)
     assert "status=429" in line
     assert line.endswith("end=ALL_SLOTS_BUSY")
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v2/tasks"])
+async def test_a_client_that_leaves_before_its_request_has_come_does_not_run_for_ever(
+    queen: httpx.AsyncClient, path: str
+) -> None:
+    host, port = queen.base_url.host, queen.base_url.port
+    assert port is not None
+    head = f"POST {path} HTTP/1.1\r\nHost: {host}\r\nAuthorization: Bearer {TOKEN}\r\nContent-Length: 1000\r\n\r\n"
+
+    async def the_request(*, is_ended: bool) -> dict[str, Any]:
+        """Return the one request, once it runs, or has ended."""
+        while True:
+            listed = (await queen.get("/v2/requests")).json()["requests"]
+            if listed and (listed[0]["end"] is not None) == is_ended:
+                (found,) = listed
+                return cast("dict[str, Any]", found)
+            await trio.sleep(0.01)
+
+    with trio.fail_after(10):
+        async with await trio.open_tcp_stream(host, port) as client:
+            await client.send_all(head.encode() + b'{"mess')
+            await the_request(is_ended=False)
+        found = await the_request(is_ended=True)
+    assert (found["route"], found["end"], found["status"]) == (f"POST {path}", "CANCELLED", 499)
