@@ -10,6 +10,7 @@ import pytest
 
 from rbee.errors import InvalidRequestError
 from rbee.wire.chat.conversation import ChatMessage, ImagePart, TextPart, ToolCall, ToolChoice
+from rbee.wire.chat.template import TemplateHabits
 from rbee.worker.chat import mend
 from tests.kit.histories import (
     CALL,
@@ -411,3 +412,23 @@ def test_a_system_message_that_a_tool_loop_would_hide_goes_into_the_first_of_the
         "{% endif %}{{ m.content }}]" + NEXT
     )
     assert rendered(hides, system("S"), user("a"), assistant("b"), user("c")).startswith("[user:S\n\na]")
+
+
+@pytest.mark.parametrize(
+    "messages",
+    [
+        pytest.param([user("x" * 3000)] * 3000, id="one who speaks again and again"),
+        pytest.param(
+            [
+                assistant("", *(ToolCall(id=str(number), name="f", arguments="{}") for number in range(15_000))),
+                *(result("r", str(number)) for number in range(14_999, -1, -1)),
+            ],
+            id="calls in one message, answered from the last on",
+        ),
+    ],
+)
+def test_the_time_for_a_huge_history_grows_as_it_does(messages: list[ChatMessage]) -> None:
+    started = time.process_time()
+    *_, last = mend.variables(talk(*messages), TemplateHabits())
+    assert len(last["messages"]) in (1, len(messages))
+    assert time.process_time() - started < 3

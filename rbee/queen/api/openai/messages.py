@@ -9,6 +9,7 @@ import base64
 import binascii
 import json
 import re
+from collections import OrderedDict
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
@@ -35,12 +36,19 @@ def messages_of(messages: Sequence[OpenAIMessage], *, sees: bool) -> list[ChatMe
 
 
 class _History:
-    """The messages so far: which calls there were, and which of them nobody has answered."""
+    """The messages so far: which calls there were, and which of them nobody has answered.
+
+    There may be some hundred thousand calls, so that none of them is looked for one by one.
+    """
 
     def __init__(self, *, sees: bool) -> None:
         self._sees = sees
         self._calls: dict[str, str] = {}
-        self._unanswered: list[str] = []
+        """The tool that each of them calls, by the call's id."""
+        self._unanswered: OrderedDict[str, None] = OrderedDict()
+        self._unanswered_of: dict[str, OrderedDict[str, None]] = {}
+        """The same, by the tool."""
+        self._numbers = count()
 
     def read(self, messages: Sequence[OpenAIMessage]) -> list[ChatMessage]:
         found = [self._message(message, f"messages[{index}]") for index, message in enumerate(messages)]
@@ -80,30 +88,36 @@ class _History:
 
     def _made_call(self, call_id: str | None, function: OpenAICalledFunction) -> ToolCall:
         call_id = call_id or self._free_id()
+        self._note_answered(call_id)  # some clients name calls anew in each turn
         self._calls[call_id] = function.name
-        self._unanswered.append(call_id)
+        self._unanswered[call_id] = None
+        self._unanswered_of.setdefault(function.name, OrderedDict())[call_id] = None
         arguments = function.arguments or ""
         if not isinstance(arguments, str):
             arguments = json.dumps(arguments, ensure_ascii=False)
         return ToolCall(id=call_id, name=function.name, arguments=arguments)
 
     def _free_id(self) -> str:
-        return next(name for number in count() if (name := f"call_{number}") not in self._calls)
+        return next(name for number in self._numbers if (name := f"call_{number}") not in self._calls)
+
+    def _note_answered(self, call_id: str) -> None:
+        if call_id in self._unanswered:
+            del self._unanswered[call_id]
+            del self._unanswered_of[self._calls[call_id]][call_id]
 
     def _result(self, message: OpenAIMessage, field: str) -> ChatMessage:
         call_id = message.tool_call_id or self._next_unanswered(message.name)
         if call_id is None or call_id not in self._calls:
             where = "tool_call_id" if message.role == "tool" else "name"
             raise refused(f"{field}.{where}", "answers no call that the assistant has made before")
-        if call_id in self._unanswered:
-            self._unanswered.remove(call_id)
+        self._note_answered(call_id)
         content = self._content(message.content, field)
         return ChatMessage(role="tool", content=content, name=self._calls[call_id], tool_call_id=call_id)
 
     def _next_unanswered(self, name: str | None) -> str | None:
         """Return the first call without a result, for clients that do not say which one they answer."""
-        waiting = [call_id for call_id in self._unanswered if name is None or self._calls[call_id] == name]
-        return waiting[0] if waiting else None
+        waiting = self._unanswered if name is None else self._unanswered_of.get(name, OrderedDict())
+        return next(iter(waiting), None)
 
     def _content(self, content: str | list[OpenAIPart] | None, field: str) -> list[Part]:
         if isinstance(content, str):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -240,6 +241,29 @@ def test_what_is_no_request_at_all_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         decode_foreign(body, OpenAIChatRequest)
     assert failure_of(caught.value).status == 400
+
+
+def test_thousands_of_calls_without_ids_hold_up_nobody() -> None:
+    calls = [{"function": {"name": f"f{number % 2}"}} for number in range(20_000)]
+    results = [{"role": "function", "name": "f1", "content": "x"}] * 5000 + [{"role": "tool", "content": "y"}] * 4000
+    body = messages(USER, {"role": "assistant", "tool_calls": calls}, *results)
+    started = time.process_time()
+    found = builtins(chat(body).spec)["conversation"]["messages"]
+    assert time.process_time() - started < 3
+    assert len({call["id"] for call in found[1]["tool_calls"]}) == 20_000
+    assert [found[at]["tool_call_id"] for at in (2, 3, 5002, 5003)] == ["call_1", "call_3", "call_0", "call_2"]
+
+
+def test_a_call_that_has_the_id_of_an_earlier_one_is_the_one_that_is_answered() -> None:
+    def called(name: str) -> dict[str, Any]:
+        return {"role": "assistant", "tool_calls": [{"id": "call_0", "function": {"name": name}}]}
+
+    answered = {"role": "tool", "content": "x"}
+    for first in ([called("f"), answered], [called("f")]):
+        call = chat(messages(USER, *first, called("g"), answered))
+        assert builtins(call.spec)["conversation"]["messages"][-1]["name"] == "g"
+        with pytest.raises(InvalidRequestError, match="answers no call"):
+            chat(messages(USER, *first, called("g"), answered, answered))
 
 
 PICTURE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk=", "detail": "low"}}
