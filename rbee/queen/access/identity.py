@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from rbee.errors import ModelAccessDeniedError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 RESERVED: Final = frozenset({"token", "local", "open", "public"})
 """Names that no key may have: in the log they stand for callers without one."""
@@ -29,21 +26,35 @@ class CallerIdentity(NamedTuple):
         """Whose turn it is where several wait: the key's name, else the kind; where all are let in, the address."""
         return f"open {self.address}" if self.kind == "open" else self.name
 
-    def may_use(self, names: Iterable[str]) -> bool:
-        """Whether it may use a model that has these names: as it was asked for, and what that turned out to be."""
-        return not self.models or any(_covers(own, name.lower()) for own in self.models for name in names)
+    def may_use(self, reference: str, asked: str = "") -> bool:
+        """Whether it may use a model, which was `asked` for by some name: a key is for names too, as aliases are."""
+        if not self.models:
+            return True
+        names = _plain_names(asked)
+        return any(own.lower() in names or _covers(own.lower(), reference.lower()) for own in self.models)
 
-    def check_model(self, *names: str) -> None:
+    def check_model(self, reference: str, asked: str = "") -> None:
         """Raise ModelAccessDeniedError for a model that its key is not for."""
-        if not self.may_use(names):
+        if not self.may_use(reference, asked):
             raise ModelAccessDeniedError(
-                f"the key {self.name} is not for the model {names[0]}",
+                f"the key {self.name} is not for the model {asked or reference}",
                 hint=f"it is for {', '.join(sorted(self.models))}; `rbee keys list` shows what each key is for",
                 key=self.name,
             )
 
 
-def _covers(allowed: str, name: str) -> bool:
-    """Whether a key that is for `allowed` is for `name`: the same, or one of a repository's variants or files."""
-    allowed = allowed.lower()
-    return name == allowed or name.startswith((f"{allowed}:", f"{allowed}/", f"{allowed}@"))
+def _plain_names(asked: str) -> set[str]:
+    """Return a name that a caller has chosen, with and without the node, and the tag that says nothing.
+
+    As a whole: whatever else begins as an allowed one may mean any model, and does with `unknown_model = "default"`.
+    """
+    name = asked.strip().lower()
+    names = {name, name.rpartition("@")[0]}
+    return {plain for name in names for plain in (name, name.removesuffix(":latest")) if plain}
+
+
+def _covers(allowed: str, reference: str) -> bool:
+    """Whether a key that is for `allowed` is for a model: the same, or one of a repository's variants or files."""
+    return any(
+        reference == whole or reference.startswith((f"{whole}:", f"{whole}/")) for whole in (allowed, f"hf:{allowed}")
+    )

@@ -196,7 +196,7 @@ async def begin(context: QueenContext, name: str) -> DialectRequest:
     record, client = request_log.current(), client_connection()
     keep = keep_seconds(request.headers.get(KEEP_HEADER))
     found = await find_model(context, name)
-    record.identity.check_model(*([name] if name else []), found.reference)
+    record.identity.check_model(found.reference, name)
     record.request_id, record.model = str(uuid.uuid4()), found.reference
     caller = Caller(client.peer_host, client.own_host, keep=keep, name=record.identity.caller)
     return DialectRequest(context, record, record.request_id, found, caller)

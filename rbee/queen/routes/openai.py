@@ -81,13 +81,13 @@ def add(app: QuartTrio, context: QueenContext) -> None:
     async def list_openai_models() -> Response:
         identity = request_log.current().identity
         names = await dialect.names_of(context, fresh=True)
-        known = [model for model in names.known if identity.may_use([model.reference])]
+        known = [model for model in names.known if identity.may_use(model.reference)]
         known = await context.models.described(known)
         by_reference = {model.reference: model for model in known}
         aliases = {
             alias: by_reference.get(reference, KnownModel(reference))
             for alias in names.aliases
-            if (reference := _meant_by(alias, names)) and identity.may_use([alias, reference])
+            if (reference := _meant_by(alias, names)) and identity.may_use(reference, alias)
         }
         return answer(model_list(known, aliases, names.default))
 
@@ -95,7 +95,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
     async def show_openai_model(model: str) -> Response:
         names = (await dialect.names_of(context, fresh=True))._replace(unknown_is_default=False)
         reference = meant(model, names).reference
-        request_log.current().identity.check_model(model, reference)
+        request_log.current().identity.check_model(reference, model)
         known = next((one for one in names.known if one.reference == reference), KnownModel(reference))
         (found,) = await context.models.described([known])
         return answer(described(found, model))

@@ -198,30 +198,43 @@ def test_everything_may_be_allowed() -> None:
     assert is_right_origin("https://evil.example", "x", ("*",))
 
 
+WHOLE = "hf:o/r:Q4_K_M"
+DEFAULT = "hf:o/secret:Q8_0"
+"""What any name stands for that nobody knows, with `unknown_model = "default"`."""
+
+
 @pytest.mark.parametrize(
-    ("allowed", "asked", "may"),
+    ("allowed", "asked", "reference", "may"),
     [
-        ((), ("anything",), True),
-        (("hf:o/r:Q4_K_M",), ("hf:o/r:Q4_K_M",), True),
-        (("hf:o/r:Q4_K_M",), ("hf:O/R:q4_k_m",), True),
-        (("hf:o/r:Q4_K_M",), ("hf:o/r:Q8_0",), False),
-        (("hf:o/r:Q4_K_M",), ("hf:o/r",), False),
-        (("hf:o/r",), ("hf:o/r:Q8_0",), True),
-        (("hf:o/r",), ("hf:o/r/file.gguf",), True),
-        (("hf:o/r",), ("hf:o/rest",), False),
-        (("small",), ("small@attic",), True),
-        (("small", "big"), ("big",), True),
-        (("hf:o/r",), ("alias", "hf:o/r:Q4_K_M"), True),
-        (("alias",), ("alias", "hf:o/r:Q4_K_M"), True),
-        (("alias",), ("hf:o/r:Q4_K_M",), False),
+        ((), "anything", DEFAULT, True),
+        ((WHOLE,), WHOLE, WHOLE, True),
+        ((WHOLE,), "", WHOLE, True),
+        ((WHOLE,), "hf:O/R:q4_k_m", WHOLE, True),
+        ((WHOLE,), "r:Q4_K_M", WHOLE, True),
+        ((WHOLE,), "hf:o/r:Q8_0", "hf:o/r:Q8_0", False),
+        ((WHOLE,), "hf:o/r", "hf:o/r", False),
+        (("hf:o/r",), "hf:o/r:Q8_0", "hf:o/r:Q8_0", True),
+        (("hf:o/r",), "hf:o/r/file.gguf", "hf:o/r/file.gguf", True),
+        (("hf:o/r",), "hf:o/rest", "hf:o/rest", False),
+        (("o/r",), WHOLE, WHOLE, True),
+        (("small",), " Small@attic", WHOLE, True),
+        (("small",), "small:latest", WHOLE, True),
+        (("small", "big"), "big", WHOLE, True),
+        (("hf:o/r",), "alias", WHOLE, True),
+        (("alias",), "alias", WHOLE, True),
+        (("alias",), WHOLE, WHOLE, False),
+        (("small",), "small:x", DEFAULT, False),
+        (("small",), "small/x", DEFAULT, False),
+        (("local",), "local/secret", DEFAULT, False),
+        (("small",), "", DEFAULT, False),
     ],
 )
-def test_a_key_is_for_some_models(allowed: tuple[str, ...], asked: tuple[str, ...], *, may: bool) -> None:
+def test_a_key_is_for_some_models(allowed: tuple[str, ...], asked: str, reference: str, *, may: bool) -> None:
     caller = CallerIdentity("key", "alice", models=frozenset(allowed))
-    assert caller.may_use(asked) == may
+    assert caller.may_use(reference, asked) == may
     if may:
-        caller.check_model(*asked)
+        caller.check_model(reference, asked)
         return
-    with pytest.raises(ModelAccessDeniedError, match=f"the key alice is not for the model {asked[0]}") as caught:
-        caller.check_model(*asked)
+    with pytest.raises(ModelAccessDeniedError, match=f"the key alice is not for the model {asked}") as caught:
+        caller.check_model(reference, asked)
     assert caught.value.status == 403
