@@ -84,8 +84,8 @@ class ApiKeys:
         log.info("the key %s was made", request.name)
         return NewKey(key=key, info=msgspec.structs.replace(info))
 
-    async def revoke(self, name: str) -> None:
-        """Make a key good for nothing, at once, and forget it. Raises NotFoundError.
+    async def revoke(self, name: str, on_revoked: Callable[[], object] = lambda: None) -> None:
+        """Make a key good for nothing, at once, and forget it; `on_revoked` is called between. Raises NotFoundError.
 
         Where the disk does not take that, which raises StorageError, the key is good again for the next queen.
         """
@@ -96,6 +96,7 @@ class ApiKeys:
             log.info("the key %s was revoked", name)
         elif name not in self._unremoved:
             raise _not_found(name, self._by_name)
+        on_revoked()
         await self._table.remove(name)
         self._unremoved.discard(name)
 

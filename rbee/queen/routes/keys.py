@@ -28,6 +28,11 @@ def add(app: QuartTrio, context: QueenContext) -> None:
 
     @app.delete("/v2/keys/<name>")
     async def revoke_key(name: str) -> Response:
-        await keys.revoke(name)
-        ended = tracker.end_of(name, InvalidApiKeyError("the key was revoked while the request ran", key=name))
+        ended = 0
+
+        def end_its_requests() -> None:
+            nonlocal ended
+            ended = tracker.end_of(name, InvalidApiKeyError("the key was revoked while the request ran", key=name))
+
+        await keys.revoke(name, end_its_requests)  # also where the disk, which comes after that, is full
         return answer(wire.KeyRevoked(name=name, ended=ended))

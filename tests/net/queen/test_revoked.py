@@ -42,8 +42,9 @@ PATH = "/v1/test/endless"
 class Queen:
     """A queen with one more route for inference, whose answer has no end."""
 
-    def __init__(self, context: QueenContext, url: str) -> None:
+    def __init__(self, context: QueenContext, store: Store, url: str) -> None:
         self.context = context
+        self.store = store
         self.url = url
         self.running = 0
 
@@ -95,7 +96,7 @@ async def queen(
     settings, tracker = config.Settings(), RequestTracker()
     context = QueenContext(settings, TOKEN, registry, nodes, tracker, KeptConnections(), nursery, Stopping(), keys)
     app = routes.build(context)
-    found = Queen(context, "")
+    found = Queen(context, store, "")
     found.add_route(app)
     found.url = await serve_app(app)
     yield found
@@ -139,6 +140,18 @@ async def test_its_streams_end_with_the_reason_and_others_go_on(queen: Queen, ca
         assert (error["code"], error["message"]) == ("INVALID_API_KEY", "the key was revoked while the request ran")
     lines = [entry.getMessage() for entry in caplog.records if "key=alice" in entry.getMessage()]
     assert [line.rpartition("end=")[2] for line in lines] == ["INVALID_API_KEY"] * 2
+
+
+async def test_its_streams_end_where_the_disk_does_not_take_that_too(queen: Queen) -> None:
+    alice = await queen.create("alice")
+    events: list[Any] = []
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(read, queen.url, alice, events)
+        await until(lambda: len(events) > 2)
+        await queen.store.close()
+        assert (await queen.revoke("alice"))["error"]["code"] == "STORAGE_FAILED"
+        await until(lambda: events[-1] == "[DONE]")
+    assert json.loads(events[-2])["error"]["code"] == "INVALID_API_KEY"
 
 
 async def test_an_answer_that_is_not_streamed_is_the_refusal(queen: Queen) -> None:
