@@ -140,11 +140,19 @@ class InsufficientDiskError(RbeeError):
 
 
 class OutOfMemoryError(RbeeError):
-    """`details`: required and available (MB), resource ("ram" or "vram")."""
+    """`details`: required and available (MB), resource ("ram" or "vram").
+
+    With `held` (MB) it is what other workers take that may end: asking again may help.
+    """
 
     code = "VRAM_EXHAUSTED"
     status = 503
     advice = "try a model with a smaller quantisation, or a smaller context"
+
+    @property
+    def is_passing(self) -> bool:
+        """Whether there may be memory for it later."""
+        return "held" in self.details
 
 
 class BackendUnavailableError(RbeeError):

@@ -89,11 +89,19 @@ class ModelSettings(_Section, kw_only=True):
 
 
 class HiveSettings(_Section, kw_only=True):
-    """`advertise` is the host that stands in the workers' URLs; None means the one the hive listens on."""
+    """`advertise` is the host that stands in the workers' URLs; None means the one the hive listens on.
+
+    The workers together take at most `max_memory` megabytes of RAM; None means what is available.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 9200
     advertise: str | None = None
+    max_memory: Annotated[int, msgspec.Meta(ge=1, le=1 << 30)] | None = None
+
+    @property
+    def max_memory_bytes(self) -> int | None:
+        return None if self.max_memory is None else self.max_memory * 1_000_000
 
 
 class WorkerSettings(_Section, kw_only=True):

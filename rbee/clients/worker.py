@@ -85,9 +85,13 @@ class WorkerClient(Connected):
         """Ask once who answers at the URL, which needs no key."""
         return await http_client.call(self._http, "GET", worker.HEALTH, Health)
 
-    async def shut_down(self) -> None:
-        """Tell the worker to drain, unload and exit; returns when it has accepted."""
-        await http_client.call(self._http, "POST", worker.SHUTDOWN, bytes)
+    async def shut_down(self, *, only_if_idle: bool = False) -> None:
+        """Tell the worker to drain, unload and exit; returns when it has accepted.
+
+        With `only_if_idle` it refuses with ModelInUseError where it has a request.
+        """
+        path = f"{worker.SHUTDOWN}?{worker.ONLY_IF_IDLE}" if only_if_idle else worker.SHUTDOWN
+        await http_client.call(self._http, "POST", path, bytes)
 
 
 def decode_answer(event: sse_client.Event) -> AnswerEvent | None:

@@ -99,7 +99,7 @@ async def _serve(
     library = Library(settings, catalogue, token)
     machine = LocalMachine(settings, library, token, url, options.ephemeral)
     await machine.remove_old_logs({worker.id for worker in known.surviving})
-    workers = WorkerSupervisor(settings.timeouts, machine, store.transact)
+    workers = WorkerSupervisor(settings.timeouts, machine, store.transact, max_memory=settings.hive.max_memory_bytes)
     for worker in await interface.without_others(known.surviving):
         workers.adopt(worker)
     for worker_id in known.gone:

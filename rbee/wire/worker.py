@@ -14,6 +14,8 @@ READY: Final = "/v1/ready"
 LOADING_PROGRESS: Final = "/v1/loading/progress"
 INFERENCE: Final = "/v1/inference"
 SHUTDOWN: Final = "/v1/admin/shutdown"
+ONLY_IF_IDLE: Final = "only_if_idle"
+"""In the query of a shutdown that a worker with a request refuses."""
 EVENTS: Final = "/v1/events"
 REQUEST_ID_HEADER: Final = "X-Request-Id"
 

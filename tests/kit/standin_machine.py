@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import signal
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import trio
 
 from rbee.adapters.daemon.process import Identity
+from rbee.errors import ModelInUseError
 from rbee.hive.workers.record import WorkerSpec
 
 if TYPE_CHECKING:
@@ -47,8 +49,10 @@ class StandInProcess:
 class StandInMachine:
     """Plans `SPEC` once `may_plan` is set; `launched` and `adopted_ones` are the processes by the worker's id or pid.
 
-    Workers accept their end only where `accepts_end`, and end then. The files of those in `replaced` were replaced,
-    and of those in `failing` it cannot be found out; `on_status` publishes a worker's state.
+    Workers accept their end only where `accepts_end`, and end then; those `with_requests` make no room. The files of
+    those in `replaced` were replaced, and of those in `failing` it cannot be found out; `on_status` publishes a
+    worker's state. Of the `free` memory
+    they take nothing, and give theirs back when they make room.
     """
 
     def __init__(self) -> None:
@@ -59,6 +63,8 @@ class StandInMachine:
         self.adopted_ones: dict[int, StandInProcess] = {}
         self.is_followed: set[str] = set()
         self.accepts_end = True
+        self.free = 10**9
+        self.with_requests: set[str] = set()
         self.is_stubborn = False
         self.replaced: set[str] = set()
         self.failing: set[str] = set()
@@ -67,10 +73,13 @@ class StandInMachine:
     async def plan(self, request: SpawnRequest, report: Report) -> WorkerSpec:
         self.planning.set()
         await self.may_plan.wait()
-        return SPEC
+        return replace(SPEC, model_ref=request.model_ref)
 
     def available_memory(self, spec: WorkerSpec) -> int:
-        return 10**9
+        return self.free
+
+    def mapped_memory(self, worker: WorkerRecord) -> int:
+        return 0
 
     def key_of(self, worker_id: str) -> str:
         return f"key of {worker_id}"
@@ -110,6 +119,12 @@ class StandInMachine:
         if (process := self.launched.get(worker.id)) is not None:
             process.ended.set()
         return True
+
+    async def ask_to_leave(self, worker: WorkerRecord) -> bool:
+        if worker.id in self.with_requests:
+            raise ModelInUseError("the worker has a request")
+        self.free += worker.spec.memory
+        return await self.ask_to_end(worker)
 
     def log_name(self, worker_id: str) -> str:
         return f"worker-{worker_id}.log"

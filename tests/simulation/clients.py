@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import trio
 
 from rbee.adapters.http.sse_client import StreamLostError
-from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError
+from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, DrainingError, RbeeError, WorkerFailedError
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.place_request import Placed
 from tests.simulation import reader
@@ -75,6 +75,9 @@ class Request:
                 return placed
             try:
                 return await self._use(placed)
+            except WorkerFailedError as exc:
+                if not isinstance(await self._why_ended(placed), DrainingError) or is_last:
+                    raise exc from None
             except DrainingError:
                 # The worker was told to end. Nothing was generated yet, so another one may do it.
                 if is_last:
@@ -115,6 +118,8 @@ class Request:
                 if delay is None:
                     raise
                 await trio.sleep(delay)
+            except ConnectionTimeoutError as exc:
+                raise WorkerFailedError("the worker was lost before it answered") from exc
             except DrainingError:
                 if not heard:
                     raise
@@ -125,6 +130,13 @@ class Request:
             else:
                 return self._read(heard)
         raise AssertionError
+
+    async def _why_ended(self, placed: Placed) -> RbeeError | None:
+        with suppress(RbeeError):
+            return await self._network.call(
+                QUEEN_URL, f"the end of {self.id}'s worker", lambda queen: queen.tell_failure(placed.worker_id)
+            )
+        return None
 
     def _read(self, heard: list[Any]) -> str:
         """Check a whole answer: tokens from the first to the last, then the end, once."""

@@ -9,7 +9,7 @@ import trio
 
 from rbee.adapters.daemon.announce import SilentEndError
 from rbee.adapters.http.sse_client import StreamLostError
-from rbee.errors import BackendUnavailableError, ModelNotFoundError, RbeeError, SpawnFailedError
+from rbee.errors import BackendUnavailableError, ModelInUseError, ModelNotFoundError, RbeeError, SpawnFailedError
 from rbee.hive.workers.processes import STREAM_PAUSE
 from rbee.hive.workers.record import WorkerSpec
 from tests.simulation.worker import Worker, key_of
@@ -106,6 +106,9 @@ class SimulatedMachine:
     def available_memory(self, spec: WorkerSpec) -> int:
         return self._world.free(spec.resource, spec.device)
 
+    def mapped_memory(self, worker: WorkerRecord) -> int:
+        return 0
+
     def key_of(self, worker_id: str) -> str:
         return key_of(worker_id)
 
@@ -114,6 +117,7 @@ class SimulatedMachine:
         if self._chance.random() < self._world.faults.launch_fails:
             raise SpawnFailedError("the worker's process cannot be started: resource temporarily unavailable")
         process = Worker(self._world, self._network, worker.id, worker.spec, self._hive)
+        process.ports_from = worker.ports_from or process.ports_from
         self._world.trace.add(process.name, f"starts, pid {process.identity.pid}, for {worker.spec.model_ref}")
         self._world.nursery.start_soon(process.run)
         child = SimulatedProcess(self._world, process.identity, is_adopted=False)
@@ -146,12 +150,23 @@ class SimulatedMachine:
         return True
 
     async def ask_to_end(self, worker: WorkerRecord) -> bool:
+        return await self._shut_down(worker, only_if_idle=False)
+
+    async def ask_to_leave(self, worker: WorkerRecord) -> bool:
+        return await self._shut_down(worker, only_if_idle=True)
+
+    async def _shut_down(self, worker: WorkerRecord, *, only_if_idle: bool) -> bool:
         assert worker.url is not None
         key = key_of(worker.id)
         try:
             await self._network.call(
-                worker.url, "a shutdown", lambda found: found.shut_down(key), seconds=ACKNOWLEDGE_SECONDS
+                worker.url,
+                "a shutdown",
+                lambda found: found.shut_down(key, only_if_idle=only_if_idle),
+                seconds=ACKNOWLEDGE_SECONDS,
             )
+        except ModelInUseError:
+            raise
         except RbeeError:
             return False
         return True

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 import trio
 
 from rbee.adapters.http.sse_client import StreamLostError
-from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
+from rbee.errors import AllSlotsBusyError, DrainingError, RbeeError, WorkerFailedError, WorkerNotReadyError
 from rbee.queen.nodes import node as product
 from rbee.queen.nodes.node import Node
 from rbee.queen.requests.tracker import AssignedWorker, RequestTracker
-from rbee.queen.requests.why_ended import explained
+from rbee.queen.requests.why_ended import explained, why_ended
 from rbee.queen.scheduling.node_loop import NodeLoop
 from rbee.queen.scheduling.place_request import Placed, PlaceRequest
 from tests.simulation import reader
@@ -114,20 +114,31 @@ class QueenProcess(Process):
         with self._tracker.track(request_id, "local") as tracked:
             patient_until = trio.current_time() + wait
             must_ask = tracked.was_placed
+            sent: list[object] = []
+
+            async def pass_on(item: Any) -> None:
+                sent.append(item)
+                await send(item)
+
             while True:
                 placed = await self.node.place(wanted, lambda _: None, wait, must_ask=must_ask)
                 tracked.worker = AssignedWorker(placed.url, key_of(placed.worker_id), "local", placed.worker_id)
                 await send(("worker", placed))
                 try:
                     if relay:
-                        await self._relay(placed, request_id, tokens, send)
+                        await self._relay(placed, request_id, tokens, pass_on)
                 except AllSlotsBusyError:
                     # Someone who did not ask the queen was faster.
                     must_ask = True
                     if trio.current_time() >= patient_until:
                         raise
-                except WorkerFailedError as exc:
-                    raise await explained(exc, self.node, placed.worker_id) from exc
+                except (WorkerFailedError, DrainingError, WorkerNotReadyError) as exc:
+                    error: RbeeError = exc
+                    if isinstance(exc, WorkerFailedError):
+                        error = await explained(exc, self.node, placed.worker_id)
+                    if sent or not tracked.second_try.take(error):
+                        raise error from exc
+                    must_ask = True
                 else:
                     return
 
@@ -153,6 +164,10 @@ class QueenProcess(Process):
             raise WorkerFailedError(f"the worker's stream ended early: {failure[0]}")
         if failure:
             raise failure[0]
+
+    async def tell_failure(self, worker_id: str) -> RbeeError | None:
+        """Say why a worker ended, as `/v2/tasks/ID/failure` does."""
+        return await why_ended(self.node, worker_id)
 
     async def cancel_task(self, request_id: str) -> None:
         if (worker := self._tracker.cancel(request_id)) is not None:

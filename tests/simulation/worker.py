@@ -13,6 +13,7 @@ from rbee.errors import (
     DrainingError,
     InferenceTimeoutError,
     InvalidApiKeyError,
+    ModelInUseError,
     ModelLoadFailedError,
     RbeeError,
     SpawnFailedError,
@@ -110,6 +111,7 @@ class Worker(Process):
         super().__init__(world, world.trace.name(worker_id))
         self.id = worker_id
         self.spec = spec
+        self.ports_from = 8001
         self.status = Status(spec.slots)
         self.slots = Slots(self.status, WorkerMetrics(self.status))
         self._announcements, self.announced = trio.open_memory_channel["Narration | RbeeError | None"](100)
@@ -173,7 +175,7 @@ class Worker(Process):
             self._announcements.send_nowait(item)
 
     def _free_url(self) -> str:
-        port = 8001
+        port = self.ports_from
         while f"http://node:{port}" in self.world.listeners:
             port += 1
         return f"http://node:{port}"
@@ -300,8 +302,12 @@ class Worker(Process):
                     return
                 await changed.wait()
 
-    async def shut_down(self, key: str) -> None:
+    async def shut_down(self, key: str, *, only_if_idle: bool = False) -> None:
         self.check_key(key)
+        if only_if_idle:
+            if self.status.now.running:
+                raise ModelInUseError("the worker has a request")
+            self.status.set_draining()
         if self.refuses_shutdown:
             self.world.trace.add(self.name, "does not accept its shutdown")
             await trio.sleep_forever()

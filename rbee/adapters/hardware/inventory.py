@@ -55,6 +55,18 @@ def memory() -> Space:
     return space
 
 
+def process_memory(pid: int) -> tuple[int, int]:
+    """Return the bytes of memory that a process has of its own, and those of files that it has mapped.
+
+    The kernel counts these as available. Zeros for a process that is gone.
+    """
+    try:
+        found = psutil.Process(pid).memory_info()
+    except psutil.Error:
+        return 0, 0
+    return int(found.rss - found.shared), int(found.shared)
+
+
 def own_memory() -> int:
     """Return the bytes of memory that this process has now."""
     return int(psutil.Process().memory_info().rss)

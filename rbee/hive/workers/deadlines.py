@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rbee.errors import LoadingTimeoutError, SpawnTimeoutError, UnloadFailedError, WorkerFailedError
-from rbee.hive.workers.effects import AskToEnd, CheckHealth, Effect, Kill, Save, Terminate
+from rbee.hive.workers.effects import AskToEnd, AskToLeave, CheckHealth, Effect, Kill, Save, Terminate
 from rbee.wire.error_body import from_body
 
 if TYPE_CHECKING:
@@ -81,8 +81,9 @@ def apply_check(worker: WorkerRecord, limits: Timeouts, now: float, unix: float,
 
 def end(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
     """The worker is to go; it may finish running requests first."""
-    if worker.phase == "ending":
+    if worker.phase == "ending" and not worker.is_leaving:
         return []
+    worker.is_leaving = False
     drain = limits.drain if worker.slots_busy else 0
     _begin_end(worker, limits, now + drain)
     if worker.url is not None:
@@ -95,6 +96,24 @@ def end_if_outdated(worker: WorkerRecord, limits: Timeouts, now: float) -> list[
     if worker.is_outdated and worker.phase == "serving" and worker.slots_busy == 0:
         return end(worker, limits, now)
     return []
+
+
+def leave(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
+    """An idle worker is to make room for another model; whether a request has come meanwhile, it knows best."""
+    worker.is_leaving = True
+    _begin_end(worker, limits, now)
+    return [Save(worker), AskToLeave(worker)]
+
+
+def stay(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
+    """It has a request: it goes on, unless it was told to end meanwhile."""
+    if not worker.is_leaving or worker.phase != "ending":
+        return []
+    worker.is_leaving = False
+    worker.phase, worker.since, worker.deadline = "serving", now, None
+    worker.next_check = now + limits.health_interval
+    worker.idle_from = None if worker.slots_busy else now
+    return [Save(worker)]
 
 
 def force_end(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:

@@ -36,6 +36,10 @@ class AskToEnd(_OfWorker):
     """Post a shutdown to the worker."""
 
 
+class AskToLeave(_OfWorker):
+    """Post a shutdown to the worker that it refuses where it has a request."""
+
+
 class Terminate(_OfWorker):
     """Send SIGTERM."""
 
@@ -55,4 +59,4 @@ class Delete(NamedTuple):
     reason: str | None
 
 
-Effect = Launch | Follow | Reply | CheckHealth | AskToEnd | Terminate | Kill | Save | Delete
+Effect = Launch | Follow | Reply | CheckHealth | AskToEnd | AskToLeave | Terminate | Kill | Save | Delete

@@ -16,8 +16,20 @@ import trio
 from rbee.adapters.daemon import announce
 from rbee.concurrency.contained import contained, keep_running
 from rbee.concurrency.outcome import Outcome
+from rbee.errors import ModelInUseError
 from rbee.hive.workers import rows, view
-from rbee.hive.workers.effects import AskToEnd, CheckHealth, Delete, Follow, Kill, Launch, Reply, Save, Terminate
+from rbee.hive.workers.effects import (
+    AskToEnd,
+    AskToLeave,
+    CheckHealth,
+    Delete,
+    Follow,
+    Kill,
+    Launch,
+    Reply,
+    Save,
+    Terminate,
+)
 from rbee.hive.workers.record import ProcessExit
 from rbee.wire.common import Narration
 from rbee.wire.hive import SpawnReply
@@ -85,6 +97,8 @@ class Execution:
                 case AskToEnd():
                     replied = self._end_replies[worker.id] = trio.Event()
                     self._start("asking a worker to end", self._ask_to_end, worker, replied)
+                case AskToLeave():
+                    self._start("asking a worker to make room", self._ask_to_leave, worker)
                 case Terminate():
                     self._signal(worker, signal.SIGTERM)
                 case Kill():
@@ -206,6 +220,18 @@ class Execution:
                 has_accepted = await self.machine.ask_to_end(worker)
         finally:
             replied.set()
+        if not has_accepted:
+            self.decide(lambda: self.pool.refused_to_end(worker.id))
+
+    async def _ask_to_leave(self, worker: WorkerRecord) -> None:
+        has_accepted = False
+        with contained("asking a worker to make room"):
+            try:
+                has_accepted = await self.machine.ask_to_leave(worker)
+            except ModelInUseError:
+                log.info("worker %s has a request, and makes no room", worker.id)
+                self.decide(lambda: self.pool.stays(worker.id, trio.current_time()))
+                return
         if not has_accepted:
             self.decide(lambda: self.pool.refused_to_end(worker.id))
 

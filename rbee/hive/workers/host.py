@@ -44,6 +44,10 @@ class WorkerMachine(Protocol):
 
     def available_memory(self, spec: WorkerSpec) -> int: ...
 
+    def mapped_memory(self, worker: WorkerRecord) -> int:
+        """Return how much of the memory that looks available a worker needs: its model's file, mapped into it."""
+        ...
+
     def key_of(self, worker_id: str) -> str:
         """Return the key that opens a worker, and with which it calls back."""
         ...
@@ -68,6 +72,10 @@ class WorkerMachine(Protocol):
 
     async def ask_to_end(self, worker: WorkerRecord) -> bool:
         """Post a shutdown; returns whether the worker accepted in time."""
+        ...
+
+    async def ask_to_leave(self, worker: WorkerRecord) -> bool:
+        """Post a shutdown; returns whether the worker accepted in time. Raises ModelInUseError: it has a request."""
         ...
 
     def log_name(self, worker_id: str) -> str: ...

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 from rbee.errors import (
     DrainingError,
@@ -21,6 +22,7 @@ from rbee.errors import (
 from rbee.hive.workers import deadlines, preflight
 from rbee.hive.workers.effects import Delete, Effect, Follow, Launch, Reply, Save, Terminate
 from rbee.hive.workers.record import EndedRecord, WorkerRecord
+from rbee.hive.workers.room import Room, find_room
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts
@@ -28,20 +30,27 @@ if TYPE_CHECKING:
     from rbee.wire.worker import WorkerStatus
 
 _READINESS: Final = {"idle": 0, "busy": 1, "loading": 2}
+OLD_PORT_SECONDS: Final = 60.0
+"""A request may be on its way to a worker that made room: at its port it must not find another worker."""
+LAST_PORT: Final = 65_000
+"""Beyond it, there may be none that is free."""
 MAX_ENDED_WORKERS: Final = 20
 """How many ended workers are shown, with the reason."""
 
 
 @dataclass(slots=True)
 class Pool:
-    """The workers of one node."""
+    """The workers of one node; together they take at most `max_memory` bytes of RAM, where that is given."""
 
     limits: Timeouts
+    max_memory: int | None = None
     workers: dict[str, WorkerRecord] = field(default_factory=dict)
     ended: deque[EndedRecord] = field(default_factory=lambda: deque(maxlen=MAX_ENDED_WORKERS))
     is_stopping: bool = False
     stuck: list[EndedRecord] = field(default_factory=list)
     """Workers that had to be killed when the node shut down."""
+    _left_ports: dict[int, float] = field(default_factory=dict)
+    """The ports of workers that made room, and until when no other takes them."""
 
     @property
     def is_over(self) -> bool:
@@ -55,6 +64,14 @@ class Pool:
             for worker in self.workers.values()
             if not worker.has_loaded and (worker.spec.resource, worker.spec.device) == (resource, device)
         )
+
+    def left(self, spec: WorkerSpec, available: int) -> int:
+        """Return the bytes that a worker may take, with `available` bytes free on its device; may be below zero."""
+        left = available - self.reserved(spec.resource, spec.device)
+        if self.max_memory is None or spec.resource != "ram":
+            return left
+        taken = sum(worker.spec.memory for worker in self.workers.values() if worker.spec.resource == "ram")
+        return min(left, self.max_memory - taken)
 
     # A worker comes.
 
@@ -78,14 +95,30 @@ class Pool:
             raise DrainingError("the hive is shutting down and starts no workers")
         preflight.check_memory(
             spec.memory,
-            available - self.reserved(spec.resource, spec.device),
+            self.left(spec, available),
             spec.resource,
             context=spec.context,
             cache_per_token=spec.cache_per_token,
+            held=sum(one.spec.memory for one in self.workers.values() if one.is_beside(spec)),
         )
         worker = WorkerRecord(worker_id, spec, "starting", now, deadline=now + self.limits.worker_ready)
+        self._left_ports = {port: until for port, until in self._left_ports.items() if until > now}
+        if self._left_ports and (ports_from := max(self._left_ports) + 1) <= LAST_PORT:
+            worker.ports_from = ports_from
         self.workers[worker_id] = worker
         return [Launch(worker)]
+
+    def make_room(self, spec: WorkerSpec, available: int, now: float) -> tuple[Room, list[Effect]]:
+        """Have idle workers leave for a model that does not fit beside them, if that is of use; see find_room."""
+        room = find_room(self.workers.values(), spec, self.left(spec, available), now)
+        ports = [urlsplit(worker.url or "").port for worker in room.leaving]
+        self._left_ports |= {port: now + OLD_PORT_SECONDS for port in ports if port is not None}
+        return room, [effect for worker in room.leaving for effect in deadlines.leave(worker, self.limits, now)]
+
+    def stays(self, worker_id: str, now: float) -> list[Effect]:
+        """A worker that was to make room has a request."""
+        worker = self.workers.get(worker_id)
+        return deadlines.stay(worker, self.limits, now) if worker is not None else []
 
     def launched(self, worker_id: str, pid: int) -> list[Effect]:
         """The process runs."""

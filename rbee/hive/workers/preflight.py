@@ -81,12 +81,19 @@ def choose_device(backends: Sequence[BackendDevices], backend: str | None, devic
 
 
 def check_memory(
-    needed: int, available: int, resource: Resource, *, context: int | None = None, cache_per_token: int = 0
+    needed: int,
+    available: int,
+    resource: Resource,
+    *,
+    context: int | None = None,
+    cache_per_token: int = 0,
+    held: int = 0,
 ) -> None:
     """Raise OutOfMemoryError, with both numbers in MB, when `needed` bytes do not fit.
 
     If the model fits with a context shorter than `context`, of which each token takes `cache_per_token` bytes, the hint
-    names the longest.
+    names the longest. `held` is what other workers there take, who have made no room: if the model fitted without them,
+    the message says so.
     """
     if needed <= available:
         return
@@ -94,8 +101,12 @@ def check_memory(
     required_mb, available_mb = -(-needed // MEGABYTE), max(0, available // MEGABYTE)
     longest = _longest_context(needed, available, context, cache_per_token)
     details = {} if longest is None else {"longest_context": longest}
+    message = f"the model needs {required_mb} MB of {resource.upper()}, and {available_mb} MB are available"
+    if held and needed <= available + held:
+        details["held"] = held // MEGABYTE
+        message += f", beside workers that take {details['held']} MB and have requests, or load"
     raise OutOfMemoryError(
-        f"the model needs {required_mb} MB of {resource.upper()}, and {available_mb} MB are available",
+        message,
         hint=None
         if longest is None
         else f"it fits with a context of {longest} tokens instead of {context} (`context` under [worker]), "

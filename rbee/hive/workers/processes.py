@@ -12,10 +12,11 @@ import trio
 
 from rbee.adapters import tokens
 from rbee.adapters.daemon import announce, process
+from rbee.adapters.hardware import inventory
 from rbee.adapters.http import sse_client
 from rbee.adapters.logs import tail, worker_files
 from rbee.clients.worker import WorkerClient
-from rbee.errors import RbeeError, SpawnFailedError
+from rbee.errors import ModelInUseError, RbeeError, SpawnFailedError
 from rbee.hive.workers import model_files
 from rbee.hive.workers.make_spec import available_memory, plan
 
@@ -92,6 +93,13 @@ class LocalMachine:
     def available_memory(self, spec: WorkerSpec) -> int:
         return available_memory(spec)
 
+    def mapped_memory(self, worker: WorkerRecord) -> int:
+        if worker.spec.resource != "ram" or worker.pid is None or not worker.has_loaded:
+            return 0
+        anonymous, mapped = inventory.process_memory(worker.pid)
+        # What the engine has made a copy of is mapped still, and needed no more.
+        return min(mapped, max(0, worker.spec.memory - anonymous))
+
     def key_of(self, worker_id: str) -> str:
         return tokens.worker_key(self.token, worker_id)
 
@@ -120,7 +128,7 @@ class LocalMachine:
             "--threads": settings.worker.threads,
             "--host": settings.hive.host,
             "--advertise": settings.hive.advertise,
-            "--port-from": settings.worker.port_from,
+            "--port-from": max(settings.worker.port_from, worker.ports_from or 0),
             "--hive-url": self.url,
             "--log": self._log_file(worker.id),
             "--config": settings.file,
@@ -156,11 +164,19 @@ class LocalMachine:
         return await model_files.are_current(worker, self.library)
 
     async def ask_to_end(self, worker: WorkerRecord) -> bool:
+        return await self._shut_down(worker, only_if_idle=False)
+
+    async def ask_to_leave(self, worker: WorkerRecord) -> bool:
+        return await self._shut_down(worker, only_if_idle=True)
+
+    async def _shut_down(self, worker: WorkerRecord, *, only_if_idle: bool) -> bool:
         assert worker.url is not None
         try:
             with trio.fail_after(self.settings.timeouts.acknowledge):
                 async with WorkerClient(worker.url, self.key_of(worker.id)) as client:
-                    await client.shut_down()
+                    await client.shut_down(only_if_idle=only_if_idle)
+        except ModelInUseError:
+            raise
         except (trio.TooSlowError, RbeeError) as exc:
             log.warning("worker %s did not accept its shutdown: %s", worker.id, exc)
             return False

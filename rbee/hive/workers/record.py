@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
     from rbee.errors import RbeeError
     from rbee.hive.catalogue.file_state import FileState
     from rbee.wire.common import WorkerState
 
+REST_SECONDS: Final = 3.0
+"""For the request that a worker was started for, or that was sent to it, to come: its caller looks every 2 s whether it
+has loaded its model."""
 Phase = Literal["starting", "loading", "serving", "failed", "ending"]
 Resource = Literal["ram", "vram"]
 
@@ -60,6 +63,10 @@ class WorkerRecord:
     layers: tuple[int, int] = (0, 0)
     deadline: float | None = None
     idle_from: float | None = None
+    is_leaving: bool = False
+    """Whether it was asked to make room, which it does unless a request has come meanwhile."""
+    ports_from: int | None = None
+    """The first port that it may listen on, where that is not as the settings say."""
     next_check: float | None = None
     failed_checks: int = 0
     idle_since: float | None = None
@@ -78,6 +85,16 @@ class WorkerRecord:
         if self.phase in ("starting", "loading"):
             return "loading"
         return "busy" if self.slots_busy else "idle"
+
+    def is_beside(self, spec: WorkerSpec) -> bool:
+        """Whether it takes memory of the same device."""
+        return (self.spec.resource, self.spec.device) == (spec.resource, spec.device)
+
+    def may_leave(self, now: float) -> bool:
+        """Whether it has been idle for long enough to make room for another model."""
+        if self.phase != "serving" or self.slots_busy or self.idle_from is None:
+            return False
+        return self.idle_from + REST_SECONDS <= now
 
     @property
     def slots_available(self) -> int:

@@ -18,7 +18,10 @@ from rbee.hive.workers import rows, view
 from rbee.hive.workers.execution import Execution, Start
 from rbee.hive.workers.loop import DecisionLoop
 from rbee.hive.workers.pool import Pool
+from rbee.hive.workers.preflight import MEGABYTE
+from rbee.hive.workers.room import Room
 from rbee.wire import model_ref
+from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +39,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BUSY_SECONDS: Final = 30.0
+"""For requests to end whose workers stand in the way of another model, beside the time that a worker has to unload."""
+LOOK_SECONDS: Final = 0.5
+"""After which it is looked again whether there is memory, if nothing has changed here."""
 MAX_ENDED: Final = 500
 ACCEPT_SECONDS: Final = 3.0
 """For a worker to accept its end while a caller waits; less than a short call may take."""
@@ -44,8 +51,10 @@ ACCEPT_SECONDS: Final = 3.0
 class WorkerSupervisor:
     """The workers of one hive. Its loop alone changes `pool`; others read it."""
 
-    def __init__(self, limits: Timeouts, machine: WorkerMachine, transact: Transact) -> None:
-        self.pool = Pool(limits)
+    def __init__(
+        self, limits: Timeouts, machine: WorkerMachine, transact: Transact, *, max_memory: int | None = None
+    ) -> None:
+        self.pool = Pool(limits, max_memory)
         self._limits = limits
         self._machine = machine
         self._stopping = trio.Event()
@@ -90,6 +99,7 @@ class WorkerSupervisor:
         spec = await self._plan(request, report)
         await self.check_files()
         await self._wait_for_room(spec)
+        await self._make_room(request, spec, report)
         start = Start(report)
 
         def decide() -> Sequence[Effect]:
@@ -103,7 +113,7 @@ class WorkerSupervisor:
                 return ()
             worker_id = str(uuid.uuid4())
             try:
-                effects = self.pool.spawn(worker_id, spec, self._machine.available_memory(spec), trio.current_time())
+                effects = self.pool.spawn(worker_id, spec, self._available(spec), trio.current_time())
             except Exception as exc:  # noqa: BLE001 (it is the caller's)
                 start.outcome.settle(as_error(exc, "starting a worker"))
                 return ()
@@ -131,6 +141,54 @@ class WorkerSupervisor:
                 if not self.pool.is_in_the_way(spec):
                     return
                 await changed.wait()
+
+    async def _make_room(self, request: wire.SpawnRequest, spec: WorkerSpec, report: Report) -> None:
+        """Have idle workers leave for a model that does not fit beside them, the longest idle first.
+
+        Returns once there is room, or it is clear that there will be none: the start says with which numbers. Where
+        those that have requests stand in the way, their end is waited for, for a while.
+        """
+
+        def tell(action: str, target: str, human: str) -> None:
+            log.info("%s", human)
+            report(Narration(actor="rbee-hive", action=action, target=target, human=human))
+
+        is_told = False
+        with trio.move_on_after(self._limits.unload + BUSY_SECONDS):
+            while True:
+                changed, now = self.changed.next, trio.current_time()
+                idle_from = {worker.id: worker.idle_from or 0.0 for worker in self.pool.workers.values()}
+                room = await self._find_room(request, spec)
+                for worker in room.leaving:
+                    idle, own = now - idle_from.get(worker.id, now), worker.spec
+                    what = f"idle for {idle:.0f} s, {own.memory // MEGABYTE} MB"
+                    tell("make_room", worker.id, f"{own.model_ref} makes room for {spec.model_ref}: {what}")
+                if room.waits_for and not is_told:
+                    is_told = True
+                    names = ", ".join(sorted({worker.spec.model_ref for worker in room.waits_for}))
+                    tell("wait", spec.model_ref, f"Waiting for room: {names} in use")
+                if not room.is_coming:
+                    return
+                with trio.move_on_after(LOOK_SECONDS):
+                    await changed.wait()
+
+    async def _find_room(self, request: wire.SpawnRequest, spec: WorkerSpec) -> Room:
+        found = Room([])
+
+        def decide() -> Sequence[Effect]:
+            nonlocal found
+            if self.pool.is_stopping or (request.reuse and self.pool.like(spec) is not None):
+                return ()
+            found, effects = self.pool.make_room(spec, self._available(spec), trio.current_time())
+            return effects
+
+        await self._loop.ask(decide)
+        return found
+
+    def _available(self, spec: WorkerSpec) -> int:
+        """Return the bytes free on a device, without those that look so, and that workers need."""
+        mapped = sum(map(self._machine.mapped_memory, self.pool.workers.values())) if spec.resource == "ram" else 0
+        return self._machine.available_memory(spec) - mapped
 
     async def check_files(self) -> None:
         """Have workers whose model's files were replaced take no more requests, and end once they are idle."""

@@ -18,7 +18,7 @@ from rbee import __version__
 from rbee.adapters.http import metrics
 from rbee.adapters.http.app import answer, body, client_connection, empty, new_app, streamed, with_keys
 from rbee.adapters.http.sse_server import event
-from rbee.errors import RbeeError
+from rbee.errors import ModelInUseError, RbeeError
 from rbee.wire import worker as wire
 from rbee.wire.addresses import is_own
 from rbee.wire.common import API_VERSION, KEEP_HEADER, Health, base_url
@@ -128,6 +128,10 @@ def new(
 
     @app.post(wire.SHUTDOWN)
     async def shutdown() -> Response:
+        if wire.ONLY_IF_IDLE in quart_request.args:
+            if status.now.running:
+                raise ModelInUseError("the worker has a request")
+            status.set_draining()  # here, or a request could come before it drains
         shut_down()
         return answer({"status": "draining"}, 202)
 

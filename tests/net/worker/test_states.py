@@ -190,6 +190,19 @@ async def test_shutdown_is_accepted_once(tiny: Path) -> None:
         assert worker.stopping.asked.is_set()
 
 
+async def test_a_shutdown_for_idle_workers_alone_is_refused_while_there_is_a_request(tiny: Path) -> None:
+    async with serving(tiny) as worker:
+        async with worker.stream("A", max_tokens=2000) as running:
+            await anext(running)
+            refused = await worker.client.post("/v1/admin/shutdown?only_if_idle")
+            assert (refused.status_code, refused.json()["error"]["code"]) == (409, "MODEL_IN_USE")
+            assert not worker.stopping.asked.is_set()
+        await worker.status.wait_idle()
+        assert (await worker.client.post("/v1/admin/shutdown?only_if_idle")).status_code == 202
+        assert worker.stopping.asked.is_set()
+        assert (await worker.client.post("/v1/inference", json={"prompt": "A"})).status_code == 503, "at once"
+
+
 async def test_metrics_count_requests_and_tokens(tiny: Path) -> None:
     async with serving(tiny, slots=2) as worker:
         await worker.text("x")

@@ -449,7 +449,7 @@ def test_memory_of_starting_workers_is_taken_into_account() -> None:
     pool.spawn("b", SPEC, 8 * GB, 0)
     with pytest.raises(OutOfMemoryError) as caught:
         pool.spawn("c", SPEC, 8 * GB, 0)
-    assert caught.value.details == {"required": 3000, "available": 2000, "resource": "ram"}
+    assert caught.value.details == {"required": 3000, "available": 2000, "resource": "ram", "held": 6000}
     assert set(pool.workers) == {"a", "b"}
 
 

@@ -14,15 +14,15 @@ import trio.testing
 from rbee.adapters.config import Timeouts
 from rbee.adapters.daemon.process import Identity
 from rbee.adapters.store.write_behind import WriteBehind
-from rbee.errors import DrainingError, WorkerNotFoundError
+from rbee.errors import DrainingError, OutOfMemoryError, WorkerNotFoundError
 from rbee.hive.tables import MIGRATIONS
 from rbee.hive.workers import rows
 from rbee.hive.workers.effects import Delete, Follow
 from rbee.hive.workers.execution import Execution
 from rbee.hive.workers.pool import Pool
-from rbee.hive.workers.record import WorkerRecord
+from rbee.hive.workers.record import REST_SECONDS, WorkerRecord
 from rbee.hive.workers.rows import LastKnownWorker
-from rbee.hive.workers.supervisor import ACCEPT_SECONDS, WorkerSupervisor
+from rbee.hive.workers.supervisor import ACCEPT_SECONDS, BUSY_SECONDS, WorkerSupervisor
 from rbee.wire.common import Narration
 from rbee.wire.hive import ReadyCallback, SpawnReply, SpawnRequest
 from rbee.wire.worker import WorkerStatus
@@ -147,6 +147,66 @@ async def test_a_worker_whose_files_were_replaced_ends_and_its_successor_waits_f
             machine.replaced.add(second)
             await trio.sleep(Timeouts().health_interval + 1)
             assert [row.state for row in workers.view().workers] == ["draining"], "without a request too"
+            nursery.cancel_scope.cancel()
+
+
+async def test_the_longest_idle_worker_makes_room_for_another_model(
+    workers: WorkerSupervisor, machine: StandInMachine, autojump_clock: MockClock
+) -> None:
+    """There is memory for one; the first that is asked has a request that its hive does not know of yet."""
+    told: list[str] = []
+
+    def report(event: ProgressEvent) -> None:
+        if isinstance(event, Narration) and event.action in ("make_room", "wait"):
+            told.append(event.human)
+
+    idle = WorkerStatus(state="idle", slots_total=4, slots_available=4)
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run)
+            nursery.start_soon(workers.spawn, SpawnRequest(model_ref="file:/old.gguf"), report)
+            first = await launched(machine)
+            await workers.called_back(callback(first))
+            await trio.testing.wait_all_tasks_blocked()
+            machine.on_status[first](idle)
+            machine.free = 0
+            machine.with_requests.add(first)
+            nursery.start_soon(workers.spawn, SpawnRequest(model_ref="file:/new.gguf"), report)
+            await trio.sleep(REST_SECONDS - 1)
+            assert told == ["Waiting for room: file:/old.gguf in use"], "a request may be on its way to it"
+            await trio.sleep(2)
+            assert told[1:] == ["file:/old.gguf makes room for file:/new.gguf: idle for 3 s, 0 MB"]
+            assert [row.state for row in workers.view().workers] == ["idle"], "it has a request, and stays"
+            machine.with_requests.clear()
+            await trio.sleep(REST_SECONDS)
+            assert machine.launched[first].ended.is_set()
+            (second,) = {*machine.launched} - {first}
+            (worker,) = workers.pool.workers.values()
+            assert (worker.id, worker.ports_from) == (second, 10), "who comes to the old port finds nobody else"
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_model_that_finds_no_room_is_refused_with_numbers_and_nobody_has_left(
+    workers: WorkerSupervisor, machine: StandInMachine, autojump_clock: MockClock
+) -> None:
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run)
+            nursery.start_soon(workers.spawn, SpawnRequest(model_ref="file:/old.gguf"), lambda _: None)
+            first = await launched(machine)
+            await workers.called_back(callback(first))
+            await trio.testing.wait_all_tasks_blocked()
+            machine.on_status[first](WorkerStatus(state="busy", slots_total=4, slots_available=3))
+            machine.free = -1
+            began = trio.current_time()
+            with pytest.raises(OutOfMemoryError, match="needs 1 MB of RAM, and 0 MB are available"):
+                await workers.spawn(SpawnRequest(model_ref="file:/never.gguf"), lambda _: None)
+            assert trio.current_time() == began, "nothing that ends would help"
+            machine.free = 0
+            with pytest.raises(OutOfMemoryError, match="beside workers that take 0 MB and have requests"):
+                await workers.spawn(SpawnRequest(model_ref="file:/later.gguf"), lambda _: None)
+            assert trio.current_time() >= began + BUSY_SECONDS
+            assert [row.id for row in workers.view().workers] == [first]
             nursery.cancel_scope.cancel()
 
 

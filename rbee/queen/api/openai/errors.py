@@ -91,7 +91,9 @@ def failure_of(error: RbeeError, *, is_chat: bool = False) -> Failure:
         headers["WWW-Authenticate"] = "Bearer"
     if isinstance(error, (AllSlotsBusyError, DrainingError)):
         headers["Retry-After"] = str(_retry_after(error))
-    if isinstance(error, _VAIN):
+    if isinstance(error, OutOfMemoryError) and error.is_passing:
+        headers["Retry-After"] = str(RETRY_SECONDS)
+    elif isinstance(error, _VAIN):
         headers["x-should-retry"] = "false"
     param = _param(error, is_chat=is_chat)
     body = OpenAIErrorBody(message=_message(error, param), type=_type(status), param=param, code=_code(error))

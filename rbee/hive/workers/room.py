@@ -1,0 +1,47 @@
+"""Decides which idle workers make room for a model that does not fit beside them (PURE)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from rbee.hive.workers.record import WorkerRecord, WorkerSpec
+
+
+class Room(NamedTuple):
+    """Which workers are to leave now, the longest idle first, and which would once they have no request any more.
+
+    `is_coming` says that memory will be free soon, and that it is to be looked again.
+    """
+
+    leaving: list[WorkerRecord]
+    is_coming: bool = False
+    waits_for: tuple[WorkerRecord, ...] = ()
+
+
+def find_room(workers: Collection[WorkerRecord], spec: WorkerSpec, free: int, now: float) -> Room:
+    """Return what makes room for `spec`, with `free` bytes left on its device.
+
+    No worker with a request leaves, and none leaves in vain: if all idle ones together are not enough, all stay.
+    """
+    others = [one for one in workers if one.is_beside(spec)]
+    missing = spec.memory - free
+    if missing <= 0:
+        return Room([])
+    missing -= sum(one.spec.memory for one in others if one.phase == "ending")
+    if missing <= 0:
+        return Room([], is_coming=True)
+    idle = sorted((one for one in others if one.may_leave(now)), key=lambda one: one.idle_from or 0.0)
+    leaving = []
+    for worker in idle:
+        leaving.append(worker)
+        missing -= worker.spec.memory
+        if missing <= 0:
+            return Room(leaving, is_coming=True)
+    # Those that load may serve a request next, and stay: their callers wait.
+    busy = tuple(one for one in others if one.phase == "serving" and one not in idle)
+    if missing <= sum(one.spec.memory for one in busy):
+        return Room([], is_coming=True, waits_for=busy)
+    return Room([])

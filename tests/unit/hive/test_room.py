@@ -1,0 +1,130 @@
+"""Which idle workers make room for a model that does not fit beside them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from rbee.adapters.config import Timeouts
+from rbee.errors import OutOfMemoryError
+from rbee.hive.workers.effects import AskToEnd, AskToLeave, Save
+from rbee.hive.workers.pool import Pool
+from rbee.hive.workers.record import REST_SECONDS, WorkerRecord, WorkerSpec
+from rbee.hive.workers.room import Room, find_room
+from rbee.wire.worker import WorkerStatus
+
+GB = 1_000_000_000
+NEW = WorkerSpec("new", "/new.gguf", "cpu", 0, "ram", 4, 512, 5 * GB)
+
+
+def worker(name: str, gigabytes: int, idle_from: float | None = 0.0, **changed: Any) -> WorkerRecord:
+    spec = replace(NEW, model_ref=name, memory=gigabytes * GB)
+    values: dict[str, Any] = {"phase": "serving", "slots_busy": int(idle_from is None)}
+    return WorkerRecord(name, spec, since=0.0, idle_from=idle_from, **(values | changed))
+
+
+def leaving(free: int, *workers: WorkerRecord) -> list[str]:
+    return [one.id for one in find_room(workers, NEW, free * GB, 100).leaving]
+
+
+def test_where_there_is_room_nobody_leaves() -> None:
+    assert find_room([worker("a", 9)], NEW, 5 * GB, 100) == Room([])
+
+
+def test_the_longest_idle_leave_first_and_no_more_than_needed() -> None:
+    workers = worker("young", 3, 30.0), worker("old", 3, 10.0), worker("middle", 3, 20.0)
+    assert leaving(2, *workers) == ["old"]
+    assert leaving(1, *workers) == ["old", "middle"]
+    assert find_room(workers, NEW, 1 * GB, 100).is_coming
+
+
+def test_none_with_a_request_leaves_and_none_in_vain() -> None:
+    idle, busy = worker("idle", 1), worker("busy", 3, None)
+    assert leaving(0, idle, busy) == []
+    room = find_room([idle, busy], NEW, 2 * GB, 100)
+    assert (room.leaving, room.is_coming, [one.id for one in room.waits_for]) == ([], True, ["busy"])
+    assert find_room([idle, busy], NEW, 0, 100) == Room([]), "it never fits, and nothing is waited for"
+
+
+@pytest.mark.parametrize("phase", ["starting", "loading", "failed"])
+def test_what_does_not_serve_yet_makes_no_room(phase: str) -> None:
+    assert leaving(0, worker("w", 9, None, phase=phase)) == []
+
+
+def test_what_leaves_already_is_waited_for_before_others_are_asked() -> None:
+    going, idle = worker("going", 3, None, phase="ending"), worker("idle", 3)
+    assert find_room([going, idle], NEW, 2 * GB, 100) == Room([], is_coming=True)
+    assert leaving(0, going, idle) == ["idle"]
+
+
+def test_another_device_is_of_no_use() -> None:
+    card = worker("card", 9)
+    card.spec = replace(card.spec, resource="vram")
+    assert leaving(0, card, worker("idle", 5)) == ["idle"]
+
+
+def test_one_that_has_just_loaded_or_served_stays_for_the_request_that_may_be_on_its_way() -> None:
+    young = worker("young", 9, 100 - REST_SECONDS + 0.1)
+    room = find_room([young], NEW, 0, 100)
+    assert (room.leaving, room.is_coming, room.waits_for) == ([], True, (young,))
+    assert find_room([young], NEW, 0, 100.1).leaving == [young]
+
+
+# In the pool.
+
+
+def status(state: str, busy: int = 0) -> WorkerStatus:
+    return WorkerStatus(state=state, slots_total=4, slots_available=4 - busy)  # type: ignore[arg-type]
+
+
+def serving(pool: Pool, name: str, gigabytes: int, now: float) -> WorkerRecord:
+    pool.spawn(name, replace(NEW, model_ref=name, memory=gigabytes * GB), 100 * GB, now)
+    pool.launched(name, 17)
+    pool.called_back(name, "http://127.0.0.1:8001", now)
+    pool.status(name, status("idle"), now, 1000.0)
+    return pool.workers[name]
+
+
+def test_a_worker_that_has_a_request_stays_and_is_not_asked_again_at_once() -> None:
+    pool = Pool(Timeouts())
+    found = serving(pool, "old", 3, 0)
+    room, effects = pool.make_room(NEW, 2 * GB, 10)
+    assert (room.leaving, effects) == ([found], [Save(found), AskToLeave(found)])
+    assert found.state == "draining", "it gets no more requests meanwhile"
+    assert pool.stays("old", 11) == [Save(found)]
+    assert (found.state, found.idle_from) == ("idle", 11)
+    assert pool.make_room(NEW, 2 * GB, 11)[0] == Room([], is_coming=True, waits_for=(found,))
+    pool.status("old", status("busy", 1), 11.5, 1000.0)
+    assert pool.make_room(NEW, 2 * GB, 20)[0].waits_for == (found,)
+    pool.status("old", status("idle"), 21, 1000.0)
+    assert pool.make_room(NEW, 2 * GB, 21 + REST_SECONDS)[0].leaving == [found]
+    assert pool.stays("nobody", 30) == []
+
+
+def test_who_is_told_to_end_while_it_is_asked_to_leave_ends() -> None:
+    pool = Pool(Timeouts())
+    found = serving(pool, "old", 3, 0)
+    pool.make_room(NEW, 2 * GB, 10)
+    assert pool.end("old", 10) == [Save(found), AskToEnd(found)]
+    assert pool.stays("old", 11) == []
+    assert found.state == "draining"
+
+
+def test_workers_take_no_more_together_than_the_settings_say() -> None:
+    pool = Pool(Timeouts(), max_memory=8 * GB)
+    serving(pool, "a", 4, 0)
+    assert pool.left(NEW, 100 * GB) == 4 * GB
+    assert pool.left(NEW, 3 * GB) == 3 * GB, "and no more than there is"
+    assert pool.left(replace(NEW, resource="vram"), 100 * GB) == 100 * GB
+    with pytest.raises(OutOfMemoryError) as caught:
+        pool.spawn("new", NEW, 100 * GB, 1)
+    words = (
+        "needs 5000 MB of RAM, and 4000 MB are available, beside workers that take 4000 MB and have requests, or load"
+    )
+    assert str(caught.value) == f"the model {words}"
+    assert caught.value.is_passing
+    with pytest.raises(OutOfMemoryError, match=r"needs 9000 MB of RAM, and 4000 MB are available$") as caught:
+        pool.spawn("never", replace(NEW, memory=9 * GB), 100 * GB, 1)
+    assert not caught.value.is_passing
