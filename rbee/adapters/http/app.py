@@ -216,7 +216,9 @@ def streamed(
 ) -> Response:
     """Answer with an event stream; see `sse_server.stream`. To a HEAD request its head is the whole answer."""
     response = Response(
-        b"" if request.method == "HEAD" else sse_server.stream(nursery, produce, heartbeat=heartbeat),
+        b""
+        if request.method == "HEAD"
+        else sse_server.stream(nursery, produce, heartbeat=heartbeat, write=client_connection().write_through),
         content_type=EVENT_STREAM,
         # A proxy before us is not to hold events back until it has some kilobytes of them (nginx: proxy_buffering).
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})},

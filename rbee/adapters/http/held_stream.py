@@ -26,8 +26,8 @@ HEARTBEAT: Final = b": heartbeat\n"
 class HeldStream:
     """The pieces of one stream, to be iterated over once `begin` has returned; `last` ends one that has not failed.
 
-    An error after the first piece becomes what `event_of` makes of it, and the end. `close` ends the producer; call it
-    when the answer is over, however it ends.
+    An error after the first piece becomes what `event_of` makes of it, and the end. `write` is that of `Send`. `close`
+    ends the producer; call it when the answer is over, however it ends.
     """
 
     def __init__(
@@ -37,11 +37,12 @@ class HeldStream:
         *,
         last: bytes,
         heartbeat: float,
+        write: Callable[[bytes], bool] = lambda _: False,
     ) -> None:
         self._produce = produce
         self._event_of = event_of
         self._heartbeat = heartbeat
-        self._send = Send(correlation.get(), last)
+        self._send = Send(correlation.get(), last, write)
         self._scope = trio.CancelScope()
         self._refusal: RbeeError | None = None
         self._is_released = False
@@ -73,6 +74,20 @@ class HeldStream:
         if data:
             await self._send.send(data)
 
+    async def wait_for_room(self) -> None:
+        """Wait while the client is behind. Raises BrokenResourceError once it left."""
+        await self._send.wait_for_room()
+
+    @property
+    def has_room(self) -> bool:
+        """Whether a piece can be added without waiting."""
+        return self._send.has_room
+
+    def add(self, data: bytes) -> None:
+        """Add a piece, if there is one, without waiting."""
+        if data:
+            self._send.add(data)
+
     def close(self) -> None:
         """The answer is over; a producer that still runs is cancelled."""
         self._scope.cancel()
@@ -85,7 +100,7 @@ class HeldStream:
         if self._send.is_over:
             raise StopAsyncIteration
         if not self._is_first:
-            await self._send.wait(self._heartbeat)
+            await self._send.wait_for_more(self._heartbeat)
             return self._send.take() or HEARTBEAT
         self._is_first = False
         return self._send.take()

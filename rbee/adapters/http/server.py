@@ -15,6 +15,7 @@ from hypercorn.utils import wrap_app
 from rbee.adapters.daemon import descriptors, port_owner
 from rbee.adapters.http.acceptor import Acceptor, ConnectionLimits, limits_for
 from rbee.adapters.http.connection import ClientConnection, ConnectionConfig, connection_of
+from rbee.adapters.http.silent_peers import SilentPeers
 from rbee.adapters.http.sse_server import LAST
 from rbee.concurrency.background import open_background
 from rbee.errors import InvalidConfigurationError, PortInUseError
@@ -96,6 +97,7 @@ class _Config(ConnectionConfig):
     def __init__(self, stalled: float) -> None:
         super().__init__()
         self.stalled = stalled
+        self.silent_peers = SilentPeers()
         # By the time the server stops, requests were drained: what is left is cut.
         self.graceful_timeout = 0.5
         self.include_server_header = False
@@ -191,6 +193,7 @@ class Server:
                 acceptor = Acceptor(trio.SocketListener(listener), connect, connections, self._limits)
                 async with open_background() as accepting:
                     accepting.start_soon(acceptor.run)
+                    accepting.start_soon(self._config.silent_peers.run)
                     task_status.started()
                     await self._stop.wait()
             await context.terminated.set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from typing import TYPE_CHECKING, Final, TypeVar
 
 import msgspec
@@ -23,6 +24,8 @@ HEARTBEAT: Final = b": heartbeat\n\n"
 LAST: Final = f"data: {DONE}\n\n".encode()
 MAX_AHEAD: Final = 16
 """Events that a producer may be ahead of its client."""
+BURST_SECONDS: Final = 0.0005
+"""Events that follow each other faster are written together: to write one costs as much as all else on its way."""
 
 T = TypeVar("T")
 
@@ -31,12 +34,19 @@ class Send:
     """Takes the events of one stream, each encoded, until the response takes them.
 
     `correlation_id` is that of the request which is answered; a narration that is reported gets it, if it has none.
-    `last` ends the stream, and may be changed until then.
+    `last` ends the stream, and may be changed until then. `write` writes a piece of the body past the response, and
+    returns whether it did.
     """
 
-    def __init__(self, correlation_id: str | None = None, last: bytes = LAST) -> None:
+    def __init__(
+        self, correlation_id: str | None = None, last: bytes = LAST, write: Callable[[bytes], bool] = lambda _: False
+    ) -> None:
         self.correlation_id = correlation_id
         self.last = last
+        self._write = write
+        self._may_write = False
+        """Whether all that the response has taken is written, and it waits for more."""
+        self._written_at = -math.inf
         self._events: list[bytes] = []
         self._news = trio.lowlevel.ParkingLot()
         self._room = trio.lowlevel.ParkingLot()
@@ -48,25 +58,39 @@ class Send:
 
     async def send(self, data: bytes) -> None:
         """Add an event; waits while the client is MAX_AHEAD behind. Raises BrokenResourceError once it has gone."""
+        await self.wait_for_room()
+        self.add(data)
+
+    async def wait_for_room(self) -> None:
+        """Wait while the client is MAX_AHEAD behind. Raises BrokenResourceError once it has gone."""
         await trio.lowlevel.checkpoint_if_cancelled()
         while len(self._events) >= MAX_AHEAD and not self.is_lost:
             await self._room.park()
         if self.is_lost:
             raise trio.BrokenResourceError("the client has gone")
-        self._add(data)
+
+    @property
+    def has_room(self) -> bool:
+        """Whether an event can be added without waiting."""
+        return len(self._events) < MAX_AHEAD and not self.is_lost
 
     def report(self, message: ProgressEvent) -> None:
         """Add what was reported, without waiting; nothing happens where the client has gone."""
         if self.is_lost or self._is_complete:
             return
         if not isinstance(message, Narration):
-            self._add(event(message, "progress"))
+            self.add(event(message, "progress"))
             return
         if message.correlation_id is None:
             message = msgspec.structs.replace(message, correlation_id=self.correlation_id)
-        self._add(event(message, "narration"))
+        self.add(event(message, "narration"))
 
-    def _add(self, data: bytes) -> None:
+    def add(self, data: bytes) -> None:
+        """Add an event without waiting."""
+        if self._may_write and not self._events and (now := trio.current_time()) > self._written_at + BURST_SECONDS:
+            self._written_at = now
+            if self._write(data):
+                return
         self._events.append(data)
         self._news.unpark()
 
@@ -98,6 +122,22 @@ class Send:
         """Have `wait` return, without anything to take."""
         self._news.unpark()
 
+    async def wait_for_more(self, seconds: float) -> None:
+        """Return once there is something to take, or nothing was sent for these seconds.
+
+        For the response, once everything that it has taken is written. What is added meanwhile needs no response.
+        """
+        began = trio.current_time()
+        self._may_write = True
+        try:
+            while not self.is_ready:
+                left = max(began, self._written_at) + seconds - trio.current_time()
+                if left <= 0:
+                    return
+                await self.wait(left)
+        finally:
+            self._may_write = False
+
     async def wait(self, seconds: float) -> None:
         """Return once there is something to take, or `wake` was called, or these seconds have passed."""
         if not self.is_ready:
@@ -112,7 +152,11 @@ def event(message: object, name: str | None = None) -> bytes:
 
 
 async def stream(
-    nursery: trio.Nursery, produce: Callable[[Send], Awaitable[object]], *, heartbeat: float = 10.0
+    nursery: trio.Nursery,
+    produce: Callable[[Send], Awaitable[object]],
+    *,
+    heartbeat: float = 10.0,
+    write: Callable[[bytes], bool] = lambda _: False,
 ) -> AsyncGenerator[bytes, None]:
     """Yield the events that `produce` sends, a comment in each quiet `heartbeat` seconds, and the last event.
 
@@ -121,9 +165,9 @@ async def stream(
     ends, which is when the client has gone. An error that it raises becomes an error event.
 
     The first piece is there at once, so that the head of the answer can leave in one packet with it; it is empty where
-    `produce` has to wait for something.
+    `produce` has to wait for something. `write` is that of `Send`.
     """
-    send = Send(correlation.get())
+    send = Send(correlation.get(), write=write)
     scope = trio.CancelScope()
     nursery.start_soon(_produce, produce, send, scope)
     try:
@@ -132,7 +176,7 @@ async def stream(
         await trio.lowlevel.checkpoint()
         yield send.take()
         while not send.is_over:
-            await send.wait(heartbeat)
+            await send.wait_for_more(heartbeat)
             yield send.take() or HEARTBEAT
     finally:
         scope.cancel()

@@ -8,10 +8,8 @@ import struct
 import termios
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-import trio
-
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    import trio
 
 PROBE_SECONDS: Final = 1
 """The least idle time after which the kernel probes a connection; it counts whole seconds."""
@@ -60,22 +58,3 @@ def probe(stream: trio.SocketStream, idle: int, patience: float) -> None:
     ):
         stream.setsockopt(socket.IPPROTO_TCP, option, value)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-
-
-async def watch(stream: trio.SocketStream, limit: float, on_change: Callable[[bool], Awaitable[None]]) -> None:
-    """Await `on_change(True)` when the peer takes nothing for `limit` seconds, `on_change(False)` when it does again.
-
-    Returns when the connection is closed. A peer that is sent nothing acknowledges the kernel's probes, once in
-    PROBE_SECONDS; so its silence is noticed that much later.
-    """
-    acknowledged, moved_at, was_silent = -1, trio.current_time(), False
-    while (delivery := read(stream)) is not None:
-        if delivery.pending and delivery.acknowledged == acknowledged:
-            silence = trio.current_time() - moved_at
-        else:
-            acknowledged, moved_at = delivery.acknowledged, trio.current_time()
-            silence = 0 if delivery.pending else delivery.idle_seconds - PROBE_SECONDS
-        if (is_silent := silence >= limit) != was_silent:
-            was_silent = is_silent
-            await on_change(is_silent)
-        await trio.sleep(limit / 5)

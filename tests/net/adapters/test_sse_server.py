@@ -452,3 +452,42 @@ async def test_the_end_of_the_daemon_ends_a_stream() -> None:
         await trio.testing.wait_all_tasks_blocked()
         inner.cancel_scope.cancel()
     assert received == [b"data: 1\n\n"]
+
+
+async def test_a_client_that_reads_late_gets_all_in_order(serve: Serve) -> None:
+    """Pieces are written past the response one by one, until the kernel takes but a part of one."""
+    count, text = 60, "x" * 100_000
+    sent = 0
+
+    async def produce(send: sse_server.Send) -> None:
+        nonlocal sent
+        for number in range(count):
+            await send.send(sse_server.event([number, text]))
+            sent = number + 1
+            await trio.sleep(0.002)
+
+    async with await open_raw(await serve(produce), buffer=65536) as stream:
+        while True:
+            before = sent
+            await trio.sleep(0.1)
+            if before == sent:
+                break
+        assert 0 < sent < count
+        data = b""
+        async for piece in stream:
+            data += piece
+            if data.endswith(b"0\r\n\r\n"):
+                break
+    _, _, body = data.partition(b"\r\n\r\n")
+    lines = [line for line in whole(body).decode().split("\n\n") if line]
+    assert lines == [*(f'data: [{number},"{text}"]' for number in range(count)), "data: [DONE]"]
+
+
+def whole(body: bytes) -> bytes:
+    """Return the content of a body that came in chunks."""
+    found = []
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        found.append(rest[: int(size, 16)])
+        body = rest[int(size, 16) + 2 :]
+    return b"".join(found)

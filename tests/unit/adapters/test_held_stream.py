@@ -129,3 +129,46 @@ async def test_a_producer_is_not_far_ahead_of_its_client(nursery: trio.Nursery, 
     await trio.sleep(1)
     assert len(sent) < 20
     assert b"".join([piece async for piece in stream]) == b"x" * 100 + LAST
+
+
+async def test_pieces_that_follow_the_first_are_written_past_the_response(
+    nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    """Those alone for which the response waits, and that do not come in a burst; a heartbeat comes in quiet ones."""
+    written: list[bytes] = []
+
+    def write(data: bytes) -> bool:
+        if data == b"refused":
+            return False
+        written.append(data)
+        return True
+
+    async def produce(stream: HeldStream) -> None:
+        for piece in (b"first", b"one", b"refused", b"two", b"three"):
+            await stream.send(piece)
+            await trio.sleep(6)
+        for piece in (b"four", b"five", b"six"):
+            await stream.send(piece)
+
+    stream = HeldStream(produce, event_of, last=LAST, heartbeat=10, write=write)
+    await stream.begin(nursery, hold=2)
+    assert [piece async for piece in stream] == [b"first", b"refused", b"fivesix" + LAST]
+    assert written == [b"one", b"two", b"three", b"four"]
+
+
+async def test_a_stream_that_is_written_past_the_response_has_heartbeats(
+    nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    async def produce(stream: HeldStream) -> None:
+        await stream.send(b"first")
+        await trio.sleep(9)
+        await stream.send(b"one")
+        began.append(trio.current_time())
+        await trio.sleep(15)
+
+    began: list[float] = []
+    stream = HeldStream(produce, event_of, last=LAST, heartbeat=10, write=lambda _: True)
+    await stream.begin(nursery, hold=2)
+    pieces = [(piece, trio.current_time()) async for piece in stream]
+    assert [piece for piece, _ in pieces] == [b"first", HEARTBEAT, LAST]
+    assert pieces[1][1] - began[0] == pytest.approx(10)
