@@ -14,6 +14,7 @@ from rbee.wire.progress import STAGES, Progress, Reading
 if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
+    from rbee.adapters.http.event_parser import Event
     from rbee.errors import RbeeError
     from rbee.wire.progress import DownloadEvent, ProgressEvent, Report
 
@@ -24,7 +25,7 @@ class _Staged(msgspec.Struct):
     stage: str
 
 
-def progress_of(event: sse_client.Event) -> ProgressEvent | None:
+def progress_of(event: Event) -> ProgressEvent | None:
     """Return an event's narration or progress; None for any other event, which is a result."""
     if event.name == "narration":
         return sse_client.decode_event(event.data, Narration)

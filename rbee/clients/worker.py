@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from contextlib import AbstractAsyncContextManager
 
+    from rbee.adapters.http.event_parser import Event
     from rbee.wire.progress import ProgressEvent
 
 
@@ -94,7 +95,7 @@ class WorkerClient(Connected):
         await http_client.call(self._http, "POST", path, bytes)
 
 
-def decode_answer(event: sse_client.Event) -> AnswerEvent | None:
+def decode_answer(event: Event) -> AnswerEvent | None:
     """Decode an event of an answer that is typed; raises the error it carries.
 
     None stands for progress, and for an event of a newer version.
@@ -111,7 +112,7 @@ def decode_answer(event: sse_client.Event) -> AnswerEvent | None:
     return None
 
 
-def decode(event: sse_client.Event) -> worker.Token | worker.Done | ProgressEvent | None:
+def decode(event: Event) -> worker.Token | worker.Done | ProgressEvent | None:
     """Decode an event of a generation; raises the error it carries. None stands for an event of a newer version."""
     if (progress := progress_of(event)) is not None:
         return progress

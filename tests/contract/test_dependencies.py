@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 MODULES: Final = {
-    "httpx-sse": "httpx_sse",
     "llama-cpp-python": "llama_cpp",
     "markdown-it-py": "markdown_it",
     "nvidia-ml-py": "pynvml",
@@ -26,10 +25,7 @@ MODULES: Final = {
     "quart-trio": "quart_trio",
 }
 """Distribution → the module it brings, where the two names differ."""
-NEEDED_BY_OTHERS: Final[dict[str, str]] = {
-    "httpx-sse": "tests read streams with it: it goes to their lock when that is made anew",
-    "socksio": "httpx imports it for a SOCKS proxy",
-}
+NEEDED_BY_OTHERS: Final[dict[str, str]] = {"socksio": "httpx imports it for a SOCKS proxy"}
 """Distribution → why pyproject.toml asks for it although nothing in rbee imports it."""
 LEFT_OUT: Final = {"diskcache", "numpy"}
 """What llama-cpp-python asks for and rbee leaves out: the module `llama_cpp.llama_cpp` needs neither."""

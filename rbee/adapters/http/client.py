@@ -14,6 +14,7 @@ import httpx
 import msgspec
 import trio
 
+from rbee.adapters.http.transport import DaemonTransport
 from rbee.adapters.logs.json_log import correlation
 from rbee.errors import (
     AddressTakenError,
@@ -51,7 +52,8 @@ DEAD_PEER: Final = (
     (socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, DEAD_PEER_SECONDS * 1000),
 )
 """The socket's options for that."""
-_LIMITS: Final = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=5.0)
+KEPT_SECONDS: Final = 5.0
+"""How long connections are kept that nobody uses: less than the 75 s after which our servers close them."""
 UNREACHED: Final = (httpx.TransportError, httpx.InvalidURL, UnicodeError)
 """What httpx raises when it cannot reach an address; the last two when the address itself is none."""
 
@@ -68,10 +70,10 @@ def certificates() -> ssl.SSLContext:
     return ssl.create_default_context()
 
 
-def new_transport(limits: httpx.Limits = _LIMITS, *, is_encrypted: bool = False) -> httpx.AsyncHTTPTransport:
+def new_transport(*, is_encrypted: bool = False) -> DaemonTransport:
     """Return a pool of connections, which are lost when the other side is."""
     checks = certificates() if is_encrypted else _no_certificates()
-    return httpx.AsyncHTTPTransport(verify=checks, trust_env=False, limits=limits, socket_options=DEAD_PEER)
+    return DaemonTransport(checks, DEAD_PEER, keep=KEPT_SECONDS)
 
 
 def connect(

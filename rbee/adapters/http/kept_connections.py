@@ -8,25 +8,23 @@ from typing import TYPE_CHECKING, Final, Self
 import httpx
 import trio
 
-from rbee.adapters.http.client import new_transport
+from rbee.adapters.http.client import KEPT_SECONDS, new_transport
 from rbee.concurrency.contained import contained, keep_running
 
 if TYPE_CHECKING:
     from types import TracebackType
 
-KEPT_SECONDS: Final = 5.0
-"""How long connections are kept that nobody uses: less than the 75 s after which our servers close them."""
+    from rbee.adapters.http.transport import DaemonTransport
+
 _CHECKS: Final = 5
 """How often within that time it is looked for such connections."""
-_LIMITS: Final = httpx.Limits(max_connections=None, max_keepalive_connections=None, keepalive_expiry=KEPT_SECONDS)
-"""Any number at once: a request that is relayed holds one for as long as it runs."""
 
 
 @dataclass(eq=False)
 class _Address:
     """The connections to one address, how many clients use them, and when the last one has left."""
 
-    transport: httpx.AsyncHTTPTransport = field(default_factory=lambda: new_transport(_LIMITS))
+    transport: DaemonTransport = field(default_factory=new_transport)
     clients: int = 0
     left_at: float = 0.0
 
@@ -45,7 +43,7 @@ class KeptConnections:
         """Return what one client of an address takes its connections from."""
         return _Lease(self, url)
 
-    def enter(self, url: str) -> httpx.AsyncHTTPTransport:
+    def enter(self, url: str) -> DaemonTransport:
         """Count a client of an address, and return the connections to it."""
         address = self._addresses.setdefault(url, _Address())
         address.clients += 1
@@ -90,7 +88,7 @@ class _Lease(httpx.AsyncBaseTransport):
     def __init__(self, kept: KeptConnections, url: str) -> None:
         self._kept = kept
         self._url = url
-        self._transport: httpx.AsyncHTTPTransport | None = None
+        self._transport: DaemonTransport | None = None
 
     async def __aenter__(self) -> Self:
         self._transport = self._kept.enter(self._url)

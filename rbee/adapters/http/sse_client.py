@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from rbee.adapters.http.client import (
     MAX_ANSWER_BYTES,
@@ -17,6 +18,7 @@ from rbee.adapters.http.client import (
     send,
     where,
 )
+from rbee.adapters.http.event_parser import Event, EventParser
 from rbee.concurrency.background import open_background
 from rbee.errors import ConnectionTimeoutError, InternalError, KeyRefusedError, RbeeError
 from rbee.wire.common import DONE, EVENT_STREAM
@@ -24,25 +26,17 @@ from rbee.wire.common import DONE, EVENT_STREAM
 # isort: split
 # After adapters.http, which has httpx leave its own command line alone.
 import httpx
-import httpx_sse
 import msgspec
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
 
 STREAM_SILENCE: Final = 30.0
 """Seconds without a byte after which a stream is lost: the other side sends a comment every 10."""
-
-
-class Event(NamedTuple):
-    """One server-sent event (HTML standard, section 9.2); `name` is `message` unless the stream says otherwise."""
-
-    name: str
-    data: str
 
 
 class StreamLostError(Exception):
@@ -52,20 +46,34 @@ class StreamLostError(Exception):
 class EventStream:
     """The events of an open stream, in order, without the last one; its end may be a StreamLostError."""
 
-    def __init__(self, channel: trio.MemoryReceiveChannel[Event], failure: list[StreamLostError]) -> None:
-        self._channel = channel
-        self._failure = failure
+    def __init__(self, reader: _Reader) -> None:
+        self._reader = reader
+
+    def pass_on(self, take: Callable[[Event], bool]) -> None:
+        """Have events passed to `take` as they are read, as long as the next one is waited for; `take` does not wait.
+
+        One for which it returns False is given to the one who waits: to wake its task costs as much as to read.
+        """
+        self._reader.take = take
 
     def __aiter__(self) -> EventStream:
         return self
 
     async def __anext__(self) -> Event:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        reader = self._reader
         try:
-            return await self._channel.receive()
+            try:
+                return reader.channel.receive_nowait()  # no step of trio's loop for each of those that are there
+            except trio.WouldBlock:
+                reader.is_awaited = True
+                return await reader.channel.receive()
         except trio.EndOfChannel:
-            if self._failure:
-                raise self._failure[0] from None
+            if reader.failure:
+                raise reader.failure[0] from None
             raise StopAsyncIteration from None
+        finally:
+            reader.is_awaited = False
 
 
 def decode_event(data: str, kind: type[T]) -> T:
@@ -106,7 +114,7 @@ async def events(
         if refusal is not None:
             raise refusal
         async with reader.channel:
-            yield EventStream(reader.channel, reader.failure)
+            yield EventStream(reader)
 
 
 class _Reader:
@@ -118,6 +126,9 @@ class _Reader:
         self._patience = patience
         self._send, self.channel = trio.open_memory_channel[Event](1024)
         self.failure: list[StreamLostError] = []
+        self.take: Callable[[Event], bool] = lambda _: False
+        self.is_awaited = False
+        """Whether all events before were given to the one who waits for the next, and done with."""
 
     async def run(self, task_status: trio.TaskStatus[RbeeError | None]) -> None:
         """Read to the end; `started` is given why the answer is no stream, or None when it is one."""
@@ -169,23 +180,40 @@ class _Reader:
         httpx's generators, or they stay behind half-way, to be finalised by the garbage collector.
         """
         assert isinstance(response.stream, httpx.AsyncByteStream)
-        is_over = False
-        with trio.CancelScope() as scope:
+        if EVENT_STREAM not in response.headers.get("Content-Type", ""):
+            raise StreamLostError("the answer is no event stream")
+        parser, is_over = EventParser(), False
+        # One limit for all reads, moved on as they come; httpx's own for each of them costs as much as the read.
+        response.request.extensions["timeout"]["read"] = None
+        with trio.move_on_after(STREAM_SILENCE) as scope:
             response.stream = body = _BoundedBody(response.stream, scope)
-            async for event in httpx_sse.EventSource(response).aiter_sse():
-                body.unfinished = 0
-                if is_over:
-                    continue
-                if event.data == DONE:
-                    is_over = True
-                    self._send.close()
-                    continue
-                try:
-                    self._send.send_nowait(Event(event.event, event.data))
-                except trio.WouldBlock:
-                    await self._send.send(Event(event.event, event.data))  # the exception: memory stays bounded
-                except trio.BrokenResourceError:
-                    is_over = True  # the block was left, and cancels us next
+            # What is not packed comes as it is: through httpx each piece would take as long as all the rest of its way.
+            async for piece in response.aiter_bytes() if "Content-Encoding" in response.headers else body:
+                now = trio.current_time()
+                if scope.deadline < now + STREAM_SILENCE - 1:
+                    scope.deadline = now + STREAM_SILENCE
+                events = parser.feed(piece)
+                if events:
+                    body.unfinished = 0
+                for event in [] if is_over else events:
+                    if event.data == DONE:
+                        is_over = True
+                        self._send.close()
+                        break
+                    if self.is_awaited and self.take(event):
+                        continue
+                    self.is_awaited = False
+                    try:
+                        self._send.send_nowait(event)
+                    except trio.WouldBlock:
+                        scope.deadline = math.inf
+                        await self._send.send(event)  # the exception: memory stays bounded
+                        scope.deadline = trio.current_time() + STREAM_SILENCE
+                    except trio.BrokenResourceError:
+                        is_over = True  # the block was left, and cancels us next
+                        break
+        if scope.cancelled_caught and body.unfinished <= MAX_ANSWER_BYTES:
+            raise StreamLostError("timeout")
         if scope.cancelled_caught:
             raise StreamLostError("an event is too large to be one of this version of rbee")
         if not is_over:

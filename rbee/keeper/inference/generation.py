@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from rbee.adapters.config import Settings
-    from rbee.adapters.http import sse_client
+    from rbee.adapters.http.event_parser import Event
     from rbee.clients.worker import WorkerClient
     from rbee.keeper.inference.relayed import RelayedWorker
     from rbee.keeper.output.terminal import Terminal
@@ -195,7 +195,7 @@ class Generation:
             tokens=self._tokens,
         )
 
-    def _decode(self, event: sse_client.Event) -> Token | Done | AnswerEvent | ProgressEvent | None:
+    def _decode(self, event: Event) -> Token | Done | AnswerEvent | ProgressEvent | None:
         if not self.request.is_typed:
             return client.decode(event)
         return progress_of(event) or client.decode_answer(event)
