@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from rbee.adapters.http import sse_client
+from rbee.adapters.http.event_parser import Event
 from rbee.clients import worker
 from rbee.wire.queen import TaskHandle
 
@@ -23,18 +22,29 @@ class Generated(NamedTuple):
 
     def decode(self) -> Token | Done | ProgressEvent | None:
         """Return what it says; None stands for an event of a newer version. Raises the error that it carries."""
-        return worker.decode(sse_client.Event(self.name, self.data))
+        return worker.decode(Event(self.name, self.data))
 
     def decode_answer(self) -> AnswerEvent | None:
         """Return what it says of an answer that is typed; None for all else. Raises the error that it carries."""
-        return worker.decode_answer(sse_client.Event(self.name, self.data))
+        return worker.decode_answer(Event(self.name, self.data))
 
 
 RunEvent = TaskHandle | Generated
 """In this order; a request whose worker turned out to be busy may be placed again, and begin anew."""
 
-Emit = Callable[[RunEvent], Awaitable[None]]
-"""Takes one event; a slow taker holds the run up, as one of its progress does not (`wire.progress.Report`).
 
-An error is not an event: the run raises it.
-"""
+class Taker(Protocol):
+    """Takes the events of a run; one that is slow holds it up, unlike one of its progress (`wire.progress.Report`).
+
+    An error is not an event: the run raises it.
+    """
+
+    @property
+    def has_room(self) -> bool:
+        """Whether it can take an event without waiting."""
+
+    async def wait_for_room(self) -> None:
+        """Return when it can."""
+
+    def take(self, event: RunEvent) -> None:
+        """Take one event, for which there is room. Raises the error that one of the worker carries."""

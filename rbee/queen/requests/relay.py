@@ -14,8 +14,9 @@ from rbee.queen.requests.events import Generated
 if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts
     from rbee.adapters.http.connection import ClientConnection
+    from rbee.adapters.http.event_parser import Event
     from rbee.adapters.http.kept_connections import KeptConnections
-    from rbee.queen.requests.events import Emit
+    from rbee.queen.requests.events import Taker
     from rbee.wire.progress import Report
     from rbee.wire.queen import TaskRequest
 
@@ -41,9 +42,9 @@ class WorkerRelay(WorkerClient):
             raise
 
     async def relay(
-        self, emit: Emit, task: TaskRequest, client: ClientConnection, *, keep: float | None = None
+        self, taker: Taker, task: TaskRequest, client: ClientConnection, *, keep: float | None = None
     ) -> None:
-        """Run the request at the worker and emit its events as they come.
+        """Run the request at the worker and have its events taken as they come.
 
         The worker is told when `client` takes nothing any more, and when it does again.
         """
@@ -52,11 +53,22 @@ class WorkerRelay(WorkerClient):
             with suppress(RbeeError):  # a worker that cannot be told is lost, which its stream says too
                 await self.tell_reader(task.request_id or "", is_silent=is_silent)
 
+        def take(event: Event) -> bool:
+            if not taker.has_room:
+                return False
+            try:
+                taker.take(Generated(*event))
+            except RbeeError:
+                return False  # the one who waits for the event raises it
+            return True
+
         with client.watched(self._limits.silent, tell_worker):
             try:
                 async with self.inference(task.generation(), keep=keep) as events:
+                    events.pass_on(take)
                     async for event in events:
-                        await emit(Generated(*event))
+                        await taker.wait_for_room()
+                        taker.take(Generated(*event))
             except sse_client.StreamLostError as exc:
                 raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
             except ConnectionTimeoutError as exc:

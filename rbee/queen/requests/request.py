@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from rbee.queen.nodes.node import Node
     from rbee.queen.nodes.nodes import Nodes
     from rbee.queen.requests.caller import Caller
-    from rbee.queen.requests.events import Emit, RunEvent
+    from rbee.queen.requests.events import RunEvent, Taker
+    from rbee.queen.requests.second_try import SecondTry
     from rbee.queen.requests.tracker import TrackedRequest
     from rbee.wire.progress import Report
 
@@ -84,27 +85,25 @@ class InferenceRun:
             raise await explained(exc, self._node(handle), handle.worker_id) from exc
         return msgspec.structs.replace(handle, state="idle")
 
-    async def run(self, report: Report, emit: Emit, client: ClientConnection) -> None:
-        """Report the progress, emit the worker, and where the answer is relayed, what that generates for `client`.
+    async def run(self, report: Report, taker: Taker, client: ClientConnection) -> None:
+        """Report the progress; have the worker taken, and what it writes for `client` where the answer is relayed.
 
         A worker that fails before the answer has begun is tried once more, on another node where there is one.
         """
         patient_until = trio.current_time() + self._request.wait_s
-
-        async def pass_on(event: RunEvent) -> None:
-            if not isinstance(event, Generated) or self._tracked.second_try.passes_on(*event):
-                await emit(event)
-
+        if self._may_try_again:
+            taker = _FirstOfTwo(taker, self._tracked.second_try)
         while True:
             handle = await self.place(report)
-            await emit(handle)
+            await taker.wait_for_room()
+            taker.take(handle)
             if not handle.relayed:
                 return
             try:
                 async with self._relay_to(handle) as worker:
                     if handle.state not in ("idle", "busy"):
                         await worker.wait_ready(report)
-                    await worker.relay(pass_on if self._may_try_again else emit, self._request, client, keep=self._keep)
+                    await worker.relay(taker, self._request, client, keep=self._keep)
             except AllSlotsBusyError:
                 # A caller that did not ask the queen was faster.
                 if patient_until <= trio.current_time() or not self._request.relay:
@@ -207,6 +206,25 @@ class InferenceRun:
             relayed=self._request.relay or (self._caller.relay_if_needed and not way.is_direct),
             keep_s=msgspec.UNSET if self._keep is None else self._keep,
         )
+
+
+class _FirstOfTwo:
+    """Takes the events of a run that may be tried once more, and gives on what its client sees of both tries."""
+
+    def __init__(self, taker: Taker, second_try: SecondTry) -> None:
+        self._taker = taker
+        self._second_try = second_try
+
+    @property
+    def has_room(self) -> bool:
+        return self._taker.has_room
+
+    async def wait_for_room(self) -> None:
+        await self._taker.wait_for_room()
+
+    def take(self, event: RunEvent) -> None:
+        if not isinstance(event, Generated) or self._second_try.passes_on(*event):
+            self._taker.take(event)
 
 
 def check(request: wire.TaskRequest, nodes: Nodes, settings: Settings) -> None:

@@ -74,16 +74,16 @@ class DialectRequest:
     async def run(
         self,
         specs: Sequence[GenerationSpec],
-        on_event: Callable[[AnswerEvent, int], Awaitable[None]],
-        on_slow: Callable[[], object] = lambda: None,
+        on_event: Callable[[AnswerEvent, int], object],
+        stream: HeldStream | None = None,
     ) -> None:
         """Run the generations, some of them at the same time; `on_event` takes what each answers, with its number.
 
-        `on_slow` is called when it is known that it takes its time, and that nothing can be refused any more.
-        Raises the first error; then the others are cancelled.
+        They wait while the `stream` is behind, and release it when it is known that it takes its time, and that nothing
+        can be refused any more. Raises the first error; then the others are cancelled.
         """
         if len(specs) == 1:
-            await self._run_one(0, self.id, specs[0], on_event, on_slow)
+            await self._run_one(0, self.id, specs[0], on_event, stream)
             return
         limiter = trio.CapacityLimiter(TOGETHER)
         failures: list[RbeeError] = []
@@ -92,7 +92,7 @@ class DialectRequest:
             request_id = self.id if number == 0 else str(uuid.uuid4())
             async with limiter:
                 try:
-                    await self._run_one(number, request_id, spec, on_event, on_slow)
+                    await self._run_one(number, request_id, spec, on_event, stream)
                 except RbeeError as exc:
                     failures.append(exc)
                     nursery.cancel_scope.cancel()
@@ -108,24 +108,15 @@ class DialectRequest:
         number: int,
         request_id: str,
         spec: GenerationSpec,
-        on_event: Callable[[AnswerEvent, int], Awaitable[None]],
-        on_slow: Callable[[], object],
+        on_event: Callable[[AnswerEvent, int], object],
+        stream: HeldStream | None,
     ) -> None:
         context, record = self.context, self.record
-
-        async def emit(event: RunEvent) -> None:
-            record.on_event(event)
-            if isinstance(event, Generated):
-                if (answer := event.decode_answer()) is not None:
-                    _note(record, answer)
-                    on_slow()
-                    await on_event(answer, number)
-            elif event.state not in ("idle", "busy"):
-                on_slow()
+        taker = _AnswerTaker(record, stream, lambda answer: on_event(answer, number))
 
         def report(event: ProgressEvent) -> None:
             if not isinstance(event, Narration):
-                on_slow()  # a model is fetched or loaded, or a long prompt is read
+                taker.release()  # a model is fetched or loaded, or a long prompt is read
 
         fields = {name: getattr(spec, name) for name in spec.__struct_fields__}
         task = TaskRequest(
@@ -140,7 +131,42 @@ class DialectRequest:
 
         with context.track(request_id, record.identity) as tracked:
             place = context.nodes, context.settings, context.token, context.connections
-            await InferenceRun(task, tracked, *place, caller=self.caller).run(record.reporting(report), emit, client)
+            await InferenceRun(task, tracked, *place, caller=self.caller).run(record.reporting(report), taker, client)
+
+
+class _AnswerTaker:
+    """Takes the events of a run, and gives those of the answer on; waits while its stream, if any, is behind."""
+
+    def __init__(
+        self, record: RequestRecord, stream: HeldStream | None, on_event: Callable[[AnswerEvent], object]
+    ) -> None:
+        self._record = record
+        self._stream = stream
+        self._on_event = on_event
+
+    @property
+    def has_room(self) -> bool:
+        return self._stream is None or self._stream.has_room
+
+    async def wait_for_room(self) -> None:
+        if self._stream is not None:
+            await self._stream.wait_for_room()
+
+    def take(self, event: RunEvent) -> None:
+        if not isinstance(event, Generated):
+            self._record.on_event(event)
+            if event.state not in ("idle", "busy"):
+                self.release()
+        elif (answer := event.decode_answer()) is not None:
+            self._record.on_event(event)
+            _note(self._record, answer)
+            self.release()
+            self._on_event(answer)
+
+    def release(self) -> None:
+        """It takes its time."""
+        if self._stream is not None:
+            self._stream.release()
 
 
 def _note(record: RequestRecord, event: AnswerEvent) -> None:
@@ -221,7 +247,8 @@ async def streamed(
             record.is_stream = False  # the answer that is no stream ends it
 
     produce = request_log.watched(produce, record, is_over)
-    stream = HeldStream(produce, event_of, last=last, heartbeat=context.settings.timeouts.heartbeat)
+    heartbeat, write = context.settings.timeouts.heartbeat, client_connection().write_through
+    stream = HeldStream(produce, event_of, last=last, heartbeat=heartbeat, write=write)
     at_end(stream.close)
     await stream.begin(context.nursery, HOLD_SECONDS)
     response = Response(
@@ -238,12 +265,8 @@ async def collect(
     asked: DialectRequest, specs: Sequence[GenerationSpec], on_event: Callable[[AnswerEvent, int], object]
 ) -> None:
     """Run the generations of a request whose answer is one object; a client that leaves meanwhile is noted."""
-
-    async def take(event: AnswerEvent, number: int) -> None:
-        on_event(event, number)
-
     try:
-        await asked.run(specs, take)
+        await asked.run(specs, on_event)
     except ExceptionGroup as exc:
         raise as_error(exc, "the request") from exc
     except BaseException as exc:

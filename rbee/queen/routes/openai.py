@@ -124,10 +124,7 @@ def _meant_by(alias: str, names: Names) -> str | None:
 
 async def _stream(run: DialectRequest, specs: Sequence[GenerationSpec], chunks: _Chunks) -> Response:
     async def produce(stream: HeldStream) -> None:
-        async def take(event: AnswerEvent, prompt: int) -> None:
-            await stream.send(chunks.on_event(event, prompt))
-
-        await run.run(specs, take, stream.release)
+        await run.run(specs, lambda event, prompt: stream.add(chunks.on_event(event, prompt)), stream)
         chunks.check_complete()
 
     is_chat = request.path == wire.CHAT

@@ -71,14 +71,8 @@ def add(app: QuartTrio, context: QueenContext) -> None:
             return response
 
         async def produce(send: sse_server.Send) -> None:
-            async def emit(event: RunEvent) -> None:
-                record.on_event(event)
-                if isinstance(event, wire.TaskHandle):
-                    context.requests.on_placed(record)
-                await send.send(encode(event))
-
             with context.track(request_id, record.identity) as tracked:
-                await run(tracked).run(record.reporting(send.report), emit, client)
+                await run(tracked).run(record.reporting(send.report), TaskStream(send, record, context), client)
 
         def is_over(record: RequestRecord) -> None:
             if record.placed is None:
@@ -110,6 +104,28 @@ def add(app: QuartTrio, context: QueenContext) -> None:
             error = await why_ended(context.nodes.get(worker.node), worker.worker_id)
             failure.error = None if error is None else to_body(error)["error"]
         return answer(failure)
+
+
+class TaskStream:
+    """Takes the events of a run as the stream of a task."""
+
+    def __init__(self, send: sse_server.Send, record: RequestRecord, context: QueenContext) -> None:
+        self._send = send
+        self._record = record
+        self._context = context
+
+    @property
+    def has_room(self) -> bool:
+        return self._send.has_room
+
+    async def wait_for_room(self) -> None:
+        await self._send.wait_for_room()
+
+    def take(self, event: RunEvent) -> None:
+        self._record.on_event(event)
+        if isinstance(event, wire.TaskHandle):
+            self._context.requests.on_placed(self._record)
+        self._send.add(encode(event))
 
 
 def encode(event: RunEvent) -> bytes:
