@@ -13,7 +13,8 @@ import msgspec
 
 from rbee.adapters.files import home
 from rbee.adapters.nearest import nearest
-from rbee.errors import InvalidConfigurationError
+from rbee.errors import InvalidConfigurationError, InvalidRequestError
+from rbee.wire.administration import alias_names
 from rbee.wire.common import FOREVER
 
 if TYPE_CHECKING:
@@ -281,9 +282,21 @@ def load(
     for section, values in (flags or {}).items():
         given = {key: value for key, value in values.items() if value is not None}
         _merge(settings, {section: given}, "on the command line")
+    _check_aliases(settings)
     if home.folder() is None and settings.paths.models_dir == PathSettings().models_dir:
         settings.paths.models_dir = f"{settings.paths.state_dir}/models"  # where everything else of rbee's is
     return settings
+
+
+def _check_aliases(settings: Settings) -> None:
+    aliases = settings.models.aliases
+    for name in aliases:
+        try:
+            alias_names.check_name(name)
+            alias_names.check_chain(name, aliases)
+        except InvalidRequestError as exc:
+            message = f"models.aliases: {exc.message.removeprefix('field name: ')} ({settings.source})"
+            raise InvalidConfigurationError(message, hint=exc.hint, key="models.aliases") from None
 
 
 def _of_variable(key: str, value: str, section: str, where: str) -> str | list[str] | dict[str, str]:

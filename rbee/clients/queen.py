@@ -12,6 +12,7 @@ from rbee.clients.progress import result_of
 from rbee.clients.push import QueenReceiver
 from rbee.errors import InternalError, RbeeError
 from rbee.wire import models, queen, registry
+from rbee.wire.administration import aliases as alias_wire
 from rbee.wire.administration import keys as key_wire
 from rbee.wire.administration import requests as request_wire
 from rbee.wire.common import KEEP_HEADER
@@ -97,6 +98,19 @@ class QueenClient(Connected):
         """Make an API key good for nothing, at once. Raises NotFoundError."""
         path = key_wire.KEY.format(name=quote(name, safe=""))
         return await http_client.call(self._http, "DELETE", path, key_wire.KeyRevoked)
+
+    async def aliases(self) -> list[alias_wire.ModelAlias]:
+        """List the aliases of models, by name."""
+        return (await self._get(alias_wire.ALIASES, alias_wire.AliasList)).aliases
+
+    async def make_alias(self, request: alias_wire.AliasRequest) -> alias_wire.ModelAlias:
+        """Have a name stand for a model. Raises InvalidRequestError, ModelNotFoundError or NodeNotFoundError."""
+        return await http_client.call(self._http, "POST", alias_wire.ALIASES, alias_wire.ModelAlias, body=request)
+
+    async def remove_alias(self, name: str) -> str:
+        """Forget an alias; returns its name. Raises NotFoundError, or InvalidRequestError for one of the settings."""
+        asked = alias_wire.AliasName(name=name)
+        return (await http_client.call(self._http, "POST", alias_wire.REMOVE, alias_wire.AliasName, body=asked)).name
 
     async def requests(self, lines: int) -> list[request_wire.RequestInfo]:
         """List the last requests for text, the oldest first, and those that run."""

@@ -35,6 +35,7 @@ from rbee.wire import model_push as model_push_wire
 from rbee.wire import models as models_wire
 from rbee.wire import queen as queen_wire
 from rbee.wire import registry as registry_wire
+from rbee.wire.administration import aliases as alias_wire
 from rbee.wire.administration import keys as keys_wire
 from rbee.wire.dialects import openai_request as openai_wire
 from tests.kit.local_http import LOCAL
@@ -163,6 +164,8 @@ async def test_a_body_that_is_none_is_an_error_object(
     reading = {
         queen_wire.TASKS,
         keys_wire.KEYS,
+        alias_wire.ALIASES,
+        alias_wire.REMOVE,
         openai_wire.CHAT,
         openai_wire.TEXT,
         queen_wire.WORKERS_SHUTDOWN,

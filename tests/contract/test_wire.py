@@ -17,6 +17,7 @@ from rbee.wire.common import Message, Request
 
 GOLDEN = Path(__file__).parent / "golden"
 MODULES = (
+    "administration.aliases",
     "administration.keys",
     "administration.requests",
     "chat.answer",

@@ -45,7 +45,7 @@ class ChatSession:
         self._settings = settings
         self._terminal = terminal
         self._dialogue = Dialogue(options.system or None)
-        self._model = str(reference.chosen(options.model, settings))
+        self._model = reference.chosen(options.model, settings)
         self._models = [model_ref.BUILTIN]
         """Names that the editor completes."""
         task.request(options, settings, model=self._model)
@@ -146,7 +146,7 @@ class ChatSession:
 
     async def _choose_model(self, text: str, queen: AttachedQueen | None) -> None:
         if text:
-            self._model = str(reference.parse(text, self._settings.paths.models))
+            self._model = reference.chosen(text, self._settings)
             self._note(f"{self._model} answers from now on.")
             return
         lines = [f"{self._model} answers; /model REF chooses another one."]

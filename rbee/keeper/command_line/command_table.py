@@ -16,7 +16,7 @@ use a model
   run              answer with a model, or chat with it, by its name alone
   chat             talk with a model, on a terminal
   infer            answer or continue a prompt; the text streams to stdout
-  models           list, show, pull, push or remove the models on the nodes
+  models           list, show, pull, push, remove or name models on the nodes
 
 add a node
   setup            register machines as nodes over SSH, and install rbee there
@@ -217,7 +217,7 @@ Workers are processes that each hold one model in memory.
   shutdown   end a worker
 """
 
-MODELS_USAGE: Final = "rbee models {list,show,pull,push,rm} [options]"
+MODELS_USAGE: Final = "rbee models {list,show,pull,push,rm,alias} [options]"
 MODELS_HELP: Final = """\
 Models are GGUF files on the disks of the nodes.
 
@@ -226,6 +226,7 @@ Models are GGUF files on the disks of the nodes.
   pull REF   fetch a model from the Hugging Face hub
   push FILE  copy a model file of yours to another node
   rm ID      remove a model from the disk
+  alias      list, make or remove further names of models
 """
 
 PULL: Final = """\
@@ -250,6 +251,21 @@ removes it.
 PUSH_EXAMPLES: Final = """\
 example
   rbee models push ~/models/mine.Q4_K_M.gguf --node attic
+"""
+
+ALIAS: Final = """\
+List the further names of models, make one, or remove it.
+
+An alias stands for a model in every command, and for every program that asks the queen. It may stand for another alias,
+for a model on one node (REF@NODE), and it can be changed at any time. Those of the settings file are listed too.
+"""
+
+ALIAS_EXAMPLES: Final = """\
+examples
+  rbee models alias
+  rbee models alias gpt-4o hf:ORG/REPO:Q4_K_M
+  rbee models alias coder ./coder.gguf; rbee run coder
+  rbee models alias gpt-4o --remove
 """
 
 SETUP_USAGE: Final = "rbee setup {add-node,update-node,list-nodes,remove-node,install} [options]"
@@ -341,6 +357,7 @@ MODELS: Final = (
     Command("show", "models_show", "Show what a model is: architecture, size, quantisation, context, vocabulary.\n"),
     Command("pull", "models_pull", PULL, PULL_EXAMPLES),
     Command("push", "models_push", PUSH, PUSH_EXAMPLES),
+    Command("alias", "administration.models_alias", ALIAS, ALIAS_EXAMPLES),
     Command("rm", "models_rm", "Remove a fetched model from a node's disk.\n"),
 )
 

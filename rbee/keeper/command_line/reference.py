@@ -8,9 +8,11 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote
 
+from rbee.adapters import model_aliases
 from rbee.errors import InvalidRequestError
 from rbee.keeper.command_line import known_models
 from rbee.wire import model_ref
+from rbee.wire.administration import alias_names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -42,18 +44,31 @@ def parse(text: str, models_dir: str | os.PathLike[str] | None = None) -> ModelR
         raise
 
 
-def chosen(text: str | None, settings: Settings) -> ModelRef:
-    """Return the model that an option names, or else the settings, or else the bundled one.
+def chosen(text: str | None, settings: Settings) -> str:
+    """Return the model that an option names, or else the settings, or else the bundled one: its reference, or an alias.
 
-    Raises InvalidRequestError.
+    An alias is left to the queen. Raises InvalidRequestError.
     """
     default = settings.defaults.model
+    name = text or default or model_ref.BUILTIN
     try:
-        return parse(text or default or model_ref.BUILTIN, settings.paths.models)
+        return name if _is_alias(name, settings) else str(parse(name, settings.paths.models))
     except InvalidRequestError as exc:
         if text is None:
             exc.message = f"`model` under [defaults] ({default}, from {settings.source}): {exc.message}"
         raise
+
+
+def _is_alias(name: str, settings: Settings) -> bool:
+    """Whether the queen knows a model by this name; of one on another machine it is not known, and may be."""
+    if known_models.is_reference(name):
+        return False
+    rest, at, _ = name.rpartition("@")
+    names = (name, rest) if at else (name,)
+    aliases = settings.models.aliases | model_aliases.load(settings.state_dir)
+    if any(alias_names.named(one, aliases) is not None for one in names):
+        return True
+    return settings.queen.url is not None and _path(name) is None and alias_names.is_name(names[-1])
 
 
 def parse_or_id(text: str, folders: Sequence[str | os.PathLike[str]] | None) -> str:
@@ -68,6 +83,11 @@ def parse_or_id(text: str, folders: Sequence[str | os.PathLike[str]] | None) -> 
         if is_word and (folders is None or known_models.may_be_id(text, *folders)):
             return text
         raise
+
+
+def is_path(text: str) -> bool:
+    """Whether this is the path of a file of this machine, which need not be there."""
+    return _path(text) is not None
 
 
 def _path(text: str) -> str | None:

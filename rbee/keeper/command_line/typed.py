@@ -111,6 +111,14 @@ class ModelOptions(NodeOptions, Protocol):
     model: str
 
 
+class AliasOptions(Options, Protocol):
+    """Without a name all are listed, and without a target one is shown, or removed."""
+
+    name: str | None
+    target: str | None
+    remove: bool
+
+
 class PushOptions(Options, Protocol):
     """`file` is a path on this machine."""
 

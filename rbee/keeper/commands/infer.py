@@ -61,7 +61,7 @@ def run(options: InferOptions, settings: Settings, terminal: Terminal) -> Result
 
 
 def _task(options: InferOptions, settings: Settings, note: Callable[[str], None]) -> TaskRequest:
-    model = str(reference.chosen(options.model, settings))
+    model = reference.chosen(options.model, settings)
     text = prompt.read(options.prompt, note)
     if options.system is None:
         return task.request(options, settings, model=model, prompt=text)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import rbee.data
+from rbee.errors import RouteNotFoundError
 from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output import render, tables
 from rbee.keeper.output.result import Result
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import NodeOptions
     from rbee.keeper.output.terminal import Terminal
+    from rbee.keeper.session.attached_queen import AttachedQueen
+    from rbee.wire.administration.aliases import ModelAlias
     from rbee.wire.models import SwarmModels
 
 
@@ -32,13 +35,25 @@ def run(options: NodeOptions, settings: Settings, terminal: Terminal) -> Result:
     """Return the rows of the catalogues; starts a hive on this machine, or on the node that `--node` names."""
     if options.node is not None:
         convert({"node": options.node}, NodeQuery)
-    swarm = session.ask(options, settings, terminal, lambda queen: queen.list_models(options.node, terminal.report))
+
+    async def ask(queen: AttachedQueen) -> tuple[SwarmModels, list[ModelAlias]]:
+        swarm = await queen.list_models(options.node, terminal.report)
+        return swarm, [] if options.node is not None else await _aliases(queen)
+
+    swarm, aliases = session.ask(options, settings, terminal, ask)
     notes = [f"{node.node}: {node.error}" for node in swarm.nodes if node.error is not None]
     if not any(node.models for node in swarm.nodes):
         notes.append(NONE_FETCHED)
     builtin = _builtin()
-    data = msgspec.to_builtins(swarm) | {"builtin": builtin}
-    return Result(data=data, text=_text(swarm, builtin, terminal.room), notes=tuple(notes))
+    data = msgspec.to_builtins(swarm) | {"builtin": builtin, "aliases": msgspec.to_builtins(aliases)}
+    return Result(data=data, text=_text(swarm, builtin, aliases, terminal.room), notes=tuple(notes))
+
+
+async def _aliases(queen: AttachedQueen) -> list[ModelAlias]:
+    try:
+        return await queen.aliases()
+    except RouteNotFoundError:  # a queen of an earlier version
+        return []
 
 
 def _builtin() -> list[dict[str, Any]]:
@@ -50,11 +65,14 @@ def _builtin() -> list[dict[str, Any]]:
     ]
 
 
-def _text(swarm: SwarmModels, builtin: Sequence[dict[str, Any]], room: int | None) -> str:
+def _text(
+    swarm: SwarmModels, builtin: Sequence[dict[str, Any]], aliases: Sequence[ModelAlias], room: int | None
+) -> str:
     rows = [
         (row.id, node.node, row.model_ref, render.size(row.size_bytes), moment(row.last_used_unix))
         for node in swarm.nodes
         for row in node.models
     ]
     rows += [(row["id"], "every node", row["model_ref"], render.size(row["size_bytes"]), "–") for row in builtin]
+    rows += [(one.name, one.node or "any node", f"→ {one.model or 'nothing'}", "–", "–") for one in aliases]
     return tables.table(("id", "node", "model", "size", "last used"), rows, room)

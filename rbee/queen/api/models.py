@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rbee.errors import InvalidRequestError, ModelNotFoundError, NodeNotFoundError
 from rbee.wire import model_ref
+from rbee.wire.administration import alias_names
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from rbee.wire.gguf import ModelHeader
 
-MAX_ALIASES_IN_A_ROW: Final = 5
 NEAREST: Final = 5
 SHOWN: Final = 100
 _HUBS: Final = ("hf.co/", "huggingface.co/", "https://hf.co/", "https://huggingface.co/")
@@ -67,7 +67,7 @@ class Meant(NamedTuple):
 def meant(name: str, names: Names) -> Meant:
     """Return what a name means. Raises ModelNotFoundError with the nearest names, or NodeNotFoundError."""
     found, node = name.strip(), None
-    for _ in range(MAX_ALIASES_IN_A_ROW):
+    for _ in range(alias_names.MAX_IN_A_ROW + 1):
         found, at = _without_node(found, names)
         node = node or at
         alias = _alias(found, names.aliases)
@@ -76,7 +76,7 @@ def meant(name: str, names: Names) -> Meant:
         found = alias
     if not found:
         return Meant(names.default, node)
-    if (reference := _reference(found, names.known)) is not None:
+    if (reference := reference_of(found, names.known)) is not None:
         return Meant(reference, node)
     if names.unknown_is_default:
         return Meant(names.default, node)
@@ -110,7 +110,7 @@ def _without_node(name: str, names: Names) -> tuple[str, str | None]:
         return name, None
     if node in names.nodes:
         return rest, node
-    if _alias(name, names.aliases) is not None or _reference(name, names.known) is not None:
+    if _alias(name, names.aliases) is not None or reference_of(name, names.known) is not None:
         return name, None
     raise NodeNotFoundError(
         f"the model is asked for on a node that is not in the registry: {node}",
@@ -119,7 +119,7 @@ def _without_node(name: str, names: Names) -> tuple[str, str | None]:
     )
 
 
-def _reference(name: str, known: Sequence[KnownModel]) -> str | None:
+def reference_of(name: str, known: Sequence[KnownModel]) -> str | None:
     """Return the reference of a model that is there, or that can be fetched; None where there is none."""
     for candidate in _candidates(name):
         if (model := known_by(candidate, known)) is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from rbee.wire import events, logs, model_push, models, queen, registry
-from rbee.wire.administration import keys, requests
+from rbee.wire.administration import aliases, keys, requests
 from rbee.wire.dialects import openai_answer, openai_request
 
 if TYPE_CHECKING:
@@ -87,6 +87,9 @@ ADMINISTRATION: Final = (
     Route("POST", registry.INSTALL, "Install rbee on a node", registry.InstallRequest, stream=registry.Success),
 )
 MODELS: Final = (
+    Route("GET", aliases.ALIASES, "List the aliases of models", answer=aliases.AliasList),
+    Route("POST", aliases.ALIASES, "Make an alias, or change it", aliases.AliasRequest, aliases.ModelAlias),
+    Route("POST", aliases.REMOVE, "Remove an alias", aliases.AliasName, aliases.AliasName),
     Route("GET", models.SWARM_LIST, "List the models of the nodes", answer=models.SwarmModels, query=queen.NodeQuery),
     Route("GET", models.SWARM_SHOW, "Describe a model", answer=models.ModelDetails, query=models.NodeModel),
     Route("POST", models.SWARM_PULL, "Fetch a model", models.NodeModel, models.ModelRow, models.ModelRow),

@@ -15,6 +15,7 @@ from rbee.adapters.http import metrics
 from rbee.adapters.http.app import answer, new_app, proof
 from rbee.queen.api.openapi import document
 from rbee.queen.nodes.survey import workers_of
+from rbee.queen.routes import aliases as alias_routes
 from rbee.queen.routes import keys as key_routes
 from rbee.queen.routes import logs as log_routes
 from rbee.queen.routes import models as model_routes
@@ -83,6 +84,7 @@ def build(context: QueenContext) -> QuartTrio:
         key_routes,
         request_routes,
         log_routes,
+        alias_routes,
         model_routes,
         swarm_routes,
         node_routes,

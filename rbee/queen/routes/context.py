@@ -11,6 +11,7 @@ from rbee.adapters.http import own_address
 from rbee.adapters.http.streams import Streams
 from rbee.errors import InvalidApiKeyError
 from rbee.queen.nodes.known_models import KnownModels
+from rbee.queen.registry.aliases import ModelAliases
 from rbee.queen.requests.history import RequestHistory
 from rbee.queen.requests.log import RequestLog
 from rbee.queen.routes import request_log
@@ -55,6 +56,13 @@ class QueenContext(Streams):
     def models(self) -> KnownModels:
         """What the swarm has, by name."""
         return KnownModels(self.nodes, self.nursery)
+
+    @cached_property
+    def aliases(self) -> ModelAliases:
+        """Further names of models."""
+        aliases = ModelAliases(self.settings.models, self.settings.state_dir)
+        aliases.on_change = self.models.found.clear
+        return aliases
 
     @contextmanager
     def track(self, request_id: str, identity: CallerIdentity) -> Iterator[TrackedRequest]:

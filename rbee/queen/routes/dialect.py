@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -13,13 +14,14 @@ from quart import Response, request
 from rbee.adapters.http.app import at_end, client_connection
 from rbee.adapters.http.held_stream import HeldStream
 from rbee.concurrency.contained import as_error
-from rbee.errors import CancelledError, DrainingError, ModelNotFoundError, RbeeError
+from rbee.errors import CancelledError, DrainingError, InvalidRequestError, ModelNotFoundError, RbeeError
 from rbee.queen.api.models import Meant, Names, meant
 from rbee.queen.requests.caller import Caller
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.request import InferenceRun
 from rbee.queen.routes import request_log
 from rbee.wire import model_ref
+from rbee.wire.administration import alias_names
 from rbee.wire.chat.answer import AnswerEnded, ChoiceEnded
 from rbee.wire.common import KEEP_HEADER, Narration
 from rbee.wire.decode import keep_seconds
@@ -183,17 +185,26 @@ def _note(record: RequestRecord, event: AnswerEvent) -> None:
 async def names_of(context: QueenContext, *, fresh: bool = False) -> Names:
     """Return what names can mean now; `fresh` asks the nodes again."""
     settings = context.settings
-    return Names(
+    default = settings.defaults.reference or model_ref.BUILTIN
+    names = Names(
         known=await context.models.all(fresh=fresh),
-        aliases=settings.models.aliases,
+        aliases=context.aliases.all(),
         nodes={node.name for node in context.nodes.all()},
-        default=_default(context),
+        default=_reference(default) or model_ref.BUILTIN,
         unknown_is_default=settings.api.unknown_model == "default",
     )
+    if _reference(default) is None:
+        with suppress(RbeeError):  # who asks for it is told so
+            names = names._replace(default=meant(default, names._replace(unknown_is_default=False)).reference)
+    return names
 
 
-def _default(context: QueenContext) -> str:
-    return str(model_ref.parse(context.settings.defaults.reference or model_ref.BUILTIN))
+def _reference(name: str) -> str | None:
+    """Return the reference that a name is without a look at what else there is."""
+    try:
+        return str(model_ref.parse(name))
+    except InvalidRequestError:
+        return None
 
 
 async def find_model(context: QueenContext, name: str) -> Meant:
@@ -202,7 +213,9 @@ async def find_model(context: QueenContext, name: str) -> Meant:
     Raises ModelNotFoundError or NodeNotFoundError.
     """
     if not name:
-        return Meant(_default(context))  # without a look at what else there is
+        name = context.settings.defaults.reference or model_ref.BUILTIN
+        if (reference := _reference(name)) is not None:
+            return Meant(reference)
     names, remembered = await names_of(context), context.models.found
     if (found := remembered.get(name)) is not None:
         return found
@@ -213,6 +226,18 @@ async def find_model(context: QueenContext, name: str) -> Meant:
     if len(remembered) < MAX_TOLD:
         remembered[name] = found
     return found
+
+
+async def name_model(context: QueenContext, task: TaskRequest) -> None:
+    """Put the reference in place of an alias in a task, and the node that belongs to that.
+
+    Raises ModelNotFoundError or NodeNotFoundError.
+    """
+    name, aliases = task.model or context.settings.defaults.reference, context.aliases.all()
+    if name is None or all(alias_names.named(one, aliases) is None for one in (name, name.rpartition("@")[0])):
+        return
+    found = await find_model(context, name)
+    task.model, task.node = found.reference, task.node or found.node
 
 
 async def begin(context: QueenContext, name: str) -> DialectRequest:

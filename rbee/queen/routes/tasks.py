@@ -15,7 +15,7 @@ from rbee.queen.requests.caller import Caller, preferences
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.request import InferenceRun, check, check_line
 from rbee.queen.requests.why_ended import why_ended
-from rbee.queen.routes import request_log
+from rbee.queen.routes import dialect, request_log
 from rbee.wire import model_ref
 from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
@@ -42,6 +42,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         if context.stopping.asked.is_set():
             raise DrainingError("the queen is shutting down and takes no new tasks")
         task.request_id = request_id = task.request_id or str(uuid.uuid4())
+        await dialect.name_model(context, task)
         check(task, context.nodes, settings)
         headers = {worker_wire.REQUEST_ID_HEADER: request_id}
         client = client_connection()

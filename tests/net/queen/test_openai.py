@@ -25,6 +25,7 @@ from tests.kit.standin_node import ENDED, StandInNode, row_of, swarm_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from quart_trio import QuartTrio
 
@@ -260,6 +261,32 @@ async def test_a_model_is_found_by_the_names_that_clients_use(
     found = (await queen.post(CHAT, json={"model": name, "messages": USER})).json()
     assert found["model"] == (name or reference)
     assert node.references == [reference]
+
+
+async def test_an_alias_that_is_made_holds_at_once_for_every_route(
+    node: StandInNode, queen: httpx.AsyncClient, settings: config.Settings, tmp_path: Path
+) -> None:
+    settings.paths.state_dir = str(tmp_path)
+    node.rows = [row_of(QWEN, "qwen2.5-0.5b-instruct-q4_k_m")]
+    aliases = {"name": "coder", "target": f"{QWEN}@local"}, {"name": "mine", "target": "coder"}
+    made = [(await queen.post("/v2/models/aliases", json=alias)).json() for alias in aliases]
+    assert [(one["model"], one["node"], one["source"]) for one in made] == [(QWEN, "local", "command")] * 2
+    listed = [one["id"] for one in (await queen.get("/v1/models")).json()["data"]]
+    assert listed == ["builtin:bee-stories", QWEN, "coder", "mine"]
+    assert (await queen.post(CHAT, json={"model": "Mine", "messages": USER})).json()["model"] == "Mine"
+    relayed = await queen.post("/v2/tasks", json={"model": "mine", "prompt": "x", "relay": True})
+    assert relayed.status_code == 200
+    settings.defaults.model = "coder"
+    await queen.post(CHAT, json={"messages": USER})
+    await queen.post("/v2/tasks", json={"prompt": "x", "relay": True})
+    assert node.references == [QWEN] * 4
+    again = await queen.post("/v2/models/aliases", json={"name": "coder", "target": "builtin:bee-stories"})
+    assert again.json()["model"] == "builtin:bee-stories"
+    await queen.post(CHAT, json={"model": "mine", "messages": USER})
+    assert node.references[-1] == "builtin:bee-stories"
+    assert (await queen.post("/v2/models/aliases/remove", json={"name": "MINE"})).json() == {"name": "mine"}
+    assert (await queen.post(CHAT, json={"model": "mine", "messages": USER})).status_code == 404
+    assert (await queen.post("/v2/tasks", json={"model": "mine", "prompt": "x"})).status_code == 400
 
 
 async def test_an_unknown_model_is_not_found_and_nothing_is_started(
