@@ -92,7 +92,7 @@ def main() -> int:
 def _needed(steps: list[str], is_full: bool) -> dict[str, Callable[[], Path]]:
     """Returns what the tests of these steps need and find by a variable, and what fetches it."""
     found: dict[str, Callable[[], Path]] = {}
-    if "unit" in steps:
+    if {"unit", "net"} & set(steps):
         found["RBEE_TEST_TEMPLATES"] = llama.chat_templates
     if "net" in steps:
         found["RBEE_TEST_SCHEMAS"] = test_data.schemas

@@ -63,6 +63,7 @@ def make(
     architecture: str = "llama",
     random: bool = False,
     chat_template: str | list[dict[str, str]] | None = None,
+    controls: Sequence[str] = (),
     quantised: bool = False,
     tensors_per_file: int = 0,
 ) -> Path:
@@ -70,7 +71,8 @@ def make(
 
     With `quantised` the layers are in Q4_0, which llama.cpp packs anew for the processor while it loads: a model of
     some hundred megabytes then takes seconds to load, and not the blink of an eye that mapping a file takes.
-    `tensors_per_file` splits it into files named after `path` as llama.cpp names them.
+    `tensors_per_file` splits it into files named after `path` as llama.cpp names them. `controls` are control tokens
+    that it has besides.
     """
     writer = gguf.GGUFWriter(path, architecture, split_max_tensors=tensors_per_file)
     writer.add_name("test chain")
@@ -83,11 +85,11 @@ def make(
     writer.add_layer_norm_rms_eps(1e-5)
     writer.add_rope_dimension_count(width // 8)
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_F16)
-    writer.add_vocab_size(VOCABULARY)
-    add_vocabulary(writer)
+    writer.add_vocab_size(VOCABULARY + len(controls))
+    add_vocabulary(writer, controls=controls)
     if chat_template is not None:
         writer.add_chat_template(chat_template)
-    for name, values in _tensors(width, layers, feed_forward, random):
+    for name, values in _tensors(VOCABULARY + len(controls), width, layers, feed_forward, random):
         if quantised and name.startswith("blk.") and values.ndim == 2:
             writer.add_tensor(name, _zero_blocks(values.shape), raw_dtype=gguf.GGMLQuantizationType.Q4_0)
         else:
@@ -122,7 +124,7 @@ def add_vocabulary(writer: gguf.GGUFWriter, size: int = VOCABULARY, controls: Se
     writer.add_add_space_prefix(False)
 
 
-def _tensors(width: int, layers: int, feed_forward: int, random: bool) -> list[tuple[str, Array]]:
+def _tensors(tokens: int, width: int, layers: int, feed_forward: int, random: bool) -> list[tuple[str, Array]]:
     generator = np.random.default_rng(7)
 
     def weights(*shape: int) -> Array:
@@ -131,8 +133,8 @@ def _tensors(width: int, layers: int, feed_forward: int, random: bool) -> list[t
         return np.zeros(shape, np.float16)
 
     ones = np.ones(width, np.float32)
-    embedding = weights(VOCABULARY, width)
-    output = weights(VOCABULARY, width)
+    embedding = weights(tokens, width)
+    output = weights(tokens, width)
     if not random:
         for this, after in chain().items():
             embedding[this, this] = 1
