@@ -200,7 +200,7 @@ def not_numbers(path: Path, *, tensor: str = "output_norm.weight") -> Path:
     """Write a chain that knows its texts, but for one tensor of NaN."""
     weights = [
         (name, np.full_like(values, np.nan) if name == tensor else values)
-        for name, values in models._tensors(512, 1, 64, random=False)
+        for name, values in models._tensors(models.VOCABULARY, 512, 1, 64, random=False)
     ]
     return chain(path, weights=weights, embedding_length=512, rope__dimension_count=64)
 
@@ -213,5 +213,5 @@ def of_tokenizer(path: Path, **settings: bool) -> Path:
         for key, value in settings.items():
             writer.add_bool(f"tokenizer.ggml.{key}", value)
 
-    weights = models._tensors(512, 1, 64, random=False)
+    weights = models._tensors(models.VOCABULARY, 512, 1, 64, random=False)
     return chain(path, vocabulary=add, weights=weights, embedding_length=512, rope__dimension_count=64)
