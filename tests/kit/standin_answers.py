@@ -25,12 +25,13 @@ WORDS = ("Once", " upon", " a", " time", " there", " was", " a", " bee")
 class Worker:
     """Who it is, how it behaves, and how many requests it serves now."""
 
-    def __init__(self, worker_id: str, key: str, slots: int, behaves: set[str], after: int) -> None:
+    def __init__(self, worker_id: str, key: str, slots: int, behaves: set[str], after: int, pace: float) -> None:
         self.id = worker_id
         self.key = key
         self.slots = slots
         self.behaves = behaves
         self.after = after
+        self.pace = pace
         self.url = ""
         self.requests: dict[str, threading.Event] = {}
 
@@ -223,6 +224,8 @@ def handler(worker: Worker) -> type[BaseHTTPRequestHandler]:
                     if "pause" in behaves:
                         self.keep_waiting(stopped)
                         return False
+                if stopped.wait(worker.pace):
+                    return False
                 self.send(event(WORDS[index % len(WORDS)], index))
             return True
 

@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("behaviours", nargs="+")
     parser.add_argument("--after", type=int, default=3, help="tokens before it misbehaves")
+    parser.add_argument("--pace", type=float, default=0.0, help="seconds for each token")
     for name in ("id", "model-ref", "backend", "device", "slots", "host", "hive-url"):
         parser.add_argument(f"--{name}", required=True)
     options, _ = parser.parse_known_args()
@@ -71,7 +72,7 @@ def main() -> None:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     if "slow" in behaves:
         time.sleep(0.5)
-    worker = Worker(options.id, key, int(options.slots), behaves, options.after)
+    worker = Worker(options.id, key, int(options.slots), behaves, options.after, options.pace)
     server = ThreadingHTTPServer((options.host, 0), handler(worker))
     worker.url = f"http://{options.host}:{server.server_port}"
     threading.Thread(target=call_back, args=(options, key, worker.url)).start()
