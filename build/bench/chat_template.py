@@ -43,8 +43,8 @@ class Vocabulary:
     def __init__(self, template: str) -> None:
         self.chat_template = template
 
-    def control_texts(self) -> list[str]:
-        return CONTROLS
+    def control_tokens(self) -> dict[str, int]:
+        return {text: number for number, text in enumerate(CONTROLS)}
 
 
 def conversation() -> Conversation:

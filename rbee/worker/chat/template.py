@@ -231,6 +231,7 @@ def _serve(connection: socket.socket, templates: Templates) -> None:
     connection.sendall(STARTED)
     data = _received(connection)
     connection.sendall(answered(lambda: templates.answer(data)))
+    connection.shutdown(socket.SHUT_WR)  # at once: to end this process takes the kernel a millisecond
 
 
 def _received(connection: socket.socket) -> bytes:
