@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 STEPS = (
     "cancelling",
+    "chatting",
     "cold_start",
     "copying",
     "crashing",

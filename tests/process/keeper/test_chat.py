@@ -2,92 +2,32 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import json
-import os
-import pty
-import select
-import struct
-import subprocess
 import sys
-import termios
-import time
 from typing import TYPE_CHECKING, ClassVar
 
-import pyte
 import pytest
 
+from tests.kit.emulated_terminal import PROMPT, EmulatedTerminal
 from tests.kit.keeper_driver import PEER, Keeper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
-PROMPT = "> a message, or /help"
 CTRL_C, CTRL_D, ALT_ENTER, CTRL_J, TAB, UP = "\x03", "\x04", "\x1b\r", "\n", "\t", "\x1b[A"
 
 
-class Terminal:
-    """A terminal in which a chat runs; what it shows is emulated."""
+class Terminal(EmulatedTerminal):
+    """A terminal in which a chat runs, whose peers do as `plan` says."""
 
-    running: ClassVar[list[subprocess.Popen[bytes]]] = []
+    running: ClassVar[list[EmulatedTerminal]] = []
 
     def __init__(self, keeper: Keeper, *arguments: str, columns: int = 80, rows: int = 24, **plan: object) -> None:
-        self._master, slave = pty.openpty()
-        self._screen = pyte.HistoryScreen(columns, rows, history=1000, ratio=1)
-        self._stream = pyte.ByteStream(self._screen)
-        self.resize(columns, rows)
-        self.raw = b""
-        program = (
-            "import os, sys, fcntl, termios; os.setsid(); fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
-            "os.execv(sys.argv[1], sys.argv[1:])"
-        )
-        command = [sys.executable, "-c", program, sys.executable, PEER, *(arguments or ("chat",))]
         env = {"TERM": "xterm-256color", "LANG": "C.UTF-8"} | keeper.env | {"PEER": json.dumps(plan)}
-        self.process = subprocess.Popen(command, env=env, stdin=slave, stdout=slave, stderr=slave)
-        self.running.append(self.process)
-        os.close(slave)
-
-    def resize(self, columns: int, rows: int) -> None:
-        fcntl.ioctl(self._master, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
-        self._screen.resize(rows, columns)
-
-    @property
-    def text(self) -> str:
-        """What is on the screen, and has scrolled out of it."""
-        scrolled = ["".join(line[at].data for at in range(self._screen.columns)) for line in self._screen.history.top]
-        return "\n".join(line.rstrip() for line in [*scrolled, *self._screen.display]).rstrip()
-
-    def wait(self, is_there: str | Callable[[str], bool]) -> str:
-        """Wait until something is on the screen; returns that."""
-        end = time.monotonic() + 30
-        while not (is_there in self.text if isinstance(is_there, str) else is_there(self.text)):
-            readable, _, _ = select.select([self._master], [], [], max(0, end - time.monotonic()))
-            assert readable, f"this did not come: {is_there!r}\n{self.text}"
-            self._take()
-        return self.text
-
-    def type(self, keys: str) -> None:
-        os.write(self._master, keys.encode())
-
-    def say(self, line: str) -> None:
-        """Type a line at the prompt, once that is there."""
-        self.wait(lambda text: text.endswith((PROMPT, "\n>", ">")) or text == ">")
-        self.type(f"{line}\r")
-
-    def finish(self) -> int:
-        """Read to the end; returns the exit code."""
-        with contextlib.suppress(OSError):
-            while True:
-                self._take()
-        os.close(self._master)
-        return self.process.wait(30)
-
-    def _take(self) -> None:
-        data = os.read(self._master, 65536)
-        self.raw += data
-        self._stream.feed(data)
+        command = [sys.executable, PEER, *(arguments or ("chat",))]
+        super().__init__(command, env, columns=columns, rows=rows)
+        self.running.append(self)
 
 
 @pytest.fixture
@@ -96,9 +36,7 @@ def keeper(tmp_path: Path) -> Iterator[Keeper]:
     keeper.env.pop("NO_COLOR", None)
     yield keeper
     while Terminal.running:
-        process = Terminal.running.pop()
-        process.kill()
-        process.wait()
+        Terminal.running.pop().kill()
 
 
 def conversations(keeper: Keeper) -> list[list[tuple[str, str]]]:
