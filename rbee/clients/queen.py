@@ -10,7 +10,7 @@ from rbee.adapters.http import sse_client
 from rbee.clients.base import Connected
 from rbee.clients.progress import result_of
 from rbee.clients.push import QueenReceiver
-from rbee.errors import InternalError, RbeeError
+from rbee.errors import InternalError, RbeeError, RouteNotFoundError
 from rbee.wire import models, queen, registry
 from rbee.wire.administration import aliases as alias_wire
 from rbee.wire.administration import keys as key_wire
@@ -102,6 +102,13 @@ class QueenClient(Connected):
     async def aliases(self) -> list[alias_wire.ModelAlias]:
         """List the aliases of models, by name."""
         return (await self._get(alias_wire.ALIASES, alias_wire.AliasList)).aliases
+
+    async def known_aliases(self) -> list[alias_wire.ModelAlias]:
+        """List them as `aliases` does; a queen of an earlier version has none."""
+        try:
+            return await self.aliases()
+        except RouteNotFoundError:
+            return []
 
     async def make_alias(self, request: alias_wire.AliasRequest) -> alias_wire.ModelAlias:
         """Have a name stand for a model. Raises InvalidRequestError, ModelNotFoundError or NodeNotFoundError."""

@@ -85,6 +85,11 @@ class Peer:
             await reply(stream, 200, error(*PLAN["failure"]))
         elif path == "/v2/workers/list":
             await reply(stream, 200, {"workers": PLAN.get("workers", [])})
+        elif path == "/v2/models/list":
+            await begin(stream)
+            await event(stream, {"nodes": [{"node": "local", "models": PLAN.get("models", [])}]}, "result")
+        elif path == "/v2/models/aliases":
+            await reply(stream, 200, {"aliases": PLAN.get("aliases", [])})
         elif path.startswith("/v2/status"):
             memory = {"memory_total": 16_000_000_000, "memory_available": 5_100_000_000}
             workers = PLAN.get("workers", [])

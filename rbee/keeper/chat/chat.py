@@ -153,9 +153,10 @@ class ChatSession:
         if queen is not None:
             swarm = await queen.list_models(None, self._terminal.report)
             rows = {row.model_ref for node in swarm.nodes for row in node.models}
-            self._models = [model_ref.BUILTIN, *sorted(rows)]
+            aliases = {alias.name: alias.model for alias in await queen.known_aliases()}
+            self._models = [model_ref.BUILTIN, *sorted(rows), *aliases]
             self._terminal.settle()
-            lines += [f"  {name}" for name in self._models]
+            lines += [f"  {name} → {aliases[name]}" if name in aliases else f"  {name}" for name in self._models]
         self._note("\n".join(lines))
 
     def _set_system(self, text: str) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 import rbee.data
-from rbee.errors import RouteNotFoundError
 from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output import render, tables
 from rbee.keeper.output.result import Result
@@ -38,7 +37,7 @@ def run(options: NodeOptions, settings: Settings, terminal: Terminal) -> Result:
 
     async def ask(queen: AttachedQueen) -> tuple[SwarmModels, list[ModelAlias]]:
         swarm = await queen.list_models(options.node, terminal.report)
-        return swarm, [] if options.node is not None else await _aliases(queen)
+        return swarm, [] if options.node is not None else await queen.known_aliases()
 
     swarm, aliases = session.ask(options, settings, terminal, ask)
     notes = [f"{node.node}: {node.error}" for node in swarm.nodes if node.error is not None]
@@ -47,13 +46,6 @@ def run(options: NodeOptions, settings: Settings, terminal: Terminal) -> Result:
     builtin = _builtin()
     data = msgspec.to_builtins(swarm) | {"builtin": builtin, "aliases": msgspec.to_builtins(aliases)}
     return Result(data=data, text=_text(swarm, builtin, aliases, terminal.room), notes=tuple(notes))
-
-
-async def _aliases(queen: AttachedQueen) -> list[ModelAlias]:
-    try:
-        return await queen.aliases()
-    except RouteNotFoundError:  # a queen of an earlier version
-        return []
 
 
 def _builtin() -> list[dict[str, Any]]:

@@ -77,14 +77,35 @@ def test_a_conversation(keeper: Keeper) -> None:
     assert keeper.running() == []
 
 
+ROW = {
+    "id": "m",
+    "model_ref": "hf:o/r:Q4",
+    "provider": "hf",
+    "reference": "o/r",
+    "variant": "Q4",
+    "local_path": "/m",
+    "size_bytes": 1,
+    "sha256": None,
+    "downloaded_at_unix": 1.0,
+    "last_used_unix": None,
+}
+ALIAS = {"name": "coder", "target": "hf:o/r:Q4", "source": "command", "model": "hf:o/r:Q4"}
+
+
 def test_commands(keeper: Keeper) -> None:
-    chat = Terminal(keeper)
+    chat = Terminal(keeper, models=[ROW], aliases=[ALIAS])
     chat.say("/regenerate")
     chat.wait("Nothing was asked yet.")
     chat.say("/hlep")
     chat.wait("rbee: there is no command /hlep\nhint: did you mean /help?")
     chat.say("/model bees")
     chat.wait("hint: did you mean builtin:bee-stories?")
+    chat.say("/model")
+    chat.wait("chooses another one.\n  builtin:bee-stories\n  hf:o/r:Q4\n  coder → hf:o/r:Q4\n")
+    chat.wait(lambda text: text.endswith(PROMPT))
+    chat.type(f"/model h{TAB}")
+    chat.wait("> /model hf:o/r:Q4")
+    chat.type(CTRL_C)
     chat.say("/model hf:o/r:Q4")
     chat.wait("hf:o/r:Q4 answers from now on.")
     chat.say("/system Be kind.")
