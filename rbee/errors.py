@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final
 HOST_KEY: Final = "host_key"
 UNSUPPORTED: Final = "unsupported"
 NAN: Final = "nan"
+UNKNOWN_FIELD: Final = "no such field"
 _WHOLE: Final = "$"
 _REQUIRED: Final = "required"
 
@@ -27,14 +28,14 @@ class RbeeError(Exception):
     status: ClassVar[int] = 500
     exit_code: ClassVar[int] = 1
     advice: ClassVar[str | None] = None
-    promoted: ClassVar[tuple[str, ...]] = ()
-    """Details that stand in the error object itself too, where the interface is documented so."""
+    told_by: ClassVar[tuple[tuple[str, str], ...]] = ()  # the details that tell it from other classes of its code
+    promoted: ClassVar[tuple[str, ...]] = ()  # details that stand in the error object itself too, where so documented
 
     def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint if hint is not None else self.advice
-        self.details: dict[str, Any] = details
+        self.details: dict[str, Any] = dict(self.told_by) | details
         self.correlation_id: str | None = None
 
     def __repr__(self) -> str:
@@ -74,8 +75,7 @@ class SshFailedError(RbeeError):
 class HostKeyError(SshFailedError):
     """The server showed a host key that is not known, or another one than before."""
 
-    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
-        super().__init__(message, hint=hint, **{"reason": HOST_KEY} | details)
+    told_by = (("reason", HOST_KEY),)
 
     @property
     def unknown_fingerprint(self) -> str | None:
@@ -201,8 +201,7 @@ class ModelLoadFailedError(RbeeError):
 class UnsupportedModelError(ModelLoadFailedError):
     """A sound file that is no model of text, or that this engine does not know: another copy of it is of no use."""
 
-    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
-        super().__init__(message, hint=hint, **{"reason": UNSUPPORTED} | details)
+    told_by = (("reason", UNSUPPORTED),)
 
 
 class NoNumbersError(ModelLoadFailedError):
@@ -210,8 +209,7 @@ class NoNumbersError(ModelLoadFailedError):
 
     advice = "use another quantisation of it, or the file of another publisher; a new copy of this one is no better"
 
-    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
-        super().__init__(message, hint=hint, **{"reason": NAN} | details)
+    told_by = (("reason", NAN),)
 
 
 class WorkerNotFoundError(RbeeError):
@@ -287,15 +285,17 @@ class InvalidRequestError(RbeeError):
 class UnsupportedFieldError(InvalidRequestError):
     """A field asks for what would be right elsewhere, and what rbee cannot do."""
 
-    def __init__(self, message: str, *, hint: str | None = None, **details: Any) -> None:
-        super().__init__(message, hint=hint, **{"reason": UNSUPPORTED} | details)
+    told_by = (("reason", UNSUPPORTED),)
+
+
+class UnknownFieldError(InvalidRequestError):
+    """A request has a field that is not known: one of a later version, or none of any."""
+
+    told_by = (("rule", UNKNOWN_FIELD),)
 
 
 class PromptTooLongError(InvalidRequestError):
-    """A prompt, or a conversation, has more tokens than the context holds, which is `details["context"]`.
-
-    It has `details["tokens"]`, or more.
-    """
+    """A prompt, or a conversation, has `details["tokens"]` or more, and the context holds `details["context"]`."""
 
 
 class TooManyTokensError(InvalidRequestError):

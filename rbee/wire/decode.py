@@ -7,7 +7,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from rbee.errors import InvalidRequestError
+from rbee.errors import UNKNOWN_FIELD, InvalidRequestError, UnknownFieldError
 from rbee.wire import common, registry
 
 T = TypeVar("T")
@@ -61,8 +61,9 @@ def _invalid(text: str) -> InvalidRequestError:
         field = "$"
     if text.startswith("Object contains unknown field"):
         name = _FIELD.search(text)
-        rule, field = "no such field", name["field"] if name and field == "$" else field
-    elif text.startswith("Object missing required field"):
+        field = name["field"] if name and field == "$" else field
+        return UnknownFieldError(f"field {field}: {UNKNOWN_FIELD}", field=field)
+    if text.startswith("Object missing required field"):
         name = _FIELD.search(text)
         rule = "required"
         if name:

@@ -8,6 +8,7 @@ from rbee.errors import (
     CATALOGUE,
     HOST_KEY,
     NAN,
+    UNKNOWN_FIELD,
     UNSUPPORTED,
     DrainingError,
     HostKeyError,
@@ -21,6 +22,7 @@ from rbee.errors import (
     RbeeError,
     SshFailedError,
     TooManyTokensError,
+    UnknownFieldError,
     UnsupportedFieldError,
     UnsupportedModelError,
     WorkerDrainingError,
@@ -83,6 +85,8 @@ def _class_of(code: str, details: dict[str, Any]) -> type[RbeeError]:
 def _class_of_request(details: dict[str, Any]) -> type[InvalidRequestError]:
     if details.get("reason") == UNSUPPORTED:
         return UnsupportedFieldError
+    if details.get("rule") == UNKNOWN_FIELD:
+        return UnknownFieldError
     has_context = _is_count(details.get("context"))
     if has_context and details.get("field") == "max_tokens":
         return TooManyTokensError

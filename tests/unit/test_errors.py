@@ -23,6 +23,7 @@ from rbee.errors import (
     RbeeError,
     SilentAddressError,
     TooManyTokensError,
+    UnknownFieldError,
     UnsupportedFieldError,
     UnsupportedModelError,
     WorkerDrainingError,
@@ -71,6 +72,7 @@ NARROWER: dict[type[RbeeError], dict[str, object] | None] = {
     TooManyTokensError: {"field": "max_tokens", "context": 4096},
     LineFullError: None,
     PromptTooLongError: {"field": "prompt", "tokens": 5000, "context": 4096},
+    UnknownFieldError: {"rule": "no such field"},
     UnsupportedFieldError: {"reason": "unsupported"},
 }
 """Classes that share the code of their base class, and the details that tell them from it; None: never sent as such."""

@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING
 from rbee.adapters.http import sse_client
 from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
-from rbee.errors import ConnectionTimeoutError, RbeeError, WorkerFailedError
+from rbee.errors import (
+    ConnectionTimeoutError,
+    RbeeError,
+    UnknownFieldError,
+    VersionMismatchError,
+    WorkerFailedError,
+)
 from rbee.queen.requests.events import Generated
 
 if TYPE_CHECKING:
@@ -69,7 +75,19 @@ class WorkerRelay(WorkerClient):
                     async for event in events:
                         await taker.wait_for_room()
                         taker.take(Generated(*event))
+            except UnknownFieldError as exc:
+                raise self._older(exc) from exc
             except sse_client.StreamLostError as exc:
                 raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
             except ConnectionTimeoutError as exc:
                 raise WorkerFailedError("the worker was lost before it answered") from exc
+
+    def _older(self, refusal: UnknownFieldError) -> VersionMismatchError:
+        """Return the error for a worker that does not know all that the queen, which has checked the request, knows."""
+        return VersionMismatchError(
+            f"the worker {self.worker_id} on {self._node} is of an earlier version of rbee, and cannot do what was "
+            f"asked ({refusal.message})",
+            hint=f"`rbee workers shutdown --id {self.worker_id}` ends it: the next request starts one of the version "
+            "that is installed there",
+            node=self._node,
+        )

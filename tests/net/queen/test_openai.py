@@ -13,7 +13,13 @@ import trio
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.http.kept_connections import KeptConnections
-from rbee.errors import AllSlotsBusyError, InvalidRequestError, ModelLoadFailedError, WorkerFailedError
+from rbee.errors import (
+    AllSlotsBusyError,
+    InvalidRequestError,
+    ModelLoadFailedError,
+    UnknownFieldError,
+    WorkerFailedError,
+)
 from rbee.queen.access.api_keys import ApiKeys
 from rbee.queen.access.key_table import KeyTable
 from rbee.queen.requests.tracker import RequestTracker
@@ -168,6 +174,16 @@ async def test_what_the_worker_refuses_has_a_status(node: StandInNode, queen: ht
     assert error["type"] == "invalid_request_error"
     assert response.headers["Content-Type"] == "application/json"
     assert set(error) == {"message", "type", "param", "code"}
+
+
+async def test_a_worker_of_an_earlier_version_is_named(node: StandInNode, queen: httpx.AsyncClient) -> None:
+    node.refusal = UnknownFieldError("field conversation: no such field", field="conversation")
+    response = await queen.post(CHAT, json={"messages": USER})
+    error = response.json()["error"]
+    assert (response.status_code, error["code"]) == (500, "version_mismatch")
+    assert "of an earlier version" in error["message"]
+    assert "`rbee workers shutdown --id w`" in error["message"]
+    assert response.headers["x-should-retry"] == "false"
 
 
 @pytest.mark.parametrize("stream", [True, False])
