@@ -19,8 +19,10 @@ from rbee.wire.chat.template import (
     TemplateRefusal,
 )
 from rbee.worker.chat import families, history, mend
-from rbee.worker.chat.control import ControlTexts
+from rbee.worker.chat.control import ControlMarks
 from rbee.worker.chat.sandbox import TemplateSandbox
+from rbee.worker.output.control_tokens import ControlTokens
+from rbee.worker.output.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -41,7 +43,8 @@ class Chat:
 
     def __init__(self, vocabulary: Vocabulary) -> None:
         self._vocabulary = vocabulary
-        self.controls = ControlTexts(())
+        self.controls = ControlTokens({})
+        self.marks = ControlMarks(self.controls)
         self.frame: ChatFrame | None = None
         self.refusal: str | None = None
         self.family: families.Family | None = None
@@ -64,12 +67,16 @@ class Chat:
                 nursery.start_soon(self._find_own, self._sandbox)
         if self._template is None or self.refusal is not None:
             await self.aclose()
-            self.family = families.family_of(self.controls.texts)
+            self.family = families.family_of(self.controls.names)
             self._template = self._of(self.family.template)
             self._sandbox = TemplateSandbox(self._template)
 
     async def _find_controls(self) -> None:
-        self.controls = ControlTexts(await trio.to_thread.run_sync(self._vocabulary.control_tokens))
+        def found() -> ControlTokens:
+            return ControlTokens(self._vocabulary.control_tokens(), self._vocabulary.end_tokens())
+
+        self.controls = await trio.to_thread.run_sync(found)
+        self.marks = ControlMarks(self.controls)
 
     async def _find_own(self, sandbox: TemplateSandbox) -> None:
         try:
@@ -82,7 +89,7 @@ class Chat:
         assert isinstance(reply, TemplateRefusal)
         # repr: what a template says may hold control characters.
         log.warning("the model's chat template cannot be used, and prompts go to it as they are: %r", reply.reason)
-        self.refusal = "".join(letter if letter.isprintable() else " " for letter in reply.reason)
+        self.refusal = printable(reply.reason)
 
     async def rendered(self, prompt: str) -> str:
         """Return a marked prompt as a template that changes it renders it.
@@ -106,7 +113,7 @@ class Chat:
         if found.tools_habits is not None and mend.has_tools(conversation):
             assert self._template.tools_template is not None
             template = history.Written(self._sandbox, self._template.tools_template, found.tools_habits, tools=True)
-        return await history.rendered(template, self.controls, conversation)
+        return await history.rendered(template, self.marks, conversation)
 
     async def _habits(self, sandbox: TemplateSandbox) -> TemplateFound:
         async with self._finding:

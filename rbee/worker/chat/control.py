@@ -11,9 +11,8 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from rbee.worker.engine.backend import Vocabulary
+    from rbee.worker.output.control_tokens import ControlTokens
 
 MARK: Final = "\ue000"
 """A character for private use, which no template writes; it is removed from what users write."""
@@ -23,16 +22,13 @@ END: Final = "\ue001"
 """Put where the last text of a user ends, and removed from what is rendered: a second such character."""
 
 
-class ControlTexts:
-    """The texts of a vocabulary's control tokens, and what to do about them."""
+class ControlMarks:
+    """Cuts the control tokens of a vocabulary in two where a user writes them."""
 
-    def __init__(self, texts: Iterable[str]) -> None:
-        self.texts: Final = frozenset(text for text in texts if text)
-        found = sorted(self.texts)
+    def __init__(self, controls: ControlTokens) -> None:
         # Behind one letter the mark stands after it: there is nothing to cut.
-        pattern = _any_of(found) if found else r"(?!)"
-        self._pattern: Final = re.compile(f"(?:{pattern})(?!{MARK})")
-        self._split: Final = re.compile(f"((?:{pattern})(?!{MARK}))")
+        self._pattern: Final = re.compile(f"{controls.pattern}(?!{MARK})")
+        self._split: Final = re.compile(f"({controls.pattern}(?!{MARK}))")
 
     def occur_in(self, text: str) -> bool:
         return self._pattern.search(text) is not None
@@ -108,16 +104,3 @@ def _one_begin(vocabulary: Vocabulary, text: str) -> tuple[str, bool]:
     while text.startswith(begin, len(begin)):
         text = text[len(begin) :]
     return text, False
-
-
-def _any_of(texts: list[str]) -> str:
-    """Return a pattern for the longest of these texts: a tree of how they begin, since there may be thousands."""
-    branches: dict[str, list[str]] = {}
-    for text in texts:
-        if text:
-            branches.setdefault(text[0], []).append(text[1:])
-    parts = []
-    for letter, rest in branches.items():
-        parts.append(re.escape(letter + rest[0]) if len(rest) == 1 else re.escape(letter) + _any_of(rest))
-    found = parts[0] if len(parts) == 1 else f"(?:{'|'.join(parts)})"
-    return f"(?:{found})?" if "" in texts else found

@@ -12,11 +12,12 @@ from rbee.errors import InvalidRequestError
 from rbee.wire.chat.template import ChatText, RenderConversation, TemplateRefusal
 from rbee.worker.chat import mend
 from rbee.worker.chat.control import END, without_marks
+from rbee.worker.output.printable import printable
 
 if TYPE_CHECKING:
     from rbee.wire.chat.conversation import Conversation
     from rbee.wire.chat.template import TemplateHabits
-    from rbee.worker.chat.control import ControlTexts
+    from rbee.worker.chat.control import ControlMarks
     from rbee.worker.chat.sandbox import TemplateSandbox
 
 _SMALL: Final = 200_000
@@ -47,38 +48,38 @@ class Written(NamedTuple):
     tools: bool = False
 
 
-async def rendered(template: Written, controls: ControlTexts, conversation: Conversation) -> History:
+async def rendered(template: Written, marks: ControlMarks, conversation: Conversation) -> History:
     """Return a conversation as a template writes it. Raises InvalidRequestError for what that does not take."""
-    text = await _whole(template, controls, mend.with_end(conversation, END))
+    text = await _whole(template, marks, mend.with_end(conversation, END))
     if END in text:
         tail = text.rpartition(END)[2]
     else:
         # A template that shows how Python writes a text shows the mark's number in place of it.
-        text = await _whole(template, controls, conversation)
+        text = await _whole(template, marks, conversation)
         tail = text[-_TAIL:]
     return History(text.replace(END, ""), without_marks(tail), template.template, template.habits)
 
 
-async def _whole(template: Written, controls: ControlTexts, conversation: Conversation) -> str:
+async def _whole(template: Written, marks: ControlMarks, conversation: Conversation) -> str:
     """Return a conversation as it is written, up to where its last message is to be continued if it is."""
     if not conversation.continues:
-        return await _first_taken(template, controls, conversation)
+        return await _first_taken(template, marks, conversation)
     word = f"end{secrets.token_hex(16)}"
-    text = await _first_taken(template, controls, mend.with_word(conversation, word))
+    text = await _first_taken(template, marks, mend.with_word(conversation, word))
     before, found, _ = text.rpartition(word)
     # A template that leaves out the model's last message may still begin one.
-    return before if found else await _begun(template, controls, conversation)
+    return before if found else await _begun(template, marks, conversation)
 
 
-async def _begun(template: Written, controls: ControlTexts, conversation: Conversation) -> str:
+async def _begun(template: Written, marks: ControlMarks, conversation: Conversation) -> str:
     *others, last = conversation.messages
     if not others:
-        return controls.marked(last.text())
+        return marks.marked(last.text())
     shorter = replace(conversation, messages=others, continues=False)
-    return await _first_taken(template, controls, shorter) + controls.marked(last.text())
+    return await _first_taken(template, marks, shorter) + marks.marked(last.text())
 
 
-async def _first_taken(template: Written, controls: ControlTexts, conversation: Conversation) -> str:
+async def _first_taken(template: Written, marks: ControlMarks, conversation: Conversation) -> str:
     """Return the text of the first way to put a conversation that the template takes."""
     first: TemplateRefusal | None = None
     ways = mend.variables(conversation, template.habits)
@@ -87,7 +88,7 @@ async def _first_taken(template: Written, controls: ControlTexts, conversation: 
 
     def prepared() -> RenderConversation | None:
         for variables in ways:
-            return RenderConversation(variables=controls.all_marked(variables), tools=template.tools)
+            return RenderConversation(variables=marks.all_marked(variables), tools=template.tools)
         return None
 
     while True:
@@ -113,7 +114,7 @@ async def _first_taken(template: Written, controls: ControlTexts, conversation: 
 
 def refused(refusal: TemplateRefusal, *, field: str = "messages", hint: str | None = None) -> InvalidRequestError:
     """Return the error that a client gets, with the words of the template."""
-    words = without_marks("".join(letter if letter.isprintable() else " " for letter in refusal.reason))
+    words = without_marks(printable(refusal.reason))
     verb = {"refuses": "refuses this", "fails": "cannot render this", "limits": "cannot render this"}[refusal.kind]
     return InvalidRequestError(
         f"field {field}: the model's chat template {verb}: {words}",

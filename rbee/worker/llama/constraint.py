@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from rbee.errors import InvalidRequestError, WorkerFailedError
 from rbee.worker.llama.logits import TokenMask
 from rbee.worker.output.grammar import GBNF, LARK
+from rbee.worker.output.printable import printable
 
 if TYPE_CHECKING:
     from rbee.worker.llama.library import Llama
@@ -169,4 +170,4 @@ def _uncompilable(reason: str) -> InvalidRequestError:
 def _reason(words: str) -> str:
     """Return the first line of what the library says, which may quote the grammar."""
     text = words.strip().splitlines()
-    return "".join(letter if letter.isprintable() else " " for letter in text[0])[:_MAX_REASON] if text else "no reason"
+    return printable(text[0][:_MAX_REASON]) if text else "no reason"

@@ -19,6 +19,7 @@ import msgspec
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.model_kind import TEXT, UNKNOWN
 from rbee.worker.llama.cache_size import CacheSize
+from rbee.worker.output.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -127,7 +128,7 @@ def _cause(complaints: list[str]) -> str:
     causes = [line.rpartition("error loading model")[2] for line in complaints if "error loading model" in line]
     cause = causes[0] if causes else (complaints or ["no reason given"])[-1]
     text = cause.partition(": ")[2] or cause
-    return "".join(letter if letter.isprintable() else "�" for letter in text[:_MAX_CAUSE])
+    return printable(text[:_MAX_CAUSE], "�")
 
 
 def _raise_limits() -> None:

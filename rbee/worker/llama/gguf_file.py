@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple, Self
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.model_kind import UNKNOWN, unsupported
 from rbee.worker.llama import isolation
+from rbee.worker.output.printable import printable
 
 _NUMBERS: Final = {
     0: ("u8", ctypes.c_uint8), 1: ("i8", ctypes.c_int8), 2: ("u16", ctypes.c_uint16), 3: ("i16", ctypes.c_int16),
@@ -146,7 +147,7 @@ class GgufFile:
         if (entry := self.find(key)) is None or entry[1] != _STRING:
             return None
         raw = self._call("gguf_get_val_str", ctypes.c_char_p, entry[0])[: 4 * _MAX_TEXT].decode("utf-8", "replace")
-        return "".join(letter if letter.isprintable() else "�" for letter in raw[:_MAX_TEXT])
+        return printable(raw[:_MAX_TEXT], "�")
 
     def holds(self, key: str, *words: bytes) -> bool:
         """Whether one of these words stands in a text, however long that is."""

@@ -14,9 +14,10 @@ from rbee.wire.chat.conversation import Grammar, JsonObject, JsonSchema, Regex
 from rbee.worker.output.syntax import ITEM
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
     from rbee.wire.chat.conversation import Conversation, OutputFormat, Tool
+    from rbee.worker.output.control_tokens import ControlTokens
     from rbee.worker.output.syntax import AnswerSyntax, ParameterSyntax, ToolSyntax
 
 TEXT: Final = "TEXT: /(.|\\n)*/"
@@ -36,29 +37,6 @@ Source: llguidance, docs/json_schema.md; its pattern for white space bounds noth
 """
 _PLACEHOLDERS: Final = {"index": "/[0-9]{1,4}/", "number": "/[0-9]{1,4}/", "id": "/[A-Za-z0-9]{9}/", "type": "/[a-z]+/"}
 _PLACEHOLDER: Final = re.compile("{(" + "|".join(_PLACEHOLDERS) + ")}")
-
-
-class ControlTokens:
-    """The control tokens of a vocabulary by their names; `ends` are those that end a text."""
-
-    def __init__(self, tokens: Mapping[str, int], ends: Collection[int]) -> None:
-        self._tokens = {name: token for name, token in tokens.items() if name}
-        self._ends = set(ends)
-        longest_first = sorted(self._tokens, key=len, reverse=True)
-        self._name: Final = re.compile("|".join(map(re.escape, longest_first)) or r"(?!)")
-
-    def split(self, text: str) -> list[str | int]:
-        """Return what a text is made of: texts and control tokens, none of them empty."""
-        parts: list[str | int] = []
-        at = 0
-        for found in self._name.finditer(text):
-            parts += [text[at : found.start()], self._tokens[found[0]]]
-            at = found.end()
-        return [part for part in (*parts, text[at:]) if part != ""]
-
-    def others(self, tokens: Iterable[int]) -> list[int]:
-        """Return all but these and those that end a text."""
-        return sorted(set(self._tokens.values()) - set(tokens) - self._ends)
 
 
 class _Rules:

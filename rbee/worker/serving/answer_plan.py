@@ -11,7 +11,7 @@ from msgspec import UNSET
 
 from rbee.errors import InvalidRequestError
 from rbee.worker.output.families import family_of
-from rbee.worker.output.grammar import ControlTokens, grammar_of
+from rbee.worker.output.grammar import grammar_of
 from rbee.worker.output.plain_text import PlainText
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from rbee.wire.worker import InferenceRequest
     from rbee.worker.chat.history import History
     from rbee.worker.engine.backend import Constraint, Vocabulary
+    from rbee.worker.output.control_tokens import ControlTokens
     from rbee.worker.output.families import ModelFamily
     from rbee.worker.serving.answer_stream import AnswerParser
 
@@ -40,9 +41,9 @@ class AnswerPlan:
 class AnswerPlanner:
     """Makes the plans for one model."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, controls: ControlTokens) -> None:
         self._vocabulary = vocabulary
-        self._controls: ControlTokens | None = None
+        self._controls = controls
         self._families: dict[str, ModelFamily] = {}
 
     async def plan(self, request: InferenceRequest, history: History | None) -> AnswerPlan:
@@ -90,8 +91,6 @@ class AnswerPlanner:
     ) -> str | None:
         if not conversation.tools and conversation.format is None:
             return None
-        if self._controls is None:
-            self._controls = await trio.to_thread.run_sync(self._known_controls)
         build = partial(
             grammar_of, syntax=family.syntax, controls=self._controls, is_thinking=is_thinking, may_think=may_think
         )
@@ -105,6 +104,3 @@ class AnswerPlanner:
         except InvalidRequestError:
             return None  # nobody has asked for arguments that are valid in any case
         return grammar
-
-    def _known_controls(self) -> ControlTokens:
-        return ControlTokens(self._vocabulary.control_tokens(), self._vocabulary.end_tokens())

@@ -164,16 +164,16 @@ class PromptReader:
         )
 
     async def _tokenize(self, text: str, *, raw: bool) -> list[int]:
-        vocabulary, frame, controls = self._vocabulary, self._chat.frame, self._chat.controls
+        vocabulary, frame, marks = self._vocabulary, self._chat.frame, self._chat.marks
         if raw or frame is None:
             return await self._in_thread(partial(vocabulary.tokenize, text))
         if not frame.changes:
-            return await self._in_thread(partial(chat_frame.tokens, vocabulary, controls, frame, text))
-        marked = await self._in_thread(partial(controls.marked, text))
+            return await self._in_thread(partial(chat_frame.tokens, vocabulary, marks, frame, text))
+        marked = await self._in_thread(partial(marks.marked, text))
         return await self._tokenize_rendered(await self._chat.rendered(marked))
 
     async def _tokenize_rendered(self, text: str) -> list[int]:
-        return await self._in_thread(partial(self._chat.controls.tokens, self._vocabulary, text))
+        return await self._in_thread(partial(self._chat.marks.tokens, self._vocabulary, text))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         return await trio.to_thread.run_sync(work, limiter=self._limiter, abandon_on_cancel=True)

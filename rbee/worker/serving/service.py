@@ -148,7 +148,7 @@ class Service:
                 backend.trained_length,
                 engine,
                 PromptReader(backend, chat),
-                AnswerPlanner(backend.vocabulary),
+                AnswerPlanner(backend.vocabulary, chat.controls),
                 self._slots,
             )
             self._status.set_loaded()

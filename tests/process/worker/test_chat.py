@@ -84,7 +84,7 @@ async def test_a_real_vocabulary_reads_a_conversation(tmp_path: Path, monkeypatc
             plain = await chat.history(talk(user("a</s>")))
             tools = await chat.history(talk(user("a</s>"), tools=[WEATHER]))
             letters = [byte(letter) for letter in "a</s>"]
-            assert chat.controls.tokens(model, plain.text) == [BEGIN, *letters, END]
+            assert chat.marks.tokens(model, plain.text) == [BEGIN, *letters, END]
             assert tools.text.startswith("T")
 
 

@@ -36,6 +36,9 @@ class Letters:
     def control_tokens(self) -> dict[str, int]:
         return {"<": ord("<")}
 
+    def end_tokens(self) -> list[int]:
+        return []
+
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
         assert threading.current_thread() is not threading.main_thread(), "a long prompt takes a second"
         assert isinstance(begin, bool)

@@ -286,7 +286,7 @@ async def told(template: str | None, conversation: Conversation, tools_template:
     letters.chat_template, letters.tools_template = template, tools_template
     async with open_chat(letters) as chat:
         history = await chat.history(conversation)
-        return shown(chat.controls.tokens(letters, history.text)), history.tail
+        return shown(chat.marks.tokens(letters, history.text)), history.tail
 
 
 CHATML: Final = (

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.wire.chat.template import ChatFrame
-from rbee.worker.chat.control import END, MARK, ControlTexts
+from rbee.worker.chat.control import END, MARK, ControlMarks
 from rbee.worker.chat.frame import tokens as framed_tokens
+from rbee.worker.output.control_tokens import ControlTokens
 
 CONTROLS = ("<s>", "</s>", "<|im_start|>", "<|im_end|>", "<|im_end|>|>", "[INST]", "#")
 NUMBERS = {text: 1_000_000 + number for number, text in enumerate(CONTROLS)}
@@ -43,6 +44,9 @@ class Letters:
     def piece(self, token: int, *, control: bool = False) -> bytes:
         return chr(token).encode()
 
+    def end_tokens(self) -> list[int]:
+        return [NUMBERS["</s>"]]
+
     def is_end(self, token: int) -> bool:
         return token == NUMBERS["</s>"]
 
@@ -54,28 +58,28 @@ def shown(tokens: list[int]) -> str:
 
 
 @pytest.fixture
-def controls() -> ControlTexts:
-    return ControlTexts(CONTROLS)
+def marks() -> ControlMarks:
+    return ControlMarks(ControlTokens(NUMBERS))
 
 
 @pytest.mark.parametrize("text", ["", "a bee", "<|im_end|", "< s >", "é🐝\n"])
-def test_a_text_without_control_tokens_stays_as_it_is(controls: ControlTexts, text: str) -> None:
-    assert controls.marked(text) == text
+def test_a_text_without_control_tokens_stays_as_it_is(marks: ControlMarks, text: str) -> None:
+    assert marks.marked(text) == text
 
 
 @pytest.mark.parametrize(
     "text", ["<|im_end|>", "a<s>b</s>", "<<|im_end|>|>", "<|im_end|>|>", "##", f"<{MARK}s>", "<s><s>"]
 )
-def test_control_tokens_of_a_user_are_text(controls: ControlTexts, text: str) -> None:
-    rendered = f"<|im_start|>{controls.marked(text)}<|im_end|>"
+def test_control_tokens_of_a_user_are_text(marks: ControlMarks, text: str) -> None:
+    rendered = f"<|im_start|>{marks.marked(text)}<|im_end|>"
     expected = "{<s>}{<|im_start|>}" + text.replace(MARK, "") + "{<|im_end|>}"
-    assert shown(controls.tokens(Letters(), rendered)) == expected
+    assert shown(marks.tokens(Letters(), rendered)) == expected
 
 
 @given(st.lists(st.sampled_from([*CONTROLS, "a", " ", "<", "|", ">", "im_end", MARK, END])).map("".join))
 def test_none_of_a_users_letters_becomes_a_control_token(text: str) -> None:
-    controls = ControlTexts(CONTROLS)
-    found = controls.tokens(Letters(), without_marks_of_ends(f"[INST]{controls.marked(text)}[INST]"))
+    marks = ControlMarks(ControlTokens(NUMBERS))
+    found = marks.tokens(Letters(), without_marks_of_ends(f"[INST]{marks.marked(text)}[INST]"))
     text = text.replace(END, "")
     assert shown(found) == "{<s>}{[INST]}" + text.replace(MARK, "") + "{[INST]}"
 
@@ -83,10 +87,10 @@ def test_none_of_a_users_letters_becomes_a_control_token(text: str) -> None:
 @pytest.mark.parametrize(
     "text", [f"<{END}s>", f"<{MARK}{END}{MARK}s>", f"<s>{END}", f"{END}<s>{END} \n", f"<|im{END}_end|>{END}"]
 )
-def test_the_mark_of_an_end_hides_no_control_token(controls: ControlTexts, text: str) -> None:
-    marked = controls.marked(text)
+def test_the_mark_of_an_end_hides_no_control_token(marks: ControlMarks, text: str) -> None:
+    marked = marks.marked(text)
     assert (END in marked) == text.rstrip().endswith(END)
-    found = controls.tokens(Letters(), without_marks_of_ends(f"[INST]{marked}[INST]"))
+    found = marks.tokens(Letters(), without_marks_of_ends(f"[INST]{marked}[INST]"))
     assert shown(found) == "{<s>}{[INST]}" + text.replace(MARK, "").replace(END, "") + "{[INST]}"
 
 
@@ -95,44 +99,44 @@ def without_marks_of_ends(text: str) -> str:
     return text.replace(END, "")
 
 
-def test_all_texts_of_a_value_are_looked_through(controls: ControlTexts) -> None:
+def test_all_texts_of_a_value_are_looked_through(marks: ControlMarks) -> None:
     value = {"a": ["<s>", {"<s>": ("[INST]", 1, None, True)}], "b": 2.5}
     cut = f"<{MARK}s>"
-    assert controls.all_marked(value) == {"a": [cut, {cut: [f"[{MARK}INST]", 1, None, True]}], "b": 2.5}
+    assert marks.all_marked(value) == {"a": [cut, {cut: [f"[{MARK}INST]", 1, None, True]}], "b": 2.5}
 
 
-def test_a_text_is_read_whole_so_that_its_tokens_are_those_it_always_has(controls: ControlTexts) -> None:
+def test_a_text_is_read_whole_so_that_its_tokens_are_those_it_always_has(marks: ControlMarks) -> None:
     letters = Letters()
-    controls.tokens(letters, f"<|im_start|>{controls.marked('one <s> two')}<|im_end|>\n<|im_start|>three")
+    marks.tokens(letters, f"<|im_start|>{marks.marked('one <s> two')}<|im_end|>\n<|im_start|>three")
     assert [read for read in letters.read if read[0]] == [
         ("<|im_start|>", True), ("one <s> two", False), ("<|im_end|>\n<|im_start|>three", True),
     ]  # fmt: skip
 
 
-def test_what_holds_no_mark_is_read_at_once(controls: ControlTexts) -> None:
+def test_what_holds_no_mark_is_read_at_once(marks: ControlMarks) -> None:
     letters = Letters()
-    controls.tokens(letters, "<|im_start|>one<|im_end|>")
+    marks.tokens(letters, "<|im_start|>one<|im_end|>")
     assert letters.read == [("<|im_start|>one<|im_end|>", True)]
 
 
 @pytest.mark.parametrize("text", ["one", "<s>one", "<s><s>one", "<s><s><s>one"])
-def test_a_prompt_begins_with_one_begin_token(controls: ControlTexts, text: str) -> None:
-    assert shown(controls.tokens(Letters(), text)) == "{<s>}one"
+def test_a_prompt_begins_with_one_begin_token(marks: ControlMarks, text: str) -> None:
+    assert shown(marks.tokens(Letters(), text)) == "{<s>}one"
 
 
-def test_a_prompt_in_its_frame_is_text(controls: ControlTexts) -> None:
+def test_a_prompt_in_its_frame_is_text(marks: ControlMarks) -> None:
     frame = ChatFrame(before="<s>[INST]", after="[INST]", strips=True)
-    assert shown(framed_tokens(Letters(), controls, frame, " a</s> ")) == "{<s>}{[INST]}a</s>{[INST]}"
+    assert shown(framed_tokens(Letters(), marks, frame, " a</s> ")) == "{<s>}{[INST]}a</s>{[INST]}"
 
 
 def test_a_vocabulary_without_control_tokens_has_none() -> None:
-    controls = ControlTexts([])
-    assert controls.marked("<s>") == "<s>"
-    assert not controls.occur_in("<s>")
+    marks = ControlMarks(ControlTokens({}))
+    assert marks.marked("<s>") == "<s>"
+    assert not marks.occur_in("<s>")
 
 
 def test_thousands_of_control_tokens_cost_nothing_on_ordinary_text() -> None:
-    controls = ControlTexts([f"<|reserved_special_token_{number}|>" for number in range(5000)])
-    assert controls.marked("<div>" * 20_000) == "<div>" * 20_000
-    assert controls.occur_in("a <|reserved_special_token_4711|>")
-    assert not controls.occur_in("a <|reserved_special_token_5000|>")
+    marks = ControlMarks(ControlTokens({f"<|reserved_special_token_{number}|>": number for number in range(5000)}))
+    assert marks.marked("<div>" * 20_000) == "<div>" * 20_000
+    assert marks.occur_in("a <|reserved_special_token_4711|>")
+    assert not marks.occur_in("a <|reserved_special_token_5000|>")

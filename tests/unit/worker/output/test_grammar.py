@@ -21,8 +21,9 @@ from rbee.wire.chat.conversation import (
     ToolCall,
     ToolChoice,
 )
+from rbee.worker.output.control_tokens import ControlTokens
 from rbee.worker.output.families import ModelFamily, families
-from rbee.worker.output.grammar import ControlTokens, grammar_of
+from rbee.worker.output.grammar import grammar_of
 
 if TYPE_CHECKING:
     from rbee.wire.chat.conversation import OutputFormat
