@@ -13,6 +13,7 @@ ROLES = {
     "worker": "rbee.worker.daemon",
     "model-header": "rbee.worker.llama.header",
     "chat-template": "rbee.worker.chat.template",
+    "grammar-trial": "rbee.worker.llama.grammar_trial",
 }
 """First argument → module with `main(argv) -> exit code`; everything else is the keeper's."""
 

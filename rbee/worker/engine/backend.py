@@ -66,7 +66,7 @@ class Constraint(Protocol):
     """Says at each place of one generation which tokens are allowed; used by the sampler that it was given to."""
 
     def apply(self, row: Any) -> None:
-        """Forbid in a row of logits what cannot come next. Raises WorkerFailedError where that cannot be said."""
+        """Forbid in a row of logits what cannot come next. Raises InvalidRequestError where that cannot be said."""
 
     def accept(self, token: int) -> None:
         """Go on behind this token."""

@@ -11,7 +11,7 @@ import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from rbee.errors import InvalidRequestError, WorkerFailedError
+from rbee.errors import InvalidRequestError
 from rbee.worker.llama.logits import TokenMask
 from rbee.worker.output.grammar import GBNF, LARK
 from rbee.worker.output.printable import printable
@@ -39,7 +39,7 @@ class GrammarConstraint:
         self._ends = ends
 
     def apply(self, row: Row) -> None:
-        """Forbid what cannot come next. Raises WorkerFailedError where the grammar has become too complex for that."""
+        """Forbid what cannot come next. Raises InvalidRequestError where the grammar has become too complex."""
         self._matcher.unsafe_compute_mask_ptr(self._mask.address, self._mask.size)
         self._check()
         if self._mask.allows(self._ends[0]):
@@ -55,9 +55,7 @@ class GrammarConstraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise WorkerFailedError(
-                f"the format of the answer could not be kept to: {_reason(self._matcher.get_error())}"
-            )
+            raise _uncompilable(reason_of(self._matcher.get_error()))
 
 
 class GrammarVocabulary(Protocol):
@@ -103,9 +101,9 @@ class ConstraintCompiler:
             if (matcher := self._compiled.get(grammar)) is not None:
                 self._compiled.move_to_end(grammar)
         if matcher is None:
-            matcher = LLMatcher(self._known_tokens(), _translated(grammar), log_level=0)
+            matcher = LLMatcher(self._known_tokens(), translated(grammar), log_level=0)
             if matcher.is_error():
-                raise _uncompilable(_reason(matcher.get_error()))
+                raise _uncompilable(reason_of(matcher.get_error()))
             self._check_satisfiable(matcher)
             with self._lock:
                 self._compiled[grammar] = matcher
@@ -118,7 +116,7 @@ class ConstraintCompiler:
         beginning, mask = matcher.deep_copy(), TokenMask(self._model.tokens)
         beginning.unsafe_compute_mask_ptr(mask.address, mask.size)
         if beginning.is_error():
-            raise _uncompilable(f"no text fits it ({_reason(beginning.get_error())})")
+            raise _uncompilable(f"no text fits it ({reason_of(beginning.get_error())})")
 
     def _known_tokens(self) -> Any:
         import llguidance
@@ -143,7 +141,7 @@ class ConstraintCompiler:
         return self._tokenizer
 
 
-def _translated(grammar: str) -> str:
+def translated(grammar: str) -> str:
     """Return a grammar in which nothing is left of llama.cpp's form. Raises InvalidRequestError."""
     if not grammar.startswith("{"):
         return grammar
@@ -155,7 +153,7 @@ def _translated(grammar: str) -> str:
             try:
                 each[LARK] = gbnf_to_lark(text)
             except Exception as exc:  # its own are all plain Exceptions
-                raise _uncompilable(_reason(str(exc))) from exc
+                raise _uncompilable(reason_of(str(exc))) from exc
     return json.dumps(whole)
 
 
@@ -167,7 +165,7 @@ def _uncompilable(reason: str) -> InvalidRequestError:
     )
 
 
-def _reason(words: str) -> str:
+def reason_of(words: str) -> str:
     """Return the first line of what the library says, which may quote the grammar."""
     text = words.strip().splitlines()
     return printable(text[0][:_MAX_REASON]) if text else "no reason"

@@ -10,6 +10,9 @@ import json
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
+from rbee.errors import InvalidRequestError
 from rbee.wire.chat.conversation import Grammar, JsonObject, JsonSchema, Regex
 from rbee.worker.output.syntax import ITEM
 
@@ -37,6 +40,18 @@ Source: llguidance, docs/json_schema.md; its pattern for white space bounds noth
 """
 _PLACEHOLDERS: Final = {"index": "/[0-9]{1,4}/", "number": "/[0-9]{1,4}/", "id": "/[A-Za-z0-9]{9}/", "type": "/[a-z]+/"}
 _PLACEHOLDER: Final = re.compile("{(" + "|".join(_PLACEHOLDERS) + ")}")
+
+
+class TrialVerdict(msgspec.Struct):
+    """What came of the trial of a grammar: it in llguidance's own form, or why it cannot be kept to."""
+
+    grammar: str = ""
+    reason: str = ""
+
+
+def is_whole_grammar(grammar: str) -> bool:
+    """Whether a client's own grammar is a part of one that `grammar_of` has built."""
+    return grammar.startswith("{")
 
 
 class _Rules:
@@ -124,7 +139,19 @@ def grammar_of(
     """Return the grammar of a conversation's answer, or None where anything may be written.
 
     `is_thinking` if the prompt ends inside the model's thoughts; `may_think` if the model knows how to begin some.
+    Raises InvalidRequestError for a schema that is nested too deeply.
     """
+    try:
+        return _grammar_of(conversation, syntax, controls, is_thinking, may_think)
+    except RecursionError:
+        raise InvalidRequestError(
+            "field conversation: a schema is nested too deeply", field="conversation", rule="less deep"
+        ) from None
+
+
+def _grammar_of(
+    conversation: Conversation, syntax: AnswerSyntax, controls: ControlTokens, is_thinking: bool, may_think: bool
+) -> str | None:
     choice = conversation.tool_choice
     tools = [tool for tool in conversation.tools if not choice.names or tool.name in choice.names]
     if choice.mode == "none" or not syntax.tools:
@@ -246,11 +273,12 @@ def _arguments(rules: _Rules, written: ToolSyntax, tool: Tool) -> str:
 
 def _properties(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any], bool]]:
     """Return the names and schemas of an object's properties, and whether each is required."""
-    required = set(schema.get("required") or ())
+    names, properties = schema.get("required"), schema.get("properties")
+    required = {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
     shared: dict[str, Any] = {key: schema[key] for key in _SHARED if key in schema}
     return [
         (name, shared | value if isinstance(value, dict) else {}, name in required)
-        for name, value in (schema.get("properties") or {}).items()
+        for name, value in (properties.items() if isinstance(properties, dict) else ())
     ]
 
 
@@ -271,9 +299,8 @@ def _element(rules: _Rules, written: ToolSyntax, key: str, schema: dict[str, Any
     head = rules.literal(f"{parameter.before_key}{key}{parameter.after_key}")
     after = parameter.after_value.replace("{key}", key)
     tail = rules.literal(after)
-    if kind == "string" and "enum" in schema:
-        one = " | ".join(rules.literal(str(value)) for value in schema["enum"])
-        return rules.rule(f"{head} ({one}) {tail}")
+    if choices := _choices(schema):
+        return rules.rule(f"{head} ({' | '.join(map(rules.literal, choices))}) {tail}")
     if kind == "string":
         return rules.rule(f"{head} {rules.until(after)}")
     if kind in ("integer", "number", "boolean", "null"):
@@ -284,6 +311,14 @@ def _element(rules: _Rules, written: ToolSyntax, key: str, schema: dict[str, Any
     if kind == "object" and schema.get("properties"):
         return rules.rule(f"{head} {_elements(rules, written, schema)} {tail}")
     return rules.rule(f"{head} {rules.free(parameter, key)}")
+
+
+def _choices(schema: dict[str, Any]) -> list[str]:
+    """The strings that a string may be, where they are named; none of them is empty, which is no part of a rule."""
+    values = schema.get("enum")
+    if schema.get("type") != "string" or not isinstance(values, list):
+        return []
+    return [value for value in values if isinstance(value, str) and value]
 
 
 def _listed(rules: _Rules, entries: Sequence[tuple[str, bool]], separator: str) -> str:
@@ -307,7 +342,7 @@ def _entry(rules: _Rules, written: ToolSyntax, name: str, schema: dict[str, Any]
     if written.arguments == "parameters":
         parameter = written.parameter
         assert parameter is not None
-        choices = [value for value in schema.get("enum", ()) if isinstance(value, str)] if kind == "string" else []
+        choices = _choices(schema)
         if is_text or choices:
             head = rules.literal(f"{parameter.before_key}{name}{parameter.after_key}")
             if choices:

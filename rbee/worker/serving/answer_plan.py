@@ -13,6 +13,7 @@ from rbee.errors import InvalidRequestError
 from rbee.worker.output.families import family_of
 from rbee.worker.output.grammar import grammar_of
 from rbee.worker.output.plain_text import PlainText
+from rbee.worker.serving.grammar_trials import GrammarTrials
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -44,6 +45,7 @@ class AnswerPlanner:
     def __init__(self, vocabulary: Vocabulary, controls: ControlTokens) -> None:
         self._vocabulary = vocabulary
         self._controls = controls
+        self._trials = GrammarTrials()
         self._families: dict[str, ModelFamily] = {}
 
     async def plan(self, request: InferenceRequest, history: History | None) -> AnswerPlan:
@@ -94,12 +96,14 @@ class AnswerPlanner:
         build = partial(
             grammar_of, syntax=family.syntax, controls=self._controls, is_thinking=is_thinking, may_think=may_think
         )
-        grammar = build(conversation)
-        if grammar is None or conversation.format is not None or conversation.tool_choice.mode == "required":
-            return grammar
+        if (grammar := await trio.to_thread.run_sync(build, conversation)) is None:
+            return None
+        if conversation.format is not None or conversation.tool_choice.mode == "required":
+            return await self._trials.safe(grammar)
         if any(tool.strict for tool in conversation.tools):
-            return grammar
+            return await self._trials.safe(grammar)
         try:
+            grammar = await self._trials.safe(grammar)
             await trio.to_thread.run_sync(self._vocabulary.constrained, grammar)
         except InvalidRequestError:
             return None  # nobody has asked for arguments that are valid in any case

@@ -240,6 +240,10 @@ async def test_what_was_said_already_is_said_less(chain: Path) -> None:
     ("fields", "field"),
     [
         ({"conversation": asking(format=JsonSchema(schema={"$ref": "#/nowhere"}))}, "conversation.format"),
+        (
+            {"conversation": asking(format=JsonSchema(schema={"type": "array", "minItems": 10**9}))},
+            "conversation.format",
+        ),
         ({"conversation": asking(format=Regex(pattern="("))}, "conversation.format"),
         ({"conversation": asking(format=Grammar(syntax="lark", text="start: nowhere"))}, "conversation.format"),
         ({"conversation": asking(format=Grammar(syntax="gbnf", text="root ::= ["))}, "conversation.format"),
@@ -248,7 +252,7 @@ async def test_what_was_said_already_is_said_less(chain: Path) -> None:
         ({"prompt": "A", "typed": True, "stream": False}, "stream"),
         ({"prompt": "A", "typed": True, "logit_bias": {100_000: 1.0}}, "logit_bias"),
     ],
-    ids=["schema", "regex", "lark", "gbnf", "tokens", "suffix", "whole", "bias"],
+    ids=["schema", "endless list", "regex", "lark", "gbnf", "tokens", "suffix", "whole", "bias"],
 )
 async def test_what_cannot_be_done_is_refused_and_costs_no_slot(
     worker: Serving, fields: dict[str, Any], field: str
