@@ -42,6 +42,9 @@ def check(conversation: Conversation) -> None:
             )
     if taken := sorted(set(conversation.arguments) & RESERVED):
         raise _invalid("arguments", f"{taken[0]} is not for callers to set", f"none of {', '.join(sorted(RESERVED))}")
+    choice, offered = conversation.tool_choice, {tool.name for tool in conversation.tools}
+    if not offered.issuperset(choice.names) or (choice.mode == "required" and not offered):
+        raise _invalid("tool_choice", "what has to be called is not offered", "a tool among those that are offered")
     last = conversation.messages[-1]
     if conversation.continues and last.role != "assistant":
         raise _invalid(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
-from rbee.errors import InvalidRequestError, NoNumbersError
+from rbee.errors import NoNumbersError
 from rbee.wire.chat.answer import TokenChance, TokenLogprob
 from rbee.worker.llama import logits as logits_in_c
 
@@ -50,7 +50,7 @@ class SamplerChain:
         vocabulary: Model,
         constraint: Constraint | None = None,
     ) -> None:
-        """Make the chain. Raises InvalidRequestError where a bias is given for a token that the model does not have."""
+        """Make the chain; biases are for tokens that the model has."""
         lib = self._lib = functions
         self._context = context
         self._vocabulary = vocabulary
@@ -58,9 +58,7 @@ class SamplerChain:
         self._has_looked = False
         self._constraint = constraint
         self._bias = {} if options.logit_bias is UNSET else options.logit_bias
-        if any(not 0 <= token < self._tokens for token in self._bias):
-            rule = f"numbers of tokens below {self._tokens}"
-            raise InvalidRequestError(f"field logit_bias: {rule}", field="logit_bias", rule=rule)
+        assert all(0 <= token < self._tokens for token in self._bias), "the prompt's reader has checked them"
         self._top = None if options.logprobs is UNSET else options.logprobs
         self.logprob: TokenLogprob | None = None
         self._chain = chain = lib.llama_sampler_chain_init(lib.llama_sampler_chain_default_params())

@@ -100,6 +100,14 @@ class PromptReader:
         history = await self._chat.history(conversation)
         return ReadPrompt(await self._fitting(history.text, self._tokenize_rendered), history)
 
+    def check_bias(self, request: InferenceRequest) -> None:
+        """Raise InvalidRequestError where a bias is given for a token that the model does not have."""
+        if request.logit_bias is not UNSET and any(
+            not 0 <= one < self._vocabulary.tokens for one in request.logit_bias
+        ):
+            rule = f"numbers of tokens below {self._vocabulary.tokens}"
+            raise InvalidRequestError(f"field logit_bias: {rule}", field="logit_bias", rule=rule)
+
     def check_tokens(self, tokens: list[int]) -> None:
         """Raise InvalidRequestError where the context cannot hold these and one more, or the model knows one not."""
         if max(tokens) >= self._vocabulary.tokens:

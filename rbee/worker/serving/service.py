@@ -84,6 +84,7 @@ class LoadedService:
             raise InvalidRequestError(
                 "field stream: true, since what is typed is a stream of events", field="stream", rule="true"
             )
+        self.prompts.check_bias(request)
         self.slots.check_new(request_id, self._preparing)
         self.slots.check_slot()
 

@@ -7,10 +7,10 @@ import math
 import sys
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 import pytest
 
 from rbee.adapters.http import sse_client
-from rbee.errors import InvalidRequestError
 from rbee.wire.chat.answer import (
     AnswerEnded,
     AnswerEvent,
@@ -247,19 +247,33 @@ async def test_what_was_said_already_is_said_less(chain: Path) -> None:
         ({"conversation": asking(format=Regex(pattern="("))}, "conversation.format"),
         ({"conversation": asking(format=Grammar(syntax="lark", text="start: nowhere"))}, "conversation.format"),
         ({"conversation": asking(format=Grammar(syntax="gbnf", text="root ::= ["))}, "conversation.format"),
+        ({"conversation": asking(tool_choice=ToolChoice(mode="required"))}, "tool_choice"),
+        ({"conversation": asking(tools=[WEATHER], tool_choice=ToolChoice(names=["other"]))}, "tool_choice"),
         ({"tokens": [1, 100_000], "typed": True}, "tokens"),
         ({"prompt": "A", "suffix": "B", "typed": True}, "suffix"),
         ({"prompt": "A", "typed": True, "stream": False}, "stream"),
         ({"prompt": "A", "typed": True, "logit_bias": {100_000: 1.0}}, "logit_bias"),
     ],
-    ids=["schema", "endless list", "regex", "lark", "gbnf", "tokens", "suffix", "whole", "bias"],
+    ids=[
+        "schema",
+        "endless list",
+        "regex",
+        "lark",
+        "gbnf",
+        "no tool",
+        "another tool",
+        "tokens",
+        "suffix",
+        "whole",
+        "bias",
+    ],
 )
 async def test_what_cannot_be_done_is_refused_and_costs_no_slot(
     worker: Serving, fields: dict[str, Any], field: str
 ) -> None:
-    with pytest.raises(InvalidRequestError) as refused:
-        await answer(worker, **fields)
-    assert refused.value.details["field"] == field
+    body = msgspec.json.encode(InferenceRequest(**{"max_tokens": 200, **fields}))
+    refused = await worker.client.post("/v1/inference", content=body)
+    assert (refused.status_code, refused.json()["error"]["details"]["field"]) == (400, field), "before a stream begins"
     await worker.wait_state("idle")
     assert worker.status.now.on_wire().slots_available == 2
     assert text_of(await answer(worker, conversation=asking(format=Regex(pattern="ok")))) == "ok"
