@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections import deque
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import httpcore
 import httpx
@@ -18,6 +18,10 @@ import trio
 if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
+
+_LONG: Final = 65536
+"""Bytes that are written at once."""
 
 
 class DaemonTransport(httpx.AsyncBaseTransport):
@@ -98,7 +102,8 @@ class _Body(httpx.AsyncByteStream):
 
     async def aclose(self) -> None:
         try:
-            with _errors_of_httpx():
+            # Cancelled, httpcore would leave a connection open whose answer has not come to its end.
+            with trio.CancelScope(shield=True), _errors_of_httpx():
                 await self._stream.aclose()
         finally:
             self._on_end()
@@ -143,8 +148,13 @@ class _Socket(httpcore.AsyncNetworkStream):
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
         self._socket: trio.socket.SocketType = stream.get_extra_info("socket")
+        self._unsent: list[bytes] = []
+        self._patience: float | None = None
 
     async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:
+        if self._unsent:
+            with suppress(httpcore.WriteError):  # an answer may have come before, which says why
+                await self._flush()
         if timeout is not None:
             return await self._stream.read(max_bytes, timeout)
         try:
@@ -157,7 +167,19 @@ class _Socket(httpcore.AsyncNetworkStream):
             raise httpcore.ReadError(str(exc)) from exc
 
     async def write(self, buffer: bytes, timeout: float | None = None) -> None:
-        await self._stream.write(buffer, timeout)
+        """Write what is long; the rest waits for the first read, so that a request's head and body are one packet."""
+        self._unsent.append(buffer)
+        self._patience = timeout
+        if len(buffer) > _LONG:
+            await self._flush()
+
+    async def _flush(self) -> None:
+        data = b"".join(self._unsent)
+        self._unsent.clear()
+        with suppress(OSError):  # httpcore's own way of writing finds out what is wrong
+            data = data[os.write(self._socket.fileno(), data) :]
+        if data:
+            await self._stream.write(data, self._patience)
 
     async def aclose(self) -> None:
         await self._stream.aclose()

@@ -51,6 +51,7 @@ class Served:
                 await trio.sleep_forever()
 
             self.connections.add(client_connection())
+            nursery.start_soon(await_close, client_connection())
             return streamed(nursery, produce)
 
 
@@ -142,6 +143,9 @@ async def test_a_stream_that_is_left_early_ends_its_connection(
     url = await serve_app(served.app)
     for _ in range(3):
         await ask(url, kept, "/endless")
+        with trio.fail_after(3):  # before those that nobody uses are closed
+            await served.closed.wait()
+        served.closed = trio.Event()
     assert len(served.connections) == 3
 
 
