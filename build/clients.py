@@ -25,7 +25,7 @@ def python(name: str) -> Path:
     home = _home(lock.read_text("utf-8"), sys.version)
     with cache.lock(home.parent / f".{home.name}.lock"):
         # Its programs hold its path, so it is made at its place; the mark comes last.
-        if not (home / "made").exists():
+        if not ((home / "made").exists() and (home / "bin" / "python").exists()):
             total = len(re.findall(r"^[a-z].*==", lock.read_text("utf-8"), re.MULTILINE))
             with Progress(f"setting up (once): installing {total} packages of other people's clients"):
                 # With our pip: one of its own would take four seconds.

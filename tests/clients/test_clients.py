@@ -53,6 +53,7 @@ CLIENTS: Final = {
             "completions",
             "models",
             "errors",
+            "no key",
         ),
     ),
     "openai, async": Client((FEW, "openai_async.py"), ("together", "stream", "parse", "left")),
@@ -138,6 +139,8 @@ def played(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
     swarm.start_queen()
     yield Played(swarm, MODELS[request.param])
     swarm.kill()
+    logs = "".join(path.read_text("utf-8") for path in (swarm.home / "logs").rglob("*.log"))
+    assert "Traceback" not in logs
 
 
 @pytest.mark.timeout(SECONDS + 100)

@@ -177,6 +177,15 @@ def refusals() -> str:
     return ", ".join(dict(found))
 
 
+def without_key() -> str:
+    """A request that came through a proxy is not our own user's, whatever key it shows."""
+    try:
+        client.with_options(default_headers={"Via": "1.1 proxy"}).models.list()
+    except openai.AuthenticationError as exc:
+        return f"{exc.code}: {exc.body['message'] if isinstance(exc.body, dict) else exc.body}"
+    raise AssertionError("it was let in")
+
+
 run(
     {
         "whole": ("an answer of 12 tokens", whole),
@@ -191,5 +200,6 @@ run(
         "completions": ("two prompts with echo; one streamed", text),
         "models": ("the list, and one", models),
         "errors": ("an unknown model, a full context, a wrong field, an odd schema", refusals),
+        "no key": ("the list, through a proxy with a wrong key", without_key),
     }
 )
