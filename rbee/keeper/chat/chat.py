@@ -5,7 +5,14 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rbee.errors import InvalidRequestError, PromptTooLongError, RbeeError, UnloadFailedError
+from rbee.errors import (
+    ConnectionTimeoutError,
+    DrainingError,
+    InvalidRequestError,
+    PromptTooLongError,
+    RbeeError,
+    UnloadFailedError,
+)
 from rbee.keeper.chat import saved, slash
 from rbee.keeper.chat.dialogue import Dialogue
 from rbee.keeper.chat.line_input import LineInput
@@ -126,7 +133,7 @@ class ChatSession:
     async def _do(self, command: str, text: str, queen: AttachedQueen | None) -> None:
         match command:
             case "help":
-                self._note(slash.help_text(self._terminal.room))
+                self._say(slash.help_text(self._terminal.room))
             case "model":
                 await self._choose_model(text, queen)
             case "system":
@@ -138,7 +145,7 @@ class ChatSession:
             case "save":
                 self._save(text)
             case "stats":
-                self._note(self._totals.lines(self._model, self._dialogue.questions))
+                self._say(self._totals.lines(self._model, self._dialogue.questions))
             case "clear":
                 self._dialogue.clear()
                 self._totals.in_context = 0
@@ -157,13 +164,13 @@ class ChatSession:
             self._models = [model_ref.BUILTIN, *sorted(rows), *aliases]
             self._terminal.settle()
             lines += [f"  {name} → {aliases[name]}" if name in aliases else f"  {name}" for name in self._models]
-        self._note("\n".join(lines))
+        self._say("\n".join(lines))
 
     def _set_system(self, text: str) -> None:
         if text:
             self._dialogue.system = None if text.lower() == "none" else text
         said = self._dialogue.system
-        self._note("The model is told nothing beforehand." if said is None else f"Beforehand it is told: {said}")
+        self._say("The model is told nothing beforehand." if said is None else f"Beforehand it is told: {said}")
 
     def _save(self, file: str) -> None:
         if not file:
@@ -179,7 +186,8 @@ class ChatSession:
         try:
             outcome = await turn.run(self._options.keep)
         except RbeeError as exc:
-            if not turn.has_output and not is_last_try and await session.has_ended(self._settings, queen):
+            may_have_ended = isinstance(exc, (ConnectionTimeoutError, DrainingError)) and not turn.has_output
+            if may_have_ended and not is_last_try and await session.has_ended(self._settings, queen):
                 raise _QueenEndedError from exc
             explain_failure.name_node(exc, self._settings)
             if not self._input.is_interactive:
@@ -200,6 +208,10 @@ class ChatSession:
         self._note(f"{last_line}\n" if self._input.is_interactive else last_line)
         if not outcome.text.strip():
             self._note("The model has answered nothing; /regenerate asks again.")
+
+    def _say(self, text: str) -> None:
+        """Write what the user has asked for, which `--quiet` does not silence."""
+        self._terminal.prompt(f"{self._wrapped(text)}\n")
 
     def _note(self, text: str) -> None:
         self._terminal.note(self._wrapped(text))

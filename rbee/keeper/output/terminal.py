@@ -158,10 +158,10 @@ class Terminal:
         return os.read(STDIN, 1024).strip().lower() in (b"y", b"yes")
 
     def prompt(self, text: str) -> None:
-        """Write what stands before something that is to be typed, even with `--quiet`."""
+        """Write what belongs to a conversation with the user, even with `--quiet`, and no newline behind it."""
         self.settle()
         with contextlib.suppress(OSError):
-            os.write(STDERR, text.encode())
+            os.write(STDERR, render.clean(text, lines=True).encode("utf-8", "replace"))
 
     def cancelled(self, word: str | None = CANCELLED) -> None:
         """Confirm that Ctrl+C has taken effect; without a word leave a fresh line only."""

@@ -332,3 +332,19 @@ def test_run_answers_once_or_talks(keeper: Keeper) -> None:
     chat.wait("Once upon a time\nGenerated 3 tokens")
     chat.type(CTRL_D)
     assert chat.finish() == 0
+
+
+def test_quiet_leaves_what_was_asked_for(keeper: Keeper) -> None:
+    code, out, err = keeper.run("chat", "--quiet", data=b"one?\n/stats\n/system Be\x1b[2J kind.\n")
+    assert (code, out) == (0, "Once upon a time\n")
+    assert err.startswith("model: builtin:bee-stories\nconversation: 1 question, 15 tokens\n")
+    assert err.endswith("Beforehand it is told: Be�[2J kind.\n")
+
+
+def test_a_signal_ends_the_chat_and_leaves_the_terminal_as_it_was(keeper: Keeper) -> None:
+    chat = Terminal(keeper)
+    chat.wait(PROMPT)
+    chat.process.terminate()
+    assert chat.finish() == 143
+    assert b"\x1b[?2004l" in chat.raw, "what is pasted is text again"
+    assert keeper.running() == []
