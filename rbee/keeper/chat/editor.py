@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import sys
 import threading
 from typing import TYPE_CHECKING, Final
 
 import trio
 from prompt_toolkit import PromptSession
+from prompt_toolkit.application import run_in_terminal
 from prompt_toolkit.completion import Completer, Completion, PathCompleter
 from prompt_toolkit.document import Document
 from prompt_toolkit.history import FileHistory, History, InMemoryHistory
@@ -60,7 +62,6 @@ class Editor:
             complete_while_typing=False,
             complete_style=CompleteStyle.READLINE_LIKE,
             key_bindings=_bindings(),
-            enable_suspend=True,
             enable_history_search=False,
             reserve_space_for_menu=0,
             output=output,
@@ -128,7 +129,20 @@ def _bindings() -> KeyBindings:
     def _break(event: KeyPressEvent) -> None:
         event.current_buffer.insert_text("\n")
 
+    @bindings.add("c-z")
+    def _suspend(_: KeyPressEvent) -> None:
+        run_in_terminal(_stop)
+
     return bindings
+
+
+def _stop() -> None:
+    """Stop the process, as Ctrl+Z does, and return when it goes on.
+
+    The signal is this thread's own: one for the process may be taken by another thread, and a moment later. Then the
+    terminal would be the editor's again before the shell has it, which leaves it as the shell wants it.
+    """
+    signal.pthread_kill(threading.get_ident(), signal.SIGTSTP)
 
 
 class _ChatCompleter(Completer):

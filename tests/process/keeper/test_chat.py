@@ -348,3 +348,25 @@ def test_a_signal_ends_the_chat_and_leaves_the_terminal_as_it_was(keeper: Keeper
     assert chat.finish() == 143
     assert b"\x1b[?2004l" in chat.raw, "what is pasted is text again"
     assert keeper.running() == []
+
+
+def test_ctrl_z_stops_it_and_it_goes_on_in_the_same_line(keeper: Keeper) -> None:
+    """With the shell between, which makes the terminal its own, and another's again before that goes on."""
+    env = {"TERM": "xterm-256color", "LANG": "C.UTF-8"} | keeper.env | {"PS1": "$ "}
+    shell = EmulatedTerminal(["/bin/bash", "--norc", "--noprofile", "-i"], env, columns=100)
+    Terminal.running.append(shell)
+    shell.wait("$")
+    shell.type(f"{sys.executable} {PEER} chat\r")
+    shell.wait(PROMPT)
+    shell.type("half\x1a")
+    shell.wait("Stopped")
+    shell.type("fg\r")
+    shell.wait(lambda text: text.endswith("> half"))
+    shell.type(" a question\r")
+    shell.wait("Once upon a time\nGenerated 3 tokens")
+    shell.wait(lambda text: text.endswith(PROMPT))
+    shell.type(CTRL_D)
+    shell.wait(lambda text: text.endswith("$"))
+    shell.type("exit\r")
+    assert shell.finish() == 0
+    assert conversations(keeper) == [[("user", "half a question")]]
