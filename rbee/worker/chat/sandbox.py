@@ -101,7 +101,7 @@ class _Host:
         ours, theirs = socket.socketpair()
         try:
             with theirs:
-                running = await process.start_quiet(["chat-template"], stdin=theirs.fileno())
+                running = await process.start_quiet(["chat-template", str(CPU_SECONDS)], stdin=theirs.fileno())
         except BaseException:
             ours.close()
             raise

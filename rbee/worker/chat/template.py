@@ -41,7 +41,7 @@ from rbee.worker.chat import framing
 from rbee.worker.chat.environment import TemplateRefusedError
 from rbee.worker.chat.framing import Renderer, UnusableError
 from rbee.worker.chat.habits import habits
-from rbee.worker.chat.limits import CPU_SECONDS, MEMORY_BYTES, STARTED, WALL_SECONDS
+from rbee.worker.chat.limits import MEMORY_BYTES, STARTED, WALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -137,34 +137,35 @@ def _refusal(reason: str, kind: Literal["refuses", "fails", "limits"]) -> bytes:
     return msgspec.json.encode(TemplateRefusal(reason=clean, kind=kind))
 
 
-def main(_argv: list[str]) -> int:
-    """Run the command until its stdin ends."""
+def main(argv: list[str]) -> int:
+    """Run the command until its stdin ends; its argument is how many seconds of a processor a rendering may take."""
+    seconds = int(argv[0])
     if os.getpgrp() != os.getpid():
         os.setpgid(0, 0)
     _limit(resource.RLIMIT_AS, MEMORY_BYTES)
     _limit(resource.RLIMIT_CORE, 0)
     with socket.socket(fileno=os.dup(_STDIN)) as control:
         os.dup2(os.open(os.devnull, os.O_RDONLY), _STDIN)  # the children have no way to the worker
-        if (templates := _load(control)) is not None:
+        if (templates := _load(control, seconds)) is not None:
             _warm_up()
             # The children have no garbage to look for, and no pages to copy for it.
             gc.collect()
             gc.freeze()
             gc.disable()
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel keeps nothing of those that end
-            spare = _fork(control, templates)
+            spare = _fork(control, templates, seconds)
             while (connection := _next(control)) is not None:
                 with connection:
                     while not _hand_over(spare, connection):
-                        spare = _fork(control, templates)
+                        spare = _fork(control, templates, seconds)
                 select.select([control], [], [], PAUSE_SECONDS)
-                spare = _fork(control, templates)
+                spare = _fork(control, templates, seconds)
     # With all that is still being rendered, for nobody.
     os.killpg(0, signal.SIGKILL)
     return 0
 
 
-def _fork(control: socket.socket, templates: Templates) -> socket.socket:
+def _fork(control: socket.socket, templates: Templates, seconds: int) -> socket.socket:
     """Return the socket on which a new child waits for its request: forking takes as long as rendering does."""
     ours, theirs = socket.socketpair()
     if os.fork():
@@ -175,7 +176,7 @@ def _fork(control: socket.socket, templates: Templates) -> socket.socket:
         control.close()
         _warm_up()
         if (connection := _next(theirs)) is not None:
-            _serve(connection, templates)
+            _serve(connection, templates, seconds)
     finally:
         os._exit(0)
 
@@ -201,7 +202,7 @@ def _next(control: socket.socket) -> socket.socket | None:
     return socket.socket(fileno=descriptors[0]) if descriptors else None
 
 
-def _load(control: socket.socket) -> Templates | None:
+def _load(control: socket.socket, seconds: int) -> Templates | None:
     """Compile the template, in this process: with its limits, which end it."""
     if (connection := _next(control)) is None:
         return None
@@ -214,7 +215,7 @@ def _load(control: socket.socket) -> Templates | None:
     with connection:
         signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        _limit(resource.RLIMIT_CPU, CPU_SECONDS, soft_only=True)
+        _limit(resource.RLIMIT_CPU, seconds, soft_only=True)
         connection.sendall(STARTED)
         connection.sendall(answered(load))
         resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
@@ -222,10 +223,10 @@ def _load(control: socket.socket) -> Templates | None:
     return loaded[0] if loaded else None
 
 
-def _serve(connection: socket.socket, templates: Templates) -> None:
+def _serve(connection: socket.socket, templates: Templates, seconds: int) -> None:
     """Answer one request, within limits: each is the kernel's to keep."""
     signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
-    _limit(resource.RLIMIT_CPU, CPU_SECONDS)
+    _limit(resource.RLIMIT_CPU, seconds)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_NOFILE, 0)
     connection.sendall(STARTED)

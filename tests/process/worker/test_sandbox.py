@@ -26,6 +26,7 @@ from rbee.wire.chat.template import (
     TemplateRefusal,
     TemplateReply,
 )
+from rbee.worker.chat import sandbox as sandbox_module
 from rbee.worker.chat.chat import open_chat
 from rbee.worker.chat.sandbox import TemplateSandbox
 from tests.conftest import ROOT
@@ -73,6 +74,7 @@ def bad(name: str) -> str:
 @pytest.fixture(autouse=True)
 def program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(ROOT / "rbee" / "__main__.py")])
+    monkeypatch.setattr(sandbox_module, "CPU_SECONDS", 2)
 
 
 @pytest.fixture(autouse=True)
@@ -91,6 +93,11 @@ def renderers() -> list[psutil.Process]:
         except psutil.Error:
             continue
     return found
+
+
+def hosts() -> list[psutil.Process]:
+    """Return those of them that this process has started; the others are their children, which end at any time."""
+    return [process for process in psutil.Process().children() if process in renderers()]
 
 
 def tree(pid: int) -> list[psutil.Process]:
@@ -128,7 +135,7 @@ def about(text: str) -> RenderConversation:
 async def test_a_template_is_rendered_and_its_process_stays(opened: Any) -> None:
     sandbox = opened(QUIET)
     assert await sandbox.ask(about("a")) == ChatText(text="[a]")
-    (host,) = [process for process in renderers() if process.ppid() == os.getpid()]
+    (host,) = hosts()
     assert await sandbox.ask(RenderPrompt(prompt="b")) == ChatText(text="[b]")
     assert isinstance(await sandbox.ask(ProbeTemplate()), TemplateFound)
     big = "é" * 3_000_000
@@ -145,7 +152,7 @@ async def test_a_rendering_that_means_harm_ends_alone(opened: Any, name: str) ->
         found[text] = await sandbox.ask(about(text))
 
     assert await sandbox.ask(about("before")) == ChatText(text="[before]")
-    hosts = [process.pid for process in renderers() if process.ppid() == os.getpid()]
+    before = [process.pid for process in hosts()]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask, "attack")
         nursery.start_soon(ask, "beside")
@@ -156,7 +163,7 @@ async def test_a_rendering_that_means_harm_ends_alone(opened: Any, name: str) ->
         ChatText(text="[][attack]"),
     )
     assert await sandbox.ask(about("after")) == ChatText(text="[after]")
-    assert hosts == [process.pid for process in renderers() if process.ppid() == os.getpid()], "the same process"
+    assert before == [process.pid for process in hosts()], "the same process"
 
 
 async def test_all_of_the_language_is_there_without_opening_a_file(opened: Any) -> None:
@@ -188,7 +195,7 @@ async def test_processes_that_were_killed_are_replaced(opened: Any, whom: str) -
     sandbox = opened(QUIET)
     for number in range(3):
         assert await sandbox.ask(about(f"a{number}")) == ChatText(text=f"[a{number}]")
-        parents = [process for process in renderers() if process.ppid() == os.getpid()]
+        parents = hosts()
         wait_until(lambda: len(renderers()) > 1)
         for process in renderers():
             # The child ends by itself once its parent has.
