@@ -18,8 +18,9 @@ from rbee.errors import InvalidRequestError
 from rbee.wire.chat.conversation import ChatMessage, Conversation, JsonSchema
 from rbee.worker.llama import header
 from rbee.worker.llama.model import Model
+from rbee.worker.output.control_tokens import ControlTokens
 from rbee.worker.output.families import families
-from rbee.worker.output.grammar import ControlTokens, grammar_of
+from rbee.worker.output.grammar import grammar_of
 from tests.kit.models import make
 from tests.kit.schemas import schemas
 
