@@ -15,7 +15,7 @@ from rbee.wire import models, queen, registry
 from rbee.wire.administration import aliases as alias_wire
 from rbee.wire.administration import keys as key_wire
 from rbee.wire.administration import requests as request_wire
-from rbee.wire.common import KEEP_HEADER
+from rbee.wire.common import KEEP_HEADER, SESSION_HEADER
 from rbee.wire.error_body import from_body
 from rbee.wire.events import EVENTS
 from rbee.wire.logs import QUEEN_LOGS
@@ -47,11 +47,13 @@ class QueenClient(Connected):
         relay_if_needed: bool = False,
         unreached: Iterable[str] = (),
         keep: float | None = None,
+        session: str | None = None,
     ) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of `narration`, `progress` and `worker` events.
 
         Where the answer is relayed, the events of the worker's own stream follow; it is for a worker on one of the
-        `unreached` hosts. The worker stays for `keep` seconds without a request, if that says so.
+        `unreached` hosts. The worker stays for `keep` seconds without a request, if that says so. Slots go round the
+        sessions that callers name.
         """
         prefer = queen.RELAY_IF_NEEDED
         if hosts := " ".join(unreached):
@@ -59,6 +61,8 @@ class QueenClient(Connected):
         headers = {queen.PREFER: prefer} if relay_if_needed else {}
         if keep is not None:
             headers[KEEP_HEADER] = str(keep)
+        if session is not None:
+            headers[SESSION_HEADER] = session
         return sse_client.events(self._http, "POST", queen.TASKS, body=request, headers=headers)
 
     async def cancel(self, request_id: str) -> None:

@@ -58,6 +58,11 @@ MaxTokens = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
 
 KEEP_HEADER: Final = "X-Keep-Seconds"
 """How many seconds without a request the worker of this one stays; a daemon of an earlier version does not know it."""
+SESSION_HEADER: Final = "X-Session-Id"
+"""Which conversation, terminal or program of its caller a request belongs to: where several wait, slots go round these
+for callers without an API key."""
+PRIORITY_HEADER: Final = "Priority"
+"""How urgent a request is (RFC 9218, section 4.1): of `u=6` and `u=7` nobody waits for the answer."""
 FOREVER: Final = 315_360_000.0
 """Ten years: what is kept for that long is kept until it is ended."""
 

@@ -89,6 +89,8 @@ class StandInNode:
         self.rows: list[ModelRow] = []
         self.asked_models = 0
         self.references: list[str] = []
+        self.options: dict[str, object] = {}
+        """How it was asked last for a worker."""
         self.inferences: list[wire.InferenceRequest] = []
         self.ended = trio.Event()
         """Set when an inference has ended, also because its client has gone."""
@@ -106,9 +108,10 @@ class StandInNode:
         return True
 
     async def place(
-        self, wanted: Any, report: object, wait: float, *, must_ask: bool, may_move: bool = False, caller: str
+        self, wanted: Any, report: object, wait: float, *, must_ask: bool, may_move: bool = False, **options: object
     ) -> Placed:
         self.references.append(wanted.model_ref)
+        self.options = options
         if self.misplaced is not None:
             raise self.misplaced
         return Placed("w", self.url, self.placed)

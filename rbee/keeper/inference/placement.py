@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -32,6 +33,11 @@ class Placement(NamedTuple):
     events: sse_client.EventStream
 
 
+def _terminal() -> str:
+    """Return the terminal, or job, that this command belongs to: two of them take turns, where both wait."""
+    return f"terminal-{os.getsid(0)}"
+
+
 @asynccontextmanager
 async def place(
     queen: AttachedQueen, task: TaskRequest, settings: Settings, terminal: Terminal, keep: float | None
@@ -47,7 +53,9 @@ async def place(
         while True:
             async with (
                 stopped.fail_if_sigstopped("queen", identity) as stop_watching,
-                queen.place(task, relay_if_needed=True, unreached=queen.unreached, keep=keep) as events,
+                queen.place(
+                    task, relay_if_needed=True, unreached=queen.unreached, keep=keep, session=_terminal()
+                ) as events,
             ):
                 try:
                     handle = await _wait_placed(events, queen, settings, terminal)

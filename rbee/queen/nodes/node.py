@@ -119,18 +119,31 @@ class Node:
         must_ask: bool = False,
         may_move: bool = False,
         caller: str = "local",
+        is_batch: bool = False,
+        since: float | None = None,
     ) -> Placed:
         """Return a worker for `wanted`, started if need be; what happens meanwhile is reported.
 
         Where all its slots are taken, the request waits up to `wait` seconds for one; without, it is sent there all the
-        same, and the worker answers for itself. Slots go round callers, of which `caller` is one. With `must_ask` the
+        same, and the worker answers for itself. Slots go round callers, of which `caller` is one;
+        among its requests those that came first (`since`) go first, and those that nobody waits for (`is_batch`) after
+        all others. With `must_ask` the
         hive itself is asked for its workers: what its event stream showed has sent this request to a worker in vain.
         With `may_move` it is a worker of another node if one of those has a free slot first. Raises AllSlotsBusyError
         when the wait was in vain, or too many wait.
         """
         placed: Outcome[Placed] = Outcome()
         request = PlaceRequest(
-            wanted, wait, report, placed.settle, correlation.get(), may_move, caller, must_ask=must_ask
+            wanted,
+            wait,
+            report,
+            placed.settle,
+            correlation.get(),
+            may_move,
+            caller,
+            is_batch,
+            since,
+            must_ask=must_ask,
         )
         self._loop.take(request)
         try:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 from urllib.parse import urlsplit
 
 from rbee.wire import addresses
 from rbee.wire import queen as wire
-from rbee.wire.common import base_url
+from rbee.wire.common import PRIORITY_HEADER, SESSION_HEADER, base_url
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from rbee.queen.access.identity import CallerIdentity
+
+SESSIONS: Final = (SESSION_HEADER, "X-Claude-Code-Session-Id", "session_id")
+"""Headers in which clients name their session; the last one is Codex's."""
+MAX_SESSION: Final = 100
+_URGENCY: Final = re.compile(r"(?:^|,)\s*u\s*=\s*([0-7])\s*(?:$|[,;])")
+_BACKGROUND: Final = 6
 _UNREACHED: Final = re.compile(rf'{wire.UNREACHED}="([^"]{{0,4000}})"')
 
 
@@ -30,7 +40,9 @@ class Caller(NamedTuple):
     keep: float | None = None
     """Seconds that the worker is to stay without a request, if the caller says so."""
     name: str = "local"
-    """Whose turn it is where several wait: `CallerIdentity.caller`."""
+    """Whose turn it is where several wait: see `turn_of`."""
+    is_batch: bool = False
+    """Whether nobody waits for the answer: all others go before it."""
 
     @property
     def is_here(self) -> bool:
@@ -53,3 +65,20 @@ def preferences(prefer: str) -> tuple[bool, frozenset[str]]:
     """Return whether a caller wants its answer relayed where that is needed, and the hosts it has tried in vain."""
     found = _UNREACHED.search(prefer)
     return wire.RELAY_IF_NEEDED in prefer, frozenset(found[1].split() if found else ())
+
+
+def turn_of(identity: CallerIdentity, header: Callable[[str], str | None]) -> str:
+    """Return whose turn it is where several wait: an API key's, else a session's, else an address's.
+
+    Where everyone is let in it is the address: whoever names a session for each request would get every turn.
+    """
+    if identity.kind in ("key", "open"):
+        return identity.caller
+    session = next((found for name in SESSIONS if (found := header(name))), "")
+    return f"{identity.caller} {identity.address} {session[:MAX_SESSION]}".strip()
+
+
+def says_batch(header: Callable[[str], str | None]) -> bool:
+    """Return whether a request says that nobody waits for its answer; what is no priority says nothing."""
+    found = _URGENCY.search(header(PRIORITY_HEADER) or "")
+    return found is not None and int(found[1]) >= _BACKGROUND

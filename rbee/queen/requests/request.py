@@ -70,6 +70,7 @@ class InferenceRun:
         self._may_try_again = request.relay and request.worker_id is None
         """Whether the caller sees nothing of a worker that fails before the answer begins."""
         self._failed_node: str | None = None
+        self._since = trio.current_time()
 
     async def place(self, report: Report) -> wire.TaskHandle:
         """Return a worker for the request; where the caller cannot reach it, once it has loaded its model."""
@@ -189,6 +190,8 @@ class InferenceRun:
                 must_ask=self._must_ask,
                 may_move=may_move,
                 caller=self._caller.name,
+                is_batch=self._caller.is_batch,
+                since=self._since,
             )
             if placed.node is not None:
                 node = self._nodes.get(placed.node)

@@ -16,7 +16,7 @@ from rbee.adapters.http.held_stream import HeldStream
 from rbee.concurrency.contained import as_error
 from rbee.errors import CancelledError, DrainingError, InvalidRequestError, ModelNotFoundError, RbeeError
 from rbee.queen.api.models import Meant, Names, meant
-from rbee.queen.requests.caller import Caller
+from rbee.queen.requests.caller import Caller, says_batch, turn_of
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.request import InferenceRun
 from rbee.queen.routes import request_log
@@ -240,8 +240,11 @@ async def name_model(context: QueenContext, task: TaskRequest) -> None:
     task.model, task.node = found.reference, task.node or found.node
 
 
-async def begin(context: QueenContext, name: str) -> DialectRequest:
-    """Take the current request, which asks for a model by this name. Raises why it is refused; starts nothing."""
+async def begin(context: QueenContext, name: str, *, is_batch: bool = False) -> DialectRequest:
+    """Take the current request, which asks for a model by this name. Raises why it is refused; starts nothing.
+
+    With `is_batch`, or a header that says so, all others go before it.
+    """
     if context.stopping.asked.is_set():
         raise DrainingError("the queen is shutting down and takes no new requests")
     record, client = request_log.current(), client_connection()
@@ -249,7 +252,8 @@ async def begin(context: QueenContext, name: str) -> DialectRequest:
     found = await find_model(context, name)
     record.identity.check_model(found.reference, name)
     record.request_id, record.model = str(uuid.uuid4()), found.reference
-    caller = Caller(client.peer_host, client.own_host, keep=keep, name=record.identity.caller)
+    who, is_late = turn_of(record.identity, request.headers.get), is_batch or says_batch(request.headers.get)
+    caller = Caller(client.peer_host, client.own_host, keep=keep, name=who, is_batch=is_late)
     return DialectRequest(context, record, record.request_id, found, caller)
 
 

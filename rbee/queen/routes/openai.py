@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from rbee.wire.chat.answer import AnswerEvent
     from rbee.wire.worker import GenerationSpec
 
+FLEX: Final = "flex"
+"""The service tier of what nobody waits for: cheaper and slower at OpenAI, and after all others here."""
 EVENT_STREAM: Final = "text/event-stream; charset=utf-8"
 
 
@@ -60,7 +62,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         asked, names = decode_foreign(await raw_body(), wire.OpenAIChatRequest)
         unknown.note(wire.CHAT, names)
         call = chat_call(asked)
-        run = await dialect.begin(context, call.model)
+        run = await dialect.begin(context, call.model, is_batch=asked.service_tier == FLEX)
         head = _head("chatcmpl", run, call.model)
         if call.is_stream:
             return await _stream(run, [call.spec], ChatStream(head, call, reasoning_field))

@@ -11,7 +11,7 @@ from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, client_connection, empty, wants_stream
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, RbeeError
-from rbee.queen.requests.caller import Caller, preferences
+from rbee.queen.requests.caller import Caller, preferences, says_batch, turn_of
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.request import InferenceRun, check, check_line
 from rbee.queen.requests.why_ended import why_ended
@@ -49,8 +49,9 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         is_relay_welcome, unreached = preferences(request.headers.get(wire.PREFER, ""))
         keep = keep_seconds(request.headers.get(KEEP_HEADER))
         record = request_log.current()
-        who = record.identity.caller
-        caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome, keep, who)
+        who = turn_of(record.identity, request.headers.get)
+        is_late = says_batch(request.headers.get)
+        caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome, keep, who, is_late)
 
         if task.worker_id is None:
             check_line(task, context.nodes, settings, who)  # once a stream has begun, nothing has a status any more

@@ -38,7 +38,8 @@ class Placed(NamedTuple):
 
 @dataclass(eq=False, slots=True)
 class PlaceRequest:
-    """A request for a worker; `wait` is how many seconds it would wait for a slot, and `caller` whose turn it is then.
+    """A request for a worker; `wait` is how many seconds it would wait for a slot, and `caller` whose turn it is then;
+    one that `is_batch` lets all others go first.
 
     With `may_move` a worker of another node does as well.
     `report` takes what happens meanwhile, and `answer` the end, once. The rest is the scheduler's own.
@@ -51,6 +52,9 @@ class PlaceRequest:
     correlation_id: str | None = None
     may_move: bool = False
     caller: str = "local"
+    is_batch: bool = False
+    since: float | None = None
+    """When it has come to the queen, where that is not now: it may have been placed in vain before."""
     successor_by: float | None = None
     """Until when it waits for the hive that follows one which ends."""
     waits_until: float | None = None
@@ -63,7 +67,9 @@ class PlaceRequest:
 
     @property
     def waits_since(self) -> float:
-        """When it began to wait for a slot; of one that has not, when there was time."""
+        """When it has come, or began to wait for a slot; of one that has not, when there was time."""
+        if self.since is not None:
+            return self.since
         return 0.0 if self.waits_until is None else self.waits_until - self.wait
 
 

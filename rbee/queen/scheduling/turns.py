@@ -29,6 +29,7 @@ class CallerTurns:
 
     The one that has gone without for the longest is next, with its oldest request; one that has just come has gone
     without for ever. So whoever has one request waits for one turn of each other caller, however many those wait with.
+    Requests that nobody waits for let all others go first, until they are overdue.
     """
 
     def __init__(self) -> None:
@@ -49,25 +50,36 @@ class CallerTurns:
 
         Of one caller the oldest goes first; those for different models are in no order among each other.
         """
-        lines: dict[str, dict[str, list[PlaceRequest]]] = {}
+        lines: dict[str, dict[tuple[str, bool], list[PlaceRequest]]] = {}
         for request in waiting:
-            lines.setdefault(request.wanted.model_ref, {}).setdefault(request.caller, []).append(request)
-        return [request for model, line in lines.items() for request in self._round(model, line, now)]
+            line = lines.setdefault(request.wanted.model_ref, {})
+            line.setdefault((request.caller, request.is_batch), []).append(request)
+        return [request for line in lines.values() for request in self._round(list(line.values()), now)]
 
-    def _round(self, model: str, line: dict[str, list[PlaceRequest]], now: float) -> list[PlaceRequest]:
-        for requests in line.values():
+    def _round(self, line: list[list[PlaceRequest]], now: float) -> list[PlaceRequest]:
+        """Return the order of one line, which is given as the requests of each caller."""
+        for requests in line:
             requests.sort(key=lambda request: request.waits_since)
+        ranked = sorted(((self._rank(requests[0], now), number) for number, requests in enumerate(line)))
+        soon, late = [], []
+        for (is_not_overdue, *_), number in ranked:
+            requests = line[number]
+            if not requests[0].is_batch:
+                soon.append(requests)
+                continue
+            due = 0 if is_not_overdue else 1
+            soon.append(requests[:due])
+            late.append(requests[due:])
+        return [*_in_turn(soon), *_in_turn(late)]
 
-        def turn_of(caller: str) -> tuple[float, ...]:
-            since = line[caller][0].waits_since
-            last = self._last.get((model, caller), _Turn(0, since))
-            overdue_since = max(last.at, since)
-            if overdue_since + OVERDUE_SECONDS <= now:
-                return 0, overdue_since
-            return 1, last.number, since
-
-        callers = sorted(line, key=turn_of)
-        return _in_turn([line[caller] for caller in callers])
+    def _rank(self, oldest: PlaceRequest, now: float) -> tuple[float, ...]:
+        """Return where a caller stands among the others: those that are overdue first, then who has gone without."""
+        since = oldest.waits_since
+        last = self._last.get((oldest.wanted.model_ref, oldest.caller), _Turn(0, since))
+        overdue_since = max(last.at, since)
+        if overdue_since + OVERDUE_SECONDS <= now:
+            return 0, overdue_since
+        return 1, last.number, since
 
 
 def _in_turn(queues: Sequence[list[PlaceRequest]]) -> list[PlaceRequest]:

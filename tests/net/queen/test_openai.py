@@ -186,6 +186,19 @@ async def test_a_worker_of_an_earlier_version_is_named(node: StandInNode, queen:
     assert response.headers["x-should-retry"] == "false"
 
 
+async def test_whose_turn_it_is_and_that_nobody_waits_reaches_the_line(
+    node: StandInNode, queen: httpx.AsyncClient
+) -> None:
+    for headers, body, turn in (
+        ({}, {}, ("token 127.0.0.1", False)),
+        ({"X-Session-Id": "an editor"}, {"service_tier": "flex"}, ("token 127.0.0.1 an editor", True)),
+        ({"Priority": "u=7"}, {"service_tier": "auto"}, ("token 127.0.0.1", True)),
+    ):
+        response = await queen.post(CHAT, json={"messages": USER, **body}, headers=headers)
+        assert response.status_code == 200
+        assert (node.options["caller"], node.options["is_batch"]) == turn
+
+
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_full_queue_is_told_with_the_time_to_ask_again(
     node: StandInNode, queen: httpx.AsyncClient, stream: bool

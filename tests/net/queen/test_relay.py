@@ -80,7 +80,7 @@ class StandIn:
         return None
 
     async def place(
-        self, wanted: object, report: object, wait: float, *, must_ask: bool, may_move: bool, caller: str
+        self, wanted: object, report: object, wait: float, *, must_ask: bool, may_move: bool, **options: object
     ) -> Placed:
         return Placed("w", self.url, self.placed)
 

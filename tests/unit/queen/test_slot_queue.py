@@ -24,6 +24,7 @@ class Waiter(NamedTuple):
     name: str
     wanted: Wanted = ANY
     caller: str = "local"
+    is_batch: bool = False
     waits_since: float = 0.0
 
 

@@ -15,8 +15,9 @@ from rbee.queen.scheduling.turns import MAX_REMEMBERED, OVERDUE_SECONDS, CallerT
 WAIT = 600.0
 
 
-def request(caller: str, since: float = 0.0, model: str = "m") -> PlaceRequest:
-    found = PlaceRequest(Wanted(model, None, None), WAIT, lambda _: None, lambda _: None, caller=caller)
+def request(caller: str, since: float = 0.0, model: str = "m", *, is_batch: bool = False) -> PlaceRequest:
+    wanted = Wanted(model, None, None)
+    found = PlaceRequest(wanted, WAIT, lambda _: None, lambda _: None, caller=caller, is_batch=is_batch)
     found.waits_until = since + WAIT
     return found
 
@@ -29,8 +30,8 @@ class Lab:
         self.line: list[PlaceRequest] = []
         self.now = 0.0
 
-    def come(self, caller: str, count: int = 1, model: str = "m") -> None:
-        self.line += [request(caller, self.now, model) for _ in range(count)]
+    def come(self, caller: str, count: int = 1, model: str = "m", *, is_batch: bool = False) -> None:
+        self.line += [request(caller, self.now, model, is_batch=is_batch) for _ in range(count)]
 
     def callers(self) -> str:
         return "".join(one.caller for one in self.turns.order(self.line, self.now))
@@ -100,6 +101,30 @@ def test_those_that_have_just_come_do_not_go_first_for_ever() -> None:
         lab.now += 1
     assert given.index("a") == OVERDUE_SECONDS
     assert "a" not in given[int(OVERDUE_SECONDS) + 1 :]
+
+
+def test_what_nobody_waits_for_lets_all_others_go_first_until_it_is_overdue() -> None:
+    lab = Lab()
+    lab.come("b", 3, is_batch=True)
+    lab.come("c", 1, is_batch=True)
+    lab.now = 1
+    lab.come("a", 2)
+    lab.come("c")
+    assert lab.callers() == "acabcbb"
+    lab.now = OVERDUE_SECONDS
+    assert lab.callers() == "bcacabb", "one of each caller is overdue"
+    assert lab.give(2) == "bc"
+    assert lab.callers() == "acabb"
+
+
+def test_one_that_was_placed_in_vain_has_its_place_again() -> None:
+    lab = Lab()
+    lab.come("a", 2)
+    lab.now = 5
+    again = request("a", lab.now)
+    again.since = -1.0
+    lab.line.append(again)
+    assert lab.turns.order(lab.line, lab.now)[0] is again
 
 
 def test_what_is_remembered_is_bounded() -> None:
