@@ -8,6 +8,7 @@ from __future__ import annotations
 import ctypes
 import json
 import threading
+import time
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -22,6 +23,12 @@ if TYPE_CHECKING:
 
 MAX_COMPILED: Final = 32
 """Grammars that are kept as they were compiled, some hundred KB each."""
+MAX_EXPRESSIONS: Final = 100_000
+"""What a grammar's regular expressions may come to. The time for one token grows with its square, and the engine waits:
+`(a{1000}){100}` took a second for each with llguidance's own limit, a million. An enum may have 3,000 texts so."""
+MASK_SECONDS: Final = 0.2
+"""Of a processor, for the first token at most; some ms are usual."""
+_TOO_COMPLEX: Final = "it is too complex: have it repeat less"
 _MAX_REASON: Final = 300
 _SPECIAL: Final = b"\xff"
 """Before the text of a token that is no text, as llguidance wants it."""
@@ -90,7 +97,7 @@ class ConstraintCompiler:
         InvalidRequestError with the compiler's words where it is none, and where this machine cannot run the library.
         """
         try:
-            from llguidance import LLMatcher
+            from llguidance import LLMatcher, LLParserLimits
         except ImportError as exc:
             raise InvalidRequestError(
                 f"field conversation.format: constrained output does not run on this machine ({exc})",
@@ -101,22 +108,30 @@ class ConstraintCompiler:
             if (matcher := self._compiled.get(grammar)) is not None:
                 self._compiled.move_to_end(grammar)
         if matcher is None:
-            matcher = LLMatcher(self._known_tokens(), translated(grammar), log_level=0)
+            limits = LLParserLimits(initial_lexer_fuel=MAX_EXPRESSIONS)
+            matcher = LLMatcher(self._known_tokens(), translated(grammar), log_level=0, limits=limits)
             if matcher.is_error():
                 raise _uncompilable(reason_of(matcher.get_error()))
-            self._check_satisfiable(matcher)
+            self._check_beginning(matcher)
             with self._lock:
                 self._compiled[grammar] = matcher
                 if len(self._compiled) > MAX_COMPILED:
                     self._compiled.popitem(last=False)
         return GrammarConstraint(matcher.deep_copy(), self._model.tokens, self._ends)
 
-    def _check_satisfiable(self, matcher: Any) -> None:
-        """Raise InvalidRequestError where no token may begin the text, as under a schema that refers to itself."""
-        beginning, mask = matcher.deep_copy(), TokenMask(self._model.tokens)
-        beginning.unsafe_compute_mask_ptr(mask.address, mask.size)
-        if beginning.is_error():
-            raise _uncompilable(f"no text fits it ({reason_of(beginning.get_error())})")
+    def _check_beginning(self, matcher: Any) -> None:
+        """Raise InvalidRequestError where no token may begin the text, as under a schema that refers to itself.
+
+        So it is where finding that out takes so long that the engine must not do it for each token.
+        """
+        mask, started = TokenMask(self._model.tokens), time.thread_time()
+        for why in ("no text fits it", _TOO_COMPLEX):  # what is too complex fails at the second look
+            beginning = matcher.deep_copy()
+            beginning.unsafe_compute_mask_ptr(mask.address, mask.size)
+            if beginning.is_error():
+                raise _uncompilable(f"{why} ({reason_of(beginning.get_error())})")
+        if time.thread_time() - started > MASK_SECONDS:
+            raise _uncompilable(_TOO_COMPLEX)
 
     def _known_tokens(self) -> Any:
         import llguidance

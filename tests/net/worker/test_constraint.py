@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import json
 from contextlib import closing
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -65,3 +66,16 @@ def test_what_is_no_grammar_is_refused_each_time(model: Model) -> None:
     for _ in range(2):
         with pytest.raises(InvalidRequestError, match="cannot be kept to"):
             model.constrained("start: nowhere")
+
+
+@pytest.mark.parametrize("pattern", ["a{100000}", "(a{1000}){100}"])
+def test_what_would_take_the_engine_long_for_each_token_is_refused(model: Model, pattern: str) -> None:
+    with pytest.raises(InvalidRequestError, match="too complex"):
+        model.constrained(f"start: /{pattern}/")
+    allowed(model, model.constrained("start: /(a{1,100}b?){1,20}/"))
+
+
+def test_a_long_list_of_texts_is_not_too_complex(model: Model) -> None:
+    texts = json.dumps({"enum": [f"value number {number}" for number in range(3000)]})
+    held = model.constrained(f"start: text\ntext: %json {texts}")
+    assert allowed(model, held) == {byte(ord('"'))}
