@@ -50,7 +50,7 @@ def _formats(request: OpenAIChatRequest) -> Iterator[tuple[str, OutputFormat]]:
     }
     for field, texts in choices.items():
         if texts:
-            yield field, Regex(pattern="|".join(re.escape(text) for text in texts))
+            yield field, Regex(pattern="|".join(map(_literally, texts)))
     grammars = {
         "grammar": request.grammar,
         "guided_grammar": request.guided_grammar,
@@ -59,6 +59,11 @@ def _formats(request: OpenAIChatRequest) -> Iterator[tuple[str, OutputFormat]]:
     for field, grammar in grammars.items():
         if grammar:
             yield field, Grammar(syntax="gbnf", text=grammar)
+
+
+def _literally(text: str) -> str:
+    """Return the regular expression for a text. A line end behind a backslash is one in Python alone."""
+    return re.escape(text).replace("\\\n", "\\n")
 
 
 def _response_format(asked: OpenAIResponseFormat) -> OutputFormat | None:

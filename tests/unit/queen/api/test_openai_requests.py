@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -241,6 +242,16 @@ def test_what_is_no_request_at_all_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         decode_foreign(body, OpenAIChatRequest)
     assert failure_of(caught.value).status == 400
+
+
+@pytest.mark.parametrize("wish", ["guided_choice", "structured_outputs"])
+def test_a_choice_is_the_text_itself_whatever_is_in_it(wish: str) -> None:
+    texts = ["a.b", "x|y", "two\nlines", "back\\slash", "back\\\nslash", "\t #-~&", "a/b"]
+    body = CHAT | {wish: texts if wish == "guided_choice" else {"choice": texts}}
+    pattern = builtins(chat(body).spec)["conversation"]["format"]["pattern"]
+    assert "\n" not in pattern, "a worker's grammar has each rule on a line of its own"
+    assert [text for text in texts if not re.fullmatch(pattern, text)] == []
+    assert re.fullmatch(pattern, "axb") is None
 
 
 def test_thousands_of_calls_without_ids_hold_up_nobody() -> None:
