@@ -43,7 +43,7 @@ class ApiKeys:
         self._by_hash: dict[str, StoredKey] = {}
         self._by_name: dict[str, StoredKey] = {}
         self._unremoved: set[str] = set()
-        """Names of keys that were revoked, and are still on the disk, which did not take that."""
+        """Names of keys that are good for nothing, and still on the disk: it did not take that, or they are damaged."""
         self._used: dict[str, StoredKey] = {}
         self._was_used = trio.Event()
         self._closed = trio.Event()
@@ -53,6 +53,7 @@ class ApiKeys:
         """Read the keys from the disk."""
         for key in await self._table.rows():
             self._take(key)
+        self._unremoved = await self._table.names() - self._by_name.keys()
 
     def _take(self, key: StoredKey) -> None:
         self._by_hash[key.hash] = self._by_name[key.info.name] = key

@@ -60,6 +60,12 @@ class KeyTable:
         found = await self._store.transact(lambda connection: connection.execute(query).fetchall())
         return [key for values in found if (key := _key(values)) is not None]
 
+    async def names(self) -> set[str]:
+        """Return the names of all keys, also of those whose entries are damaged."""
+        query = "SELECT name FROM api_keys"
+        found = await self._store.transact(lambda connection: connection.execute(query).fetchall())
+        return {str(name) for (name,) in found}
+
     async def add(self, key: StoredKey) -> None:
         """Store a new key. Raises InvalidRequestError."""
         values = msgspec.structs.asdict(key.info) | {"models": json.dumps(key.info.models), "hash": key.hash}

@@ -192,6 +192,11 @@ async def test_a_damaged_entry_opens_nothing_and_spoils_no_other(tmp_path: Path)
     keys = await loaded(store, Clock())
     assert keys.identify(bad) is None
     assert keys.identify(good) is not None
+    with pytest.raises(InvalidRequestError) as caught:
+        await keys.create(KeyRequest(name="bad"))
+    assert "`rbee keys revoke bad`" in (caught.value.hint or "")
+    await keys.revoke("bad")
+    assert keys.identify((await keys.create(KeyRequest(name="bad"))).key) is not None
     await store.close()
 
 
