@@ -27,8 +27,11 @@ if TYPE_CHECKING:
 INFERENCE: Final = ("/v1/", "/openapi.json")
 """How the paths begin that are for using models; what is neither such a one nor public is administration."""
 API_KEY_HEADER: Final = "x-api-key"
-_FORWARDED: Final = ("Forwarded", "X-Forwarded-For", "X-Real-IP", "Via")
-"""What a proxy adds: its own user is not the one who asks (RFC 7239; RFC 9110, section 7.6.3)."""
+_FORWARDED: Final = frozenset({"forwarded", "via", "x-real-ip", "x-client-ip", "true-client-ip", "cf-connecting-ip"})
+"""What a proxy adds, beside `X-Forwarded-…`: its own user is not the one who asks (RFC 7239; RFC 9110, section 7.6.3).
+
+The last three are those of Apache's, Akamai's and Cloudflare's proxies.
+"""
 _METHODS: Final = "GET, HEAD, POST, DELETE, OPTIONS"
 _HEADERS: Final = re.compile(r"[\w!#$%&'*+.^`|~, -]{1,4000}", re.ASCII)
 """Names of headers, with commas in between (RFC 9110, section 5.6.2)."""
@@ -86,9 +89,7 @@ class AccessGuard:
                 origin=request.headers.get("Origin"),
                 is_from_other_site=_is_from_other_site(),
                 address=connection.peer_host,
-                is_own_user=lambda: (
-                    connection.peer_user == os.geteuid() and not any(name in request.headers for name in _FORWARDED)
-                ),
+                is_own_user=lambda: connection.peer_user == os.geteuid() and not _is_passed_on(),
             ),
             self._rules,
         )
@@ -112,6 +113,12 @@ def identity() -> CallerIdentity:
     """Return whose request it is that is answered; one that was refused is nobody's."""
     found: CallerIdentity = getattr(g, "identity", None) or CallerIdentity("public", "", client_connection().peer_host)
     return found
+
+
+def _is_passed_on() -> bool:
+    """Whether a proxy, which may run as our own user, has made the request for somebody else."""
+    names = [name.lower() for name in request.headers.keys()]  # noqa: SIM118 (these have pairs)
+    return any(name in _FORWARDED or name.startswith("x-forwarded-") for name in names)
 
 
 def _is_from_other_site() -> bool:

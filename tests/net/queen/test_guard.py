@@ -129,7 +129,7 @@ async def test_where_everyone_may_infer_nobody_else_administers(served: Served) 
 
 async def test_a_proxy_of_our_own_user_asks_for_others(served: Served) -> None:
     url, key = await served.start(), await served.key()
-    for header in ("X_Forwarded_For", "Forwarded", "X_Real_IP", "Via"):
+    for header in ("X_Forwarded_For", "x-forwarded-host", "Forwarded", "X_Real_IP", "Via", "CF-Connecting-IP"):
         assert await ask(url, **{header: "192.0.2.7"}) == (401, "MISSING_API_KEY")
         assert await ask(url, **{header: "192.0.2.7", "x_api_key": key}) == (200, ["key", "alice"])
 
