@@ -95,6 +95,7 @@ def _check_browser(request: AccessRequest, rules: AccessRules, *, has_token: boo
 
 
 def _refusal(request: AccessRequest, what_is_missing: str) -> MissingApiKeyError | InvalidApiKeyError:
+    hint = "`rbee keys create NAME`, on the queen's machine, makes a key" if request.kind == "inference" else None
     if request.shown:
-        return InvalidApiKeyError("authentication failed: the key is wrong, or is not valid any more")
-    return MissingApiKeyError(what_is_missing)
+        return InvalidApiKeyError("authentication failed: the key is wrong, or is not valid any more", hint=hint)
+    return MissingApiKeyError(what_is_missing, hint=hint)

@@ -118,6 +118,14 @@ def test_who_may_infer() -> None:
         assert outcome(case) == expected, case
 
 
+@pytest.mark.parametrize("shown", [(), ("W",)])
+def test_who_lacks_a_key_is_told_what_makes_one(shown: tuple[str, ...]) -> None:
+    rules = AccessRules(lambda _: False, lambda _: None)
+    with pytest.raises(RbeeError) as caught:
+        decide(AccessRequest("inference", shown), rules)
+    assert "`rbee keys create NAME`" in (caught.value.hint or "")
+
+
 def test_the_owner_is_looked_up_only_where_it_matters() -> None:
     def ask() -> bool:
         raise AssertionError
