@@ -32,7 +32,7 @@ class GenerationSpec(Sampling, kw_only=True):
     model ends its text, or the end of the context does. `choices` are so many answers to the same prompt. With `echo`
     the prompt stands before what follows it; `suffix` is what comes after the text that is wanted.
 
-    With `typed` the answer is a stream of `wire.conversation.AnswerEvent`, as it always is to a conversation.
+    With `typed` the answer is a stream of `wire.chat.answer.AnswerEvent`, as it always is to a conversation.
     """
 
     prompt: Prompt | msgspec.UnsetType = msgspec.UNSET

@@ -72,5 +72,5 @@ PLAIN: Final = Family("plain", (), _PLAIN)
 
 
 def family_of(vocabulary: Container[str]) -> Family:
-    """Return the family of a model whose vocabulary, or what it has of TOKENS, this is."""
+    """Return the family of a model whose vocabulary, or the control tokens in it, this is."""
     return next((family for family in FAMILIES if all(token in vocabulary for token in family.tokens)), PLAIN)
