@@ -31,7 +31,9 @@ MAX_PROMPTS: Final = 256
 
 _Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-_Count = Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)]
+NO_LIMIT: Final = -1
+"""For `max_tokens` what llama.cpp's and LM Studio's users send: until the model ends, or its context is full."""
+_Limit = Annotated[int, msgspec.Meta(ge=NO_LIMIT, le=2**31 - 1)]
 _ModelName = Annotated[str, msgspec.Meta(max_length=512)]
 _Stop = str | list[str] | None
 
@@ -51,7 +53,7 @@ class OpenAISampling(Foreign, kw_only=True):
     n: Annotated[int, msgspec.Meta(ge=1, le=MAX_CHOICES)] | None = None
     stop: _Stop = None
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    max_tokens: _Count | None = None
+    max_tokens: _Limit | None = None
     frequency_penalty: _Penalty | None = None
     presence_penalty: _Penalty | None = None
     logit_bias: dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]] | None = None
@@ -105,7 +107,7 @@ class OpenAIChatRequest(OpenAISampling, kw_only=True):
     """A conversation to continue; without `model` the default one does."""
 
     messages: OpenAIMessages
-    max_completion_tokens: _Count | None = None
+    max_completion_tokens: _Limit | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None = None
     response_format: OpenAIResponseFormat | None = None

@@ -8,7 +8,7 @@ from msgspec import UNSET
 
 from rbee.queen.api.openai.formats import format_of
 from rbee.queen.api.openai.messages import messages_of
-from rbee.queen.api.openai.sampling import sampling_of
+from rbee.queen.api.openai.sampling import limit_of, sampling_of
 from rbee.queen.api.openai.tools import tools_of
 from rbee.queen.api.refusal import check_depth, refused, unsupported
 from rbee.wire.chat.conversation import Conversation
@@ -70,10 +70,9 @@ def chat_call(request: OpenAIChatRequest, *, sees: bool = False) -> ChatCall:
         arguments=_arguments(request),
         continues=_continues(request, messages),
     )
-    limits = [count for count in (request.max_completion_tokens, request.max_tokens) if count is not None]
     spec = GenerationSpec(
         conversation=conversation,
-        max_tokens=min(limits) if limits else UNSET,
+        max_tokens=limit_of(max_completion_tokens=request.max_completion_tokens, max_tokens=request.max_tokens),
         logprobs=_logprobs(request),
         **sampling_of(request),
     )

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+import msgspec
+
 from rbee.queen.api.refusal import refused
+from rbee.wire.dialects.openai_request import NO_LIMIT
 
 if TYPE_CHECKING:
     from rbee.wire.dialects.openai_request import OpenAISampling
@@ -40,6 +43,18 @@ def sampling_of(request: OpenAISampling) -> dict[str, Any]:
     if request.n is not None and request.n > 1:
         found["choices"] = request.n
     return found
+
+
+def limit_of(**limits: int | None) -> int | msgspec.UnsetType:
+    """Return the least of the limits on tokens that a request gives, by the names of their fields; UNSET: none.
+
+    Raises InvalidRequestError.
+    """
+    for field, limit in limits.items():
+        if limit == 0:
+            raise refused(field, f"at least 1, or {NO_LIMIT} for no limit")
+    given = [limit for limit in limits.values() if limit is not None and limit != NO_LIMIT]
+    return min(given, default=msgspec.UNSET)
 
 
 def _stops(stop: str | list[str] | None) -> list[str] | None:

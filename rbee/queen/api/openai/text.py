@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from rbee.queen.api.openai.sampling import MAX_TOKEN, sampling_of
+from rbee.queen.api.openai.sampling import MAX_TOKEN, limit_of, sampling_of
 from rbee.queen.api.refusal import refused, unsupported
 from rbee.wire.dialects.openai_request import MAX_CHOICES, MAX_PROMPTS
 from rbee.wire.worker import GenerationSpec
@@ -35,7 +35,8 @@ def text_call(request: OpenAITextRequest) -> TextCall:
     choices = request.n or 1
     if request.best_of and request.best_of != choices:
         raise unsupported("best_of", "the same number as n: no more are written than are answered")
-    common = sampling_of(request) | {"typed": True, "max_tokens": request.max_tokens or MAX_TOKENS}
+    limit = MAX_TOKENS if request.max_tokens is None else limit_of(max_tokens=request.max_tokens)
+    common = sampling_of(request) | {"typed": True, "max_tokens": limit}
     if request.echo:
         common["echo"] = True
     if request.suffix:

@@ -118,7 +118,7 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None, str | None]] = [
     *((CHAT | {"temperature": value}, "temperature", None) for value in (-0.1, 2.1, "1", True, [1])),
     *((CHAT | {"top_p": value}, "top_p", None) for value in (-0.1, 1.1, "1")),
     *((CHAT | {"n": value}, "n", None) for value in (0, -1, 129, 1.5, "1", True)),
-    *((CHAT | {"max_tokens": value}, "max_tokens", None) for value in (0, -1, 2**31, 10**30, 1.5, "1")),
+    *((CHAT | {"max_tokens": value}, "max_tokens", None) for value in (0, -2, 2**31, 10**30, 1.5, "1")),
     *((CHAT | {"max_completion_tokens": value}, "max_completion_tokens", None) for value in (0, 2**31, "1")),
     *((CHAT | {"stop": value}, "stop", None) for value in (1, ["x"] * 17, "h" * 257, {"hunter2": 1})),
     (CHAT | {"stop": [1]}, "stop[0]", None),
@@ -209,7 +209,7 @@ BAD_TEXTS: list[tuple[dict[str, Any], str]] = [
     (TEXT | {"suffix": 1}, "suffix"),
     (TEXT | {"echo": 1}, "echo"),
     *((TEXT | {"logprobs": value}, "logprobs") for value in (-1, 6, True, "1")),
-    *((TEXT | {"max_tokens": value}, "max_tokens") for value in (0, -1, "1")),
+    *((TEXT | {"max_tokens": value}, "max_tokens") for value in (0, -2, "1")),
 ]
 
 
@@ -252,6 +252,14 @@ def test_a_choice_is_the_text_itself_whatever_is_in_it(wish: str) -> None:
     assert "\n" not in pattern, "a worker's grammar has each rule on a line of its own"
     assert [text for text in texts if not re.fullmatch(pattern, text)] == []
     assert re.fullmatch(pattern, "axb") is None
+
+
+def test_minus_one_is_no_limit_on_tokens() -> None:
+    for body in (CHAT | {"max_tokens": -1}, CHAT | {"max_tokens": -1, "max_completion_tokens": -1}):
+        assert chat(body).spec.max_tokens is msgspec.UNSET
+    assert chat(CHAT | {"max_tokens": -1, "max_completion_tokens": 7}).spec.max_tokens == 7
+    assert [spec.max_tokens for spec in text(TEXT | {"max_tokens": -1}).specs] == [msgspec.UNSET]
+    assert [spec.max_tokens for spec in text(TEXT).specs] == [16]
 
 
 def test_thousands_of_calls_without_ids_hold_up_nobody() -> None:
