@@ -231,7 +231,7 @@ class ChatSession:
         if isinstance(error, PromptTooLongError):
             message = f"the conversation is longer than the model's context of {error.details.get('context')} tokens"
             more = error.hint.partition(", or ")[2] if error.hint else ""
-            hint = "/clear forgets what was said, and /save keeps it"
+            hint = "a shorter question takes this one's place; /clear forgets what was said, and /save keeps it"
             self._show_error(message, f"{hint}; or {more}" if more else hint)
             return
         again = "/regenerate asks again"

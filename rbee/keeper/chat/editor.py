@@ -34,6 +34,8 @@ if TYPE_CHECKING:
 
 MOST_HISTORY_BYTES: Final = 500_000
 """Of the file, half of which is left when a chat finds it larger."""
+MOST_ENTRY_CHARACTERS: Final = 10_000
+"""Of an entry; files that were pasted would push out all else."""
 _ESCAPE_SECONDS: Final = 0.1
 """After Esc, for the rest of a key: Alt+Enter is Esc and Enter."""
 
@@ -180,6 +182,8 @@ class _PrivateHistory(FileHistory):
             return []
 
     def store_string(self, string: str) -> None:
+        if len(string) > MOST_ENTRY_CHARACTERS:
+            return
         with contextlib.suppress(OSError):
             super().store_string(string.encode("utf-8", "replace").decode())
 

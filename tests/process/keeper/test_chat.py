@@ -165,8 +165,12 @@ def test_lines_completion_and_a_history_that_outlives_the_chat(keeper: Keeper) -
     again.wait(PROMPT)
     again.type(UP)
     again.wait("> six\n  seven")
-    again.type(f"{CTRL_C}{CTRL_D}")
+    again.type(CTRL_C)
+    again.say("x" * 10_001)
+    again.wait("Generated 3 tokens")
+    again.type(CTRL_D)
     assert again.finish() == 0
+    assert "xxx" not in (keeper.state / "chat_history").read_text(), "a file that was pasted is not kept"
 
 
 def test_ctrl_c_ends_the_answer_and_not_the_chat(keeper: Keeper) -> None:
@@ -203,7 +207,9 @@ def test_an_error_does_not_end_the_chat_and_the_turn_can_be_tried_again(keeper: 
     chat.wait("rbee: the engine is on fire")
     chat.wait("/regenerate asks again")
     chat.say("/regenerate")
-    chat.wait("rbee: the conversation is longer than the model's context of 4096 tokens\nhint: /clear forgets")
+    chat.wait(
+        "rbee: the conversation is longer than the model's context of 4096 tokens\nhint: a shorter question takes"
+    )
     chat.say("/retry")
     chat.wait("Once upon a time\nGenerated 3 tokens")
     chat.say("/exit")
