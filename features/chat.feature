@@ -20,6 +20,7 @@ Feature: Talking with a model
     And runs storyteller with the prompt "Once upon a time"
     Then it exits with 0
     And stdout holds the text and one newline
+    And models show and models list know storyteller
     And a client of OpenAI's API finds storyteller, and gets an answer of it
     When the user has storyteller stand for itself
     Then it exits with 1

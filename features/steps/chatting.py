@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -102,6 +103,13 @@ def _answered(machine: Machine, name: str) -> None:
         answer = queen.post("/v1/chat/completions", json=body).json()
     assert listed[name] == "builtin:bee-stories"
     assert (answer["model"], bool(answer["choices"][0]["message"]["content"])) == (name, True)
+
+
+@then(parsers.parse("models show and models list know {name}"))
+def _shown(machine: Machine, name: str) -> None:
+    assert machine.run("models", "show", name).stdout.startswith(b"builtin:bee-stories\n")
+    (alias,) = json.loads(machine.run("models", "list", "--json").stdout)["aliases"]
+    assert (alias["name"], alias["model"], alias["problem"]) == (name, "builtin:bee-stories", None)
 
 
 @then("stderr says that it leads back to itself")

@@ -52,14 +52,14 @@ def chosen(text: str | None, settings: Settings) -> str:
     default = settings.defaults.model
     name = text or default or model_ref.BUILTIN
     try:
-        return name if _is_alias(name, settings) else str(parse(name, settings.paths.models))
+        return name if is_alias(name, settings) else str(parse(name, settings.paths.models))
     except InvalidRequestError as exc:
         if text is None:
             exc.message = f"`model` under [defaults] ({default}, from {settings.source}): {exc.message}"
         raise
 
 
-def _is_alias(name: str, settings: Settings) -> bool:
+def is_alias(name: str, settings: Settings) -> bool:
     """Whether the queen knows a model by this name; of one on another machine it is not known, and may be."""
     if known_models.is_reference(name):
         return False

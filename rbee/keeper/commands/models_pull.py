@@ -25,13 +25,7 @@ if TYPE_CHECKING:
 def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result:
     """Have the queen fetch the model, and show the progress; Ctrl+C ends it, unless another request needs it too."""
     node = options.node or settings.defaults.node
-    ref = reference.parse(options.model, settings.paths.models)
-    if ref.provider != "hf":
-        raise UsageError(
-            f"{ref} cannot be fetched: only models of the Hugging Face hub can",
-            "`rbee models push FILE --node NAME` copies a file of yours to a node",
-        )
-    wanted = convert({"model_ref": str(ref), "node": node}, NodeModel)
+    wanted = convert({"model_ref": _reference(options.model, settings), "node": node}, NodeModel)
     try:
         row = session.ask(options, settings, terminal, lambda queen: queen.pull_model(wanted, terminal.report))
     except RbeeError as exc:
@@ -41,3 +35,16 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
         terminal.end_progress()
     note = f"{row.model_ref} is on {wanted.node or 'local'}: {row.id}, {render.size(row.size_bytes)}."
     return Result(data=msgspec.to_builtins(row), notes=(note,))
+
+
+def _reference(text: str, settings: Settings) -> str:
+    """Return a reference that can be fetched, or an alias, which the queen knows."""
+    if reference.is_alias(text, settings):
+        return text
+    ref = reference.parse(text, settings.paths.models)
+    if ref.provider != "hf":
+        raise UsageError(
+            f"{ref} cannot be fetched: only models of the Hugging Face hub can",
+            "`rbee models push FILE --node NAME` copies a file of yours to a node",
+        )
+    return str(ref)

@@ -233,11 +233,20 @@ async def name_model(context: QueenContext, task: TaskRequest) -> None:
 
     Raises ModelNotFoundError or NodeNotFoundError.
     """
-    name, aliases = task.model or context.settings.defaults.reference, context.aliases.all()
-    if name is None or all(alias_names.named(one, aliases) is None for one in (name, name.rpartition("@")[0])):
-        return
-    found = await find_model(context, name)
-    task.model, task.node = found.reference, task.node or found.node
+    name = task.model or context.settings.defaults.reference
+    if name is not None and (found := await of_alias(context, name)) is not None:
+        task.model, task.node = found.reference, task.node or found.node
+
+
+async def of_alias(context: QueenContext, name: str) -> Meant | None:
+    """Return what an alias means, perhaps with `@node`; None for any other name.
+
+    Raises ModelNotFoundError or NodeNotFoundError.
+    """
+    aliases = context.aliases.all()
+    if all(alias_names.named(one, aliases) is None for one in (name, name.rpartition("@")[0])):
+        return None
+    return await find_model(context, name)
 
 
 async def begin(context: QueenContext, name: str, *, is_batch: bool = False) -> DialectRequest:

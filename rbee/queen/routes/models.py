@@ -11,7 +11,7 @@ from quart import Response, request
 from rbee.adapters.http.app import answer, body, raw_body
 from rbee.errors import MethodNotAllowedError, RbeeError, RouteNotFoundError, VersionMismatchError
 from rbee.queen.nodes.node import HiveAbsentError
-from rbee.queen.routes import request_log
+from rbee.queen.routes import dialect, request_log
 from rbee.wire import model_push, model_ref
 from rbee.wire import models as wire
 from rbee.wire.decode import convert
@@ -32,6 +32,12 @@ def add(app: QuartTrio, context: QueenContext) -> None:
     def chosen(name: str | None) -> Node:
         return nodes.get(name or context.settings.defaults.node or LOCAL_NODE)
 
+    async def named(asked: wire.NodeModel) -> wire.NodeModel:
+        """Return the model that is meant where an alias is given."""
+        if (found := await dialect.of_alias(context, asked.model_ref)) is None:
+            return asked
+        return wire.NodeModel(model_ref=found.reference, node=asked.node or found.node)
+
     @app.get(wire.SWARM_LIST)
     async def list_models() -> Response:
         name = request.args.get("node")
@@ -48,7 +54,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
 
     @app.get(wire.SWARM_SHOW)
     async def show_model() -> Response:
-        asked = convert(dict(request.args), wire.NodeModel)
+        asked = await named(convert(dict(request.args), wire.NodeModel))
         node = chosen(asked.node)
 
         async def work(report: Report) -> wire.ModelDetails:
@@ -59,7 +65,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
 
     @app.post(wire.SWARM_PULL)
     async def pull_model() -> Response:
-        asked = await body(wire.NodeModel)
+        asked = await named(await body(wire.NodeModel))
         work = partial(_pull, chosen(asked.node), str(model_ref.parse(asked.model_ref)))
         return await context.respond(work, "result")
 
