@@ -74,11 +74,8 @@ class PromptReader:
                 rule="left out",
             )
         before, after, middle = markers
-        tokenize = self._vocabulary.tokenize
-        begin, prefix, end = [
-            await self._in_thread(partial(tokenize, text, begin=is_first))
-            for text, is_first in (("", True), (prompt, False), (suffix, False))
-        ]
+        begin = await self._in_thread(partial(self._vocabulary.tokenize, ""))
+        prefix, end = [await self._fitting(text, self._tokenize_part) if text else [] for text in (prompt, suffix)]
         tokens = [*begin, before, *prefix, after, *end, middle]
         self._check_length(tokens)
         return tokens
@@ -179,6 +176,9 @@ class PromptReader:
             return await self._in_thread(partial(chat_frame.tokens, vocabulary, marks, frame, text))
         marked = await self._in_thread(partial(marks.marked, text))
         return await self._tokenize_rendered(await self._chat.rendered(marked))
+
+    async def _tokenize_part(self, text: str) -> list[int]:
+        return await self._in_thread(partial(self._vocabulary.tokenize, text, begin=False))
 
     async def _tokenize_rendered(self, text: str) -> list[int]:
         return await self._in_thread(partial(self._chat.marks.tokens, self._vocabulary, text))

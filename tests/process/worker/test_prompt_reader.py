@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from rbee.errors import InvalidRequestError
+from rbee.errors import InvalidRequestError, PromptTooLongError
+from rbee.wire.worker import InferenceRequest
 from rbee.worker.chat.chat import open_chat
 from rbee.worker.serving.prompt_reader import PromptReader
 from tests.conftest import ROOT
@@ -32,6 +33,8 @@ class Letters:
     tools_template = None
     tokens = 256
     begin_text = end_text = ""
+    longest = 0
+    """Of the texts that were read."""
 
     def control_tokens(self) -> dict[str, int]:
         return {"<": ord("<")}
@@ -39,9 +42,13 @@ class Letters:
     def end_tokens(self) -> list[int]:
         return []
 
+    def infill_tokens(self) -> tuple[int, int, int] | None:
+        return (1, 2, 3)
+
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
         assert threading.current_thread() is not threading.main_thread(), "a long prompt takes a second"
         assert isinstance(begin, bool)
+        self.longest = max(self.longest, len(text))
         return [ord(letter) for letter in text if not (control and letter == "<")]
 
 
@@ -87,3 +94,21 @@ async def test_a_conversation_is_read_and_one_that_is_too_long_is_refused_in_wor
         with pytest.raises(InvalidRequestError, match="prompt is too long: 100 tokens"):
             reader.check_tokens([1] * 100)
         reader.check_tokens([1] * 99)
+
+
+async def test_what_stands_between_two_texts_is_asked_for_and_neither_is_read_for_minutes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "rbee" / "__main__.py")])
+    letters: Any = Letters()
+    async with open_chat(letters) as chat:
+        reader = PromptReader(SimpleNamespace(vocabulary=letters, length=100, trained_length=100), chat)  # type: ignore[arg-type]
+        read = await reader.read_request(InferenceRequest(prompt="if a<", suffix=":"))
+        assert read.tokens == [1, *b"if a<", 2, *b":", 3]
+        assert (await reader.read_request(InferenceRequest(prompt="a", suffix=""))).tokens == [1, *b"a", 2, 3]
+        with pytest.raises(PromptTooLongError, match="prompt is too long: 103 tokens"):
+            await reader.read_request(InferenceRequest(prompt="a" * 50, suffix="b" * 50))
+        for texts in (("a" * 1_000_000, "b"), ("a", "b" * 1_000_000)):
+            with pytest.raises(PromptTooLongError, match="1600 or more"):
+                await reader.read_request(InferenceRequest(prompt=texts[0], suffix=texts[1]))
+        assert letters.longest == 1600
