@@ -21,6 +21,8 @@ SEEDS: Final = 2**32 - 1
 MAX_STOPS: Final = 16
 MAX_STOP: Final = 256
 MAX_TOKEN: Final = 2**31 - 1
+MAX_BIASES: Final = 4096
+"""Tokens with a bias: the engine changes them one by one at each step, while all its other answers wait."""
 
 
 def sampling_of(request: OpenAISampling) -> dict[str, Any]:
@@ -39,6 +41,8 @@ def sampling_of(request: OpenAISampling) -> dict[str, Any]:
     if request.presence_penalty is not None:
         found["presence_penalty"] = request.presence_penalty
     if request.logit_bias:
+        if len(request.logit_bias) > MAX_BIASES:
+            raise refused("logit_bias", f"at most {MAX_BIASES} tokens")
         found["logit_bias"] = {_token(key): bias for key, bias in request.logit_bias.items()}
     if request.n is not None and request.n > 1:
         found["choices"] = request.n

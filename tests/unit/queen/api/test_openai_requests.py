@@ -126,6 +126,7 @@ BAD_CHATS: list[tuple[dict[str, Any], str | None, str | None]] = [
     *((CHAT | {"frequency_penalty": value}, "frequency_penalty", None) for value in (-2.1, 2.1, "1")),
     *((CHAT | {"presence_penalty": value}, "presence_penalty", None) for value in (-2.1, 2.1, "1")),
     *((CHAT | {"logit_bias": value}, "logit_bias", None) for value in ({"hunter2": 1}, {"-1": 1}, {"9" * 20: 1}, [])),
+    (CHAT | {"logit_bias": {str(token): 1 for token in range(4097)}}, "logit_bias", "invalid_value"),
     *((CHAT | {"logit_bias": value}, "logit_bias[...]", None) for value in ({"1": 101}, {"1": "x"})),
     *((CHAT | {"logprobs": value}, "logprobs", None) for value in (1, "true")),
     *((CHAT | {"logprobs": True, "top_logprobs": value}, "top_logprobs", None) for value in (-1, 21, "1")),
