@@ -46,6 +46,9 @@ class Vocabulary:
     def control_tokens(self) -> dict[str, int]:
         return {text: number for number, text in enumerate(CONTROLS)}
 
+    def end_tokens(self) -> list[int]:
+        return [CONTROLS.index("<|im_end|>")]
+
 
 def conversation() -> Conversation:
     """An agent's: 50 messages of about 1,000 characters, with ten tools, of which one is called in each third turn."""
