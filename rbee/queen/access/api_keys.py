@@ -102,8 +102,8 @@ class ApiKeys:
         self._unremoved.discard(name)
 
     def is_good(self, identity: CallerIdentity) -> bool:
-        """Whether a caller may still ask: its key may have been revoked since it was let in."""
-        return identity.kind != "key" or identity.name in self._by_name
+        """Whether a caller may still ask: its key may be revoked by now, and its name that of a new one."""
+        return identity.kind != "key" or self._good(identity.key_hash) is not None
 
     def identify(self, shown: str) -> CallerIdentity | None:
         """Return the caller that a key names; None where it is unknown, was revoked, or has expired.
@@ -112,10 +112,16 @@ class ApiKeys:
         """
         if not shown.startswith(PREFIX) or len(shown) > _MAX_KEY:
             return None
-        key = self._by_hash.get(_hash(shown))
+        if (key := self._good(_hash(shown))) is None:
+            return None
+        return CallerIdentity("key", key.info.name, models=frozenset(key.info.models), key_hash=key.hash)
+
+    def _good(self, key_hash: str) -> StoredKey | None:
+        """Return the key of this hash, unless it has expired."""
+        key = self._by_hash.get(key_hash)
         if key is None or (key.info.expires_unix is not None and key.info.expires_unix <= self._now()):
             return None
-        return CallerIdentity("key", key.info.name, models=frozenset(key.info.models))
+        return key
 
     def count(self, name: str, *, prompt_tokens: int = 0, cached_tokens: int = 0, generated_tokens: int = 0) -> None:
         """Count a request of a key that is over; nothing happens where the key was revoked meanwhile."""

@@ -14,12 +14,14 @@ class CallerIdentity(NamedTuple):
     """A caller that was let in: by the swarm's token, an API key, as the queen's own user, or as everyone is.
 
     `name` is what people see: a key's name, or else the kind. `models` are what a key is for; empty for all models.
+    `key_hash` tells a key from another that had its name before.
     """
 
     kind: Literal["token", "key", "local", "open", "public"]
     name: str
     address: str = ""
     models: frozenset[str] = frozenset()
+    key_hash: str = ""
 
     @property
     def caller(self) -> str:

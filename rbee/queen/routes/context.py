@@ -68,10 +68,10 @@ class QueenContext(Streams):
     def track(self, request_id: str, identity: CallerIdentity) -> Iterator[TrackedRequest]:
         """Run a caller's request in the block, which ends with an error when it is cancelled, or its key is revoked.
 
-        See `RequestTracker.track`. Raises InvalidApiKeyError where the key was revoked before.
+        See `RequestTracker.track`. Raises InvalidApiKeyError where the key is not good any more.
         """
         if not self.keys.is_good(identity):
-            raise InvalidApiKeyError("the key was revoked while the request came", key=identity.name)
+            raise InvalidApiKeyError("the key was revoked, or has expired, while the request came", key=identity.name)
         with self.tracker.track(request_id, identity.caller) as tracked:
             yield tracked
 

@@ -89,12 +89,17 @@ async def test_a_revoked_one_is_good_for_nothing_and_its_name_is_free(store: Sto
     keys.count("alice", generated_tokens=5)
     with pytest.raises(NotFoundError, match="there is no key alice"):
         await keys.revoke("alice")
-    new = (await keys.create(KeyRequest(name="alice"))).key
+    new = (await keys.create(KeyRequest(name="alice", expires_s=60))).key
+    assert not keys.is_good(identity), "it is another's name now"
     again = await loaded(store, clock)
     assert (again.identify(old), again.identify(new)) == (None, keys.identify(new))
     with pytest.raises(NotFoundError) as caught:
         await keys.revoke("alcie")
     assert "did you mean alice?" in (caught.value.hint or "")
+    identity = keys.identify(new)
+    assert identity is not None
+    clock.now += 60
+    assert not keys.is_good(identity)
 
 
 @pytest.mark.parametrize("name", ["alice", "token", "Local", "open", "public"])
