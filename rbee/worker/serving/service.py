@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NamedTuple
 
@@ -28,6 +29,8 @@ from rbee.worker.serving.prompt_reader import PromptReader
 from rbee.worker.status.metrics import WorkerMetrics
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rbee.wire.worker import InferenceRequest
     from rbee.worker.engine.backend import Backend, Constraint
     from rbee.worker.engine.slots import JobHandle
@@ -93,13 +96,21 @@ class LoadedService:
 
         After `cancel` it raises CancelledError.
         """
+        with self.preparing(request_id):
+            return await self._read(request)
+        raise AssertionError  # the block raises or returns
+
+    @contextmanager
+    def preparing(self, request_id: str) -> Iterator[None]:
+        """Prepare a job of a request in the block, which raises CancelledError after `cancel`."""
         scope = self._preparing[request_id] = trio.CancelScope()
         try:
             with scope:
-                return await self._read(request)
+                yield
         finally:
             del self._preparing[request_id]
-        raise CancelledError("the request was cancelled")
+        if scope.cancelled_caught:
+            raise CancelledError("the request was cancelled")
 
     async def _read(self, request: InferenceRequest) -> ReadRequest:
         prompt = await self.prompts.read_request(request)
@@ -126,7 +137,7 @@ class LoadedService:
         )
 
     def cancel(self, request_id: str) -> None:
-        """Cancel a request whose prompt is being read."""
+        """Cancel a request whose prompt is being read, or whose next choice waits for a slot."""
         if (preparing := self._preparing.get(request_id)) is not None:
             preparing.cancel()
 
@@ -174,20 +185,22 @@ class Service:
     async def begin_next(self, request: InferenceRequest, request_id: str, read: ReadRequest, choice: int) -> JobHandle:
         """Start the job of a request's next choice, once there is a slot; the one before has ended.
 
-        With the same seed it would be the same answer once more.
+        After `cancel` it raises CancelledError. With the same seed it would be the same answer once more.
         """
         if request.seed is not None:
             request = msgspec.structs.replace(request, seed=(request.seed + choice) % SEEDS)
         service = self._ready()
-        if read.plan is not None:
-            read = read._replace(constraint=await service.planner.constraint(read.plan))
-        while True:
-            changed = self._status.changed
-            service = self._ready()
-            try:
-                return service.start(request, request_id, read)
-            except AllSlotsBusyError:
-                await changed.wait()
+        with service.preparing(request_id):
+            if read.plan is not None:
+                read = read._replace(constraint=await service.planner.constraint(read.plan))
+            while True:
+                changed = self._status.changed
+                service = self._ready()
+                try:
+                    return service.start(request, request_id, read)
+                except AllSlotsBusyError:
+                    await changed.wait()
+        raise AssertionError  # the block raises or returns
 
     def context(self) -> FullContext:
         """Return how much the model has room for. Raises WorkerNotReadyError before it is loaded."""

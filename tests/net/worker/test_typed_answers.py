@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 import pytest
+import trio
+import trio.testing
 
 from rbee.adapters.http import sse_client
+from rbee.errors import CancelledError
 from rbee.wire.chat.answer import (
     AnswerEnded,
     AnswerEvent,
@@ -39,6 +42,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+OWN_ID = "00000000-0000-4000-8000-00000000000a"
+OTHER_ID = "00000000-0000-4000-8000-00000000000b"
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message.role }}\n{{ message.content }}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
@@ -118,6 +123,26 @@ async def test_choices_come_one_after_the_other_and_are_counted_together(worker:
     assert last.usage.completion_tokens == 21
     assert len({text_of(found, number) for number in range(3)}) == 3, "one seed is not the same answer three times"
     assert worker.status.now.on_wire().slots_available == 2
+
+
+async def test_a_request_can_be_cancelled_while_its_next_choice_waits_for_a_slot(chain: Path) -> None:
+    asked = InferenceRequest(prompt="A", typed=True, choices=2)
+    async with serving(chain, slots=1) as worker:
+        first = await worker.service.begin(asked, OWN_ID)
+        async with first.job:
+            await first.job.cancel()
+        other = await worker.service.begin(InferenceRequest(prompt="A", logit_bias={2: -100}), OTHER_ID)
+        with trio.fail_after(10):
+            async with other.job, trio.open_nursery() as nursery:
+
+                async def wait() -> None:
+                    with pytest.raises(CancelledError):
+                        await worker.service.begin_next(asked, OWN_ID, first.read, 1)
+
+                nursery.start_soon(wait)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                await worker.service.cancel(OWN_ID)
+            await other.job.cancel()
 
 
 async def test_a_stop_string_ends_one_choice_and_the_next_begins(chain: Path) -> None:
