@@ -71,12 +71,13 @@ def expected(case: Case, client: Client) -> str:
     if case.victim == "keeper":
         return "complete" if is_relayed else f"ended by {case.signal.name}"
     if case.signal == signal.SIGTERM:
-        # Running requests are waited for. A model that is not loaded yet is given up, and a keeper then asks anew.
-        return "error" if case.state == "loading" and is_relayed else "complete"
+        # Running requests are waited for. A model that is not loaded yet is given up; then a keeper asks anew, and so
+        # does the queen for what it relays, unless it is the one that ends.
+        return "error" if (case.victim, case.state) == ("queen", "loading") and is_relayed else "complete"
     # Workers outlive queen and hive, and only what the queen relays goes through it.
     if case.victim == "queen" and is_relayed:
         return "broken"
-    return "error" if case.victim == "worker" else "complete"
+    return "error" if case.victim == "worker" and case.state == "streaming" else "complete"
 
 
 class Models(NamedTuple):
