@@ -39,7 +39,7 @@ ONE_LINE: Final = {"x-guidance": {"whitespace_flexible": False, "item_separator"
 Source: llguidance, docs/json_schema.md; its pattern for white space bounds nothing, since it may come again and again.
 """
 _PLACEHOLDERS: Final = {"index": "/[0-9]{1,4}/", "number": "/[0-9]{1,4}/", "id": "/[A-Za-z0-9]{9}/", "type": "/[a-z]+/"}
-_PLACEHOLDER: Final = re.compile("{(" + "|".join(_PLACEHOLDERS) + ")}")
+_PLACEHOLDER: Final = re.compile("{(" + "|".join(_PLACEHOLDERS) + r"|given_\d+)}")
 
 
 class TrialVerdict(msgspec.Struct):
@@ -61,18 +61,27 @@ class _Rules:
         self._controls = controls
         self._lines: list[str] = []
         self._names: dict[str, str] = {}
+        self._given: dict[str, str] = {}
         self._other: Grammar | None = None
 
+    def given(self, text: str) -> str:
+        """A text of the client's, to be put into one of a family's: nothing in it is a placeholder or a token."""
+        key = f"given_{len(self._given)}"
+        self._given[key] = text
+        return f"{{{key}}}"
+
     def literal(self, text: str) -> str:
-        """Exactly this text, but for its placeholders."""
+        """Exactly this text of a family's, but for its placeholders."""
         found = []
         for part in self._controls.split(text):
             if isinstance(part, int):
                 found.append(f"<[{part}]>")
                 continue
             for index, piece in enumerate(_PLACEHOLDER.split(part)):
-                if piece:
-                    found.append(_PLACEHOLDERS[piece] if index % 2 else json.dumps(piece))
+                if index % 2 and piece in _PLACEHOLDERS:
+                    found.append(_PLACEHOLDERS[piece])
+                elif text := self._given[piece] if index % 2 else piece:
+                    found.append(json.dumps(text))
         return " ".join(found)
 
     def rule(self, body: str, options: str = "") -> str:
@@ -92,11 +101,11 @@ class _Rules:
         if isinstance(first, int):
             return f"TEXT {self.literal(marker)}"
         # A text that holds the beginning of a marker with a control token inside is not allowed for.
-        return f"{self.rule(f'TEXT {json.dumps(first)}', '[lazy]')} {self.literal(marker[len(first) :])}".strip()
+        return f"{self.rule(f'TEXT {self.literal(first)}', '[lazy]')} {self.literal(marker[len(first) :])}".strip()
 
     def free(self, parameter: ParameterSyntax, key: str) -> str:
         """Anything that elements hold, up to and with the end of the element of a key."""
-        end = self.until(parameter.after_value.replace("{key}", key))
+        end = self.until(parameter.after_value.replace("{key}", self.given(key)))
         if not isinstance(self._controls.split(parameter.before_key)[0], int):
             return end
         if FREE not in self._names:
@@ -216,7 +225,7 @@ def _triggered(rules: _Rules, syntax: AnswerSyntax, tools: Sequence[Tool], is_si
     # A control token may begin a call or something else, as the channels of gpt-oss do.
     blocks = [rules.rule(f"TEXT {rules.literal(begin)}") for begin in (*syntax.reasoning.begins, *syntax.text.begins)]
     for tool in tools:
-        head = f"{written.begin}{written.opening(tool.name)}"
+        head = f"{written.begin}{_opening(rules, written, tool)}"
         trigger = next(trigger for trigger in written.triggers if head.startswith(trigger))
         first = _call(rules, written, tool, known=trigger)
         more = ""
@@ -231,11 +240,15 @@ def _triggered(rules: _Rules, syntax: AnswerSyntax, tools: Sequence[Tool], is_si
 
 def _call(rules: _Rules, written: ToolSyntax, tool: Tool, *, known: str = "") -> str:
     """One call; where what is `known` of its beginning has come, what is left of that."""
-    head = written.opening(tool.name)
+    head = _opening(rules, written, tool)
     if known:
         head = f"{written.begin}{head}".removeprefix(known)
     parts = [rules.literal(head), _arguments(rules, written, tool), rules.literal(written.after_call)]
     return rules.rule(" ".join(part for part in parts if part))
+
+
+def _opening(rules: _Rules, written: ToolSyntax, tool: Tool) -> str:
+    return written.around(rules.given(written.spelled(tool.name)))
 
 
 def _unmarked_calls(written: ToolSyntax, tools: Sequence[Tool]) -> list[dict[str, Any]]:
@@ -296,11 +309,12 @@ def _element(rules: _Rules, written: ToolSyntax, key: str, schema: dict[str, Any
     """One element, in which others may stand."""
     parameter, kind = written.parameter, schema.get("type")
     assert parameter is not None
-    head = rules.literal(f"{parameter.before_key}{key}{parameter.after_key}")
-    after = parameter.after_value.replace("{key}", key)
+    given = rules.given(key)
+    head = rules.literal(f"{parameter.before_key}{given}{parameter.after_key}")
+    after = parameter.after_value.replace("{key}", given)
     tail = rules.literal(after)
     if choices := _choices(schema):
-        return rules.rule(f"{head} ({' | '.join(map(rules.literal, choices))}) {tail}")
+        return rules.rule(f"{head} ({_any_of(rules, choices)}) {tail}")
     if kind == "string":
         return rules.rule(f"{head} {rules.until(after)}")
     if kind in ("integer", "number", "boolean", "null"):
@@ -321,6 +335,10 @@ def _choices(schema: dict[str, Any]) -> list[str]:
     return [value for value in values if isinstance(value, str) and value]
 
 
+def _any_of(rules: _Rules, texts: Sequence[str]) -> str:
+    return " | ".join(rules.literal(rules.given(text)) for text in texts)
+
+
 def _listed(rules: _Rules, entries: Sequence[tuple[str, bool]], separator: str) -> str:
     """Entries in their order, those that are not required each with or without; separated wherever two follow."""
     between = json.dumps(separator)
@@ -337,7 +355,7 @@ def _listed(rules: _Rules, entries: Sequence[tuple[str, bool]], separator: str) 
 
 
 def _entry(rules: _Rules, written: ToolSyntax, name: str, schema: dict[str, Any]) -> str:
-    kind = schema.get("type")
+    kind, name = schema.get("type"), rules.given(name)
     is_text = kind == "string" and not ("enum" in schema or "const" in schema or "pattern" in schema)
     if written.arguments == "parameters":
         parameter = written.parameter
@@ -346,13 +364,17 @@ def _entry(rules: _Rules, written: ToolSyntax, name: str, schema: dict[str, Any]
         if is_text or choices:
             head = rules.literal(f"{parameter.before_key}{name}{parameter.after_key}")
             if choices:
-                one = " | ".join(rules.literal(value) for value in choices)
-                return rules.rule(f"{head} ({one}) {rules.literal(parameter.after_value)}")
+                return rules.rule(f"{head} ({_any_of(rules, choices)}) {rules.literal(parameter.after_value)}")
             return rules.rule(f"{head} {rules.until(parameter.after_value)}")
         head = rules.literal(f"{parameter.before_key}{name}{parameter.after_key_json or parameter.after_key}")
         return rules.rule(f"{head} {rules.json(schema)} {rules.literal(parameter.after_value)}")
     if written.arguments == "pythonic":
         value = {"boolean": '("True" | "False")', "null": '"None"'}.get(str(kind)) or rules.json(schema)
         return rules.rule(f"{rules.literal(name + '=')} {value}")
-    value = f"{rules.literal(written.quote)} {rules.until(written.quote)}" if is_text else rules.json(schema)
+    if is_text:
+        value = f"{rules.literal(written.quote)} {rules.until(written.quote)}"
+    elif choices := _choices(schema):
+        value = f"{rules.literal(written.quote)} ({_any_of(rules, choices)}) {rules.literal(written.quote)}"
+    else:
+        value = rules.json(schema)
     return rules.rule(f"{rules.literal(name + ':')} {value}")

@@ -85,8 +85,15 @@ class ToolSyntax:
 
         A grammar has `{index}` and `{number}` be digits, and `{id}` nine letters and digits: it counts no calls.
         """
-        written = name if self.name == "text" else json.dumps(name, ensure_ascii=False)[1:-1]
-        return f"{self.before_name}{written}{self.after_name}".replace("{name}", written)
+        return self.around(self.spelled(name))
+
+    def spelled(self, name: str) -> str:
+        """Return how a name is written."""
+        return name if self.name == "text" else json.dumps(name, ensure_ascii=False)[1:-1]
+
+    def around(self, spelled: str) -> str:
+        """Return what stands before the arguments of a call to the tool whose name is spelled so."""
+        return f"{self.before_name}{{name}}{self.after_name}".replace("{name}", spelled)
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,10 +81,13 @@ class Bytes:
 
     def accepts(self, grammar: str | None, text: str) -> bool:
         """Whether a generation under the grammar may be this text, as a whole."""
+        return self.allows(grammar, self.encode(text))
+
+    def allows(self, grammar: str | None, tokens: list[int]) -> bool:
+        """Whether a generation under the grammar may be these tokens, as a whole."""
         assert grammar is not None
         matcher = LLMatcher(self.tokenizer, grammar, log_level=0)
         assert not matcher.is_error(), f"{matcher.get_error()}\n{grammar}"
-        tokens = self.encode(text)
         return matcher.try_consume_tokens(tokens) == len(tokens) and matcher.is_accepting()
 
 
@@ -138,6 +141,23 @@ def test_no_other_call_is_allowed(family: ModelFamily, mode: Any, call: ToolCall
         assert not family.syntax.tools.triggers, "what nothing marks as a call is free"
         return
     assert not MARKED.accepts(found, family.write([call]))
+
+
+@pytest.mark.parametrize("text", ["{id}", "x{index}", "{type}", "{name}y", "{key}", "{given_0}", f"a{MARKERS[0]}"])
+@each_family
+def test_no_text_of_the_client_is_a_placeholder_or_a_control_token(family: ModelFamily, text: str) -> None:
+    schema = {"type": "object", "properties": {text: {"type": "string", "enum": [text]}}, "required": [text]}
+    tool = Tool(name=text, parameters=schema | {"additionalProperties": False})
+    found = grammar(family, MARKED, conversation(tools=[tool], tool_choice=ToolChoice(mode="required")))
+    parts = re.split("NAME|KEY|VALUE", family.write([ToolCall(id="1", name="NAME", arguments='{"KEY": "VALUE"}')]))
+
+    def call_with(given: str) -> list[int]:
+        first, *others = map(MARKED.encode, parts)
+        return first + [token for part in others for token in [*given.encode(), *part]]
+
+    assert MARKED.allows(found, call_with(text))
+    for other in ("abcdefghi", "x1", "string", "0"):
+        assert not MARKED.allows(found, call_with(other))
 
 
 @each_family
