@@ -302,13 +302,8 @@ async def streamed(
 async def collect(
     asked: DialectRequest, specs: Sequence[GenerationSpec], on_event: Callable[[AnswerEvent, int], object]
 ) -> None:
-    """Run the generations of a request whose answer is one object; a client that leaves meanwhile is noted."""
+    """Run the generations of a request whose answer is one object."""
     try:
         await asked.run(specs, on_event)
     except ExceptionGroup as exc:
         raise as_error(exc, "the request") from exc
-    except BaseException as exc:
-        if not isinstance(exc, Exception):  # nothing is answered, and nothing else writes the line
-            asked.record.end, asked.record.status = request_log.end_of(exc), CancelledError.status
-            asked.context.requests.write(asked.record)
-        raise
