@@ -58,6 +58,8 @@ class RequestRecord:
     """Whether a model is to write something for it."""
     is_stream: bool = False
     """Whether it ends with its stream, and not with its answer."""
+    awaits_stream: bool = False
+    """Whether nothing has begun yet to produce that stream."""
     is_step: bool = False
     """Whether it is a step of something that has its line already: written with `--debug` alone, unless it fails."""
     is_over: bool = False

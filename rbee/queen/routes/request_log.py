@@ -70,9 +70,13 @@ def _is_look() -> bool:
 
 
 def _end_unanswered(record: RequestRecord, log: RequestLog, *, is_look: bool) -> None:
-    """Write the line of a request whose client has gone before the answer: nothing that follows a request was run."""
-    if record.ended is not None or record.is_stream:
+    """Write the line of a request whose client has gone before the answer: nothing that follows a request was run.
+
+    Nor is a stream produced whose head could not be sent.
+    """
+    if record.ended is not None or (record.is_stream and not record.awaits_stream):
         return
+    record.awaits_stream = False
     record.status = CancelledError.status
     if record.end == OK:
         record.end = CancelledError.code
@@ -104,9 +108,12 @@ def watched(
     produce: Callable[[T], Awaitable[object]], record: RequestRecord, is_over: Callable[[RequestRecord], None]
 ) -> Callable[[T], Awaitable[None]]:
     """Return `produce` such that the record has its end, and is passed to `is_over` then."""
-    record.is_stream = True
+    record.is_stream = record.awaits_stream = True
 
     async def run(send: T) -> None:
+        if not record.awaits_stream:
+            return  # its client has gone
+        record.awaits_stream = False
         try:
             await produce(send)
         except BaseException as exc:

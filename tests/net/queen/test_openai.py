@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 import pytest
 import trio
+from quart.asgi import ASGIHTTPConnection
 
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
@@ -483,6 +484,23 @@ async def test_a_stream_that_is_refused_leaves_one_line_with_its_status(
     (line,) = lines_of(caplog)
     assert "status=429" in line
     assert line.endswith("end=ALL_SLOTS_BUSY")
+
+
+async def test_a_client_that_leaves_before_the_head_of_its_stream_does_not_run_for_ever(
+    queen: httpx.AsyncClient, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO")
+
+    async def without_end(*_: object) -> None:
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(ASGIHTTPConnection, "_send_response", without_end)  # the head finds no room on its way
+    with trio.move_on_after(0.3):
+        await queen.post("/v2/tasks", json={"prompt": "x", "relay": True}, headers={"Accept": "text/event-stream"})
+    with trio.fail_after(10):
+        while not (lines := lines_of(caplog)):  # noqa: ASYNC110 (it is written a moment later)
+            await trio.sleep(0.01)
+    assert [line.rpartition("end=")[2] for line in lines] == ["CANCELLED"]
 
 
 @pytest.mark.parametrize("path", [CHAT, "/v2/tasks"])
