@@ -15,7 +15,7 @@ from rbee.wire import model_ref
 from rbee.wire.administration import alias_names
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from rbee.wire.gguf import ModelHeader
 
@@ -48,13 +48,17 @@ class KnownModel(NamedTuple):
 
 
 class Names(NamedTuple):
-    """What names can mean: the models that are there, aliases, nodes, and the model of no name."""
+    """What names can mean: the models that are there, aliases, nodes, and the model of no name.
+
+    Who asks for none of them is told of those for which `may_see(reference, alias)` alone.
+    """
 
     known: Sequence[KnownModel]
     aliases: Mapping[str, str]
     nodes: Collection[str]
     default: str
     unknown_is_default: bool = False
+    may_see: Callable[[str, str], bool] = lambda _reference, _name: True
 
 
 class Meant(NamedTuple):
@@ -172,7 +176,8 @@ def _short_names(model: KnownModel) -> set[str]:
 
 
 def _not_found(name: str, names: Names) -> ModelNotFoundError:
-    listed = [model.reference for model in names.known] + list(names.aliases)
+    listed = [model.reference for model in names.known if names.may_see(model.reference, "")]
+    listed += [alias for alias, target in names.aliases.items() if names.may_see(target, alias)]
     by_part = {part: one for one in listed for part in (one.lower(), one.lower().rpartition("/")[2], one.lower()[3:])}
     near = difflib.get_close_matches(name.lower(), by_part, n=NEAREST, cutoff=0.5)
     nearest = list(dict.fromkeys(by_part[one] for one in near)) or listed[:NEAREST]

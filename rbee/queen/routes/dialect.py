@@ -183,7 +183,7 @@ def _note(record: RequestRecord, event: AnswerEvent) -> None:
 
 
 async def names_of(context: QueenContext, *, fresh: bool = False) -> Names:
-    """Return what names can mean now; `fresh` asks the nodes again."""
+    """Return what names can mean now to whom the current request comes from; `fresh` asks the nodes again."""
     settings = context.settings
     default = settings.defaults.reference or model_ref.BUILTIN
     names = Names(
@@ -192,6 +192,7 @@ async def names_of(context: QueenContext, *, fresh: bool = False) -> Names:
         nodes={node.name for node in context.nodes.all()},
         default=_reference(default) or model_ref.BUILTIN,
         unknown_is_default=settings.api.unknown_model == "default",
+        may_see=request_log.current().identity.may_use,
     )
     if _reference(default) is None:
         with suppress(RbeeError):  # who asks for it is told so

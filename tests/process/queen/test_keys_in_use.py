@@ -121,9 +121,15 @@ def test_a_key_for_some_models_opens_and_shows_only_those(swarm: Swarm) -> None:
         assert f"the key other is not for the model {MODEL}" in error["message"]
         assert asks.get("/v1/models").json()["data"] == []
         refusal(asks.get(f"/v1/models/{MODEL}"), 403)
+        for response in (
+            asks.post("/v1/chat/completions", json=CHAT | {"model": "bee-storys"}),
+            asks.get("/v1/models/bee-storys"),
+        ):
+            assert "bee-stories" not in refusal(response, 404)["message"]
     with client(swarm, **{"x-api-key": own}) as asks:
         assert [model["id"] for model in asks.get("/v1/models").json()["data"]] == [MODEL]
         assert asks.get(f"/v1/models/{MODEL}").json()["id"] == MODEL
+        assert MODEL in refusal(asks.get("/v1/models/bee-storys"), 404)["message"]
     assert "key other" not in swarm.run("workers", "list").stdout
 
 

@@ -114,6 +114,14 @@ def test_who_has_mistyped_a_name_is_told_the_nearest(name: str, nearest: str) ->
     assert nearest in str(caught.value.hint)
 
 
+def test_who_has_mistyped_a_name_is_told_of_no_model_and_alias_that_is_not_to_be_seen() -> None:
+    names = NAMES._replace(may_see=lambda reference, alias: reference == SMOL or alias == "qwen")
+    with pytest.raises(ModelNotFoundError) as caught:
+        meant("bee-storys", names)
+    assert caught.value.details["nearest"] == [SMOL, "qwen"]
+    assert BEE not in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("name", ["Q.Q8_0", "q.q8_0.gguf", "file:/else/Q.Q8_0.gguf"])
 def test_a_file_that_is_in_no_list_and_runs_has_its_name(name: str) -> None:
     running = KnownModel("file:/else/Q.Q8_0.gguf", loaded=("local",))
