@@ -16,6 +16,7 @@ from rbee.errors import InvalidRequestError
 from rbee.worker.llama.logits import TokenMask
 from rbee.worker.output.grammar import GBNF, LARK
 from rbee.worker.output.printable import printable
+from rbee.worker.output.schema_place import place_of
 
 if TYPE_CHECKING:
     from rbee.worker.llama.library import Llama
@@ -111,7 +112,7 @@ class ConstraintCompiler:
             limits = LLParserLimits(initial_lexer_fuel=MAX_EXPRESSIONS)
             matcher = LLMatcher(self._known_tokens(), translated(grammar), log_level=0, limits=limits)
             if matcher.is_error():
-                raise _uncompilable(reason_of(matcher.get_error()))
+                raise _uncompilable(why_no_schema(grammar) or reason_of(matcher.get_error()))
             self._check_beginning(matcher)
             with self._lock:
                 self._compiled[grammar] = matcher
@@ -170,6 +171,22 @@ def translated(grammar: str) -> str:
             except Exception as exc:  # its own are all plain Exceptions
                 raise _uncompilable(reason_of(str(exc))) from exc
     return json.dumps(whole)
+
+
+def why_no_schema(grammar: str) -> str | None:
+    """Return what is wrong with the first schema of a grammar that cannot be compiled, and where in it."""
+    texts = [each.get(LARK, "") for each in json.loads(grammar)["grammars"]] if grammar.startswith("{") else [grammar]
+    for line in "\n".join(texts).splitlines():
+        _, _, found = line.partition(": %json ")
+        if found and (reason := _why_not(schema := json.loads(found))):
+            return f"{reason_of(reason)}, at {printable(place_of(schema, _why_not))[:_MAX_REASON]} in the schema"
+    return None
+
+
+def _why_not(schema: Any) -> str:
+    from llguidance import LLMatcher
+
+    return str(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(schema))))
 
 
 def _uncompilable(reason: str) -> InvalidRequestError:

@@ -19,7 +19,7 @@ from typing import Any, Final
 import msgspec
 
 from rbee.errors import InvalidRequestError
-from rbee.worker.llama.constraint import reason_of, translated
+from rbee.worker.llama.constraint import reason_of, translated, why_no_schema
 from rbee.worker.output.grammar import TrialVerdict
 
 CPU_SECONDS: Final = 4
@@ -64,7 +64,7 @@ def tried(grammar: str) -> TrialVerdict:
     vocabulary = _Bytes(grammar)
     matcher = LLMatcher(LLTokenizer(TokenizerWrapper(vocabulary)), grammar, log_level=0)
     if matcher.is_error():
-        return TrialVerdict(reason=reason_of(matcher.get_error()))
+        return TrialVerdict(reason=why_no_schema(grammar) or reason_of(matcher.get_error()))
     chosen = random.Random(0)  # noqa: S311 (any text will do)
     for _ in range(STEPS):
         began = time.thread_time()

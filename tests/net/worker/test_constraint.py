@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import re
 from contextlib import closing
 from math import isfinite
 from typing import TYPE_CHECKING
@@ -47,6 +48,20 @@ def test_each_generation_under_a_grammar_begins_at_its_beginning(model: Model) -
     assert allowed(model, again) == start
     again.accept(byte(ord("c")))
     assert allowed(model, first) == {byte(ord("b"))}
+
+
+@pytest.mark.parametrize(
+    ("schema", "place"),
+    [
+        ({"type": "strange"}, "#"),
+        ({"properties": {"a/b": {"items": {"type": "strange"}}, "c": {"type": "string"}}}, "#/properties/a~1b/items"),
+        ({"anyOf": [{"type": "null"}, {"type": "strange"}]}, "#/anyOf/1"),
+        ({"properties": {"a": {"$ref": "#/$defs/it"}}, "$defs": {"it": {"type": "strange"}}}, "#/properties/a"),
+    ],
+)
+def test_the_place_in_a_schema_that_cannot_be_compiled_is_named(model: Model, schema: object, place: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"kept to: Invalid type: strange, at {re.escape(place)} in"):
+        model.constrained(f"start: rule_0\nrule_0: %json {json.dumps(schema)}")
 
 
 def test_where_the_text_may_end_each_token_that_ends_one_is_allowed(model: Model) -> None:
