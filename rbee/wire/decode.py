@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
-from typing import Final, TypeVar
+from functools import cache
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import msgspec
+from msgspec import inspect
 
 from rbee.errors import UNKNOWN_FIELD, InvalidRequestError, UnknownFieldError
 from rbee.wire import common, registry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 T = TypeVar("T")
 
 _PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
 _FIELD: Final = re.compile(r"field `(?P<field>[A-Za-z0-9_]{1,64})`")
+_MOST_TOLD: Final = 12
+"""Values of a field that are listed where another one came."""
+_STEP: Final = re.compile(r"\.?([A-Za-z0-9_]+)|\[([0-9.]+)\]")
 
 
 def decode(body: bytes, kind: type[T]) -> T:
@@ -25,7 +33,7 @@ def decode(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind)
     except msgspec.ValidationError as exc:
-        raise _invalid(str(exc)) from None
+        raise _invalid(str(exc), kind) from None
     except msgspec.DecodeError as exc:
         reason = "malformed JSON" if body else "the body is empty"
         position = re.search(r"\(byte (\d+)\)", str(exc))
@@ -48,10 +56,10 @@ def convert(values: object, kind: type[T], *, strict: bool = False) -> T:
     try:
         return msgspec.convert(values, kind, strict=strict)
     except msgspec.ValidationError as exc:
-        raise _invalid(str(exc)) from None
+        raise _invalid(str(exc), kind) from None
 
 
-def _invalid(text: str) -> InvalidRequestError:
+def _invalid(text: str, kind: type[Any]) -> InvalidRequestError:
     """Split msgspec's message into field and rule, leaving out whatever it quotes from the payload."""
     field = "$"
     if found := _PATH.search(text):
@@ -69,7 +77,8 @@ def _invalid(text: str) -> InvalidRequestError:
         if name:
             field = name["field"] if field == "$" else f"{field}.{name['field']}"
     elif text.startswith("Invalid enum value"):
-        rule = "one of the values in the documentation"
+        values = _choices_at(kind, field)
+        rule = f"one of {', '.join(values)}" if values else "one of the values in the documentation"
     elif "matching regex" in text:
         rule = next(
             (words for pattern, words in (common.RULES | registry.RULES).items() if repr(pattern) in text),
@@ -79,6 +88,45 @@ def _invalid(text: str) -> InvalidRequestError:
         rule = text[0].lower() + text[1:] if text else "another form"
         rule = rule.replace("`", "")
     return InvalidRequestError(f"field {field}: {rule}", field=field, rule=rule)
+
+
+def _choices_at(kind: type[Any], path: str) -> list[str]:
+    """Return the texts that the field at msgspec's `path` may be; none where they are no choice, or too many."""
+    found = _options(_info_of(kind))
+    for name, _ in _STEP.findall(path):
+        found = [option for info in found for part in _parts(info, name) for option in _options(part)]
+    values = {str(value) for info in found for value in _values(info)}
+    return sorted(values) if len(values) <= _MOST_TOLD else []
+
+
+_info_of: Final[Callable[[Any], inspect.Type]] = cache(inspect.type_info)  # takes some milliseconds
+
+
+def _options(info: inspect.Type) -> list[inspect.Type]:
+    if isinstance(info, inspect.Metadata):
+        return _options(info.type)
+    if isinstance(info, inspect.UnionType):
+        return [option for each in info.types for option in _options(each)]
+    return [info]
+
+
+def _parts(info: inspect.Type, name: str) -> Iterator[inspect.Type]:
+    """Yield what stands in a field of that name, or in each place of a list or a mapping where it is none."""
+    if isinstance(info, inspect.StructType) and name:
+        yield from (field.type for field in info.fields if field.encode_name == name)
+        if info.tag_field == name:
+            yield inspect.LiteralType((info.tag,))
+    elif isinstance(info, inspect.ListType) and not name:
+        yield info.item_type
+    elif isinstance(info, inspect.DictType):
+        yield info.value_type
+
+
+def _values(info: inspect.Type) -> Iterator[Any]:
+    if isinstance(info, inspect.LiteralType):
+        yield from info.values
+    elif isinstance(info, inspect.EnumType):
+        yield from (member.value for member in info.cls)
 
 
 def keep_seconds(header: str | None) -> float | None:

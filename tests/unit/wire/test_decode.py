@@ -16,6 +16,7 @@ from rbee.errors import InvalidRequestError
 from rbee.wire import common
 from rbee.wire.common import FOREVER
 from rbee.wire.decode import convert, decode, keep_seconds
+from rbee.wire.dialects.openai_request import OpenAIChatRequest
 from rbee.wire.hive import ReadyCallback, SpawnRequest
 from rbee.wire.queen import TaskRequest
 from rbee.wire.worker import InferenceRequest
@@ -170,6 +171,32 @@ def test_a_field_within_a_field_has_a_path() -> None:
     assert refused(b'{"inner":{}}', _Outer).details["field"] == "inner.count"
     assert refused(b'{"inner":{"count":"hunter2"}}', _Outer).details["field"] == "inner.count"
     assert "hunter2" not in refused(b'{"inner":{"count":1,"hunter2 x":2}}', _Outer).message
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "rule"),
+    [
+        (
+            {"messages": [{"role": "nobody"}]},
+            "messages[0].role",
+            "one of assistant, developer, function, system, tool, user",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "tool_choice": "any"},
+            "tool_choice",
+            "one of auto, none, required",
+        ),
+        (
+            {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": "xml"}},
+            "response_format.type",
+            "one of json_object, json_schema, text",
+        ),
+    ],
+)
+def test_the_values_that_a_field_may_have_are_told(body: object, field: str, rule: str) -> None:
+    with pytest.raises(InvalidRequestError) as caught:
+        decode(json.dumps(body).encode(), OpenAIChatRequest)
+    assert (caught.value.details["field"], caught.value.details["rule"]) == (field, rule)
 
 
 def test_the_key_of_a_mapping_is_not_repeated() -> None:
