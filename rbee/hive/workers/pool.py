@@ -93,13 +93,15 @@ class Pool:
         """
         if self.is_stopping:
             raise DrainingError("the hive is shutting down and starts no workers")
+        left = self.left(spec, available)
         preflight.check_memory(
             spec.memory,
-            self.left(spec, available),
+            left,
             spec.resource,
             context=spec.context,
             cache_per_token=spec.cache_per_token,
             held=sum(one.spec.memory for one in self.workers.values() if one.is_beside(spec)),
+            allowed=self.max_memory if left < available - self.reserved(spec.resource, spec.device) else None,
         )
         worker = WorkerRecord(worker_id, spec, "starting", now, deadline=now + self.limits.worker_ready)
         self._left_ports = {port: until for port, until in self._left_ports.items() if until > now}

@@ -88,12 +88,13 @@ def check_memory(
     context: int | None = None,
     cache_per_token: int = 0,
     held: int = 0,
+    allowed: int | None = None,
 ) -> None:
     """Raise OutOfMemoryError, with both numbers in MB, when `needed` bytes do not fit.
 
     If the model fits with a context shorter than `context`, of which each token takes `cache_per_token` bytes, the hint
     names the longest. `held` is what other workers there take, who have made no room: if the model fitted without them,
-    the message says so.
+    the message says so. `allowed` is `[hive] max_memory`, where that and not the machine is the limit.
     """
     if needed <= available:
         return
@@ -105,6 +106,8 @@ def check_memory(
     if held and needed <= available + held:
         details["held"] = held // MEGABYTE
         message += f", beside workers that take {details['held']} MB and have requests, or load"
+    if allowed is not None:
+        message += f"; `max_memory` under [hive] allows {allowed // MEGABYTE} MB to all workers"
     raise OutOfMemoryError(
         message,
         hint=None

@@ -40,8 +40,8 @@ def find_room(workers: Collection[WorkerRecord], spec: WorkerSpec, free: int, no
         missing -= worker.spec.memory
         if missing <= 0:
             return Room(leaving, is_coming=True)
-    # Those that load may serve a request next, and stay: their callers wait.
-    busy = tuple(one for one in others if one.phase == "serving" and one not in idle)
+    # Those that load serve the request for which they were started next, and have their turn as those that serve.
+    busy = tuple(one for one in others if one.phase in ("starting", "loading", "serving") and one not in idle)
     if missing <= sum(one.spec.memory for one in busy):
         return Room([], is_coming=True, waits_for=busy)
     return Room([])

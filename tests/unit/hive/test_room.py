@@ -59,6 +59,13 @@ def test_what_leaves_already_is_waited_for_before_others_are_asked() -> None:
     assert leaving(0, going, idle) == ["idle"]
 
 
+@pytest.mark.parametrize("phase", ["starting", "loading"])
+def test_one_that_loads_is_waited_for_as_one_with_a_request(phase: str) -> None:
+    loads = worker("loads", 5, None, phase=phase, slots_busy=0)
+    room = find_room([loads], NEW, 0, 100)
+    assert (room.leaving, room.is_coming, room.waits_for) == ([], True, (loads,))
+
+
 def test_another_device_is_of_no_use() -> None:
     card = worker("card", 9)
     card.spec = replace(card.spec, resource="vram")
@@ -121,10 +128,15 @@ def test_workers_take_no_more_together_than_the_settings_say() -> None:
     with pytest.raises(OutOfMemoryError) as caught:
         pool.spawn("new", NEW, 100 * GB, 1)
     words = (
-        "needs 5000 MB of RAM, and 4000 MB are available, beside workers that take 4000 MB and have requests, or load"
+        "needs 5000 MB of RAM, and 4000 MB are available, beside workers that take 4000 MB and have requests, or load; "
+        "`max_memory` under [hive] allows 8000 MB to all workers"
     )
     assert str(caught.value) == f"the model {words}"
     assert caught.value.is_passing
-    with pytest.raises(OutOfMemoryError, match=r"needs 9000 MB of RAM, and 4000 MB are available$") as caught:
+    with pytest.raises(
+        OutOfMemoryError, match=r"and 4000 MB are available; `max_memory` under .hive. allows 8000 MB"
+    ) as caught:
         pool.spawn("never", replace(NEW, memory=9 * GB), 100 * GB, 1)
     assert not caught.value.is_passing
+    with pytest.raises(OutOfMemoryError, match=r"and 3000 MB are available, beside [^;]*$"):
+        pool.spawn("new", NEW, 3 * GB, 1)
