@@ -169,7 +169,7 @@ def _translate(error: HTTPException) -> RbeeError:
 
 def failure(error: RbeeError) -> Response:
     """Return the answer for an error; one that says when to ask again is 429 with that time."""
-    g.failed = error.code
+    g.failed = error
     retry_after = error.retry_after if isinstance(error, AllSlotsBusyError) else None
     response = answer(to_body(error, correlation.get()), error.status if retry_after is None else 429)
     if retry_after is not None:

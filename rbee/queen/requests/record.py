@@ -16,6 +16,7 @@ from rbee.wire.administration.requests import RequestInfo, RequestStep, RequestS
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:
+    from rbee.errors import RbeeError
     from rbee.queen.requests.events import RunEvent
     from rbee.wire.progress import ProgressEvent, Report
     from rbee.wire.queen import TaskHandle
@@ -68,6 +69,8 @@ class RequestRecord:
     """Whether its worker has said what came of it."""
     follows_refusal: bool = False
     """Whether its worker has yet to say that it refused the request before: that is not the end of this try."""
+    failure: str | None = None
+    """What its error said, for its story alone; errors never repeat what was asked."""
     refusal: str | None = None
     """Why its worker has refused it; of one that is not relayed it is written down: its client may ask again."""
     steps: list[RequestStep] = field(default_factory=list)
@@ -122,11 +125,17 @@ class RequestRecord:
         if self.first_token is None and ended.first_token_ms is not None:
             self.first_token = now - (ended.duration_ms - ended.first_token_ms) / 1e3
 
+    def on_failed(self, error: RbeeError) -> None:
+        """It is answered with an error."""
+        self.end, self.failure = error.code, error.message
+
     def close(self) -> None:
         """It is over, now if it was not before."""
         if self.ended is None:
             self.ended = trio.current_time()
-        self.step(f"Ended: {self.end}" + ("" if self.tokens is None else f", after {self.tokens} tokens"))
+        tokens = "" if self.tokens is None else f", after {self.tokens} tokens"
+        why = "" if self.failure is None else f": {self.failure}"
+        self.step(f"Ended: {self.end}{tokens}{why}")
 
     def info(self) -> RequestInfo:
         """Return what is known of it, for people and programs."""

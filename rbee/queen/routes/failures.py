@@ -23,7 +23,7 @@ def render(error: RbeeError) -> Response:
     """Return the answer to the current request for an error."""
     if not request.path.startswith(OPENAI):
         return failure(error)
-    g.failed = error.code
+    g.failed = error
     found = failure_of(error, is_chat=request.path == CHAT)
     response = answer(found.body, found.status)
     response.headers.update(found.headers)

@@ -60,7 +60,8 @@ def add(app: QuartTrio, log: RequestLog, history: RequestHistory, keys: ApiKeys)
         record = current()
         if not record.is_stream or request.method == "HEAD":
             record.status = response.status_code
-            record.end = getattr(g, "failed", record.end)
+            if (error := getattr(g, "failed", None)) is not None:
+                record.on_failed(error)
             log.write(record, quietly=_is_look() and record.status < 400)
         return response
 
@@ -118,6 +119,8 @@ def watched(
             await produce(send)
         except BaseException as exc:
             record.end = end_of(exc)
+            if (error := expected(exc)) is not None:
+                record.on_failed(error)
             raise
         finally:
             is_over(record)

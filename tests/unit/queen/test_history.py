@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from rbee.adapters.http.sse_server import Send
-from rbee.errors import InvalidRequestError, NotFoundError
+from rbee.errors import InvalidRequestError, NotFoundError, OutOfMemoryError
 from rbee.queen.access.identity import CallerIdentity
 from rbee.queen.requests import record as records
 from rbee.queen.requests.events import Generated
@@ -75,6 +75,14 @@ async def test_the_story_is_told_while_it_happens(autojump_clock: MockClock) -> 
     assert [event.human for event in told] == ["Waiting for a free slot: 2 before it"]
     said = msgspec.json.encode(story).decode()
     assert not any(word in said for word in ("the text", "itself", "secret"))
+
+
+async def test_a_story_ends_with_what_its_error_said(autojump_clock: MockClock) -> None:
+    one = record()
+    one.on_failed(OutOfMemoryError("the model needs 496 MB of RAM, and 104 MB are available"))
+    one.close()
+    assert one.steps[-1].human == "Ended: VRAM_EXHAUSTED: the model needs 496 MB of RAM, and 104 MB are available"
+    assert (one.info().end, "needs" in one.line()) == ("VRAM_EXHAUSTED", False)
 
 
 async def test_a_long_story_keeps_its_beginning_and_its_end(autojump_clock: MockClock) -> None:
