@@ -34,7 +34,7 @@ class WatchedPeer:
         self.limit = limit
         self._on_change = on_change
         self._acknowledged = -1
-        self._moved_at = trio.current_time()
+        self._began_at = self._moved_at = trio.current_time()
         self.pause = limit / _LOOKS
         self.due = -1.0
         """When it is to be looked at."""
@@ -50,7 +50,9 @@ class WatchedPeer:
             silence = now - self._moved_at
         else:
             self._acknowledged, self._moved_at = delivery.acknowledged, now
-            silence = 0 if delivery.pending else delivery.idle_seconds - PROBE_SECONDS
+            # Before it was watched it may have been sent nothing, and not probed either: its request waited in line.
+            quiet = min(delivery.idle_seconds, now - self._began_at)
+            silence = 0 if delivery.pending else quiet - PROBE_SECONDS
         self.pause = closely if silence > 0 else self.limit / 2
         self.due = now + self.pause
         if (is_silent := silence >= self.limit) != self.is_silent:

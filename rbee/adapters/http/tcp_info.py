@@ -49,12 +49,16 @@ def unread(stream: trio.SocketStream) -> int:
 
 
 def probe(stream: trio.SocketStream, idle: int, patience: float) -> None:
-    """Have the kernel probe a connection after `idle` quiet seconds, and break it after about `patience` of silence."""
-    interval = min(max(1, round(patience / 6)), MOST_SECONDS)
+    """Have the kernel probe a connection after `idle` quiet seconds, and break it after about `patience` of silence.
+
+    After each probe, answered or not, the kernel waits for the interval, and not for `idle`: so that is no longer. With
+    `idle` of 1 s a patience above 128 s is cut to that, as there are no more probes.
+    """
+    interval = min(max(1, round(patience / 6)), idle, MOST_SECONDS)
     for option, value in (
-        (socket.TCP_KEEPIDLE, min(idle, MOST_SECONDS)),
         (socket.TCP_KEEPINTVL, interval),
         (socket.TCP_KEEPCNT, min(max(1, round((patience - idle) / interval)), MOST_PROBES)),
+        (socket.TCP_KEEPIDLE, min(idle, MOST_SECONDS)),  # last: it may send a probe at once, and begin an interval
     ):
         stream.setsockopt(socket.IPPROTO_TCP, option, value)
     stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)

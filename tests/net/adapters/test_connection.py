@@ -17,6 +17,7 @@ from rbee.adapters.http import connection, sse_server, tcp_info
 from rbee.adapters.http import server as http_server
 from rbee.adapters.http.app import answer, new_app, streamed, with_keys
 from rbee.adapters.http.connection import ClientConnection
+from rbee.adapters.http.silent_peers import SilentPeers
 from tests.kit.leaving import WAYS, connect, leave
 from tests.kit.stopwatch import Stopwatch
 from tests.kit.waiting import PATIENCE
@@ -307,3 +308,20 @@ async def test_the_longest_patience_that_can_be_set_is_one_that_the_kernel_takes
         assert isinstance(stream, trio.SocketStream)
         tcp_info.probe(stream, 500_000, 1_000_000)
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE) == 1
+
+
+async def test_a_client_that_waits_for_a_whole_answer_is_not_taken_for_silent() -> None:
+    """It is sent nothing; only the kernel's probes, once a second, say that it is there."""
+    patience, changes, peers = 30.0, list[str](), SilentPeers()
+    listener = (await trio.open_tcp_listeners(0, host="127.0.0.1"))[0]
+    port = listener.socket.getsockname()[1]
+    async with listener, await trio.open_tcp_stream("127.0.0.1", port), await listener.accept() as stream:
+        tcp_info.probe(stream, round(patience / 2), patience)
+        await trio.sleep(tcp_info.PROBE_SECONDS + 0.5)  # in line for a slot
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(peers.run)
+            tcp_info.probe(stream, tcp_info.PROBE_SECONDS, patience)
+            with peers.watched(stream, 0.4, lambda: changes.append("changed")):
+                await trio.sleep(2 * tcp_info.PROBE_SECONDS + 0.4)
+            nursery.cancel_scope.cancel()
+    assert not changes
