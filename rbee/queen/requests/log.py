@@ -10,6 +10,7 @@ from msgspec import UNSET
 
 from rbee.adapters.logs.json_log import correlation
 from rbee.concurrency.contained import contained
+from rbee.queen.requests.generations import WORDS_SECONDS, Generations
 from rbee.queen.requests.record import OK
 
 if TYPE_CHECKING:
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-WORDS_SECONDS: Final = 2.0
-"""For the worker's own account of a request, which comes by its hive, after an answer that was relayed has ended."""
 MAX_PLACED: Final = 1000
 REFUSALS: Final = 60
 """Lines a minute about callers that were not let in: trying keys must not push everything else out of the log."""
@@ -35,6 +34,8 @@ class RequestLog:
     def __init__(self) -> None:
         self.on_end: Callable[[RequestRecord], None] = lambda _: None
         """Takes each that is over, but for those that are written quietly, and for refusals that are too many."""
+        self.generations = Generations()
+        """Those of requests that are not placed as a whole."""
         self._placed: dict[str, RequestRecord] = {}
         self._refusals = 0
         self._refused_since = 0.0
@@ -52,6 +53,21 @@ class RequestLog:
             correlation.reset(set_back)
         if not quietly:
             self.on_end(record)
+
+    def end(self, record: RequestRecord, nursery: trio.Nursery, *, quietly: bool = False) -> None:
+        """Write the line of a request that is over, in `nursery` once it is known what its generations took."""
+        if self.generations.are_open(record):
+            record.is_over, record.ended = True, trio.current_time()
+            nursery.start_soon(self._settle, record)
+        else:
+            self.write(record, quietly=quietly)
+
+    async def _settle(self, record: RequestRecord) -> None:
+        with contained("the line of a request"):
+            try:
+                await self.generations.settle(record)
+            finally:
+                self.write(record)
 
     def on_placed(self, record: RequestRecord) -> None:
         """A worker has the request, and will say what came of it."""
@@ -78,6 +94,7 @@ class RequestLog:
 
     def on_ended(self, ended: EndedRequest) -> None:
         """A worker has reported the end of a request."""
+        self.generations.on_ended(ended)
         record = self._placed.get(ended.request_id)
         if record is None or ended.worker_id not in (UNSET, record.worker):
             return  # nobody waits for it any more, or it is the end of an earlier try, elsewhere
@@ -106,6 +123,7 @@ class RequestLog:
 
     def on_gone(self, worker_id: str) -> None:
         """A worker has ended, and says nothing any more; what the queen relays has its end there, or a second try."""
+        self.generations.on_gone(worker_id)
         gone = [
             name
             for name, record in self._placed.items()

@@ -77,7 +77,7 @@ def build(context: QueenContext) -> QuartTrio:
         return Response(await trio.to_thread.run_sync(_description), content_type="application/json")
 
     access.add(app)
-    request_log.add(app, context.requests, context.history, context.keys)
+    request_log.add(app, context.requests, context.history, context.keys, context.nursery)
     for routes in (
         openai_routes,
         task_routes,

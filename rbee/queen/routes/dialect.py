@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from rbee.queen.requests.events import RunEvent
+    from rbee.queen.requests.generations import Generations
     from rbee.queen.requests.record import RequestRecord
     from rbee.queen.routes.context import QueenContext
     from rbee.wire.chat.answer import AnswerEvent
@@ -114,7 +115,8 @@ class DialectRequest:
         stream: HeldStream | None,
     ) -> None:
         context, record = self.context, self.record
-        taker = _AnswerTaker(record, stream, lambda answer: on_event(answer, number))
+        generations = context.requests.generations
+        taker = _AnswerTaker(request_id, record, generations, stream, lambda answer: on_event(answer, number))
 
         def report(event: ProgressEvent) -> None:
             if not isinstance(event, Narration):
@@ -133,18 +135,33 @@ class DialectRequest:
 
         with context.track(request_id, record.identity) as tracked:
             place = context.nodes, context.settings, context.token, context.connections
-            await InferenceRun(task, tracked, *place, caller=self.caller).run(record.reporting(report), taker, client)
+            run = InferenceRun(task, tracked, *place, caller=self.caller)
+            try:
+                await run.run(record.reporting(report), taker, client)
+            except Exception:
+                if not taker.has_begun:
+                    generations.end(request_id)  # nothing was read, and its worker has nothing to say
+                raise
 
 
 class _AnswerTaker:
     """Takes the events of a run, and gives those of the answer on; waits while its stream, if any, is behind."""
 
     def __init__(
-        self, record: RequestRecord, stream: HeldStream | None, on_event: Callable[[AnswerEvent], object]
+        self,
+        request_id: str,
+        record: RequestRecord,
+        generations: Generations,
+        stream: HeldStream | None,
+        on_event: Callable[[AnswerEvent], object],
     ) -> None:
+        self._id = request_id
         self._record = record
+        self._generations = generations
         self._stream = stream
         self._on_event = on_event
+        self.has_begun = False
+        """Whether the worker has read the prompt."""
 
     @property
     def has_room(self) -> bool:
@@ -157,11 +174,12 @@ class _AnswerTaker:
     def take(self, event: RunEvent) -> None:
         if not isinstance(event, Generated):
             self._record.on_event(event)
+            self._generations.begin(self._id, self._record, event.worker_id)
             if event.state not in ("idle", "busy"):
                 self.release()
         elif (answer := event.decode_answer()) is not None:
             self._record.on_event(event)
-            _note(self._record, answer)
+            self._note(answer)
             self.release()
             self._on_event(answer)
 
@@ -170,16 +188,14 @@ class _AnswerTaker:
         if self._stream is not None:
             self._stream.release()
 
-
-def _note(record: RequestRecord, event: AnswerEvent) -> None:
-    """Note what the log says of a request; of several generations together."""
-    if isinstance(event, ChoiceEnded):
-        record.end = event.reason
-    elif isinstance(event, AnswerEnded):
-        usage = event.usage
-        record.prompt_tokens = (record.prompt_tokens or 0) + usage.prompt_tokens
-        record.cached_tokens = (record.cached_tokens or 0) + usage.cached_tokens
-        record.tokens = (record.tokens or 0) + usage.completion_tokens
+    def _note(self, event: AnswerEvent) -> None:
+        """Note what the log says of a request; of several generations together."""
+        self.has_begun = True
+        if isinstance(event, ChoiceEnded):
+            self._record.end = event.reason
+        elif isinstance(event, AnswerEnded):
+            usage = event.usage
+            self._generations.end(self._id, usage.prompt_tokens, usage.cached_tokens, usage.completion_tokens)
 
 
 async def names_of(context: QueenContext, *, fresh: bool = False) -> Names:
@@ -281,7 +297,7 @@ async def streamed(
 
     def is_over(record: RequestRecord) -> None:
         if stream.has_begun or record.end == CancelledError.code:
-            context.requests.write(record)
+            context.requests.end(record, context.nursery)
         else:
             record.is_stream = False  # the answer that is no stream ends it
 

@@ -35,8 +35,11 @@ MAX_PATH: Final = 100
 T = TypeVar("T")
 
 
-def add(app: QuartTrio, log: RequestLog, history: RequestHistory, keys: ApiKeys) -> None:
-    """Register what writes the log; it is counted what keys are used for, and stories go into the history."""
+def add(app: QuartTrio, log: RequestLog, history: RequestHistory, keys: ApiKeys, nursery: trio.Nursery) -> None:
+    """Register what writes the log, in `nursery` where it has to wait for a worker's words.
+
+    It is counted what keys are used for, and stories go into the history.
+    """
 
     def on_end(record: RequestRecord) -> None:
         history.end(record)
@@ -53,7 +56,7 @@ def add(app: QuartTrio, log: RequestLog, history: RequestHistory, keys: ApiKeys)
     @app.before_request
     async def _begin() -> None:
         history.begin(current())
-        at_end(partial(_end_unanswered, current(), log, is_look=_is_look()))
+        at_end(partial(_end_unanswered, current(), log, nursery, is_look=_is_look()))
 
     @app.after_request
     async def _end(response: Response) -> Response:
@@ -62,7 +65,7 @@ def add(app: QuartTrio, log: RequestLog, history: RequestHistory, keys: ApiKeys)
             record.status = response.status_code
             if (error := getattr(g, "failed", None)) is not None:
                 record.on_failed(error)
-            log.write(record, quietly=_is_look() and record.status < 400)
+            log.end(record, nursery, quietly=_is_look() and record.status < 400)
         return response
 
 
@@ -70,7 +73,7 @@ def _is_look() -> bool:
     return request.method == "GET" and request.path in LOOKS
 
 
-def _end_unanswered(record: RequestRecord, log: RequestLog, *, is_look: bool) -> None:
+def _end_unanswered(record: RequestRecord, log: RequestLog, nursery: trio.Nursery, *, is_look: bool) -> None:
     """Write the line of a request whose client has gone before the answer: nothing that follows a request was run.
 
     Nor is a stream produced whose head could not be sent.
@@ -81,7 +84,7 @@ def _end_unanswered(record: RequestRecord, log: RequestLog, *, is_look: bool) ->
     record.status = CancelledError.status
     if record.end == OK:
         record.end = CancelledError.code
-    log.write(record, quietly=is_look)
+    log.end(record, nursery, quietly=is_look)
 
 
 def current() -> RequestRecord:

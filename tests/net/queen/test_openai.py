@@ -27,6 +27,7 @@ from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
 from rbee.queen.routes.context import QueenContext
 from rbee.wire.chat.answer import ChoiceEnded, PromptRead, TextDelta, ToolCallBegan, ToolCallDelta
+from rbee.wire.worker import EndedRequest
 from tests.kit.local_http import LOCAL
 from tests.kit.standin_node import ENDED, StandInNode, row_of, swarm_of
 
@@ -60,18 +61,19 @@ def settings() -> config.Settings:
 
 
 @pytest.fixture
-async def queen(
-    node: StandInNode,
-    nursery: trio.Nursery,
-    serve_app: Callable[[QuartTrio], Awaitable[str]],
-    settings: config.Settings,
-) -> AsyncIterator[httpx.AsyncClient]:
+async def context(node: StandInNode, nursery: trio.Nursery, settings: config.Settings) -> QueenContext:
     registry = cast("Registry", None)  # no request asks it
     connections = KeptConnections()
     nursery.start_soon(connections.run)
     keys = ApiKeys(KeyTable(cast("Store", None)))  # none is made
     swarm = swarm_of(node)
-    context = QueenContext(settings, TOKEN, registry, swarm, RequestTracker(), connections, nursery, Stopping(), keys)
+    return QueenContext(settings, TOKEN, registry, swarm, RequestTracker(), connections, nursery, Stopping(), keys)
+
+
+@pytest.fixture
+async def queen(
+    context: QueenContext, serve_app: Callable[[QuartTrio], Awaitable[str]]
+) -> AsyncIterator[httpx.AsyncClient]:
     url = await serve_app(routes.build(context))
     headers = {"Authorization": f"Bearer {TOKEN}"}
     async with httpx.AsyncClient(base_url=url, headers=headers, timeout=30, **LOCAL) as client:
@@ -253,8 +255,9 @@ async def test_while_a_model_loads_the_head_is_there_and_heartbeats_that_no_clie
 
 @pytest.mark.parametrize("body", [{"stream": True}, {"stream": False}])
 @pytest.mark.parametrize("has_begun", [True, False])
-async def test_a_client_that_leaves_ends_the_work(
+async def test_a_client_that_leaves_ends_the_work_and_what_was_written_counts(
     node: StandInNode,
+    context: QueenContext,
     queen: httpx.AsyncClient,
     body: dict[str, bool],
     has_begun: bool,
@@ -266,10 +269,16 @@ async def test_a_client_that_leaves_ends_the_work(
         await queen.post(CHAT, json={"messages": USER, **body})
     with trio.fail_after(10):
         await node.ended.wait()
+        (asked,) = node.inferences
+        words = EndedRequest(
+            request_id=asked.request_id or "", prompt_tokens=7, total_tokens=1, duration_ms=500, end="CANCELLED"
+        )
+        context.requests.on_ended(words)
         while not (lines := lines_of(caplog)):  # noqa: ASYNC110 (it is written a moment later)
             await trio.sleep(0.01)
-    assert len(node.inferences) == 1
-    assert [line.rpartition("end=")[2] for line in lines] == ["CANCELLED"]
+    (line,) = lines
+    assert line.endswith("end=CANCELLED")
+    assert " prompt_tokens=7 cached_tokens=0 tokens=1 " in line
 
 
 @pytest.mark.parametrize(

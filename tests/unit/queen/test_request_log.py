@@ -124,6 +124,37 @@ async def test_a_worker_that_says_nothing_is_waited_for_a_moment(lines: list[str
     assert "tokens" not in fields(line)
 
 
+async def test_several_generations_count_once_each_whoever_says_it(
+    lines: list[str], autojump_clock: MockClock, nursery: trio.Nursery
+) -> None:
+    log, one = RequestLog(), record()
+    for name in ("a", "b", "c", "d"):
+        log.generations.begin(name, one, WORKER)
+    for words in (msgspec.structs.replace(ENDED, request_id="a"), msgspec.structs.replace(ENDED, request_id="b")):
+        log.on_ended(words)
+        log.generations.end(words.request_id, 12, 8, 40)  # its last event comes too
+    log.end(one, nursery)
+    assert lines == []
+    log.on_ended(msgspec.structs.replace(ENDED, request_id="c", worker_id=OTHER))
+    log.on_ended(msgspec.structs.replace(ENDED, request_id="c", worker_id=WORKER, end="CANCELLED"))
+    await trio.sleep(1)
+    assert lines == []
+    await trio.sleep(2)  # nobody says anything of the last one
+    (line,) = lines
+    found = fields(line)
+    assert [found[name] for name in ("prompt_tokens", "cached_tokens", "tokens", "end")] == ["36", "24", "120", "ok"]
+    assert not log.generations.are_open(one)
+
+
+async def test_of_a_worker_that_is_gone_nothing_more_is_awaited(lines: list[str], nursery: trio.Nursery) -> None:
+    log, one = RequestLog(), record()
+    log.generations.begin("a", one, WORKER)
+    log.end(one, nursery)
+    log.on_gone(WORKER)
+    await trio.testing.wait_all_tasks_blocked()
+    assert len(lines) == 1
+
+
 async def test_every_request_leaves_its_line_however_it_ends(lines: list[str]) -> None:
     log = RequestLog()
     one, again = record(), record()
