@@ -18,11 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class ModelFamily:
-    """A family of models that write alike; `knows_tools` if the template shows the model how to call one."""
+    """A family of models that write alike."""
 
     name: str
     syntax: AnswerSyntax
-    knows_tools: bool = True
 
     def parser(
         self,
@@ -140,11 +139,7 @@ def family_of(template: str | None) -> ModelFamily:
     most do, once it is told how.
     """
     found = next((signature for signature in _SIGNATURES if template and signature.fits(template)), None)
-    family = (
-        ModelFamily(found.name, found.syntax)
-        if found
-        else ModelFamily("generic", json_formats.GENERIC, knows_tools=False)
-    )
+    family = ModelFamily(found.name, found.syntax) if found else ModelFamily("generic", json_formats.GENERIC)
     if template and family.syntax.reasoning is json_formats.HERMES.reasoning:
         for text, reasoning in _REASONING:
             if text in template:
