@@ -18,6 +18,11 @@ MAX_TOKENS: Final = 16
 """OpenAI's default for this request alone."""
 MAX_LENGTH: Final = 1_000_000
 """Characters of a prompt, or its tokens."""
+MAX_ECHOED: Final = 262_144
+"""Characters, or tokens, of several prompts that one answer repeats with their probabilities.
+
+Each token takes about 1 kB of the queen's memory until the last one is there; a stream keeps none.
+"""
 
 
 class TextCall(NamedTuple):
@@ -44,10 +49,16 @@ def text_call(request: OpenAITextRequest) -> TextCall:
     if request.logprobs is not None:
         common["logprobs"] = request.logprobs
     prompts = _prompts(request.prompt)
-    if len(prompts) * choices > max(MAX_PROMPTS, MAX_CHOICES):
+    repeated = len(prompts) * choices
+    if repeated > max(MAX_PROMPTS, MAX_CHOICES):
         raise refused("n", f"at most {MAX_PROMPTS} choices for all prompts together")
     if request.suffix and any("tokens" in prompt for prompt in prompts):
         raise unsupported("suffix", "only beside a prompt that is text")
+    if repeated > 1 and request.echo and request.logprobs is not None and not request.stream:
+        length = sum(len(prompt.get("tokens") or prompt["prompt"]) for prompt in prompts) * choices
+        if length > MAX_ECHOED:
+            rule = f"beside echo, for at most {MAX_ECHOED} characters or tokens of all prompts and choices together"
+            raise refused("logprobs", rule, hint="a stream has no such limit, nor has one prompt")
     return TextCall(
         model=request.model or "",
         specs=[GenerationSpec(**common, **prompt) for prompt in prompts],

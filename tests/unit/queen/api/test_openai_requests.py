@@ -210,6 +210,8 @@ BAD_TEXTS: list[tuple[dict[str, Any], str]] = [
     (TEXT | {"suffix": 1}, "suffix"),
     (TEXT | {"echo": 1}, "echo"),
     *((TEXT | {"logprobs": value}, "logprobs") for value in (-1, 6, True, "1")),
+    ({"prompt": ["x" * 200_000] * 2, "echo": True, "logprobs": 0}, "logprobs"),
+    ({"prompt": [[1] * 20_000], "echo": True, "logprobs": 1, "n": 14}, "logprobs"),
     *((TEXT | {"max_tokens": value}, "max_tokens") for value in (0, -2, "1")),
 ]
 
@@ -243,6 +245,12 @@ def test_what_is_no_request_at_all_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         decode_foreign(body, OpenAIChatRequest)
     assert failure_of(caught.value).status == 400
+
+
+def test_prompts_may_be_repeated_with_probabilities_where_nothing_collects_them() -> None:
+    long = {"prompt": ["x" * 200_000] * 2, "echo": True, "logprobs": 0}
+    for body in (long | {"stream": True}, long | {"logprobs": None}, long | {"prompt": ["x" * 300_000]}):
+        assert text(body).specs
 
 
 @pytest.mark.parametrize("wish", ["guided_choice", "structured_outputs"])
