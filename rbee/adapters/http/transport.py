@@ -55,7 +55,8 @@ class DaemonTransport(httpx.AsyncBaseTransport):
             with _errors_of_httpx():
                 response = await connection.handle_async_request(asked)
         except BaseException:
-            self._used.discard(connection)  # it has closed itself
+            self._used.discard(connection)
+            await _close(connection)  # one that is cancelled before it has sent anything does not close itself
             raise
         return httpx.Response(
             status_code=response.status,
