@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 class Room(NamedTuple):
     """Which workers are to leave now, the longest idle first, and which would once they have no request any more.
 
-    `is_coming` says that memory will be free soon, and that it is to be looked again.
+    `is_there` says that there is room now, `is_coming` that there will be soon, and that it is to be looked again.
     """
 
     leaving: list[WorkerRecord]
     is_coming: bool = False
     waits_for: tuple[WorkerRecord, ...] = ()
+    is_there: bool = False
 
 
 def find_room(workers: Collection[WorkerRecord], spec: WorkerSpec, free: int, now: float) -> Room:
@@ -29,7 +30,7 @@ def find_room(workers: Collection[WorkerRecord], spec: WorkerSpec, free: int, no
     others = [one for one in workers if one.is_beside(spec)]
     missing = spec.memory - free
     if missing <= 0:
-        return Room([])
+        return Room([], is_there=True)
     missing -= sum(one.spec.memory for one in others if one.phase == "ending")
     if missing <= 0:
         return Room([], is_coming=True)

@@ -13,7 +13,7 @@ from rbee.adapters.store.write_behind import WriteBehind
 from rbee.concurrency.background import cancel_when
 from rbee.concurrency.contained import as_error, contained
 from rbee.concurrency.recent import Recent
-from rbee.errors import DrainingError
+from rbee.errors import DrainingError, OutOfMemoryError
 from rbee.hive.workers import rows, view
 from rbee.hive.workers.execution import Execution, Start
 from rbee.hive.workers.loop import DecisionLoop
@@ -99,7 +99,17 @@ class WorkerSupervisor:
         spec = await self._plan(request, report)
         await self.check_files()
         await self._wait_for_room(spec)
-        await self._make_room(request, spec, report)
+        patience = trio.current_time() + self._limits.unload + BUSY_SECONDS
+        while True:
+            is_there = await self._make_room(request, spec, report, patience)
+            try:
+                return await self._start(request, spec, report)
+            except OutOfMemoryError as exc:
+                # Another start has taken the room that both have waited for: it is waited for like those before.
+                if not (is_there and exc.is_passing):
+                    raise
+
+    async def _start(self, request: wire.SpawnRequest, spec: WorkerSpec, report: Report) -> wire.SpawnReply:
         start = Start(report)
 
         def decide() -> Sequence[Effect]:
@@ -142,11 +152,11 @@ class WorkerSupervisor:
                     return
                 await changed.wait()
 
-    async def _make_room(self, request: wire.SpawnRequest, spec: WorkerSpec, report: Report) -> None:
+    async def _make_room(self, request: wire.SpawnRequest, spec: WorkerSpec, report: Report, patience: float) -> bool:
         """Have idle workers leave for a model that does not fit beside them, the longest idle first.
 
-        Returns once there is room, or it is clear that there will be none: the start says with which numbers. Where
-        those that have requests stand in the way, their end is waited for, for a while.
+        Returns whether there is room, once there is, or it is clear that there will be none: the start says with which
+        numbers. Where those that have requests stand in the way, their end is waited for, until `patience` is over.
         """
 
         def tell(action: str, target: str, human: str) -> None:
@@ -154,7 +164,7 @@ class WorkerSupervisor:
             report(Narration(actor="rbee-hive", action=action, target=target, human=human))
 
         is_told = False
-        with trio.move_on_after(self._limits.unload + BUSY_SECONDS):
+        with trio.move_on_at(patience):
             while True:
                 changed, now = self.changed.next, trio.current_time()
                 idle_from = {worker.id: worker.idle_from or 0.0 for worker in self.pool.workers.values()}
@@ -168,9 +178,10 @@ class WorkerSupervisor:
                     names = ", ".join(sorted({worker.spec.model_ref for worker in room.waits_for}))
                     tell("wait", spec.model_ref, f"Waiting for room: {names} in use")
                 if not room.is_coming:
-                    return
+                    return room.is_there
                 with trio.move_on_after(LOOK_SECONDS):
                     await changed.wait()
+        return False
 
     async def _find_room(self, request: wire.SpawnRequest, spec: WorkerSpec) -> Room:
         found = Room([])

@@ -30,7 +30,7 @@ def leaving(free: int, *workers: WorkerRecord) -> list[str]:
 
 
 def test_where_there_is_room_nobody_leaves() -> None:
-    assert find_room([worker("a", 9)], NEW, 5 * GB, 100) == Room([])
+    assert find_room([worker("a", 9)], NEW, 5 * GB, 100) == Room([], is_there=True)
 
 
 def test_the_longest_idle_leave_first_and_no_more_than_needed() -> None:

@@ -210,6 +210,34 @@ async def test_a_model_that_finds_no_room_is_refused_with_numbers_and_nobody_has
             nursery.cancel_scope.cancel()
 
 
+async def test_of_two_models_that_wait_for_the_same_room_the_second_waits_for_the_first(
+    machine: StandInMachine, registry: Registry, autojump_clock: MockClock
+) -> None:
+    """There is memory for one worker. Whoever comes second finds the room taken by one that loads."""
+    workers = WorkerSupervisor(Timeouts(), machine, registry.transact, max_memory=SPEC.memory)
+    idle = WorkerStatus(state="idle", slots_total=4, slots_available=4)
+    replies: list[SpawnReply] = []
+
+    async def spawn(model: str) -> None:
+        replies.append(await workers.spawn(SpawnRequest(model_ref=model), lambda _: None))
+
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(workers.run)
+            for model in ("file:/old.gguf", "file:/b.gguf", "file:/c.gguf"):
+                nursery.start_soon(spawn, model)
+            seen: set[str] = set()
+            for count in range(3):
+                await trio.sleep(REST_SECONDS + 1)
+                (worker_id,) = {*machine.launched} - seen
+                seen.add(worker_id)
+                await workers.called_back(callback(worker_id))
+                await trio.testing.wait_all_tasks_blocked()
+                assert [reply.worker_id for reply in replies][count:] == [worker_id]
+                machine.on_status[worker_id](idle)
+            nursery.cancel_scope.cancel()
+
+
 async def test_a_disk_that_says_nonsense_ends_no_worker_and_no_request(
     workers: WorkerSupervisor, machine: StandInMachine, autojump_clock: MockClock
 ) -> None:
