@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from rbee.wire.common import FOREVER
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -11,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Room(NamedTuple):
-    """Which workers are to leave now, the longest idle first, and which would once they have no request any more.
+    """Which workers are to leave now, and which would once they have no request any more.
 
     `is_there` says that there is room now, `is_coming` that there will be soon, and that it is to be looked again.
     """
@@ -25,7 +27,8 @@ class Room(NamedTuple):
 def find_room(workers: Collection[WorkerRecord], spec: WorkerSpec, free: int, now: float) -> Room:
     """Return what makes room for `spec`, with `free` bytes left on its device.
 
-    No worker with a request leaves, and none leaves in vain: if all idle ones together are not enough, all stay.
+    No worker with a request leaves, and none leaves in vain: if all idle ones together are not enough, all stay. The
+    longest idle go first, and after all others those that a request has asked to stay for ever.
     """
     others = [one for one in workers if one.is_beside(spec)]
     missing = spec.memory - free
@@ -34,7 +37,9 @@ def find_room(workers: Collection[WorkerRecord], spec: WorkerSpec, free: int, no
     missing -= sum(one.spec.memory for one in others if one.phase == "ending")
     if missing <= 0:
         return Room([], is_coming=True)
-    idle = sorted((one for one in others if one.may_leave(now)), key=lambda one: one.idle_from or 0.0)
+    idle = sorted(
+        (one for one in others if one.may_leave(now)), key=lambda one: (one.keep == FOREVER, one.idle_from or 0.0)
+    )
     leaving = []
     for worker in idle:
         leaving.append(worker)

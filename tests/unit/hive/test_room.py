@@ -13,6 +13,7 @@ from rbee.hive.workers.effects import AskToEnd, AskToLeave, Save
 from rbee.hive.workers.pool import Pool
 from rbee.hive.workers.record import REST_SECONDS, WorkerRecord, WorkerSpec
 from rbee.hive.workers.room import Room, find_room
+from rbee.wire.common import FOREVER
 from rbee.wire.worker import WorkerStatus
 
 GB = 1_000_000_000
@@ -38,6 +39,13 @@ def test_the_longest_idle_leave_first_and_no_more_than_needed() -> None:
     assert leaving(2, *workers) == ["old"]
     assert leaving(1, *workers) == ["old", "middle"]
     assert find_room(workers, NEW, 1 * GB, 100).is_coming
+
+
+def test_those_that_were_asked_to_stay_for_ever_leave_last() -> None:
+    workers = worker("kept", 3, 1.0, keep=FOREVER), worker("an hour", 3, 10.0, keep=3600.0), worker("young", 3, 30.0)
+    assert leaving(2, *workers) == ["an hour"]
+    assert leaving(0, *workers) == ["an hour", "young"]
+    assert leaving(0, *workers[:2]) == ["an hour", "kept"]
 
 
 def test_none_with_a_request_leaves_and_none_in_vain() -> None:
