@@ -218,7 +218,7 @@ def _models_options(made: Mapping[str, Parser]) -> None:
     made["models show"].add_argument("model", metavar="REF", help=f"a path, builtin:NAME, {hub}, or an id of the list")
     made["models pull"].add_argument("model", metavar="REF", help=hub)
     made["models rm"].add_argument(
-        "id", metavar="ID", help="the model's id, as shown by `rbee models list`, or its reference"
+        "id", metavar="ID", help="the model's id, as shown by `rbee models list`, its reference or an alias"
     )
     _alias_options(made["models alias"])
     made["models push"].add_argument("file", metavar="FILE", help="a GGUF file of this machine")

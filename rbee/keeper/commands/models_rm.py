@@ -14,6 +14,7 @@ from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
 from rbee.wire import model_ref
+from rbee.wire.administration import alias_names
 from rbee.wire.models import NodeModelId
 from rbee.wire.queen import LOCAL_NODE
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from rbee.clients.queen import QueenClient
     from rbee.keeper.command_line.typed import ModelIdOptions
     from rbee.keeper.output.terminal import Terminal
+    from rbee.wire.administration.aliases import ModelAlias
     from rbee.wire.model_ref import ModelRef
     from rbee.wire.models import Removed
 
@@ -34,18 +36,43 @@ def run(options: ModelIdOptions, settings: Settings, terminal: Terminal) -> Resu
         )
     node = options.node or settings.defaults.node
     ref = None
-    if {":", "/"} & set(options.id) or options.id.lower().endswith(".gguf"):
-        ref = reference.parse(options.id, settings.paths.models)
-    else:
-        convert({"id": options.id, "node": node}, NodeModelId)  # what is wrong with it is told before anything starts
+    may_be_alias = reference.is_alias(options.id, settings)
+    if not may_be_alias:
+        ref = _reference(options.id, settings, node)  # what is wrong with it is told before anything starts
 
     async def remove(queen: QueenClient) -> Removed:
-        model_id = options.id if ref is None else await _id_of(queen, ref, node, terminal)
-        return await queen.remove_model(NodeModelId(id=model_id, node=node), terminal.report)
+        where, wanted = node, ref
+        if may_be_alias:
+            if (alias := await _alias(queen, options.id)) is not None:
+                where, wanted = node or alias.node, reference.parse(alias.model or alias.target)
+            else:
+                wanted = _reference(options.id, settings, node)
+        model_id = options.id if wanted is None else await _id_of(queen, wanted, where, terminal)
+        return await queen.remove_model(NodeModelId(id=model_id, node=where), terminal.report)
 
     removed = session.ask(options, settings, terminal, remove)
     note = f"{removed.id} was removed from {removed.node}: {render.size(removed.freed_bytes)}."
     return Result(data=msgspec.to_builtins(removed), notes=(note,))
+
+
+def _reference(text: str, settings: Settings, node: str | None) -> ModelRef | None:
+    """Return the reference that was typed; None for an id. Raises InvalidRequestError for what is neither."""
+    if {":", "/"} & set(text) or text.lower().endswith(".gguf"):
+        return reference.parse(text, settings.paths.models)
+    convert({"id": text, "node": node}, NodeModelId)
+    return None
+
+
+async def _alias(queen: QueenClient, name: str) -> ModelAlias | None:
+    """Return the alias that a name is, perhaps with `@node`; None for what may be an id."""
+    aliases = {alias.name: alias for alias in await queen.known_aliases()}
+    targets = {alias.name: alias.target for alias in aliases.values()}
+    rest, _, node = name.rpartition("@")
+    if (found := alias_names.named(name, targets)) is not None:
+        return aliases[found]
+    if rest and (found := alias_names.named(rest, targets)) is not None:
+        return msgspec.structs.replace(aliases[found], node=node)
+    return None
 
 
 async def _id_of(queen: QueenClient, ref: ModelRef, node: str | None, terminal: Terminal) -> str:

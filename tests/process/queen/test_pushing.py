@@ -48,17 +48,23 @@ class Swarm:
         self.queen = daemons.start("queen", cwd=cwd, RBEE_WORKER_CONTEXT="64")
 
     def push(self, *words: str) -> subprocess.Popen[str]:
+        return self.command("push", *words)
+
+    def command(self, *words: str) -> subprocess.Popen[str]:
         environment = os.environ | {
             "RBEE_HOME": str(self.home),
             "RBEE_QUEEN_PORT": self.queen.url.rpartition(":")[2],
             "PYTHONPATH": str(ROOT),
         }
-        command = [sys.executable, "-m", "rbee", "models", "push", *words]
+        command = [sys.executable, "-m", "rbee", "models", *words]
         pipe = subprocess.PIPE
         return subprocess.Popen(command, env=environment, cwd=self.folder, stdout=pipe, stderr=pipe, text=True)
 
     def ended(self, *words: str) -> tuple[int, str, str]:
-        with self.push(*words) as process:
+        return self.outcome(self.push(*words))
+
+    def outcome(self, process: subprocess.Popen[str]) -> tuple[int, str, str]:
+        with process:
             out, err = process.communicate(timeout=60)
             return process.returncode, out, err
 
@@ -90,6 +96,14 @@ def test_a_file_is_pushed_resumed_and_used_there(swarm: Swarm) -> None:
     lines = [line for line in log.splitlines() if "/v2/models/push" in line and "status=499" not in line]
     assert len(lines) == 2, "one for each push, and none for its pieces, but the one whose client went"
     assert all(f"model=file:{PATH} node=attic" in line for line in lines)
+    for words, said in (
+        (("alias", "own", f"file:{PATH}@attic"), "own stands for "),
+        (("rm", "Own"), "mine was removed from attic: 40.0 MB."),
+        (("rm", "own"), f"file:{PATH} is no model of attic"),
+    ):
+        assert said in swarm.outcome(swarm.command(*words))[2]
+    assert not copy.exists()
+    assert swarm.ended(PATH, "--node", "attic")[0] == 0
     with swarm.queen.client() as client:
         task = {"prompt": "A", "model": f"file:{PATH}", "node": "attic"}
         placed = client.post("/v2/tasks", json=task).json()
