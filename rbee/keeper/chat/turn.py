@@ -58,7 +58,7 @@ class QuestionRun:
     async def run(self, keep: float | None) -> TurnOutcome:
         """Return the outcome. Raises the error that has ended it."""
         answered = None
-        with unechoed(), self._scope:
+        with unechoed(lasts=True), self._scope:
             answered = await self._answered(keep)
         self._terminal.settle()
         generation = self._generation

@@ -356,6 +356,32 @@ def test_a_signal_ends_the_chat_and_leaves_the_terminal_as_it_was(keeper: Keeper
     assert keeper.running() == []
 
 
+def test_keys_are_kept_off_the_screen_after_ctrl_z_too(keeper: Keeper, tmp_path: Path) -> None:
+    program = tmp_path / "answer.py"
+    program.write_text(
+        "import os, termios\n"
+        "from rbee.keeper.chat.keys import unechoed\n"
+        "with unechoed(lasts=True):\n"
+        "    print('it answers', flush=True)\n"
+        "    key = os.read(0, 1)\n"
+        "    print('key', key, 'echo', termios.tcgetattr(0)[3] & termios.ECHO, flush=True)\n"
+    )
+    shell = EmulatedTerminal(["/bin/bash", "--norc", "--noprofile", "-i"], keeper.env | {"PS1": "$ "}, columns=200)
+    Terminal.running.append(shell)
+    shell.wait("$")
+    shell.type(f"{sys.executable} {program}\r")
+    shell.wait("it answers")
+    shell.type("\x1a")
+    shell.wait("Stopped")
+    shell.type("fg\r")
+    shell.wait(lambda text: text.partition("fg\n")[2].count("answer.py") == 1)
+    shell.type("k")
+    shell.wait("key b'k' echo 0")
+    shell.wait(lambda text: text.endswith("$"))
+    shell.type("exit\r")
+    assert shell.finish() == 0
+
+
 def test_ctrl_z_stops_it_and_it_goes_on_in_the_same_line(keeper: Keeper) -> None:
     """With the shell between, which makes the terminal its own, and another's again before that goes on."""
     env = {"TERM": "xterm-256color", "LANG": "C.UTF-8"} | keeper.env | {"PS1": "$ "}
