@@ -101,7 +101,10 @@ class RequestHistory:
         plain = wanted.replace("-", "")
         if len(plain) < MIN_ID:
             raise InvalidRequestError(
-                f"at least the first {MIN_ID} characters of an id are expected", field="request_id", rule=f">= {MIN_ID}"
+                f"at least the first {MIN_ID} characters of an id are expected",
+                hint="`rbee requests` shows the last ones",
+                field="request_id",
+                rule=f">= {MIN_ID}",
             )
         await self._is_read.wait()
         for record in reversed(self._running):

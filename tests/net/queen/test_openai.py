@@ -390,6 +390,17 @@ async def test_names_cost_no_question_once_the_models_are_known(node: StandInNod
     assert node.asked_models == 2, "a model may have come meanwhile"
 
 
+async def test_a_base_url_without_v1_and_a_path_that_there_is_not_are_told_what_there_is(
+    queen: httpx.AsyncClient,
+) -> None:
+    response = await queen.post("/chat/completions", json={"messages": USER})
+    assert response.status_code in (401, 404)
+    assert response.json()["error"]["hint"] == "the base URL of OpenAI's API ends in /v1"
+    assert "hint" not in (await queen.get("/nowhere")).json()["error"]
+    message = (await queen.post("/v1/nowhere", json={})).json()["error"]["message"]
+    assert message == "there is no such path; there are /v1/chat/completions, /v1/completions, /v1/models"
+
+
 BAD: list[tuple[str, str, dict[str, Any], int, str | None]] = [
     ("POST", CHAT, {"content": b""}, 400, None),
     ("POST", CHAT, {"content": b"\xff"}, 400, None),

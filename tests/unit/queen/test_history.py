@@ -147,8 +147,9 @@ async def test_a_request_is_found_by_each_of_its_names(autojump_clock: MockClock
 
 @pytest.mark.parametrize("name", ["", "1", "0d6b5c0", "0d6b-5c0", "chatcmpl-0d6b"])
 async def test_too_short_a_name_is_refused(autojump_clock: MockClock, name: str) -> None:
-    with pytest.raises(InvalidRequestError):
+    with pytest.raises(InvalidRequestError) as refused:
         await RequestHistory().find(name)
+    assert refused.value.hint == "`rbee requests` shows the last ones"
 
 
 async def followed(history: RequestHistory, query: RequestQuery, found: list[str]) -> None:
