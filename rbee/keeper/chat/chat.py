@@ -149,7 +149,7 @@ class ChatSession:
             case "clear":
                 self._dialogue.clear()
                 self._totals.in_context = 0
-                self._note("What was said is forgotten.")
+                self._note("The conversation is cleared.")
 
     async def _choose_model(self, text: str, queen: AttachedQueen | None) -> None:
         if text:
@@ -170,7 +170,7 @@ class ChatSession:
         if text:
             self._dialogue.system = None if text.lower() == "none" else text
         said = self._dialogue.system
-        self._say("The model is told nothing beforehand." if said is None else f"Beforehand it is told: {said}")
+        self._say("There is no system prompt." if said is None else f"System prompt: {said}")
 
     def _save(self, file: str) -> None:
         if not file:

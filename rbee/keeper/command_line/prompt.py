@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 MAX_CHARACTERS: Final = 1_000_000
-HOW_TO_GIVE: Final = 'give it as --prompt "…", or pipe it in'
+HOW_TO_GIVE: Final = 'give it as --prompt "…" (rbee run: after the model), or pipe it in'
 _MAX_BYTES: Final = 4 * MAX_CHARACTERS
 _STDIN: Final = "standard input"
 _MARKS: Final = (

@@ -56,6 +56,8 @@ def chosen(text: str | None, settings: Settings) -> str:
     except InvalidRequestError as exc:
         if text is None:
             exc.message = f"`model` under [defaults] ({default}, from {settings.source}): {exc.message}"
+        if _path(name) is None:
+            exc.hint = f"{exc.hint}\n`rbee models list` shows the models and aliases that there are"
         raise
 
 

@@ -24,7 +24,7 @@ def last_line(task: TaskRequest, handle: TaskHandle, done: Done, usage: Usage | 
     timings = None if done.timings is UNSET else done.timings
     # The first token comes of reading the prompt; the others take their time one by one.
     speed = "" if timings is None else _speed(done.total_tokens - 1, timings.text_ms)
-    parts = [f"Generated {render.plural(done.total_tokens, 'token')}{speed} with {task.model} on {handle.node}"]
+    parts = [f"Generated {render.plural(done.total_tokens, 'token')}{speed} with {_short(task.model)} on {handle.node}"]
     if timings is not None:
         cached = 0 if usage is None else usage.cached_tokens
         known = f" ({cached} cached)" if cached else ""
@@ -34,6 +34,11 @@ def last_line(task: TaskRequest, handle: TaskHandle, done: Done, usage: Usage | 
     if limit := _limit(task, done):
         parts.append(limit)
     return "; ".join(parts)
+
+
+def _short(model: str | None) -> str | None:
+    """Return a model as people know it: the path of a file would take two lines of a terminal after each answer."""
+    return model.rpartition("/")[2] if model is not None and model.startswith("file:") else model
 
 
 def to_json(task: TaskRequest, handle: TaskHandle, text: str, done: Done) -> dict[str, object]:

@@ -109,7 +109,7 @@ def test_commands(keeper: Keeper) -> None:
     chat.say("/model hf:o/r:Q4")
     chat.wait("hf:o/r:Q4 answers from now on.")
     chat.say("/system Be kind.")
-    chat.wait("Beforehand it is told: Be kind.")
+    chat.wait("System prompt: Be kind.")
     chat.say("one?")
     chat.wait("Generated 3 tokens")
     chat.say("/again")
@@ -117,9 +117,9 @@ def test_commands(keeper: Keeper) -> None:
     chat.say(f"/save {keeper.home}/said.md")
     chat.wait("Saved in ")
     chat.say("/clear")
-    chat.wait("What was said is forgotten.")
+    chat.wait("The conversation is cleared.")
     chat.say("/system none")
-    chat.wait("The model is told nothing beforehand.")
+    chat.wait("There is no system prompt.")
     chat.say("two?")
     chat.wait(lambda text: text.count("Generated 3 tokens") == 3)
     chat.say(f"/save {keeper.home}/calls")
@@ -344,7 +344,7 @@ def test_quiet_leaves_what_was_asked_for(keeper: Keeper) -> None:
     code, out, err = keeper.run("chat", "--quiet", data=b"one?\n/stats\n/system Be\x1b[2J kind.\n")
     assert (code, out) == (0, "Once upon a time\n")
     assert err.startswith("model: builtin:bee-stories\nconversation: 1 question, 15 tokens\n")
-    assert err.endswith("Beforehand it is told: Be�[2J kind.\n")
+    assert err.endswith("System prompt: Be�[2J kind.\n")
 
 
 def test_a_signal_ends_the_chat_and_leaves_the_terminal_as_it_was(keeper: Keeper) -> None:

@@ -178,6 +178,7 @@ def test_a_bad_model_reference_is_refused_with_the_forms(keeper: Keeper) -> None
     assert (code, out) == (1, "")
     assert "a bare word names no model" in err
     assert "hf:ORG/REPO:VARIANT" in err
+    assert err.endswith("`rbee models list` shows the models and aliases that there are\n")
     assert not (keeper.state).exists()
 
 

@@ -189,4 +189,6 @@ def test_a_broken_stream_is_reported_below_the_text(keeper: Keeper) -> None:
 def test_no_prompt_at_a_terminal_is_wrong_usage(keeper: Keeper) -> None:
     code, seen = Screen(keeper, "infer").finish()
     assert code == 2
-    assert seen == 'rbee: there is no prompt\nhint: give it as --prompt "…", or pipe it in\n'
+    assert (
+        seen == 'rbee: there is no prompt\nhint: give it as --prompt "…" (rbee run: after the model), or pipe it in\n'
+    )
