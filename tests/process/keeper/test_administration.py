@@ -46,7 +46,7 @@ def test_a_key_is_made_listed_and_revoked(swarm: Swarm) -> None:
     key = made.stdout.removesuffix("\n")
     assert re.fullmatch(r"rbee_k_[\w-]{43}", key)
     assert "The key alice, shown this once: for big, hf:o/r, small, until 20" in made.stderr
-    assert f"Base URL: http://127.0.0.1:{swarm.env['RBEE_QUEEN_PORT']}/v1" in made.stderr
+    assert f"Base URL: http://127.0.0.1:{swarm.env['RBEE_QUEEN_PORT']}/v1 on this machine; for others, " in made.stderr
     (listed,) = as_json(swarm, "keys", "list")["keys"]
     assert (listed["name"], listed["shown"], listed["models"]) == ("alice", key[:11], ["big", "hf:o/r", "small"])
     assert listed["expires_unix"] == pytest.approx(listed["created_unix"] + 30 * 86_400)

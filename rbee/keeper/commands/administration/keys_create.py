@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -10,6 +11,7 @@ from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
 from rbee.keeper.views.workers import moment
+from rbee.wire.addresses import is_loopback
 from rbee.wire.administration.keys import KeyRequest
 from rbee.wire.common import FOREVER
 
@@ -35,4 +37,6 @@ def run(options: KeyOptions, settings: Settings, terminal: Terminal) -> Result:
     until = "until it is revoked" if info.expires_unix is None else f"until {moment(info.expires_unix)}"
     what = ", ".join(info.models) or "all models"
     note = f"The key {info.name}, shown this once: for {what}, {until}. Base URL: {url}/v1"
+    if is_loopback(urlsplit(url).hostname or ""):
+        note += " on this machine; for others, the address that `rbee up --lan` prints."
     return Result(data=msgspec.to_builtins(made), text=made.key, notes=(note,))
