@@ -65,6 +65,8 @@ class RequestRecord:
     """Whether it is a step of something that has its line already: written with `--debug` alone, unless it fails."""
     is_over: bool = False
     """Whether the queen has no more to do with it."""
+    is_closed: bool = False
+    """Whether its line is written, and nothing of it changes any more."""
     is_explained: bool = False
     """Whether its worker has said what came of it."""
     follows_refusal: bool = False
@@ -133,9 +135,13 @@ class RequestRecord:
         """It is over, now if it was not before."""
         if self.ended is None:
             self.ended = trio.current_time()
+        self.step(self._outcome())
+        self.is_closed = True
+
+    def _outcome(self) -> str:
         tokens = "" if self.tokens is None else f", after {self.tokens} tokens"
         why = "" if self.failure is None else f": {self.failure}"
-        self.step(f"Ended: {self.end}{tokens}{why}")
+        return f"Ended: {self.end}{tokens}{why}"
 
     def info(self) -> RequestInfo:
         """Return what is known of it, for people and programs."""
@@ -160,9 +166,10 @@ class RequestRecord:
         )
 
     def story(self) -> RequestStory:
-        return RequestStory(
-            request=self.info(), steps=list(self.steps), state="running" if self.ended is None else "ended"
-        )
+        steps = list(self.steps)
+        if self.ended is not None and not self.is_closed:  # its worker has yet to say what it took
+            steps.append(RequestStep(ms=self._milliseconds(self.ended) or 0, human=self._outcome()[:MAX_STEP]))
+        return RequestStory(request=self.info(), steps=steps, state="running" if self.ended is None else "ended")
 
     def line(self) -> str:
         """Return the line of the log: words of the form name=value, those that apply."""

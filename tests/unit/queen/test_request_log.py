@@ -139,11 +139,13 @@ async def test_several_generations_count_once_each_whoever_says_it(
     log.on_ended(msgspec.structs.replace(ENDED, request_id="c", worker_id=WORKER, end="CANCELLED"))
     await trio.sleep(1)
     assert lines == []
+    assert one.story().steps[-1].human == "Ended: ok, after 120 tokens", "those who ask are told meanwhile"
     await trio.sleep(2)  # nobody says anything of the last one
     (line,) = lines
     found = fields(line)
     assert [found[name] for name in ("prompt_tokens", "cached_tokens", "tokens", "end")] == ["36", "24", "120", "ok"]
     assert not log.generations.are_open(one)
+    assert [step.human for step in one.story().steps] == ["Ended: ok, after 120 tokens"]
 
 
 async def test_of_a_worker_that_is_gone_nothing_more_is_awaited(lines: list[str], nursery: trio.Nursery) -> None:
