@@ -30,8 +30,9 @@ from rbee.errors import InvalidRequestError  # noqa: E402
 from rbee.wire.chat.conversation import ChatMessage, Conversation, JsonSchema  # noqa: E402
 from rbee.worker.llama import header  # noqa: E402
 from rbee.worker.llama.model import Model  # noqa: E402
+from rbee.worker.output.control_tokens import ControlTokens  # noqa: E402
 from rbee.worker.output.families import families  # noqa: E402
-from rbee.worker.output.grammar import ControlTokens, grammar_of  # noqa: E402
+from rbee.worker.output.grammar import grammar_of  # noqa: E402
 from tests.kit.worker_serving import Serving, serving  # noqa: E402
 
 TOKENS = 200
