@@ -11,6 +11,7 @@ import pytest
 
 from rbee.errors import InvalidRequestError
 from rbee.wire.chat.conversation import ChatMessage, Conversation, Grammar, JsonSchema, OutputFormat, TextPart
+from rbee.worker.llama import grammar_trial
 from rbee.worker.output.control_tokens import ControlTokens
 from rbee.worker.output.families import family_of
 from rbee.worker.output.grammar import grammar_of
@@ -52,7 +53,6 @@ HARMFUL = {
     "stack of another's grammar": built(
         Grammar(syntax="lark", text="\n".join(f"r{n}: r{n + 1}" for n in range(2000)) + '\nr2000: "b"\nstart: r0')
     ),
-    "slow": schema({"const": "x" * 400_000}),
     "large": schema({"const": "x" * 1_000_000}),
     "wrong": schema({"description": "x" * 10_000, "type": 7}),
 }
@@ -64,6 +64,12 @@ async def test_what_would_end_the_worker_is_refused(name: str) -> None:
     with pytest.raises(InvalidRequestError, match="cannot be kept to: ") as refused:
         await GrammarTrials().safe(HARMFUL[name])
     assert len(refused.value.message) < 500
+
+
+def test_what_takes_long_for_each_token_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(grammar_trial, "MOST_STEP_SECONDS", 0.01)  # on a fast machine nothing that compiles takes more
+    assert "it is too complex: a token takes" in grammar_trial.tried(schema({"const": "x" * 400_000})).reason
+    assert grammar_trial.tried(schema({"const": "x"})).reason == ""
 
 
 async def test_what_is_large_and_means_no_harm_is_tried_once(monkeypatch: pytest.MonkeyPatch) -> None:
