@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import trio
 
+from rbee.errors import InvalidRequestError
 from rbee.queen.access.identity import CallerIdentity
 from rbee.queen.requests.events import Generated
 from rbee.wire.administration.requests import RequestInfo, RequestStep, RequestStory
@@ -72,7 +73,7 @@ class RequestRecord:
     follows_refusal: bool = False
     """Whether its worker has yet to say that it refused the request before: that is not the end of this try."""
     failure: str | None = None
-    """What its error said, for its story alone; errors never repeat what was asked."""
+    """What its error said, for its story alone; never what was asked."""
     refusal: str | None = None
     """Why its worker has refused it; of one that is not relayed it is written down: its client may ask again."""
     steps: list[RequestStep] = field(default_factory=list)
@@ -129,7 +130,9 @@ class RequestRecord:
 
     def on_failed(self, error: RbeeError) -> None:
         """It is answered with an error."""
-        self.end, self.failure = error.code, error.message
+        self.end = error.code
+        # What is said of a wrong request names its fields, which may be anything.
+        self.failure = None if isinstance(error, InvalidRequestError) else error.message
 
     def close(self) -> None:
         """It is over, now if it was not before."""
