@@ -160,6 +160,8 @@ class Rules(trio.abc.Instrument):
                 since = self._ending.setdefault((hive, worker.id), now)
                 if now > since + pool.limits.drain + pool.limits.unload + ENDING_SLACK:
                     raise Violation(f"{name} is to end since {since:.3f} and is still there")
+            else:
+                self._ending.pop((hive, worker.id), None)  # it had a request, and made no room
         for (model, backend, device), count in starting.items():
             if count > 1:
                 raise Violation(f"{count} workers for {model} on {backend}:{device} start at the same time")
