@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from rbee.errors import InvalidRequestError
 from rbee.worker.llama.logits import TokenMask
-from rbee.worker.output.grammar import GBNF, LARK
+from rbee.worker.output.grammar import GBNF, LARK, uncompilable
 from rbee.worker.output.printable import printable
-from rbee.worker.output.schema_place import place_of
+from rbee.worker.output.schema_parts import place_of
 
 if TYPE_CHECKING:
     from rbee.worker.llama.library import Llama
@@ -63,7 +63,7 @@ class GrammarConstraint:
 
     def _check(self) -> None:
         if self._matcher.is_error():
-            raise _uncompilable(reason_of(self._matcher.get_error()))
+            raise uncompilable(reason_of(self._matcher.get_error()))
 
 
 class GrammarVocabulary(Protocol):
@@ -112,7 +112,7 @@ class ConstraintCompiler:
             limits = LLParserLimits(initial_lexer_fuel=MAX_EXPRESSIONS)
             matcher = LLMatcher(self._known_tokens(), translated(grammar), log_level=0, limits=limits)
             if matcher.is_error():
-                raise _uncompilable(why_no_schema(grammar) or reason_of(matcher.get_error()))
+                raise uncompilable(why_no_schema(grammar) or reason_of(matcher.get_error()))
             self._check_beginning(matcher)
             with self._lock:
                 self._compiled[grammar] = matcher
@@ -130,9 +130,9 @@ class ConstraintCompiler:
             beginning = matcher.deep_copy()
             beginning.unsafe_compute_mask_ptr(mask.address, mask.size)
             if beginning.is_error():
-                raise _uncompilable(f"{why} ({reason_of(beginning.get_error())})")
+                raise uncompilable(f"{why} ({reason_of(beginning.get_error())})")
         if time.thread_time() - started > MASK_SECONDS:
-            raise _uncompilable(_TOO_COMPLEX)
+            raise uncompilable(_TOO_COMPLEX)
 
     def _known_tokens(self) -> Any:
         import llguidance
@@ -141,7 +141,7 @@ class ConstraintCompiler:
             if self._tokenizer is None:
                 model = self._model
                 if not (ends := model.end_tokens()):
-                    raise _uncompilable("this model has no token that ends a text")
+                    raise uncompilable("this model has no token that ends a text")
                 self._ends = ends
                 texts = [
                     _SPECIAL + text if is_control else text
@@ -169,7 +169,7 @@ def translated(grammar: str) -> str:
             try:
                 each[LARK] = gbnf_to_lark(text)
             except Exception as exc:  # its own are all plain Exceptions
-                raise _uncompilable(reason_of(str(exc))) from exc
+                raise uncompilable(reason_of(str(exc))) from exc
     return json.dumps(whole)
 
 
@@ -187,14 +187,6 @@ def _why_not(schema: Any) -> str:
     from llguidance import LLMatcher
 
     return str(LLMatcher.validate_grammar(LLMatcher.grammar_from_json_schema(json.dumps(schema))))
-
-
-def _uncompilable(reason: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"field conversation.format: it cannot be kept to: {reason}",
-        field="conversation.format",
-        rule="a schema or grammar that can be compiled",
-    )
 
 
 def reason_of(words: str) -> str:

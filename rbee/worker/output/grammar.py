@@ -14,6 +14,7 @@ import msgspec
 
 from rbee.errors import InvalidRequestError
 from rbee.wire.chat.conversation import Grammar, JsonObject, JsonSchema, Regex
+from rbee.worker.output.schema_parts import shared_of
 from rbee.worker.output.syntax import ITEM
 
 if TYPE_CHECKING:
@@ -30,8 +31,6 @@ GBNF: Final = "gbnf"
 """The key of one that is in llama.cpp's form, and has to be translated first."""
 FREE: Final = "free"
 """The rule for elements of any names."""
-_SHARED: Final = ("$defs", "definitions")
-"""What a part of a schema may refer to."""
 SPACE: Final = "SPACE: /[ \\t\\r\\n]{0,20}/"
 ONE_LINE: Final = {"x-guidance": {"whitespace_flexible": False, "item_separator": ", ?", "key_separator": ": ?"}}
 """How JSON is written: small models that may write white space write it without an end, until their tokens are up.
@@ -47,6 +46,15 @@ class TrialVerdict(msgspec.Struct):
 
     grammar: str = ""
     reason: str = ""
+
+
+def uncompilable(reason: str) -> InvalidRequestError:
+    """Return the error for a format that cannot be kept to; `reason` repeats nothing but what the compiler quotes."""
+    return InvalidRequestError(
+        f"field conversation.format: it cannot be kept to: {reason}",
+        field="conversation.format",
+        rule="a schema or grammar that can be compiled",
+    )
 
 
 def is_whole_grammar(grammar: str) -> bool:
@@ -288,7 +296,7 @@ def _properties(schema: dict[str, Any]) -> list[tuple[str, dict[str, Any], bool]
     """Return the names and schemas of an object's properties, and whether each is required."""
     names, properties = schema.get("required"), schema.get("properties")
     required = {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
-    shared: dict[str, Any] = {key: schema[key] for key in _SHARED if key in schema}
+    shared = shared_of(schema)
     return [
         (name, shared | value if isinstance(value, dict) else {}, name in required)
         for name, value in (properties.items() if isinstance(properties, dict) else ())
@@ -320,7 +328,7 @@ def _element(rules: _Rules, written: ToolSyntax, key: str, schema: dict[str, Any
     if kind in ("integer", "number", "boolean", "null"):
         return rules.rule(f"{head} {rules.json(schema)} {tail}")
     if kind == "array" and isinstance(items := schema.get("items"), dict):
-        shared: dict[str, Any] = {key: schema[key] for key in _SHARED if key in schema}
+        shared = shared_of(schema)
         return rules.rule(f"{head} ({_element(rules, written, ITEM, shared | items)})* {tail}")
     if kind == "object" and schema.get("properties"):
         return rules.rule(f"{head} {_elements(rules, written, schema)} {tail}")

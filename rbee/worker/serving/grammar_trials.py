@@ -11,8 +11,8 @@ import msgspec
 import trio
 
 from rbee.adapters.daemon import process
-from rbee.errors import InvalidRequestError, WorkerFailedError
-from rbee.worker.output.grammar import TrialVerdict, is_whole_grammar
+from rbee.errors import WorkerFailedError
+from rbee.worker.output.grammar import TrialVerdict, is_whole_grammar, uncompilable
 
 MOST_LENGTH: Final = 1_000_000
 """Characters of a grammar with all schemas in it; nothing as large can be compiled."""
@@ -43,7 +43,7 @@ class GrammarTrials:
         Takes 0.15 s for one that has to be tried, once.
         """
         if len(grammar) > MOST_LENGTH:
-            raise _refused(f"it has more than {MOST_LENGTH} characters")
+            raise uncompilable(f"it has more than {MOST_LENGTH} characters")
         if is_tame(grammar):
             return grammar
         key = sha256(grammar.encode()).digest()
@@ -63,10 +63,10 @@ class GrammarTrials:
         except OSError as exc:
             raise WorkerFailedError(f"the process that tries grammars could not be started: {exc.strerror}") from exc
         if done is None or done.returncode or not done.stdout:
-            raise _refused("it is too complex: compiling it takes too long, or too much memory")
+            raise uncompilable("it is too complex: compiling it takes too long, or too much memory")
         verdict = msgspec.json.decode(done.stdout, type=TrialVerdict)
         if verdict.reason:
-            raise _refused(verdict.reason)
+            raise uncompilable(verdict.reason)
         return verdict.grammar
 
 
@@ -75,11 +75,3 @@ def is_tame(grammar: str) -> bool:
     if is_whole_grammar(grammar):
         return len(grammar) <= TAME_TEXT and "%json" not in grammar and not _WILD.search(_TOKENS.sub("", grammar))
     return len(grammar) <= TAME_LENGTH and not _WILD.search(_TOKENS.sub("", grammar))
-
-
-def _refused(reason: str) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"field conversation.format: it cannot be kept to: {reason}",
-        field="conversation.format",
-        rule="a schema or grammar that can be compiled",
-    )

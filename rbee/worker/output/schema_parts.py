@@ -1,4 +1,4 @@
-"""Finds the place in a JSON schema that makes all of it impossible (PURE)."""
+"""Takes JSON schemas apart: what a part needs of the whole, and which part makes all of it impossible (PURE)."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ _ONE: Final = (
 _LISTS: Final = ("anyOf", "oneOf", "allOf", "prefixItems", "items")
 _MAPS: Final = ("properties", "patternProperties", "dependentSchemas", "$defs", "definitions")
 _SHARED: Final = ("$defs", "definitions")
-"""What a part may refer to."""
 
 
 def place_of(schema: Any, why_not: Callable[[Any], str]) -> str:
@@ -35,7 +34,7 @@ def place_of(schema: Any, why_not: Callable[[Any], str]) -> str:
     as far as `$defs` and `definitions` go.
     """
     reason, pointer, tried = why_not(schema), "#", 0
-    shared = {key: schema[key] for key in _SHARED if key in schema} if isinstance(schema, dict) else {}
+    shared = shared_of(schema) if isinstance(schema, dict) else {}
     is_deeper = True
     while is_deeper:
         is_deeper = False
@@ -46,6 +45,11 @@ def place_of(schema: Any, why_not: Callable[[Any], str]) -> str:
                 schema, pointer, is_deeper = part, f"{pointer}/{step}", True
                 break
     return pointer
+
+
+def shared_of(schema: dict[str, Any]) -> dict[str, Any]:
+    """Return what the parts of a schema may refer to, and need beside them where they stand alone."""
+    return {key: schema[key] for key in _SHARED if key in schema}
 
 
 def _parts(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:
