@@ -13,7 +13,7 @@ from rbee.clients.progress import progress_of
 from rbee.errors import InternalError
 from rbee.wire import worker
 from rbee.wire.chat.answer import ANSWER_EVENT_TYPES, AnswerEvent
-from rbee.wire.common import KEEP_HEADER, Health
+from rbee.wire.common import CACHE_SALT_HEADER, KEEP_HEADER, Health
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -53,15 +53,18 @@ class WorkerClient(Connected):
         return sse_client.events(self._http, "GET", path)
 
     def inference(
-        self, request: worker.InferenceRequest, *, keep: float | None = None
+        self, request: worker.InferenceRequest, *, keep: float | None = None, salt: str = ""
     ) -> AbstractAsyncContextManager[sse_client.EventStream]:
         """Open the stream of a generation; `decode` reads its events. Leaving the block ends the generation.
 
-        The worker stays for `keep` seconds without a request, if that says so.
+        The worker stays for `keep` seconds without a request, if that says so. What it has computed is of use to
+        requests with the same `salt` alone.
         """
         headers = {worker.REQUEST_ID_HEADER: request.request_id} if request.request_id else {}
         if keep is not None:
             headers[KEEP_HEADER] = str(keep)
+        if salt:
+            headers[CACHE_SALT_HEADER] = salt
         return sse_client.events(self._http, "POST", worker.INFERENCE, body=request, headers=headers)
 
     async def cancel(self, request_id: str) -> None:

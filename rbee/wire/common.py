@@ -61,6 +61,8 @@ KEEP_HEADER: Final = "X-Keep-Seconds"
 SESSION_HEADER: Final = "X-Session-Id"
 """Which conversation, terminal or program of its caller a request belongs to: where several wait, slots go round these
 for callers without an API key."""
+CACHE_SALT_HEADER: Final = "X-Cache-Salt"
+"""From the queen to a worker: only requests with the same salt use what one another has computed."""
 PRIORITY_HEADER: Final = "Priority"
 """How urgent a request is (RFC 9218, section 4.1): of `u=6` and `u=7` nobody waits for the answer."""
 FOREVER: Final = 315_360_000.0

@@ -28,11 +28,12 @@ StopReason = Literal["eos", "length", "stop"]
 class GenerationSpec(Sampling, kw_only=True):
     """What is to be generated: how a prompt, its tokens, or a conversation goes on; one of the three is given.
 
-    `max_tokens` is bounded by the model's context too; the worker checks that once the model is loaded. Without it the
-    model ends its text, or the end of the context does. `choices` are so many answers to the same prompt. With `echo`
-    the prompt stands before what follows it; `suffix` is what comes after the text that is wanted.
+    `max_tokens` is bounded by the model's context too; the worker checks that once the model is loaded. Without it
+    the model ends its text, or the end of the context does. `choices` are so many answers to the same prompt. With
+    `echo` the prompt stands before what follows it; `suffix` is what comes after the text that is wanted.
 
-    With `typed` the answer is a stream of `wire.chat.answer.AnswerEvent`, as it always is to a conversation.
+    With `cache` false nothing that was computed before is used, and nothing of it is kept. With `typed` the answer
+    is a stream of `wire.chat.answer.AnswerEvent`, as it always is to a conversation.
     """
 
     prompt: Prompt | msgspec.UnsetType = msgspec.UNSET
@@ -46,6 +47,7 @@ class GenerationSpec(Sampling, kw_only=True):
     echo: bool | msgspec.UnsetType = msgspec.UNSET
     suffix: str | msgspec.UnsetType = msgspec.UNSET
     typed: bool | msgspec.UnsetType = msgspec.UNSET
+    cache: bool | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         given = [name for name in ("prompt", "tokens", "conversation") if getattr(self, name) is not msgspec.UNSET]
@@ -83,13 +85,15 @@ class Token(Message, kw_only=True):
 class Timings(Message, kw_only=True):
     """What an answer took: to read the prompt's tokens (`prompt_ms`), and to write those after its first (`text_ms`).
 
-    `first_token_ms` is counted from when the request was taken: it may have waited for others first.
+    `first_token_ms` is counted from when the request was taken: it may have waited for others first. `cached_tokens` of
+    the prompt had been computed before.
     """
 
     prompt_tokens: Count
     prompt_ms: Amount
     first_token_ms: Amount
     text_ms: Amount
+    cached_tokens: Count = 0
 
 
 class FullContext(Message, kw_only=True):

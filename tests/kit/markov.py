@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import zlib
+from array import array
 from typing import TYPE_CHECKING
 
 from rbee.errors import InvalidRequestError
@@ -59,11 +61,11 @@ class MarkovSampler:
 
     def sample(self, row: int) -> int:
         assert self._is_open
-        return self._backend.follows[self._backend.rows[row]]
+        return self._backend.rows[row]
 
     def scored(self, row: int, token: int) -> TokenLogprob:
         """Certain where the chain names this token."""
-        is_named = self._backend.follows[self._backend.rows[row]] == token
+        is_named = self._backend.rows[row] == token
         return TokenLogprob(chosen=TokenChance(token=token, data=b"", logprob=0.0 if is_named else -1.0))
 
     def close(self) -> None:
@@ -89,6 +91,7 @@ class MarkovBackend:
         batch: int = 64,
         room: int | None = None,
         can_cut: bool = True,
+        spare: int = 0,
         before_decode: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.vocabulary = MarkovVocabulary()
@@ -103,14 +106,22 @@ class MarkovBackend:
         self.room = slots * length if room is None else room
         self.can_cut = can_cut
         self.before_decode = before_decode
-        self.memory: list[list[int]] = [[] for _ in range(slots)]
+        self.spare = range(slots, slots + spare)
+        self.origin = b"markov"
+        self.memory: list[list[int]] = [[] for _ in range(slots + spare)]
         self.rows: dict[int, int] = {}
-        """The tokens of the last batch whose logits were wanted, by row."""
+        """What follows the tokens of the last batch whose logits were wanted, by row."""
         self.share = 0.0
         """How much of a decode is said to be computed while it runs."""
         self.samplers = 0
+        self.computed = 0
+        """Tokens that were decoded."""
         self.decodes = 0
         self._is_aborted = threading.Event()
+
+    def next_of(self, tokens: Sequence[int]) -> int:
+        """Return the token that follows these."""
+        return self.follows[tokens[-1]]
 
     def new_sampler(self, options: Sampling, constraint: Constraint | None = None) -> MarkovSampler:
         return MarkovSampler(self)
@@ -138,7 +149,8 @@ class MarkovBackend:
             row += len(part.tokens)
             rows.append(row)
             wanted = len(part.tokens) if part.wants_all else int(part.wants_logits)
-            self.rows |= {row - back: part.tokens[-1 - back] for back in range(wanted)}
+            held = self.memory[part.sequence]
+            self.rows |= {row - back: self.next_of(held[: len(held) - back]) for back in range(wanted)}
         return rows
 
     def _append(self, part: BatchPart, count: int) -> None:
@@ -146,6 +158,7 @@ class MarkovBackend:
         assert part.position == len(held)
         assert len(held) + len(part.tokens) <= self.length
         held += part.tokens[:count]
+        self.computed += count
 
     def decoded(self) -> float:
         return self.share
@@ -166,15 +179,31 @@ class MarkovBackend:
         del self.memory[sequence][start:]
         return True
 
-    def save(self, sequence: int) -> SavedState:
+    def save(self, sequence: int, start: int = 0, end: int | None = None) -> SavedState:
         held = self.memory[sequence]
-        return SavedState(b"markov", len(held), b"".join(token.to_bytes(2, "little") for token in held))
+        end = len(held) if end is None else end
+        assert self.can_cut or (start, end) == (0, len(held))
+        return SavedState(self.origin, start, end, b"".join(token.to_bytes(2, "little") for token in held[start:end]))
 
     def restore(self, sequence: int, state: SavedState) -> None:
-        self.remove(sequence)
-        if state.origin != b"markov":
+        if state.origin != self.origin:
             raise StateMismatchError
-        if sum(map(len, self.memory)) + state.length > self.room:
+        assert state.start in (0, len(self.memory[sequence]))
+        self.remove(sequence, state.start)
+        if sum(map(len, self.memory)) + state.end - state.start > self.room:
             raise NoRoomError
         pairs = zip(state.data[::2], state.data[1::2], strict=True)
-        self.memory[sequence] = [low + 256 * high for low, high in pairs]
+        self.memory[sequence] += [low + 256 * high for low, high in pairs]
+
+
+class HistoryBackend(MarkovBackend):
+    """A back-end in which each token follows from all earlier ones: who takes over what is not his writes nonsense."""
+
+    def next_of(self, tokens: Sequence[int]) -> int:
+        return history_next(tokens)
+
+
+def history_next(tokens: Sequence[int]) -> int:
+    """Return the letter that follows these tokens; the text ends after one of a hundred."""
+    value = zlib.crc32(array("i", tokens).tobytes())
+    return models.END if value % 100 == 0 else models.byte(ord("A") + value % 26)

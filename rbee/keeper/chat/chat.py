@@ -204,7 +204,7 @@ class ChatSession:
             return
         handle, generation, done = outcome.answered
         self._totals.add(done, generation.usage)
-        last_line = summary.last_line(asked, handle, done, generation.usage)
+        last_line = summary.last_line(asked, handle, done)
         self._note(f"{last_line}\n" if self._input.is_interactive else last_line)
         if not outcome.text.strip():
             self._note("The model has answered nothing; /regenerate asks again.")

@@ -82,7 +82,7 @@ async def _infer(
     handle, generation, done = answered
     if options.json:
         return Result(data=summary.to_json(asked, handle, generation.text, done))
-    return Result(notes=(summary.last_line(asked, handle, done, generation.usage),))
+    return Result(notes=(summary.last_line(asked, handle, done),))
 
 
 async def _show(generation: Generation, settings: Settings, terminal: Terminal) -> Done:

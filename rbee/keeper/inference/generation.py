@@ -218,6 +218,7 @@ class Generation:
                 prompt_ms=ended.prompt_ms,
                 first_token_ms=ended.first_token_ms,
                 text_ms=ended.text_ms,
+                cached_tokens=usage.cached_tokens,
             ),
             context=UNSET if full is None else FullContext(tokens=full, trained_tokens=full),
         )

@@ -10,7 +10,6 @@ from msgspec import UNSET
 from rbee.keeper.output import render
 
 if TYPE_CHECKING:
-    from rbee.wire.chat.answer import Usage
     from rbee.wire.queen import TaskHandle, TaskRequest
     from rbee.wire.worker import Done
 
@@ -19,14 +18,14 @@ _NAMED: Final = 30
 """Characters of a text that is repeated in the line."""
 
 
-def last_line(task: TaskRequest, handle: TaskHandle, done: Done, usage: Usage | None = None) -> str:
-    """Return the line that follows an answer; the `usage` of one to a conversation says more of its tokens."""
+def last_line(task: TaskRequest, handle: TaskHandle, done: Done) -> str:
+    """Return the line that follows an answer."""
     timings = None if done.timings is UNSET else done.timings
     # The first token comes of reading the prompt; the others take their time one by one.
     speed = "" if timings is None else _speed(done.total_tokens - 1, timings.text_ms)
     parts = [f"Generated {render.plural(done.total_tokens, 'token')}{speed} with {_short(task.model)} on {handle.node}"]
     if timings is not None:
-        cached = 0 if usage is None else usage.cached_tokens
+        cached = timings.cached_tokens
         known = f" ({cached} cached)" if cached else ""
         speed = _speed(timings.prompt_tokens - cached, timings.prompt_ms)
         prompt = f"{render.plural(timings.prompt_tokens, 'token')}{known}{speed}"
@@ -55,6 +54,7 @@ def to_json(task: TaskRequest, handle: TaskHandle, text: str, done: Done) -> dic
         "stop_reason": done.stop_reason,
         "context_full": done.context is not UNSET,
         "prompt_tokens": None if timings is None else timings.prompt_tokens,
+        "cached_tokens": None if timings is None else timings.cached_tokens,
         "prompt_ms": None if timings is None else timings.prompt_ms,
         "first_token_ms": None if timings is None else timings.first_token_ms,
         "text_ms": None if timings is None else timings.text_ms,

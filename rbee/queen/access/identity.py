@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import Final, Literal, NamedTuple
 
 from rbee.errors import ModelAccessDeniedError
@@ -27,6 +28,11 @@ class CallerIdentity(NamedTuple):
     def caller(self) -> str:
         """Whose turn it is where several wait: the key's name, else the kind; where all are let in, the address."""
         return f"open {self.address}" if self.kind == "open" else self.name
+
+    @property
+    def salt(self) -> str:
+        """What parts the prompts of an API key from all others: how soon an answer comes would tell of theirs."""
+        return blake2b(self.key_hash.encode(), digest_size=16).hexdigest() if self.kind == "key" else ""
 
     def may_use(self, reference: str, asked: str = "") -> bool:
         """Whether it may use a model, which was `asked` for by some name: a key is for names too, as aliases are."""

@@ -43,6 +43,8 @@ class Caller(NamedTuple):
     """Whose turn it is where several wait: see `turn_of`."""
     is_batch: bool = False
     """Whether nobody waits for the answer: all others go before it."""
+    salt: str = ""
+    """What is computed for it is of use to requests with the same salt alone: each API key has one."""
 
     @property
     def is_here(self) -> bool:

@@ -48,7 +48,7 @@ class WorkerRelay(WorkerClient):
             raise
 
     async def relay(
-        self, taker: Taker, task: TaskRequest, client: ClientConnection, *, keep: float | None = None
+        self, taker: Taker, task: TaskRequest, client: ClientConnection, *, keep: float | None = None, salt: str = ""
     ) -> None:
         """Run the request at the worker and have its events taken as they come.
 
@@ -70,7 +70,7 @@ class WorkerRelay(WorkerClient):
 
         with client.watched(self._limits.silent, tell_worker):
             try:
-                async with self.inference(task.generation(), keep=keep) as events:
+                async with self.inference(task.generation(), keep=keep, salt=salt) as events:
                     events.pass_on(take)
                     async for event in events:
                         await taker.wait_for_room()

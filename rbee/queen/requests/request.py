@@ -104,7 +104,7 @@ class InferenceRun:
                 async with self._relay_to(handle) as worker:
                     if handle.state not in ("idle", "busy"):
                         await worker.wait_ready(report)
-                    await worker.relay(taker, self._request, client, keep=self._keep)
+                    await worker.relay(taker, self._request, client, keep=self._keep, salt=self._caller.salt)
             except AllSlotsBusyError:
                 # A caller that did not ask the queen was faster.
                 if patient_until <= trio.current_time() or not self._request.relay:

@@ -279,7 +279,7 @@ async def begin(context: QueenContext, name: str, *, is_batch: bool = False) -> 
     record.identity.check_model(found.reference, name)
     record.request_id, record.model = str(uuid.uuid4()), found.reference
     who, is_late = turn_of(record.identity, request.headers.get), is_batch or says_batch(request.headers.get)
-    caller = Caller(client.peer_host, client.own_host, keep=keep, name=who, is_batch=is_late)
+    caller = Caller(client.peer_host, client.own_host, keep=keep, name=who, is_batch=is_late, salt=record.identity.salt)
     return DialectRequest(context, record, record.request_id, found, caller)
 
 

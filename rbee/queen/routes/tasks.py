@@ -51,7 +51,8 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         record = request_log.current()
         who = turn_of(record.identity, request.headers.get)
         is_late = says_batch(request.headers.get)
-        caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome, keep, who, is_late)
+        salt = record.identity.salt
+        caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome, keep, who, is_late, salt)
 
         if task.worker_id is None:
             check_line(task, context.nodes, settings, who)  # once a stream has begun, nothing has a status any more

@@ -65,6 +65,8 @@ class OpenAISampling(Foreign, kw_only=True):
     min_p: _Probability | None = None
     repeat_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
     repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
+    cache: bool | None = None
+    cache_prompt: bool | None = None
 
 
 class OpenAIJsonSchema(Foreign, kw_only=True):

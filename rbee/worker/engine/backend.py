@@ -3,7 +3,8 @@
 The engine, the chat templates and the HTTP interface know a model by these protocols alone. `rbee.worker.llama` fulfils
 them with llama.cpp, and the daemon brings the two together.
 
-A sequence is a number from 0 to `slots - 1`. Lengths and positions count tokens, from 0.
+A sequence that is decoded is a number from 0 to `slots - 1`; others can only hold copies (`spare`). Lengths and
+positions count tokens, from 0.
 """
 
 from __future__ import annotations
@@ -52,14 +53,16 @@ class BatchPart(NamedTuple):
 
 
 class SavedState(NamedTuple):
-    """What the memory held of a sequence: `length` tokens. Back-ends of the same model, or `origin`, can restore it.
+    """What the memory held of a sequence's tokens from `start` to `end`, which is not part of it.
 
-    `data` has no checksum: one that was on a disk or a socket has to be checked before it is restored.
+    Back-ends of the same model, or `origin`, can restore it. `data` has no checksum: one that was on a disk or a socket
+    has to be checked before it is restored.
     """
 
     origin: bytes
-    length: int
-    data: bytes
+    start: int
+    end: int
+    data: bytes | memoryview
 
 
 class Constraint(Protocol):
@@ -159,6 +162,18 @@ class Backend(Protocol):
         """The number of sequences."""
 
     @property
+    def spare(self) -> range:
+        """Numbers of further sequences, which can hold copies of others and are never decoded; empty where none can."""
+
+    @property
+    def can_cut(self) -> bool:
+        """Whether any beginning of a sequence can be used; else only the whole of it, as it is or was saved."""
+
+    @property
+    def origin(self) -> bytes:
+        """What saved states of this model have in common."""
+
+    @property
     def length(self) -> int:
         """The most tokens of one sequence."""
 
@@ -218,11 +233,15 @@ class Backend(Protocol):
     def remove(self, sequence: int, start: int = 0) -> bool:
         """Forget a sequence's tokens from `start` on; returns False where this model can only forget all of them."""
 
-    def save(self, sequence: int) -> SavedState:
-        """Return all that the memory holds of a sequence, which stays; some KiB for each token."""
+    def save(self, sequence: int, start: int = 0, end: int | None = None) -> SavedState:
+        """Return what the memory holds of a sequence, which stays; some KiB for each token.
+
+        Only where a sequence can be cut may this be a part of it.
+        """
 
     def restore(self, sequence: int, state: SavedState) -> None:
-        """Put a saved state in place of what `sequence` held. It takes room of its own, also beside the original.
+        """Put a saved state behind the tokens of `sequence`, which end where it starts: a start of 0 replaces them.
 
-        Raises NoRoomError or StateMismatchError, and leaves the sequence empty then.
+        It takes room of its own, also beside the original. Raises NoRoomError or StateMismatchError, and leaves the
+        sequence as it was before, or empty where the state starts at 0.
         """

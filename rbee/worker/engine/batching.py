@@ -17,13 +17,14 @@ class Pending(NamedTuple):
     """A sequence with `tokens` tokens that the memory does not hold yet.
 
     `is_decoding` says that its prompt is done and one new token waits, so a user sees every delay; `is_scored` that
-    the logits of all of them are wanted.
+    the logits of all of them are wanted; `is_whole` that the next token is sampled after the last of them.
     """
 
     sequence: int
     tokens: int
     is_decoding: bool
     is_scored: bool = False
+    is_whole: bool = True
 
 
 class Chunk(NamedTuple):
@@ -92,7 +93,7 @@ def plan(
         shares[item.sequence] += share
         room -= share
     chunks += [
-        Chunk(item.sequence, shares[item.sequence], shares[item.sequence] == item.tokens)
+        Chunk(item.sequence, shares[item.sequence], item.is_whole and shares[item.sequence] == item.tokens)
         for item in prompts
         if shares[item.sequence]
     ]

@@ -14,6 +14,7 @@ from rbee.concurrency.contained import as_error, contained
 from rbee.errors import CancelledError, NoNumbersError, RbeeError, WorkerFailedError
 from rbee.worker.engine import batching
 from rbee.worker.engine.backend import DecodeAbortedError, EngineFailedError, NoRoomError
+from rbee.worker.engine.prefix_cache import SAVE_SECONDS, PrefixCache
 from rbee.worker.engine.sequence import EngineEvent, EngineSequence, Job, JobEnded, TextEvent
 from rbee.worker.engine.thread_count import ThreadCount
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
     from rbee.wire.worker import StopReason
     from rbee.worker.engine.backend import Backend
+    from rbee.worker.engine.state_store import StateStore
 
 FRAME_SECONDS: Final = 1 / 60
 """The least time between two deliveries of text to trio, apart from first pieces and ends.
@@ -45,6 +47,10 @@ class _Resume(NamedTuple):
 
 
 _STOP: Final = None
+CLOSE_SECONDS: Final = 1.0
+"""How long states are saved when the engine stops."""
+SAVE_INTERVAL: Final = 0.1
+"""The least time between two parts of states that are saved while requests run."""
 
 
 class Engine:
@@ -53,8 +59,12 @@ class Engine:
     `deliver` is called in trio's thread. A job's slot is its own until its JobEnded, or until it is preempted.
     """
 
-    def __init__(self, backend: Backend, deliver: Callable[[list[EngineEvent]], None]) -> None:
+    def __init__(
+        self, backend: Backend, deliver: Callable[[list[EngineEvent]], None], store: StateStore | None = None
+    ) -> None:
         self._backend = backend
+        self.prefixes = PrefixCache(backend, store)
+        self._saved_at = 0.0
         self._vocabulary = backend.vocabulary
         self._deliver = deliver
         # Its put may be called from anywhere, even by a finaliser in this very thread; its get sleeps without polling.
@@ -84,7 +94,9 @@ class Engine:
         sequence = self._by_number.get(number)
         if sequence is None:
             return 0
-        # In this order, which is not that of `_step`: nothing is counted twice.
+        # What it waits for is read for it. In this order, which is not that of `_step`: nothing is counted twice.
+        if (leader := sequence.leader) is not None:
+            return min(sequence.follow_length, leader.cached + int(leader.decoding * self._backend.decoded()))
         cached, decoding = sequence.cached, sequence.decoding
         return min(sequence.prompt_length, cached + int(decoding * self._backend.decoded()))
 
@@ -161,6 +173,8 @@ class Engine:
             for sequence in (*self._sequences.values(), *self._preempted.values()):
                 self._end(sequence, failure)
             self._send_events()
+            if not isinstance(failure, EngineFailedError):
+                self.prefixes.close(CLOSE_SECONDS)
 
     def _send_events(self) -> None:
         if self._events:
@@ -179,7 +193,8 @@ class Engine:
         self._abortable = frozenset()
         while True:
             try:
-                message = self._inbox.get(block=not self._sequences and not self._events)
+                has_work = self._sequences or self._events or self.prefixes.has_unsaved
+                message = self._inbox.get(block=not has_work)
             except Empty:
                 return True
             if message is _STOP:
@@ -190,33 +205,49 @@ class Engine:
                 case _Cancel(number) if (sequence := self._by_number.get(number)) is not None:
                     self._end(sequence, CancelledError("the request was cancelled"))
                 case _Preempt(number) if (sequence := self._by_number.get(number)) is not None:
-                    self._vacate(sequence)
+                    self._vacate(sequence, keeps=True)
                     self._preempted[number] = sequence
                 case _Resume(number, slot) if (sequence := self._preempted.pop(number, None)) is not None:
                     sequence.slot = slot
                     self._sequences[slot] = sequence
+                    self._look_up(sequence)
 
     def _begin(self, job: Job) -> None:
         try:
             sequence = EngineSequence(job, self._backend.new_sampler(job.options, job.constraint), time.perf_counter())
             self._sequences[job.slot] = self._by_number[job.number] = sequence
+            self._look_up(sequence)
         except EngineFailedError:
             raise
         except Exception as exc:  # noqa: BLE001 (the other jobs go on)
             self._events.append(JobEnded(job.number, "", 0, as_error(exc, "the beginning of a request")))
             self._must_send = True
 
-    def _vacate(self, sequence: EngineSequence) -> None:
+    def _look_up(self, sequence: EngineSequence) -> None:
+        """Give a sequence with no tokens in the memory what is known of its beginning."""
+        self.prefixes.begin(sequence, self._sequences.values())
+
+    def _vacate(self, sequence: EngineSequence, *, keeps: bool) -> None:
         """Take a sequence out of its slot and of the memory; those that wait for room are let in."""
         del self._sequences[sequence.slot]
+        if keeps:
+            self.prefixes.keep(sequence)
         self._backend.remove(sequence.slot)
-        sequence.cached = 0
+        sequence.lost()
+        sequence.leader = sequence.parts = None
         sequence.is_parked = False
         for other in self._sequences.values():
-            other.is_parked = False
+            if other.is_parked:
+                other.is_parked = False
+                self._look_up(other)
 
     def _step(self) -> None:
+        self._save_prefixes()
         running = [sequence for sequence in self._sequences.values() if not sequence.is_parked]
+        for sequence in running:
+            if sequence.is_waiting:
+                self.prefixes.advance(sequence, running, SAVE_SECONDS)
+        running = [sequence for sequence in running if not sequence.is_waiting]
         self._adapt_threads(running)
         chunks = batching.plan(
             [sequence.pending() for sequence in running],
@@ -228,8 +259,19 @@ class Engine:
         if not chunks or (rows := self._decode(chunks)) is None:
             return
         self.steps += 1
+        is_alone = len(chunks) == 1
         for chunk, row in zip(chunks, rows, strict=True):
-            self._go_on(self._sequences[chunk.sequence], chunk, row)
+            sequence = self._sequences[chunk.sequence]
+            if is_alone and sequence.exact == sequence.cached and chunk.tokens == self._backend.prompt_step:
+                sequence.exact += chunk.tokens
+            self._go_on(sequence, chunk, row)
+
+    def _save_prefixes(self) -> None:
+        """Save a part of what the store wants: at once where nothing runs, and now and then where something does."""
+        now = time.perf_counter()
+        if self.prefixes.has_unsaved and (not self._sequences or now - self._saved_at >= SAVE_INTERVAL):
+            self._saved_at = now
+            self.prefixes.save_some()
 
     def _go_on(self, sequence: EngineSequence, chunk: batching.Chunk, row: int) -> None:
         """Take in what was decoded, and sample; what goes wrong with one request's options or text ends that alone."""
@@ -237,6 +279,8 @@ class Engine:
             if not sequence.is_scored:
                 sequence.score(chunk, row)
             sequence.cached += chunk.tokens
+            if sequence.cached in sequence.marks and not self._backend.can_cut:
+                self.prefixes.save_whole(sequence)
             if chunk.is_last:
                 self._sample(sequence, row)
         except EngineFailedError:
@@ -265,7 +309,8 @@ class Engine:
             self._repair(chunks)
             return None
         except NoRoomError:
-            self._park_youngest()
+            if not self.prefixes.make_room():
+                self._park_youngest()
             return None
         finally:
             for sequence in sequences:
@@ -295,16 +340,19 @@ class Engine:
             sequence = self._sequences[chunk.sequence]
             if not self._backend.remove(sequence.slot, sequence.cached):
                 self._backend.remove(sequence.slot)
-                sequence.cached = 0
+                sequence.lost()
+                self._look_up(sequence)
 
     def _park_youngest(self) -> None:
         """Give up the room of the sequence that came last; it is decoded anew once another one has ended."""
-        *others, youngest = [sequence for sequence in self._sequences.values() if not sequence.is_parked]
+        *others, youngest = [
+            sequence for sequence in self._sequences.values() if not sequence.is_parked and not sequence.is_waiting
+        ]
         if not others:
             self._end(youngest, WorkerFailedError("the context has no room for this request"))
             return
         self._backend.remove(youngest.slot)
-        youngest.cached = 0
+        youngest.lost()
         youngest.is_parked = True
 
     def _sample(self, sequence: EngineSequence, row: int) -> None:
@@ -334,7 +382,8 @@ class Engine:
         """End a job, and take its sequence out of the memory; the one place where jobs end."""
         del self._by_number[sequence.number]
         if self._preempted.pop(sequence.number, None) is None:
-            self._vacate(sequence)
+            # What failed may have left nonsense; a request that was cancelled has not.
+            self._vacate(sequence, keeps=not isinstance(outcome, RbeeError) or isinstance(outcome, CancelledError))
         sequence.sampler.close()
         if not isinstance(outcome, RbeeError):
             text += sequence.text.finish()

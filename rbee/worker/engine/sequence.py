@@ -9,11 +9,14 @@ from rbee.worker.engine.backend import BatchPart
 from rbee.worker.engine.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rbee.errors import RbeeError
     from rbee.wire.chat.answer import TokenLogprob
     from rbee.wire.common import Sampling
     from rbee.wire.worker import StopReason
     from rbee.worker.engine.backend import Constraint, Sampler
+    from rbee.worker.engine.state_store import StoredPart
 
 
 class Job(NamedTuple):
@@ -29,6 +32,9 @@ class Job(NamedTuple):
     """Whether the names of control tokens are part of the text: a tool call may begin with one."""
     scored: int = 0
     """Of how many tokens at the end of the prompt it is told how probable they were."""
+    salt: bytes = b""
+    """Only jobs with the same salt use what one another has computed."""
+    uses_cache: bool = True
 
 
 class TextEvent(NamedTuple):
@@ -52,6 +58,8 @@ class JobEnded(NamedTuple):
     text_seconds: float = 0.0
     """From its first token to its last."""
     logprobs: tuple[TokenLogprob, ...] = ()
+    cached: int = 0
+    """Tokens of the prompt that had been computed before."""
 
 
 EngineEvent = TextEvent | JobEnded
@@ -78,6 +86,19 @@ class EngineSequence:
         self.shows_control = job.shows_control
         self._scored = self.prompt_length - job.scored
         """The tokens of the prompt of which it is known how probable they were, or of which nobody asks that."""
+        self.salt = job.salt
+        self.uses_cache = job.uses_cache
+        self.reused = 0
+        """Tokens of the prompt that were in the memory, or saved, before any was computed."""
+        self.exact = 0
+        """Tokens, from the first, that were computed step by step as a request that is alone computes them."""
+        self.leader: EngineSequence | None = None
+        """The sequence that this one waits for, until that has `follow_length` tokens in the memory."""
+        self.follow_length = 0
+        self.parts: Iterator[StoredPart] | None = None
+        """Saved states that are to be put back before it goes on."""
+        self.marks: set[int] = set()
+        """Lengths at which a state is saved that cannot be cut later."""
         self.is_parked = False
         """Whether it waits for another sequence to end, since the memory has no room for both."""
         self.has_output = False
@@ -92,6 +113,35 @@ class EngineSequence:
     def generated(self) -> int:
         return len(self.tokens) - self.prompt_length
 
+    @property
+    def reusable(self) -> int:
+        """The most tokens that may be taken over: the logits of the others are wanted."""
+        return (len(self.tokens) if self.is_scored else self._scored) - 1
+
+    @property
+    def is_waiting(self) -> bool:
+        """Whether it is to get tokens that it does not compute itself."""
+        return self.leader is not None or self.parts is not None
+
+    def shares_with(self, other: EngineSequence) -> bool:
+        """Whether one of the two may use what the other has computed."""
+        return self.uses_cache and other.uses_cache and self.salt == other.salt
+
+    def follow(self, leader: EngineSequence, length: int) -> None:
+        """Wait until `leader` has `length` tokens in the memory."""
+        self.leader, self.follow_length = leader, length
+        leader.marks.add(length)
+
+    def took_over(self, length: int, exact: int) -> None:
+        """The memory holds `length` of its tokens, which others have computed."""
+        self.cached, self.exact = length, exact
+        if not self.generated:
+            self.reused = length
+
+    def lost(self, length: int = 0) -> None:
+        """The memory holds only `length` of its tokens any more."""
+        self.cached, self.exact = length, min(length, self.exact)
+
     def sampled(self, now: float) -> None:
         """A token was sampled, which may be the end of the text."""
         if not self.generated:
@@ -101,7 +151,8 @@ class EngineSequence:
     def ended(self, outcome: StopReason | RbeeError, text: str) -> JobEnded:
         """Return the last event."""
         prompt, written = self.first_token - self.began, self.last_token - self.first_token
-        return JobEnded(self.number, text, self.generated, outcome, prompt, written, self.take_logprobs())
+        logprobs = self.take_logprobs()
+        return JobEnded(self.number, text, self.generated, outcome, prompt, written, logprobs, self.reused)
 
     def take_logprobs(self) -> tuple[TokenLogprob, ...]:
         """Return how probable the tokens since the last event were."""
@@ -112,7 +163,11 @@ class EngineSequence:
     def pending(self) -> batching.Pending:
         """Return what the memory does not hold yet, for the planner."""
         count = len(self.tokens) - self.cached
-        return batching.Pending(self.slot, count, count == 1 and self.generated > 0, not self.is_scored)
+        is_decoding = count == 1 and self.generated > 0
+        marked = min((mark - self.cached for mark in self.marks if mark > self.cached), default=count)
+        return batching.Pending(
+            self.slot, min(count, marked), is_decoding, is_scored=not self.is_scored, is_whole=marked >= count
+        )
 
     def part(self, chunk: batching.Chunk) -> BatchPart:
         """Return the tokens of a planned chunk."""

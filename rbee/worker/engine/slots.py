@@ -165,13 +165,16 @@ class Slots:
         constraint: Constraint | None = None,
         shows_control: bool = False,
         scored: int = 0,
+        salt: bytes = b"",
+        uses_cache: bool = True,
     ) -> JobHandle:
-        """Take a slot and start a job of at most `limit` tokens; the last three are those of Job.
+        """Take a slot and start a job of at most `limit` tokens; what else there is are fields of Job.
 
         Raises AllSlotsBusyError or InvalidRequestError. Between the check and the taking nothing can happen.
         """
         self.check_new(request_id)
-        job = Job(next(self._numbers), self._take_slot(), prompt, options, limit, constraint, shows_control, scored)
+        number, slot = next(self._numbers), self._take_slot()
+        job = Job(number, slot, prompt, options, limit, constraint, shows_control, scored, salt, uses_cache)
         # Each token makes at most one event, so a reader that stalls costs bounded memory and the engine never waits.
         send, receive = trio.open_memory_channel[EngineEvent](limit + 1)
         running = self._running[job.number] = _RunningJob(job, send, engine)
@@ -236,7 +239,7 @@ class Slots:
         """Give the slot back: the one place where that happens, and so where requests are counted."""
         if isinstance(ended.outcome, CancelledError) and running.cause is not None:
             ended = ended._replace(outcome=running.cause)
-        self._metrics.ended(ended.outcome, prompt=running.prompt_tokens, generated=ended.tokens)
+        self._metrics.ended(ended.outcome, prompt=running.prompt_tokens, generated=ended.tokens, cached=ended.cached)
         del self._running[running.number]
         if running.slot is not None:
             self._free.append(running.slot)

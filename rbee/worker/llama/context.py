@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rbee.errors import ModelLoadFailedError
 from rbee.worker.engine.backend import (
@@ -40,6 +40,9 @@ MIN_STEP: Final = 64
 """Tokens of a prompt below which reading them at once saves little."""
 LAYER_OPERATIONS: Final = 20
 """About how many operations of ggml a layer is: 17 for Llama, some more where a layer has more parts."""
+MOST_SEQUENCES: Final = 256
+"""LLAMA_MAX_SEQ. A cell of a unified cache has a bit for each, whatever `n_seq_max` is, which only decodes and saved
+states are bound to (pinned by tests/net/worker/test_context.py)."""
 _DECODED, _NO_ROOM, _ABORTED = 0, 1, 2
 _INVALID: Final = -1
 
@@ -65,7 +68,13 @@ class Context:
         self.scored_step = SCORED
         self.threads = threads
         self.prompt_step = prompt_step(model.size_bytes, threads)
-        params = context_params(lib, slots=slots, length=length)
+        self.origin = model.fingerprint
+        self.can_cut = not model.is_recurrent
+        # A sequence of a recurrent model costs a whole state, and cannot be cut.
+        scratch = 1 if self.can_cut else 0
+        self._scratch = slots
+        self.spare = range(slots + scratch, MOST_SEQUENCES) if self.can_cut else range(0)
+        params = context_params(lib, slots=slots, length=length, scratch=scratch)
         params.n_threads = params.n_threads_batch = threads
         self._operations = Operations()
         self._operations.attach(params, lib.ggml_abort_callback)
@@ -149,39 +158,73 @@ class Context:
         if source == target or not 0 < length <= end:
             raise ValueError(f"cannot copy {length} of {end} tokens of sequence {source} to {target}")
         self.remove(target)
-        if self.vocabulary.is_recurrent and length < end:
+        if not self.can_cut and length < end:
             return False  # llama.cpp would copy the state after the last token
         # Cells of a window that has moved on are gone.
         if self._first(source) > max(0, length - self.vocabulary.window):
             return False
-        self._lib.llama_memory_seq_cp(self._memory, source, target, 0, length)
+        first, last = (0, length) if self.can_cut else (-1, -1)
+        self._lib.llama_memory_seq_cp(self._memory, source, target, first, last)
         return True
 
     def remove(self, sequence: int, start: int = 0) -> bool:
         return self._lib.llama_memory_seq_rm(self._memory, sequence, start or -1, -1)
 
-    def save(self, sequence: int) -> SavedState:
+    def save(self, sequence: int, start: int = 0, end: int | None = None) -> SavedState:
+        length = self._end(sequence)
+        end = length if end is None else end
+        if not 0 <= start <= end <= length:
+            raise ValueError(f"cannot save the tokens {start} to {end} of {length} of sequence {sequence}")
+        if (start, end) == (0, length) and sequence not in self.spare:
+            return SavedState(self.origin, 0, end, self._data(sequence))
+        if not self.can_cut:
+            raise ValueError("this model's state can only be saved whole")
+        # llama.cpp saves whole sequences, and none of a number above n_seq_max; a copy costs some bits.
+        self.remove(self._scratch)
+        self._lib.llama_memory_seq_cp(self._memory, sequence, self._scratch, start, end)
+        try:
+            return SavedState(self.origin, start, end, self._data(self._scratch))
+        finally:
+            self.remove(self._scratch)
+
+    def _data(self, sequence: int) -> bytes:
         size = self._lib.llama_state_seq_get_size(self._handle, sequence)
-        data = (ctypes.c_uint8 * size)()
-        written = self._lib.llama_state_seq_get_data(self._handle, data, size, sequence)
-        return SavedState(self.vocabulary.fingerprint, self._end(sequence), memoryview(data)[:written].tobytes())
+        data = bytearray(size)
+        written = self._lib.llama_state_seq_get_data(self._handle, _pointer(data), size, sequence)
+        return bytes(memoryview(data)[:written])
 
     def restore(self, sequence: int, state: SavedState) -> None:
-        self.remove(sequence)
+        if state.start and state.start != self._end(sequence):
+            raise ValueError(f"a state that starts at {state.start} follows no {self._end(sequence)} tokens")
+        into = self._scratch if state.start else sequence
+        self.remove(into)
         # llama.cpp compares the shapes of layers alone: a state of another model of this shape would give nonsense.
-        if state.origin != self.vocabulary.fingerprint:
+        if state.origin != self.origin:
             raise StateMismatchError("the state was saved with another model")
+        try:
+            self._set_data(into, state)
+            if state.start:
+                self._lib.llama_memory_seq_cp(self._memory, into, sequence, state.start, state.end)
+        finally:
+            if state.start:
+                self.remove(into)
+
+    def _set_data(self, sequence: int, state: SavedState) -> None:
         size = len(state.data)
-        data = (ctypes.c_uint8 * size).from_buffer_copy(state.data)
         self._llama.complaints.clear()
-        read = self._lib.llama_state_seq_set_data(self._handle, data, size, sequence)
-        if read == size and self._end(sequence) == state.length:
+        read = self._lib.llama_state_seq_set_data(self._handle, _pointer(state.data), size, sequence)
+        if read == size and self._end(sequence) == state.end and self._begins(sequence, state):
             return
         self.remove(sequence)
         lines = self._llama.complaints.lines()
         if any("available cells" in line for line in lines):
             raise NoRoomError
         raise StateMismatchError("; ".join(lines) or "the state is not what was saved")
+
+    def _begins(self, sequence: int, state: SavedState) -> bool:
+        """Whether a sequence has all of a restored state that decoding goes on from."""
+        window = self.vocabulary.window
+        return not self.can_cut or self._first(sequence) <= max(state.start, state.end - window if window else 0)
 
     def _first(self, sequence: int) -> int:
         """Return the first position that the memory holds of a sequence; -1 where it holds none."""
@@ -198,3 +241,12 @@ class Context:
             self._lib.llama_batch_free(self._batch)
             self._lib.llama_free(self._handle)
             self._threadpool.close()
+
+
+def _pointer(data: bytes | bytearray | memoryview) -> Any:
+    """Return data as an argument of llama.cpp, without a copy where that can be."""
+    if isinstance(data, bytes):
+        return ctypes.cast(ctypes.c_char_p(data), ctypes.POINTER(ctypes.c_uint8))
+    array = ctypes.c_uint8 * len(data)
+    is_fixed = isinstance(data, memoryview) and data.readonly
+    return array.from_buffer_copy(data) if is_fixed else array.from_buffer(data)

@@ -14,12 +14,13 @@ SCORED: Final = 8
 """Tokens in one decode whose logits are all wanted: 1 MB each with 250 000 tokens, twice, and always there."""
 
 
-def context_params(lib: Functions, *, slots: int, length: int) -> Any:
-    """Return them for `slots` sequences of `length` tokens each."""
+def context_params(lib: Functions, *, slots: int, length: int, scratch: int = 0) -> Any:
+    """Return them for `slots` sequences of `length` tokens each, and `scratch` more that states pass through."""
+    assert scratch < SCORED, "llama.cpp ends the process where there are more sequences than outputs"
     params = lib.llama_context_default_params()
     params.n_ctx = slots * length
     params.n_batch = params.n_ubatch = BATCH
-    params.n_seq_max = slots
+    params.n_seq_max = slots + scratch
     # One output a sequence: room for logits of every token of a batch would be 65 MB with 32 000 tokens.
     params.n_outputs_max = slots + SCORED - 1
     # Sequences draw on one pool of cells; a copy of a sequence shares the cells of the original.

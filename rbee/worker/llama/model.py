@@ -83,8 +83,13 @@ class Model:
         self.layers = lib.llama_model_n_layer(handle)
         self.trained_length = lib.llama_model_n_ctx_train(handle)
         self.tokens = lib.llama_vocab_n_tokens(self._vocab)
-        # A recurrent layer keeps nothing but the state after the last token.
-        self.is_recurrent = lib.llama_model_is_recurrent(handle) or lib.llama_model_is_hybrid(handle)
+        # A recurrent layer keeps nothing but the state after the last token; the compressed one of DeepSeek 4 (not its
+        # window) cannot be cut either.
+        self.is_recurrent = (
+            lib.llama_model_is_recurrent(handle)
+            or lib.llama_model_is_hybrid(handle)
+            or header.architecture == "deepseek4"
+        )
         self.window = lib.llama_model_n_swa(handle)
         file = path.stat()
         self.fingerprint = blake2b(f"{path.name} {file.st_size} {file.st_mtime_ns}".encode(), digest_size=16).digest()

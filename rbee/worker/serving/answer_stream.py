@@ -115,6 +115,7 @@ class AnswerStream:
             usage=wire.Usage(
                 prompt_tokens=self.job.prompt_tokens,
                 completion_tokens=totals.tokens,
+                cached_tokens=totals.cached,
                 reasoning_tokens=totals.reasoning,
             ),
             duration_ms=milliseconds(self.clock.elapsed),
@@ -139,6 +140,8 @@ class _Totals:
 
     tokens: int = 0
     reasoning: int = 0
+    cached: int = 0
+    """Tokens of the prompt that the first choice did not compute: the others find all of it."""
     prompt_seconds: float = 0.0
     text_seconds: float = 0.0
     is_cut: bool = False
@@ -147,6 +150,8 @@ class _Totals:
     def add(self, ended: JobEnded, choice: _Choice) -> None:
         self.tokens += ended.tokens
         self.reasoning += choice.reasoning_tokens
+        if choice.number == 0:
+            self.cached = ended.cached
         self.prompt_seconds += ended.prompt_seconds
         self.text_seconds += ended.text_seconds
         self.is_cut |= ended.outcome == "length"

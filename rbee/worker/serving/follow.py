@@ -99,6 +99,8 @@ class Account:
     on_ended: Callable[[EndedRequest], None]
     tokens: int = 0
     """All that were generated."""
+    cached: int = 0
+    """Tokens of the prompt that the first job did not compute."""
     end: str = "CANCELLED"
     """The client has gone, where nothing else was the reason."""
 
@@ -107,6 +109,8 @@ class Account:
 
     def ended(self, job_ended: JobEnded) -> None:
         """A job of the request has ended."""
+        if self.end == "CANCELLED":
+            self.cached = job_ended.cached
         self.tokens += job_ended.tokens
         self.end = job_ended.outcome.code if isinstance(job_ended.outcome, RbeeError) else job_ended.outcome
 
@@ -117,6 +121,7 @@ class Account:
             EndedRequest(
                 request_id=self.job.request_id,
                 prompt_tokens=self.job.prompt_tokens,
+                cached_tokens=self.cached,
                 total_tokens=max(self.tokens, self.job.tokens),
                 first_token_ms=self.clock.first_token_ms,
                 duration_ms=milliseconds(self.clock.elapsed),

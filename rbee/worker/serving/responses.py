@@ -129,6 +129,7 @@ class InferenceResponse:
             prompt_ms=milliseconds(ended.prompt_seconds),
             first_token_ms=self.clock.first_token_ms or 0.0,
             text_ms=milliseconds(ended.text_seconds),
+            cached_tokens=ended.cached,
         )
 
     def _is_full(self, outcome: StopReason) -> bool:

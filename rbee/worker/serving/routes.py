@@ -21,7 +21,7 @@ from rbee.adapters.http.sse_server import event
 from rbee.errors import ModelInUseError, RbeeError
 from rbee.wire import worker as wire
 from rbee.wire.addresses import is_own
-from rbee.wire.common import API_VERSION, KEEP_HEADER, Health, base_url
+from rbee.wire.common import API_VERSION, CACHE_SALT_HEADER, KEEP_HEADER, Health, base_url
 from rbee.wire.decode import keep_seconds
 from rbee.wire.error_body import to_body
 from rbee.worker.serving.answer_stream import AnswerStream
@@ -85,8 +85,9 @@ def new(
         request = await body(wire.InferenceRequest)
         request_id = request.request_id or str(uuid.uuid4())
         keep = keep_seconds(quart_request.headers.get(KEEP_HEADER))
+        salt = quart_request.headers.get(CACHE_SALT_HEADER, "")
         try:
-            begun = await service.begin(request, request_id)
+            begun = await service.begin(request, request_id, salt)
         except RbeeError as exc:
             status.add_ended(wire.EndedRequest(request_id=request_id, duration_ms=_since(started), end=exc.code))
             raise

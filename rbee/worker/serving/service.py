@@ -45,13 +45,14 @@ SEEDS: Final = 2**32 - 1
 class ReadRequest(NamedTuple):
     """A request's tokens; where its answer is typed, how that is read, and what its first choice is held to.
 
-    `echo` is what stands before each choice.
+    `echo` is what stands before each choice, and `salt` that of the job (`engine.sequence.Job`).
     """
 
     tokens: list[int]
     plan: AnswerPlan | None = None
     constraint: Constraint | None = None
     echo: EchoedPrompt = EchoedPrompt()
+    salt: bytes = b""
 
 
 class BegunRequest(NamedTuple):
@@ -134,6 +135,8 @@ class LoadedService:
             constraint=read.constraint,
             shows_control=read.plan is not None and read.plan.shows_control,
             scored=read.echo.scored,
+            salt=read.salt,
+            uses_cache=request.cache is not False,
         )
 
     def cancel(self, request_id: str) -> None:
@@ -166,7 +169,7 @@ class Service:
             self._status.set_loaded()
             await engine.run()
 
-    async def begin(self, request: InferenceRequest, request_id: str) -> BegunRequest:
+    async def begin(self, request: InferenceRequest, request_id: str, salt: str = "") -> BegunRequest:
         """Check a request and start its job, which the caller has to enter.
 
         Raises the error that the client gets; nothing is taken then, nor when cancelled.
@@ -174,7 +177,7 @@ class Service:
         try:
             service = self._ready()
             service.check(request, request_id)
-            read = await service.read(request, request_id)
+            read = (await service.read(request, request_id))._replace(salt=salt.encode())
             # The worker may have begun to shut down meanwhile.
             self._status.check_ready()
             return BegunRequest(service.start(request, request_id, read), read)

@@ -23,12 +23,14 @@ class WorkerMetrics:
         self._requests: Counter[str] = Counter()
         self._prompt_tokens = 0
         self._generated_tokens = 0
+        self._cached_tokens = 0
 
-    def ended(self, outcome: StopReason | RbeeError, *, prompt: int, generated: int) -> None:
+    def ended(self, outcome: StopReason | RbeeError, *, prompt: int, generated: int, cached: int = 0) -> None:
         """Count a request that had a slot, and its tokens."""
         self._requests[outcome.code.lower() if isinstance(outcome, RbeeError) else outcome] += 1
         self._prompt_tokens += prompt
         self._generated_tokens += generated
+        self._cached_tokens += cached
 
     def refused(self, error: RbeeError) -> None:
         """Count a request that got no slot."""
@@ -41,6 +43,12 @@ class WorkerMetrics:
         return metrics.render(
             metrics.Counter("rbee_worker_requests", "Inference requests by outcome.", "outcome", requests),
             metrics.Counter("rbee_worker_prompt_tokens", "Tokens of prompts.", None, {"": self._prompt_tokens}),
+            metrics.Counter(
+                "rbee_worker_cached_tokens",
+                "Tokens of prompts that were known already.",
+                None,
+                {"": self._cached_tokens},
+            ),
             metrics.Counter("rbee_worker_generated_tokens", "Tokens generated.", None, {"": self._generated_tokens}),
             metrics.Gauge("rbee_worker_slots", "Requests served at once.", None, {"": now.slots_total}),
             metrics.Gauge("rbee_worker_slots_busy", "Slots that are taken.", None, {"": now.slots_busy}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from contextlib import closing
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -114,6 +115,31 @@ def test_a_copy_takes_no_room(context: Context) -> None:
         context.decode([BatchPart(0, tokens, 0, True)])
 
 
+def test_a_sequence_beyond_those_that_are_decoded_holds_a_copy(context: Context) -> None:
+    """llama.cpp documents none above `n_seq_max`, but a cell of its unified cache has a bit for each of 256."""
+    prompt = context.vocabulary.tokenize(PROMPT)
+    expected = generate(context, 0, prompt, 0)
+    kept = context.spare[-1]
+    assert context.copy(0, kept, len(prompt) - 1)
+    context.remove(0)
+    assert context.copy(kept, 1, 20)
+    assert generate(context, 1, prompt, 20) == expected
+    context.remove(1)
+    # What it holds can be saved in parts, and put back in parts.
+    ends = [10, 50, len(prompt) - 1]
+    parts = [context.save(kept, start, end) for start, end in pairwise([0, *ends])]
+    context.remove(kept)
+    for part in parts:
+        context.restore(1, part)
+    assert context.save(1).end == len(prompt) - 1
+    assert generate(context, 1, prompt, len(prompt) - 1) == expected
+    with pytest.raises(ValueError, match="follows no"):
+        context.restore(0, parts[1])
+    # All cells are free once the copies are gone.
+    context.remove(1)
+    context.decode([BatchPart(0, context.vocabulary.tokenize("a" * (2 * LENGTH))[: 2 * LENGTH], 0, True)])
+
+
 @pytest.mark.parametrize(("source", "target", "length"), [(0, 0, 5), (0, 1, 0), (0, 1, 64), (1, 0, 1)])
 def test_what_is_not_there_cannot_be_copied(context: Context, source: int, target: int, length: int) -> None:
     context.decode([BatchPart(0, context.vocabulary.tokenize("a" * 62), 0, True)])
@@ -125,15 +151,15 @@ def test_a_restored_state_gives_the_same_tokens(context: Context, models: Callab
     prompt = context.vocabulary.tokenize(PROMPT)
     context.decode([BatchPart(0, prompt[:-1], 0, False)])
     state = context.save(0)
-    assert state.length == len(prompt) - 1
+    assert state.end == len(prompt) - 1
     expected = generate(context, 0, prompt, len(prompt) - 1)
     context.remove(0)
     for sequence in (0, 1):
         context.restore(sequence, state)
-        assert generate(context, sequence, prompt, state.length) == expected
+        assert generate(context, sequence, prompt, state.end) == expected
     other = Context(models("one"), slots=1, length=512, threads=1)
     other.restore(0, state)
-    assert generate(other, 0, prompt, state.length) == expected
+    assert generate(other, 0, prompt, state.end) == expected
     other.close()
 
 
@@ -143,12 +169,12 @@ def test_a_state_for_which_there_is_no_room_leaves_the_sequence_empty(context: C
     state = context.save(0)
     with pytest.raises(NoRoomError):
         context.restore(1, state)
-    assert context.save(1).length == 0
+    assert context.save(1).end == 0
     # The others are as they were, and room that is made is used.
     assert context.save(0) == state
     context.remove(0)
     context.restore(1, state)
-    assert context.save(1).length == state.length
+    assert context.save(1).end == state.end
 
 
 def test_a_state_of_another_model_is_refused(context: Context, models: Callable[..., Model]) -> None:
@@ -174,7 +200,7 @@ def test_a_damaged_state_is_refused(context: Context) -> None:
     for data in (b"", state.data[:7], state.data[:200], state.data[:-1], bytes(len(state.data)), state.data + b"x"):
         with pytest.raises(StateMismatchError):
             context.restore(0, state._replace(data=data))
-        assert context.save(0).length == 0
+        assert context.save(0).end == 0
     assert generate(context, 0, prompt, 0) == expected
 
 
@@ -196,7 +222,7 @@ def test_of_a_recurrent_model_only_the_whole_is_copied(tmp_path: Path) -> None:
         context.decode([BatchPart(0, prompt[:-1], 0, False)])
         state = context.save(0)
         assert not context.copy(0, 1, len(prompt) - 2)
-        assert context.save(1).length == 0
+        assert context.save(1).end == 0
         assert context.copy(0, 1, len(prompt) - 1)
         expected = generate(context, 0, prompt, len(prompt) - 1)
         assert generate(context, 1, prompt, len(prompt) - 1) == expected

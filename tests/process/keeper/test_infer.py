@@ -64,7 +64,7 @@ def test_json_is_one_object(keeper: Keeper) -> None:
     assert (found["total_tokens"], found["duration_ms"], found["stop_reason"]) == (6, 12.5, "eos")
     assert set(found) == {
         "request_id", "model", "node", "worker_id", "text", "total_tokens", "duration_ms", "stop_reason",
-        "context_full", "prompt_tokens", "prompt_ms", "first_token_ms", "text_ms",
+        "context_full", "prompt_tokens", "cached_tokens", "prompt_ms", "first_token_ms", "text_ms",
     }  # fmt: skip
 
 

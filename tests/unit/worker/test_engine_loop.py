@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from contextlib import asynccontextmanager
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -12,58 +11,16 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rbee.concurrency.background import open_background
 from rbee.errors import AllSlotsBusyError, CancelledError, InternalError, RbeeError, WorkerFailedError
-from rbee.wire.common import Sampling
 from rbee.worker.engine.backend import EngineFailedError
-from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.sequence import JobEnded
-from rbee.worker.engine.slots import JobHandle, Slots
-from rbee.worker.status.metrics import WorkerMetrics
-from rbee.worker.status.status import Status
+from tests.kit.engine_bench import Bench, read, running
 from tests.kit.markov import MarkovBackend, MarkovSampler, MarkovVocabulary
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
 
-    from rbee.worker.engine.sequence import EngineEvent
-
-SECONDS = 20
-
-
-class Bench:
-    """An engine and its slots."""
-
-    def __init__(self, backend: MarkovBackend) -> None:
-        self.backend = backend
-        self.status = Status(backend.slots)
-        self.slots = Slots(self.status, WorkerMetrics(self.status))
-        self.events: list[EngineEvent] = []
-        self.engine = Engine(backend, self._deliver)
-        self._numbers = iter(range(1000))
-
-    def _deliver(self, events: list[EngineEvent]) -> None:
-        self.events += events
-        self.slots.deliver(events)
-
-    def start(
-        self, prompt: str, limit: int, *, stop: list[str] | None = None, seed: int | None = None, scored: bool = False
-    ) -> JobHandle:
-        tokens = self.backend.vocabulary.tokenize(prompt)
-        options = Sampling(temperature=0, stop=stop, seed=seed)
-        number = str(next(self._numbers))
-        return self.slots.start(self.engine, number, tokens, options, limit, scored=(len(tokens) - 1) * scored)
-
-    def scored(self, job: JobHandle) -> list[tuple[int, float | None]]:
-        """Return the tokens of a job's prompt that were scored, and how."""
-        told = [one for event in self.events if event.number == job.number for one in event.logprobs]
-        return [(one.chosen.token, one.chosen.logprob) for one in told]
-
-    def check_clean(self) -> None:
-        """Nothing may be left of any job."""
-        assert self.backend.memory == [[] for _ in self.backend.memory]
-        assert self.backend.samplers == 0
-        assert (self.status.now.slots_busy, self.status.now.running) == (0, 0)
+    from rbee.worker.engine.slots import JobHandle
 
 
 def chain(prompt: str, count: int) -> str:
@@ -76,28 +33,6 @@ def chain(prompt: str, count: int) -> str:
             yield letter
 
     return "".join(islice(letters(), count))
-
-
-async def read(job: JobHandle) -> tuple[str, JobEnded]:
-    """Read a job to its end."""
-    text = ""
-    async with job:
-        while True:
-            events = await job.next()
-            text += "".join(event.text for event in events)
-            if isinstance(events[-1], JobEnded):
-                return text, events[-1]
-
-
-@asynccontextmanager
-async def running(bench: Bench) -> AsyncIterator[trio.Nursery]:
-    """Run the engine until all tasks of the nursery have ended; nothing may be left then."""
-    with trio.fail_after(SECONDS):
-        async with open_background() as background:
-            background.start_soon(bench.engine.run)
-            async with trio.open_nursery() as nursery:
-                yield nursery
-    bench.check_clean()
 
 
 @given(

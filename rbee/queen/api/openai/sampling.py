@@ -46,6 +46,8 @@ def sampling_of(request: OpenAISampling) -> dict[str, Any]:
         found["logit_bias"] = {_token(key): bias for key, bias in request.logit_bias.items()}
     if request.n is not None and request.n > 1:
         found["choices"] = request.n
+    if request.cache is False or request.cache_prompt is False:
+        found["cache"] = False
     return found
 
 

@@ -40,6 +40,8 @@ SAMPLING: Final[dict[str, Any]] = {
     "min_p": 0.1,
     "repeat_penalty": 1.1,
     "repetition_penalty": 1.1,
+    "cache": False,
+    "cache_prompt": True,
 }
 CHAT: Final[dict[str, Any]] = SAMPLING | {
     "messages": [
