@@ -44,9 +44,10 @@ def main(argv: list[str] | None = None) -> int:
             print(f"rbee {__version__}")  # noqa: T201
             return 0
         module = "rbee.keeper.cli"
-    # httpx imports its own command line, with click, rich and pygments, where it can: 40 ms that nobody here asked for.
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
     try:
+        from rbee.adapters import lean_imports
+
+        lean_imports.arrange(serves=module in ROLES.values())
         # Objects of modules are never garbage; scanning them, and at the end taking them apart, takes a daemon 0.15 s.
         gc.disable()
         chosen = importlib.import_module(module)
