@@ -108,13 +108,15 @@ class HiveSettings(_Section, kw_only=True):
 class WorkerSettings(_Section, kw_only=True):
     """`context` counts tokens of one request; None means what the model was trained with, at most 4096.
 
-    `threads` None means as many as the model's size is worth, at most one for each core. `command` replaces the
-    program started as a worker.
+    `threads` None means as many as the model's size is worth, at most one for each core. With `speculation` a text that
+    repeats itself, or its prompt, is guessed where that makes it faster. `command` replaces the program started as a
+    worker.
     """
 
     slots: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     context: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | None = None
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
+    speculation: bool = True
     port_from: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8001
     command: list[str] | None = None
 

@@ -202,7 +202,7 @@ class _WorkerDaemon:
             loaded.context.threads,
         )
         try:
-            await self._service.run(loaded.context)
+            await self._service.run(loaded.context, guesses=worker.speculation)
         except EngineFailedError as exc:
             log.exception("the engine failed")
             self._status.set_failed(exc)

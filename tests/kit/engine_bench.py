@@ -29,12 +29,12 @@ SECONDS = 20
 class Bench:
     """An engine and its slots."""
 
-    def __init__(self, backend: MarkovBackend, store: StateStore | None = None) -> None:
+    def __init__(self, backend: MarkovBackend, store: StateStore | None = None, *, guesses: bool = True) -> None:
         self.backend = backend
         self.status = Status(backend.slots)
         self.slots = Slots(self.status, WorkerMetrics(self.status))
         self.events: list[EngineEvent] = []
-        self.engine = Engine(backend, self._deliver, store)
+        self.engine = Engine(backend, self._deliver, store, guesses=guesses)
         self._numbers = itertools.count()
 
     def _deliver(self, events: list[EngineEvent]) -> None:

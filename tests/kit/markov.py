@@ -135,7 +135,7 @@ class MarkovBackend:
         self.before_decode(self.decodes)
         assert 0 < sum(len(part.tokens) for part in parts) <= self.batch
         assert len({part.sequence for part in parts}) == len(parts)
-        assert sum(len(part.tokens) for part in parts if part.wants_all) <= self.scored_step
+        assert sum(len(part.tokens) - 1 for part in parts if part.wants_all) < self.scored_step
         if self._is_aborted.is_set():
             for part in parts:  # a beginning of each may be there
                 self._append(part, len(part.tokens) // 2)

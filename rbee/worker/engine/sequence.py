@@ -9,13 +9,14 @@ from rbee.worker.engine.backend import BatchPart
 from rbee.worker.engine.detokenizer import Detokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from rbee.errors import RbeeError
     from rbee.wire.chat.answer import TokenLogprob
     from rbee.wire.common import Sampling
     from rbee.wire.worker import StopReason
     from rbee.worker.engine.backend import Constraint, Sampler
+    from rbee.worker.engine.draft import Drafter
     from rbee.worker.engine.state_store import StoredPart
 
 
@@ -99,6 +100,10 @@ class EngineSequence:
         """Saved states that are to be put back before it goes on."""
         self.marks: set[int] = set()
         """Lengths at which a state is saved that cannot be cut later."""
+        self.drafter: Drafter | None = None
+        """Guesses what comes next, once the first token is there."""
+        self.guessed: Sequence[int] = ()
+        """Tokens that are computed behind the one that is due, in case they are what comes next."""
         self.is_parked = False
         """Whether it waits for another sequence to end, since the memory has no room for both."""
         self.has_output = False
@@ -131,6 +136,11 @@ class EngineSequence:
         """Wait until `leader` has `length` tokens in the memory."""
         self.leader, self.follow_length = leader, length
         leader.marks.add(length)
+
+    def may_guess(self, most: int) -> int:
+        """Return how many of `most` tokens may be guessed: none beyond the last that is wanted."""
+        # What a seed repeats must not hang on what guessing is measured to gain.
+        return 0 if self.is_seeded else min(most, self.limit - self.generated - 1)
 
     def took_over(self, length: int, exact: int) -> None:
         """The memory holds `length` of its tokens, which others have computed."""
@@ -172,7 +182,8 @@ class EngineSequence:
     def part(self, chunk: batching.Chunk) -> BatchPart:
         """Return the tokens of a planned chunk."""
         tokens = self.tokens[self.cached : self.cached + chunk.tokens]
-        return BatchPart(self.slot, tokens, self.cached, chunk.is_last, not self.is_scored)
+        wants_all = not self.is_scored or bool(self.guessed)
+        return BatchPart(self.slot, [*tokens, *self.guessed], self.cached, chunk.is_last, wants_all)
 
     @property
     def is_scored(self) -> bool:

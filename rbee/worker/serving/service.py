@@ -154,10 +154,10 @@ class Service:
         self._slots = Slots(status, self.metrics)
         self._loaded: LoadedService | None = None
 
-    async def run(self, backend: Backend) -> None:
-        """Serve requests until cancelled; raises EngineFailedError."""
+    async def run(self, backend: Backend, *, guesses: bool = True) -> None:
+        """Serve requests until cancelled; raises EngineFailedError. `guesses` is that of the engine."""
         async with open_chat(backend.vocabulary) as chat:
-            engine = Engine(backend, self._slots.deliver)
+            engine = Engine(backend, self._slots.deliver, guesses=guesses)
             self._loaded = LoadedService(
                 backend.length,
                 backend.trained_length,

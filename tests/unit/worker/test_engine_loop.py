@@ -241,7 +241,7 @@ async def test_a_seeded_job_that_has_the_engine_to_itself_is_computed_by_all_thr
     threads: list[int] = []
     backend = MarkovBackend(before_decode=lambda _: threads.append(backend.decoding_threads))
     bench = Bench(backend)
-    bench.engine._thread_count.threads = 1  # other programs have displaced threads
+    bench.engine.stepper.thread_count.threads = 1  # other programs have displaced threads
     async with running(bench):
         await read(bench.start("A", 20))
         assert set(threads[1:]) == {1}
@@ -257,7 +257,7 @@ async def test_seeded_jobs_beside_each_other_are_computed_by_as_many_threads_as_
     threads: list[int] = []
     backend = MarkovBackend(before_decode=lambda _: threads.append(backend.decoding_threads))
     bench = Bench(backend)
-    bench.engine._thread_count.threads = 1
+    bench.engine.stepper.thread_count.threads = 1
     jobs = [bench.start("A", 40, seed=seed) for seed in (1, 2)]  # before the engine runs, so none is ever alone
     async with running(bench) as nursery:
         for job in jobs:

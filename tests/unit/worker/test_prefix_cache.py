@@ -141,7 +141,7 @@ async def test_what_has_left_the_memory_comes_from_the_store(*, can_cut: bool) -
         async with running(bench):
             known = await answered(bench, STORY + "!")
             assert (known > len(STORY) - BLOCK) == (turn > 0)
-            while bench.engine.prefixes.has_unsaved:  # noqa: ASYNC110 (of the engine's thread)
+            while bench.engine.stepper.prefixes.has_unsaved:  # noqa: ASYNC110 (of the engine's thread)
                 await trio.sleep(0.001)
 
 
