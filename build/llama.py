@@ -60,12 +60,12 @@ def chat_templates() -> Path:
                 with tempfile.TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as scratch:
                     log = home.parent / f"{home.name}.log"
                     with log.open("w", encoding="utf-8") as log_file:
-                        _keep_templates(_fetch(_Runner(log_file, log, _environment(Path(scratch))), Path(scratch)))
+                        _keep_templates(fetch(Runner(log_file, log, _environment(Path(scratch))), Path(scratch)))
     return home
 
 
 def _templates() -> Path:
-    return cache.folder() / "templates" / _version()
+    return cache.folder() / "templates" / version()
 
 
 def _keep_templates(source: Path) -> None:
@@ -88,10 +88,10 @@ def _key() -> str:
         engine_patch.REPLACEMENTS,
     ]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
-    return f"{_version()}-{digest[:16]}"
+    return f"{version()}-{digest[:16]}"
 
 
-def _version() -> str:
+def version() -> str:
     match = re.search(r"^llama-cpp-python==(\S+)", SOURCE_LOCK.read_text("utf-8"), re.MULTILINE)
     assert match, f"{SOURCE_LOCK} pins no llama-cpp-python"
     return match[1]
@@ -102,28 +102,28 @@ def _find(home: Path) -> Path | None:
 
 
 def _build(home: Path) -> Path:
-    compilers = {language: _find_compiler(language) for language in COMPILERS}
+    compilers = {language: find_compiler(language) for language in COMPILERS}
     log = home.parent / f"{home.name}.log"
     # Beside its final place, so that the last step is a rename; /tmp may be small or noexec.
     with tempfile.TemporaryDirectory(prefix=f".{home.name}-", dir=home.parent) as scratch:
         work = Path(scratch)
         with log.open("w", encoding="utf-8") as log_file:
-            runner = _Runner(log_file, log, _environment(work))
+            runner = Runner(log_file, log, _environment(work))
             older_glibc = ["-O2", "-fPIC", "-c", str(OLDER_GLIBC), "-o", str(_extra_object(work))]
             runner.run("the C compiler", [compilers["C"], *older_glibc])
-            source = _fetch(runner, work)
+            source = fetch(runner, work)
             _keep_templates(source)
             libraries = _compile(runner, source, work / "build")
             logits = ["-O3", "-fPIC", "-shared", str(LOGITS), "-o", str(libraries / engine_wheel.LOGITS), "-lm"]
             runner.run("the C compiler", [compilers["C"], "-Wl,--strip-all", *logits])
         out = work / "out"
         out.mkdir()
-        packed = engine_wheel.pack(source, libraries, _version(), out)
+        packed = engine_wheel.pack(source, libraries, version(), out)
         out.rename(home)
     return home / packed.name
 
 
-def _find_compiler(language: str) -> str:
+def find_compiler(language: str) -> str:
     variable, names = COMPILERS[language]
     wanted = [os.environ[variable].split()[0]] if os.environ.get(variable) else names
     if found := next(filter(shutil.which, wanted), None):
@@ -139,16 +139,17 @@ def _extra_object(work: Path) -> Path:
 
 
 def _environment(work: Path) -> dict[str, str]:
-    tools = work / "tools" / "bin"
     linker = [*tomllib.loads(RECIPE.read_text("utf-8"))["linker"]["flags"], str(_extra_object(work))]
     # Without the map each file's full path is in the libraries, and no two builds are alike. What the user has in
     # these variables stays out: -march=native there would make an engine for this host alone.
     compiler = shlex.quote(f"-ffile-prefix-map={work}=.")
+    return tool_environment(work) | {"CFLAGS": compiler, "CXXFLAGS": compiler, "LDFLAGS": shlex.join(linker)}
+
+
+def tool_environment(work: Path) -> dict[str, str]:
+    """The environment of the build tools that `fetch` installs in `work`."""
     return os.environ | {
-        "PATH": f"{tools}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
-        "CFLAGS": compiler,
-        "CXXFLAGS": compiler,
-        "LDFLAGS": shlex.join(linker),
+        "PATH": f"{work / 'tools' / 'bin'}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         # llama.cpp asks git for its version: it must not find the repository of somebody's home.
         "GIT_CEILING_DIRECTORIES": str(work.parent),
         "PIP_DISABLE_PIP_VERSION_CHECK": "1",
@@ -157,7 +158,7 @@ def _environment(work: Path) -> dict[str, str]:
     }
 
 
-def _fetch(runner: "_Runner", work: Path) -> Path:
+def fetch(runner: "Runner", work: Path) -> Path:
     """Installs the build tools, fetches the locked source archive, and unpacks it."""
     python = work / "tools" / "bin" / "python"
     with Progress("fetching the engine's source (llama.cpp, 77 MB)") as progress:
@@ -180,7 +181,7 @@ def _fetch(runner: "_Runner", work: Path) -> Path:
     return source
 
 
-def _compile(runner: "_Runner", source: Path, build: Path) -> Path:
+def _compile(runner: "Runner", source: Path, build: Path) -> Path:
     """Compiles llama.cpp; returns the folder that holds its libraries."""
     flags = tomllib.loads(RECIPE.read_text("utf-8"))["cmake"]
     defines = [f"-D{name}={value}" for name, value in flags.items()]
@@ -194,7 +195,7 @@ def _compile(runner: "_Runner", source: Path, build: Path) -> Path:
     return build / "bin"
 
 
-class _Runner:
+class Runner:
     """Runs the build's commands, all into one log."""
 
     def __init__(self, log_file: TextIO, log: Path, environment: dict[str, str]) -> None:
