@@ -11,14 +11,15 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from jinja2 import TemplateError, nodes
 from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import SandboxedEnvironment
 
+from rbee.worker.chat.attributes import FastSandbox
 from rbee.worker.chat.control import END, MARK
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from jinja2.parser import Parser
+    from jinja2.sandbox import SandboxedEnvironment
 
 _NOT_ASCII: Final = re.compile(r"[^\x00-\x7f]")
 
@@ -40,7 +41,7 @@ class TemplateRefusedError(TemplateError):
 
 def make() -> SandboxedEnvironment:
     """Return the environment. Templates may change lists, as Kimi's do: each rendering has its own."""
-    environment = SandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
+    environment = FastSandbox(trim_blocks=True, lstrip_blocks=True, extensions=[GenerationTag, loopcontrols])
     environment.globals["raise_exception"] = _refuse
     environment.filters["tojson"] = _tojson
     return environment
