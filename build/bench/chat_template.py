@@ -4,7 +4,7 @@ python3 build/bench/chat_template.py        after `python3 build/test.py --setup
 
 The templates are those of llama.cpp's source. A rendering begins with the conversation as it came over the wire, and
 ends with the text whose tokens the model reads: with control tokens in each message of the user, which have to be cut.
-Between two of them is a pause, since a child that waits for the next one is made after each.
+Between two of them is a pause, as between requests: the processor's caches are not those of a loop.
 """
 
 import statistics

@@ -11,3 +11,5 @@ MAX_LENGTH: Final = 100_000
 """Characters that a template may write beside ten times what it is given."""
 STARTED: Final = b"+"
 """Comes before an answer: without it, it is not the template that has failed."""
+LENGTH_BYTES: Final = 8
+"""Of the number, big end first, before a request and an answer."""

@@ -1,24 +1,26 @@
 """Renders a model's chat template: the process that a worker keeps for it.
 
 This is the hidden command `rbee chat-template`. A template comes from a file that anybody may have made, and could loop
-for ever or fill the memory. So each rendering is done in jinja2's sandbox in a child of this process, forked from it
-once the template is compiled, with limits: a child that breaks them is ended by the kernel, and nothing else is. One
-child waits for the next request.
+for ever or fill the memory. So a rendering is done in jinja2's sandbox in a child of this process, forked from it once
+the template is compiled, with limits for each rendering: a child that breaks them is ended by the kernel, and nothing
+else is. A child renders one request after another: what it has rendered before has warmed its pages and its code, which
+takes a new one three times as long as the rendering.
 
-Its stdin is a socket, on which the worker sends one socket for each request: that holds the request, up to its end, and
-takes the answer. The first is the template, which is compiled here. When the worker's end of stdin closes, all ends.
+Its stdin is a socket, on which the worker sends one socket for each child: on that come the requests, and go the
+answers, each behind its length in bytes. The first is for the template, which is compiled here. A child ends when the
+worker's end of its socket closes; when that of stdin closes, all ends.
 """
 
 from __future__ import annotations
 
-import contextlib
 import gc
+import math
 import os
 import pprint
 import resource
-import select
 import signal
 import socket
+import time
 from typing import TYPE_CHECKING, Final, Literal
 
 import jinja2.constants
@@ -41,15 +43,15 @@ from rbee.worker.chat import framing
 from rbee.worker.chat.environment import TemplateRefusedError
 from rbee.worker.chat.framing import Renderer, UnusableError
 from rbee.worker.chat.habits import habits
-from rbee.worker.chat.limits import MEMORY_BYTES, STARTED, WALL_SECONDS
+from rbee.worker.chat.limits import LENGTH_BYTES, MEMORY_BYTES, STARTED, WALL_SECONDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from rbee.wire.chat.template import TemplateHabits
 
-PAUSE_SECONDS: Final = 0.006
-"""Before the next child is made, if no request waits for it: the one that works has the machine to itself meanwhile."""
+CHILD_CPU_SECONDS: Final = 60
+"""That a child may take for all its renderings."""
 _STDIN: Final = 0
 _REQUEST: Final[msgspec.json.Decoder[TemplateRequest]] = msgspec.json.Decoder(TemplateRequest)
 _PRELOADED: Final = (jinja2.constants, jinja2.debug, pprint)
@@ -153,44 +155,26 @@ def main(argv: list[str]) -> int:
             gc.freeze()
             gc.disable()
             signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # so that the kernel keeps nothing of those that end
-            spare = _fork(control, templates, seconds)
             while (connection := _next(control)) is not None:
                 with connection:
-                    while not _hand_over(spare, connection):
-                        spare = _fork(control, templates, seconds)
-                select.select([control], [], [], PAUSE_SECONDS)
-                spare = _fork(control, templates, seconds)
+                    _fork(control, connection, templates, seconds)
     # With all that is still being rendered, for nobody.
     os.killpg(0, signal.SIGKILL)
     return 0
 
 
-def _fork(control: socket.socket, templates: Templates, seconds: int) -> socket.socket:
-    """Return the socket on which a new child waits for its request: forking takes as long as rendering does."""
-    ours, theirs = socket.socketpair()
+def _fork(control: socket.socket, connection: socket.socket, templates: Templates, seconds: int) -> None:
     if os.fork():
-        theirs.close()
-        return ours
+        return
     try:
-        ours.close()
         control.close()
-        _warm_up()
-        if (connection := _next(theirs)) is not None:
-            _serve(connection, templates, seconds)
+        _serve(connection, templates, seconds)
     finally:
         os._exit(0)
 
 
-def _hand_over(spare: socket.socket, connection: socket.socket) -> bool:
-    """Give a child its request; returns False where that has been killed."""
-    with spare, contextlib.suppress(OSError):
-        socket.send_fds(spare, [b"+"], [connection.fileno()])
-        return True
-    return False
-
-
 def _warm_up() -> None:
-    """Write on the pages that a rendering writes on, which are the parent's until then: that takes 1.5 ms."""
+    """Have the language's code run before there are children: it gets faster with use, and they begin with it so."""
     request = _REQUEST.decode(_WARM_REQUEST)
     assert isinstance(request, RenderConversation)
     msgspec.json.encode(ChatText(text=_WARM.render(request.variables, len(_WARM_REQUEST))))
@@ -208,38 +192,48 @@ def _load(control: socket.socket, seconds: int) -> Templates | None:
         return None
     loaded: list[Templates] = []
 
-    def load() -> TemplateReply:
-        loaded.append(Templates(msgspec.json.decode(_received(connection), type=ChatTemplate)))
+    def load(data: bytes) -> TemplateReply:
+        loaded.append(Templates(msgspec.json.decode(data, type=ChatTemplate)))
         return TemplateLoaded()
 
     with connection:
-        signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        _limit(resource.RLIMIT_CPU, seconds, soft_only=True)
-        connection.sendall(STARTED)
-        connection.sendall(answered(load))
+        _answer(connection, load, seconds)
         resource.setrlimit(resource.RLIMIT_CPU, (hard, hard))
-        signal.setitimer(signal.ITIMER_REAL, 0)
     return loaded[0] if loaded else None
 
 
 def _serve(connection: socket.socket, templates: Templates, seconds: int) -> None:
-    """Answer one request, within limits: each is the kernel's to keep."""
-    signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
-    _limit(resource.RLIMIT_CPU, seconds)
+    """Answer requests, each within limits that are the kernel's to keep, until there are no more."""
+    _limit(resource.RLIMIT_CPU, CHILD_CPU_SECONDS)
     _limit(resource.RLIMIT_FSIZE, 0)
     _limit(resource.RLIMIT_NOFILE, 0)
+    while time.process_time() < CHILD_CPU_SECONDS - seconds and _answer(connection, templates.answer, seconds):
+        gc.collect()
+
+
+def _answer(connection: socket.socket, work: Callable[[bytes], TemplateReply], seconds: int) -> bool:
+    """Answer the next request within limits; returns False where there is none."""
+    if not (length := _received(connection, LENGTH_BYTES)):
+        return False
+    signal.setitimer(signal.ITIMER_REAL, WALL_SECONDS)
+    _limit(resource.RLIMIT_CPU, math.ceil(time.process_time()) + seconds, soft_only=True)
     connection.sendall(STARTED)
-    data = _received(connection)
-    connection.sendall(answered(lambda: templates.answer(data)))
-    connection.shutdown(socket.SHUT_WR)  # at once: to end this process takes the kernel a millisecond
+    data = _received(connection, int.from_bytes(length))
+    reply = answered(lambda: work(data))
+    connection.sendall(len(reply).to_bytes(LENGTH_BYTES))
+    connection.sendall(reply)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    return True
 
 
-def _received(connection: socket.socket) -> bytes:
+def _received(connection: socket.socket, size: int) -> bytes:
+    """Return so many bytes; none where they do not come."""
     pieces = []
-    while piece := connection.recv(1 << 18):
+    while size and (piece := connection.recv(min(size, 1 << 20))):
         pieces.append(piece)
-    return b"".join(pieces)
+        size -= len(piece)
+    return b"" if size else b"".join(pieces)
 
 
 def _limit(kind: int, most: int, *, soft_only: bool = False) -> None:

@@ -174,6 +174,19 @@ async def test_all_of_the_language_is_there_without_opening_a_file(opened: Any) 
     assert await sandbox.ask(about("a")) == ChatText(text="[a]True[1, 2]12a b12.0x2.0 kB[1, 2]")
 
 
+async def test_a_rendering_leaves_nothing_to_the_next(opened: Any) -> None:
+    changes = (
+        "{% macro m(x=[], y={}) %}{% set _ = x.append(1) %}{% set _ = y.update({x|length: 1}) %}{{ x }}{{ y }}"
+        "{% endmacro %}{{ m() }}{{ found is defined }}{% set found = 1 %}{% set ns = namespace(a=ns is defined) %}"
+        "{{ ns.a }}{% set _ = messages.append(messages[0]) %}{{ bos_token }}"
+    )
+    sandbox = opened(changes + QUIET)
+    assert [await sandbox.ask(about(text)) for text in "abc"] == [
+        ChatText(text=f"[1]{{1: 1}}FalseFalse<s>[{text}][{text}]") for text in "abc"
+    ]
+    assert len(renderers()) == 2, "one child for all"
+
+
 async def test_a_template_refuses_in_its_own_words(opened: Any) -> None:
     sandbox = opened(
         QUIET + "{% if messages|length > 1 %}{{ raise_exception('one at a time, ' + messages[1].role) }}{% endif %}"
