@@ -55,7 +55,7 @@ class TemplateHabits(Message, kw_only=True):
 
     `parts` are contents as lists of parts, in place of texts; `lists` stand for no tools in place of null. With
     `needs_system` it wants a system message, perhaps an empty one. `system` and `later_system` tell whether it shows
-    one at the beginning, and one after others.
+    one at the beginning, and one after others. With `strict_turns` it takes a user's and the model's in turn alone.
 
     `tools`, `calls` and `results` tell whether it shows those, and `lone_results` those without a call. `arguments` of
     calls are JSON objects, or their text; `calls_content` is what stands for no content beside calls, and with
@@ -73,6 +73,7 @@ class TemplateHabits(Message, kw_only=True):
     needs_system: bool = False
     system: bool = True
     later_system: bool = True
+    strict_turns: bool = False
     tools: bool = True
     calls: bool = True
     results: bool = True

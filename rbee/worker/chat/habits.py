@@ -47,6 +47,10 @@ class _Probe:
         found.later_system = self._shows(
             [user, self._message("assistant", _ANSWER), system, again], _SYSTEM, _AGAIN
         ) and self._shows([user, system, again], _SYSTEM, _USER, _AGAIN)
+        answer = self._message("assistant", _ANSWER)
+        found.strict_turns = all(
+            self._rendered(messages) is None for messages in ([user, again], [user, answer, answer, again])
+        )
         found.tools = self._shows([user], _NAME, _KEY, tools=[_NAME])
         self._find_calls()
         self._find_results()

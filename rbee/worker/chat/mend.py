@@ -84,15 +84,19 @@ def has_tools(conversation: Conversation) -> bool:
 def variables(conversation: Conversation, habits: TemplateHabits) -> Iterator[dict[str, Any]]:
     """Yield the variables for the template: as the conversation was meant, then for a template that refuses that.
 
-    There user and model take strict turns, and every argument of a tool has a description.
+    There user and model take strict turns, as they do at once where it is known that it takes no others, and every
+    argument of a tool has a description.
     """
     turns = _turns(conversation, habits)
     tools = tool_text.definitions(conversation.tools) if has_tools(conversation) and habits.tools else []
     fixed = effort.variables(conversation.effort, habits) | tool_text.variables(tools, lists=habits.lists)
     fixed |= conversation.arguments | {"add_generation_prompt": not conversation.continues}
-    yield fixed | {"messages": [_message(turn, habits) for turn in turns]}
+    strict = _strict(turns) if habits.strict_turns else turns
+    yield fixed | {"messages": [_message(turn, habits) for turn in strict]}
     if tools:
         fixed |= tool_text.variables([tool_text.described(tool) for tool in tools], lists=habits.lists)
+    elif habits.strict_turns:
+        return
     yield fixed | {"messages": [_message(turn, habits) for turn in _strict(turns)]}
 
 
