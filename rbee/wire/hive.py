@@ -40,7 +40,8 @@ class SpawnRequest(Request, kw_only=True):
 
     `context` is the number of tokens one request may use, prompt and answer together. With `reuse`, a worker with that
     model on that device that starts, loads or serves already will do. `sources` are the other nodes that have
-    the model, the best first: it is copied from there if it is not on the node.
+    the model, the best first: it is copied from there if it is not on the node. `awaited` are the workers that requests
+    were sent to which have not been seen there; None where that is not known.
     """
 
     model_ref: ShortText | None = None
@@ -51,6 +52,7 @@ class SpawnRequest(Request, kw_only=True):
     context: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | None = None
     reuse: bool = False
     sources: Sources = msgspec.field(default_factory=list)
+    awaited: Annotated[list[ShortText], msgspec.Meta(max_length=1000)] | None = None
 
     def reference(self) -> str:
         """Return the model's reference, under whichever name it came."""

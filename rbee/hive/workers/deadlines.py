@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from rbee.errors import LoadingTimeoutError, SpawnTimeoutError, UnloadFailedError, WorkerFailedError
 from rbee.hive.workers.effects import AskToEnd, AskToLeave, CheckHealth, Effect, Kill, Save, Terminate
+from rbee.hive.workers.record import REST_SECONDS
 from rbee.wire.error_body import from_body
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ def apply_status(worker: WorkerRecord, status: WorkerStatus, limits: Timeouts, n
     worker.slots_busy = status.slots_total - status.slots_available if status.state in ("idle", "busy") else 0
     if worker.phase in ("loading", "serving"):
         _apply_state(worker, status, limits, now)
+    _note_use(worker, status, now)
     if worker.phase == "serving" and worker.slots_busy == 0:
         if worker.idle_from is None:
             worker.idle_from, worker.idle_since = now, unix
@@ -44,6 +46,15 @@ def apply_status(worker: WorkerRecord, status: WorkerStatus, limits: Timeouts, n
         worker.idle_from = worker.idle_since = None
     saved: list[Effect] = [Save(worker)] if before != (worker.state, worker.slots_busy) else []
     return [*saved, *end_if_outdated(worker, limits, now)]
+
+
+def _note_use(worker: WorkerRecord, status: WorkerStatus, now: float) -> None:
+    """Note whether requests come, and come again; a short one may have ended already."""
+    if worker.phase != "serving" or not (worker.slots_busy or status.ended):
+        return
+    if worker.idle_from is not None:
+        worker.is_asked_again = worker.has_served and now < worker.idle_from + REST_SECONDS
+    worker.has_served = True
 
 
 def _apply_state(worker: WorkerRecord, status: WorkerStatus, limits: Timeouts, now: float) -> None:
@@ -113,6 +124,7 @@ def stay(worker: WorkerRecord, limits: Timeouts, now: float) -> list[Effect]:
     worker.phase, worker.since, worker.deadline = "serving", now, None
     worker.next_check = now + limits.health_interval
     worker.idle_from = None if worker.slots_busy else now
+    worker.is_asked_again = True
     return [Save(worker)]
 
 

@@ -25,6 +25,8 @@ from rbee.hive.workers.record import EndedRecord, WorkerRecord
 from rbee.hive.workers.room import Room, find_room
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rbee.adapters.config import Timeouts
     from rbee.hive.workers.record import ProcessExit, Resource, WorkerSpec
     from rbee.wire.worker import WorkerStatus
@@ -110,9 +112,11 @@ class Pool:
         self.workers[worker_id] = worker
         return [Launch(worker)]
 
-    def make_room(self, spec: WorkerSpec, available: int, now: float) -> tuple[Room, list[Effect]]:
+    def make_room(
+        self, spec: WorkerSpec, available: int, now: float, awaited: Collection[str] | None = None
+    ) -> tuple[Room, list[Effect]]:
         """Have idle workers leave for a model that does not fit beside them, if that is of use; see find_room."""
-        room = find_room(self.workers.values(), spec, self.left(spec, available), now)
+        room = find_room(self.workers.values(), spec, self.left(spec, available), now, awaited)
         ports = [urlsplit(worker.url or "").port for worker in room.leaving]
         self._left_ports |= {port: now + OLD_PORT_SECONDS for port in ports if port is not None}
         return room, [effect for worker in room.leaving for effect in deadlines.leave(worker, self.limits, now)]

@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from rbee.errors import RbeeError
     from rbee.hive.catalogue.file_state import FileState
     from rbee.wire.common import WorkerState
 
 REST_SECONDS: Final = 3.0
 """For the request that a worker was started for, or that was sent to it, to come: its caller looks every 2 s whether it
-has loaded its model."""
+has loaded its model. And for the next one of a caller who asks again and again, as programs do that call tools."""
 Phase = Literal["starting", "loading", "serving", "failed", "ending"]
 Resource = Literal["ram", "vram"]
 
@@ -63,6 +65,10 @@ class WorkerRecord:
     layers: tuple[int, int] = (0, 0)
     deadline: float | None = None
     idle_from: float | None = None
+    has_served: bool = False
+    """Whether it has been seen with a request, or was told of the end of one."""
+    is_asked_again: bool = False
+    """Whether its last request came within REST_SECONDS of the one before, or while it was to make room."""
     is_leaving: bool = False
     """Whether it was asked to make room, which it does unless a request has come meanwhile."""
     ports_from: int | None = None
@@ -90,11 +96,15 @@ class WorkerRecord:
         """Whether it takes memory of the same device."""
         return (self.spec.resource, self.spec.device) == (spec.resource, spec.device)
 
-    def may_leave(self, now: float) -> bool:
-        """Whether it has been idle for long enough to make room for another model."""
+    def may_leave(self, awaited: Collection[str] | None, now: float) -> bool:
+        """Whether it may make room for another model: at once, unless a request seems to be on its way.
+
+        `awaited` are the workers of which that is known; with None it could be any.
+        """
         if self.phase != "serving" or self.slots_busy or self.idle_from is None:
             return False
-        return self.idle_from + REST_SECONDS <= now
+        rests = awaited is None or self.id in awaited or self.is_asked_again or not self.has_served
+        return not rests or self.idle_from + REST_SECONDS <= now
 
     @property
     def slots_available(self) -> int:

@@ -24,8 +24,14 @@ class Room(NamedTuple):
     is_there: bool = False
 
 
-def find_room(workers: Collection[WorkerRecord], spec: WorkerSpec, free: int, now: float) -> Room:
-    """Return what makes room for `spec`, with `free` bytes left on its device.
+def find_room(
+    workers: Collection[WorkerRecord],
+    spec: WorkerSpec,
+    free: int,
+    now: float,
+    awaited: Collection[str] | None = None,
+) -> Room:
+    """Return what makes room for `spec`, with `free` bytes left on its device; `awaited` as in `may_leave`.
 
     No worker with a request leaves, and none leaves in vain: if all idle ones together are not enough, all stay. The
     longest idle go first, and after all others those that a request has asked to stay for ever.
@@ -38,7 +44,8 @@ def find_room(workers: Collection[WorkerRecord], spec: WorkerSpec, free: int, no
     if missing <= 0:
         return Room([], is_coming=True)
     idle = sorted(
-        (one for one in others if one.may_leave(now)), key=lambda one: (one.keep == FOREVER, one.idle_from or 0.0)
+        (one for one in others if one.may_leave(awaited, now)),
+        key=lambda one: (one.keep == FOREVER, one.idle_from or 0.0),
     )
     leaving = []
     for worker in idle:

@@ -190,7 +190,7 @@ class WorkerSupervisor:
             nonlocal found
             if self.pool.is_stopping or (request.reuse and self.pool.like(spec) is not None):
                 return ()
-            found, effects = self.pool.make_room(spec, self._available(spec), trio.current_time())
+            found, effects = self.pool.make_room(spec, self._available(spec), trio.current_time(), request.awaited)
             return effects
 
         await self._loop.ask(decide)

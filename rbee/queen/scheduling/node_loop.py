@@ -254,6 +254,7 @@ class NodeLoop:
                     device=wanted.device,
                     reuse=True,  # the hive knows best what starts, loads or serves there already
                     sources=await self._find_sources(client, wanted.model_ref, report),
+                    awaited=self._scheduler.awaited(),
                 )
                 result = await client.spawn(spawn, report)
         self._on_started(wanted, result)

@@ -121,6 +121,10 @@ class NodeScheduler:
         row = self._queue.take(request, now)
         return None if row is None else Placed(row.id, row.url, row.state, self._name)
 
+    def awaited(self) -> list[str]:
+        """Return the workers that requests were sent to which have not been seen there: they had better stay."""
+        return sorted(self._queue.reservations.worker_ids())
+
     def why_full(self, wanted: Wanted, caller: str, now: float) -> LineFullError | None:
         """Return why a request that would wait for a slot here would be refused now, if it would."""
         rows = self._mirror.rows.values() if self._mirror.is_live else ()

@@ -14,7 +14,7 @@ from rbee.hive.workers.pool import Pool
 from rbee.hive.workers.record import REST_SECONDS, WorkerRecord, WorkerSpec
 from rbee.hive.workers.room import Room, find_room
 from rbee.wire.common import FOREVER
-from rbee.wire.worker import WorkerStatus
+from rbee.wire.worker import EndedRequest, WorkerStatus
 
 GB = 1_000_000_000
 NEW = WorkerSpec("new", "/new.gguf", "cpu", 0, "ram", 4, 512, 5 * GB)
@@ -87,6 +87,19 @@ def test_one_that_has_just_loaded_or_served_stays_for_the_request_that_may_be_on
     assert find_room([young], NEW, 0, 100.1).leaving == [young]
 
 
+def test_one_that_has_served_and_that_nobody_is_on_the_way_to_leaves_at_once() -> None:
+    served = worker("served", 9, 100)
+    served.has_served = True
+    assert find_room([served], NEW, 0, 100, ["another"]).leaving == [served]
+    assert find_room([served], NEW, 0, 100, ["served"]).waits_for == (served,), "a request is on its way to it"
+    assert find_room([served], NEW, 0, 100, None).waits_for == (served,), "who asks does not know of any"
+    served.is_asked_again = True
+    assert find_room([served], NEW, 0, 100, []).waits_for == (served,), "a program that calls tools asks again soon"
+    assert find_room([served], NEW, 0, 100 + REST_SECONDS, []).leaving == [served]
+    loaded = worker("loaded", 9, 100)
+    assert find_room([loaded], NEW, 0, 100, []).waits_for == (loaded,), "it was loaded for a request"
+
+
 # In the pool.
 
 
@@ -116,6 +129,28 @@ def test_a_worker_that_has_a_request_stays_and_is_not_asked_again_at_once() -> N
     pool.status("old", status("idle"), 21, 1000.0)
     assert pool.make_room(NEW, 2 * GB, 21 + REST_SECONDS)[0].leaving == [found]
     assert pool.stays("nobody", 30) == []
+
+
+def test_a_request_that_was_too_short_to_be_seen_counts() -> None:
+    pool = Pool(Timeouts())
+    found = serving(pool, "old", 3, 0)
+    assert pool.make_room(NEW, 2 * GB, 1, [])[0].waits_for == (found,)
+    short = status("idle")
+    short.ended = [EndedRequest(request_id="r", duration_ms=9.0, end="stop")]
+    pool.status("old", short, 2, 1000.0)
+    assert pool.make_room(NEW, 2 * GB, 2, [])[0].leaving == [found]
+    pool.stays("old", 2)
+    assert pool.make_room(NEW, 2 * GB, 2, [])[0].waits_for == (found,), "a request has come, which is not seen yet"
+
+
+def test_a_worker_is_asked_again_where_one_request_follows_another() -> None:
+    pool = Pool(Timeouts())
+    found = serving(pool, "old", 3, 0)
+    for began, is_asked_again in ((1, False), (10, False), (14, True), (18, True), (30, False)):
+        pool.status("old", status("busy", 1), began, 1000.0)
+        pool.status("old", status("idle"), began + 2, 1000.0)
+        assert (found.has_served, found.is_asked_again) == (True, is_asked_again), began
+    assert pool.make_room(NEW, 2 * GB, 32, [])[0].leaving == [found]
 
 
 def test_who_is_told_to_end_while_it_is_asked_to_leave_ends() -> None:
