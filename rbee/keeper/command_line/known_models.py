@@ -37,6 +37,12 @@ def may_be_id(word: str, *folders: str | os.PathLike[str]) -> bool:
     )
 
 
+def has_part(name: str, models_dir: str | os.PathLike[str]) -> bool:
+    """Whether the path of a model that was fetched holds this name."""
+    plain = name.partition(":")[0].casefold()
+    return any(plain in f"{folder}/{file}".casefold() for folder, file in _files(os.fspath(models_dir)))
+
+
 def _names(models_dir: str | os.PathLike[str] | None) -> Iterator[tuple[str, str]]:
     for name in model_ref.BUILTIN_FILES:
         for called in (name, name.replace("-", ""), name.replace("-", "_"), *name.split("-")):

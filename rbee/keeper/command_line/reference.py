@@ -45,14 +45,14 @@ def parse(text: str, models_dir: str | os.PathLike[str] | None = None) -> ModelR
 
 
 def chosen(text: str | None, settings: Settings) -> str:
-    """Return the model that an option names, or else the settings, or else the bundled one: its reference, or an alias.
+    """Return the model that an option names, or else the settings, or else the bundled one: its reference, or a name.
 
-    An alias is left to the queen. Raises InvalidRequestError.
+    A name is left to the queen. Raises InvalidRequestError.
     """
     default = settings.defaults.model
     name = text or default or model_ref.BUILTIN
     try:
-        return name if is_alias(name, settings) else str(parse(name, settings.paths.models))
+        return name if is_name(name, settings) else str(parse(name, settings.paths.models))
     except InvalidRequestError as exc:
         if text is None:
             exc.message = f"`model` under [defaults] ({default}, from {settings.source}): {exc.message}"
@@ -71,6 +71,21 @@ def is_alias(name: str, settings: Settings) -> bool:
     if any(alias_names.named(one, aliases) is not None for one in names):
         return True
     return settings.queen.url is not None and _path(name) is None and alias_names.is_name(names[-1])
+
+
+def is_name(name: str, settings: Settings) -> bool:
+    """Whether the queen may know a model by this name: an alias, or a short one.
+
+    Where no queen has run yet there is no model but the bundled one, and what is wrong is told before one starts.
+    """
+    if is_alias(name, settings):
+        return True
+    name = name.rpartition("@")[0] or name
+    if known_models.is_reference(name) or _path(name) is not None or not alias_names.is_name(name):
+        return False
+    if "/" in name:  # as the hub's repositories are called, of which most are not here
+        return known_models.has_part(name, settings.paths.models)
+    return os.path.exists(os.path.join(settings.state_dir, "beehives.db"))  # noqa: PTH110, PTH118
 
 
 def parse_or_id(text: str, folders: Sequence[str | os.PathLike[str]] | None) -> str:

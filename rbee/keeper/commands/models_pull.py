@@ -38,8 +38,8 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
 
 
 def _reference(text: str, settings: Settings) -> str:
-    """Return a reference that can be fetched, or an alias, which the queen knows."""
-    if reference.is_alias(text, settings):
+    """Return a reference that can be fetched, or a name, which the queen knows."""
+    if reference.is_name(text, settings):
         return text
     ref = reference.parse(text, settings.paths.models)
     if ref.provider != "hf":

@@ -31,8 +31,8 @@ def run(options: ModelOptions, settings: Settings, terminal: Terminal) -> Result
     node = options.node or settings.defaults.node
     is_here = node in (None, LOCAL_NODE) and not settings.queen.url
     folders = (settings.paths.models, hub_cache.root()) if is_here else None
-    is_alias = reference.is_alias(options.model, settings)
-    text = options.model if is_alias else reference.parse_or_id(options.model, folders)
+    is_name = reference.is_name(options.model, settings)
+    text = options.model if is_name else reference.parse_or_id(options.model, folders)
     wanted = convert({"model_ref": text, "node": node}, NodeModel)
     try:
         model = session.ask(

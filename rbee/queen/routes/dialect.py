@@ -246,24 +246,34 @@ async def find_model(context: QueenContext, name: str) -> Meant:
 
 
 async def name_model(context: QueenContext, task: TaskRequest) -> None:
-    """Put the reference in place of an alias in a task, and the node that belongs to that.
+    """Put the reference in place of a name in a task, and the node that belongs to that.
 
-    Raises ModelNotFoundError or NodeNotFoundError.
+    Raises ModelNotFoundError, NodeNotFoundError, or InvalidRequestError for what no model is called.
     """
     name = task.model or context.settings.defaults.reference
-    if name is not None and (found := await of_alias(context, name)) is not None:
+    if name is not None and (found := await of_name(context, name)) is not None:
         task.model, task.node = found.reference, task.node or found.node
 
 
-async def of_alias(context: QueenContext, name: str) -> Meant | None:
-    """Return what an alias means, perhaps with `@node`; None for any other name.
+async def of_name(context: QueenContext, name: str) -> Meant | None:
+    """Return what a name means that is no reference, perhaps with `@node`; None for a reference, or what cannot be one.
 
-    Raises ModelNotFoundError or NodeNotFoundError.
+    Raises ModelNotFoundError for an alias of a model that is not there, NodeNotFoundError, or InvalidRequestError.
     """
+    rest = name.rpartition("@")[0]
     aliases = context.aliases.all()
-    if all(alias_names.named(one, aliases) is None for one in (name, name.rpartition("@")[0])):
+    is_alias = any(alias_names.named(one, aliases) is not None for one in (name, rest))
+    if not is_alias and (_reference(name) is not None or not alias_names.is_name(rest or name)):
         return None
-    return await find_model(context, name)
+    try:
+        return await find_model(context, name)
+    except ModelNotFoundError as exc:
+        if is_alias:
+            raise
+        forms = model_ref.refused(exc.message)
+        nearest = ", ".join(exc.details.get("nearest", ()))
+        hint = f"the nearest ones are {nearest}; `rbee models list` lists all\n{forms.hint}" if nearest else forms.hint
+        raise InvalidRequestError(exc.message, hint=hint, **forms.details) from None
 
 
 async def begin(context: QueenContext, name: str, *, is_batch: bool = False) -> DialectRequest:

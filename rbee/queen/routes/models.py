@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -9,7 +10,7 @@ import trio
 from quart import Response, request
 
 from rbee.adapters.http.app import answer, body, raw_body
-from rbee.errors import MethodNotAllowedError, RbeeError, RouteNotFoundError, VersionMismatchError
+from rbee.errors import InvalidRequestError, MethodNotAllowedError, RbeeError, RouteNotFoundError, VersionMismatchError
 from rbee.queen.nodes.node import HiveAbsentError
 from rbee.queen.routes import dialect, request_log
 from rbee.wire import model_push, model_ref
@@ -33,8 +34,8 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         return nodes.get(name or context.settings.defaults.node or LOCAL_NODE)
 
     async def named(asked: wire.NodeModel) -> wire.NodeModel:
-        """Return the model that is meant where an alias is given."""
-        if (found := await dialect.of_alias(context, asked.model_ref)) is None:
+        """Return the model that is meant where a name is given."""
+        if (found := await dialect.of_name(context, asked.model_ref)) is None:
             return asked
         return wire.NodeModel(model_ref=found.reference, node=asked.node or found.node)
 
@@ -54,7 +55,9 @@ def add(app: QuartTrio, context: QueenContext) -> None:
 
     @app.get(wire.SWARM_SHOW)
     async def show_model() -> Response:
-        asked = await named(convert(dict(request.args), wire.NodeModel))
+        asked = convert(dict(request.args), wire.NodeModel)
+        with suppress(InvalidRequestError):  # it may be a part of an id, which hives know
+            asked = await named(asked)
         node = chosen(asked.node)
 
         async def work(report: Report) -> wire.ModelDetails:

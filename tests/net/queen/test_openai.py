@@ -27,6 +27,7 @@ from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
 from rbee.queen.routes.context import QueenContext
 from rbee.wire.chat.answer import ChoiceEnded, PromptRead, TextDelta, ToolCallBegan, ToolCallDelta
+from rbee.wire.model_ref import FORMS
 from rbee.wire.worker import EndedRequest
 from tests.kit.local_http import LOCAL
 from tests.kit.standin_node import ENDED, StandInNode, row_of, swarm_of
@@ -326,6 +327,19 @@ async def test_an_alias_that_is_made_holds_at_once_for_every_route(
     assert (await queen.post("/v2/models/aliases/remove", json={"name": "MINE"})).json() == {"name": "mine"}
     assert (await queen.post(CHAT, json={"model": "mine", "messages": USER})).status_code == 404
     assert (await queen.post("/v2/tasks", json={"model": "mine", "prompt": "x"})).status_code == 400
+
+
+async def test_commands_take_the_names_that_clients_take(node: StandInNode, queen: httpx.AsyncClient) -> None:
+    node.rows = [row_of(QWEN, "qwen2.5-0.5b-instruct-q4_k_m")]
+    for name in ("qwen2.5-0.5b-instruct-Q4_K_M", "Qwen2.5-0.5B-Instruct", "qwen2.5-0.5b-instruct@local"):
+        relayed = await queen.post("/v2/tasks", json={"model": name, "prompt": "x", "relay": True})
+        assert (relayed.status_code, node.references[-1]) == (200, QWEN), name
+    error = (await queen.post("/v2/tasks", json={"model": "qwen2-instruct", "prompt": "x"})).json()["error"]
+    assert (error["code"], error["message"]) == ("INVALID_REQUEST", "no model has this name: qwen2-instruct")
+    assert error["hint"].startswith(f"the nearest ones are {QWEN}")
+    assert error["hint"].endswith(", ".join(FORMS))
+    error = (await queen.post("/v2/tasks", json={"model": "hf:qwen", "prompt": "x"})).json()["error"]
+    assert error["message"] == "model reference: not one of the accepted forms"
 
 
 async def test_an_unknown_model_is_not_found_and_nothing_is_started(

@@ -7,6 +7,7 @@ from urllib.parse import quote
 
 import pytest
 
+from rbee.adapters.config import Settings
 from rbee.errors import InvalidRequestError
 from rbee.keeper.command_line import reference
 from rbee.wire import model_ref
@@ -25,6 +26,20 @@ def hint(text: str) -> list[str]:
     *meant, forms = refused.value.hint.splitlines()
     assert forms == "accepted forms: " + ", ".join(FORMS)
     return meant
+
+
+def test_a_word_may_be_a_name_where_a_queen_has_run(tmp_path: Path) -> None:
+    settings = Settings()
+    settings.paths.state_dir = settings.paths.models_dir = str(tmp_path)
+    names = {"llama": True, "SmolLM2-135M-Instruct@attic": True, "qwen3:8b": True, REPO: False, "hf:bees": False}
+    names |= {"./llama": False, "a.gguf": False, "hf:a/b": False, "": False, "a b": False}
+    assert not any(reference.is_name(name, settings) for name in names), "only the bundled model can be there"
+    (tmp_path / "beehives.db").touch()
+    assert {name: reference.is_name(name, settings) for name in names} == names
+    (tmp_path / "hf" / REPO).mkdir(parents=True)
+    (tmp_path / "hf" / REPO / "tiny.Q4_K_M.gguf").touch()
+    assert reference.is_name(f"{REPO.lower()}:Q4_K_M", settings)
+    assert not reference.is_name("TheBloke/Other", settings), "a repository of the hub, which is suggested"
 
 
 @pytest.mark.parametrize("text", FORMS)
