@@ -101,7 +101,10 @@ class HeldStream:
             raise StopAsyncIteration
         if not self._is_first:
             await self._send.wait_for_more(self._heartbeat)
-            return self._send.take() or HEARTBEAT
+            is_ready = self._send.is_ready
+            if not (piece := self._send.take()) and is_ready:
+                raise StopAsyncIteration  # the end, behind an error that was written already
+            return piece or HEARTBEAT
         self._is_first = False
         return self._send.take()
 

@@ -82,6 +82,25 @@ async def test_an_error_before_the_head_is_raised_and_one_after_it_is_the_end(
     assert [piece async for piece in stream] == [b"", b"error WORKER_FAILED"]
 
 
+async def test_no_heartbeat_follows_an_error_that_was_written_at_once(
+    nursery: trio.Nursery, autojump_clock: object
+) -> None:
+    written: list[bytes] = []
+
+    def write(data: bytes) -> bool:
+        written.append(data)
+        return True
+
+    async def produce(_: HeldStream) -> None:
+        await trio.sleep(15)
+        raise WorkerFailedError("x")
+
+    stream = HeldStream(produce, event_of, last=LAST, heartbeat=10, write=write)
+    await stream.begin(nursery, hold=2)
+    assert [piece async for piece in stream] == [b"", HEARTBEAT]
+    assert written == [b"error WORKER_FAILED"]
+
+
 async def test_a_fault_of_ours_is_an_error_too(
     nursery: trio.Nursery, autojump_clock: object, caplog: pytest.LogCaptureFixture
 ) -> None:
