@@ -83,7 +83,8 @@ def build(context: HiveContext) -> QuartTrio:
 
     @app.get(wire.RESOURCES)
     async def resources() -> Response:
-        return answer(wire.Resources(memory=inventory.memory(), disk=inventory.disk(context.settings.paths.models)))
+        memory = workers.pool.memory(inventory.memory())
+        return answer(wire.Resources(memory=memory, disk=inventory.disk(context.settings.paths.models)))
 
     @app.post(wire.SHUTDOWN)
     async def shutdown() -> Response:

@@ -23,6 +23,7 @@ from rbee.hive.workers import deadlines, preflight
 from rbee.hive.workers.effects import Delete, Effect, Follow, Launch, Reply, Save, Terminate
 from rbee.hive.workers.record import EndedRecord, WorkerRecord
 from rbee.hive.workers.room import Room, find_room
+from rbee.wire.hive import Space
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -74,6 +75,14 @@ class Pool:
             return left
         taken = sum(worker.spec.memory for worker in self.workers.values() if worker.spec.resource == "ram")
         return min(left, self.max_memory - taken)
+
+    def memory(self, space: Space) -> Space:
+        """Return how much RAM there is for workers, and how much of that is left, of what this machine has."""
+        if self.max_memory is None:
+            return space
+        taken = sum(worker.spec.memory for worker in self.workers.values() if worker.spec.resource == "ram")
+        left = max(0, self.max_memory - taken)
+        return Space(total=min(space.total, self.max_memory), available=min(space.available, left))
 
     # A worker comes.
 

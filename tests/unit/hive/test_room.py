@@ -14,6 +14,7 @@ from rbee.hive.workers.pool import Pool
 from rbee.hive.workers.record import REST_SECONDS, WorkerRecord, WorkerSpec
 from rbee.hive.workers.room import Room, find_room
 from rbee.wire.common import FOREVER
+from rbee.wire.hive import Space
 from rbee.wire.worker import EndedRequest, WorkerStatus
 
 GB = 1_000_000_000
@@ -168,6 +169,8 @@ def test_workers_take_no_more_together_than_the_settings_say() -> None:
     assert pool.left(NEW, 100 * GB) == 4 * GB
     assert pool.left(NEW, 3 * GB) == 3 * GB, "and no more than there is"
     assert pool.left(replace(NEW, resource="vram"), 100 * GB) == 100 * GB
+    assert pool.memory(Space(total=100 * GB, available=50 * GB)) == Space(total=8 * GB, available=4 * GB)
+    assert pool.memory(Space(total=7 * GB, available=3 * GB)) == Space(total=7 * GB, available=3 * GB)
     with pytest.raises(OutOfMemoryError) as caught:
         pool.spawn("new", NEW, 100 * GB, 1)
     words = (
