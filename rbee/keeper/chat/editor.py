@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from prompt_toolkit.completion import CompleteEvent
+    from prompt_toolkit.formatted_text import AnyFormattedText
     from prompt_toolkit.key_binding import KeyPressEvent
 
 MOST_HISTORY_BYTES: Final = 500_000
@@ -58,7 +59,7 @@ class Editor:
             [("bold", PROMPT)],
             multiline=True,
             prompt_continuation="  ",
-            placeholder=[("ansibrightblack", "a message, or /help")],
+            placeholder=self._placeholder,
             history=_history(history),
             completer=_ChatCompleter(models),
             complete_while_typing=False,
@@ -69,6 +70,10 @@ class Editor:
             output=output,
         )
         self._session.app.timeoutlen = self._session.app.ttimeoutlen = _ESCAPE_SECONDS
+
+    def _placeholder(self) -> AnyFormattedText:
+        """Return what stands where nothing is typed, until the line is over: it would stay on the screen."""
+        return [] if self._session.app.is_done else [("ansibrightblack", "a message, or /help")]
 
     async def read(self) -> str | None:
         async with trio.open_nursery() as nursery:

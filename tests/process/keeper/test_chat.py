@@ -158,6 +158,7 @@ def test_lines_completion_and_a_history_that_outlives_the_chat(keeper: Keeper) -
     chat.wait("Ctrl+D or /exit leaves")
     chat.type(CTRL_D)
     assert chat.finish() == 0
+    assert "a message, or /help" not in chat.text, "what stands where nothing is typed is gone with the line"
     questions = [conversation[-1][1] for conversation in conversations(keeper)]
     assert questions == ["one\ntwo\nthree\nfour", "five", "six\nseven"]
     assert (keeper.state / "chat_history").stat().st_mode & 0o777 == 0o600
