@@ -175,7 +175,8 @@ With --follow each request is printed when it ends, until Ctrl+C. `rbee why ID` 
 WHY: Final = """\
 Tell the story of a request: when it waited, where it was placed and why, what was loaded, and how it ended.
 
-ID is that of `rbee requests` or of an answer (X-Request-Id); its first eight characters are enough.
+ID is that of `rbee requests` or of an answer (X-Request-Id); its first eight characters are enough. Without one it is
+the latest request.
 """
 
 DOWN: Final = """\

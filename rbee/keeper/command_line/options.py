@@ -210,7 +210,12 @@ def _requests_options(made: Mapping[str, Parser]) -> None:
     add = made["requests"].add_argument
     add("-f", "--follow", action="store_true", help="print each request when it ends, until Ctrl+C")
     add("--lines", metavar="N", default=50, type=whole(0, 10_000), help="start with the last N requests (default: 50)")
-    made["why"].add_argument("request", metavar="ID", help="the request's id, or at least its first eight characters")
+    made["why"].add_argument(
+        "request",
+        metavar="ID",
+        nargs="?",
+        help="the request's id, or at least its first eight characters (default: the latest request)",
+    )
 
 
 def _models_options(made: Mapping[str, Parser]) -> None:

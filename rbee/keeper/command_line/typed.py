@@ -76,9 +76,9 @@ class RequestsOptions(Options, Protocol):
 
 
 class WhyOptions(Options, Protocol):
-    """`request` is an id, or its first characters."""
+    """`request` is an id, or its first characters; None is the latest."""
 
-    request: str
+    request: str | None
 
 
 class StatusOptions(Options, Protocol):

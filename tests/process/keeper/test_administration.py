@@ -123,7 +123,9 @@ def test_what_became_of_a_request_is_known_to_the_next_queen_too(swarm: Swarm) -
     assert follower.stderr is not None
     follower.stderr.close()
     assert as_json(swarm, "requests")["requests"] == [listed], "without a queen one is started for it"
-    assert swarm.run("why", listed["id"]).stdout == story
+    latest = swarm.run("why")
+    assert latest.stdout == story == swarm.run("why", listed["id"]).stdout
+    assert latest.stderr == "This is the latest request; `rbee requests` lists all.\n"
     lost = swarm.run("why", "ffffffff")
     assert lost.returncode == 1
     assert lost.stderr.startswith("rbee: nothing is known of a request with this id\nhint: `rbee requests` shows")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rbee.keeper.command_line.typed import RequestsOptions
     from rbee.keeper.output.terminal import Terminal
 
-NONE = "There were no requests yet."
+NONE: Final = "There were no requests yet."
 
 
 def run(options: RequestsOptions, settings: Settings, terminal: Terminal) -> Result:

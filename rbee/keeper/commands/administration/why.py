@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from rbee.errors import NotFoundError
+from rbee.keeper.commands.administration.requests import NONE
 from rbee.keeper.output import render
 from rbee.keeper.output.columns import pad
 from rbee.keeper.output.result import Result
@@ -15,15 +17,25 @@ from rbee.keeper.views.workers import moment
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
+    from rbee.clients.queen import QueenClient
     from rbee.keeper.command_line.typed import WhyOptions
     from rbee.keeper.output.terminal import Terminal
     from rbee.wire.administration.requests import RequestInfo, RequestStory
 
 
 def run(options: WhyOptions, settings: Settings, terminal: Terminal) -> Result:
-    """Return what happened to a request, each step with its time from the request's arrival."""
-    story = session.ask(options, settings, terminal, lambda queen: queen.story(options.request))
-    return Result(data=msgspec.to_builtins(story), text=_text(story))
+    """Return what happened to a request, the latest if none is named, each step with its time from its arrival."""
+
+    async def find(queen: QueenClient) -> RequestStory | None:
+        if options.request is not None:
+            return await queen.story(options.request)
+        found = await queen.requests(1)  # and those that run
+        return await queen.story(max(found, key=lambda one: one.began_unix).id) if found else None
+
+    if (story := session.ask(options, settings, terminal, find)) is None:
+        raise NotFoundError(NONE)
+    notes = () if options.request is not None else ("This is the latest request; `rbee requests` lists all.",)
+    return Result(data=msgspec.to_builtins(story), text=_text(story), notes=notes)
 
 
 def _text(story: RequestStory) -> str:
