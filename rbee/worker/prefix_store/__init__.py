@@ -1,0 +1,1 @@
+"""What the memory held of prompts, kept as bytes: in RAM first, then on the disk."""
