@@ -133,12 +133,17 @@ def encoder_decoder(path: Path) -> Path:
     return finished(writer, path)
 
 
-def hybrid(path: Path) -> Path:
-    """Write an LFM2 of four layers, of which two have attention."""
+def hybrid(path: Path, *, random: bool = False) -> Path:
+    """Write an LFM2 of four layers, of which two have attention; its weights are zeros, or `random`."""
     width, head = 64, 8
-    square, ones = np.zeros((width, width), F32), np.ones(width, F32)
+    generator = np.random.default_rng(7)
+
+    def matrix(*shape: int) -> Any:
+        return generator.normal(0, 0.2, shape).astype(F32) if random else np.zeros(shape, F32)
+
+    square, ones = matrix(width, width), np.ones(width, F32)
     weights: list[tuple[str, Any]] = [
-        ("token_embd.weight", np.zeros((models.VOCABULARY, width), F32)),
+        ("token_embd.weight", matrix(models.VOCABULARY, width)),
         ("token_embd_norm.weight", ones),
     ]
     for layer in range(4):
@@ -148,8 +153,8 @@ def hybrid(path: Path) -> Path:
             parts |= dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), square)
             parts |= dict.fromkeys(("attn_q_norm", "attn_k_norm"), np.ones(head, F32))
         else:
-            parts |= {"shortconv.in_proj": np.zeros((3 * width, width), F32), "shortconv.out_proj": square}
-            parts["shortconv.conv"] = np.zeros((width, 3), F32)
+            parts |= {"shortconv.in_proj": matrix(3 * width, width), "shortconv.out_proj": square}
+            parts["shortconv.conv"] = matrix(width, 3)
         weights += [(f"blk.{layer}.{name}.weight", value) for name, value in parts.items()]
     return chain(
         path, "lfm2", weights=weights, block_count=4, attention__head_count_kv=[0, 8, 0, 8], shortconv__l_cache=3

@@ -64,7 +64,7 @@ class Context:
         self.slots = slots
         self.length = length
         self.trained_length = model.trained_length
-        self.batch = BATCH
+        self.batch = min(BATCH, slots * length)  # llama.cpp's own bound: it ends the process above it
         self.scored_step = SCORED
         self.threads = threads
         self.prompt_step = prompt_step(model.size_bytes, threads)
