@@ -18,7 +18,7 @@ import hypothesis
 import psutil
 import pytest
 
-from tests.kit import schedule
+from tests.kit import samples, schedule
 from tests.kit.local_http import LOCAL
 
 if TYPE_CHECKING:
@@ -30,12 +30,18 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 
 # The machine may be busy with other work: an example that takes long proves nothing.
-hypothesis.settings.register_profile("rbee", deadline=None, max_examples=50, database=None)
+hypothesis.settings.register_profile("rbee", deadline=None, max_examples=samples.FEW, database=None)
+hypothesis.settings.register_profile("full", parent=hypothesis.settings.get_profile("rbee"), max_examples=samples.MANY)
 hypothesis.settings.load_profile("rbee")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--full", action="store_true", help="every case of what is slow by nature")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("--full"):
+        hypothesis.settings.load_profile("full")
 
 
 @pytest.hookimpl(wrapper=True)

@@ -1,6 +1,6 @@
 """The lives of a queen, a hive and their workers under one seed each: every delay, fault and order is drawn from it.
 
-python3 build/test.py simulation                                        200 seeds, after those that found something
+python3 build/test.py simulation                                        80 seeds, after those that found something
 python3 build/test.py simulation --full                                 5000 of them
 python3 build/test.py simulation -- --seeds 5000                        more of them
 python3 build/test.py simulation -- --first-seed 1234 --seeds 1         one, whose trace is printed if it fails
@@ -31,7 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "seed" in metafunc.fixturenames:
         first = metafunc.config.getoption("--first-seed", default=0)
         count = metafunc.config.getoption("--seeds", default=None)
-        count = count or (5000 if metafunc.config.getoption("--full") else 200)
+        count = count or (5000 if metafunc.config.getoption("--full") else 80)
         metafunc.parametrize("seed", list(dict.fromkeys((*KEPT, *range(first, first + count)))))
 
 

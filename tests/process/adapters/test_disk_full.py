@@ -206,7 +206,7 @@ def test_a_command_that_starts_everything_works_on_a_full_disk_too(disk: SmallDi
     """Where it has worked before: what it has to write fits into the room that it took then."""
     home = disk.folder / "rbee"
     text = infer(home)
-    for _ in range(3):
+    for _ in range(2):
         disk.fill()
         assert infer(home) == text
     disk.empty()

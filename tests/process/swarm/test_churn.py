@@ -1,4 +1,4 @@
-"""After hundreds of requests, many of them given up half-way and some workers killed, the daemons are as before."""
+"""After a hundred requests, many of them given up half-way and some workers killed, the daemons are as before."""
 
 from __future__ import annotations
 
@@ -31,13 +31,14 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.skipif(importlib.util.find_spec("llama_cpp") is None, reason="needs the engine")
 
-REQUESTS: Final = 200
+REQUESTS: Final = 100
+"""Twice as many with --full."""
 WARM_UP: Final = 40
 KILL_EVERY: Final = 20
 ABORTED: Final = 0.3
 CLIENTS: Final = 4
 SLACK: Final = 0.05
-TITLE: Final = f"Churn: before and after {REQUESTS} requests"
+TITLE: Final = "Churn: before and after"
 
 
 class Figures(NamedTuple):
@@ -151,7 +152,7 @@ def swarm(tmp_path: Path) -> Iterator[Swarm]:
     found.kill()
 
 
-def test_the_daemons_are_as_before(swarm: Swarm, tmp_path: Path, cell: Cell) -> None:
+def test_the_daemons_are_as_before(swarm: Swarm, tmp_path: Path, cell: Cell, request: pytest.FixtureRequest) -> None:
     queen = swarm.start_queen()
     churn = Churn(swarm, f"file:{make(tmp_path / 'letters.gguf')}")
     churn.run(WARM_UP, seed=0)
@@ -161,16 +162,18 @@ def test_the_daemons_are_as_before(swarm: Swarm, tmp_path: Path, cell: Cell) -> 
     churn.settle(daemons)
     before, files = [figures(daemon) for daemon in daemons], files_of(swarm.home)
 
-    outcomes = churn.run(REQUESTS, seed=1)
+    requests = 2 * REQUESTS if request.config.getoption("--full") else REQUESTS
+    title = f"{TITLE} {requests} requests"
+    outcomes = churn.run(requests, seed=1)
     churn.settle(daemons)
     after = [figures(daemon) for daemon in daemons]
 
     for name, told in [("queen", 0), ("hive", 1)]:
         for moment, found in [("before", before[told]), ("after", after[told])]:
             for field, value in found._asdict().items():
-                cell(TITLE, f"{name} {moment}", field, f"{value:.1f}" if field == "megabytes" else str(value))
+                cell(title, f"{name} {moment}", field, f"{value:.1f}" if field == "megabytes" else str(value))
     for outcome, count in outcomes.items():
-        cell(f"{TITLE}: what came of them", outcome, "requests", str(count))
+        cell(f"{title}: what came of them", outcome, "requests", str(count))
     assert set(outcomes) == {"complete", "aborted", "told of a killed worker"}, outcomes
     for was, now in zip(before, after, strict=True):
         assert all(abs(new - old) <= SLACK * old for old, new in zip(was, now, strict=True)), (was, now)

@@ -74,7 +74,7 @@ def bad(name: str) -> str:
 @pytest.fixture(autouse=True)
 def program(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [str(ROOT / "rbee" / "__main__.py")])
-    monkeypatch.setattr(sandbox_module, "CPU_SECONDS", 2)
+    monkeypatch.setattr(sandbox_module, "CPU_SECONDS", 1)
 
 
 @pytest.fixture(autouse=True)
