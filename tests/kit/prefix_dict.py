@@ -43,5 +43,9 @@ class PrefixDict:
     def put(self, salt: bytes, tokens: Sequence[int], start: int, end: int, data: bytes) -> None:
         self.states[salt, tuple(tokens[:end])] = StoredPart(start, end, data)
 
+    @property
+    def takes_more(self) -> bool:
+        return True
+
     def close(self) -> None:
         pass

@@ -28,6 +28,8 @@ FRAME_SECONDS: Final = 1 / 60
 Sending a token costs trio's thread about 0.2 ms of a processor that the compute threads spin on. No eye sees more than
 60 changes a second, so tokens that come faster travel together.
 """
+STORE_SECONDS: Final = 0.2
+"""After which an engine without jobs sees whether the store takes more."""
 
 
 class _Cancel(NamedTuple):
@@ -180,7 +182,8 @@ class Engine:
         self._abortable = frozenset()
         while True:
             try:
-                message = self._inbox.get(block=not self.stepper.has_work)
+                has_to_look = self.stepper.prefixes.has_unsaved
+                message = self._inbox.get(not self.stepper.has_work, STORE_SECONDS if has_to_look else None)
             except Empty:
                 return True
             match message:

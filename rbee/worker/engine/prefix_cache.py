@@ -226,8 +226,9 @@ class PrefixCache:
             return False
         oldest = self._kept[0]
         deadline = time.perf_counter() + SAVE_SECONDS
-        while self._save_part(oldest) and time.perf_counter() < deadline:
-            pass
+        while oldest in self._unsaved and self.can_save and time.perf_counter() < deadline:
+            if not self._save_part(oldest):
+                break
         self._drop(oldest)
         return True
 
@@ -247,9 +248,14 @@ class PrefixCache:
         """Whether the store has not got all that it wants."""
         return bool(self._unsaved)
 
+    @property
+    def can_save(self) -> bool:
+        """Whether there is something that the store wants, and takes now."""
+        return bool(self._unsaved) and self._store is not None and self._store.takes_more
+
     def save_some(self) -> None:
         """Give the store one part of what it wants; a few milliseconds."""
-        if self._unsaved and not self._save_part(self._unsaved[0]):
+        if self.can_save and not self._save_part(self._unsaved[0]):
             self._unsaved.popleft()
 
     def _save_part(self, kept: _Kept) -> bool:
@@ -268,6 +274,6 @@ class PrefixCache:
     def close(self, seconds: float) -> None:
         """Save for so long what the store has not got yet, the most recently used first."""
         deadline = time.perf_counter() + seconds
-        while self._unsaved and time.perf_counter() < deadline:
+        while self.can_save and time.perf_counter() < deadline:
             if not self._save_part(self._unsaved[-1]):
                 self._unsaved.pop()

@@ -34,5 +34,9 @@ class StateStore(Protocol):
     def put(self, salt: bytes, tokens: Sequence[int], start: int, end: int, data: bytes) -> None:
         """Keep the state of a range of these tokens."""
 
+    @property
+    def takes_more(self) -> bool:
+        """Whether a part that is put now will be kept; else it has to catch up first."""
+
     def close(self) -> None:
         """Write what is to outlive the process."""

@@ -64,7 +64,7 @@ class Stepper:
     @property
     def has_work(self) -> bool:
         """Whether there is anything to do, or to be sent."""
-        return bool(self.sequences or self._events or self.prefixes.has_unsaved)
+        return bool(self.sequences or self._events or self.prefixes.can_save)
 
     def take_events(self) -> list[EngineEvent]:
         """Return what has happened since the last time."""
@@ -171,7 +171,7 @@ class Stepper:
     def _save_prefixes(self) -> None:
         """Save a part of what the store wants: at once where nothing runs, and now and then where something does."""
         now = time.perf_counter()
-        if self.prefixes.has_unsaved and (not self.sequences or now - self._saved_at >= SAVE_INTERVAL):
+        if self.prefixes.can_save and (not self.sequences or now - self._saved_at >= SAVE_INTERVAL):
             self._saved_at = now
             self.prefixes.save_some()
 
