@@ -9,6 +9,9 @@ from rbee.errors import InvalidRequestError, UnsupportedFieldError
 MAX_DEPTH: Final = 200
 """How deep a schema may be nested; it is encoded again, a few levels further down, where Python ends at a thousand."""
 
+MAX_VALUES: Final = 200_000
+"""In a schema: millions of numbers are read soon, and looked through slowly."""
+
 
 def refused(field: str, rule: str, *, hint: str | None = None) -> InvalidRequestError:
     """Return the error for a field that is wrong; the rule repeats nothing of the request."""
@@ -21,8 +24,8 @@ def unsupported(field: str, rule: str, *, hint: str | None = None) -> Unsupporte
 
 
 def check_depth(value: object, field: str) -> None:
-    """Raise InvalidRequestError where JSON is nested deeper than MAX_DEPTH."""
-    level = [value]
+    """Raise InvalidRequestError where JSON is nested deeper than MAX_DEPTH, or holds more than MAX_VALUES."""
+    level, left = [value], MAX_VALUES
     for _ in range(MAX_DEPTH):
         deeper: list[object] = []
         for found in level:
@@ -32,5 +35,8 @@ def check_depth(value: object, field: str) -> None:
                 deeper += found
         if not deeper:
             return
+        left -= len(deeper)
+        if left < 0:
+            raise refused(field, f"at most {MAX_VALUES} values")
         level = [found for found in deeper if isinstance(found, (dict, list))]
     raise refused(field, f"nested at most {MAX_DEPTH} levels deep")

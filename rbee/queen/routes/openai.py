@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import trio
 from quart import request
 
-from rbee.adapters.http.app import answer, raw_body
+from rbee.adapters.http.app import answer
 from rbee.adapters.logs.json_log import correlation
 from rbee.errors import RbeeError
 from rbee.queen.api.models import KnownModel, Names, meant
@@ -59,7 +59,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
 
     @app.post(wire.CHAT)
     async def complete_chat() -> Response:
-        asked, names = decode_foreign(await raw_body(), wire.OpenAIChatRequest)
+        asked, names = decode_foreign(await dialect.generation_body(), wire.OpenAIChatRequest)
         unknown.note(wire.CHAT, names)
         call = chat_call(asked)
         run = await dialect.begin(context, call.model, is_batch=asked.service_tier == FLEX)
@@ -70,7 +70,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
 
     @app.post(wire.TEXT)
     async def complete_text() -> Response:
-        asked, names = decode_foreign(await raw_body(), wire.OpenAITextRequest)
+        asked, names = decode_foreign(await dialect.generation_body(), wire.OpenAITextRequest)
         unknown.note(wire.TEXT, names)
         call = text_call(asked)
         run = await dialect.begin(context, call.model)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from quart import request
 
 from rbee.adapters.http import sse_server
-from rbee.adapters.http.app import answer, body, client_connection, empty, wants_stream
+from rbee.adapters.http.app import answer, client_connection, empty, wants_stream
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, RbeeError
 from rbee.queen.requests.caller import Caller, preferences, says_batch, turn_of
@@ -20,7 +20,7 @@ from rbee.wire import model_ref
 from rbee.wire import queen as wire
 from rbee.wire import worker as worker_wire
 from rbee.wire.common import KEEP_HEADER
-from rbee.wire.decode import keep_seconds
+from rbee.wire.decode import decode, keep_seconds
 from rbee.wire.error_body import to_body
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
 
     @app.post(wire.TASKS)
     async def start_task() -> Response:
-        task = await body(wire.TaskRequest)
+        task = decode(await dialect.generation_body(), wire.TaskRequest)
         if context.stopping.asked.is_set():
             raise DrainingError("the queen is shutting down and takes no new tasks")
         task.request_id = request_id = task.request_id or str(uuid.uuid4())

@@ -12,10 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.adapters.arguments import duration
-from rbee.errors import InvalidRequestError
+from rbee.errors import InvalidRequestError, PayloadTooLargeError
 from rbee.wire import common
 from rbee.wire.common import FOREVER
-from rbee.wire.decode import convert, decode, keep_seconds
+from rbee.wire.decode import MAX_TEXTS, check_texts, convert, decode, keep_seconds
 from rbee.wire.dialects.openai_request import OpenAIChatRequest
 from rbee.wire.hive import ReadyCallback, SpawnRequest
 from rbee.wire.queen import TaskRequest
@@ -249,3 +249,11 @@ def test_random_values_are_refused_or_decoded(kind: type[Any], data: st.DataObje
 
 def test_the_longest_time_of_the_command_line_is_one_that_daemons_take() -> None:
     assert keep_seconds(str(duration("forever"))) == FOREVER
+
+
+def test_a_body_of_more_values_than_any_conversation_has_is_refused() -> None:
+    check_texts(b'"' * 999_999)
+    check_texts(msgspec.json.encode({"content": '"quoted", ' * 1_000_000}))
+    check_texts(msgspec.json.encode(["a" * 20] * (MAX_TEXTS - 1)))
+    with pytest.raises(PayloadTooLargeError, match=r"too many values: at most 200000 names and texts$"):
+        check_texts(msgspec.json.encode(["a" * 20] * (MAX_TEXTS + 1)))
