@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROOT = Path(__file__).resolve().parents[2]
-PEER = Path(__file__).with_name("keeper_peer.py")
+PEER = Path(__file__).with_name("keeper_program.py")
 TEXT = "Once upon a time, the bée\nsang."
 """What the stand-in generates."""
 

@@ -1,7 +1,6 @@
-"""A stand-in for the keeper's peers: started as `queen` it plays queen and worker in one process.
+"""A stand-in for the keeper's peers: it plays queen and worker in one process, which keeper_program.py begins.
 
-Called in any other way it is rbee itself, so that the keeper under test starts this file again as its queen. The
-environment variable PEER holds what should go wrong, as JSON; PEER_LOG names a file that gets each call.
+The environment variable PEER holds what should go wrong, as JSON; PEER_LOG names a file that gets each call.
 """
 
 from __future__ import annotations
@@ -310,10 +309,6 @@ async def until_asked(ephemeral: bool, waits_for: str | None = None) -> None:
                 nursery.cancel_scope.cancel()
 
 
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["queen"]:
-        trio.run(queen, sys.argv[2:])
-    else:
-        from rbee.entry import main
-
-        sys.exit(main())
+def play(arguments: list[str]) -> None:
+    """Play them until told to end; `arguments` are the queen's."""
+    trio.run(queen, arguments)
