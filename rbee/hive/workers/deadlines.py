@@ -49,10 +49,10 @@ def apply_status(worker: WorkerRecord, status: WorkerStatus, limits: Timeouts, n
 
 
 def _note_use(worker: WorkerRecord, status: WorkerStatus, now: float) -> None:
-    """Note whether requests come, and come again; a short one may have ended already."""
+    """Note whether requests come, and come again. The end of one is told once more when the worker is idle already."""
     if worker.phase != "serving" or not (worker.slots_busy or status.ended):
         return
-    if worker.idle_from is not None:
+    if worker.slots_busy and worker.idle_from is not None:
         worker.is_asked_again = worker.has_served and now < worker.idle_from + REST_SECONDS
     worker.has_served = True
 

@@ -18,11 +18,14 @@ RESERVED_SECONDS: Final = 1.0
 class _Worker:
     """A worker with reserved slots: how many of its slots were last seen taken, and until when each reservation lasts.
 
-    None lasts while the worker loads. `is_shown` says whether the hive's event stream has shown the worker.
+    None lasts while the worker loads. `is_shown` says whether the hive's event stream has shown the worker. Some that
+    were `made` may have been used by requests so short that no slot was seen taken; `finished` had ended before.
     """
 
     busy: int
     is_shown: bool
+    finished: int = 0
+    made: int = 0
     until: list[float | None] = field(default_factory=list)
 
 
@@ -36,14 +39,15 @@ class Reservations:
     def __init__(self) -> None:
         self._workers: dict[str, _Worker] = {}
 
-    def make(self, row: WorkerRow, now: float, *, is_shown: bool = True) -> None:
+    def make(self, row: WorkerRow, now: float, *, is_shown: bool = True, finished: int = 0) -> None:
         """Reserve one slot of a worker; while it loads, nobody can take it, and the reservation stays.
 
         That is so only where the hive's event stream has shown the worker, and so will report its end (`is_shown`).
         A worker that only an answer has named may never be shown, as when it starts and ends between two events: until
-        it is, the reservation lapses like any other.
+        it is, the reservation lapses like any other. `finished` requests have ended at the worker.
         """
-        worker = self._workers.setdefault(row.id, _Worker(_busy(row), is_shown))
+        worker = self._workers.setdefault(row.id, _Worker(_busy(row), is_shown, finished))
+        worker.made += 1
         worker.until.append(None if row.state == "loading" and is_shown else now + RESERVED_SECONDS)
 
     def update(self, rows: Mapping[str, WorkerRow], now: float) -> None:
@@ -74,6 +78,14 @@ class Reservations:
         """Return when the next reservation lapses."""
         return min(
             (until for worker in self._workers.values() for until in worker.until if until is not None), default=None
+        )
+
+    def awaited(self, finished: Mapping[str, int]) -> list[str]:
+        """Return the workers that requests are on their way to, where so many have ended at each."""
+        return sorted(
+            worker_id
+            for worker_id, worker in self._workers.items()
+            if worker.until and worker.made > finished.get(worker_id, 0) - worker.finished
         )
 
     def worker_ids(self) -> set[str]:

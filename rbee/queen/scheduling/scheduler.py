@@ -123,7 +123,7 @@ class NodeScheduler:
 
     def awaited(self) -> list[str]:
         """Return the workers that requests were sent to which have not been seen there: they had better stay."""
-        return sorted(self._queue.reservations.worker_ids())
+        return self._queue.reservations.awaited(self._mirror.finished)
 
     def why_full(self, wanted: Wanted, caller: str, now: float) -> LineFullError | None:
         """Return why a request that would wait for a slot here would be refused now, if it would."""

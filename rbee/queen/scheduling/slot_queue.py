@@ -85,7 +85,8 @@ class SlotQueue:
 
     def reserve(self, row: WorkerRow, request: PlaceRequest, now: float) -> None:
         """Reserve a slot of a worker, which the mirror or an answer of the hive has named."""
-        self.reservations.make(row, now, is_shown=row.id in self._mirror.rows)
+        finished = self._mirror.finished[row.id]
+        self.reservations.make(row, now, is_shown=row.id in self._mirror.rows, finished=finished)
         self._turns.note(request, now)
 
     def take(self, request: PlaceRequest, now: float) -> WorkerRow | None:

@@ -147,9 +147,12 @@ def test_a_request_that_was_too_short_to_be_seen_counts() -> None:
 def test_a_worker_is_asked_again_where_one_request_follows_another() -> None:
     pool = Pool(Timeouts())
     found = serving(pool, "old", 3, 0)
+    ended = status("idle")
+    ended.ended = [EndedRequest(request_id="r", duration_ms=2000.0, end="stop")]
     for began, is_asked_again in ((1, False), (10, False), (14, True), (18, True), (30, False)):
         pool.status("old", status("busy", 1), began, 1000.0)
         pool.status("old", status("idle"), began + 2, 1000.0)
+        pool.status("old", ended, began + 2, 1000.0)
         assert (found.has_served, found.is_asked_again) == (True, is_asked_again), began
     assert pool.make_room(NEW, 2 * GB, 32, [])[0].leaving == [found]
 

@@ -8,6 +8,7 @@ import pytest
 from rbee.queen.hives.mirror import REMEMBERED_ENDS, HiveMirror
 from rbee.wire.hive import EndedWorker, WorkerGone, WorkerList, WorkerRow
 from rbee.wire.progress import DownloadState
+from rbee.wire.worker import EndedRequest
 
 
 def row(name: str, free: int = 4) -> WorkerRow:
@@ -72,3 +73,15 @@ def test_only_the_last_ends_are_remembered() -> None:
         mirror.on_hive_event(WorkerGone(id=str(number)))
     assert "0" not in mirror.ended
     assert "1" in mirror.ended
+
+
+def test_requests_that_have_ended_are_counted_while_their_worker_is_there() -> None:
+    found = HiveMirror()
+    found.on_hive_event(WorkerList(workers=[row("a"), row("b")]))
+    for name in ("a", "a", "b", "gone"):
+        assert found.on_hive_event(EndedRequest(request_id="r", worker_id=name, duration_ms=1.0, end="stop")) == []
+    assert found.finished == {"a": 2, "b": 1}
+    found.on_hive_event(WorkerGone(id="b"))
+    assert found.finished == {"a": 2}
+    found.on_hive_event(WorkerList(workers=[row("c")]))
+    assert not found.finished

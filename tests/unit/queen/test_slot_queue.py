@@ -94,6 +94,16 @@ def test_what_was_reserved_of_a_worker_is_void_once_it_is_known_to_be_gone() -> 
     assert (reservations.free(here, 0), reservations.free(gone, 0)) == (1, 2)
 
 
+def test_a_request_is_awaited_until_its_slot_is_seen_taken_or_it_has_ended() -> None:
+    reservations = Reservations()
+    reservations.make(row(), 0, finished=3)
+    reservations.make(row(), 0, finished=3)
+    assert reservations.awaited({"w": 3}) == reservations.awaited({"w": 4}) == ["w"]
+    assert reservations.awaited({"w": 5}) == [], "both were so short that nobody saw them"
+    reservations.update({"w": row("busy", 2)}, 0.1)
+    assert reservations.awaited({"w": 3}) == []
+
+
 def test_a_slot_that_was_taken_is_reserved_no_longer() -> None:
     queue = waiting("a", "b", "c")
     free, full = row("busy", 1), row("busy", 2)
