@@ -9,10 +9,6 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Final
 
-HOST_KEY: Final = "host_key"
-UNSUPPORTED: Final = "unsupported"
-NAN: Final = "nan"
-UNKNOWN_FIELD: Final = "no such field"
 _WHOLE: Final = "$"
 _REQUIRED: Final = "required"
 
@@ -53,35 +49,11 @@ class ConnectionTimeoutError(RbeeError):
     status = 503
 
 
-class AddressTakenError(ConnectionTimeoutError):
-    """Something listens at the address and does not answer as a daemon does; with its base class, nobody listens."""
-
-
-class NobodyListensError(ConnectionTimeoutError):
-    """The machine at the address answers, and says that nobody listens there."""
-
-
-class SilentAddressError(AddressTakenError):
-    """Nothing at the address answers in any way: the machine is off, or a firewall is in between."""
-
-
 class SshFailedError(RbeeError):
     """`details["reason"]` is one of timeout, auth, host_key, refused, dns, command."""
 
     code = "SSH_FAILED"
     status = 400
-
-
-class HostKeyError(SshFailedError):
-    """The server showed a host key that is not known, or another one than before."""
-
-    told_by = (("reason", HOST_KEY),)
-
-    @property
-    def unknown_fingerprint(self) -> str | None:
-        """The fingerprint of a key that can be accepted; None where another key of the server was known."""
-        found = self.details.get("fingerprint")
-        return found if isinstance(found, str) and "known" not in self.details else None
 
 
 class VersionMismatchError(RbeeError):
@@ -198,20 +170,6 @@ class ModelLoadFailedError(RbeeError):
     code = "MODEL_LOAD_FAILED"
 
 
-class UnsupportedModelError(ModelLoadFailedError):
-    """A sound file that is no model of text, or that this engine does not know: another copy of it is of no use."""
-
-    told_by = (("reason", UNSUPPORTED),)
-
-
-class NoNumbersError(ModelLoadFailedError):
-    """The model's weights give no numbers, but NaN: whatever is tried again ends the same way."""
-
-    advice = "use another quantisation of it, or the file of another publisher; a new copy of this one is no better"
-
-    told_by = (("reason", NAN),)
-
-
 class WorkerNotFoundError(RbeeError):
     code = "WORKER_NOT_FOUND"
     status = 404
@@ -236,19 +194,11 @@ class AllSlotsBusyError(RbeeError):
         return seconds if isinstance(seconds, (int, float)) else None
 
 
-class LineFullError(AllSlotsBusyError):
-    """As many requests wait for a slot on a node as may."""
-
-
 class DrainingError(RbeeError):
     """The daemon is shutting down and takes no new work."""
 
     code = "SHUTTING_DOWN"
     status = 503
-
-
-class WorkerDrainingError(DrainingError):
-    """One worker was told to end, or is gone, while the queen goes on; `details["worker_id"]` is the worker."""
 
 
 class WorkerFailedError(RbeeError):
@@ -282,31 +232,6 @@ class InvalidRequestError(RbeeError):
         return self.details.get("rule") == _REQUIRED
 
 
-class UnsupportedFieldError(InvalidRequestError):
-    """A field asks for what would be right elsewhere, and what rbee cannot do."""
-
-    told_by = (("reason", UNSUPPORTED),)
-
-
-class UnknownFieldError(InvalidRequestError):
-    """A request has a field that is not known: one of a later version, or none of any."""
-
-    told_by = (("rule", UNKNOWN_FIELD),)
-
-
-class PromptTooLongError(InvalidRequestError):
-    """A prompt, or a conversation, has `details["tokens"]` or more, and the context holds `details["context"]`."""
-
-
-class TooManyTokensError(InvalidRequestError):
-    """More tokens are asked for than the context holds, which is `details["context"]`."""
-
-    @property
-    def most(self) -> int:
-        """The tokens that the context holds."""
-        return int(self.details["context"])
-
-
 class InvalidConfigurationError(RbeeError):
     """A setting is wrong; the message names key, expected type and where it was read."""
 
@@ -336,10 +261,6 @@ class MethodNotAllowedError(InvalidRequestError):
 class InvalidApiKeyError(RbeeError):
     code = "INVALID_API_KEY"
     status = 401
-
-
-class KeyRefusedError(InvalidApiKeyError):
-    """A daemon refused our own token or key; `details["host"]` is its address. The caller's was good."""
 
 
 class MissingApiKeyError(RbeeError):

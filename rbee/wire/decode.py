@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 import msgspec
 from msgspec import inspect
 
-from rbee.errors import UNKNOWN_FIELD, InvalidRequestError, PayloadTooLargeError, UnknownFieldError
+from rbee.errors import InvalidRequestError, PayloadTooLargeError
+from rbee.narrower_errors import UNKNOWN_FIELD, UnknownFieldError
 from rbee.wire import common, registry
 
 if TYPE_CHECKING:

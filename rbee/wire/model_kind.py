@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rbee.errors import UnsupportedModelError
+from rbee.narrower_errors import UnsupportedModelError
 
 if TYPE_CHECKING:
     from rbee.wire.gguf import ModelHeader

@@ -8,19 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee import errors
-from rbee.errors import (
-    CATALOGUE,
+from rbee import errors, narrower_errors
+from rbee.errors import CATALOGUE, InternalError, InvalidRequestError, RbeeError
+from rbee.narrower_errors import (
     AddressTakenError,
     HostKeyError,
-    InternalError,
-    InvalidRequestError,
     KeyRefusedError,
     LineFullError,
     NobodyListensError,
     NoNumbersError,
     PromptTooLongError,
-    RbeeError,
     SilentAddressError,
     TooManyTokensError,
     UnknownFieldError,
@@ -58,7 +55,7 @@ def _classes(base: type[RbeeError]) -> list[type[RbeeError]]:
     return [found for sub in base.__subclasses__() for found in (sub, *_classes(sub))]
 
 
-ALL = [cls for cls in _classes(RbeeError) if cls.__module__ == errors.__name__]
+ALL = [cls for cls in _classes(RbeeError) if cls.__module__ in (errors.__name__, narrower_errors.__name__)]
 OURS = [cls for cls in ALL if "code" in vars(cls)]
 NARROWER: dict[type[RbeeError], dict[str, object] | None] = {
     AddressTakenError: None,

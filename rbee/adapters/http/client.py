@@ -16,14 +16,8 @@ import trio
 
 from rbee.adapters.http.transport import DaemonTransport
 from rbee.adapters.logs.json_log import correlation
-from rbee.errors import (
-    AddressTakenError,
-    ConnectionTimeoutError,
-    InternalError,
-    NobodyListensError,
-    RbeeError,
-    SilentAddressError,
-)
+from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError
+from rbee.narrower_errors import AddressTakenError, NobodyListensError, SilentAddressError
 from rbee.wire.common import CORRELATION_HEADER
 from rbee.wire.error_body import from_body
 

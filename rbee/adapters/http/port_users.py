@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from rbee.adapters.daemon import port_owner
 from rbee.adapters.http import own_address
-from rbee.errors import KeyRefusedError
+from rbee.narrower_errors import KeyRefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

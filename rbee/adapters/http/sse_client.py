@@ -20,7 +20,8 @@ from rbee.adapters.http.client import (
 )
 from rbee.adapters.http.event_parser import Event, EventParser
 from rbee.concurrency.background import open_background
-from rbee.errors import ConnectionTimeoutError, InternalError, KeyRefusedError, RbeeError
+from rbee.errors import ConnectionTimeoutError, InternalError, RbeeError
+from rbee.narrower_errors import KeyRefusedError
 from rbee.wire.common import DONE, EVENT_STREAM
 
 # isort: split

@@ -11,7 +11,7 @@ from rbee.adapters.ssh.algorithms import CERTIFICATE, RSA
 from rbee.adapters.ssh.certificate import HostCertificate
 from rbee.adapters.ssh.known_hosts import fingerprint, name_of
 from rbee.adapters.ssh.settings import ssh_config
-from rbee.errors import HostKeyError
+from rbee.narrower_errors import HostKeyError
 from rbee.wire import addresses
 
 if TYPE_CHECKING:

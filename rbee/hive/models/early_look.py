@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.download import fetch
-from rbee.errors import ModelLoadFailedError, UnsupportedModelError
+from rbee.errors import ModelLoadFailedError
 from rbee.hive.catalogue import locate
+from rbee.narrower_errors import UnsupportedModelError
 from rbee.wire import model_kind
 
 if TYPE_CHECKING:

@@ -11,18 +11,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from rbee.errors import (
-    DrainingError,
-    RbeeError,
-    SpawnFailedError,
-    UnloadFailedError,
-    WorkerDrainingError,
-    WorkerNotFoundError,
-)
+from rbee.errors import DrainingError, RbeeError, SpawnFailedError, UnloadFailedError, WorkerNotFoundError
 from rbee.hive.workers import deadlines, preflight
 from rbee.hive.workers.effects import Delete, Effect, Follow, Launch, Reply, Save, Terminate
 from rbee.hive.workers.record import EndedRecord, WorkerRecord
 from rbee.hive.workers.room import Room, find_room
+from rbee.narrower_errors import WorkerDrainingError
 from rbee.wire.hive import Space
 
 if TYPE_CHECKING:

@@ -5,14 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from rbee.errors import (
-    ConnectionTimeoutError,
-    DrainingError,
-    InvalidRequestError,
-    PromptTooLongError,
-    RbeeError,
-    UnloadFailedError,
-)
+from rbee.errors import ConnectionTimeoutError, DrainingError, InvalidRequestError, RbeeError, UnloadFailedError
 from rbee.keeper.chat import saved, slash
 from rbee.keeper.chat.dialogue import Dialogue
 from rbee.keeper.chat.line_input import LineInput
@@ -23,6 +16,7 @@ from rbee.keeper.inference import explain_failure, summary, task
 from rbee.keeper.output import columns
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import session
+from rbee.narrower_errors import PromptTooLongError
 from rbee.wire import model_ref
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ import trio
 
 from rbee.adapters.logs.json_log import correlate
 from rbee.concurrency.background import open_background
-from rbee.errors import WorkerDrainingError
 from rbee.keeper.chat.answer_view import view
 from rbee.keeper.chat.keys import unechoed
 from rbee.keeper.inference import in_line
+from rbee.narrower_errors import WorkerDrainingError
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.adapters.logs.json_log import correlate
-from rbee.errors import DrainingError, UnloadFailedError, WorkerDrainingError
+from rbee.errors import DrainingError, UnloadFailedError
 from rbee.keeper.chat.dialogue import Dialogue
 from rbee.keeper.command_line import prompt, reference
 from rbee.keeper.inference import in_line, summary, task
@@ -15,6 +15,7 @@ from rbee.keeper.inference.generation import nowhere
 from rbee.keeper.output.result import Result
 from rbee.keeper.output.text import Text
 from rbee.keeper.session import interrupt, session
+from rbee.narrower_errors import WorkerDrainingError
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,10 +8,10 @@ import msgspec
 
 from rbee.adapters.arguments import UsageError
 from rbee.adapters.files import home, private
-from rbee.errors import HostKeyError
 from rbee.keeper.command_line.checked import convert
 from rbee.keeper.output.result import Result
 from rbee.keeper.session import queen_address, session
+from rbee.narrower_errors import HostKeyError
 from rbee.wire import ssh_address
 from rbee.wire.addresses import is_loopback
 from rbee.wire.registry import Beehive

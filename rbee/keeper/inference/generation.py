@@ -22,12 +22,11 @@ from rbee.errors import (
     DrainingError,
     InferenceTimeoutError,
     InvalidApiKeyError,
-    KeyRefusedError,
     MissingApiKeyError,
     RbeeError,
-    TooManyTokensError,
     WorkerFailedError,
 )
+from rbee.narrower_errors import KeyRefusedError, TooManyTokensError
 from rbee.wire.chat.answer import (
     AnswerEnded,
     ChoiceEnded,

@@ -12,12 +12,13 @@ from msgspec import UNSET
 
 from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
-from rbee.errors import AllSlotsBusyError, DrainingError, WorkerDrainingError, WorkerFailedError
+from rbee.errors import AllSlotsBusyError, DrainingError, WorkerFailedError
 from rbee.keeper.inference import explain_failure
 from rbee.keeper.inference.generation import Generation
 from rbee.keeper.inference.placement import place
 from rbee.keeper.inference.relayed import RelayedWorker
 from rbee.keeper.session import session
+from rbee.narrower_errors import WorkerDrainingError
 from rbee.wire.common import Narration
 
 if TYPE_CHECKING:

@@ -10,7 +10,6 @@ from rbee.adapters.http import port_users
 from rbee.clients.queen import QueenClient
 from rbee.errors import (
     InvalidApiKeyError,
-    KeyRefusedError,
     MethodNotAllowedError,
     MissingApiKeyError,
     RbeeError,
@@ -19,6 +18,7 @@ from rbee.errors import (
 )
 from rbee.keeper.session import changed_settings, other_swarm, queen_version, trust
 from rbee.keeper.session.known_queens import KnownQueens
+from rbee.narrower_errors import KeyRefusedError
 from rbee.wire.common import Narration
 from rbee.wire.queen import LOCAL_NODE
 

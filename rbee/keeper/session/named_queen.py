@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Final
 
 from rbee.clients.queen import QueenClient
 from rbee.errors import (
-    AddressTakenError,
     ConnectionTimeoutError,
     InternalError,
     InvalidApiKeyError,
@@ -14,6 +13,7 @@ from rbee.errors import (
     PortInUseError,
     RbeeError,
 )
+from rbee.narrower_errors import AddressTakenError
 from rbee.wire.addresses import is_loopback
 
 if TYPE_CHECKING:

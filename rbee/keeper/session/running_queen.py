@@ -8,15 +8,11 @@ from urllib.parse import urlsplit
 from rbee.adapters.daemon import instance, process, stopped
 from rbee.adapters.http.own_address import is_of_this_machine
 from rbee.clients.queen import QueenClient
-from rbee.errors import (
-    AddressTakenError,
-    ConnectionTimeoutError,
-    PortInUseError,
-    RbeeError,
-)
+from rbee.errors import ConnectionTimeoutError, PortInUseError, RbeeError
 from rbee.keeper.session import named_queen
 from rbee.keeper.session.challenge import challenge as challenge_of
 from rbee.keeper.session.queen_address import QueenAddress, configured
+from rbee.narrower_errors import AddressTakenError
 from rbee.wire.addresses import is_loopback
 
 if TYPE_CHECKING:

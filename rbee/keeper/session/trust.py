@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from rbee.adapters.http import port_users
 from rbee.adapters.http.own_address import is_of_this_machine
-from rbee.errors import KeyRefusedError
 from rbee.keeper.session import other_swarm
 from rbee.keeper.session.known_queens import KnownQueens
 from rbee.keeper.session.queen_address import configured
+from rbee.narrower_errors import KeyRefusedError
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings

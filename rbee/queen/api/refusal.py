@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from rbee.errors import InvalidRequestError, UnsupportedFieldError
+from rbee.errors import InvalidRequestError
+from rbee.narrower_errors import UnsupportedFieldError
 
 MAX_DEPTH: Final = 200
 """How deep a schema may be nested; it is encoded again, a few levels further down, where Python ends at a thousand."""

@@ -14,14 +14,8 @@ from rbee.adapters.hardware import inventory
 from rbee.adapters.http import port_users
 from rbee.adapters.http import server as http_server
 from rbee.clients.hive import HiveClient
-from rbee.errors import (
-    AddressTakenError,
-    AlreadyRunningError,
-    ConnectionTimeoutError,
-    PortInUseError,
-    RbeeError,
-    UnloadFailedError,
-)
+from rbee.errors import AlreadyRunningError, ConnectionTimeoutError, PortInUseError, RbeeError, UnloadFailedError
+from rbee.narrower_errors import AddressTakenError
 from rbee.queen.hives.link import Absence, narrate
 from rbee.queen.hives.local_process import LocalProcess
 from rbee.queen.hives.mirror import devices_of

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from rbee.clients.hive import HiveClient
-    from rbee.errors import LineFullError
+    from rbee.narrower_errors import LineFullError
     from rbee.queen.hives.link import Find, HiveLink
     from rbee.queen.hives.mirror import Devices
     from rbee.queen.scheduling.choose_worker import Wanted

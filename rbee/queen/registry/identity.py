@@ -12,7 +12,8 @@ from rbee.adapters import tokens
 from rbee.adapters.http import port_users, proof
 from rbee.concurrency.background import open_background
 from rbee.concurrency.changed import Changed
-from rbee.errors import KeyRefusedError, NodeNotFoundError, PortInUseError, VersionMismatchError
+from rbee.errors import NodeNotFoundError, PortInUseError, VersionMismatchError
+from rbee.narrower_errors import KeyRefusedError
 from rbee.wire.common import API_VERSION
 from rbee.wire.queen import LOCAL_NODE
 

@@ -8,13 +8,8 @@ from typing import TYPE_CHECKING
 from rbee.adapters.http import sse_client
 from rbee.clients.wait_ready import wait_ready
 from rbee.clients.worker import WorkerClient
-from rbee.errors import (
-    ConnectionTimeoutError,
-    RbeeError,
-    UnknownFieldError,
-    VersionMismatchError,
-    WorkerFailedError,
-)
+from rbee.errors import ConnectionTimeoutError, RbeeError, VersionMismatchError, WorkerFailedError
+from rbee.narrower_errors import UnknownFieldError
 from rbee.queen.requests.events import Generated
 
 if TYPE_CHECKING:

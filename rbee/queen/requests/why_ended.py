@@ -7,14 +7,8 @@ from typing import TYPE_CHECKING, Final
 import trio
 
 from rbee.clients.wait_ready import ENDED, WorkerUnreachedError
-from rbee.errors import (
-    CATALOGUE,
-    LoadingTimeoutError,
-    ModelLoadFailedError,
-    RbeeError,
-    WorkerDrainingError,
-    WorkerFailedError,
-)
+from rbee.errors import CATALOGUE, LoadingTimeoutError, ModelLoadFailedError, RbeeError, WorkerFailedError
+from rbee.narrower_errors import WorkerDrainingError
 
 if TYPE_CHECKING:
     from rbee.queen.nodes.node import Node

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from rbee.errors import AllSlotsBusyError, CancelledError, ConnectionTimeoutError, InvalidRequestError, LineFullError
+from rbee.errors import AllSlotsBusyError, CancelledError, ConnectionTimeoutError, InvalidRequestError
+from rbee.narrower_errors import LineFullError
 from rbee.queen.scheduling.choose_worker import fitting
 from rbee.wire.queen import LOCAL_NODE
 

@@ -36,7 +36,7 @@ from rbee.wire.hive import SpawnRequest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from rbee.errors import LineFullError
+    from rbee.narrower_errors import LineFullError
     from rbee.queen.hives.follower import HiveFollower
     from rbee.queen.hives.link import Find, HiveLink
     from rbee.queen.hives.mirror import HiveMirror

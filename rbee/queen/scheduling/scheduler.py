@@ -15,10 +15,9 @@ from rbee.errors import (
     CancelledError,
     ConnectionTimeoutError,
     DrainingError,
-    LineFullError,
     RbeeError,
-    WorkerDrainingError,
 )
+from rbee.narrower_errors import LineFullError, WorkerDrainingError
 from rbee.queen.scheduling.choose_worker import choose_worker
 from rbee.queen.scheduling.effects import (
     AnswerHive,

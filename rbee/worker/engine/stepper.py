@@ -6,7 +6,8 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from rbee.concurrency.contained import as_error
-from rbee.errors import CancelledError, NoNumbersError, RbeeError, WorkerFailedError
+from rbee.errors import CancelledError, RbeeError, WorkerFailedError
+from rbee.narrower_errors import NoNumbersError
 from rbee.worker.engine import batching
 from rbee.worker.engine.backend import DecodeAbortedError, EngineFailedError, NoRoomError
 from rbee.worker.engine.draft import Drafter, Speculation

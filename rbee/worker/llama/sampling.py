@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from msgspec import UNSET
 
-from rbee.errors import NoNumbersError
+from rbee.narrower_errors import NoNumbersError
 from rbee.wire.chat.answer import TokenChance, TokenLogprob
 from rbee.worker.llama import logits as logits_in_c
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import trio
 from msgspec import UNSET
 
-from rbee.errors import InvalidRequestError, PromptTooLongError
+from rbee.errors import InvalidRequestError
+from rbee.narrower_errors import PromptTooLongError
 from rbee.wire.worker import CONTEXT_LENGTH_EXCEEDED
 from rbee.worker.chat import frame as chat_frame
 from rbee.worker.serving import echo

@@ -11,14 +11,8 @@ import trio
 from msgspec import UNSET
 
 from rbee.concurrency.background import cancel_when
-from rbee.errors import (
-    AllSlotsBusyError,
-    CancelledError,
-    DrainingError,
-    InvalidRequestError,
-    RbeeError,
-    TooManyTokensError,
-)
+from rbee.errors import AllSlotsBusyError, CancelledError, DrainingError, InvalidRequestError, RbeeError
+from rbee.narrower_errors import TooManyTokensError
 from rbee.wire.worker import FullContext
 from rbee.worker.chat.chat import open_chat
 from rbee.worker.engine.loop import Engine

@@ -15,7 +15,8 @@ import trio
 from rbee.adapters.ssh import handshake
 from rbee.adapters.ssh.target import SshServer, Target
 from rbee.adapters.ssh.trust import ShownKey, Trust
-from rbee.errors import HostKeyError, SshFailedError
+from rbee.errors import SshFailedError
+from rbee.narrower_errors import HostKeyError
 from rbee.queen.hives.remote import script as remote_script
 from tests.kit.sshd import Sshd
 

@@ -16,7 +16,6 @@ from rbee.errors import (
     ConnectionTimeoutError,
     InternalError,
     InvalidRequestError,
-    KeyRefusedError,
     PortInUseError,
     StorageError,
     VersionMismatchError,
@@ -29,6 +28,7 @@ from rbee.keeper.session import running_queen
 from rbee.keeper.session.attached_queen import AttachedQueen, attach
 from rbee.keeper.session.queen_address import QueenAddress
 from rbee.keeper.session.running_queen import RunningQueen
+from rbee.narrower_errors import KeyRefusedError
 from rbee.wire.queen import QueenHealth, TaskHandle, TaskRequest
 from tests.kit.certificates import self_signed
 from tests.kit.scripted import NOBODY, Scripted, reply

@@ -19,11 +19,12 @@ from rbee.adapters.http import own_address, port_users, proof
 from rbee.adapters.http import server as http_server
 from rbee.adapters.http.app import answer, new_app, with_keys
 from rbee.adapters.http.app import proof as proof_of
-from rbee.errors import KeyRefusedError, RbeeError
+from rbee.errors import RbeeError
 from rbee.keeper.output.terminal import Terminal
 from rbee.keeper.session import running_queen, trust
 from rbee.keeper.session.attached_queen import attach
 from rbee.keeper.session.running_queen import RunningQueen
+from rbee.narrower_errors import KeyRefusedError
 from rbee.wire.common import CHALLENGE_HEADER
 from rbee.wire.queen import API_VERSION, HEALTH, WORKERS_LIST, QueenHealth, SwarmWorkers, TaskRequest
 from tests.kit.local_http import LOCAL

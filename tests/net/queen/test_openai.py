@@ -14,13 +14,8 @@ from quart.asgi import ASGIHTTPConnection
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.http.kept_connections import KeptConnections
-from rbee.errors import (
-    AllSlotsBusyError,
-    InvalidRequestError,
-    ModelLoadFailedError,
-    UnknownFieldError,
-    WorkerFailedError,
-)
+from rbee.errors import AllSlotsBusyError, InvalidRequestError, ModelLoadFailedError, WorkerFailedError
+from rbee.narrower_errors import UnknownFieldError
 from rbee.queen.access.api_keys import ApiKeys
 from rbee.queen.access.key_table import KeyTable
 from rbee.queen.requests.tracker import RequestTracker

@@ -13,7 +13,8 @@ import pytest
 from rbee.adapters import config
 from rbee.adapters.daemon.lifecycle import Stopping
 from rbee.adapters.http.kept_connections import KeptConnections
-from rbee.errors import ModelLoadFailedError, OutOfMemoryError, WorkerDrainingError
+from rbee.errors import ModelLoadFailedError, OutOfMemoryError
+from rbee.narrower_errors import WorkerDrainingError
 from rbee.queen.access.api_keys import ApiKeys
 from rbee.queen.access.key_table import KeyTable
 from rbee.queen.requests.tracker import RequestTracker

@@ -13,7 +13,7 @@ from rbee.adapters import config, tokens
 from rbee.adapters.http import server as http_server
 from rbee.adapters.http.app import answer, new_app, with_keys
 from rbee.adapters.http.app import proof as proof_of
-from rbee.errors import KeyRefusedError
+from rbee.narrower_errors import KeyRefusedError
 from rbee.queen.hives.local import LocalHive
 from rbee.queen.hives.remote.reach import Reach
 from rbee.queen.registry.identity import HiveIdentities

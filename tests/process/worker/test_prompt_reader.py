@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import trio
 
-from rbee.errors import InvalidRequestError, PromptTooLongError
+from rbee.errors import InvalidRequestError
+from rbee.narrower_errors import PromptTooLongError
 from rbee.wire.worker import InferenceRequest
 from rbee.worker.chat.chat import open_chat
 from rbee.worker.serving.prompt_reader import PromptReader

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from rbee.adapters.ssh import known_hosts
 from rbee.adapters.ssh.target import SshServer
 from rbee.adapters.ssh.trust import ShownKey, Trust
-from rbee.errors import HostKeyError
+from rbee.narrower_errors import HostKeyError
 
 if TYPE_CHECKING:
     from pathlib import Path

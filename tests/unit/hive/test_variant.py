@@ -7,8 +7,9 @@ from unicodedata import normalize
 
 import pytest
 
-from rbee.errors import InvalidRequestError, ModelNotFoundError, UnsupportedModelError
+from rbee.errors import InvalidRequestError, ModelNotFoundError
 from rbee.hive.catalogue.variant import ChosenModel, choose
+from rbee.narrower_errors import UnsupportedModelError
 from rbee.wire import model_kind, model_ref
 from rbee.wire.hub import HubFile
 

@@ -14,11 +14,11 @@ from rbee.errors import (
     ConnectionTimeoutError,
     DownloadFailedError,
     InvalidRequestError,
-    LineFullError,
     OutOfMemoryError,
     RbeeError,
     SshFailedError,
 )
+from rbee.narrower_errors import LineFullError
 from rbee.queen.scheduling.choose_node import Candidate, Choice, rank, remaining
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.wire.hive import WorkerRow

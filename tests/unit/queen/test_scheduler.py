@@ -12,11 +12,10 @@ from rbee.errors import (
     CancelledError,
     ConnectionTimeoutError,
     DrainingError,
-    LineFullError,
     RbeeError,
     SshFailedError,
-    WorkerDrainingError,
 )
+from rbee.narrower_errors import LineFullError, WorkerDrainingError
 from rbee.queen.hives.mirror import HiveMirror
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.effects import (

@@ -16,10 +16,10 @@ from rbee.errors import (
     OutOfMemoryError,
     RbeeError,
     SpawnFailedError,
-    WorkerDrainingError,
     WorkerFailedError,
     WorkerNotReadyError,
 )
+from rbee.narrower_errors import WorkerDrainingError
 from rbee.queen.requests.second_try import SecondTry
 from rbee.wire.error_body import to_body
 

@@ -20,7 +20,6 @@ from rbee.errors import (
     InvalidApiKeyError,
     InvalidConfigurationError,
     InvalidRequestError,
-    KeyRefusedError,
     LoadingTimeoutError,
     MethodNotAllowedError,
     MissingApiKeyError,
@@ -29,14 +28,13 @@ from rbee.errors import (
     NodeNotFoundError,
     OutOfMemoryError,
     PayloadTooLargeError,
-    PromptTooLongError,
     RouteNotFoundError,
     SpawnFailedError,
     SshFailedError,
     StorageError,
-    UnsupportedFieldError,
     VersionMismatchError,
 )
+from rbee.narrower_errors import KeyRefusedError, PromptTooLongError, UnsupportedFieldError
 from rbee.wire.dialects.openai_answer import OpenAIError, OpenAIErrorBody
 
 if TYPE_CHECKING:

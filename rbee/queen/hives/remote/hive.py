@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import trio
 
 from rbee import __version__
-from rbee.errors import HostKeyError, KeyRefusedError, PortInUseError, RbeeError, SshFailedError
+from rbee.errors import PortInUseError, RbeeError, SshFailedError
+from rbee.narrower_errors import HostKeyError, KeyRefusedError
 from rbee.queen.hives.link import narrate
 from rbee.queen.hives.remote import attempts, end, launch
 from rbee.queen.hives.remote.install import Installer

@@ -11,14 +11,8 @@ import trio
 from rbee.adapters.ssh import dial
 from rbee.adapters.ssh.target import Target
 from rbee.clients.hive import HiveClient
-from rbee.errors import (
-    AddressTakenError,
-    ConnectionTimeoutError,
-    InternalError,
-    NobodyListensError,
-    SilentAddressError,
-    SshFailedError,
-)
+from rbee.errors import ConnectionTimeoutError, InternalError, SshFailedError
+from rbee.narrower_errors import AddressTakenError, NobodyListensError, SilentAddressError
 from rbee.queen.hives.link import Absence
 from rbee.queen.hives.remote.describe import way
 from rbee.queen.hives.remote.tunnel import Tunnel

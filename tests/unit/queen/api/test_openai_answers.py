@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rbee import errors
+from rbee import errors, narrower_errors
 from rbee.queen.api.openai.chat import chat_call
 from rbee.queen.api.openai.chat_answer import ChatAnswer
 from rbee.queen.api.openai.chat_stream import ChatStream
@@ -160,10 +160,15 @@ ERRORS = [
         "invalid_value",
     ),
     (errors.InvalidRequestError("m", field="$", rule="r"), 400, None, None),
-    (errors.TooManyTokensError("m", field="max_tokens", rule="r", context=5), 400, "max_tokens", "invalid_value"),
+    (
+        narrower_errors.TooManyTokensError("m", field="max_tokens", rule="r", context=5),
+        400,
+        "max_tokens",
+        "invalid_value",
+    ),
     (errors.MissingApiKeyError("m"), 401, None, "invalid_api_key"),
     (errors.InvalidApiKeyError("m"), 401, None, "invalid_api_key"),
-    (errors.KeyRefusedError("m", host="h"), 502, None, "server_error"),
+    (narrower_errors.KeyRefusedError("m", host="h"), 502, None, "server_error"),
     (errors.ModelAccessDeniedError("m"), 403, None, "model_access_denied"),
     (errors.ModelNotFoundError("m"), 404, "model", "model_not_found"),
     (errors.NodeNotFoundError("m"), 404, "model", "model_not_found"),
@@ -199,7 +204,11 @@ def test_an_error_has_all_four_fields(
 def test_no_error_has_a_status_that_makes_clients_ask_again_in_vain() -> None:
     for kind in errors.CATALOGUE.values():
         assert failure_of(kind("m")).status not in (408, 409)
-    for error in (errors.OutOfMemoryError("m"), errors.ModelLoadFailedError("m"), errors.UnsupportedModelError("m")):
+    for error in (
+        errors.OutOfMemoryError("m"),
+        errors.ModelLoadFailedError("m"),
+        narrower_errors.UnsupportedModelError("m"),
+    ):
         assert failure_of(error).headers == {"x-should-retry": "false"}
     assert failure_of(errors.WorkerFailedError("m")).headers == {}
 
@@ -222,7 +231,7 @@ def test_who_finds_all_slots_busy_is_told_when_to_ask_again() -> None:
 
 def test_a_context_that_is_too_full_is_told_in_the_workers_words_which_agents_know() -> None:
     words = "prompt is too long: 5000 tokens > 4096 maximum"
-    error = errors.PromptTooLongError(words, field="prompt", rule="r", tokens=5000, context=4096, hint="h")
+    error = narrower_errors.PromptTooLongError(words, field="prompt", rule="r", tokens=5000, context=4096, hint="h")
     assert failure_of(error).body.error.param == "prompt"
     failure = failure_of(error, is_chat=True)
     assert (failure.status, failure.body.error.code) == (400, "context_length_exceeded")
