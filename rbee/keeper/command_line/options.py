@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from functools import cache
 from typing import TYPE_CHECKING
 
 from rbee.adapters.arguments import (
@@ -59,6 +60,7 @@ class _Main(Parser):
         return command_table.HELP
 
 
+@cache
 def _parser() -> Parser:
     main = _Main(prog="rbee")
     main.set_defaults(config=None, queen=None, quiet=False, verbose=False, debug=False, json=False)
