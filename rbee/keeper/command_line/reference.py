@@ -85,6 +85,8 @@ def is_name(name: str, settings: Settings) -> bool:
         return False
     if "/" in name:  # as the hub's repositories are called, of which most are not here
         return known_models.has_part(name, settings.paths.models)
+    if name.lower() in model_ref.BUILTIN_FILES:
+        return True
     return os.path.exists(os.path.join(settings.state_dir, "beehives.db"))  # noqa: PTH110, PTH118
 
 

@@ -34,6 +34,7 @@ def test_a_word_may_be_a_name_where_a_queen_has_run(tmp_path: Path) -> None:
     names = {"llama": True, "SmolLM2-135M-Instruct@attic": True, "qwen3:8b": True, REPO: False, "hf:bees": False}
     names |= {"./llama": False, "a.gguf": False, "hf:a/b": False, "": False, "a b": False}
     assert not any(reference.is_name(name, settings) for name in names), "only the bundled model can be there"
+    assert reference.is_name("bee-stories", settings)
     (tmp_path / "beehives.db").touch()
     assert {name: reference.is_name(name, settings) for name in names} == names
     (tmp_path / "hf" / REPO).mkdir(parents=True)
