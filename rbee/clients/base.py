@@ -9,8 +9,6 @@ from rbee.adapters.http import client as http_client
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbee.adapters.http.kept_connections import KeptConnections
-
 T = TypeVar("T")
 
 
@@ -18,9 +16,7 @@ class Connected:
     """A daemon at a URL, opened by a token or key; `async with` closes the connections.
 
     A short call may take `timeout` seconds an attempt; what is safe to repeat is tried once after each of `delays`.
-    It uses, and leaves to others, the `connections`; without, those of its own. `guard` is awaited before each request,
-    and may refuse it. Raises ConnectionTimeoutError for what
-    is no URL.
+    `guard` is awaited before each request, and may refuse it. Raises ConnectionTimeoutError for what is no URL.
     """
 
     def __init__(
@@ -30,20 +26,18 @@ class Connected:
         *,
         timeout: float = 5.0,
         delays: Sequence[float] = http_client.SHORT_CALL_DELAYS,
-        connections: KeptConnections | None = None,
         guard: http_client.Guard | None = None,
     ) -> None:
         self.url = url
         self._delays = delays
-        transport = None if connections is None else connections.transport(url)
-        self._http = http_client.connect(url, key, timeout=timeout, transport=transport, guard=guard)
+        self._http = http_client.connect(url, key, timeout=timeout, guard=guard)
 
     async def __aenter__(self) -> Self:
         await self._http.__aenter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._http.__aexit__()  # kept connections count who has left, not who has closed
+        await self._http.aclose()
 
     async def _get(self, path: str, kind: type[T], **params: str) -> T:
         """Return the answer to a question, which is safe to repeat."""

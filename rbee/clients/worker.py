@@ -60,11 +60,7 @@ class WorkerClient(Connected):
         The worker stays for `keep` seconds without a request, if that says so. What it has computed is of use to
         requests with the same `salt` alone.
         """
-        headers = {worker.REQUEST_ID_HEADER: request.request_id} if request.request_id else {}
-        if keep is not None:
-            headers[KEEP_HEADER] = str(keep)
-        if salt:
-            headers[CACHE_SALT_HEADER] = salt
+        headers = inference_headers(request, keep, salt)
         return sse_client.events(self._http, "POST", worker.INFERENCE, body=request, headers=headers)
 
     async def cancel(self, request_id: str) -> None:
@@ -96,6 +92,18 @@ class WorkerClient(Connected):
         """
         path = f"{worker.SHUTDOWN}?{worker.ONLY_IF_IDLE}" if only_if_idle else worker.SHUTDOWN
         await http_client.call(self._http, "POST", path, bytes)
+
+
+def inference_headers(
+    request: worker.InferenceRequest, keep: float | None = None, salt: str | None = None
+) -> dict[str, str]:
+    """Return what the head of a request for a generation says of it: its id, and the arguments of `inference`."""
+    headers = {worker.REQUEST_ID_HEADER: request.request_id} if request.request_id else {}
+    if keep is not None:
+        headers[KEEP_HEADER] = str(keep)
+    if salt:
+        headers[CACHE_SALT_HEADER] = salt
+    return headers
 
 
 def decode_answer(event: Event) -> AnswerEvent | None:

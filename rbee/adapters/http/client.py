@@ -75,12 +75,11 @@ def connect(
     key: str | None,
     *,
     timeout: float = 5.0,
-    transport: httpx.AsyncBaseTransport | None = None,
     guard: Guard | None = None,
 ) -> httpx.AsyncClient:
     """Return a client for one daemon; close it with `async with`. Raises ConnectionTimeoutError for what is no URL.
 
-    Its connections are those of `transport`, or else its own. `guard` is awaited before each request, and may refuse.
+    `guard` is awaited before each request, and may refuse.
     """
     # Unpacked as it is: compression costs more than it saves within a swarm, and can break in ways of its own.
     headers = {"Accept-Encoding": "identity"}
@@ -93,7 +92,7 @@ def connect(
             timeout=httpx.Timeout(timeout),
             trust_env=False,
             event_hooks={"request": [] if guard is None else [guard]},
-            transport=transport or new_transport(is_encrypted=base_url.startswith("https:")),
+            transport=new_transport(is_encrypted=base_url.startswith("https:")),
         )
     except httpx.InvalidURL as exc:
         raise ConnectionTimeoutError("the daemon's address is not a valid URL", attempts=[describe(exc)]) from exc
@@ -307,11 +306,11 @@ def describe(exc: Exception) -> str:
     if isinstance(exc, httpx.TimeoutException):
         return "timeout"
     if isinstance(exc, httpx.ConnectError):
-        return _describe_refusal(exc)
+        return describe_refusal(exc)
     return "the connection was closed"
 
 
-def _describe_refusal(exc: BaseException) -> str:
+def describe_refusal(exc: BaseException) -> str:
     """Name what the system said; it stands at the end of the chain of causes, for each address that was tried."""
     reason: BaseException | None = exc
     while reason is not None:

@@ -48,7 +48,7 @@ class HeldStream:
         self._is_released = False
         self._is_first = True
         self.has_begun = False
-        """Whether the head is on its way, so that no status can say any more that something went wrong."""
+        """Whether the head is on its way, or has a piece to go with it: no status can say any more what went wrong."""
 
     async def begin(self, nursery: trio.Nursery, hold: float) -> None:
         """Start the producer in `nursery`; return when the head has to be sent: after `hold` seconds at the latest.
@@ -66,12 +66,13 @@ class HeldStream:
     def release(self) -> None:
         """Have the head sent now: the rest takes its time, or nothing can be refused any more."""
         if not self._is_released:
-            self._is_released = True
+            self._is_released = self.has_begun = True
             self._send.wake()
 
     async def send(self, data: bytes) -> None:
         """Add a piece, if there is one; waits while the client is behind. Raises BrokenResourceError once it left."""
         if data:
+            self.has_begun = True
             await self._send.send(data)
 
     async def wait_for_room(self) -> None:
@@ -86,6 +87,7 @@ class HeldStream:
     def add(self, data: bytes) -> None:
         """Add a piece, if there is one, without waiting."""
         if data:
+            self.has_begun = True
             self._send.add(data)
 
     def close(self) -> None:

@@ -31,7 +31,7 @@ import msgspec
 import trio
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
 
 T = TypeVar("T")
@@ -50,13 +50,6 @@ class EventStream:
     def __init__(self, reader: _Reader) -> None:
         self._reader = reader
 
-    def pass_on(self, take: Callable[[Event], bool]) -> None:
-        """Have events passed to `take` as they are read, as long as the next one is waited for; `take` does not wait.
-
-        One for which it returns False is given to the one who waits: to wake its task costs as much as to read.
-        """
-        self._reader.take = take
-
     def __aiter__(self) -> EventStream:
         return self
 
@@ -67,14 +60,11 @@ class EventStream:
             try:
                 return reader.channel.receive_nowait()  # no step of trio's loop for each of those that are there
             except trio.WouldBlock:
-                reader.is_awaited = True
                 return await reader.channel.receive()
         except trio.EndOfChannel:
             if reader.failure:
                 raise reader.failure[0] from None
             raise StopAsyncIteration from None
-        finally:
-            reader.is_awaited = False
 
 
 def decode_event(data: str, kind: type[T]) -> T:
@@ -127,9 +117,6 @@ class _Reader:
         self._patience = patience
         self._send, self.channel = trio.open_memory_channel[Event](1024)
         self.failure: list[StreamLostError] = []
-        self.take: Callable[[Event], bool] = lambda _: False
-        self.is_awaited = False
-        """Whether all events before were given to the one who waits for the next, and done with."""
 
     async def run(self, task_status: trio.TaskStatus[RbeeError | None]) -> None:
         """Read to the end; `started` is given why the answer is no stream, or None when it is one."""
@@ -201,9 +188,6 @@ class _Reader:
                         is_over = True
                         self._send.close()
                         break
-                    if self.is_awaited and self.take(event):
-                        continue
-                    self.is_awaited = False
                     try:
                         self._send.send_nowait(event)
                     except trio.WouldBlock:

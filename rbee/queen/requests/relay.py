@@ -5,12 +5,14 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from rbee.adapters.http import sse_client
+from rbee.adapters.http.direct import event_answer
+from rbee.adapters.http.sse_client import StreamLostError
 from rbee.clients.wait_ready import wait_ready
-from rbee.clients.worker import WorkerClient
+from rbee.clients.worker import WorkerClient, inference_headers
 from rbee.errors import ConnectionTimeoutError, RbeeError, VersionMismatchError, WorkerFailedError
 from rbee.narrower_errors import UnknownFieldError
 from rbee.queen.requests.events import Generated
+from rbee.wire.worker import INFERENCE
 
 if TYPE_CHECKING:
     from rbee.adapters.config import Timeouts
@@ -22,22 +24,29 @@ if TYPE_CHECKING:
     from rbee.wire.queen import TaskRequest
 
 
-class WorkerRelay(WorkerClient):
-    """A worker of some node at the URL at which the queen reaches it."""
+class WorkerRelay:
+    """A worker of some node at the URL at which the queen reaches it, asked over `connections` that are kept."""
 
     def __init__(
         self, worker_id: str, node: str, url: str, key: str, limits: Timeouts, connections: KeptConnections
     ) -> None:
-        super().__init__(url, key, timeout=limits.call, delays=limits.call_delays, connections=connections)
         self.worker_id = worker_id
         self._node = node
+        self._url = url
+        self._key = key
         self._limits = limits
+        self._connections = connections
+
+    def _client(self) -> WorkerClient:
+        """Return what asks the worker for anything but an answer: it costs a tenth of a request."""
+        return WorkerClient(self._url, self._key, timeout=self._limits.call, delays=self._limits.call_delays)
 
     async def wait_ready(self, report: Report) -> None:
         """Return once the worker has loaded its model; reports how that goes on."""
         try:
-            # The hive counts too, from an earlier moment on, knows the layers, and needs a moment to end the worker.
-            await wait_ready(self, report, self._limits, grace=self._limits.unload)
+            async with self._client() as worker:
+                # The hive counts too, from an earlier moment on, knows the layers, and needs a moment to end it.
+                await wait_ready(worker, report, self._limits, grace=self._limits.unload)
         except RbeeError as exc:
             exc.details = {"node": self._node, "log": f"worker-{self.worker_id}.log"} | exc.details
             raise
@@ -52,27 +61,32 @@ class WorkerRelay(WorkerClient):
 
         async def tell_worker(is_silent: bool) -> None:
             with suppress(RbeeError):  # a worker that cannot be told is lost, which its stream says too
-                await self.tell_reader(task.request_id or "", is_silent=is_silent)
+                async with self._client() as worker:
+                    await worker.tell_reader(task.request_id or "", is_silent=is_silent)
 
         def take(event: Event) -> bool:
             if not taker.has_room:
                 return False
-            try:
-                taker.take(Generated(*event))
-            except RbeeError:
-                return False  # the one who waits for the event raises it
+            taker.take(Generated(*event))
             return True
 
+        request = task.generation()
+        headers = {"Authorization": f"Bearer {self._key}", **inference_headers(request, keep, salt)}
         with client.watched(self._limits.silent, tell_worker):
             try:
-                async with self.inference(task.generation(), keep=keep, salt=salt) as events:
-                    events.pass_on(take)
-                    async for event in events:
-                        await taker.wait_for_room()
-                        taker.take(Generated(*event))
+                await event_answer.follow(
+                    self._connections,
+                    self._url,
+                    INFERENCE,
+                    headers,
+                    request,
+                    take,
+                    taker.wait_for_room,
+                    patience=self._limits.call,
+                )
             except UnknownFieldError as exc:
                 raise self._older(exc) from exc
-            except sse_client.StreamLostError as exc:
+            except StreamLostError as exc:
                 raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
             except ConnectionTimeoutError as exc:
                 raise WorkerFailedError("the worker was lost before it answered") from exc

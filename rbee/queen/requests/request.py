@@ -80,8 +80,7 @@ class InferenceRun:
         if handle.direct or self._request.relay:
             return handle
         try:
-            async with self._relay_to(handle) as worker:
-                await worker.wait_ready(report)
+            await self._relay_to(handle).wait_ready(report)
         except WorkerFailedError as exc:
             raise await explained(exc, self._node(handle), handle.worker_id) from exc
         return msgspec.structs.replace(handle, state="idle")
@@ -101,10 +100,10 @@ class InferenceRun:
             if not handle.relayed:
                 return
             try:
-                async with self._relay_to(handle) as worker:
-                    if handle.state not in ("idle", "busy"):
-                        await worker.wait_ready(report)
-                    await worker.relay(taker, self._request, client, keep=self._keep, salt=self._caller.salt)
+                worker = self._relay_to(handle)
+                if handle.state not in ("idle", "busy"):
+                    await worker.wait_ready(report)
+                await worker.relay(taker, self._request, client, keep=self._keep, salt=self._caller.salt)
             except AllSlotsBusyError:
                 # A caller that did not ask the queen was faster.
                 if patient_until <= trio.current_time() or not self._request.relay:

@@ -16,6 +16,7 @@ from rbee.adapters.http import client as http_client
 from rbee.adapters.http import sse_client, sse_server
 from rbee.adapters.http.app import answer, body, new_app, streamed, with_keys
 from rbee.adapters.logs import json_log
+from rbee.concurrency.background import cancel_when
 from rbee.errors import (
     AllSlotsBusyError,
     ConnectionTimeoutError,
@@ -311,10 +312,11 @@ async def test_a_reader_that_takes_nothing_for_long_does_not_lose_its_stream(
 async def test_opening_a_stream_can_be_cancelled(
     serve_app: Callable[[QuartTrio], Awaitable[str]], app: QuartTrio
 ) -> None:
-    ended = trio.Event()
+    begun, ended = trio.Event(), trio.Event()
 
     @app.get("/s")
     async def stream() -> Response:
+        begun.set()
         try:
             await trio.sleep_forever()
         finally:
@@ -322,9 +324,8 @@ async def test_opening_a_stream_can_be_cancelled(
         return answer({})
 
     async with http_client.connect(await serve_app(app), "k") as client:
-        with trio.move_on_after(0.05):
-            async with sse_client.events(client, "GET", "/s"):
-                pytest.fail("entered")
+        async with cancel_when(begun), sse_client.events(client, "GET", "/s"):
+            pytest.fail("entered")
         with trio.fail_after(10):
             await ended.wait()
 

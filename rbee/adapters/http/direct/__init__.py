@@ -1,0 +1,1 @@
+"""Event streams of daemons, read straight from their sockets, without httpx."""
