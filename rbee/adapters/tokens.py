@@ -9,6 +9,7 @@ import os
 import re
 import secrets
 import shlex
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from rbee.adapters.files import full_disk, private
@@ -78,6 +79,7 @@ def _unusable(path: Path) -> StorageError:
     )
 
 
+@lru_cache(maxsize=1024)  # it is asked with each request
 def worker_key(token: str, worker_id: str) -> str:
     """Return the key of one worker: HMAC-SHA256 (RFC 2104) of its id under the swarm's token.
 

@@ -94,9 +94,7 @@ class WorkerClient(Connected):
         await http_client.call(self._http, "POST", path, bytes)
 
 
-def inference_headers(
-    request: worker.InferenceRequest, keep: float | None = None, salt: str | None = None
-) -> dict[str, str]:
+def inference_headers(request: worker.InferenceRequest, keep: float | None = None, salt: str = "") -> dict[str, str]:
     """Return what the head of a request for a generation says of it: its id, and the arguments of `inference`."""
     headers = {worker.REQUEST_ID_HEADER: request.request_id} if request.request_id else {}
     if keep is not None:

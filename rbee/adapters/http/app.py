@@ -119,11 +119,17 @@ def new_app(name: str, admit: Admit, render: Render | None = None) -> QuartTrio:
 
 
 class _HttpConnection(TrioASGIHTTPConnection):
-    """A request and its answer, with what is to be done at their end; see `at_end`."""
+    """A request and its answer, with what is to be done at their end; see `at_end`.
+
+    It is answered by the task that has it; quart-trio's own way opens another one for that.
+    """
 
     async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         try:
-            await super().__call__(receive, send)
+            incoming = self._create_request_from_scope(send)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.handle_messages, nursery, incoming, receive)
+                await self.handle_request(nursery, incoming, send)
         finally:
             for action in cast("dict[str, Any]", self.scope).get(_AT_END, ()):
                 action()

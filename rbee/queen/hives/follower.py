@@ -28,6 +28,8 @@ FRESH_SECONDS: Final = 0.25
 VALID_SECONDS: Final = 1.0
 """How long the answer of a hive that it is there is good for: to ask costs as much as to place a request. One that is
 not fresh any more is good enough, but the hive is asked anew meanwhile."""
+ASIDE_SECONDS: Final = 0.05
+"""How much later it is asked then."""
 RECONNECT_SECONDS: Final = 0.5
 """Before another try after a stream was lost; doubled with each that fails."""
 
@@ -66,6 +68,9 @@ class HiveFollower:
         """Ask the hive whether it is there each time that somebody wants to know."""
         while True:
             await self._must_ask.wait()
+            if trio.current_time() - self._answered_at < VALID_SECONDS - ASIDE_SECONDS:
+                # Who wants to know has its answer, and goes first: to ask takes as long as half of a request.
+                await trio.sleep(ASIDE_SECONDS)
             try:
                 await client.health(patient=False)
                 self._answered_at = trio.current_time()

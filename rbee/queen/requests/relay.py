@@ -72,24 +72,24 @@ class WorkerRelay:
 
         request = task.generation()
         headers = {"Authorization": f"Bearer {self._key}", **inference_headers(request, keep, salt)}
-        with client.watched(self._limits.silent, tell_worker):
-            try:
-                await event_answer.follow(
-                    self._connections,
-                    self._url,
-                    INFERENCE,
-                    headers,
-                    request,
-                    take,
-                    taker.wait_for_room,
-                    patience=self._limits.call,
-                )
-            except UnknownFieldError as exc:
-                raise self._older(exc) from exc
-            except StreamLostError as exc:
-                raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
-            except ConnectionTimeoutError as exc:
-                raise WorkerFailedError("the worker was lost before it answered") from exc
+        try:
+            await event_answer.follow(
+                self._connections,
+                self._url,
+                INFERENCE,
+                headers,
+                request,
+                take,
+                taker.wait_for_room,
+                patience=self._limits.call,
+                meanwhile=client.watched(self._limits.silent, tell_worker),
+            )
+        except UnknownFieldError as exc:
+            raise self._older(exc) from exc
+        except StreamLostError as exc:
+            raise WorkerFailedError(f"the worker's stream ended early: {exc}") from exc
+        except ConnectionTimeoutError as exc:
+            raise WorkerFailedError("the worker was lost before it answered") from exc
 
     def _older(self, refusal: UnknownFieldError) -> VersionMismatchError:
         """Return the error for a worker that does not know all that the queen, which has checked the request, knows."""

@@ -84,6 +84,15 @@ async def test_a_stream_without_its_last_event_is_lost_after_what_has_come(scrip
     assert reader.found == ["1"]
 
 
+async def test_an_answer_without_a_length_ends_with_its_connection(scripted: Serve) -> None:
+    head = b"HTTP/1.0 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: 1\n\n"
+    server, reader = await scripted(head, head + b"data: [DONE]\n\n"), Reader()
+    with trio.fail_after(5), pytest.raises(StreamLostError):
+        await reader.follow(server.url)
+    await reader.follow(server.url)
+    assert reader.found == ["1", "1"]
+
+
 async def test_an_error_is_raised_as_the_other_side_has_sent_it(scripted: Serve) -> None:
     body = msgspec.json.encode(to_body(AllSlotsBusyError("busy", slots_total=1)))
     server = await scripted(reply(body, status="503 X"))

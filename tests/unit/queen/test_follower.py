@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from rbee.errors import ConnectionTimeoutError
-from rbee.queen.hives.follower import FRESH_SECONDS, VALID_SECONDS, HiveFollower
+from rbee.queen.hives.follower import ASIDE_SECONDS, FRESH_SECONDS, VALID_SECONDS, HiveFollower
 from rbee.wire.hive import WorkerList
 
 if TYPE_CHECKING:
@@ -91,10 +91,14 @@ async def test_an_answer_that_is_not_fresh_is_good_while_the_hive_is_asked_anew(
         await trio.sleep(FRESH_SECONDS)
         assert await follower.answers()
         await trio.testing.wait_all_tasks_blocked()
+        assert hive.asked == asked - 1, "who wants to know goes first"
+        await trio.sleep(ASIDE_SECONDS)
+        await trio.testing.wait_all_tasks_blocked()
         assert hive.asked == asked
     hive.is_gone = True
     await trio.sleep(FRESH_SECONDS)
     assert await follower.answers(), "nobody has waited for the answer"
+    await trio.sleep(ASIDE_SECONDS)
     await trio.testing.wait_all_tasks_blocked()
     assert not await follower.answers(), "it did not answer meanwhile"
 

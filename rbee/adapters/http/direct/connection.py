@@ -1,7 +1,7 @@
 """A connection to a daemon which has one request after the other, without httpx.
 
 httpx and httpcore took a third of what the queen computed until the first token of an answer that it relays, and a
-fifth of what it does for each further one. h11 reads answers here as there (RFC 9112).
+fifth of what it does for each further one. h11 writes requests and reads the heads of answers, here as there.
 """
 
 from __future__ import annotations
@@ -17,10 +17,12 @@ import h11
 import trio
 
 from rbee.adapters.http.client import DEAD_PEER, describe_refusal
+from rbee.adapters.http.direct.chunked_body import ChunkedBody, ChunkedBodyError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+CLOSED: Final = "the connection was closed"
 _MAX_READ: Final = 65536
 
 
@@ -39,11 +41,13 @@ class DirectConnection:
         """The host and port, for people and the header of that name."""
         self._stream = stream
         self._parser = h11.Connection(h11.CLIENT)
+        self._chunks: ChunkedBody | None = None
+        """The body of the answer, where it is chunked: h11 has read the head alone."""
         self.left_at = 0.0
         """When its last answer was over."""
 
-    async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> h11.Response:
-        """Send a request in one piece and return the head of its answer. Raises DirectConnectionError."""
+    async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
+        """Send a request in one piece. What goes wrong is found out by `read_head`."""
         fields = [("Host", self.host), *headers, ("Content-Length", str(len(body)))]
         send = self._parser.send
         head = send(h11.Request(method=method, target=path, headers=fields))
@@ -52,43 +56,61 @@ class DirectConnection:
         assert content is not None
         assert end is not None
         await self._write(head + content + end)
+
+    async def read_head(self) -> h11.Response:
+        """Return the head of the answer. Raises DirectConnectionError."""
         while True:
             event = self._next_event()
             if isinstance(event, h11.Response):
+                if (b"transfer-encoding", b"chunked") in event.headers:
+                    self._chunks = ChunkedBody()
+                    self._chunks.rest, _ = self._parser.trailing_data
                 return event
             if event is h11.NEED_DATA:
-                await self._read()
+                self._parser.receive_data(await self._read())
 
     async def read_body(self) -> bytes:
         """Return what has come of the answer's body, at least a byte; nothing when it is over."""
+        data = b""
         while True:
-            if found := self.take_body():
+            if found := self.take_body(data):
                 return found
             if self.is_over:
                 return b""
-            await self._read()
+            data = await self._read()
+            if not data and self._chunks is not None:
+                raise DirectConnectionError(CLOSED)
+            if not data:
+                self._parser.receive_data(b"")  # the end of a body without a length, or of a connection
 
-    def take_body(self) -> bytes:
-        """Return what has come of the body and was read from the socket."""
+    def take_body(self, data: bytes = b"") -> bytes:
+        """Return what has come of the body and was read from the socket; `data` was read just now."""
+        if self._chunks is not None:
+            try:
+                return self._chunks.feed(data)
+            except ChunkedBodyError as exc:
+                raise DirectConnectionError(CLOSED) from exc
+        if data:
+            self._parser.receive_data(data)
         pieces = []
-        try:
-            while isinstance(event := self._next_event(), h11.Data):
-                pieces.append(event.data)
-        except DirectConnectionError:
-            if not pieces:
-                raise  # else the next call does, for the parser has not got over it
-        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        while isinstance(event := self._next_event(), h11.Data):
+            pieces.append(event.data)
+        return b"".join(pieces)
 
     @property
     def is_over(self) -> bool:
         """Whether the answer has come to its end."""
+        if self._chunks is not None:
+            return self._chunks.is_over
         return self._parser.their_state is not h11.SEND_BODY
 
     def leave(self) -> bool:
         """Make ready for the next request; returns whether there can be one."""
-        if self._parser.our_state is not h11.DONE or self._parser.their_state is not h11.DONE:
+        if self._parser.our_state is not h11.DONE or not self.is_over or (self._chunks and self._chunks.rest):
             return False
-        self._parser.start_next_cycle()
+        if self._chunks is None and self._parser.their_state is not h11.DONE:
+            return False
+        self._parser, self._chunks = h11.Connection(h11.CLIENT), None
         self.left_at = trio.current_time()
         return True
 
@@ -108,7 +130,7 @@ class DirectConnection:
         try:
             return self._parser.next_event()
         except h11.RemoteProtocolError as exc:
-            raise DirectConnectionError("the connection was closed") from exc
+            raise DirectConnectionError(CLOSED) from exc
 
     async def _write(self, data: bytes) -> None:
         try:
@@ -119,19 +141,15 @@ class DirectConnection:
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return  # an answer may have come before, which says why
 
-    async def _read(self) -> None:
+    async def _read(self) -> bytes:
         try:
             while True:
                 # Without a try before: what is next of a stream has seldom come when one asks for it.
                 await trio.lowlevel.wait_readable(self._stream.socket)
-                try:
-                    data = os.read(self._stream.socket.fileno(), _MAX_READ)
-                except BlockingIOError:
-                    continue
-                break
+                with suppress(BlockingIOError):
+                    return os.read(self._stream.socket.fileno(), _MAX_READ)
         except (OSError, trio.ClosedResourceError) as exc:
-            raise DirectConnectionError("the connection was closed") from exc
-        self._parser.receive_data(data)
+            raise DirectConnectionError(CLOSED) from exc
 
 
 async def connect(url: str, seconds: float) -> DirectConnection:

@@ -7,6 +7,7 @@ to ask.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -21,6 +22,7 @@ from rbee.wire.common import DONE, EVENT_STREAM
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
+    from contextlib import AbstractContextManager
 
     import h11
 
@@ -39,35 +41,53 @@ async def follow(
     wait_for_room: Callable[[], Awaitable[object]],
     *,
     patience: float,
+    meanwhile: AbstractContextManager[object] | None = None,
 ) -> None:
     """Send a message and have the events of its answer taken, without the last one (`[DONE]`); returns at their end.
 
     `take` returns False where there is no room for an event; it gets it again once `wait_for_room` has returned.
-    A connection and an answer that is no stream may take `patience` seconds each. Raises as `sse_client.events` does:
-    ConnectionTimeoutError or the error that the other side sent before the first event, StreamLostError after that.
-    Cancelled, it closes the connection, and so stops the other side.
+    `meanwhile` is entered once the message is sent, and left at the end. A connection, and an answer that is no stream,
+    may take `patience` seconds each. Raises as `sse_client.events` does: ConnectionTimeoutError or the error that the
+    other side sent before the first event, StreamLostError after that. Cancelled, it closes the connection, and so
+    stops the other side.
     """
     try:
         connection = await connections.take(url, patience)
     except DirectConnectionError as exc:
         raise _unreached(url, exc) from exc
     try:
+        fields = {"Accept": EVENT_STREAM, "Accept-Encoding": "identity", **headers_of_call(), **headers}
+        content = msgspec.json.encode(body)
         try:
             with trio.fail_after(STREAM_SILENCE):
-                fields = {"Accept": EVENT_STREAM, "Accept-Encoding": "identity", **headers_of_call(), **headers}
-                head = await connection.ask("POST", path, list(fields.items()), msgspec.json.encode(body))
-        except DirectConnectionError as exc:
-            raise _unreached(connection.host, exc) from exc
+                await connection.ask("POST", path, list(fields.items()), content)
         except trio.TooSlowError as exc:
             raise _unreached(connection.host, "timeout") from exc
-        kind = dict(head.headers)
-        if head.status_code >= 300:
-            await _refuse(connection, head, patience)
-        if EVENT_STREAM.encode() not in kind.get(b"content-type", b"") or b"content-encoding" in kind:
-            raise StreamLostError("the answer is no event stream")
-        await _read(connection, take, wait_for_room)
+        with meanwhile or nullcontext():
+            await _take_answer(connection, take, wait_for_room, patience)
     finally:
         connections.leave(url, connection)
+
+
+async def _take_answer(
+    connection: DirectConnection,
+    take: Callable[[Event], bool],
+    wait_for_room: Callable[[], Awaitable[object]],
+    patience: float,
+) -> None:
+    try:
+        with trio.fail_after(STREAM_SILENCE):
+            head = await connection.read_head()
+    except DirectConnectionError as exc:
+        raise _unreached(connection.host, exc) from exc
+    except trio.TooSlowError as exc:
+        raise _unreached(connection.host, "timeout") from exc
+    kind = dict(head.headers)
+    if head.status_code >= 300:
+        await _refuse(connection, head, patience)
+    if EVENT_STREAM.encode() not in kind.get(b"content-type", b"") or b"content-encoding" in kind:
+        raise StreamLostError("the answer is no event stream")
+    await _read(connection, take, wait_for_room)
 
 
 async def _read(
@@ -93,6 +113,9 @@ async def _read(
             for event in events:
                 if event.data == DONE:
                     connection.take_body()  # its end has come with it, or the connection is not used again
+                    # Who was woken by the events before sends them on first: it runs in the next step of trio's loop.
+                    await trio.lowlevel.checkpoint()
+                    await trio.lowlevel.checkpoint()
                     return
                 while not take(event):
                     scope.deadline = math.inf
