@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 import msgspec
 
 from rbee.adapters.files import home
-from rbee.adapters.nearest import nearest
+from rbee.adapters.wrong_settings import like_key, like_section, with_value
 from rbee.errors import InvalidConfigurationError, InvalidRequestError
 from rbee.wire.administration import alias_names
 from rbee.wire.common import FOREVER
@@ -44,8 +44,6 @@ _PATHS: Final = (
 """Environment variables that hold a path."""
 _SHORT_NAMES: Final = (("RBEE_HOME", "paths", "state_dir"), ("RBEE_TOKEN_FILE", "auth", "token_file"))
 """Environment variables with a name of their own, and the settings that they are."""
-MAX_SHOWN: Final = 60
-"""Characters of a wrong value that are shown."""
 ENDING_MARGIN: Final = 10.0
 """Seconds that a daemon's server and its files may take to close after everything else has ended."""
 
@@ -245,6 +243,7 @@ class Settings(_Section, kw_only=True):
 _SECTIONS: Final[dict[str, type[_Section]]] = {
     field.name: field.type for field in msgspec.structs.fields(Settings) if field.name not in ("source", "file")
 }
+_KEYS: Final = {section: kind.__struct_fields__ for section, kind in _SECTIONS.items()}
 
 
 def quoted(text: str) -> str:
@@ -352,49 +351,18 @@ def _merge(settings: Settings, values: dict[str, Any], where: str, *, strict: bo
     for section, keys in values.items():
         if (kind := _SECTIONS.get(section)) is None:
             raise InvalidConfigurationError(
-                f"there is no section [{section}] ({where})", hint=_like_section(section), key=section
+                f"there is no section [{section}] ({where})", hint=like_section(section, _KEYS), key=section
             )
         if not isinstance(keys, dict):
             raise InvalidConfigurationError(f"{section} must be a table of settings ({where})", key=section)
         for key, value in keys.items():
             if key not in kind.__struct_fields__:
                 raise InvalidConfigurationError(
-                    f"there is no setting {section}.{key} ({where})", hint=_like_key(section, key), key=key
+                    f"there is no setting {section}.{key} ({where})", hint=like_key(section, key, _KEYS), key=key
                 )
             field = msgspec.structs.fields(kind)[kind.__struct_fields__.index(key)]
             try:
                 setattr(getattr(settings, section), key, msgspec.convert(value, field.type, strict=strict))
             except msgspec.ValidationError as exc:
-                rule = _with_value(str(exc).replace("`", "").lower(), None if section == "auth" else value)
+                rule = with_value(str(exc).replace("`", "").lower(), None if section == "auth" else value)
                 raise InvalidConfigurationError(f"{section}.{key}: {rule} ({where})", key=f"{section}.{key}") from None
-
-
-def _like_section(name: str) -> str:
-    """Return a hint about a section that there is not; a key that stands before any section looks like one."""
-    meant = [f"[{section}]" for section in nearest(name, _SECTIONS)] or _sections_with(name)
-    return f"did you mean {' or '.join(meant)}?" if meant else f"there are: {', '.join(_SECTIONS)}"
-
-
-def _like_key(section: str, key: str) -> str:
-    """Return a hint about a key that a section does not have."""
-    known = _SECTIONS[section].__struct_fields__
-    meant = nearest(key, known) or _sections_with(key)
-    return (f"did you mean {' or '.join(meant)}? " if meant else "") + f"[{section}] has: {', '.join(known)}"
-
-
-def _sections_with(key: str) -> list[str]:
-    return [f"`{key}` under [{name}]" for name, kind in _SECTIONS.items() if key in kind.__struct_fields__]
-
-
-def _with_value(rule: str, value: object) -> str:
-    """Complete what msgspec says of a value with the value itself; None where that may be a secret."""
-    rule, _, inside = rule.partition(" - at ")
-    if "matching regex" in rule:
-        rule = "expected an absolute path"
-    if value is None:
-        return rule
-    shown = json.dumps(value, ensure_ascii=False, default=str)
-    shown = shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}…"
-    if inside:
-        return f"{rule} in {shown}"
-    return f"{rule} {shown}" if ", got " in rule else f"{rule}, got {shown}"
