@@ -78,6 +78,8 @@ class Machine:
             "RBEE_WORKER_PORT_FROM": str(worker_ports()),
             # Extracting the program once a session is enough.
             "RBEE_CACHE": os.environ.get("RBEE_TEST_CACHE", str(home / ".cache" / "rbee")),
+            # What one scenario has computed is not there in the next.
+            "RBEE_CACHE_DIR": str(home / ".cache" / "prefixes"),
         }
         self.prefix: list[str] = []
         """What stands before the program's command line: words that run it in other circumstances."""

@@ -7,6 +7,7 @@ import shutil
 import signal
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import httpx
@@ -19,8 +20,6 @@ from tests.kit.sshd import Sshd
 from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from features.lab.machine import Machine
 
 HIVE_PORT = 9200
@@ -65,7 +64,8 @@ class Node:
         """
         self.install.joinpath("bin").mkdir(parents=True)
         shutil.copy(PROGRAM, self.install / "bin" / "rbee")
-        (self.install / "cache").symlink_to(machine.env["RBEE_CACHE"])
+        (self.install / "cache").mkdir()
+        (self.install / "cache" / "pyz").symlink_to(Path(machine.env["RBEE_CACHE"]) / "pyz")
         done = machine.run("setup", "install", "--node", self.name)
         assert done.returncode == 0, done.stderr.decode()
 

@@ -38,6 +38,7 @@ _PATHS: Final = (
     "RBEE_CONFIG",
     "RBEE_PATHS_STATE_DIR",
     "RBEE_PATHS_MODELS_DIR",
+    "RBEE_CACHE_DIR",
     "RBEE_AUTH_TOKEN_FILE",
     "RBEE_TOKEN_FILE",
 )
@@ -117,6 +118,31 @@ class WorkerSettings(_Section, kw_only=True):
     speculation: bool = True
     port_from: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8001
     command: list[str] | None = None
+
+
+class CacheSettings(_Section, kw_only=True):
+    """How much is kept of what models made of prompts, in megabytes; 0 turns it off.
+
+    `ram_mb` is for each worker; None means a share of what its model takes. `disk_mb` is for all models together, in
+    `dir`; None means `prefixes` in rbee's cache folder.
+    """
+
+    ram_mb: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] | None = None
+    disk_mb: Annotated[int, msgspec.Meta(ge=0, le=1 << 30)] = 4096
+    dir: AbsolutePath | None = None
+
+    @property
+    def ram_bytes(self) -> int | None:
+        return None if self.ram_mb is None else self.ram_mb * 1_000_000
+
+    @property
+    def disk_bytes(self) -> int:
+        return self.disk_mb * 1_000_000
+
+    @property
+    def folder(self) -> Path:
+        """Where it is kept on the disk. Raises InvalidConfigurationError where there is no home folder for it."""
+        return home.cache() / "prefixes" if self.dir is None else home.expanded(self.dir)
 
 
 class PathSettings(_Section, kw_only=True):
@@ -217,6 +243,7 @@ class Settings(_Section, kw_only=True):
     models: ModelSettings = msgspec.field(default_factory=ModelSettings)
     hive: HiveSettings = msgspec.field(default_factory=HiveSettings)
     worker: WorkerSettings = msgspec.field(default_factory=WorkerSettings)
+    cache: CacheSettings = msgspec.field(default_factory=CacheSettings)
     paths: PathSettings = msgspec.field(default_factory=PathSettings)
     defaults: DefaultSettings = msgspec.field(default_factory=DefaultSettings)
     remote: RemoteSettings = msgspec.field(default_factory=RemoteSettings)

@@ -30,6 +30,7 @@ from rbee.wire.common import Narration
 from rbee.wire.hive import WORKERS_READY, ReadyCallback
 from rbee.worker.engine.backend import EngineFailedError
 from rbee.worker.llama import loading
+from rbee.worker.prefix_store.opening import open_store
 from rbee.worker.serving import routes
 from rbee.worker.serving.service import Service
 from rbee.worker.status.orphan import end_when_orphaned
@@ -38,6 +39,8 @@ from rbee.worker.status.status import Status
 if TYPE_CHECKING:
     from rbee.adapters.config import Settings
     from rbee.adapters.daemon.lifecycle import Stopping
+    from rbee.worker.llama.context import Context
+    from rbee.worker.prefix_store.store import PrefixStore
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +49,8 @@ MAX_KEY_LINE: Final = 4096
 SWITCH_SECONDS: Final = 0.0005
 """How long Python lets one thread run while another wants to: its 5 ms are longer than many a decode step, and the
 engine thread would spend them waiting for trio's to finish sending the last token."""
+BLOCK: Final = 64
+"""Tokens of a part of a prompt that is kept: some MB, and less than a second to compute what a whole one lacks."""
 FAREWELL_SECONDS: Final = 0.5
 """From the failure of the engine to the worker's end."""
 
@@ -201,15 +206,25 @@ class _WorkerDaemon:
             loaded.context.length,
             loaded.context.threads,
         )
+        store = await trio.to_thread.run_sync(self._open_store, loaded.context)
         try:
-            await self._service.run(loaded.context, guesses=worker.speculation)
+            await self._service.run(loaded.context, store, guesses=worker.speculation)
         except EngineFailedError as exc:
             log.exception("the engine failed")
             self._status.set_failed(exc)
             await trio.sleep(FAREWELL_SECONDS)  # for the streams to end with the error
             raise
         finally:
+            if store is not None:
+                with trio.CancelScope(shield=True):
+                    await trio.to_thread.run_sync(store.close)
             loaded.close()
+
+    def _open_store(self, context: Context) -> PrefixStore | None:
+        """Open what keeps prompts outside the context: in blocks where any token of one can be the last."""
+        block = BLOCK if context.can_cut else None
+        memory = self.options.memory
+        return open_store(self.settings.cache, block=block, model_key=context.origin, memory=memory)
 
     async def _call_back(self, url: str) -> None:
         """Report to the hive where the worker listens: the one call upwards, a hint to look and never the truth."""

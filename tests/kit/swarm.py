@@ -226,6 +226,7 @@ class Swarm:
         """Whether `run` has each step printed; earlier builds have no option for that, and print them."""
         self.env = os.environ | {
             "RBEE_HOME": str(home),
+            "RBEE_CACHE_DIR": str(home / "prefixes"),
             "RBEE_QUEEN_PORT": str(hold_port()),
             # Each as it is by default: the next daemon of a role listens where the one before did.
             "RBEE_HIVE_PORT": str(hold_port()),

@@ -146,7 +146,12 @@ async def start_process(command: list[str], log: Path, *, env: dict[str, str] | 
             stdout=subprocess.PIPE,
             stderr=errors,
             cwd=ROOT,
-            env={**os.environ, "RBEE_HOME": str(log.parent), **(env or {})},
+            env={
+                **os.environ,
+                "RBEE_HOME": str(log.parent),
+                "RBEE_CACHE_DIR": str(log.parent / "prefixes"),
+                **(env or {}),
+            },
         )
     assert process.stdin is not None
     await process.stdin.send_all(msgspec.json.encode({"key": KEY}) + b"\n")

@@ -10,7 +10,7 @@ from typing import Final
 from rbee.errors import InvalidConfigurationError
 
 HINT: Final = "set HOME; or RBEE_CACHE for rbee's program and RBEE_HOME for its state, to folders that can be written"
-_OWN: Final = ("~/.rbee", "~/.local/share/rbee")
+_OWN: Final = ("~/.rbee", "~/.local/share/rbee", "~/.cache")
 """Where rbee's own folders begin, which variables can put elsewhere."""
 
 
@@ -39,6 +39,18 @@ def expanded(path: str | Path) -> Path:
             key="HOME",
         )
     return home / text[2:]
+
+
+def cache() -> Path:
+    """Return rbee's own cache folder, as build/launcher/__main__.py chooses it: RBEE_CACHE, or one in the user's.
+
+    Raises InvalidConfigurationError where there is no home for it.
+    """
+    if own := os.environ.get("RBEE_CACHE"):
+        return Path(own).absolute()
+    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
+    # A relative one is to be ignored (XDG base directory specification): it could be any folder.
+    return (base if base.is_absolute() else expanded("~/.cache")) / "rbee"
 
 
 def found(path: str | Path) -> Path:

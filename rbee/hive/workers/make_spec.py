@@ -43,6 +43,8 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
         report(Narration(actor="rbee-hive", action="context", target=str(ref), human=note))
     cache_per_token = (header.kv_bytes_per_token() or 0) * slots
     needed = preflight.memory_needed(located.size, cache_per_token, context) + header.fixed_cache_bytes(slots, context)
+    if placement.resource == "ram":
+        needed += settings.cache.ram_bytes or 0
     spec = WorkerSpec(str(ref), str(located.path), *placement, slots, context, needed, cache_per_token, files)
     megabytes = f"{needed / preflight.MEGABYTE:.0f} of {available_memory(spec) / preflight.MEGABYTE:.0f} MB"
     human = f"{spec.model_ref} takes {megabytes} of free {spec.resource.upper()}"

@@ -17,6 +17,7 @@ from rbee.worker.engine.backend import (
 from rbee.worker.llama.context_params import BATCH, SCORED, context_params
 from rbee.worker.llama.operations import Operations
 from rbee.worker.llama.sampling import SamplerChain
+from rbee.worker.llama.state_key import state_key
 from rbee.worker.llama.threadpool import Threadpool
 
 if TYPE_CHECKING:
@@ -68,13 +69,13 @@ class Context:
         self.scored_step = SCORED
         self.threads = threads
         self.prompt_step = prompt_step(model.size_bytes, threads)
-        self.origin = model.fingerprint
         self.can_cut = not model.is_recurrent
         # A sequence of a recurrent model costs a whole state, and cannot be cut.
         scratch = 1 if self.can_cut else 0
         self._scratch = slots
         self.spare = range(slots + scratch, MOST_SEQUENCES) if self.can_cut else range(0)
         params = context_params(lib, slots=slots, length=length, scratch=scratch)
+        self.origin = state_key(model, params)
         params.n_threads = params.n_threads_batch = threads
         self._operations = Operations()
         self._operations.attach(params, lib.ggml_abort_callback)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import ctypes
 import threading
-from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 from rbee.errors import ModelLoadFailedError
 from rbee.wire import model_kind
 from rbee.worker.llama import dry_run, library
 from rbee.worker.llama.constraint import ConstraintCompiler
+from rbee.worker.prefix_store.model_key import ModelFiles
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +27,7 @@ _CONTROL: Final = 1 << 3 | 1 << 0
 """LLAMA_TOKEN_ATTR_CONTROL, and UNKNOWN, which the tokenizer reads as the former (llama.h)."""
 _BUILT_IN: Final = b"mistral-v7-tekken"
 
+_NUMBER_BYTES: Final = 24
 _DAMAGED: Final = ("corrupt", "incomplete", "not within the file bounds", "reached end of file", "read error")
 """What llama.cpp says where the weights are not what the header announces."""
 
@@ -68,6 +69,7 @@ class Model:
                 progress(done)
             return abort is None or not abort.is_set()
 
+        files = ModelFiles(path)
         params.progress_callback = callback = lib.llama_progress_callback(go_on)
         self.llama.complaints.clear()
         handle = lib.llama_model_load_from_file(bytes(path), params)
@@ -91,8 +93,8 @@ class Model:
             or header.architecture == "deepseek4"
         )
         self.window = lib.llama_model_n_swa(handle)
-        file = path.stat()
-        self.fingerprint = blake2b(f"{path.name} {file.st_size} {file.st_mtime_ns}".encode(), digest_size=16).digest()
+        self.fingerprint = files.identity()
+        self.architecture = header.architecture
         bos = lib.llama_vocab_bos(self._vocab)
         self._begin = [bos] if bos >= 0 and lib.llama_vocab_get_add_bos(self._vocab) else []
         self._pieces: dict[tuple[int, bool], bytes] = {}
@@ -129,6 +131,13 @@ class Model:
             return ""
         text = self._lib.llama_vocab_get_text(self._vocab, token)
         return "" if text is None else text.decode("utf-8", "replace")
+
+    def number(self, key: str) -> int | None:
+        """Return a whole number of the model's metadata, whose key begins with the architecture; None without it."""
+        text = ctypes.create_string_buffer(_NUMBER_BYTES)
+        name = f"{self.architecture}.{key}".encode()
+        self._lib.llama_model_meta_val_str(self.handle, name, text, _NUMBER_BYTES)
+        return int(text.value) if text.value.isdigit() else None
 
     def tokenize(self, text: str, *, begin: bool = True, control: bool = False) -> list[int]:
         data = text.encode("utf-8", "replace")

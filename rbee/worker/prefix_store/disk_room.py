@@ -23,6 +23,8 @@ UNFINISHED: Final = ".new-"
 """How names begin under which files are written first."""
 UNFINISHED_SECONDS: Final = 60.0
 """The age from which one counts as left behind by a process that was killed; its writer loses it."""
+UNUSED_SECONDS: Final = 24 * 3600.0
+"""The age from which a model's folder is removed when it is empty."""
 MOST_FILES: Final = 20_000
 """Each file counts as this part of the bound at least: so many names are looked through in 20 ms."""
 LEAST_FREE_SHARE: Final = 0.05
@@ -101,7 +103,9 @@ class DiskRoom:
         """Count what is there, by the names alone."""
         found = 0
         for folder in _model_folders(self._root):
-            for entry in _entries(folder):
+            if not (entries := _entries(folder)):
+                _remove_if_unused(folder)
+            for entry in entries:
                 if (name := PartName.parse(entry.name)) is not None:
                     found += self._cost(name.size)
                 elif entry.name.startswith(UNFINISHED):
@@ -167,6 +171,13 @@ def _entries(folder: str) -> list[os.DirEntry[str]]:
             return list(entries)
     except OSError:
         return []
+
+
+def _remove_if_unused(folder: str) -> None:
+    """Remove an empty folder that nothing was written to for long; a worker that has it open makes it anew."""
+    with contextlib.suppress(OSError):
+        if time.time() - os.stat(folder).st_mtime > UNUSED_SECONDS:  # noqa: PTH116 (as scandir has it)
+            os.rmdir(folder)  # noqa: PTH106
 
 
 def _size_unless_left(entry: os.DirEntry[str]) -> int:

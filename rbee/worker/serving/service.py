@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
@@ -17,6 +18,7 @@ from rbee.wire.worker import FullContext
 from rbee.worker.chat.chat import open_chat
 from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.slots import Slots
+from rbee.worker.prefix_store.figures import figures
 from rbee.worker.serving.answer_plan import AnswerPlanner
 from rbee.worker.serving.echo import EchoedPrompt
 from rbee.worker.serving.prompt_reader import PromptReader
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from rbee.wire.worker import InferenceRequest
     from rbee.worker.engine.backend import Backend, Constraint
     from rbee.worker.engine.slots import JobHandle
+    from rbee.worker.prefix_store.store import PrefixStore
     from rbee.worker.serving.answer_plan import AnswerPlan
     from rbee.worker.status.status import Status
 
@@ -148,10 +151,15 @@ class Service:
         self._slots = Slots(status, self.metrics)
         self._loaded: LoadedService | None = None
 
-    async def run(self, backend: Backend, *, guesses: bool = True) -> None:
-        """Serve requests until cancelled; raises EngineFailedError. `guesses` is that of the engine."""
+    async def run(self, backend: Backend, store: PrefixStore | None = None, *, guesses: bool = True) -> None:
+        """Serve requests until cancelled; raises EngineFailedError.
+
+        What was computed of prompts is kept in `store`, which the caller closes; `guesses` is that of the engine.
+        """
+        if store is not None:
+            self.metrics.of_prefixes = partial(figures, store)
         async with open_chat(backend.vocabulary) as chat:
-            engine = Engine(backend, self._slots.deliver, guesses=guesses)
+            engine = Engine(backend, self._slots.deliver, store, guesses=guesses)
             self._loaded = LoadedService(
                 backend.length,
                 backend.trained_length,

@@ -9,6 +9,8 @@ from rbee.adapters.http import metrics
 from rbee.errors import RbeeError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from rbee.wire.worker import StopReason
     from rbee.worker.status.status import Status
 
@@ -24,6 +26,8 @@ class WorkerMetrics:
         self._prompt_tokens = 0
         self._generated_tokens = 0
         self._cached_tokens = 0
+        self.of_prefixes: Callable[[], list[metrics.Gauge]] = list
+        """What the store of prompts tells, once there is one."""
 
     def ended(self, outcome: StopReason | RbeeError, *, prompt: int, generated: int, cached: int = 0) -> None:
         """Count a request that had a slot, and its tokens."""
@@ -53,4 +57,5 @@ class WorkerMetrics:
             metrics.Gauge("rbee_worker_slots", "Requests served at once.", None, {"": now.slots_total}),
             metrics.Gauge("rbee_worker_slots_busy", "Slots that are taken.", None, {"": now.slots_busy}),
             metrics.Gauge("rbee_worker_state", "1 for the worker's state.", "state", states),
+            *self.of_prefixes(),
         )

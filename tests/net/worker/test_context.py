@@ -188,7 +188,7 @@ def test_a_state_of_another_model_is_refused(context: Context, models: Callable[
     # Where the origin is forged, llama.cpp compares the shapes.
     context = Context(models("deeper", layers=3), slots=1, length=LENGTH, threads=1)
     with pytest.raises(StateMismatchError, match="layer count"):
-        context.restore(0, state._replace(origin=models("deeper").fingerprint))
+        context.restore(0, state._replace(origin=context.origin))
     assert generate(context, 0, context.vocabulary.tokenize(PROMPT), 0)
     context.close()
 

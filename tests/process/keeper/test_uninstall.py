@@ -79,12 +79,13 @@ def test_models_and_state_go_only_when_told(user: User, options: list[str], stay
 
 def test_a_folder_of_the_user_is_never_removed(user: User, tmp_path: Path) -> None:
     """It may hold other things."""
-    user.env |= {name: str(tmp_path / name) for name in ("RBEE_HOME", "RBEE_CACHE", "RBEE_PATHS_MODELS_DIR")}
-    for name in ("RBEE_HOME", "RBEE_CACHE", "RBEE_PATHS_MODELS_DIR"):
+    names = ("RBEE_HOME", "RBEE_CACHE", "RBEE_PATHS_MODELS_DIR", "RBEE_CACHE_DIR")
+    user.env |= {name: str(tmp_path / name) for name in names}
+    for name in names:
         (tmp_path / name).mkdir()
         (tmp_path / name / "file").touch()
     told = installed(uninstall(user, "--all", "--models", "--state"))
-    for name in ("RBEE_HOME", "RBEE_CACHE", "RBEE_PATHS_MODELS_DIR"):
+    for name in names:
         assert (tmp_path / name / "file").exists()
         assert f"yours: rm -r {tmp_path / name}\n" in told
 

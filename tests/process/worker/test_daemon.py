@@ -155,6 +155,24 @@ async def test_a_client_that_goes_frees_its_slot(slow: Path, tmp_path: Path) -> 
             await worker.wait_state("idle", seconds=1)
 
 
+async def test_what_it_computed_of_a_prompt_survives_its_crash(tiny: Path, tmp_path: Path) -> None:
+    def kept() -> int:
+        return len(list(tmp_path.glob("prefixes/*/*.part")))
+
+    texts = []
+    for known in (0, 192):
+        async with running(tiny, tmp_path, *ONE_THREAD) as worker:
+            texts.append(await worker.text("a" * 200, max_tokens=2))
+            told = (await worker.client.get("/metrics")).text
+            assert f"rbee_worker_cached_tokens_total {known}.0" in told
+            assert f'rbee_worker_prefix_parts_total{{from="disk"}} {known // 64}.0' in told
+            with trio.fail_after(10):
+                while kept() < 3:  # noqa: ASYNC110 (another process's files)
+                    await trio.sleep(0.02)
+            worker.process.kill()
+    assert texts[0] == texts[1]
+
+
 async def test_memory_stays_where_it_is(tiny: Path, tmp_path: Path) -> None:
     async with running(tiny, tmp_path, *ONE_THREAD) as worker:
 

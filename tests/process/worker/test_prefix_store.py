@@ -352,10 +352,14 @@ def test_what_a_killed_worker_has_left_goes_in_time(opened: Callable[..., Prefix
     left = [root / MODEL.hex() / f"{disk_room.UNFINISHED}{number}" for number in range(2)]
     for path in left:
         path.write_bytes(b"half")
-    os.utime(left[0], (1, 1))
+    empty = [root / (name * 16) for name in ("ab", "cd", "notes")]
+    for path in empty:
+        path.mkdir()
+    for path in (left[0], empty[0], empty[2]):
+        os.utime(path, (1, 1))
     put_all(store, b"", prompt(0))
     flush(store)
-    assert [path.exists() for path in left] == [False, True]
+    assert [path.exists() for path in left + empty] == [False, True, False, True, True]
 
 
 def test_a_worker_that_is_killed_at_any_moment_leaves_nothing_wrong(tmp_path: Path) -> None:

@@ -269,7 +269,10 @@ def test_an_unknown_key_is_refused_and_the_known_ones_are_named(home: Path) -> N
         ("[time]\ncall = 1\n", "did you mean [timeouts]?"),
         ("slots = 3\n", "did you mean `slots` under [worker]?"),
         ("port = 3\n", "did you mean `port` under [queen] or `port` under [hive]?"),
-        ("[lamp]\n", "there are: queen, api, models, hive, worker, paths, defaults, remote, hub, logs, timeouts, auth"),
+        (
+            "[lamp]\n",
+            "there are: queen, api, models, hive, worker, cache, paths, defaults, remote, hub, logs, timeouts, auth",
+        ),
         ("[logs]\nslots = 1\n", "did you mean `slots` under [worker]? [logs] has: max_bytes, kept_workers"),
         ("[queen]\nlamp = 1\n", "[queen] has: host, port, url, max_waiting, keep"),
     ],
@@ -331,6 +334,26 @@ def test_every_setting_has_a_variable(home: Path, monkeypatch: pytest.MonkeyPatc
             if expected is None:
                 expected = ["a", "b"] if chosen == "a b" else (17.5,) if type(got) is tuple else type(got)(chosen)
             assert got == expected, (section, field.name)
+
+
+@pytest.mark.parametrize(
+    ("variables", "folder"),
+    [
+        ({}, "{home}/.cache/rbee/prefixes"),
+        ({"XDG_CACHE_HOME": "/var/cache"}, "/var/cache/rbee/prefixes"),
+        ({"XDG_CACHE_HOME": "relative"}, "{home}/.cache/rbee/prefixes"),
+        ({"RBEE_CACHE": "/srv/bees"}, "/srv/bees/prefixes"),
+        ({"RBEE_CACHE": "/srv/bees", "RBEE_CACHE_DIR": "~/kept"}, "{home}/kept"),
+    ],
+)
+def test_prompts_are_kept_in_the_cache_folder(
+    home: Path, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], folder: str
+) -> None:
+    for name in ("XDG_CACHE_HOME", "RBEE_CACHE", "RBEE_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    assert str(config.load().cache.folder) == folder.format(home=home)
 
 
 def test_loading_twice_shares_nothing(home: Path) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import os
 import shlex
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from rbee.adapters import zipapp
 from rbee.adapters.daemon import instance
+from rbee.adapters.files.home import cache as cache_folder
 from rbee.errors import InvalidConfigurationError, StorageError
 from rbee.keeper.install import destination, removal, units
 from rbee.keeper.install.layout import PROGRAM
@@ -17,6 +17,8 @@ from rbee.keeper.output import render
 from rbee.keeper.output.result import Result
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from rbee.adapters.config import Settings
     from rbee.keeper.command_line.typed import UninstallOptions
     from rbee.keeper.install.layout import Layout
@@ -68,14 +70,13 @@ def _folders(options: UninstallOptions, settings: Settings, layout: Layout) -> l
         return [_folder("models", layout.models, "models", is_ours=True)]
     home = destination.home("uninstall")
     models, state = settings.paths.models, settings.state_dir
-    base = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    # A relative one is to be ignored (XDG base directory specification), as the launcher does: it could be any folder.
-    cache = Path(os.environ.get("RBEE_CACHE") or (base if base.is_absolute() else home / ".cache") / "rbee")
-    return [
+    folders = [
         _folder("models", models, "models", is_ours=models == layout.models),
         _folder("token, nodes and logs", state, "state", is_ours=state == home / ".rbee"),
-        _folder("cache", cache, "all", is_ours=not os.environ.get("RBEE_CACHE")),
     ]
+    if settings.cache.dir is not None:
+        folders.append(_folder("prompts", settings.cache.folder, "all", is_ours=False))
+    return [*folders, _folder("cache", cache_folder(), "all", is_ours=not os.environ.get("RBEE_CACHE"))]
 
 
 def _folder(what: str, path: Path, option: str, *, is_ours: bool) -> Folder:
