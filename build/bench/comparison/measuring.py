@@ -59,7 +59,6 @@ class Found:
     baseline: str
     values: dict[str, dict[str, list[float]]] = field(default_factory=dict)
     others: list[float] = field(default_factory=list)
-    skipped: str = ""
 
     def add(self, number: str, way: str, value: float) -> None:
         self.values.setdefault(number, {}).setdefault(way, []).append(value)

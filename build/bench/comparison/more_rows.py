@@ -12,8 +12,6 @@ from comparison.models import Words
 from comparison.rows import CONVERSATION, LARGE, LLAMA, MEDIUM, QUEEN, SMALL, WORKER, Conversation, Row
 from comparison.sides import Load, busy_processors, ours, theirs
 
-from rbee.adapters.config import WorkerSettings
-
 COMPUTED, OFF = "computed", "off"
 EDITED = 300
 """Lines of the text that is to be repeated with one change."""
@@ -67,6 +65,11 @@ def _busy(found: Found, model: Path, options: Options) -> None:
                 for count in (1, 4):
                     found.add(f"{count} busy", way.name, _total_rate(way, words, count))
             tell(f"{found.row} {found.model}: round {number + 1} of {options.rounds}, {way.name}")
+    for count in (1, 4):
+        rates = found.values[f"{count} busy"]
+        for number in range(options.rounds):
+            best = max(values[number] for name, values in rates.items() if name != LLAMA)
+            found.add(f"{count} best/{QUEEN}", QUEEN, best / rates[QUEEN][number])
 
 
 def _memory(found: Found, model: Path, options: Options) -> None:
@@ -103,11 +106,6 @@ def _cold(found: Found, model: Path, options: Options) -> None:
             tell(f"{found.row} {found.model}: round {number + 1} of {options.rounds}")
 
 
-def _setting() -> str | None:
-    """Return the setting that turns speculation on and off, once there is one."""
-    return next((name for name in WorkerSettings.__struct_fields__ if name.startswith("specul")), None)
-
-
 def _edit(words: Words) -> str:
     lines = [f"    value_{number} = compute(value_{number - 1},{words.text(2)})" for number in range(1, EDITED + 1)]
     code = "\n".join(lines)
@@ -115,15 +113,11 @@ def _edit(words: Words) -> str:
 
 
 def _speculation(found: Found, model: Path, options: Options) -> None:
-    if (setting := _setting()) is None:
-        found.skipped = "there is no setting of the worker yet that turns speculation on and off"
-        return
-    variable = f"RBEE_WORKER_{setting.upper()}"
     load = Load(model, 1, 8192, options.threads)
     with contextlib.ExitStack() as stack:
         ways = []
-        for name, value in ((OFF, "off"), (QUEEN, "auto")):
-            side = stack.enter_context(ours(load, **{variable: value}))
+        for name, value in ((OFF, "false"), (QUEEN, "true")):
+            side = stack.enter_context(ours(load, RBEE_WORKER_SPECULATION=value))
             ways.append(side.queen._replace(name=name))
         for number, way in in_turns(ways, options.rounds, warm_up=True):
             words = _words(model)
@@ -149,7 +143,10 @@ ROWS = (
         "busy",
         "one busy program on each processor, prompts of 64 words, 64 tokens each",
         (SMALL,),
-        tuple(Number(f"{count} busy", "tokens/s", "more", {QUEEN: 0.9}) for count in (1, 4)),
+        (
+            *(Number(f"{count} busy", "tokens/s", "more", {QUEEN: 0.9}) for count in (1, 4)),
+            *(Number(f"{count} best/{QUEEN}", "", "less", {}, most=1 / 0.9) for count in (1, 4)),
+        ),
         _busy,
     ),
     Row(

@@ -11,7 +11,7 @@ STYLE = """\
 text { font: 13px system-ui, sans-serif; fill: #24292f }
 .title { font-size: 15px; font-weight: 600 }
 .grid { stroke: #d0d7de; stroke-width: 1 }
-.line { fill: none; stroke-width: 2.5 }
+path.line { fill: none; stroke-width: 2.5 }
 .c0 { stroke: #b35900; fill: #b35900 } .c1 { stroke: #0969da; fill: #0969da } .c2 { stroke: #57606a; fill: #57606a }
 text.c0, text.c1, text.c2 { stroke: none }
 @media (prefers-color-scheme: dark) {
@@ -68,7 +68,7 @@ def draw(chart: Chart) -> str:
         places = [at(x, y) for x, y in sorted(line)]
         path = "L".join(f"{x:.1f} {y:.1f}" for x, y in places)
         kind = f"c{number % 3}"
-        parts.append(f'<path class="line {kind}" fill="none" stroke-dasharray="{DASHES[number % 3]}" d="M{path}"/>')
+        parts.append(f'<path class="line {kind}" stroke-dasharray="{DASHES[number % 3]}" d="M{path}"/>')
         parts += [f'<circle class="{kind}" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>' for x, y in places]
         x = LEFT + number * 150
         parts.append(f'<path class="line {kind}" stroke-dasharray="{DASHES[number % 3]}" d="M{x} 44h28"/>')

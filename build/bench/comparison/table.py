@@ -11,8 +11,6 @@ def lines(row: Row, found: Found) -> Iterator[str]:
     """Yield the row's heading, and a line for each number in each way."""
     busy = f"; others took {statistics.median(found.others):.0%} of the processors" if found.others else ""
     yield f"\n{row.name}: {row.what} ({found.model}{busy})"
-    if found.skipped:
-        yield f"    skipped: {found.skipped}"
     for way, shares in found.values.get(WRITTEN, {}).items():
         if min(shares) < 1:
             yield f"    {way}: texts that ended by themselves; {statistics.mean(shares):.0%} of the tokens were written"
@@ -32,5 +30,5 @@ def _line(number: Number, found: Found, way: str, values: list[float]) -> str:
         if (bound := number.bounds.get(way)) is not None:
             line += f" >= {bound:.3g} {'met' if gain >= bound else 'MISSED'}"
     if number.most is not None and is_ours:
-        line += f" <= {number.most:g} {number.unit} {'met' if value <= number.most else 'MISSED'}"
+        line += f" <= {number.most:.3g} {number.unit} {'met' if value <= number.most else 'MISSED'}"
     return line.rstrip()
