@@ -192,4 +192,4 @@ def settle(swarm: Swarm, clients: list[Client], since: float) -> float:
         assert now < since + CLIENT_SECONDS or not late, late
         if first is not None and not differences and not late:
             return first
-        time.sleep(0.05)  # the look itself takes the daemons and us that long
+        time.sleep(0.15)  # the look itself takes the daemons and us a third of that
