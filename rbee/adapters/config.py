@@ -15,7 +15,7 @@ from rbee.adapters.files import home
 from rbee.adapters.wrong_settings import like_key, like_section, with_value
 from rbee.errors import InvalidConfigurationError, InvalidRequestError
 from rbee.wire.administration import alias_names
-from rbee.wire.common import FOREVER
+from rbee.wire.common import FOREVER, CacheType
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -105,15 +105,15 @@ class HiveSettings(_Section, kw_only=True):
 
 
 class WorkerSettings(_Section, kw_only=True):
-    """`context` counts tokens of one request; None means what the model was trained with, at most 4096.
+    """`context` counts the tokens that each request is sure of; None means as many as the memory is good for.
 
-    `threads` None means as many as the model's size is worth, at most one for each core. With `speculation` a text that
-    repeats itself, or its prompt, is guessed where that makes it faster. `command` replaces the program started as a
-    worker.
+    `kv` is how they are kept; `threads` None means as many as the model is worth, at most one for each core. With
+    `speculation` text that repeats itself is guessed where that is faster. `command` is started as a worker.
     """
 
     slots: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
     context: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | None = None
+    kv: CacheType | Literal["auto"] = "auto"
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     speculation: bool = True
     port_from: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8001

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final, Literal, get_args
 from urllib.parse import urlsplit
 
 import msgspec
@@ -68,6 +68,9 @@ PRIORITY_HEADER: Final = "Priority"
 FOREVER: Final = 315_360_000.0
 """Ten years: what is kept for that long is kept until it is ended."""
 
+CacheType = Literal["f16", "q8_0", "q4_0"]
+"""How the numbers of a context are kept: with 16 bits each, or with about 8 or 4."""
+CACHE_TYPES: Final[tuple[CacheType, ...]] = get_args(CacheType)
 WorkerState = Literal["loading", "idle", "busy", "draining", "unhealthy"]
 
 

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from rbee.wire.common import Message
+from rbee.wire.common import CacheType, Message
 
 WINDOW_BATCH: Final = 512
 WINDOW_STEP: Final = 256
 """A window's cells: those of each sequence, and of a batch, rounded up (llama-kv-cache-iswa.cpp)."""
+CACHE_BLOCK: Final = 32
+"""Numbers that are quantised together; the heads of a model have to be multiples of it."""
+_BLOCK_BYTES: Final[dict[CacheType, int]] = {"f16": 64, "q8_0": 34, "q4_0": 18}
 
 
 class ModelHeader(Message, kw_only=True):
@@ -21,7 +24,8 @@ class ModelHeader(Message, kw_only=True):
     speaks of tools, or of thoughts.
 
     What a context takes, in bytes: `cache_per_token` for each token, in the layers that keep all of them;
-    `window_per_token` in those that keep the last `window`; `state_bytes` for each sequence, in recurrent layers.
+    `window_per_token` in those that keep the last `window`, with 16 bits a value both; `state_bytes` for each sequence,
+    in recurrent layers. `can_quantise_cache` says whether the engine keeps it with fewer bits, where it was asked.
     """
 
     architecture: str
@@ -50,16 +54,31 @@ class ModelHeader(Message, kw_only=True):
 
     has_tools: bool = False
     has_thinking: bool = False
+    can_quantise_cache: bool | None = None
 
-    def kv_bytes_per_token(self) -> int | None:
-        """Return how many bytes each token takes in the KV cache, with 16 bits a value; None where unknown."""
+    def kv_bytes_per_token(self, kv: CacheType = "f16") -> int | None:
+        """Return how many bytes each token takes in the KV cache; None where unknown."""
         if self.cache_per_token is not None:
-            return self.cache_per_token
+            return _sized(self.cache_per_token, kv)
         if not (self.block_count and self.head_count_kv and self.key_length and self.value_length):
             return None
-        return 2 * self.block_count * self.head_count_kv * (self.key_length + self.value_length)
+        return _sized(2 * self.block_count * self.head_count_kv * (self.key_length + self.value_length), kv)
 
-    def fixed_cache_bytes(self, slots: int, context: int) -> int:
+    def fixed_cache_bytes(self, slots: int, context: int, kv: CacheType = "f16") -> int:
         """Return what a cache of `slots` sequences takes beside that, if each has `context` tokens."""
         held = -(-(self.window * slots + WINDOW_BATCH) // WINDOW_STEP) * WINDOW_STEP
-        return self.window_per_token * min(held, slots * context) + self.state_bytes * slots
+        return _sized(self.window_per_token, kv) * min(held, slots * context) + self.state_bytes * slots
+
+    def takes_cache_type(self, kv: CacheType) -> bool:
+        """Whether the engine keeps this model's context so, as far as the header tells where the engine did not."""
+        if kv == "f16":
+            return True
+        if self.can_quantise_cache is not None:
+            return self.can_quantise_cache
+        lengths = (self.key_length, self.value_length)
+        return all(length is not None and length % CACHE_BLOCK == 0 for length in lengths)
+
+
+def _sized(half: int, kv: CacheType) -> int:
+    """Return how many bytes the numbers take that are `half` bytes with 16 bits each."""
+    return -(-half * _BLOCK_BYTES[kv] // _BLOCK_BYTES["f16"])

@@ -26,7 +26,7 @@ from rbee.adapters.logs import json_log
 from rbee.concurrency.background import open_background
 from rbee.concurrency.contained import as_error, keep_running
 from rbee.errors import InvalidConfigurationError, ModelLoadFailedError
-from rbee.wire.common import Narration
+from rbee.wire.common import CACHE_TYPES, Narration
 from rbee.wire.hive import WORKERS_READY, ReadyCallback
 from rbee.worker.engine.backend import EngineFailedError
 from rbee.worker.llama import loading
@@ -75,7 +75,9 @@ def main(argv: list[str]) -> int:
         "--device", metavar="N", type=int, default=0, help="the index of the backend's device (default: 0)"
     )
     parser.add_argument("--slots", metavar="N", type=int, help="the number of requests served at once")
-    parser.add_argument("--context", metavar="N", type=int, help="the maximum number of tokens per request")
+    parser.add_argument("--context", metavar="N", type=int, help="the tokens that each of these requests is sure of")
+    parser.add_argument("--longest", metavar="N", type=int, help="the most tokens of one request (default: as many)")
+    parser.add_argument("--kv", metavar="TYPE", choices=CACHE_TYPES, default="f16", help="f16, q8_0 or q4_0")
     parser.add_argument(
         "--memory", metavar="BYTES", type=int, default=0, help="the memory that the hive has reserved for it"
     )
@@ -184,6 +186,8 @@ class _WorkerDaemon:
             context=worker.context,
             threads=worker.threads,
             memory=self.options.memory,
+            longest=self.options.longest,
+            kv=self.options.kv,
         )
         started = time.monotonic()
         log.info("loading %s", options.path.name)
@@ -198,12 +202,13 @@ class _WorkerDaemon:
             self._status.set_failed(as_error(exc, "loading the model"))
             return
         log.info(
-            "loaded %.1f MB, %d layers, in %.0f ms; %d slots of %d tokens, compute threads: %d",
+            "loaded %.1f MB, %d layers, in %.0f ms; %d slots, %d tokens in all in %s, compute threads: %d",
             loaded.model.size_bytes / 1e6,
             loaded.model.layers,
             (time.monotonic() - started) * 1e3,
             loaded.context.slots,
-            loaded.context.length,
+            loaded.context.pool,
+            options.kv,
             loaded.context.threads,
         )
         store = await trio.to_thread.run_sync(self._open_store, loaded.context)

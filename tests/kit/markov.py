@@ -103,7 +103,7 @@ class MarkovBackend:
         self.prompt_step = batch
         self.scored_step = 5
         self.decoding_threads = self.threads
-        self.room = slots * length if room is None else room
+        self.pool = self.room = slots * length if room is None else room
         self.can_cut = can_cut
         self.before_decode = before_decode
         self.spare = range(slots, slots + spare)

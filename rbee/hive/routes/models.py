@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -12,8 +13,14 @@ from quart import Response, request
 from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, body, empty, raw_body, wants_stream
 from rbee.adapters.http.file_response import answer_with_file
-from rbee.errors import InvalidRequestError, ModelNotFoundError
-from rbee.hive.workers import preflight
+from rbee.errors import (
+    BackendUnavailableError,
+    DeviceOutOfRangeError,
+    InvalidRequestError,
+    ModelLoadFailedError,
+    ModelNotFoundError,
+)
+from rbee.hive.workers.make_spec import context_of
 from rbee.wire import model_copy, model_push, model_ref
 from rbee.wire import models as wire
 from rbee.wire.common import Narration
@@ -38,8 +45,9 @@ def add(app: QuartTrio, context: HiveContext) -> None:
     async def show_model() -> Response:
         query = convert(dict(request.args), wire.ModelRequest)
         details = await library.show(query.model_ref)
-        configured, trained = context.settings.worker.context, details.header.context_length
-        details.context = preflight.choose_context(None, configured, trained).tokens
+        with suppress(BackendUnavailableError, DeviceOutOfRangeError, ModelLoadFailedError):
+            size, settings = details.size_bytes, context.settings
+            details.context = await trio.to_thread.run_sync(context_of, details.header, size, settings)
         return answer(details)
 
     @app.post(wire.DOWNLOAD)

@@ -18,8 +18,6 @@ MEGABYTE: Final = 1_000_000
 SHORTEST_CONTEXT: Final = 256
 """Tokens; below that there is hardly room for a prompt and an answer."""
 CONTEXT_STEP: Final = 64
-DEFAULT_CONTEXT: Final = 4096
-"""Tokens of one request where nothing else is configured, or the model's own context where that is less."""
 PREFERRED: Final = ("cuda", "metal", "vulkan", "cpu")
 
 
@@ -29,27 +27,6 @@ class DeviceChoice(NamedTuple):
     backend: str
     device: int
     resource: Resource
-
-
-class ContextChoice(NamedTuple):
-    """How many tokens one request may use; `note` says so where it is not what the settings say."""
-
-    tokens: int
-    note: str | None = None
-
-
-def choose_context(asked: int | None, configured: int | None, trained: int | None) -> ContextChoice:
-    """Return the context for a model that was `trained` with so many tokens, where its header says so.
-
-    What the settings say is for all models, so a model gets no more of it than it was trained with: beyond that it
-    writes nonsense, and the memory for it is wasted. Who asks for a number for this very model gets it.
-    """
-    if asked is not None or configured is None:
-        return ContextChoice(asked or min(trained or DEFAULT_CONTEXT, DEFAULT_CONTEXT))
-    if trained is None or configured <= trained:
-        return ContextChoice(configured)
-    note = f"`context` under [worker] is {configured} tokens; this model was trained with {trained}, and gets these"
-    return ContextChoice(trained, note)
 
 
 def memory_needed(file_bytes: int, kv_bytes_per_token: int, tokens: int) -> int:

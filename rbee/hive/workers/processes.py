@@ -17,7 +17,7 @@ from rbee.adapters.http import sse_client
 from rbee.adapters.logs import tail, worker_files
 from rbee.clients.worker import WorkerClient
 from rbee.errors import ModelInUseError, RbeeError, SpawnFailedError
-from rbee.hive.workers import model_files
+from rbee.hive.workers import context_fit, model_files
 from rbee.hive.workers.make_spec import available_memory, plan
 
 if TYPE_CHECKING:
@@ -124,6 +124,8 @@ class LocalMachine:
             "--device": spec.device,
             "--slots": spec.slots,
             "--context": spec.context,
+            "--longest": context_fit.longest_of(spec),
+            "--kv": spec.kv,
             "--memory": spec.memory,
             "--threads": settings.worker.threads,
             "--host": settings.hive.host,

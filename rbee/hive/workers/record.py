@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from rbee.errors import RbeeError
     from rbee.hive.catalogue.file_state import FileState
-    from rbee.wire.common import WorkerState
+    from rbee.wire.common import CacheType, WorkerState
 
 REST_SECONDS: Final = 3.0
 """For the request that a worker was started for, or that was sent to it, to come: its caller looks every 2 s whether it
@@ -23,8 +23,10 @@ Resource = Literal["ram", "vram"]
 class WorkerSpec:
     """What to start: `memory` is what the worker will take (bytes of `resource`).
 
-    `cache_per_token` is the part of it that each token of the context takes, over all slots. `files` are those of the
-    model as they were before it was loaded; empty where that is not known.
+    `context` are the tokens that each of `slots` requests at once is sure of, `cache_per_token` the part of the memory
+    that each of them takes, over all slots; with `is_elastic` there may be fewer of them. `kv` is how they are kept,
+    and `trained` for how many the model is good. `files` are those of the model as they were before it was loaded;
+    empty where that is not known.
     """
 
     model_ref: str
@@ -37,6 +39,9 @@ class WorkerSpec:
     memory: int
     cache_per_token: int = 0
     files: tuple[FileState, ...] = ()
+    kv: CacheType = "f16"
+    trained: int | None = None
+    is_elastic: bool = False
 
 
 @dataclass(slots=True)

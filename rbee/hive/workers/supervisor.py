@@ -14,11 +14,11 @@ from rbee.concurrency.background import cancel_when
 from rbee.concurrency.contained import as_error, contained
 from rbee.concurrency.recent import Recent
 from rbee.errors import DrainingError, OutOfMemoryError
-from rbee.hive.workers import rows, view
+from rbee.hive.workers import context_fit, rows, view
 from rbee.hive.workers.execution import Execution, Start
 from rbee.hive.workers.loop import DecisionLoop
 from rbee.hive.workers.pool import Pool
-from rbee.hive.workers.preflight import MEGABYTE
+from rbee.hive.workers.preflight import MEGABYTE, SHORTEST_CONTEXT
 from rbee.hive.workers.room import Room
 from rbee.wire import model_ref
 from rbee.wire.common import Narration
@@ -96,18 +96,35 @@ class WorkerSupervisor:
 
         When the caller is cancelled the worker is started all the same: it is there for the next request.
         """
-        spec = await self._plan(request, report)
+        wanted = await self._plan(request, report)
         await self.check_files()
-        await self._wait_for_room(spec)
+        await self._wait_for_room(wanted)
         patience = trio.current_time() + self._limits.unload + BUSY_SECONDS
         while True:
-            is_there = await self._make_room(request, spec, report, patience)
+            # A shorter context is better than to load another model again, which makes room; too short a one is not.
+            is_there = await self._make_room(request, context_fit.shortened(wanted, context_fit.SURE), report, patience)
+            spec = await self._fitted(request, wanted, context_fit.SURE if is_there else SHORTEST_CONTEXT)
+            if spec is not wanted:
+                report(Narration(actor="rbee-hive", action="context", target=spec.model_ref, human=_too_little(spec)))
             try:
                 return await self._start(request, spec, report)
             except OutOfMemoryError as exc:
                 # Another start has taken the room that both have waited for: it is waited for like those before.
                 if not (is_there and exc.is_passing):
                     raise
+
+    async def _fitted(self, request: wire.SpawnRequest, spec: WorkerSpec, least: int) -> WorkerSpec:
+        """Return a spec with as long a context as there is memory for now, where it may be shortened."""
+        found = spec
+
+        def decide() -> Sequence[Effect]:
+            nonlocal found
+            if not (request.reuse and self.pool.like(spec) is not None):
+                found = context_fit.fitted(spec, self.pool.left(spec, self._available(spec)), least)
+            return ()
+
+        await self._loop.ask(decide)
+        return found
 
     async def _start(self, request: wire.SpawnRequest, spec: WorkerSpec, report: Report) -> wire.SpawnReply:
         start = Start(report)
@@ -275,3 +292,7 @@ class WorkerSupervisor:
     def held(self) -> dict[str, set[str]]:
         """Return the workers that callers wait for, and those for which anything else is held beside the pool."""
         return {"starts": set(self._execution.starts), "execution": self._execution.worker_ids}
+
+
+def _too_little(spec: WorkerSpec) -> str:
+    return f"There is not the memory now for as long a context as the model could have: {context_fit.in_words(spec)}"

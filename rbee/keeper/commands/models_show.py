@@ -51,6 +51,14 @@ def _chat_template(header: ModelHeader) -> str:
     return "no" if header.chat_family is None else f"no (conversations are written in the {header.chat_family} way)"
 
 
+def _context(model: ModelDetails) -> str | None:
+    """Say for how many tokens a model was trained, and how many a request may have on its node where they are fewer."""
+    trained, here = model.header.context_length, model.context
+    if trained is None or here is None or here == trained:
+        return None if trained is None else f"{trained} tokens"
+    return f"{trained} tokens; a request may have {here} here"
+
+
 def _text(model: ModelDetails, room: int | None) -> str:
     header = model.header
     lines = {
@@ -62,7 +70,7 @@ def _text(model: ModelDetails, room: int | None) -> str:
         "parameters": f"{header.parameters / 1e6:.1f} million",
         "quantisation": header.quantisation,
         "layers": header.block_count,
-        "context": None if header.context_length is None else f"{header.context_length} tokens",
+        "context": _context(model),
         "vocabulary": None if header.vocabulary is None else f"{header.vocabulary} tokens",
         "end token": header.end_token,
         "chat template": _chat_template(header),

@@ -171,11 +171,15 @@ class Backend(Protocol):
 
     @property
     def origin(self) -> bytes:
-        """What saved states of this model have in common."""
+        """What saved states have in common that can take each other's place: the model, and how values are kept."""
 
     @property
     def length(self) -> int:
-        """The most tokens of one sequence."""
+        """The most tokens of one sequence, where the others leave them."""
+
+    @property
+    def pool(self) -> int:
+        """Tokens that the memory holds of all sequences, each once that some have in common."""
 
     @property
     def trained_length(self) -> int:

@@ -21,12 +21,16 @@ _RECURRENT: Final = "llama_memory_recurrent"
 
 
 class CacheSize(msgspec.Struct):
-    """Bytes: of each token in layers that see all of them, of each in layers that see `window`, and of a sequence."""
+    """Bytes: of each token in layers that see all of them, of each in layers that see `window`, and of a sequence.
+
+    `can_quantise` says whether all of these can be kept with fewer than 16 bits.
+    """
 
     per_token: int = 0
     window_per_token: int = 0
     window: int = 0
     state: int = 0
+    can_quantise: bool | None = None
 
 
 def measure(llama: Llama, model: ModelHandle) -> CacheSize | None:
@@ -35,10 +39,15 @@ def measure(llama: Llama, model: ModelHandle) -> CacheSize | None:
     lines: list[str] = []
     callback = lib.llama_log_callback(lambda _level, text, _data: lines.append(text.decode("utf-8", "replace")))
     lib.llama_log_set(callback, None)
-    params = context_params(lib, slots=1, length=TOKENS)
-    if not lib.llama_init_from_model(model, params):
+    if not lib.llama_init_from_model(model, context_params(lib, slots=1, length=TOKENS)):
         return None
     return read("".join(lines), window=lib.llama_model_n_swa(model))
+
+
+def can_quantise(llama: Llama, model: ModelHandle) -> bool:
+    """Return whether the engine makes a context of fewer than 16 bits a value for this model."""
+    lib = llama.functions
+    return bool(lib.llama_init_from_model(model, context_params(lib, slots=1, length=TOKENS, kv="q8_0")))
 
 
 def read(log: str, *, window: int) -> CacheSize:

@@ -23,7 +23,7 @@ from rbee.worker.llama.threadpool import Threadpool
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from rbee.wire.common import Sampling
+    from rbee.wire.common import CacheType, Sampling
     from rbee.worker.engine.backend import BatchPart, Constraint
     from rbee.worker.llama.model import Model
 
@@ -46,6 +46,8 @@ MOST_SEQUENCES: Final = 256
 states are bound to (pinned by tests/net/worker/test_context.py)."""
 _DECODED, _NO_ROOM, _ABORTED = 0, 1, 2
 _INVALID: Final = -1
+_REFUSED: Final = "cache"
+"""Stands in llama.cpp's lines about a type that it does not keep a model's keys or values in."""
 
 
 def prompt_step(weights: int, threads: int) -> int:
@@ -55,15 +57,29 @@ def prompt_step(weights: int, threads: int) -> int:
 
 
 class Context:
-    """A context with `slots` sequences of `length` tokens each: an `engine.backend.Backend`, which documents it."""
+    """A context with `slots` sequences: an `engine.backend.Backend`, which documents it."""
 
-    def __init__(self, model: Model, *, slots: int, length: int, threads: int, poll: int = POLL) -> None:
-        """Make the context. Raises ModelLoadFailedError where the memory does not suffice."""
+    def __init__(
+        self,
+        model: Model,
+        *,
+        slots: int,
+        length: int,
+        threads: int,
+        longest: int | None = None,
+        kv: CacheType = "f16",
+        poll: int = POLL,
+    ) -> None:
+        """Make the context, with room for `length` tokens of each sequence, or `longest` of one.
+
+        Raises ModelLoadFailedError where the memory does not suffice, or the engine does not keep this model's so.
+        """
         self._llama = model.llama
         self._lib = lib = model.llama.functions
         self.vocabulary = model
         self.slots = slots
-        self.length = length
+        self.pool = slots * length
+        self.length = max(length, min(longest or length, self.pool))
         self.trained_length = model.trained_length
         self.batch = min(BATCH, slots * length)  # llama.cpp's own bound: it ends the process above it
         self.scored_step = SCORED
@@ -74,7 +90,7 @@ class Context:
         scratch = 1 if self.can_cut else 0
         self._scratch = slots
         self.spare = range(slots + scratch, MOST_SEQUENCES) if self.can_cut else range(0)
-        params = context_params(lib, slots=slots, length=length, scratch=scratch)
+        params = context_params(lib, slots=slots, length=length, scratch=scratch, kv=kv)
         self.origin = state_key(model, params)
         params.n_threads = params.n_threads_batch = threads
         self._operations = Operations()
@@ -84,6 +100,13 @@ class Context:
         self._llama.complaints.clear()
         handle = lib.llama_init_from_model(model.handle, params)
         if not handle:
+            if kv != "f16" and any(_REFUSED in line for line in self._llama.complaints.lines()):
+                raise ModelLoadFailedError(
+                    f"the engine does not keep this model's context in {kv}: "
+                    f"{self._llama.complaints.lines()[-1].rpartition(': ')[2]}",
+                    hint='`kv = "f16"` under [worker] takes any model',
+                    reason="kv",
+                )
             raise ModelLoadFailedError(
                 f"not enough memory for {slots} slots of {length} tokens",
                 hint="use fewer slots, or a smaller context",

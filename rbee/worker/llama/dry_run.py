@@ -112,6 +112,9 @@ def _ask(path: Path, vocabulary_only: bool) -> Iterator[Verdict]:
     if verdict.kind == TEXT and not vocabulary_only:
         verdict.cache = cache_size.measure(llama, model)
         yield verdict
+        if verdict.cache is not None:
+            verdict.cache.can_quantise = cache_size.can_quantise(llama, model)
+            yield verdict
 
 
 def kind_of(lib: Functions, model: ModelHandle) -> str:

@@ -106,6 +106,7 @@ def judged(header: ModelHeader, path: Path, *, vocabulary_only: bool = False) ->
         header.cache_per_token = verdict.cache.per_token
         header.window_per_token, header.window = verdict.cache.window_per_token, verdict.cache.window
         header.state_bytes = verdict.cache.state
+        header.can_quantise_cache = verdict.cache.can_quantise
     if verdict.cause:
         if "tokenizer.ggml.model" in verdict.cause:
             header.kind = "no_vocabulary"

@@ -20,18 +20,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
+    from rbee.wire.common import CacheType
     from rbee.wire.gguf import ModelHeader
 
 log = logging.getLogger(__name__)
 
 DEFAULT_CONTEXT = 4096
-"""The most tokens a request may use unless the configuration says otherwise: longer contexts cost memory."""
+"""The most tokens a request may use where the hive does not say: it knows the memory."""
 
 
 class LoadOptions(NamedTuple):
     """What to load, for how many requests of how many tokens (None: as trained, at most 4096), on how many threads.
 
-    None threads means as many as the model's size is worth. `memory` are the bytes that the hive reckons with.
+    One request may have up to `longest` tokens where the others leave them. None threads means as many as the model's
+    size is worth. `memory` are the bytes that the hive reckons with.
     """
 
     path: Path
@@ -41,6 +43,8 @@ class LoadOptions(NamedTuple):
     context: int | None
     threads: int | None
     memory: int = 0
+    longest: int | None = None
+    kv: CacheType = "f16"
 
 
 class LoadedModel(NamedTuple):
@@ -106,7 +110,9 @@ def _load(options: LoadOptions, report: Callable[[LoadingProgress], None], abort
     )
     try:
         threads = _threads(options.threads, model.size_bytes)
-        context = Context(model, slots=options.slots, length=length, threads=threads)
+        context = Context(
+            model, slots=options.slots, length=length, threads=threads, longest=options.longest, kv=options.kv
+        )
     except BaseException:
         model.close()
         raise
@@ -130,7 +136,7 @@ def check_memory(options: LoadOptions, model_header: ModelHeader, length: int) -
     The system would grant it, and kill this process or its neighbours once it is written to.
     """
     # The hive has asked the engine about the cache; without it the header alone says what that takes at least.
-    needed = options.memory or (model_header.kv_bytes_per_token() or 0) * options.slots * length
+    needed = options.memory or (model_header.kv_bytes_per_token(options.kv) or 0) * options.slots * length
     resource, available = _available(options)
     if needed > available:
         raise ModelLoadFailedError(

@@ -5,26 +5,30 @@ from __future__ import annotations
 import threading
 from contextlib import closing
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
-from rbee.wire.common import Sampling
+import rbee
+from rbee.errors import ModelLoadFailedError
+from rbee.wire.common import CACHE_TYPES, Sampling
 from rbee.worker.engine.backend import BatchPart, DecodeAbortedError, NoRoomError, StateMismatchError
 from rbee.worker.llama import header
 from rbee.worker.llama.context import Context
 from rbee.worker.llama.model import Model
 from tests.kit.models import make
+from tests.kit.odd_models import chain
 from tests.kit.other_memories import WINDOW, make_recurrent, make_windowed
 from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 DRAWN = Sampling(temperature=3, top_k=0, top_p=1, min_p=0, seed=7)
 """Each token depends on all logits, and so on all that came before."""
 PROMPT = "There was a bee, and it had something to say about the weather"
+BEES = Path(rbee.__file__).parent / "data" / "bee-stories.Q8_0.gguf"
 LENGTH = 128
 """Tokens of a slot; llama.cpp's pool has no fewer than 256 cells, which two of these are."""
 
@@ -191,6 +195,35 @@ def test_a_state_of_another_model_is_refused(context: Context, models: Callable[
         context.restore(0, state._replace(origin=context.origin))
     assert generate(context, 0, context.vocabulary.tokenize(PROMPT), 0)
     context.close()
+
+
+def test_a_context_of_fewer_bits_computes_and_its_states_are_its_own() -> None:
+    with closing(Model(BEES, header.read(BEES))) as model:
+        states = []
+        for kv in CACHE_TYPES:
+            with closing(Context(model, slots=2, length=LENGTH, threads=1, longest=LENGTH + 64, kv=kv)) as context:
+                assert (context.length, context.pool) == (LENGTH + 64, 2 * LENGTH)
+                prompt = model.tokenize("Once upon a time a bee flew over the meadow")
+                expected = generate(context, 0, prompt, 0)
+                states.append(context.save(0))
+                context.restore(1, states[-1])
+                more = [*prompt, *expected]
+                assert generate(context, 1, more, len(more) - 1) == generate(context, 0, more, len(more) - 1)
+                for other in states[:-1]:
+                    with pytest.raises(StateMismatchError, match="another model"):
+                        context.restore(1, other)
+        sizes = [len(state.data) for state in states]
+        assert sizes == sorted(sizes, reverse=True), "fewer bits take less"
+
+
+def test_a_context_that_the_engine_does_not_keep_so_is_refused(tmp_path: Path) -> None:
+    path = chain(tmp_path / "heads-of-8.gguf")
+    with (
+        closing(Model(path, header.read(path))) as model,
+        pytest.raises(ModelLoadFailedError, match=r"in q8_0: .*block size 32 does not divide") as caught,
+    ):
+        Context(model, slots=1, length=LENGTH, threads=1, kv="q8_0")
+    assert caught.value.details["reason"] == "kv"
 
 
 def test_a_damaged_state_is_refused(context: Context) -> None:

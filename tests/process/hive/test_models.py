@@ -427,7 +427,7 @@ def test_show_describes_what_is_here_and_fetches_nothing(start: Callable[..., Da
             assert found["size_bytes"] == model.stat().st_size
             assert found["header"]["architecture"] == "llama"
         bundled = client.get("/v1/models/show", params={"model_ref": "builtin:bee-stories"}).json()
-        assert (bundled["model"], bundled["context"]) == (None, 64)
+        assert (bundled["model"], bundled["context"]) == (None, 4 * 64)
         refused = client.post("/v1/models/download", json={"model_ref": "builtin:bee-stories"}).json()["error"]
         assert refused["code"] == "INVALID_REQUEST"
         assert refused["message"] == "builtin:bee-stories cannot be fetched: only models of the Hugging Face hub can"
@@ -438,7 +438,7 @@ def test_what_does_not_fit_is_reckoned_for_all_slots_and_the_longest_context_is_
 ) -> None:
     slots, context, per_token = 64, 1 << 24, 2 * 2 * 2 * 512  # 2 bytes, keys and values, 2 layers, 512 numbers
     weights = int(model.stat().st_size * 1.2)
-    with start().client() as client:
+    with start(RBEE_WORKER_KV="f16").client() as client:
         asked = {"model_ref": REF, "slots": slots, "context": context}
         answer = client.post("/v1/workers/spawn", json=asked)
         assert client.get("/v1/workers/list").json() == {"workers": []}

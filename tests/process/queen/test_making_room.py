@@ -21,7 +21,9 @@ CHAT = "/v1/chat/completions"
 def test_the_idle_one_of_two_makes_room_for_a_third(daemons: Daemons, tmp_path: Path) -> None:
     small = [f"file:{make(tmp_path / f'{name}.gguf', width=1024)}" for name in "abc"]
     large = f"file:{make(tmp_path / 'large.gguf', width=1024, layers=4, context=16_384)}"
-    queen = daemons.start("queen", RBEE_WORKER_COMMAND=standin("pause"), RBEE_HIVE_MAX_MEMORY="200")
+    queen = daemons.start(
+        "queen", RBEE_WORKER_COMMAND=standin("pause"), RBEE_HIVE_MAX_MEMORY="200", RBEE_WORKER_CONTEXT="16384"
+    )
     with queen.client() as client:
 
         def body(model: str, tokens: int, *, stream: bool = False) -> dict[str, object]:

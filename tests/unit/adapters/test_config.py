@@ -313,6 +313,7 @@ def test_a_path_that_can_be_none_is_refused(home: Path) -> None:
 OWN_VALUES: dict[str, tuple[str, Any]] = {
     "aliases": ("a=b, c=d=e", {"a": "b", "c": "d=e"}),
     "hosts": ("a b", ("a", "b")),
+    "kv": ("q8_0", "q8_0"),
     "max_bytes": ("17000", 17000),
     "origins": ("a, b", ("a", "b")),
     "reasoning_field": ("reasoning", "reasoning"),

@@ -12,7 +12,6 @@ from rbee.hive.workers.preflight import (
     MEGABYTE,
     DeviceChoice,
     check_memory,
-    choose_context,
     choose_device,
     memory_needed,
 )
@@ -135,33 +134,3 @@ def test_where_no_context_would_do_none_is_offered(context: int | None, per_toke
         check_memory(needed, 1000 * MEGABYTE + 255 * per_token, "ram", context=context, cache_per_token=per_token)
     assert "longest_context" not in caught.value.details
     assert "smaller quantisation" in (caught.value.hint or "")
-
-
-@pytest.mark.parametrize(
-    ("asked", "configured", "trained", "tokens"),
-    [
-        (None, None, 8192, 4096),
-        (None, None, 512, 512),
-        (None, None, None, 4096),
-        (None, 200, 8192, 200),
-        (None, 8192, 8192, 8192),
-        (None, 99_999, None, 99_999),
-        (100, 99_999, 8192, 100),
-        (8192, 100, 8192, 8192),
-        (99_999, 100, None, 99_999),
-        (99_999, None, 8192, 99_999),
-    ],
-)
-def test_the_context_is_what_is_asked_for_else_set_else_usual(
-    asked: int | None, configured: int | None, trained: int | None, tokens: int
-) -> None:
-    assert choose_context(asked, configured, trained) == (tokens, None)
-
-
-@pytest.mark.parametrize(("configured", "trained"), [(99_999, 8192), (8193, 8192), (1 << 24, 16), (4096, 512)])
-def test_no_model_gets_more_context_than_it_was_trained_with(configured: int, trained: int) -> None:
-    tokens, note = choose_context(None, configured, trained)
-    assert tokens == trained
-    assert note == (
-        f"`context` under [worker] is {configured} tokens; this model was trained with {trained}, and gets these"
-    )
