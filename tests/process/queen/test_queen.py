@@ -49,7 +49,6 @@ BAD_TASKS: list[Any] = [
             ("node", "local\n"),
             ("node", "n" * 64),
             ("node", 1),
-            ("model", "hunter2"),
             ("model", "hunter2\x1b[2J"),
             ("model", ""),
             ("model", "hf:" + "hunter2" * 100),
@@ -202,6 +201,15 @@ def test_after_all_that_it_is_well(queen: Any) -> None:
         assert client.get("/health").status_code == 200
     assert [line for line in queen.log() if "traceback" in line] == []
     assert psutil.Process(queen.process.pid).children() == []
+
+
+def test_an_unknown_model_is_named(queen: Any) -> None:
+    """Which there are on its disk the hive says, which is started for that."""
+    with queen.client() as client:
+        for headers in ({}, STREAM):
+            error = refused(client.post(TASKS, json={"prompt": "x", "model": "bee-storeis"}, headers=headers), 400)
+            assert error["message"] == "no model has this name: bee-storeis"
+            assert "builtin:bee-stories" in error["hint"]
 
 
 # Starting and ending.
