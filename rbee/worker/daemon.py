@@ -207,7 +207,7 @@ class _WorkerDaemon:
             loaded.model.layers,
             (time.monotonic() - started) * 1e3,
             loaded.context.slots,
-            loaded.context.pool,
+            min(loaded.context.pool, loaded.context.slots * loaded.context.length),
             options.kv,
             loaded.context.threads,
         )

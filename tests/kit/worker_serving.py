@@ -76,6 +76,7 @@ async def serving(
     context: int | None = None,
     loaded: bool = True,
     memory: int = 0,
+    longest: int | None = None,
     **timeouts: float,
 ) -> AsyncIterator[Serving]:
     """Serve `model` for the block; loading waits for `load` unless it is to be `loaded`."""
@@ -89,7 +90,7 @@ async def serving(
     async def work() -> None:
         await load.wait()
         # One compute thread: two wait for each other at every operation, which takes long where tests share processors.
-        options = loading.LoadOptions(model, "cpu", 0, slots, context, 1, memory)
+        options = loading.LoadOptions(model, "cpu", 0, slots, context, 1, memory, longest)
         try:
             found = await loading.load(options, status.set_loading)
         except ModelLoadFailedError as exc:

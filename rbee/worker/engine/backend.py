@@ -179,7 +179,10 @@ class Backend(Protocol):
 
     @property
     def pool(self) -> int:
-        """Tokens that the memory holds of all sequences, each once that some have in common."""
+        """Tokens that the memory holds of all sequences, each once that some have in common.
+
+        More than there ever are where it keeps none of them, but what came of them.
+        """
 
     @property
     def trained_length(self) -> int:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from rbee.concurrency.contained import as_error
 from rbee.errors import CancelledError, RbeeError, WorkerFailedError
 from rbee.narrower_errors import NoNumbersError
-from rbee.worker.engine import batching
+from rbee.worker.engine import batching, pool_room
 from rbee.worker.engine.backend import DecodeAbortedError, EngineFailedError, NoRoomError
 from rbee.worker.engine.draft import Drafter, Speculation
 from rbee.worker.engine.prefix_cache import SAVE_SECONDS, PrefixCache
@@ -89,7 +89,7 @@ class Stepper:
         if (sequence := self._preempted.pop(number, None)) is not None:
             sequence.slot = slot
             self.sequences[slot] = sequence
-            self._look_up(sequence)
+            self._let_in(sequence, comes_back=True)
 
     def end_all(self, failure: RbeeError) -> None:
         """End every job with this error, and save what is to outlive the engine."""
@@ -103,12 +103,19 @@ class Stepper:
         try:
             sequence = EngineSequence(job, self._backend.new_sampler(job.options, job.constraint), time.perf_counter())
             self.sequences[job.slot] = self.by_number[job.number] = sequence
-            self._look_up(sequence)
+            self._let_in(sequence, comes_back=False)
         except EngineFailedError:
             raise
         except Exception as exc:  # noqa: BLE001 (the other jobs go on)
             self._events.append(JobEnded(job.number, "", 0, as_error(exc, "the beginning of a request")))
             self.must_send = True
+
+    def _let_in(self, sequence: EngineSequence, *, comes_back: bool) -> None:
+        """Let a sequence compute where there is room for it, and wait otherwise."""
+        others = self.sequences.values()
+        sequence.is_parked = not pool_room.has_room(sequence, others, self._backend.pool, comes_back=comes_back)
+        if not sequence.is_parked:
+            self._look_up(sequence)
 
     def _look_up(self, sequence: EngineSequence) -> None:
         """Give a sequence with no tokens in the memory what is known of its beginning."""
@@ -123,10 +130,9 @@ class Stepper:
         sequence.lost()
         sequence.leader = sequence.parts = None
         sequence.is_parked = False
-        for other in self.sequences.values():
+        for other in sorted(self.sequences.values(), key=lambda one: one.number):
             if other.is_parked:
-                other.is_parked = False
-                self._look_up(other)
+                self._let_in(other, comes_back=True)
 
     def step(self) -> None:
         """Compute one batch, or make way for one."""
@@ -230,7 +236,7 @@ class Stepper:
             return None
         except NoRoomError:
             if not self.prefixes.make_room():
-                self._park_youngest()
+                self._park_youngest(sequences)
             return None
         finally:
             for sequence in sequences:
@@ -266,16 +272,18 @@ class Stepper:
                 sequence.lost()
                 self._look_up(sequence)
 
-    def _park_youngest(self) -> None:
-        """Give up the room of the sequence that came last; it is decoded anew once another one has ended."""
-        *others, youngest = [
-            sequence for sequence in self.sequences.values() if not sequence.is_parked and not sequence.is_waiting
-        ]
-        if not others:
-            self._end(youngest, WorkerFailedError("the context has no room for this request"))
+    def _park_youngest(self, computing: list[EngineSequence]) -> None:
+        """Give up the room of the sequence that came last; it goes on once another one has ended.
+
+        What it has computed is kept until the room is wanted, and goes to the store then.
+        """
+        if (youngest := pool_room.youngest(self.sequences.values())) is None:
+            self._end(computing[0], WorkerFailedError("the context has no room for this request"))
             return
+        self.prefixes.keep(youngest)
         self._backend.remove(youngest.slot)
         youngest.lost()
+        youngest.leader = youngest.parts = None
         youngest.is_parked = True
 
     def _sample(self, sequence: EngineSequence, row: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import logging
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from rbee.errors import ModelLoadFailedError
@@ -78,8 +79,9 @@ class Context:
         self._lib = lib = model.llama.functions
         self.vocabulary = model
         self.slots = slots
-        self.pool = slots * length
-        self.length = max(length, min(longest or length, self.pool))
+        cells = slots * length
+        self.length = max(length, min(longest or length, cells))
+        self.pool = cells if model.keeps_tokens else sys.maxsize
         self.trained_length = model.trained_length
         self.batch = min(BATCH, slots * length)  # llama.cpp's own bound: it ends the process above it
         self.scored_step = SCORED

@@ -92,6 +92,7 @@ class Model:
             or lib.llama_model_is_hybrid(handle)
             or header.architecture == "deepseek4"
         )
+        self.keeps_tokens = not lib.llama_model_is_recurrent(handle)
         self.window = lib.llama_model_n_swa(handle)
         self.fingerprint = files.identity()
         self.architecture = header.architecture

@@ -109,6 +109,19 @@ async def test_a_missing_prompt_is_named(tiny: Path) -> None:
         assert (error["details"]["field"], error["details"]["rule"]) == ("prompt", "required")
 
 
+async def test_one_request_may_have_the_room_of_all_and_no_token_more(tiny: Path) -> None:
+    async with serving(tiny, slots=4, context=64, longest=200) as worker:
+        for tokens in (65, 199):
+            answer = await worker.infer("A" * (tokens - 1), max_tokens=200, stream=False)
+            done = answer.json()
+            assert (done["prompt_tokens"], done["total_tokens"]) == (tokens, 200 - tokens)
+        error = check(400, (await worker.infer("A" * 199)).content)
+        assert (error["details"]["tokens"], error["details"]["context"]) == (200, 200)
+        assert "200 tokens > 200 maximum" in error["message"]
+        error = check(400, (await worker.infer("A", max_tokens=201)).content)
+        assert error["details"]["context"] == 200
+
+
 async def test_a_million_characters_are_counted_and_refused(tiny: Path) -> None:
     async with serving(tiny) as worker:
         error = check(400, (await worker.infer("a" * 1_000_000)).content)
