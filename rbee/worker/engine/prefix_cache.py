@@ -62,8 +62,6 @@ class PrefixCache:
         self._kept: list[_Kept] = []  # the most recently used last
         self._unsaved: deque[_Kept] = deque()
         self._seen: deque[tuple[bytes, bytes]] = deque(maxlen=SEEN)
-        self.hits = self.misses = 0
-        """Tokens of prompts that were taken over, and that were computed."""
 
     def begin(self, sequence: EngineSequence, running: Collection[EngineSequence]) -> None:
         """Give a sequence without any tokens in the memory those that are known, or let it wait for them."""
