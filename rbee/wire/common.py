@@ -60,7 +60,7 @@ KEEP_HEADER: Final = "X-Keep-Seconds"
 """How many seconds without a request the worker of this one stays; a daemon of an earlier version does not know it."""
 SESSION_HEADER: Final = "X-Session-Id"
 """Which conversation, terminal or program of its caller a request belongs to: where several wait, slots go round these
-for callers without an API key."""
+for callers without an API key. Those of one go to the same worker, where that makes no answer later."""
 CACHE_SALT_HEADER: Final = "X-Cache-Salt"
 """From the queen to a worker: only requests with the same salt use what one another has computed."""
 PRIORITY_HEADER: Final = "Priority"

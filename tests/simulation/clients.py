@@ -11,6 +11,7 @@ from rbee.adapters.http.sse_client import StreamLostError
 from rbee.errors import AllSlotsBusyError, ConnectionTimeoutError, DrainingError, RbeeError, WorkerFailedError
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.place_request import Placed
+from rbee.queen.scheduling.prompt_links import Link, PromptLinks
 from tests.simulation import reader
 from tests.simulation.queen import QUEEN_URL
 from tests.simulation.world import NEEDED, Violation
@@ -23,6 +24,14 @@ if TYPE_CHECKING:
 BUSY_DELAYS: Final = (1, 2, 4)
 START_SECONDS: Final = 30.0
 ACKNOWLEDGE_SECONDS: Final = 5.0
+
+
+def _prompt(world: World, model: str, conversation: int, turn: int) -> PromptLinks | None:
+    """Return what one turn of a conversation is known by, in the simulations that have these."""
+    if not world.has_conversations:
+        return None
+    digests = [f"{model} {conversation} {number}".encode() for number in range(turn)]
+    return PromptLinks(tuple(Link(digest, 2000 * (at + 1)) for at, digest in enumerate(digests)), 2000 * turn)
 
 
 class Request:
@@ -45,6 +54,7 @@ class Request:
         self._wait = chance.choice((0, 0, 5, 60))
         self._patience = chance.expovariate(1 / 15) if chance.random() < 0.3 else float("inf")
         self._is_polite = chance.random() < 0.6
+        self._prompt = _prompt(world, model, chance.randint(0, 3), chance.randint(1, 3))
         if is_last:
             self._wanted, self._patience = Wanted("small", None, None), float("inf")
 
@@ -94,7 +104,9 @@ class Request:
             await self._network.stream(
                 QUEEN_URL,
                 self.id,
-                lambda queen, send: queen.task(self.id, self._wanted, self._wait, self._tokens, self._relay, send),
+                lambda queen, send: queen.task(
+                    self.id, self._wanted, self._wait, self._tokens, self._relay, self._prompt, send
+                ),
                 heard.append,
             )
         except trio.Cancelled:

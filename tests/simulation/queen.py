@@ -15,6 +15,7 @@ from rbee.queen.requests.tracker import AssignedWorker, RequestTracker
 from rbee.queen.requests.why_ended import explained, why_ended
 from rbee.queen.scheduling.node_loop import NodeLoop
 from rbee.queen.scheduling.place_request import Placed, PlaceRequest
+from rbee.wire.worker import EndedRequest
 from tests.simulation import reader
 from tests.simulation.worker import key_of
 from tests.simulation.world import Process, Violation
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.prompt_links import PromptLinks
     from tests.simulation.network import Network, Send
     from tests.simulation.site import Site
     from tests.simulation.world import World
@@ -109,7 +111,16 @@ class QueenProcess(Process):
 
     # What it answers.
 
-    async def task(self, request_id: str, wanted: Wanted, wait: float, tokens: int, relay: bool, send: Send) -> None:
+    async def task(
+        self,
+        request_id: str,
+        wanted: Wanted,
+        wait: float,
+        tokens: int,
+        relay: bool,
+        prompt: PromptLinks | None,
+        send: Send,
+    ) -> None:
         """Place a request, and with `relay` run it, as the queen's `/v2/tasks` does."""
         with self._tracker.track(request_id, "local") as tracked:
             patient_until = trio.current_time() + wait
@@ -121,12 +132,13 @@ class QueenProcess(Process):
                 await send(item)
 
             while True:
-                placed = await self.node.place(wanted, lambda _: None, wait, must_ask=must_ask)
+                placed = await self.node.place(wanted, lambda _: None, wait, must_ask=must_ask, prompt=prompt)
                 tracked.worker = AssignedWorker(placed.url, key_of(placed.worker_id), "local", placed.worker_id)
                 await send(("worker", placed))
                 try:
                     if relay:
                         await self._relay(placed, request_id, tokens, pass_on)
+                    self._measure(placed.worker_id, request_id)
                 except AllSlotsBusyError:
                     # Someone who did not ask the queen was faster.
                     must_ask = True
@@ -141,6 +153,18 @@ class QueenProcess(Process):
                     must_ask = True
                 else:
                     return
+
+    def _measure(self, worker_id: str, request_id: str) -> None:
+        """Have it known how long a request took, as its worker says by its hive: long enough to be waited for."""
+        ended = EndedRequest(
+            request_id=request_id,
+            worker_id=worker_id,
+            prompt_tokens=250,
+            first_token_ms=3000,
+            duration_ms=5000,
+            end="eos",
+        )
+        self.node._line.known.on_ended(ended)
 
     async def _relay(self, placed: Placed, request_id: str, tokens: int, send: Send) -> None:
         """Pass a worker's answer on, as `relay` does."""

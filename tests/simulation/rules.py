@@ -179,9 +179,12 @@ class Rules(trio.abc.Instrument):
         queen = self._world.queen
         if queen is None or not queen.is_running or self._world.drawn.reach_the_network:
             return
-        waiting = queen.node._loop._scheduler._queue.waiters
+        queue = queen.node._loop._scheduler._queue
+        waiting = queue.waiters
+        if any(until < now - WAIT_SECONDS for until in queue.held_until()):
+            raise Violation("a request waits for a worker that knows its beginning for longer than it wanted to")
         for order in waiting:
-            if any(_serves(worker, order.wanted) for worker in pool.workers.values()):
+            if not queue.is_held(order, now) and any(_serves(worker, order.wanted) for worker in pool.workers.values()):
                 since = self._free_since.setdefault(order, now)
                 if now > since + WAIT_SECONDS:
                     raise Violation(f"a slot for {order.wanted} is free since {since:.3f}, and a request waits for it")

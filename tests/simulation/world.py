@@ -185,6 +185,7 @@ class World:
         self.slots = chance.randint(1, 4)
         room = chance.choice((1, 2, 4))
         self.total = {("ram", 0): 5 * room * GB, ("vram", 0): 6 * room * GB, ("vram", 1): 4 * room * GB}
+        self.has_conversations = self.chance("conversations").random() < 0.5
         self.processes: dict[int, Process] = {}
         self.listeners: dict[str, Process] = {}
         self.queen: Any = None

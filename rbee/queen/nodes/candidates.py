@@ -16,9 +16,10 @@ if TYPE_CHECKING:
     from rbee.queen.nodes.node import Node
     from rbee.queen.scheduling.choose_node import Candidate
     from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.known_prompts import KnownBeginning
 
 
-async def candidates(nodes: Sequence[Node], wanted: Wanted) -> list[Candidate]:
+async def candidates(nodes: Sequence[Node], wanted: Wanted, known: KnownBeginning | None = None) -> list[Candidate]:
     """Return what these nodes could do. Where a worker that runs takes the request, its node alone is asked.
 
     That node is asked only whether it is there: the queen knows the workers, but a machine that has lost its power is
@@ -30,7 +31,7 @@ async def candidates(nodes: Sequence[Node], wanted: Wanted) -> list[Candidate]:
     is_file = is_own_file(wanted.model_ref)
     # Of a file only the nodes can say whether what their workers have loaded is still what it means.
     if not is_file and is_served(found.values(), wanted):
-        best = rank(list(found.values()), wanted)[0].node
+        best = rank(list(found.values()), wanted, known)[0].node
         node = next(node for node in nodes if node.name == best)
         if await node.answers():
             return list(found.values())

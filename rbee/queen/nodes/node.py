@@ -24,6 +24,7 @@ from rbee.queen.scheduling.shared_line import SharedLine
 from rbee.wire.hive import HiveEvent, WorkerGone, WorkerRow
 from rbee.wire.model_copy import Source
 from rbee.wire.queen import LOCAL_NODE
+from rbee.wire.worker import EndedRequest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from rbee.queen.hives.link import Find, HiveLink
     from rbee.queen.hives.mirror import Devices
     from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.prompt_links import PromptLinks
     from rbee.wire.hive import WorkerList
     from rbee.wire.models import ModelRow
     from rbee.wire.progress import Report
@@ -107,7 +109,12 @@ class Node:
         self._follower.stop_when_lost()
 
     def _on_hive_event(self, event: HiveEvent | None) -> None:
-        self._on_event(event, self.mirror.on_hive_event(event))
+        changes = self.mirror.on_hive_event(event)
+        if isinstance(event, EndedRequest):
+            self._line.known.on_ended(event)
+        elif isinstance(event, WorkerGone):
+            self._line.known.forget(event.id)
+        self._on_event(event, changes)
         self._loop.on_hive_event(event)
 
     async def place(
@@ -121,6 +128,8 @@ class Node:
         caller: str = "local",
         is_batch: bool = False,
         since: float | None = None,
+        prompt: PromptLinks | None = None,
+        patience: float = 0.0,
     ) -> Placed:
         """Return a worker for `wanted`, started if need be; what happens meanwhile is reported.
 
@@ -129,8 +138,9 @@ class Node:
         among its requests those that came first (`since`) go first, and those that nobody waits for (`is_batch`) after
         all others. With `must_ask` the
         hive itself is asked for its workers: what its event stream showed has sent this request to a worker in vain.
-        With `may_move` it is a worker of another node if one of those has a free slot first. Raises AllSlotsBusyError
-        when the wait was in vain, or too many wait.
+        With `may_move` it is a worker of another node if one of those has a free slot first, after `patience` seconds.
+        `prompt` is what its prompt is known by: a worker that has read the beginning is preferred.
+        Raises AllSlotsBusyError when the wait was in vain, or too many wait.
         """
         placed: Outcome[Placed] = Outcome()
         request = PlaceRequest(
@@ -142,6 +152,8 @@ class Node:
             may_move,
             caller,
             is_batch,
+            prompt,
+            (since or trio.current_time()) + patience if patience else None,
             since,
             must_ask=must_ask,
         )

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rbee.queen.hives.link import HiveLink
     from rbee.queen.registry.identity import HiveIdentities
     from rbee.queen.registry.table import Registry
+    from rbee.queen.scheduling.known_prompts import KnownPrompts
     from rbee.wire.model_copy import Source
     from rbee.wire.progress import Report
     from rbee.wire.registry import BeehiveRow
@@ -62,6 +63,11 @@ class Nodes:
         self._own_files = own_files.OwnFiles(settings.timeouts.download_delays)
         self._line = SharedLine()
         self.feed = SwarmFeed()
+
+    @property
+    def known_prompts(self) -> KnownPrompts:
+        """Which workers have read which beginnings of prompts."""
+        return self._line.known
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Run the nodes until cancelled; started once each of them takes orders."""

@@ -45,6 +45,8 @@ class Caller(NamedTuple):
     """Whether nobody waits for the answer: all others go before it."""
     salt: str = ""
     """What is computed for it is of use to requests with the same salt alone: each API key has one."""
+    session: str = ""
+    """What its client calls that which the request belongs to, where it says so."""
 
     @property
     def is_here(self) -> bool:
@@ -76,8 +78,12 @@ def turn_of(identity: CallerIdentity, header: Callable[[str], str | None]) -> st
     """
     if identity.kind in ("key", "open"):
         return identity.caller
-    session = next((found for name in SESSIONS if (found := header(name))), "")
-    return f"{identity.caller} {identity.address} {session[:MAX_SESSION]}".strip()
+    return f"{identity.caller} {identity.address} {session_of(header)}".strip()
+
+
+def session_of(header: Callable[[str], str | None]) -> str:
+    """Return the session that a client names, or an empty text."""
+    return next((found for name in SESSIONS if (found := header(name))), "")[:MAX_SESSION]
 
 
 def says_batch(header: Callable[[str], str | None]) -> bool:

@@ -19,6 +19,7 @@ from rbee.queen.requests.why_ended import explained
 from rbee.queen.scheduling import choose_node
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.place_request import Placed
+from rbee.queen.scheduling.prompt_links import prompt_links
 from rbee.wire import model_ref
 from rbee.wire import queen as wire
 from rbee.wire.common import Narration
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from rbee.queen.requests.events import RunEvent, Taker
     from rbee.queen.requests.second_try import SecondTry
     from rbee.queen.requests.tracker import TrackedRequest
+    from rbee.queen.scheduling.prompt_links import PromptLinks
     from rbee.wire.progress import Report
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,9 @@ class InferenceRun:
         self._token = token
         self._connections = connections
         self._wanted = _wanted(request, settings)
+        self._prompt: PromptLinks | None = None
+        if request.worker_id is None:
+            self._prompt = prompt_links(request, self._wanted.model_ref, caller.salt, caller.session)
         self._patience = request.wait_s
         self._must_ask = tracked.was_placed
         self._may_try_again = request.relay and request.worker_id is None
@@ -152,7 +157,8 @@ class InferenceRun:
             return await self._place_at(name, report)
         if len(nodes := self._nodes.all()) == 1:
             return await self._place_at(nodes[0].name, report)
-        choices = choose_node.rank(await candidates(nodes, self._wanted), self._wanted)
+        known = None if self._prompt is None else self._nodes.known_prompts.of(self._prompt)
+        choices = choose_node.rank(await candidates(nodes, self._wanted, known), self._wanted, known)
         others = [choice for choice in choices if choice.node != self._failed_node]
         choices = others or choices
         while True:
@@ -160,7 +166,7 @@ class InferenceRun:
             human = f"Choosing {choice.node} of {len(nodes)} nodes: {choice.reason}"
             report(Narration(actor="queen-rbee", action="choose_node", target=choice.node, human=human))
             try:
-                return await self._place_at(choice.node, report, may_move=True)
+                return await self._place_at(choice.node, report, may_move=True, patience=choice.patience)
             except RbeeError as exc:
                 once_more = self._may_try_again and bool(choices) and self._tracked.second_try.take(exc)
                 choices = choose_node.remaining(choices, choice, exc, may_try_again=once_more)
@@ -172,7 +178,9 @@ class InferenceRun:
                 human = f"{choice.node} cannot take the request: {exc.message.splitlines()[0]}"
                 report(Narration(actor="queen-rbee", action="skip_node", target=choice.node, human=human))
 
-    async def _place_at(self, name: str, report: Report, *, may_move: bool = False) -> wire.TaskHandle:
+    async def _place_at(
+        self, name: str, report: Report, *, may_move: bool = False, patience: float = 0.0
+    ) -> wire.TaskHandle:
         node = self._nodes.get(name)
         if self._request.worker_id is not None:
             placed = await _known(node, self._request.worker_id)
@@ -191,6 +199,8 @@ class InferenceRun:
                 caller=self._caller.name,
                 is_batch=self._caller.is_batch,
                 since=self._since,
+                prompt=self._prompt,
+                patience=patience,
             )
             if placed.node is not None:
                 node = self._nodes.get(placed.node)

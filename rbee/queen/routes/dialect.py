@@ -16,7 +16,7 @@ from rbee.adapters.http.held_stream import HeldStream
 from rbee.concurrency.contained import as_error
 from rbee.errors import CancelledError, DrainingError, InvalidRequestError, ModelNotFoundError, RbeeError
 from rbee.queen.api.models import Meant, Names, meant
-from rbee.queen.requests.caller import Caller, says_batch, turn_of
+from rbee.queen.requests.caller import MAX_SESSION, Caller, says_batch, session_of, turn_of
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.request import InferenceRun
 from rbee.queen.routes import request_log
@@ -287,10 +287,13 @@ async def of_name(context: QueenContext, name: str) -> Meant | None:
         raise InvalidRequestError(exc.message, hint=hint, **forms.details) from None
 
 
-async def begin(context: QueenContext, name: str, *, is_batch: bool = False) -> DialectRequest:
+async def begin(
+    context: QueenContext, name: str, *, is_batch: bool = False, session: str | None = None
+) -> DialectRequest:
     """Take the current request, which asks for a model by this name. Raises why it is refused; starts nothing.
 
-    With `is_batch`, or a header that says so, all others go before it.
+    With `is_batch`, or a header that says so, all others go before it. A `session` that it names, or else its headers,
+    says which requests belong together.
     """
     if context.stopping.asked.is_set():
         raise DrainingError("the queen is shutting down and takes no new requests")
@@ -300,7 +303,15 @@ async def begin(context: QueenContext, name: str, *, is_batch: bool = False) -> 
     record.identity.check_model(found.reference, name)
     record.request_id, record.model = str(uuid.uuid4()), found.reference
     who, is_late = turn_of(record.identity, request.headers.get), is_batch or says_batch(request.headers.get)
-    caller = Caller(client.peer_host, client.own_host, keep=keep, name=who, is_batch=is_late, salt=record.identity.salt)
+    caller = Caller(
+        client.peer_host,
+        client.own_host,
+        keep=keep,
+        name=who,
+        is_batch=is_late,
+        salt=record.identity.salt,
+        session=(session or session_of(request.headers.get))[:MAX_SESSION],
+    )
     return DialectRequest(context, record, record.request_id, found, caller)
 
 

@@ -62,7 +62,8 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         asked, names = decode_foreign(await dialect.generation_body(), wire.OpenAIChatRequest)
         unknown.note(wire.CHAT, names)
         call = chat_call(asked)
-        run = await dialect.begin(context, call.model, is_batch=asked.service_tier == FLEX)
+        is_batch, session = asked.service_tier == FLEX, asked.prompt_cache_key
+        run = await dialect.begin(context, call.model, is_batch=is_batch, session=session)
         head = _head("chatcmpl", run, call.model)
         if call.is_stream:
             return await _stream(run, [call.spec], ChatStream(head, call, reasoning_field))

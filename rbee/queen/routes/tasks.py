@@ -11,7 +11,7 @@ from rbee.adapters.http import sse_server
 from rbee.adapters.http.app import answer, client_connection, empty, wants_stream
 from rbee.clients.worker import WorkerClient
 from rbee.errors import DrainingError, RbeeError
-from rbee.queen.requests.caller import Caller, preferences, says_batch, turn_of
+from rbee.queen.requests.caller import Caller, preferences, says_batch, session_of, turn_of
 from rbee.queen.requests.events import Generated
 from rbee.queen.requests.request import InferenceRun, check, check_line
 from rbee.queen.requests.why_ended import why_ended
@@ -52,7 +52,10 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         who = turn_of(record.identity, request.headers.get)
         is_late = says_batch(request.headers.get)
         salt = record.identity.salt
-        caller = Caller(client.peer_host, client.own_host, unreached, is_relay_welcome, keep, who, is_late, salt)
+        session = session_of(request.headers.get)
+        caller = Caller(
+            client.peer_host, client.own_host, unreached, is_relay_welcome, keep, who, is_late, salt, session
+        )
 
         if task.worker_id is None:
             check_line(task, context.nodes, settings, who)  # once a stream has begun, nothing has a status any more

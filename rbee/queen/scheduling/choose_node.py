@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from rbee.errors import RbeeError
     from rbee.queen.hives.mirror import Devices
     from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.known_prompts import KnownBeginning
     from rbee.wire.hive import WorkerRow
     from rbee.wire.model_copy import FileStat
 
@@ -38,21 +39,26 @@ class Candidate(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A node, and in words why it; where it `is_full`, requests wait there for a slot."""
+    """A node, and in words why it; where it `is_full`, requests wait there for a slot.
+
+    For `patience` seconds a request waits for that worker alone: it has read the beginning of its prompt.
+    """
 
     node: str
     is_running: bool
     reason: str
     is_full: bool = False
+    patience: float = 0.0
 
 
-def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
+def rank(candidates: Sequence[Candidate], wanted: Wanted, known: KnownBeginning | None = None) -> list[Choice]:
     """Return the nodes that may take the request, the best first; always at least one of them.
 
     A worker with a free slot comes first, an idle one before others, then one that loads; then free memory, where nodes
     are alike an accelerator, the model on the disk, and `local`. A worker without a free slot comes last: another node
-    serves at once. A user's own file is that of the queen's host, and of nodes that have the same; others get it only
-    if none of these can take the request.
+    serves at once. A worker that has read the beginning of the prompt (`known`) comes before all others, unless one of
+    these would answer sooner. A user's own file is that of the queen's host, and of nodes that have the same; others
+    get it only if none of these can take the request.
     """
     own = next((one for one in candidates if one.node == LOCAL_NODE), None)
     if own is not None and wanted.model_ref.startswith("file:"):
@@ -67,10 +73,56 @@ def rank(candidates: Sequence[Candidate], wanted: Wanted) -> list[Choice]:
     cold = [one for one in candidates if one.node not in taken and _can_start(one, wanted)]
     found = [*ready, *_by_memory(cold, wanted), *full]
     if found:
-        return found
+        return found if known is None else _reader_first(found, candidates, wanted, known)
     # None can: the queen's own host says best what there is, for that is where its user is.
     own = next((one for one in candidates if one.node == LOCAL_NODE), candidates[0])
     return [Choice(own.node, own.is_running, "no node has what was asked for")]
+
+
+def _reader_first(
+    choices: list[Choice], candidates: Sequence[Candidate], wanted: Wanted, known: KnownBeginning
+) -> list[Choice]:
+    """Put the node first whose worker has read the beginning of the prompt, where that lets the answer come sooner."""
+    nodes = {one.node: one for one in candidates}
+    workers = [(choice, row) for choice in choices for row in fitting(nodes[choice.node].workers, wanted)]
+    if not workers or workers[0][0] is not choices[0]:
+        return choices  # one is started
+    able = [(choice, row) for choice, row in workers if _takes(row)]
+    full = max(
+        (one for one in workers if not _takes(one[1])), key=lambda one: known.characters(one[1].id), default=None
+    )
+    best = None
+    if able:
+        found = [able[0], *(one for one in able if known.knows(one[1].id))]
+        best = min(found, key=lambda one: known.cost(one[1].id, _running(nodes[one[0].node], one[1])))
+    if full is not None:
+        others = [one for one in workers if one[0] is not full[0]] if best is None else [best]
+        other = max(others, key=lambda one: known.characters(one[1].id), default=full)
+        if other[0] is not full[0] and (patience := known.patience(full[1], other[1])):
+            return _first(choices, full[0], "waiting for a worker there, which has read the beginning", patience)
+    if best is None or best[0] is choices[0]:
+        return choices
+    is_read = known.characters(best[1].id) > 0
+    reason = "a worker there has read the beginning" if is_read else "a worker there has had requests of this session"
+    return _first(choices, best[0], reason)
+
+
+def _first(choices: list[Choice], choice: Choice, reason: str, patience: float = 0.0) -> list[Choice]:
+    others = [one for one in choices if one is not choice]
+    return [choice._replace(reason=reason, patience=patience), *others]
+
+
+def _takes(worker: WorkerRow) -> bool:
+    return worker.slots_available > 0 or worker.state == "loading"
+
+
+def _running(candidate: Candidate, worker: WorkerRow) -> int:
+    """Return how many requests the device of a worker has to do."""
+    return sum(
+        one.slots_total - one.slots_available
+        for one in candidate.workers
+        if (one.backend, one.device) == (worker.backend, worker.device) and one.state in ("idle", "busy")
+    )
 
 
 def remaining(choices: list[Choice], tried: Choice, error: RbeeError, *, may_try_again: bool = False) -> list[Choice]:

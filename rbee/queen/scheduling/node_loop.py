@@ -68,7 +68,7 @@ class NodeLoop:
         self._follower = follower
         self._find_sources = find_sources
         self._line = line
-        self._scheduler = NodeScheduler(name, mirror, max_waiting, partial(line.take, name), line.turns)
+        self._scheduler = NodeScheduler(name, mirror, max_waiting, partial(line.take, name), line.turns, line.known)
         self._starts: dict[Wanted, trio.CancelScope] = {}
         self._scope = trio.CancelScope()
         self._nursery: trio.Nursery | None = None
@@ -97,7 +97,7 @@ class NodeLoop:
 
     def movable(self) -> list[PlaceRequest]:
         """Return the requests that wait for a slot here, and may go to another node."""
-        return [] if self._has_ended else self._scheduler.movable()
+        return [] if self._has_ended else self._scheduler.movable(trio.current_time())
 
     def has_free(self) -> bool:
         """Return whether any slot is free here."""

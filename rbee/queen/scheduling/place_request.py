@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from rbee.errors import RbeeError
     from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.prompt_links import PromptLinks
     from rbee.wire.common import WorkerState
     from rbee.wire.progress import Report
 
@@ -39,9 +40,9 @@ class Placed(NamedTuple):
 @dataclass(eq=False, slots=True)
 class PlaceRequest:
     """A request for a worker; `wait` is how many seconds it would wait for a slot, and `caller` whose turn it is then;
-    one that `is_batch` lets all others go first.
+    one that `is_batch` lets all others go first. `prompt` is what its prompt is known by.
 
-    With `may_move` a worker of another node does as well.
+    With `may_move` a worker of another node does as well, from `stays_until` on where that is given.
     `report` takes what happens meanwhile, and `answer` the end, once. The rest is the scheduler's own.
     """
 
@@ -53,6 +54,8 @@ class PlaceRequest:
     may_move: bool = False
     caller: str = "local"
     is_batch: bool = False
+    prompt: PromptLinks | None = None
+    stays_until: float | None = None
     since: float | None = None
     """When it has come to the queen, where that is not now: it may have been placed in vain before."""
     successor_by: float | None = None
@@ -61,6 +64,8 @@ class PlaceRequest:
     """Until when it waits for a slot, once it has begun to."""
     told_ahead: int | None = None
     """How many it has been told are before it in the line for a slot."""
+    known: int = 0
+    """About how many characters of its prompt the worker that it is sent to has read before."""
     must_ask: bool = False
     """Whether the hive itself is asked for its workers: what its event stream showed has not been enough."""
     pauses: Iterator[float] = field(default_factory=retry_pauses)
@@ -71,6 +76,13 @@ class PlaceRequest:
         if self.since is not None:
             return self.since
         return 0.0 if self.waits_until is None else self.waits_until - self.wait
+
+    @property
+    def knowledge(self) -> str:
+        """What the worker that it is sent to has read of it before, in words; empty where that does not count."""
+        if self.prompt is None or not self.known:
+            return ""
+        return f"; it has read the first {self.known} of about {self.prompt.length} characters before"
 
 
 @dataclass(eq=False, slots=True)

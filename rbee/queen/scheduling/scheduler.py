@@ -40,11 +40,13 @@ if TYPE_CHECKING:
 
     from rbee.queen.hives.mirror import HiveMirror
     from rbee.queen.scheduling.choose_worker import Wanted
+    from rbee.queen.scheduling.known_prompts import KnownPrompts
     from rbee.queen.scheduling.turns import CallerTurns
     from rbee.wire.hive import SpawnReply, WorkerRow
     from rbee.wire.progress import ProgressEvent
 
 _WAITED_HINT: Final = "wait for longer (--wait), use another node (--node), or set more `slots` under [worker]"
+_AT_READER: Final = " of the worker that has read the beginning"
 _FULL_HINT: Final = "try again later, use another node (--node), or raise `max_waiting` under [queen]"
 LOST_SECONDS: Final = 1.0
 """For a hive to be gone that was found and then does not answer: it may be about to end."""
@@ -54,7 +56,7 @@ class NodeScheduler:
     """The requests of one node, from their arrival to their answer; `mirror` shows the workers of its hive.
 
     `elsewhere` reserves a slot on another node, where one is free for a request that may go there; `turns_of` all nodes
-    say whose turn it is.
+    say whose turn it is, and `known` which workers have read what.
     """
 
     def __init__(
@@ -64,6 +66,7 @@ class NodeScheduler:
         max_waiting: int,
         elsewhere: Callable[[PlaceRequest], Placed | None] = lambda _: None,
         turns_of: CallerTurns | None = None,
+        known: KnownPrompts | None = None,
     ) -> None:
         self._name = name
         self._elsewhere = elsewhere
@@ -71,7 +74,7 @@ class NodeScheduler:
         self._unanswered: dict[PlaceRequest | HiveRequest, None] = {}
         self._hive = HiveStart()
         self._starts: dict[Wanted, SharedStart] = {}
-        self._queue = SlotQueue(max_waiting, mirror, turns_of)
+        self._queue = SlotQueue(max_waiting, mirror, turns_of, known)
         self._retry_at: dict[PlaceRequest, float] = {}
 
     # Requests come and go.
@@ -107,9 +110,9 @@ class NodeScheduler:
 
     # Requests that may go to another node.
 
-    def movable(self) -> list[PlaceRequest]:
+    def movable(self, now: float) -> list[PlaceRequest]:
         """Return the requests that wait for a slot, and may go to another node."""
-        return [request for request in self._patient() if request.may_move]
+        return [request for request in self._patient() if request.may_move and not self._queue.is_held(request, now)]
 
     def has_free(self, now: float) -> bool:
         """Return whether any slot is free at a worker that has loaded its model."""
@@ -127,7 +130,7 @@ class NodeScheduler:
     def why_full(self, wanted: Wanted, caller: str, now: float) -> LineFullError | None:
         """Return why a request that would wait for a slot here would be refused now, if it would."""
         rows = self._mirror.rows.values() if self._mirror.is_live else ()
-        is_served = choose_worker(rows, wanted) is None or self._queue.choose(rows, wanted, now) is not None
+        is_served = choose_worker(rows, wanted) is None or self._queue.is_served(rows, wanted, now)
         return None if is_served or not self._queue.is_full(caller) else self._line_full(wanted)
 
     def on_moved(self, request: PlaceRequest, placed: Placed, _now: float) -> list[Effect]:
@@ -224,7 +227,8 @@ class NodeScheduler:
     def due(self) -> float | None:
         """When `tick` has something to do next."""
         patience = [request.waits_until for request in self._patient()]
-        times = [*patience, *self._retry_at.values(), self._queue.reservations.due(), self._hive.again_at]
+        held = self._queue.held_until()
+        times = [*patience, *held, *self._retry_at.values(), self._queue.reservations.due(), self._hive.again_at]
         return min((time for time in times if time is not None), default=None)
 
     def tick(self, now: float) -> list[Effect]:
@@ -238,12 +242,24 @@ class NodeScheduler:
                 effects.append(
                     self._answer(request, AllSlotsBusyError(message, hint=_WAITED_HINT, waited_s=request.wait))
                 )
+        effects += self._release(now)
         for request in [request for request, time in self._retry_at.items() if time <= now]:
             del self._retry_at[request]
             effects += self._place(request, now)
         if self._hive.begin_again(now):
             effects.append(EnsureHive(self._hive.waiting[0]))
         return [*effects, *self._tell_places(now)]
+
+    def _release(self, now: float) -> list[Effect]:
+        """Send those elsewhere that have waited for a worker of this node for as long as that is worth it."""
+        effects: list[Effect] = []
+        for request in list(self._queue.waiters):
+            if request.stays_until is not None and request.stays_until <= now:
+                request.stays_until = None
+                if request.may_move and (placed := self._elsewhere(request)) is not None:
+                    self._queue.remove(request)
+                    effects += self._send_elsewhere(request, placed)
+        return effects
 
     def _tell_places(self, now: float) -> list[Effect]:
         """Tell those that wait in line where they are, if that has changed."""
@@ -288,30 +304,32 @@ class NodeScheduler:
         """Send a request to one of these workers, or have it wait for a slot; nothing follows where none fits."""
         if (best := choose_worker(rows, request.wanted)) is None:
             return []
-        if (free := self._queue.choose(rows, request.wanted, now)) is not None:
+        if (free := self._queue.choose(rows, request, now)) is not None:
             self._queue.reserve(free, request, now)
             return self._send_to(request, free)
         return self._wait_for_slot(request, now) if request.wait else self._send_to(request, best)
 
     def _send_to(self, request: PlaceRequest, row: WorkerRow) -> list[Effect]:
-        human = f"A worker with {row.model_ref} runs on {self._name} already ({row.state})"
+        human = f"A worker with {row.model_ref} runs on {self._name} already ({row.state}){request.knowledge}"
         placed = Placed(row.id, row.url, row.state)
         return [self._narrate(request, "choose_worker", human), self._answer(request, placed)]
 
     def _send_elsewhere(self, request: PlaceRequest, placed: Placed) -> list[Effect]:
-        human = f"A worker with {request.wanted.model_ref} has a free slot on {placed.node}"
+        human = f"A worker with {request.wanted.model_ref} has a free slot on {placed.node}{request.knowledge}"
         return [self._narrate(request, "choose_worker", human), self._answer(request, placed)]
 
     def _wait_for_slot(self, request: PlaceRequest, now: float) -> list[Effect]:
-        if request.may_move and (placed := self._elsewhere(request)) is not None:
+        is_full = self._queue.is_full(request.caller)
+        is_held = self._queue.is_held(request, now) and not is_full
+        if request.may_move and not is_held and (placed := self._elsewhere(request)) is not None:
             return self._send_elsewhere(request, placed)
-        if self._queue.is_full(request.caller):
+        if is_full:
             return [self._answer(request, self._line_full(request.wanted))]
         self._queue.waiters.append(request)
         if request.waits_until is None:
             request.waits_until = now + request.wait
         before = request.told_ahead = dict(self._queue.places(now))[request]
-        human = f"Waiting for a slot, {_place(before)} (at most {request.wait:g} s)"
+        human = f"Waiting for a slot, {_place(before)} (at most {request.wait:g} s){_AT_READER * is_held}"
         return [self._narrate(request, "wait", human)]
 
     def _line_full(self, wanted: Wanted) -> LineFullError:

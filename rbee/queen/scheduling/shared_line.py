@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from rbee.queen.scheduling.known_prompts import KnownPrompts
 from rbee.queen.scheduling.turns import CallerTurns
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class SharedLine:
         self._nodes: dict[str, NodeLine] = {}
         self.turns = CallerTurns()
         """Whose turn it is, on all nodes."""
+        self.known = KnownPrompts()
+        """Which workers have read what, on all nodes."""
 
     def add(self, name: str, node: NodeLine) -> None:
         """A node has come."""

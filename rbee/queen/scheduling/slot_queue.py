@@ -6,6 +6,7 @@ from collections import Counter, deque
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rbee.queen.scheduling.choose_worker import fitting
+from rbee.queen.scheduling.known_prompts import KnownPrompts
 from rbee.queen.scheduling.reservations import Reservations
 from rbee.queen.scheduling.turns import CallerTurns
 
@@ -36,17 +37,25 @@ class SlotQueue:
     """The requests that wait on one node, in the order in which they have come.
 
     They wait for what the hive's event stream shows (`mirror`): an answer to a call of ours may be older. Whose turn it
-    is, `turns_of` all nodes say. At most `limit` wait; a caller with less than its share of them still gets in, until
-    there are twice as many.
+    is, `turns_of` all nodes say, and which worker has read what, `known`. At most `limit` wait; a caller with less than
+    its share of them still gets in, until there are twice as many.
     """
 
-    def __init__(self, limit: int, mirror: HiveMirror, turns_of: CallerTurns | None = None) -> None:
+    def __init__(
+        self,
+        limit: int,
+        mirror: HiveMirror,
+        turns_of: CallerTurns | None = None,
+        known: KnownPrompts | None = None,
+    ) -> None:
         self.limit = limit
         self.waiters: list[PlaceRequest] = []
         self.reservations = Reservations()
         self._mirror = mirror
         self._turns = CallerTurns() if turns_of is None else turns_of
+        self._known = KnownPrompts() if known is None else known
         self._given: dict[str, deque[float]] = {}
+        self._held: dict[PlaceRequest, float] = {}
 
     def is_full(self, caller: str) -> bool:
         """Whether a caller may not wait here with one request more."""
@@ -76,22 +85,61 @@ class SlotQueue:
 
     def remove(self, waiter: PlaceRequest) -> None:
         """Take a request out that waits no longer, if it still does."""
+        self._held.pop(waiter, None)
         if waiter in self.waiters:
             self.waiters.remove(waiter)
 
-    def choose(self, rows: Iterable[WorkerRow], wanted: Wanted, now: float) -> WorkerRow | None:
-        """Return the best of these workers that has a slot left for `wanted`."""
-        return next((row for row in fitting(rows, wanted) if self.reservations.free(row, now) > 0), None)
+    def is_served(self, rows: Iterable[WorkerRow], wanted: Wanted, now: float) -> bool:
+        """Whether any of these workers has a slot left for `wanted`."""
+        return any(self.reservations.free(row, now) > 0 for row in fitting(rows, wanted))
+
+    def choose(self, rows: Collection[WorkerRow], request: PlaceRequest, now: float) -> WorkerRow | None:
+        """Return the best of these workers that has a slot left for a request.
+
+        None where there is none, or where it is worth to wait for one that has read the beginning of its prompt.
+        """
+        self._held.pop(request, None)
+        fits = fitting(rows, request.wanted)
+        free = [row for row in fits if self.reservations.free(row, now) > 0]
+        if not free or len(fits) == 1 or request.prompt is None:
+            return free[0] if free else None
+        if (known := self._known.of(request.prompt)) is None:
+            return free[0]
+        running = Counter[tuple[str, int]]()
+        for row in rows:
+            running[row.backend, row.device] += row.slots_total - self.reservations.free(row, now)
+        able = [free[0], *(row for row in free if known.knows(row.id))]
+        best = min(able, key=lambda row: known.cost(row.id, running[row.backend, row.device]))
+        full = max((row for row in fits if row not in free), key=lambda row: known.characters(row.id), default=None)
+        if full is not None and request.wait and not self.is_full(request.caller):
+            until = (request.waits_since or now) + known.patience(full, best)
+            if now < until:
+                self._held[request] = until
+                return None
+        return best
+
+    def is_held(self, request: PlaceRequest, now: float) -> bool:
+        """Whether a request waits for a worker of this node that has read the beginning of its prompt."""
+        return request in self._held or (request.stays_until is not None and now < request.stays_until)
+
+    def held_until(self) -> list[float]:
+        """Return until when each request that is held here is."""
+        stays = [request.stays_until for request in self.waiters if request.stays_until is not None]
+        return [*(until for request, until in self._held.items() if request in self.waiters), *stays]
 
     def reserve(self, row: WorkerRow, request: PlaceRequest, now: float) -> None:
         """Reserve a slot of a worker, which the mirror or an answer of the hive has named."""
         finished = self._mirror.finished[row.id]
         self.reservations.make(row, now, is_shown=row.id in self._mirror.rows, finished=finished)
+        if request.prompt is not None:
+            known = self._known.of(request.prompt)
+            request.known = 0 if known is None else known.characters(row.id)
+            self._known.note(request.prompt, row.id)
         self._turns.note(request, now)
 
     def take(self, request: PlaceRequest, now: float) -> WorkerRow | None:
         """Reserve a slot that is free now, at a worker that has loaded its model, for a request of another node."""
-        if (row := self.choose(self.loaded_and_free(now), request.wanted, now)) is not None:
+        if (row := self.choose(self.loaded_and_free(now), request, now)) is not None:
             self.reserve(row, request, now)
         return row
 
@@ -112,12 +160,12 @@ class SlotQueue:
         if not self._mirror.is_live:
             return []
         for waiter in self._turns.order(self.waiters, now):
-            row = self.choose(rows, waiter.wanted, now)
+            row = self.choose(rows, waiter, now)
             if row is None and fitting(rows, waiter.wanted):
                 continue
             if row is not None:
                 self.reserve(row, waiter, now)
                 self._given.setdefault(waiter.wanted.model_ref, deque(maxlen=PACE_TURNS)).append(now)
-            self.waiters.remove(waiter)
+            self.remove(waiter)
             turns.append(Turn(waiter, row))
         return turns

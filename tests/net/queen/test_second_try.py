@@ -21,6 +21,7 @@ from rbee.queen.requests.tracker import RequestTracker
 from rbee.queen.routes import app as routes
 from rbee.queen.routes.context import QueenContext
 from rbee.queen.scheduling.choose_node import Candidate
+from rbee.queen.scheduling.known_prompts import KnownPrompts
 from rbee.wire.chat.answer import PromptRead, TextDelta
 from rbee.wire.hive import EndedWorker, WorkerGone
 from tests.kit.local_http import LOCAL
@@ -63,6 +64,7 @@ class Swarm:
 
     def __init__(self, *names: str) -> None:
         self.nodes = {name: NamedNode(name, 1000 >> number) for number, name in enumerate(names)}
+        self.known_prompts = KnownPrompts()
         self.client: httpx.AsyncClient
 
     def get(self, name: str) -> NamedNode:

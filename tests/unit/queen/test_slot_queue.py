@@ -26,6 +26,7 @@ class Waiter(NamedTuple):
     caller: str = "local"
     is_batch: bool = False
     waits_since: float = 0.0
+    prompt: None = None
 
 
 def row(state: str = "idle", busy: int = 0, total: int = 2, **changed: Any) -> WorkerRow:
