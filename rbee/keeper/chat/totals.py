@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from msgspec import UNSET
 
+from rbee.keeper.inference.summary import says_speed
 from rbee.keeper.output import render
 
 if TYPE_CHECKING:
@@ -48,7 +49,8 @@ class Totals:
             f"conversation: {render.plural(questions, 'question')}, {render.plural(self.in_context, 'token')}",
             f"answers: {self.answers}",
             f"prompts: {render.plural(self.prompt_tokens, 'token')}, {self.cached_tokens} of them cached"
-            + _speed(read, self.prompt_ms),
+            + _speed(read, self.prompt_ms, ", the others at " if self.cached_tokens else ", ")
+            * says_speed(read, self.cached_tokens),
             # The first token of each comes of reading the prompt.
             f"text: {render.plural(self.tokens, 'token')}" + _speed(self.tokens - self.answers, self.text_ms),
         ]
@@ -57,5 +59,5 @@ class Totals:
         return "\n".join(rows)
 
 
-def _speed(count: int, milliseconds: float) -> str:
-    return f", {count / milliseconds * 1e3:.1f} tokens/s" if count > 0 and milliseconds > 0 else ""
+def _speed(count: int, milliseconds: float, before: str = ", ") -> str:
+    return f"{before}{count / milliseconds * 1e3:.1f} tokens/s" if count > 0 and milliseconds > 0 else ""

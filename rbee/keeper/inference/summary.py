@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from rbee.wire.worker import Done
 
 
+LEAST_READ: Final = 16
+"""Tokens that are left of a prompt for its speed to be told: one alone takes as long as one of the answer."""
 _NAMED: Final = 30
 """Characters of a text that is repeated in the line."""
 
@@ -27,7 +29,8 @@ def last_line(task: TaskRequest, handle: TaskHandle, done: Done) -> str:
     if timings is not None:
         cached = timings.cached_tokens
         known = f" ({cached} cached)" if cached else ""
-        speed = _speed(timings.prompt_tokens - cached, timings.prompt_ms)
+        read = timings.prompt_tokens - cached
+        speed = _speed(read, timings.prompt_ms) if says_speed(read, cached) else ""
         prompt = f"{render.plural(timings.prompt_tokens, 'token')}{known}{speed}"
         parts.append(f"prompt: {prompt}, first token after {timings.first_token_ms / 1e3:.2f} s")
     if limit := _limit(task, done):
@@ -59,6 +62,11 @@ def to_json(task: TaskRequest, handle: TaskHandle, text: str, done: Done) -> dic
         "first_token_ms": None if timings is None else timings.first_token_ms,
         "text_ms": None if timings is None else timings.text_ms,
     }
+
+
+def says_speed(read: int, cached: int) -> bool:
+    """Whether so many tokens of a prompt, of which others were cached, say how fast a prompt is read."""
+    return not cached or read >= LEAST_READ
 
 
 def _speed(count: int, milliseconds: float) -> str:

@@ -60,7 +60,7 @@ def _text(story: RequestStory) -> str:
 def _tokens(request: RequestInfo) -> str | None:
     if request.prompt_tokens is None:
         return None
-    cached = f" ({request.cached_tokens} of them known)" if request.cached_tokens else ""
+    cached = f" ({request.cached_tokens} of them cached)" if request.cached_tokens else ""
     return f"{request.prompt_tokens} of the prompt{cached}, {request.tokens} written"
 
 
