@@ -38,7 +38,8 @@ EVENTS: Final = "/v1/events"
 class SpawnRequest(Request, kw_only=True):
     """Which model to load, where. `model` is another name for `model_ref`; None leaves the choice to the hive.
 
-    `context` is the number of tokens one request may use, prompt and answer together. With `reuse`, a worker with that
+    `context` is the number of tokens that each request is sure of, prompt and answer together; `longest` is how many
+    one request is to have, if the memory is there. With `reuse`, a worker with that
     model on that device that starts, loads or serves already will do. `sources` are the other nodes that have
     the model, the best first: it is copied from there if it is not on the node. `awaited` are the workers that requests
     were sent to which have not been seen there; None where that is not known.
@@ -50,6 +51,7 @@ class SpawnRequest(Request, kw_only=True):
     device: DeviceIndex | None = None
     slots: Annotated[int, msgspec.Meta(ge=1, le=64)] | None = None
     context: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | None = None
+    longest: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | msgspec.UnsetType = msgspec.UNSET
     reuse: bool = False
     sources: Sources = msgspec.field(default_factory=list)
     awaited: Annotated[list[ShortText], msgspec.Meta(max_length=1000)] | None = None
@@ -100,6 +102,8 @@ class WorkerRow(Message, kw_only=True):
     last_health_at: Moment | None = None
     idle_until: Moment | None = None
     """When it ends, where it is idle and no request comes."""
+    context: Count | None = None
+    """The most tokens of one request; None where that is not known."""
 
     def __post_init__(self) -> None:
         if self.url:  # it has none before it listens

@@ -62,7 +62,8 @@ class TaskRequest(GenerationSpec, kw_only=True):
 
     `worker_id` is the worker that an earlier answer named, on this very node; then nothing is placed.
     `wait_s` is how many seconds it may wait at the queen for a slot where all are taken; 0 goes to the worker at once,
-    which then answers that it is busy.
+    which then answers that it is busy. `context` are the tokens, prompt and answer together, that it may come to: its
+    worker has room for so many, as far as the memory of the node goes.
     """
 
     node: Name | None = None
@@ -70,6 +71,7 @@ class TaskRequest(GenerationSpec, kw_only=True):
     model: ShortText | None = None
     backend: Name | None = None
     device: DeviceIndex | None = None
+    context: Annotated[int, msgspec.Meta(ge=16, le=1 << 24)] | msgspec.UnsetType = msgspec.UNSET
     request_id: Uuid | None = None
     relay: bool = False
     wait_s: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 0.0

@@ -101,7 +101,7 @@ def test_the_defaults_are_the_documented_ones() -> None:
 
 def test_what_a_task_may_say_an_inference_may_say() -> None:
     """The relay passes a task's sampling on; a field that one of them lacks would be lost on the way."""
-    only_task = {"node", "worker_id", "model", "backend", "device", "relay", "wait_s"}
+    only_task = {"node", "worker_id", "model", "backend", "device", "relay", "wait_s", "context"}
     assert set(queen.TaskRequest.__struct_fields__) - only_task == (
         set(worker.InferenceRequest.__struct_fields__) - {"stream"}
     )

@@ -43,14 +43,16 @@ class ContextFit(NamedTuple):
     kv: CacheType
     is_chosen: bool = False
     note: str | None = None
+    wished: int | None = None
 
 
 class Wish(NamedTuple):
-    """What a request asked for, and what the settings say."""
+    """What a request asked for, and what the settings say; `longest` are the tokens that one request is to have."""
 
     asked: int | None = None
     configured: int | None = None
     kv: CacheType | Literal["auto"] = "auto"
+    longest: int | None = None
 
 
 def longest(tokens: int, slots: int, trained: int | None) -> int:
@@ -70,7 +72,8 @@ def fit(header: ModelHeader, file_bytes: int, slots: int, memory: int, wish: Wis
     if wish.asked is None and tokens is not None and trained is not None and tokens > trained:
         note = f"`context` under [worker] is {tokens} tokens; this model was trained with {trained}, and gets these"
         tokens = trained
-    kv = wish.kv if wish.kv != "auto" else _cache_type(header, slots, left, tokens)
+    wished = None if wish.longest is None else min(wish.longest, trained or wish.longest)
+    kv = wish.kv if wish.kv != "auto" else _cache_type(header, slots, left, tokens, wished)
     if not header.takes_cache_type(kv):
         raise ModelLoadFailedError(
             f"`kv` under [worker] is {kv}, and this model's context cannot be kept so: its heads have "
@@ -78,19 +81,23 @@ def fit(header: ModelHeader, file_bytes: int, slots: int, memory: int, wish: Wis
             hint='`kv = "auto"` or `kv = "f16"` takes any model',
             reason="kv",
         )
-    if tokens is not None:
-        return ContextFit(tokens, kv, note=note)
-    return ContextFit(_chosen(header, slots, left, kv), kv, is_chosen=True)
+    usual = _chosen(header, slots, left, kv) if tokens is None else tokens
+    if wished is None or longest(usual, slots, trained) >= wished:
+        return ContextFit(usual, kv, tokens is None, note, wished)
+    return ContextFit(max(usual, _for_one(header, slots, left, kv, wished)), kv, is_chosen=True, wished=wished)
 
 
-def _cache_type(header: ModelHeader, slots: int, left: int, tokens: int | None) -> CacheType:
+def _cache_type(header: ModelHeader, slots: int, left: int, tokens: int | None, wished: int | None) -> CacheType:
     """Return 16 bits where they suffice: the processor computes with them faster than with fewer."""
     if not header.takes_cache_type("q8_0"):
         return "f16"
+    for_one = 0 if wished is None else slots * _for_one(header, slots, left, "f16", wished)
+    if wished is not None and for_one < wished:
+        return "q8_0"
     if tokens is not None:
         return "f16" if _bytes(header, slots, tokens, "f16") <= left else "q8_0"
     half = _chosen(header, slots, left, "f16")
-    if slots * half >= AGENT or half >= _wanted(header.context_length or SURE, slots):
+    if max(slots * half, for_one) >= AGENT or half >= _wanted(header.context_length or SURE, slots):
         return "f16"
     return "q8_0"
 
@@ -103,6 +110,16 @@ def _chosen(header: ModelHeader, slots: int, left: int, kv: CacheType) -> int:
         return wanted
     share = int(left * SHARE) - header.fixed_cache_bytes(slots, wanted, kv)
     return min(wanted, max(SURE, share // per_token // STEP * STEP))
+
+
+def _for_one(header: ModelHeader, slots: int, left: int, kv: CacheType, wished: int) -> int:
+    """Return how much each request is sure of in a pool of so many tokens, or in as large a one as there can be."""
+    part = -(-wished // slots // CONTEXT_STEP) * CONTEXT_STEP
+    per_token = (header.kv_bytes_per_token(kv) or 0) * slots
+    if not per_token:
+        return part
+    fitting = (left - header.fixed_cache_bytes(slots, part, kv)) // per_token
+    return max(0, min(part, fitting // CONTEXT_STEP * CONTEXT_STEP))
 
 
 def _wanted(trained: int, slots: int) -> int:
@@ -118,6 +135,13 @@ def _bytes(header: ModelHeader, slots: int, tokens: int, kv: CacheType) -> int:
 def longest_of(spec: WorkerSpec) -> int | None:
     """Return the most tokens of one request, where that is known."""
     return None if spec.context is None else longest(spec.context, spec.slots, spec.trained)
+
+
+def is_long_enough(known: WorkerSpec, spec: WorkerSpec) -> bool:
+    """Whether a worker has room for what a request wished for, or for as much of it as there can be."""
+    if spec.wished is None or (there := longest_of(known)) is None:
+        return True
+    return there >= min(spec.wished, longest_of(spec) or 0)
 
 
 def fitted(spec: WorkerSpec, left: int, least: int) -> WorkerSpec:

@@ -44,7 +44,7 @@ async def plan(request: SpawnRequest, settings: Settings, library: Library, repo
     slots = request.slots or settings.worker.slots
     beside = _beside(placement, settings)
     in_all = _all_memory(backends, placement, settings) - beside
-    wish = context_fit.Wish(request.context, settings.worker.context, settings.worker.kv)
+    wish = context_fit.Wish(request.context, settings.worker.context, settings.worker.kv, request.longest or None)
     fitted = context_fit.fit(header, located.size, slots, in_all, wish)
     if fitted.note is not None:
         report(Narration(actor="rbee-hive", action="context", target=str(ref), human=fitted.note))
@@ -110,6 +110,7 @@ def _spec(
         kv=kv,
         trained=header.context_length,
         is_elastic=fitted.is_chosen,
+        wished=fitted.wished,
     )
 
 

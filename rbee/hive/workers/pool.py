@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from rbee.errors import DrainingError, RbeeError, SpawnFailedError, UnloadFailedError, WorkerNotFoundError
-from rbee.hive.workers import deadlines, preflight
+from rbee.hive.workers import context_fit, deadlines, preflight
 from rbee.hive.workers.effects import Delete, Effect, Follow, Launch, Reply, Save, Terminate
 from rbee.hive.workers.record import EndedRecord, WorkerRecord
 from rbee.hive.workers.room import Room, find_room
@@ -88,6 +88,7 @@ class Pool:
             if worker.state in _READINESS
             and (worker.spec.model_ref, worker.spec.backend, worker.spec.device)
             == (spec.model_ref, spec.backend, spec.device)
+            and context_fit.is_long_enough(worker.spec, spec)
         ]
         return min(found, key=lambda worker: (_READINESS[worker.state], worker.url is None), default=None)
 

@@ -25,8 +25,8 @@ class WorkerSpec:
 
     `context` are the tokens that each of `slots` requests at once is sure of, `cache_per_token` the part of the memory
     that each of them takes, over all slots; with `is_elastic` there may be fewer of them. `kv` is how they are kept,
-    and `trained` for how many the model is good. `files` are those of the model as they were before it was loaded;
-    empty where that is not known.
+    `trained` for how many the model is good, and `wished` those that one request was to have. `files` are those of the
+    model as they were before it was loaded; empty where that is not known.
     """
 
     model_ref: str
@@ -42,6 +42,7 @@ class WorkerSpec:
     kv: CacheType = "f16"
     trained: int | None = None
     is_elastic: bool = False
+    wished: int | None = None
 
 
 @dataclass(slots=True)

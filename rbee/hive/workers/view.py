@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rbee.hive.workers import context_fit
 from rbee.hive.workers.deadlines import idle_limit
 from rbee.wire import hive as wire
 
@@ -42,6 +43,7 @@ def _row(worker: WorkerRecord, limits: Timeouts) -> wire.WorkerRow:
         pid=worker.pid or 0,
         idle_since=worker.idle_since,
         last_health_at=worker.last_health_at,
+        context=context_fit.longest_of(worker.spec),
         idle_until=None if worker.idle_since is None else worker.idle_since + idle_limit(worker, limits),
     )
 

@@ -101,6 +101,13 @@ def _where_options(parser: Parser) -> None:
     add("--backend", metavar="NAME", type=str.lower, help="cpu, cuda, …; see `rbee detect`")
     add("--device", metavar="N", type=_device, help="the index of the backend's device")
     add(
+        "--context",
+        metavar="N",
+        type=whole(16, 1 << 24),
+        help="have room for N tokens, prompt and answer together, as far as the node's memory goes (default: as "
+        "`rbee models show` says)",
+    )
+    add(
         "--wait",
         metavar="TIME",
         default=600.0,

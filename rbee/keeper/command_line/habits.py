@@ -121,7 +121,7 @@ WORDS: Final = {
 
 _MORE_TOKENS: Final = "the length of the answer is --max-tokens N"
 _THREADS: Final = "the threads of workers are a setting: `threads` under [worker], or RBEE_WORKER_THREADS"
-_CONTEXT: Final = "the context of workers is a setting: `context` under [worker], or RBEE_WORKER_CONTEXT"
+_CONTEXT: Final = "room for a long conversation is --context N; `context` under [worker] is that of all workers"
 _CARDS: Final = "the engine chooses how much of a model a device holds; --backend and --device choose the device"
 _ONE_NODE: Final = "`rbee workers health --node NAME` shows the workers of one node"
 
@@ -130,7 +130,7 @@ OPTIONS: Final[dict[str, dict[str, str]]] = {
         "-n": _MORE_TOKENS, "--n-predict": _MORE_TOKENS, "--predict": _MORE_TOKENS, "--num-predict": _MORE_TOKENS,
         "--num_predict": _MORE_TOKENS, "--max-new-tokens": _MORE_TOKENS, "--max_new_tokens": _MORE_TOKENS,
         "--length": _MORE_TOKENS, "-t": _THREADS, "--threads": _THREADS, "-c": _CONTEXT, "--ctx-size": _CONTEXT,
-        "--context": _CONTEXT, "--num-ctx": _CONTEXT, "--num_ctx": _CONTEXT, "-ngl": _CARDS,
+        "--num-ctx": _CONTEXT, "--num_ctx": _CONTEXT, "-ngl": _CARDS,
         "--n-gpu-layers": _CARDS, "--gpu-layers": _CARDS, "--gpu": _CARDS,
         "-f": "pipe the file in: `rbee infer < FILE`", "--file": "pipe the file in: `rbee infer < FILE`",
         "--input": "pipe the file in: `rbee infer < FILE`", "-o": "redirect the text: `rbee infer … > FILE`",

@@ -34,6 +34,7 @@ class GenerationOptions(NodeOptions, Protocol):
     seed: int | None
     backend: str | None
     device: int | None
+    context: int | None
     wait: float
     keep: float | None
 

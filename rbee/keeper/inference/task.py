@@ -37,6 +37,8 @@ def request(
         "request_id": str(uuid.uuid4()),
         "narrate": True,
     }
+    if options.context is not None:
+        values["context"] = options.context
     if options.max_tokens is not None:
         values["max_tokens"] = options.max_tokens
     if prompt is not None:

@@ -259,7 +259,7 @@ def check_line(request: wire.TaskRequest, nodes: Nodes, settings: Settings, call
 
 def _wanted(request: wire.TaskRequest, settings: Settings) -> Wanted:
     ref = model_ref.parse(request.model or settings.defaults.reference or model_ref.BUILTIN)
-    return Wanted(str(ref), request.backend, request.device)
+    return Wanted(str(ref), request.backend, request.device, request.context or None)
 
 
 def _node_name(request: wire.TaskRequest, settings: Settings) -> str | None:

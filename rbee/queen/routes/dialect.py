@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import trio
+from msgspec import UNSET
 from quart import Response, request
 
 from rbee.adapters.http.app import at_end, client_connection, raw_body
@@ -73,6 +74,7 @@ class DialectRequest:
     id: str
     meant: Meant
     caller: Caller
+    tokens: int | None = None
 
     async def run(
         self,
@@ -130,6 +132,7 @@ class DialectRequest:
             request_id=request_id,
             relay=True,
             wait_s=WAIT_SECONDS,
+            context=self.tokens or UNSET,
         )
         client = client_connection()
 
@@ -288,12 +291,17 @@ async def of_name(context: QueenContext, name: str) -> Meant | None:
 
 
 async def begin(
-    context: QueenContext, name: str, *, is_batch: bool = False, session: str | None = None
+    context: QueenContext,
+    name: str,
+    *,
+    is_batch: bool = False,
+    session: str | None = None,
+    tokens: int | None = None,
 ) -> DialectRequest:
     """Take the current request, which asks for a model by this name. Raises why it is refused; starts nothing.
 
     With `is_batch`, or a header that says so, all others go before it. A `session` that it names, or else its headers,
-    says which requests belong together.
+    says which requests belong together. `tokens` is what it may come to.
     """
     if context.stopping.asked.is_set():
         raise DrainingError("the queen is shutting down and takes no new requests")
@@ -312,7 +320,7 @@ async def begin(
         salt=record.identity.salt,
         session=(session or session_of(request.headers.get))[:MAX_SESSION],
     )
-    return DialectRequest(context, record, record.request_id, found, caller)
+    return DialectRequest(context, record, record.request_id, found, caller, tokens)
 
 
 async def streamed(

@@ -18,6 +18,7 @@ from rbee.queen.api.openai.chat_stream import ChatStream
 from rbee.queen.api.openai.errors import failure_of
 from rbee.queen.api.openai.model_list import described, model_list
 from rbee.queen.api.openai.parts import LAST, Head
+from rbee.queen.api.openai.sampling import context_of
 from rbee.queen.api.openai.text import text_call
 from rbee.queen.api.openai.text_answer import TextAnswer, TextStream
 from rbee.queen.routes import dialect, request_log
@@ -63,7 +64,8 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         unknown.note(wire.CHAT, names)
         call = chat_call(asked)
         is_batch, session = asked.service_tier == FLEX, asked.prompt_cache_key
-        run = await dialect.begin(context, call.model, is_batch=is_batch, session=session)
+        tokens = context_of(asked)
+        run = await dialect.begin(context, call.model, is_batch=is_batch, session=session, tokens=tokens)
         head = _head("chatcmpl", run, call.model)
         if call.is_stream:
             return await _stream(run, [call.spec], ChatStream(head, call, reasoning_field))
@@ -74,7 +76,7 @@ def add(app: QuartTrio, context: QueenContext) -> None:
         asked, names = decode_foreign(await dialect.generation_body(), wire.OpenAITextRequest)
         unknown.note(wire.TEXT, names)
         call = text_call(asked)
-        run = await dialect.begin(context, call.model)
+        run = await dialect.begin(context, call.model, tokens=context_of(asked))
         head = _head("cmpl", run, call.model)
         if call.is_stream:
             return await _stream(run, call.specs, TextStream(head, call))

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
 
 
 class Wanted(NamedTuple):
-    """What a request needs; None takes any backend or device. `model_ref` is in canonical form."""
+    """What a request needs; None takes any backend, device or context. `model_ref` is in canonical form."""
 
     model_ref: str
     backend: str | None
     device: int | None
+    context: int | None = None
 
 
 _ORDER: Final = {"idle": 0, "loading": 1, "busy": 2}
@@ -44,4 +45,5 @@ def _fits(worker: WorkerRow, wanted: Wanted) -> bool:
         and worker.url != ""
         and wanted.backend in (None, worker.backend)
         and wanted.device in (None, worker.device)
+        and (wanted.context is None or worker.context is None or wanted.context <= worker.context)
     )

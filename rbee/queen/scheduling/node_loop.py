@@ -252,6 +252,7 @@ class NodeLoop:
                     model_ref=wanted.model_ref,
                     backend=wanted.backend,
                     device=wanted.device,
+                    longest=wanted.context or msgspec.UNSET,
                     reuse=True,  # the hive knows best what starts, loads or serves there already
                     sources=await self._find_sources(client, wanted.model_ref, report),
                     awaited=self._scheduler.awaited(),

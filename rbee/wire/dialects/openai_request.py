@@ -33,6 +33,7 @@ _Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 NO_LIMIT: Final = -1
 """For `max_tokens` what llama.cpp's and LM Studio's users send: until the model ends, or its context is full."""
+_Context = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
 _Limit = Annotated[int, msgspec.Meta(ge=NO_LIMIT, le=2**31 - 1)]
 _ModelName = Annotated[str, msgspec.Meta(max_length=512)]
 _Stop = str | list[str] | None
@@ -42,6 +43,12 @@ class OpenAIStreamOptions(Foreign, kw_only=True):
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
     continuous_usage_stats: bool | None = None
+
+
+class OpenAIOptions(Foreign, kw_only=True):
+    """What clients that know Ollama send there too; its other options have names of their own here."""
+
+    num_ctx: _Context | None = None
 
 
 class OpenAISampling(Foreign, kw_only=True):
@@ -67,6 +74,8 @@ class OpenAISampling(Foreign, kw_only=True):
     repetition_penalty: Annotated[float, msgspec.Meta(gt=0, le=10)] | None = None
     cache: bool | None = None
     cache_prompt: bool | None = None
+    num_ctx: _Context | None = None
+    options: OpenAIOptions | None = None
 
 
 class OpenAIJsonSchema(Foreign, kw_only=True):

@@ -426,7 +426,8 @@ def test_workers_asked_for_at_once_are_all_started_apart(daemons: Any) -> None:
 
 @needs_engine
 def test_callers_that_take_any_worker_share_the_one_that_starts(daemons: Any) -> None:
-    hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"))
+    """Unless it has not the room that one of them asks for, and another may have."""
+    hive = daemons.start("hive", RBEE_WORKER_COMMAND=standin("well"), RBEE_WORKER_CONTEXT="64")
     wanted = {"model_ref": MODEL, "reuse": True}
     replies: list[dict[str, Any]] = []
 
@@ -446,6 +447,11 @@ def test_callers_that_take_any_worker_share_the_one_that_starts(daemons: Any) ->
         assert {(reply["url"], reply["api_key"]) for reply in replies} == {(row["url"], replies[0]["api_key"])}
         assert replies[-1]["state"] == "idle"
         assert len(client.get("/v1/workers/list").json()["workers"]) == 1
+        assert row["context"] == 4 * 64
+        for longest, workers in ((256, 1), (500, 2), (400, 2), (5000, 3), (5000, 3)):
+            spawn(wanted | {"longest": longest})
+            rows = wait_for(client, "idle", workers)
+        assert sorted(row["context"] for row in rows) == [256, 512, 1024], "it was trained with 1024"
     hive.signal()
     ends_well(hive)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -128,6 +129,49 @@ def test_the_settings_say_how_it_is_kept() -> None:
     assert [one.tokens for one in found] == [15_360, 29_696, 32_768]
     each = [header(64 * KIB, None).kv_bytes_per_token(kv) for kv in ("f16", *_QUANTISED)]
     assert each == [64 * KIB, 34 * KIB, 18 * KIB]
+
+
+@pytest.mark.parametrize(
+    ("memory", "wished", "kv", "most"),
+    [
+        (8 * GB, 1000, "q8_0", 20_480),
+        (8 * GB, 32_768, "f16", 32_768),
+        (8 * GB, 60_000, "q8_0", 60_160),
+        (8 * GB, 131_072, "q8_0", 91_904),
+        (8 * GB, 1 << 24, "q8_0", 91_904),
+        (64 * GB, 1 << 24, "f16", 131_072),
+    ],
+)
+def test_a_wish_for_a_long_request_is_honoured_as_far_as_the_memory_goes(
+    memory: int, wished: int, kv: CacheType, most: int
+) -> None:
+    per_token, trained, size = SMALL
+    found = fit(header(per_token, trained), size, 4, memory, Wish(longest=wished))
+    assert (found.kv, longest(found.tokens, 4, trained), found.wished) == (kv, most, min(wished, trained))
+    assert found.is_chosen, "so it is shortened rather than refused"
+
+
+def test_a_wish_makes_more_of_what_is_set_and_never_less() -> None:
+    model = header(22 * KIB, 131_072)
+    assert fit(model, GB, 4, 64 * GB, Wish(configured=64, longest=200)) == (64, "f16", False, None, 200)
+    assert fit(model, GB, 4, 64 * GB, Wish(configured=64, longest=400)) == (128, "f16", True, None, 400)
+
+
+def test_a_worker_serves_a_wish_where_it_has_room_or_none_could_have_more() -> None:
+    def wishing(tokens: int | None, context: int) -> WorkerSpec:
+        return replace(spec(context), wished=tokens)
+
+    small, large = spec(4096), spec(12_288)  # of 16,384 and 49,152 tokens for one
+    for known, wished, found, is_enough in (
+        (small, None, 12_288, True),
+        (small, 16_384, 4096, True),
+        (small, 16_385, 4160, False),
+        (large, 16_385, 4160, True),
+        (large, 50_000, 12_500, False),
+        (large, 50_000, 12_000, True),
+        (replace(small, context=None), 50_000, 12_500, True),
+    ):
+        assert context_fit.is_long_enough(known, wishing(wished, found)) is is_enough
 
 
 def spec(context: int, *, is_elastic: bool = True) -> WorkerSpec:

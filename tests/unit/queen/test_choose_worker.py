@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.queen.scheduling.choose_worker import Wanted, choose_worker
+from rbee.queen.scheduling.choose_worker import Wanted, choose_worker, fitting
 from rbee.wire.common import WorkerState
 from rbee.wire.hive import WorkerRow
 
@@ -57,6 +57,13 @@ def test_backend_and_device_must_be_those_asked_for(wanted: Wanted) -> None:
     assert choose_worker([row()], wanted) is None
     other = row(id="other", backend=wanted.backend or "cpu", device=wanted.device or 0)
     assert choose_worker([row(), other], wanted) == other
+
+
+def test_a_worker_has_room_for_what_is_asked_for_or_does_not_say() -> None:
+    workers = [row(id="old"), row(id="short", context=4096), row(id="long", context=8192)]
+    for context, fit in ((None, ["old", "short", "long"]), (4096, ["old", "short", "long"]), (4097, ["old", "long"])):
+        found = fitting(workers, Wanted(REF, None, None, context))
+        assert [worker.id for worker in found] == fit
 
 
 @pytest.mark.parametrize("wanted", [ANY, Wanted(REF, "cpu", None), Wanted(REF, None, 0), Wanted(REF, "cpu", 0)])

@@ -21,6 +21,7 @@ SEEDS: Final = 2**32 - 1
 MAX_STOPS: Final = 16
 MAX_STOP: Final = 256
 MAX_TOKEN: Final = 2**31 - 1
+LEAST_CONTEXT: Final = 16
 MAX_BIASES: Final = 4096
 """Tokens with a bias: the engine changes them one by one at each step, while all its other answers wait."""
 
@@ -49,6 +50,12 @@ def sampling_of(request: OpenAISampling) -> dict[str, Any]:
     if request.cache is False or request.cache_prompt is False:
         found["cache"] = False
     return found
+
+
+def context_of(request: OpenAISampling) -> int | None:
+    """Return the tokens that a request may come to, where it says so as clients of Ollama do."""
+    asked = request.num_ctx or (request.options.num_ctx if request.options is not None else None)
+    return max(asked, LEAST_CONTEXT) if asked else None
 
 
 def limit_of(**limits: int | None) -> int | msgspec.UnsetType:

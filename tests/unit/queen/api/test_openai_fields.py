@@ -42,6 +42,8 @@ SAMPLING: Final[dict[str, Any]] = {
     "repetition_penalty": 1.1,
     "cache": False,
     "cache_prompt": True,
+    "num_ctx": 8192,
+    "options": {"num_ctx": 8192},
 }
 CHAT: Final[dict[str, Any]] = SAMPLING | {
     "messages": [

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from rbee.errors import InvalidRequestError
 from rbee.queen.api.openai.chat import chat_call
 from rbee.queen.api.openai.errors import failure_of
+from rbee.queen.api.openai.sampling import context_of
 from rbee.queen.api.openai.text import text_call
 from rbee.wire.dialects.foreign import decode_foreign
 from rbee.wire.dialects.openai_request import OpenAIChatRequest, OpenAITextRequest
@@ -66,9 +67,9 @@ def test_a_completion_becomes_a_generation_for_each_prompt(name: str) -> None:
 
 
 def test_fields_that_nobody_knows_are_named_and_those_that_somebody_knows_are_not() -> None:
-    body = CHAT | {"hunter2": [1], "store": True, "num_ctx": 5}
+    body = CHAT | {"hunter2": [1], "store": True, "num_beams": 5}
     _, unknown = decode_foreign(json.dumps(body).encode(), OpenAIChatRequest)
-    assert unknown == ["hunter2", "num_ctx"]
+    assert unknown == ["hunter2", "num_beams"]
 
 
 def messages(*found: object) -> dict[str, Any]:
@@ -390,3 +391,26 @@ def test_whatever_a_chat_holds_a_worker_takes_it_or_it_is_refused(messages: Any,
 def test_whatever_a_completion_holds_a_worker_takes_it_or_it_is_refused(prompt: Any, fields: dict[str, Any]) -> None:
     with contextlib.suppress(InvalidRequestError):
         is_taken(text_call(decode_foreign(encoded(fields | {"prompt": prompt}), OpenAITextRequest)[0]).specs)
+
+
+@pytest.mark.parametrize(
+    ("more", "tokens"),
+    [
+        ({}, None),
+        ({"num_ctx": 8192}, 8192),
+        ({"num_ctx": None, "options": {"num_ctx": 4096, "seed": 7}}, 4096),
+        ({"num_ctx": 8192, "options": {"num_ctx": 4096}}, 8192),
+        ({"options": {}}, None),
+        ({"num_ctx": 0}, None),
+        ({"num_ctx": 5}, 16),
+    ],
+)
+def test_a_request_says_what_it_may_come_to_as_clients_of_ollama_do(more: dict[str, Any], tokens: int | None) -> None:
+    request, _ = decode_foreign(json.dumps(CHAT | more).encode(), OpenAIChatRequest)
+    assert context_of(request) == tokens
+
+
+@pytest.mark.parametrize("more", [{"num_ctx": -1}, {"num_ctx": "8k"}, {"options": {"num_ctx": 2**24 + 1}}])
+def test_an_absurd_wish_for_room_is_refused(more: dict[str, Any]) -> None:
+    with pytest.raises(InvalidRequestError, match="num_ctx"):
+        decode_foreign(json.dumps(CHAT | more).encode(), OpenAIChatRequest)
