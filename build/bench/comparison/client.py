@@ -97,9 +97,13 @@ class Answer(asyncio.Protocol):
         """Leave: the server ends what it does for this request."""
         self._end()
 
+    @property
+    def is_over(self) -> bool:
+        return self._is_over.done()
+
     async def until(self, pieces: int) -> None:
         """Return once so many pieces have come, or the answer is over."""
-        while len(self.times) < pieces and not self._is_over.done():
+        while len(self.times) < pieces and not self.is_over:
             self._grown.clear()
             await asyncio.wait_for(self._grown.wait(), SECONDS)
 

@@ -123,6 +123,9 @@ def _ticks() -> list[int]:
     return [int(word) for word in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]]
 
 
+_BEGAN = _ticks()
+
+
 def others_share() -> float:
     """Return which share of the processors other programs use, while we and what we started rest."""
     before = _ticks()
@@ -132,16 +135,16 @@ def others_share() -> float:
 
 
 def machine_state() -> str:
-    """Describe the machine as it is now, for the head of a table."""
+    """Describe the machine as it is now, for the head and the foot of a table; steal is since this program began."""
     lines = Path("/proc/cpuinfo").read_text().splitlines()
     fields = {name.strip(): text.strip() for name, _, text in (line.partition(":") for line in lines)}
     frequency = f"{float(fields['cpu MHz']):.0f} MHz" if "cpu MHz" in fields else "frequency unknown"
-    ticks = _ticks()
+    ticks = [now - then for now, then in zip(_ticks(), _BEGAN, strict=True)]
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
     git = ["git", "-C", str(ROOT), "rev-parse", "--short", "HEAD"]
     commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     return (
         f"{time.strftime('%Y-%m-%d %H:%M')}, commit {commit}, {len(os.sched_getaffinity(0))} of "
         f"{os.cpu_count()} processors ({fields.get('model name', platform.machine())}, {frequency}), load {load}, "
-        f"steal {100 * ticks[7] / sum(ticks[:8]):.2f} % since boot"
+        f"steal {100 * ticks[7] / max(1, sum(ticks[:8])):.2f} %"
     )
