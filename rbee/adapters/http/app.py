@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 import msgspec
 import trio
 from quart import Request, Response, g, request
-from quart_trio import QuartTrio
-from quart_trio.asgi import TrioASGIHTTPConnection
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound, RequestEntityTooLarge
 
 from rbee.adapters import tokens
 from rbee.adapters.http import proof as http_proof
 from rbee.adapters.http import sse_server
+from rbee.adapters.http.asgi.lean_app import LeanApp, add_at_end
 from rbee.adapters.http.connection import ClientConnection, connection_of
 from rbee.adapters.logs.json_log import correlate, correlation
 from rbee.errors import (
@@ -36,14 +35,13 @@ from rbee.wire.error_body import to_body
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Collection
 
-    from hypercorn.typing import ASGIReceiveCallable, ASGISendCallable
+    from quart_trio import QuartTrio
+
+    from rbee.adapters.http.asgi.request_feed import FedRequest
 
 BODY_SECONDS: Final = 10.0
 MIN_BODY_BYTES: Final = 500
 """What has to come of a body in BODY_SECONDS; any modem is faster."""
-
-_AT_END: Final = "rbee.at_end"
-"""Where a request's ASGI scope holds what is to be done at its end."""
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -73,11 +71,8 @@ def new_app(name: str, admit: Admit, render: Render | None = None) -> QuartTrio:
     failure is an error object, or what `render` makes of it, and a body above 16 MB is refused with 413.
     """
     render = render or failure
-    app = QuartTrio(name, static_folder=None)
-    app.asgi_http_class = _HttpConnection
+    app = LeanApp(name, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY_BYTES
-    # Quart cuts every response after 60 s by default, streams too.
-    app.config["RESPONSE_TIMEOUT"] = None
     app.config["PROPAGATE_EXCEPTIONS"] = False
     # No redirections: an odd path is refused as any other that does not exist.
     app.url_map.merge_slashes = False
@@ -118,26 +113,9 @@ def new_app(name: str, admit: Admit, render: Render | None = None) -> QuartTrio:
     return app
 
 
-class _HttpConnection(TrioASGIHTTPConnection):
-    """A request and its answer, with what is to be done at their end; see `at_end`.
-
-    It is answered by the task that has it; quart-trio's own way opens another one for that.
-    """
-
-    async def __call__(self, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        try:
-            incoming = self._create_request_from_scope(send)
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.handle_messages, nursery, incoming, receive)
-                await self.handle_request(nursery, incoming, send)
-        finally:
-            for action in cast("dict[str, Any]", self.scope).get(_AT_END, ()):
-                action()
-
-
 def at_end(action: Callable[[], object]) -> None:
     """Have `action` called once the current request's answer has been sent, or its client has gone."""
-    cast("dict[str, Any]", request.scope).setdefault(_AT_END, []).append(action)
+    add_at_end(request.scope, action)
 
 
 def _has_two_lengths(incoming: Request) -> bool:
@@ -221,7 +199,7 @@ def streamed(
     headers: dict[str, str] | None = None,
 ) -> Response:
     """Answer with an event stream; see `sse_server.stream`. To a HEAD request its head is the whole answer."""
-    response = Response(
+    return Response(
         b""
         if request.method == "HEAD"
         else sse_server.stream(nursery, produce, heartbeat=heartbeat, write=client_connection().write_through),
@@ -229,8 +207,6 @@ def streamed(
         # A proxy before us is not to hold events back until it has some kilobytes of them (nginx: proxy_buffering).
         headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no", **(headers or {})},
     )
-    response.timeout = None
-    return response
 
 
 async def body(kind: type[T]) -> T:
@@ -252,6 +228,11 @@ async def raw_body() -> bytes:
         )
         packed.status = 415  # type: ignore[misc]
         raise packed
+    content = cast("FedRequest", request).body
+    if content.is_whole:
+        data = await content
+        content.clear()
+        return cast("bytes", data)
     while True:
         before = client_connection().received
         with trio.move_on_after(BODY_SECONDS):

@@ -7,7 +7,7 @@ import os
 import socket
 import struct
 from contextlib import contextmanager, suppress
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, Final, cast
 from urllib.parse import urlsplit
 
@@ -20,6 +20,7 @@ from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.typing import ConnectionState
 
 from rbee.adapters.http import peer_user, tcp_info
+from rbee.adapters.http.asgi.request_feed import spawn_app
 from rbee.wire import addresses
 from rbee.wire.common import base_url
 
@@ -162,6 +163,7 @@ class ClientConnection(TCPServer):
             log.warning("a connection was ended: %r", group.exceptions[0])
 
     async def _read_data(self) -> None:
+        self._task_group.spawn_app = partial(spawn_app, self._task_group)  # type: ignore[method-assign]
         self._probe_when_idle()
         try:
             async with trio.open_nursery() as nursery:

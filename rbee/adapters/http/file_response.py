@@ -51,9 +51,7 @@ async def answer_with_file(path: Path, size: int, etag: str) -> Response | None:
         response = Response(b"", status, content_type="application/octet-stream")
         response.headers.update(headers)
         return response
-    response = Response(_read(file, first, last + 1), status, headers, content_type="application/octet-stream")
-    response.timeout = None
-    return response
+    return Response(_read(file, first, last + 1), status, headers, content_type="application/octet-stream")
 
 
 def _open(path: Path) -> BinaryIO:

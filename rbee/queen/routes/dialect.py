@@ -346,14 +346,12 @@ async def streamed(
     stream = HeldStream(produce, event_of, last=last, heartbeat=heartbeat, write=write)
     at_end(stream.close)
     await stream.begin(context.nursery, HOLD_SECONDS)
-    response = Response(
+    return Response(
         stream,
         content_type=content_type,
         # A proxy before us is not to hold chunks back until it has some kilobytes of them (nginx: proxy_buffering).
         headers={"Cache-Control": "no-cache", "X-Accel-Buffering": "no", **(headers or {})},
     )
-    response.timeout = None
-    return response
 
 
 async def collect(

@@ -89,4 +89,4 @@ async def test_a_request_that_is_cancelled_anywhere_leaves_no_connection_open(po
             assert connections(port) == 0, f"cancelled after {steps} steps"
             if not scope.cancelled_caught:
                 break
-    assert cancelled >= 3, "it was cancelled in the middle of things"
+    assert cancelled >= 2, "it was cancelled in the middle of things"
