@@ -356,6 +356,12 @@ WORKERS: Final = (
 MODELS: Final = (
     Command("list", "models_list", "List the fetched models of all nodes, or of one.\n"),
     Command("show", "models_show", "Show what a model is: architecture, size, quantisation, context, vocabulary.\n"),
+    Command(
+        "load",
+        "models_load",
+        "Load a model, and fetch it where it is not there, so that its first answer begins at once.\n",
+        "example\n  rbee models load hf:ORG/REPO --keep 2h\n",
+    ),
     Command("pull", "models_pull", PULL, PULL_EXAMPLES),
     Command("push", "models_push", PUSH, PUSH_EXAMPLES),
     Command("alias", "administration.models_alias", ALIAS, ALIAS_EXAMPLES),

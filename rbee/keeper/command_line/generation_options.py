@@ -25,7 +25,7 @@ def add_infer_options(parser: Parser) -> None:
     _generation_options(add)
     add("--raw", action="store_true", help="continue the prompt even if the model has a chat template")
     _sampling_options(parser)
-    _where_options(parser)
+    add_where_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
 
 
@@ -34,7 +34,7 @@ def add_chat_options(parser: Parser) -> None:
     _model_option(add)
     _generation_options(add)
     _sampling_options(parser)
-    _where_options(parser)
+    add_where_options(parser)
 
 
 def add_run_options(parser: Parser) -> None:
@@ -46,7 +46,7 @@ def add_run_options(parser: Parser) -> None:
     )
     _generation_options(parser.add_argument_group("what to generate").add_argument)
     _sampling_options(parser)
-    _where_options(parser)
+    add_where_options(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end instead of the text")
 
 
@@ -95,7 +95,8 @@ def _sampling_options(parser: Parser) -> None:
     add("--seed", metavar="N", type=whole(0, 2**32 - 2), help="the same seed yields the same text")
 
 
-def _where_options(parser: Parser) -> None:
+def add_where_options(parser: Parser) -> None:
+    """Add the options that say where a model runs, and with how much room."""
     add = parser.add_argument_group("where to run").add_argument
     add("--node", metavar="NAME", action=Once, help="the node (default: from the settings, else the queen chooses)")
     add("--backend", metavar="NAME", type=str.lower, help="cpu, cuda, …; see `rbee detect`")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 _INFER: Final = 'rbee infer --prompt "…"'
+_LOAD: Final = "rbee models load REF"
 _RUN: Final = 'rbee infer --model REF --prompt "…"'
 _LIST_NODES: Final = "rbee setup list-nodes"
 _REMOVE_NODE: Final = "rbee setup remove-node --name NAME"
@@ -34,7 +35,7 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "log": "rbee logs", "devices": "rbee detect", "node": _LIST_NODES, "nodes": _LIST_NODES,
         "add-node": "rbee setup add-node", "list-nodes": _LIST_NODES, "remove-node": "rbee setup remove-node",
         "update-node": "rbee setup update-node", "model": "rbee models list", "worker": "rbee workers list",
-        "shutdown": "rbee down", "exit": "rbee down", "end": "rbee down", "load": _RUN, "preload": _RUN,
+        "shutdown": "rbee down", "exit": "rbee down", "end": "rbee down", "load": _LOAD, "preload": _LOAD,
         "unload": _END_WORKER, "info": "rbee models show REF", "inspect": "rbee models show REF",
         "list-models": "rbee models list", "list-workers": "rbee workers list", "gpu": "rbee detect",
         "gpus": "rbee detect", "hardware": "rbee detect", "health": "rbee workers health", "add": _ADD_NODE,
@@ -45,14 +46,14 @@ COMMANDS: Final[dict[str, dict[str, str]]] = {
         "delete": "rbee models rm ID", "del": "rbee models rm ID", "uninstall": "rbee models rm ID",
         "add": "rbee models pull REF", "get": "rbee models pull REF", "download": "rbee models pull REF",
         "fetch": "rbee models pull REF", "install": "rbee models pull REF", "info": "rbee models show REF",
-        "inspect": "rbee models show REF", "describe": "rbee models show REF", "load": _RUN, "run": _RUN,
+        "inspect": "rbee models show REF", "describe": "rbee models show REF", "preload": _LOAD, "run": _RUN,
         "unload": _END_WORKER, "stop": _END_WORKER,
     },
     "rbee workers": {
         "ls": "rbee workers list", "ps": "rbee workers list", "show": "rbee workers list",
         "status": "rbee workers health", "kill": _END_WORKER, "stop": _END_WORKER, "end": _END_WORKER,
         "rm": _END_WORKER, "remove": _END_WORKER, "delete": _END_WORKER, "terminate": _END_WORKER,
-        "unload": _END_WORKER, "add": _RUN, "run": _RUN, "start": _RUN, "spawn": _RUN, "load": _RUN,
+        "unload": _END_WORKER, "add": _RUN, "run": _RUN, "start": _RUN, "spawn": _RUN, "load": _LOAD,
         "logs": "rbee logs", "log": "rbee logs",
     },
     "rbee keys": {

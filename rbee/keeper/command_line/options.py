@@ -78,7 +78,7 @@ def _parser() -> Parser:
     generation_options.add_infer_options(made["infer"])
     generation_options.add_chat_options(made["chat"])
     generation_options.add_run_options(made["run"])
-    for name in ("infer", "chat", "run"):
+    for name in ("infer", "chat", "run", "models load"):
         _keep_option(made[name], "keep the model loaded so long after its last request, from now on")
     _keep_option(made["up"], "keep each model loaded so long after its last request, on all nodes")
     _up_options(made["up"])
@@ -224,6 +224,9 @@ def _models_options(made: Mapping[str, Parser]) -> None:
     hub = "hf:ORG/REPO[:VARIANT] or hf:ORG/REPO/FILE.gguf"
     made["models show"].add_argument("model", metavar="REF", help=f"a path, builtin:NAME, {hub}, or an id of the list")
     made["models pull"].add_argument("model", metavar="REF", help=hub)
+    made["models load"].add_argument("model", metavar="REF", help=f"a path, builtin:NAME, {hub}, or a model's name")
+    generation_options.add_where_options(made["models load"])
+    made["models load"].add_argument("--json", action="store_true", help="print JSON")
     made["models rm"].add_argument(
         "id", metavar="ID", help="the model's id, as shown by `rbee models list`, its reference or an alias"
     )

@@ -106,6 +106,17 @@ class UninstallOptions(PlaceOptions, Protocol):
     all: bool
 
 
+class PreloadOptions(NodeOptions, Protocol):
+    """`model` is a reference or a name; `keep` and `wait` count seconds."""
+
+    model: str
+    backend: str | None
+    device: int | None
+    context: int | None
+    wait: float
+    keep: float | None
+
+
 class ModelOptions(NodeOptions, Protocol):
     """`model` is a reference."""
 

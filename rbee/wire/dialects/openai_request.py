@@ -33,7 +33,8 @@ _Probability = Annotated[float, msgspec.Meta(ge=0, le=1)]
 _Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
 NO_LIMIT: Final = -1
 """For `max_tokens` what llama.cpp's and LM Studio's users send: until the model ends, or its context is full."""
-_Context = Annotated[int, msgspec.Meta(ge=0, le=1 << 24)]
+_Context = Annotated[float, msgspec.Meta(ge=0, le=1 << 24)]
+"""Tokens; some clients multiply and do not round."""
 _Limit = Annotated[int, msgspec.Meta(ge=NO_LIMIT, le=2**31 - 1)]
 _ModelName = Annotated[str, msgspec.Meta(max_length=512)]
 _Stop = str | list[str] | None

@@ -486,10 +486,10 @@ async def test_fields_that_nobody_knows_are_told_once_and_never_what_is_in_them(
 ) -> None:
     caplog.set_level("INFO")
     for _ in range(2):
-        body = {"messages": USER, "num_ctx": "hunter2", "evil\x1b": 1, "store": True}
+        body = {"messages": USER, "num_beams": "hunter2", "evil\x1b": 1, "store": True}
         assert (await queen.post(CHAT, json=body)).status_code == 200
     told = [entry.getMessage() for entry in caplog.records if "without a meaning" in entry.getMessage()]
-    assert told == ["/v1/chat/completions: fields without a meaning here are ignored: num_ctx"]
+    assert told == ["/v1/chat/completions: fields without a meaning here are ignored: num_beams"]
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -55,7 +56,7 @@ def sampling_of(request: OpenAISampling) -> dict[str, Any]:
 def context_of(request: OpenAISampling) -> int | None:
     """Return the tokens that a request may come to, where it says so as clients of Ollama do."""
     asked = request.num_ctx or (request.options.num_ctx if request.options is not None else None)
-    return max(asked, LEAST_CONTEXT) if asked else None
+    return max(math.ceil(asked), LEAST_CONTEXT) if asked else None
 
 
 def limit_of(**limits: int | None) -> int | msgspec.UnsetType:

@@ -403,6 +403,7 @@ def test_whatever_a_completion_holds_a_worker_takes_it_or_it_is_refused(prompt: 
         ({"options": {}}, None),
         ({"num_ctx": 0}, None),
         ({"num_ctx": 5}, 16),
+        ({"num_ctx": 10240.3}, 10241),
     ],
 )
 def test_a_request_says_what_it_may_come_to_as_clients_of_ollama_do(more: dict[str, Any], tokens: int | None) -> None:
