@@ -108,7 +108,8 @@ class WorkerSettings(_Section, kw_only=True):
     """`context` counts the tokens that each request is sure of; None means as many as the memory is good for.
 
     `kv` is how they are kept; `threads` None means as many as the model is worth, at most one for each core. With
-    `speculation` text that repeats itself is guessed where that is faster. `command` is started as a worker.
+    `speculation` text that repeats itself is guessed where that is faster. `longest_pause` is how many seconds a text
+    may stand still because of other requests' prompts. `command` is started as a worker.
     """
 
     slots: Annotated[int, msgspec.Meta(ge=1, le=64)] = 4
@@ -116,6 +117,7 @@ class WorkerSettings(_Section, kw_only=True):
     kv: CacheType | Literal["auto"] = "auto"
     threads: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     speculation: bool = True
+    longest_pause: Annotated[float, msgspec.Meta(ge=0.02, le=60)] = 0.3
     port_from: Annotated[int, msgspec.Meta(ge=1, le=65535)] = 8001
     command: list[str] | None = None
 

@@ -213,7 +213,9 @@ class _WorkerDaemon:
         )
         store = await trio.to_thread.run_sync(self._open_store, loaded.context)
         try:
-            await self._service.run(loaded.context, store, guesses=worker.speculation)
+            await self._service.run(
+                loaded.context, store, guesses=worker.speculation, longest_pause=worker.longest_pause
+            )
         except EngineFailedError as exc:
             log.exception("the engine failed")
             self._status.set_failed(exc)

@@ -13,6 +13,7 @@ from rbee.concurrency.background import open_background
 from rbee.concurrency.contained import contained
 from rbee.errors import WorkerFailedError
 from rbee.worker.engine.backend import EngineFailedError
+from rbee.worker.engine.batching import LONGEST_PAUSE
 from rbee.worker.engine.sequence import EngineEvent, Job, JobEnded
 from rbee.worker.engine.stepper import Stepper
 
@@ -52,8 +53,9 @@ class Engine:
     """Runs jobs, at most one in each slot of `backend`; `deliver` gets their events, a list for each step.
 
     `store` has what earlier engines of the same model have computed; with `guesses` tokens may be computed before it
-    is clear that they come (`draft`). `deliver` is called in trio's thread. A job's slot is its own until its
-    JobEnded, or until it is preempted.
+    is clear that they come (`draft`). `longest_pause` is how many seconds a job may wait for its next token because of
+    prompts of others. `deliver` is called in trio's thread. A job's slot is its own until its JobEnded, or until it is
+    preempted.
     """
 
     def __init__(
@@ -63,10 +65,11 @@ class Engine:
         store: StateStore | None = None,
         *,
         guesses: bool = True,
+        longest_pause: float = LONGEST_PAUSE,
     ) -> None:
         self._backend = backend
         self._deliver = deliver
-        self.stepper = Stepper(backend, store, self._may_decode, guesses=guesses)
+        self.stepper = Stepper(backend, store, self._may_decode, guesses=guesses, longest_pause=longest_pause)
         # Its put may be called from anywhere, even by a finaliser in this very thread; its get sleeps without polling.
         self._inbox: SimpleQueue[Job | _Cancel | _Preempt | _Resume | None] = SimpleQueue()
         self._abortable: frozenset[int] = frozenset()

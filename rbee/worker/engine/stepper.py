@@ -42,6 +42,7 @@ class Stepper:
         may_decode: Callable[[frozenset[int]], bool],
         *,
         guesses: bool,
+        longest_pause: float,
     ) -> None:
         self._backend = backend
         self._vocabulary = backend.vocabulary
@@ -53,7 +54,7 @@ class Stepper:
         self.sequences: dict[int, EngineSequence] = {}
         self.by_number: dict[int, EngineSequence] = {}
         self._preempted: dict[int, EngineSequence] = {}
-        self._pace = batching.PrefillPace(backend.batch)
+        self._pace = batching.PrefillPace(backend.batch, longest_pause)
         self.thread_count = ThreadCount(backend.threads)
         self._threads = backend.threads
         self._events: list[EngineEvent] = []
@@ -143,10 +144,11 @@ class Stepper:
                 self.prefixes.advance(sequence, running, SAVE_SECONDS)
         running = [sequence for sequence in running if not sequence.is_waiting]
         self._adapt_threads(running)
+        pending = [sequence.pending() for sequence in running]
         chunks = batching.plan(
-            [sequence.pending() for sequence in running],
+            pending,
             batch=self._backend.batch,
-            prefill_limit=self._pace.limit(),
+            prefill_limit=self._pace.limit(sum(item.is_decoding for item in pending)),
             prompt_limit=self._backend.prompt_step,
             scored_limit=self._backend.scored_step,
         )

@@ -16,6 +16,7 @@ from rbee.errors import AllSlotsBusyError, CancelledError, DrainingError, Invali
 from rbee.narrower_errors import TooManyTokensError
 from rbee.wire.worker import FullContext
 from rbee.worker.chat.chat import open_chat
+from rbee.worker.engine.batching import LONGEST_PAUSE
 from rbee.worker.engine.loop import Engine
 from rbee.worker.engine.slots import Slots
 from rbee.worker.prefix_store.figures import figures
@@ -151,15 +152,22 @@ class Service:
         self._slots = Slots(status, self.metrics)
         self._loaded: LoadedService | None = None
 
-    async def run(self, backend: Backend, store: PrefixStore | None = None, *, guesses: bool = True) -> None:
+    async def run(
+        self,
+        backend: Backend,
+        store: PrefixStore | None = None,
+        *,
+        guesses: bool = True,
+        longest_pause: float = LONGEST_PAUSE,
+    ) -> None:
         """Serve requests until cancelled; raises EngineFailedError.
 
-        What was computed of prompts is kept in `store`, which the caller closes; `guesses` is that of the engine.
+        What was computed of prompts is kept in `store`, which the caller closes; the rest are options of the engine.
         """
         if store is not None:
             self.metrics.of_prefixes = partial(figures, store)
         async with open_chat(backend.vocabulary) as chat:
-            engine = Engine(backend, self._slots.deliver, store, guesses=guesses)
+            engine = Engine(backend, self._slots.deliver, store, guesses=guesses, longest_pause=longest_pause)
             self._loaded = LoadedService(
                 backend.length,
                 backend.trained_length,
