@@ -6,7 +6,10 @@ ROOT = os.path.dirname(os.path.dirname(os.path.realpath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 PYTHON = os.path.join(VENV, "bin", "python")
 
-RUNTIME = ("build/locks/runtime.txt", "build/locks/llama.txt", "build/engine.toml")
+RUNTIME = (
+    *("build/locks/runtime.txt", "build/locks/llama.txt", "build/engine.toml"),
+    *("build/logits.c", "build/patch_attention.py", "build/patch_barrier.py"),
+)
 ZIPAPP = ("build/locks/zipapp.txt",)
 DEV = ("build/locks/dev.txt",)
 

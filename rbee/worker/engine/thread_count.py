@@ -9,7 +9,7 @@ WINDOW_SECONDS: Final = 0.3
 CROWDED: Final = 0.8
 """Share of the processors below which threads must have been displaced.
 
-Those that wait spin, and so use theirs; they sleep only where another one has been displaced (build/engine_patch.py).
+Those that wait spin, and so use theirs; they sleep only where another one has been displaced (build/patch_barrier.py).
 """
 TRIAL_SECONDS: Final = 5.0
 LONGEST_TRIAL_SECONDS: Final = 80.0

@@ -1,4 +1,4 @@
-"""Compute threads that wait for one that has no processor sleep (build/engine_patch.py)."""
+"""Compute threads that wait for one that has no processor sleep (build/patch_barrier.py)."""
 
 from __future__ import annotations
 

@@ -85,6 +85,53 @@ def test_a_copy_of_any_beginning_gives_the_same_tokens(context: Context) -> None
     assert generate(context, 0, prompt + expected, 0) == more
 
 
+def test_cells_of_others_change_nothing(models: Callable[..., Model]) -> None:
+    """Attention passes over those that it cannot see, 64 at a time: before, between and behind those that it can."""
+    with closing(Context(models("one"), slots=4, length=256, threads=1)) as context:
+        prompt = context.vocabulary.tokenize(PROMPT)
+        long = context.vocabulary.tokenize("a" * 90)  # enough rows for tiles
+        other = context.vocabulary.tokenize("b" * 256)
+        expected = {0: generate(context, 0, prompt, 0), 1: generate(context, 1, long, 0)}
+        assert len(set(expected[0])) > 8
+        assert len(set(expected[1])) > 8
+        for sequence in expected:
+            context.remove(sequence)
+        context.decode([BatchPart(2, other[:130], 0, False)])  # a tile of them, and a part of one
+        rows = context.decode([BatchPart(0, prompt, 0, True), BatchPart(1, long, 0, True)])
+        samplers = [context.new_sampler(DRAWN) for _ in expected]
+        tokens: dict[int, list[int]] = {0: [], 1: []}
+        for step in range(16):
+            for sequence, row in enumerate(rows):
+                tokens[sequence].append(samplers[sequence].sample(row))
+            context.decode([BatchPart(2, [other[step]], 130 + step, False)])  # from now on between theirs
+            ends = (len(prompt) + step, len(long) + step)
+            rows = context.decode([BatchPart(n, tokens[n][-1:], ends[n], True) for n in tokens])
+        assert tokens == expected
+
+
+def test_where_the_cells_of_a_sequence_lie_changes_no_bit(models: Callable[..., Model]) -> None:
+    """Two threads share what one token sees, and not the pool, in which others may have left anything."""
+    seen = []
+    for other_first in (True, False):
+        with closing(Context(models("one"), slots=2, length=512, threads=2)) as context:
+            prompt = context.vocabulary.tokenize(PROMPT[:60])
+            others = context.vocabulary.tokenize("b" * 600)
+            parts = [
+                [BatchPart(1, others[at : at + 200], at, False) for at in range(0, 600, 200)],
+                [BatchPart(0, prompt, 0, False)],
+            ]
+            for part in (*parts[0], *parts[1]) if other_first else (*parts[1], *parts[0]):
+                context.decode([part])
+            sampler = context.new_sampler(Sampling(temperature=0, logprobs=20))
+            (row,) = context.decode([BatchPart(0, prompt[:1], len(prompt), True)])
+            sampler.sample(row)
+            assert sampler.logprob is not None
+            seen.append([chance.logprob for chance in sampler.logprob.top])
+            sampler.close()
+    assert len(set(seen[0])) == 20
+    assert seen[0] == seen[1]
+
+
 def test_how_much_of_a_decode_is_computed_is_seen_from_another_thread(context: Context) -> None:
     tokens = context.vocabulary.tokenize("a" * LENGTH)
 
