@@ -67,17 +67,23 @@ class SamplerChain:
         def add(sampler: SamplerHandle) -> None:
             lib.llama_sampler_chain_add(chain, sampler)
 
+        frequency, presence = options.frequency_penalty or 0.0, options.presence_penalty or 0.0
+        has_penalties = bool(frequency or presence)
         if options.repeat_penalty is not None and options.repeat_penalty != 1:
+            has_penalties = True
             penalty = max(options.repeat_penalty, LEAST_PENALTY)
             add(lib.llama_sampler_init_penalties(self._tokens, PENALTY_TOKENS, penalty, 0.0, 0.0))
-        frequency, presence = options.frequency_penalty or 0.0, options.presence_penalty or 0.0
         if frequency or presence:
             add(lib.llama_sampler_init_penalties(self._tokens, vocabulary.trained_length, 1.0, frequency, presence))
+        self._is_greedy = not has_penalties and options.temperature < LEAST_TEMPERATURE
+        self._chooser: logits_in_c.Chooser | None = None
         if options.temperature < LEAST_TEMPERATURE:
             add(lib.llama_sampler_init_greedy())
             return
         if top_k := TOP_K if options.top_k is None else options.top_k:
             add(lib.llama_sampler_init_top_k(top_k))
+            if top_k <= logits_in_c.Chooser.MOST and not has_penalties:
+                self._chooser = logits_in_c.Chooser(vocabulary.llama.libllama, chain, top_k)
         if (top_p := TOP_P if options.top_p is None else options.top_p) < 1:
             add(lib.llama_sampler_init_top_p(top_p, 1))
         if min_p := MIN_P if options.min_p is None else options.min_p:
@@ -97,8 +103,8 @@ class SamplerChain:
             logits[token] += bias
         if self._constraint is not None:
             self._constraint.apply(logits)
-        token = self._lib.llama_sampler_sample(self._chain, self._context, row)
-        if not isfinite(logits[token]):
+        token = self._choose(logits, row)
+        if token < 0 or not isfinite(logits[token]):
             raise _no_numbers()
         if self._constraint is not None:
             self._constraint.accept(token)
@@ -106,6 +112,17 @@ class SamplerChain:
             chosen = logits[token] - self._bias.get(token, 0.0) - norm
             self.logprob = TokenLogprob(chosen=self._chance(token, chosen), top=top)
         return token
+
+    def _choose(self, logits: Any, row: int) -> int:
+        """Return what the chain chooses. For each token llama.cpp makes an array of the vocabulary, which takes longer.
+
+        Penalties look at all tokens, so with them there is no other way.
+        """
+        if self._is_greedy:
+            return logits_in_c.likeliest(logits, self._tokens)
+        if self._chooser is not None:
+            return self._chooser.choose(logits, self._tokens)
+        return self._lib.llama_sampler_sample(self._chain, self._context, row)
 
     def scored(self, row: int, token: int) -> TokenLogprob | None:
         if self._top is None:
