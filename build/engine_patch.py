@@ -4,9 +4,10 @@ from pathlib import Path
 
 import patch_attention
 import patch_barrier
+import patch_clear
 from progress import StepFailed
 
-REPLACEMENTS = {patch.FILE: patch.REPLACEMENTS for patch in (patch_barrier, patch_attention)}
+REPLACEMENTS = {patch.FILE: patch.REPLACEMENTS for patch in (patch_barrier, patch_attention, patch_clear)}
 """File -> what stands in it once -> what takes its place."""
 
 

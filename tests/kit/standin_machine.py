@@ -78,7 +78,7 @@ class StandInMachine:
     def available_memory(self, spec: WorkerSpec) -> int:
         return self.free
 
-    def mapped_memory(self, worker: WorkerRecord) -> int:
+    def promised_memory(self, worker: WorkerRecord) -> int:
         return 0
 
     def key_of(self, worker_id: str) -> str:

@@ -106,7 +106,7 @@ class SimulatedMachine:
     def available_memory(self, spec: WorkerSpec) -> int:
         return self._world.free(spec.resource, spec.device)
 
-    def mapped_memory(self, worker: WorkerRecord) -> int:
+    def promised_memory(self, worker: WorkerRecord) -> int:
         return 0
 
     def key_of(self, worker_id: str) -> str:

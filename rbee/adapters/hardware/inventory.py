@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import msgspec
 import psutil
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 CPU: Final = "cpu"
 CUDA: Final = "cuda"
+LARGE_AREA: Final = 16_000_000
+"""Bytes of an area of memory above which it is the context of a model, or the like."""
 
 
 class Processor(msgspec.Struct):
@@ -55,16 +57,29 @@ def memory() -> Space:
     return space
 
 
-def process_memory(pid: int) -> tuple[int, int]:
-    """Return the bytes of memory that a process has of its own, and those of files that it has mapped.
+class ProcessMemory(NamedTuple):
+    """Bytes: of its own, of files that are mapped, and of its own that it has not touched yet.
 
-    The kernel counts these as available. Zeros for a process that is gone.
+    The kernel counts the latter two as available.
     """
+
+    own: int = 0
+    mapped: int = 0
+    untouched: int = 0
+
+
+def process_memory(pid: int) -> ProcessMemory:
+    """Return the memory of a process; zeros for one that is gone."""
     try:
-        found = psutil.Process(pid).memory_info()
-    except psutil.Error:
-        return 0, 0
-    return int(found.rss - found.shared), int(found.shared)
+        process = psutil.Process(pid)
+        found = process.memory_info()
+        areas = process.memory_maps(grouped=False)
+    except (psutil.Error, OSError):
+        return ProcessMemory()
+    # Smaller areas are stacks and the like, which are never filled.
+    large = (area for area in areas if area.path == "[anon]" and area.perms == "rw-p" and area.size >= LARGE_AREA)
+    untouched = sum(area.size - area.rss for area in large)
+    return ProcessMemory(int(found.rss - found.shared), int(found.shared), int(untouched))
 
 
 def own_memory() -> int:

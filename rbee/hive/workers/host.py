@@ -44,8 +44,11 @@ class WorkerMachine(Protocol):
 
     def available_memory(self, spec: WorkerSpec) -> int: ...
 
-    def mapped_memory(self, worker: WorkerRecord) -> int:
-        """Return how much of the memory that looks available a worker needs: its model's file, mapped into it."""
+    def promised_memory(self, worker: WorkerRecord) -> int:
+        """Return how much of the memory that looks available a worker needs.
+
+        That is its model's file, mapped into it, and the part of its context that it has not used yet.
+        """
         ...
 
     def key_of(self, worker_id: str) -> str:

@@ -93,12 +93,12 @@ class LocalMachine:
     def available_memory(self, spec: WorkerSpec) -> int:
         return available_memory(spec)
 
-    def mapped_memory(self, worker: WorkerRecord) -> int:
+    def promised_memory(self, worker: WorkerRecord) -> int:
         if worker.spec.resource != "ram" or worker.pid is None or not worker.has_loaded:
             return 0
-        anonymous, mapped = inventory.process_memory(worker.pid)
+        found = inventory.process_memory(worker.pid)
         # What the engine has made a copy of is mapped still, and needed no more.
-        return min(mapped, max(0, worker.spec.memory - anonymous))
+        return min(found.mapped + found.untouched, max(0, worker.spec.memory - found.own))
 
     def key_of(self, worker_id: str) -> str:
         return tokens.worker_key(self.token, worker_id)

@@ -49,7 +49,7 @@ class WorkerSpec:
 class WorkerRecord:
     """One worker, from the decision to start it until its process has ended.
 
-    `has_loaded` means that it takes no more memory than it has, because its model is loaded, or will not be.
+    `has_loaded` means that its model is loaded, or will not be: what memory it is still to take, its process tells.
 
     `is_outdated` means that other files have taken the place of those that it has loaded: it takes no more requests,
     and ends once it has none.

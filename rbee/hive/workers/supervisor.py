@@ -215,8 +215,9 @@ class WorkerSupervisor:
 
     def _available(self, spec: WorkerSpec) -> int:
         """Return the bytes free on a device, without those that look so, and that workers need."""
-        mapped = sum(map(self._machine.mapped_memory, self.pool.workers.values())) if spec.resource == "ram" else 0
-        return self._machine.available_memory(spec) - mapped
+        is_ram = spec.resource == "ram"
+        promised = sum(map(self._machine.promised_memory, self.pool.workers.values())) if is_ram else 0
+        return self._machine.available_memory(spec) - promised
 
     async def check_files(self) -> None:
         """Have workers whose model's files were replaced take no more requests, and end once they are idle."""

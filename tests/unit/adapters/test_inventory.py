@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -49,6 +51,19 @@ def test_this_machine_is_seen() -> None:
     assert 0 < cpu.devices[0].memory_available <= cpu.devices[0].memory_total
     assert inventory.processor().threads >= 1
     assert inventory.processor().cores >= 1
+
+
+def test_memory_that_a_process_has_not_touched_is_seen() -> None:
+    before = inventory.process_memory(os.getpid())
+    size = 64 << 20
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as area:
+        # The system may put a neighbour's area and this one together.
+        assert inventory.process_memory(os.getpid()).untouched - before.untouched >= size - inventory.LARGE_AREA
+        area.write(b"x" * (size // 2))
+        found = inventory.process_memory(os.getpid())
+        assert found.untouched - before.untouched == pytest.approx(size / 2, abs=2 * inventory.LARGE_AREA)
+        assert found.own - before.own == pytest.approx(size / 2, abs=inventory.LARGE_AREA)
+    assert inventory.process_memory(2**22 - 1) == inventory.ProcessMemory()
 
 
 def test_the_disk_of_a_folder_that_cannot_be() -> None:
