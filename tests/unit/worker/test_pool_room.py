@@ -96,6 +96,7 @@ async def test_one_for_which_there_is_no_room_takes_nothing_from_what_is_kept() 
     async with running(talk.bench) as nursery:
         await talk.ask(kept, 10)
         nursery.start_soon(talk.ask, talk.prompt(200, 100), 100)
+        await trio.testing.wait_all_tasks_blocked()  # trio begins tasks in any order
         nursery.start_soon(talk.ask, talk.prompt(210, 5), 5)
         await trio.to_thread.run_sync(is_reached.wait, 10)
         again = talk.bench.start(kept, 10)
