@@ -36,7 +36,7 @@ class Talk:
     def turn(self, **body: Any) -> tuple[str, str]:
         """Return the worker, and the request's story; it has ended there, as its hive shows."""
         before = len(idle(self.client))
-        body = {"model": MODEL, "messages": self.messages, "max_tokens": 2, **body}
+        body = {"model": MODEL, "messages": self.messages, "max_tokens": 10, **body}
         response = self.client.post(CHAT, json=body, headers=self.headers).raise_for_status()
         self.messages += [response.json()["choices"][0]["message"], user(len(self.messages))]
         story = self.client.get(f"/v2/requests/{response.headers['x-request-id']}").json()
