@@ -120,14 +120,14 @@ class ClientConnection(TCPServer):
         self.is_held = False
         """Whether what is sent is held back, to be written together with what follows: a write costs 50 us."""
 
-    @property
+    @cached_property
     def peer_host(self) -> str:
-        """The address from which the client comes; empty where it has gone."""
+        """The address from which the client comes; empty where it had gone before anybody asked."""
         return self._host(self.stream.socket.getpeername)
 
-    @property
+    @cached_property
     def own_host(self) -> str:
-        """The address of this machine at which the client has reached us; empty where it has gone."""
+        """The address of this machine at which the client has reached us; empty where it had gone before that."""
         return self._host(self.stream.socket.getsockname)
 
     @property

@@ -56,9 +56,9 @@ class HeldStream:
         Raises the error that came before that.
         """
         nursery.start_soon(self._run)
-        with trio.move_on_after(hold):
-            while not (self._is_released or self._send.is_ready):
-                await self._send.wait(hold)
+        until = trio.current_time() + hold
+        while not (self._is_released or self._send.is_ready) and (left := until - trio.current_time()) > 0:
+            await self._send.wait(left)
         if self._refusal is not None:
             raise self._refusal
         self.has_begun = True

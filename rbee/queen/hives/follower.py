@@ -53,15 +53,21 @@ class HiveFollower:
         await self._has_tried.wait()
         return self._is_followed
 
-    async def answers(self) -> bool:
-        """Ask the hive that is followed whether it is there. Its event stream shows that only half a minute later."""
+    async def answers(self, seconds: float) -> bool:
+        """Ask the hive that is followed whether it is there; it has so many seconds.
+
+        Its event stream shows that only half a minute later.
+        """
         if (client := self._client) is None:
             return False
         age = trio.current_time() - self._answered_at
         if age >= FRESH_SECONDS:
             self._must_ask.set()
         if age >= VALID_SECONDS:
-            await self._has_asked.next.wait()
+            with trio.move_on_after(seconds) as patience:
+                await self._has_asked.next.wait()
+            if patience.cancelled_caught:
+                return False
         return self._client is client and self._answered_at > -math.inf
 
     async def _ask(self, client: HiveClient) -> None:

@@ -214,9 +214,7 @@ class Node:
 
     async def answers(self) -> bool:
         """Return whether the node's hive says that it is there, in at most ANSWER_SECONDS."""
-        with trio.move_on_after(ANSWER_SECONDS):
-            return await self._follower.answers()
-        return False
+        return await self._follower.answers(ANSWER_SECONDS)
 
     async def candidate(self, reference: str) -> Candidate:
         """Return what the node could do for a request with a model, in at most ANSWER_SECONDS; starts nothing.

@@ -68,16 +68,16 @@ async def test_a_hive_that_is_followed_is_asked_whether_it_is_there_now_and_then
 ) -> None:
     hive = Hive()
     follower = HiveFollower(cast("HiveLink", hive))
-    assert not await follower.answers()
+    assert not await follower.answers(60)
     nursery.start_soon(follower.run, lambda _: None)
     assert await follower.is_followed()
     for _ in range(3):
-        assert await follower.answers()
+        assert await follower.answers(60)
     assert hive.asked == 1
     await trio.sleep(VALID_SECONDS)
     hive.is_gone = True
     for asked in (2, 3):
-        assert not await follower.answers()
+        assert not await follower.answers(60)
         assert hive.asked == asked, "that it did not answer is no answer for later"
 
 
@@ -86,10 +86,10 @@ async def test_an_answer_that_is_not_fresh_is_good_while_the_hive_is_asked_anew(
 ) -> None:
     hive = Hive()
     follower = await followed(hive, nursery)
-    assert await follower.answers()
+    assert await follower.answers(60)
     for asked in (2, 3):
         await trio.sleep(FRESH_SECONDS)
-        assert await follower.answers()
+        assert await follower.answers(60)
         await trio.testing.wait_all_tasks_blocked()
         assert hive.asked == asked - 1, "who wants to know goes first"
         await trio.sleep(ASIDE_SECONDS)
@@ -97,10 +97,10 @@ async def test_an_answer_that_is_not_fresh_is_good_while_the_hive_is_asked_anew(
         assert hive.asked == asked
     hive.is_gone = True
     await trio.sleep(FRESH_SECONDS)
-    assert await follower.answers(), "nobody has waited for the answer"
+    assert await follower.answers(60), "nobody has waited for the answer"
     await trio.sleep(ASIDE_SECONDS)
     await trio.testing.wait_all_tasks_blocked()
-    assert not await follower.answers(), "it did not answer meanwhile"
+    assert not await follower.answers(60), "it did not answer meanwhile"
 
 
 async def test_callers_share_one_question(nursery: trio.Nursery) -> None:
@@ -109,7 +109,7 @@ async def test_callers_share_one_question(nursery: trio.Nursery) -> None:
     answers: list[bool] = []
 
     async def ask() -> None:
-        answers.append(await follower.answers())
+        answers.append(await follower.answers(60))
 
     async with trio.open_nursery() as callers:
         for _ in range(3):
@@ -122,7 +122,7 @@ async def test_a_question_ends_with_the_stream(nursery: trio.Nursery, autojump_c
     hive.is_mute = True
     follower = await followed(hive, nursery)
     nursery.start_soon(cut_after, hive, 0.1)
-    assert not await follower.answers()
+    assert not await follower.answers(60)
     assert trio.current_time() < 1
 
 
@@ -133,5 +133,5 @@ async def test_a_hive_whose_stream_was_lost_is_not_asked(
     follower = await followed(hive, nursery)
     hive.is_cut.set()
     await trio.testing.wait_all_tasks_blocked()
-    assert not await follower.answers()
+    assert not await follower.answers(60)
     assert hive.asked == 0

@@ -46,8 +46,10 @@ class DirectConnection:
         self.left_at = 0.0
         """When its last answer was over."""
 
-    async def ask(self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes) -> None:
-        """Send a request in one piece. What goes wrong is found out by `read_head`."""
+    async def ask(
+        self, method: str, path: str, headers: Sequence[tuple[str, str]], body: bytes, seconds: float
+    ) -> None:
+        """Send a request in one piece. What goes wrong is found out by `read_head`, but for trio.TooSlowError."""
         fields = [("Host", self.host), *headers, ("Content-Length", str(len(body)))]
         send = self._parser.send
         head = send(h11.Request(method=method, target=path, headers=fields))
@@ -55,7 +57,7 @@ class DirectConnection:
         assert head is not None
         assert content is not None
         assert end is not None
-        await self._write(head + content + end)
+        await self._write(head + content + end, seconds)
 
     async def read_head(self) -> h11.Response:
         """Return the head of the answer. Raises DirectConnectionError."""
@@ -132,12 +134,13 @@ class DirectConnection:
         except h11.RemoteProtocolError as exc:
             raise DirectConnectionError(CLOSED) from exc
 
-    async def _write(self, data: bytes) -> None:
+    async def _write(self, data: bytes, seconds: float) -> None:
         try:
             with suppress(BlockingIOError):
                 data = data[os.write(self._stream.socket.fileno(), data) :]
             if data:
-                await self._stream.send_all(data)
+                with trio.fail_after(seconds):
+                    await self._stream.send_all(data)
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError):
             return  # an answer may have come before, which says why
 

@@ -59,8 +59,7 @@ async def follow(
         fields = {"Accept": EVENT_STREAM, "Accept-Encoding": "identity", **headers_of_call(), **headers}
         content = msgspec.json.encode(body)
         try:
-            with trio.fail_after(STREAM_SILENCE):
-                await connection.ask("POST", path, list(fields.items()), content)
+            await connection.ask("POST", path, list(fields.items()), content, STREAM_SILENCE)
         except trio.TooSlowError as exc:
             raise _unreached(connection.host, "timeout") from exc
         with meanwhile or nullcontext():
@@ -75,53 +74,59 @@ async def _take_answer(
     wait_for_room: Callable[[], Awaitable[object]],
     patience: float,
 ) -> None:
-    try:
-        with trio.fail_after(STREAM_SILENCE):
+    has_begun = False
+    with trio.move_on_after(STREAM_SILENCE) as silence:  # one for all that is read, moved on as it comes
+        try:
             head = await connection.read_head()
-    except DirectConnectionError as exc:
-        raise _unreached(connection.host, exc) from exc
-    except trio.TooSlowError as exc:
-        raise _unreached(connection.host, "timeout") from exc
-    kind = dict(head.headers)
-    if head.status_code >= 300:
-        await _refuse(connection, head, patience)
-    if EVENT_STREAM.encode() not in kind.get(b"content-type", b"") or b"content-encoding" in kind:
-        raise StreamLostError("the answer is no event stream")
-    await _read(connection, take, wait_for_room)
+        except DirectConnectionError as exc:
+            raise _unreached(connection.host, exc) from exc
+        kind = dict(head.headers)
+        if head.status_code >= 300:
+            await _refuse(connection, head, patience)
+        if EVENT_STREAM.encode() not in kind.get(b"content-type", b"") or b"content-encoding" in kind:
+            raise StreamLostError("the answer is no event stream")
+        has_begun = True
+        await _read(connection, take, wait_for_room, silence)
+        return
+    raise StreamLostError("timeout") if has_begun else _unreached(connection.host, "timeout")
 
 
 async def _read(
-    connection: DirectConnection, take: Callable[[Event], bool], wait_for_room: Callable[[], Awaitable[object]]
+    connection: DirectConnection,
+    take: Callable[[Event], bool],
+    wait_for_room: Callable[[], Awaitable[object]],
+    silence: trio.CancelScope,
 ) -> None:
-    """Have the events taken up to `[DONE]`; raises StreamLostError when that does not come."""
+    """Have the events taken up to `[DONE]`; raises StreamLostError when that does not come.
+
+    `silence` ends it STREAM_SILENCE after the last piece has come.
+    """
     parser, unfinished = EventParser(), 0
-    with trio.move_on_after(STREAM_SILENCE) as scope:  # one for all reads, moved on as they come
-        while True:
-            try:
-                piece = await connection.read_body()
-            except DirectConnectionError as exc:
-                raise StreamLostError(str(exc)) from exc
-            if not piece:
-                raise StreamLostError("the stream closed unexpectedly")
-            now = trio.current_time()
-            if scope.deadline < now + STREAM_SILENCE - 1:
-                scope.deadline = now + STREAM_SILENCE
-            events = parser.feed(piece)
-            unfinished = 0 if events else unfinished + len(piece)
-            if unfinished > MAX_ANSWER_BYTES:
-                raise StreamLostError("an event is too large to be one of this version of rbee")
-            for event in events:
-                if event.data == DONE:
-                    connection.take_body()  # its end has come with it, or the connection is not used again
-                    # Who was woken by the events before sends them on first: it runs in the next step of trio's loop.
-                    await trio.lowlevel.checkpoint()
-                    await trio.lowlevel.checkpoint()
-                    return
-                while not take(event):
-                    scope.deadline = math.inf
-                    await wait_for_room()
-                    scope.deadline = trio.current_time() + STREAM_SILENCE
-    raise StreamLostError("timeout")
+    while True:
+        try:
+            piece = await connection.read_body()
+        except DirectConnectionError as exc:
+            raise StreamLostError(str(exc)) from exc
+        if not piece:
+            raise StreamLostError("the stream closed unexpectedly")
+        now = trio.current_time()
+        if silence.deadline < now + STREAM_SILENCE - 1:
+            silence.deadline = now + STREAM_SILENCE
+        events = parser.feed(piece)
+        unfinished = 0 if events else unfinished + len(piece)
+        if unfinished > MAX_ANSWER_BYTES:
+            raise StreamLostError("an event is too large to be one of this version of rbee")
+        for event in events:
+            if event.data == DONE:
+                connection.take_body()  # its end has come with it, or the connection is not used again
+                # Who was woken by the events before sends them on first: it runs in the next step of trio's loop.
+                await trio.lowlevel.checkpoint()
+                await trio.lowlevel.checkpoint()
+                return
+            while not take(event):
+                silence.deadline = math.inf
+                await wait_for_room()
+                silence.deadline = trio.current_time() + STREAM_SILENCE
 
 
 async def _refuse(connection: DirectConnection, head: h11.Response, patience: float) -> None:
