@@ -61,7 +61,7 @@ class Request:
     async def run(self) -> str:
         """Send the request; returns how it ended."""
         rules, trace = self._world.rules, self._world.trace
-        model, backend, device = self._wanted
+        model, backend, device = self._wanted[:3]
         how = ("relayed" if self._relay else "direct") + (f", waits {self._wait} s" if self._wait else "")
         trace.add(self.id, f"asks for {self._tokens} tokens of {model} on {backend}:{device} ({how})")
         rules.began(self.id)
