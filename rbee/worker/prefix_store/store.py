@@ -90,7 +90,7 @@ class PrefixStore:
                     break
             self._hits += known > 0
             self._misses += known == 0
-            if known < len(tokens) and self._disk is not None:
+            if known < len(tokens) and self._disk is not None and not self._must_look:
                 self._must_look = True  # another worker of this model may have put more there by the next time
                 self._changed.notify()
         return known
@@ -131,6 +131,7 @@ class PrefixStore:
             if not self._holds(keys[-1]):
                 if self._disk is not None:
                     self._unwritten.put(keys[-1], part)
+                    self._changed.notify()
                 for gone in self._ram.put(keys[-1], part):
                     self._unwritten.keep_alone(gone)
         self._use(keys)
@@ -197,8 +198,10 @@ class PrefixStore:
         """Remember that these parts were used: the first ones last, since the others are of no use without them."""
         with self._changed:
             self._ram.use(reversed(keys))
+            if not self._used:
+                # Not each time: a thread that wakes up takes the GIL, milliseconds where the machine is busy.
+                self._changed.notify()
             self._used.update(dict.fromkeys(keys))
-            self._changed.notify()
 
     # From here on everything runs in the store's own thread.
 
