@@ -8,7 +8,7 @@ PYTHON = os.path.join(VENV, "bin", "python")
 
 RUNTIME = (
     *("build/locks/runtime.txt", "build/locks/llama.txt", "build/engine.toml"),
-    *("build/logits.c", "build/patch_attention.py", "build/patch_barrier.py"),
+    *("build/logits.c", "build/patch_attention.py", "build/patch_barrier.py", "build/patch_clear.py"),
 )
 ZIPAPP = ("build/locks/zipapp.txt",)
 DEV = ("build/locks/dev.txt",)
