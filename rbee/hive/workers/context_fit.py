@@ -1,8 +1,8 @@
 """Chooses how long a context a model gets: what it was trained for, as far as the memory is good for it (PURE).
 
 The cells of a context are one pool. Each of `slots` requests at once is sure of an equal part of it, and one alone may
-use all, up to what the model was trained for. llama.cpp writes to every cell as it makes the context: its memory is
-taken from then on, and a gigabyte costs half a second.
+use all, up to what the model was trained for. The memory of a cell is
+taken when a token first stands in it, and is reckoned with from the start.
 """
 
 from __future__ import annotations
