@@ -93,14 +93,8 @@ class Hub:
     """
 
     def __init__(self, *, port: int = 0) -> None:
-        self.repositories: dict[str, _Repository] = {}
-        self.asked: list[Asked] = []
-        self.fault = Fault()
-        self.redirect: str | None = None
-        self.refuses: int | None = None
-        self.repack: Callable[[bytes], tuple[bytes, dict[str, str]]] | None = None
-        self._queue: list[Fault] = []
         self._lock = threading.Lock()
+        self.reset()
         self.stopping = threading.Event()
         self._servers = [
             _Server(self, name, address, port) for name, address in (("hub", "127.0.0.1"), ("cdn", "127.0.0.2"))
@@ -118,6 +112,16 @@ class Hub:
             server.shutdown()
             thread.join()
             server.server_close()
+
+    def reset(self) -> None:
+        """Have nothing again, and no faults."""
+        self.repositories: dict[str, _Repository] = {}
+        self.asked: list[Asked] = []
+        self.fault = Fault()
+        self.redirect: str | None = None
+        self.refuses: int | None = None
+        self.repack: Callable[[bytes], tuple[bytes, dict[str, str]]] | None = None
+        self._queue: list[Fault] = []
 
     @property
     def url(self) -> str:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+import psutil
 import pytest
 
 from rbee.adapters import tokens
@@ -40,23 +41,58 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def hub(model: Path) -> Iterator[Hub]:
+@pytest.fixture(scope="module")
+def one_hub() -> Iterator[Hub]:
     with Hub() as hub:
-        hub.add("bees/model", model)
         yield hub
 
 
 @pytest.fixture
-def start(hub: Hub, daemons: Daemons, tmp_path: Path) -> Callable[..., Daemon]:
-    environment = {
+def hub(one_hub: Hub, model: Path) -> Hub:
+    one_hub.reset()
+    one_hub.add("bees/model", model)
+    return one_hub
+
+
+def environment(hub: Hub, models_dir: Path) -> dict[str, str]:
+    return {
         "HF_ENDPOINT": hub.url,
         "RBEE_HUB_PRIVATE_REDIRECTS": "true",
-        "RBEE_PATHS_MODELS_DIR": str(tmp_path / "models"),
+        "RBEE_PATHS_MODELS_DIR": str(models_dir),
         "RBEE_TIMEOUTS_DOWNLOAD_DELAYS": "0.01 0.01 0.01 0.01 0.01",
         "RBEE_WORKER_CONTEXT": "64",
+        "RBEE_WORKER_KV": "f16",
     }
-    return lambda **more: daemons.start("hive", **(environment | more))
+
+
+@pytest.fixture
+def start(hub: Hub, daemons: Daemons, tmp_path: Path) -> Callable[..., Daemon]:
+    """Start a hive of the test's own, with its models in `tmp_path`."""
+    return lambda **more: daemons.start("hive", **(environment(hub, tmp_path / "models") | more))
+
+
+@pytest.fixture(scope="module")
+def one_hive(one_hub: Hub, shared_daemons: Daemons, tmp_path_factory: pytest.TempPathFactory) -> Daemon:
+    return shared_daemons.start("hive", **environment(one_hub, tmp_path_factory.mktemp("models")))
+
+
+@pytest.fixture
+def hive(one_hive: Daemon, hub: Hub) -> Iterator[Daemon]:
+    """Give the hive that tests share: without models and workers, whatever the test before has done."""
+    assert hub
+    yield one_hive
+    with one_hive.client() as client:
+        for worker in client.get("/v1/workers/list").json()["workers"]:
+            client.delete(f"/v1/workers/{worker['id']}")
+        wait_until(lambda: client.get("/v1/workers/list").json()["workers"] == [])
+        for row in client.get("/v1/models/list").json()["models"]:
+            assert client.delete(f"/v1/models/{quote(row['id'], safe='')}").status_code == 204
+    shutil.rmtree(models_of(one_hive) / "hf", ignore_errors=True)
+
+
+def models_of(hive: Daemon) -> Path:
+    """Return the folder of a hive's models."""
+    return Path(psutil.Process(hive.process.pid).environ()["RBEE_PATHS_MODELS_DIR"])
 
 
 def events_of(answer: httpx.Response) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -78,12 +114,9 @@ def pulled(client: httpx.Client, reference: str = REF) -> list[tuple[str, dict[s
         return list(events_of(answer))
 
 
-def test_a_worker_of_a_model_that_is_not_here_is_fetched_for_it(
-    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
-) -> None:
-    daemon = start()
+def test_a_worker_of_a_model_that_is_not_here_is_fetched_for_it(hive: Daemon, hub: Hub, model: Path) -> None:
     hub.then(Fault(reset=0.4, rate=20e6))
-    with daemon.client() as client:
+    with hive.client() as client:
         with stream(client, "/v1/workers/spawn") as answer:
             seen = list(events_of(answer))
         progress = [event for name, event in seen if name == "progress"]
@@ -93,7 +126,7 @@ def test_a_worker_of_a_model_that_is_not_here_is_fetched_for_it(
         assert steps[-1]["bytes_downloaded"] == steps[-1]["bytes_total"] == model.stat().st_size
         (retry,) = [event for event in progress if event["stage"] == "retrying"]
         assert (retry["attempt"], retry["attempts"], retry["delay_ms"]) == (2, 6, 10)
-        path = tmp_path / "models/hf/bees/model" / FILE
+        path = models_of(hive) / "hf/bees/model" / FILE
         assert progress[-2:] == [{"stage": "verifying"}, {"stage": "complete", "local_path": str(path)}]
         assert seen[-1][0] == "worker"
         assert path.read_bytes() == model.read_bytes()
@@ -105,9 +138,8 @@ def test_a_worker_of_a_model_that_is_not_here_is_fetched_for_it(
         assert hub.sent == row["size_bytes"]
 
 
-def test_what_is_in_the_catalogue_asks_nobody(start: Callable[..., Daemon], hub: Hub) -> None:
-    daemon = start()
-    with daemon.client() as client:
+def test_what_is_in_the_catalogue_asks_nobody(hive: Daemon, hub: Hub) -> None:
+    with hive.client() as client:
         pulled(client)
         asked = len(hub.asked)
         again = client.post("/v1/models/download", json={"model_ref": REF}).json()
@@ -119,10 +151,9 @@ def test_what_is_in_the_catalogue_asks_nobody(start: Callable[..., Daemon], hub:
         assert hub.sent == client.get("/v1/models/list").json()["models"][0]["size_bytes"]
 
 
-def test_progress_can_be_read_late_and_after_the_end(start: Callable[..., Daemon], hub: Hub) -> None:
-    daemon = start()
+def test_progress_can_be_read_late_and_after_the_end(hive: Daemon, hub: Hub) -> None:
     hub.fault = Fault(rate=5e6)
-    with daemon.client() as client:
+    with hive.client() as client:
         download_id = client.post("/v1/models/download", json={"model_ref": REF}).json()["download_id"]
         for _ in range(2):
             with client.stream("GET", "/v1/models/download/progress", params={"id": download_id}) as answer:
@@ -134,12 +165,11 @@ def test_progress_can_be_read_late_and_after_the_end(start: Callable[..., Daemon
         assert (unknown.status_code, unknown.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
 
 
-def test_two_share_a_download_and_one_of_them_may_go(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
-    daemon = start()
+def test_two_share_a_download_and_one_of_them_may_go(hive: Daemon, hub: Hub, model: Path) -> None:
     hub.fault = Fault(rate=4e6)
     ends: list[tuple[str, dict[str, Any]]] = []
     joined = threading.Event()
-    with daemon.client() as client, daemon.client() as other:
+    with hive.client() as client, hive.client() as other:
 
         def stay() -> None:
             with stream(other, "/v1/models/download") as answer:
@@ -158,13 +188,10 @@ def test_two_share_a_download_and_one_of_them_may_go(start: Callable[..., Daemon
         assert hub.sent == model.stat().st_size
 
 
-def test_the_last_caller_to_leave_ends_it_and_the_next_resumes_it(
-    start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
-) -> None:
-    daemon = start()
+def test_the_last_caller_to_leave_ends_it_and_the_next_resumes_it(hive: Daemon, hub: Hub, model: Path) -> None:
     hub.fault = Fault(stall=0.5)
-    part = tmp_path / "models/hf/bees/model" / f"{FILE}.part"
-    with daemon.client() as client:
+    part = models_of(hive) / "hf/bees/model" / f"{FILE}.part"
+    with hive.client() as client:
         with stream(client, "/v1/models/download") as answer:
             events = events_of(answer)
             next(event for _, event in events if event.get("stage") == "downloading")
@@ -174,10 +201,9 @@ def test_the_last_caller_to_leave_ends_it_and_the_next_resumes_it(
     assert hub.sent == model.stat().st_size
 
 
-def test_a_download_without_a_stream_ends_when_it_is_given_up(start: Callable[..., Daemon], hub: Hub) -> None:
-    daemon = start()
+def test_a_download_without_a_stream_ends_when_it_is_given_up(hive: Daemon, hub: Hub) -> None:
     hub.fault = Fault(stall=0.5)
-    with daemon.client() as client:
+    with hive.client() as client:
         download_id = client.post("/v1/models/download", json={"model_ref": REF}).json()["download_id"]
         assert client.post("/v1/models/download", json={"model_ref": REF}).json()["download_id"] == download_id
         assert client.delete(f"/v1/models/download/{download_id}").status_code == 204
@@ -208,11 +234,8 @@ def test_a_hive_that_ends_leaves_what_the_next_one_goes_on_with(
     assert hub.content()[-1].sent == model.stat().st_size - there
 
 
-def test_a_model_is_removed_with_its_file_but_not_while_a_worker_has_it(
-    start: Callable[..., Daemon], hub: Hub, tmp_path: Path
-) -> None:
-    daemon = start()
-    with daemon.client() as client:
+def test_a_model_is_removed_with_its_file_but_not_while_a_worker_has_it(hive: Daemon, hub: Hub) -> None:
+    with hive.client() as client:
         worker = client.post("/v1/workers/spawn", json={"model_ref": REF}).json()
         refused = client.delete("/v1/models/model.Q4_K_M")
         assert (refused.status_code, refused.json()["error"]["code"]) == (409, "MODEL_IN_USE")
@@ -223,7 +246,7 @@ def test_a_model_is_removed_with_its_file_but_not_while_a_worker_has_it(
         wait_until(lambda: client.get("/v1/workers/list").json()["workers"] == [])
         assert client.delete("/v1/models/model.Q4_K_M").status_code == 204
         assert client.get("/v1/models/list").json() == {"models": []}
-        assert not (tmp_path / "models/hf").exists()
+        assert not (models_of(hive) / "hf").exists()
         assert client.delete("/v1/models/model.Q4_K_M").status_code == 404
 
 
@@ -283,19 +306,18 @@ def test_folders_of_others_among_the_models_are_left_alone(
         assert client.get("/v1/models/list").json() == {"models": []}
 
 
-def test_a_file_that_somebody_removed_is_fetched_again(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
-    daemon = start()
-    with daemon.client() as client:
+def test_a_file_that_somebody_removed_is_fetched_again(hive: Daemon, hub: Hub) -> None:
+    with hive.client() as client:
         pulled(client)
-        (tmp_path / "models/hf/bees/model" / FILE).unlink()
+        (models_of(hive) / "hf/bees/model" / FILE).unlink()
         assert pulled(client)[-1][0] == "model"
     assert hub.sent == 2 * hub.repositories["bees/model"].files[FILE].size
 
 
-def test_a_file_that_was_cut_short_is_fetched_again(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
+def test_a_file_that_was_cut_short_is_fetched_again(hive: Daemon, hub: Hub) -> None:
     size = hub.repositories["bees/model"].files[FILE].size
-    path = tmp_path / "models/hf/bees/model" / FILE
-    with start().client() as client:
+    path = models_of(hive) / "hf/bees/model" / FILE
+    with hive.client() as client:
         pulled(client)
         os.truncate(path, size // 2)
         assert client.post("/v1/workers/spawn", json={"model_ref": REF}).status_code == 200
@@ -304,24 +326,24 @@ def test_a_file_that_was_cut_short_is_fetched_again(start: Callable[..., Daemon]
 
 
 def test_of_a_split_model_only_the_file_that_was_removed_is_fetched_again(
-    start: Callable[..., Daemon], hub: Hub, tmp_path: Path
+    hive: Daemon, hub: Hub, tmp_path: Path
 ) -> None:
     models.make(tmp_path / "big.gguf", tensors_per_file=8)
     parts = sorted(tmp_path.glob("big-*.gguf"))
     hub.add("bees/big", *parts)
-    with start().client() as client:
+    with hive.client() as client:
         pulled(client, "hf:bees/big")
         sent = hub.sent
-        (tmp_path / "models/hf/bees/big" / parts[1].name).unlink()
+        (models_of(hive) / "hf/bees/big" / parts[1].name).unlink()
         assert client.post("/v1/workers/spawn", json={"model_ref": "hf:bees/big"}).status_code == 200
     assert hub.sent - sent == parts[1].stat().st_size
 
 
 @pytest.mark.parametrize("more", [1000, 0])
 def test_a_file_that_the_hub_has_changed_is_another_one_in_the_catalogue_too(
-    more: int, start: Callable[..., Daemon], hub: Hub, tmp_path: Path, model: Path
+    more: int, hive: Daemon, hub: Hub, tmp_path: Path, model: Path
 ) -> None:
-    with start().client() as client:
+    with hive.client() as client:
         pulled(client)
         changed = tmp_path / FILE
         changed.write_bytes(model.read_bytes()[:-1000] + os.urandom(1000 + more))
@@ -344,10 +366,9 @@ def test_a_file_in_the_users_own_cache_is_used_where_it_is(
     assert link.exists(), "it is the user's"
 
 
-def test_a_disk_that_is_too_small_is_an_error_before_a_byte_is_fetched(start: Callable[..., Daemon], hub: Hub) -> None:
+def test_a_disk_that_is_too_small_is_an_error_before_a_byte_is_fetched(hive: Daemon, hub: Hub) -> None:
     hub.repositories["bees/model"].files[FILE].size = 10**15
-    daemon = start()
-    with daemon.client() as client:
+    with hive.client() as client:
         answer = client.post("/v1/workers/spawn", json={"model_ref": REF})
     error = answer.json()["error"]
     assert (answer.status_code, error["code"]) == (507, "INSUFFICIENT_DISK")
@@ -366,17 +387,15 @@ def test_a_password_in_the_hubs_address_is_never_shown(start: Callable[..., Daem
     assert "secret" not in json.dumps([*events, *daemon.log()])
 
 
-def test_a_hub_without_sizes_is_not_taken_for_one_of_empty_files(
-    start: Callable[..., Daemon], hub: Hub, tmp_path: Path
-) -> None:
+def test_a_hub_without_sizes_is_not_taken_for_one_of_empty_files(hive: Daemon, hub: Hub) -> None:
     file = hub.repositories["bees/model"].files[FILE]
     file.size, file.is_large = 0, False
-    with start().client() as client:
+    with hive.client() as client:
         error = client.post("/v1/workers/spawn", json={"model_ref": REF}).json()["error"]
         assert error["code"] == "DOWNLOAD_FAILED"
         assert error["message"].endswith(f" does not say how large {FILE} is")
         assert client.get("/v1/models/list").json() == {"models": []}
-    assert not (tmp_path / "models/hf").exists()
+    assert not (models_of(hive) / "hf").exists()
 
 
 @pytest.mark.parametrize(
@@ -388,11 +407,11 @@ def test_a_hub_without_sizes_is_not_taken_for_one_of_empty_files(
     ],
 )
 def test_what_the_hub_has_not_for_us_is_an_error_of_its_own(
-    reference: str, status: int, code: str, start: Callable[..., Daemon], hub: Hub, model: Path
+    reference: str, status: int, code: str, hive: Daemon, hub: Hub, model: Path
 ) -> None:
     hub.add("bees/secret", model)
     hub.protect("bees/secret", "hf_x")
-    with start().client() as client:
+    with hive.client() as client:
         answer = client.post("/v1/workers/spawn", json={"model_ref": reference})
         assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
         told_so = client.post("/v1/models/download", json={"model_ref": reference}).json()
@@ -400,11 +419,11 @@ def test_what_the_hub_has_not_for_us_is_an_error_of_its_own(
         assert code in events
 
 
-def test_a_split_model_is_fetched_completely_and_loaded(start: Callable[..., Daemon], hub: Hub, tmp_path: Path) -> None:
+def test_a_split_model_is_fetched_completely_and_loaded(hive: Daemon, hub: Hub, tmp_path: Path) -> None:
     models.make(tmp_path / "big.gguf", tensors_per_file=8)
     parts = sorted(tmp_path.glob("big-*.gguf"))
     hub.add("bees/big", *parts)
-    with start().client() as client:
+    with hive.client() as client:
         row = pulled(client, "hf:bees/big")[-1][1]
         assert row["size_bytes"] == sum(part.stat().st_size for part in parts)
         assert row["id"] == "big-00001-of-00003"
@@ -413,11 +432,11 @@ def test_a_split_model_is_fetched_completely_and_loaded(start: Callable[..., Dae
         client.delete(f"/v1/workers/{worker['worker_id']}")
         wait_until(lambda: client.get("/v1/workers/list").json()["workers"] == [])
         assert client.delete(f"/v1/models/{row['id']}").status_code == 204
-    assert not (tmp_path / "models/hf").exists()
+    assert not (models_of(hive) / "hf").exists()
 
 
-def test_show_describes_what_is_here_and_fetches_nothing(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
-    with start().client() as client:
+def test_show_describes_what_is_here_and_fetches_nothing(hive: Daemon, hub: Hub, model: Path) -> None:
+    with hive.client() as client:
         missing = client.get("/v1/models/show", params={"model_ref": REF})
         assert (missing.status_code, missing.json()["error"]["code"]) == (404, "MODEL_NOT_FOUND")
         assert hub.asked == []
@@ -434,11 +453,11 @@ def test_show_describes_what_is_here_and_fetches_nothing(start: Callable[..., Da
 
 
 def test_what_does_not_fit_is_reckoned_for_all_slots_and_the_longest_context_is_offered(
-    start: Callable[..., Daemon], hub: Hub, model: Path
+    hive: Daemon, hub: Hub, model: Path
 ) -> None:
     slots, context, per_token = 64, 1 << 24, 2 * 2 * 2 * 512  # 2 bytes, keys and values, 2 layers, 512 numbers
     weights = int(model.stat().st_size * 1.2)
-    with start(RBEE_WORKER_KV="f16").client() as client:
+    with hive.client() as client:
         asked = {"model_ref": REF, "slots": slots, "context": context}
         answer = client.post("/v1/workers/spawn", json=asked)
         assert client.get("/v1/workers/list").json() == {"workers": []}
@@ -453,11 +472,9 @@ def test_what_does_not_fit_is_reckoned_for_all_slots_and_the_longest_context_is_
     assert f"a context of {longest} tokens instead of {context}" in error["hint"]
 
 
-def test_files_that_other_nodes_may_copy_are_listed_with_their_hashes(
-    start: Callable[..., Daemon], hub: Hub, model: Path
-) -> None:
+def test_files_that_other_nodes_may_copy_are_listed_with_their_hashes(hive: Daemon, hub: Hub, model: Path) -> None:
     hub.add("bees/model", model, name="model.Q8_0.gguf")
-    with start().client() as client:
+    with hive.client() as client:
 
         def files(reference: str) -> Any:
             return client.get("/v1/models/files", params={"model_ref": reference}).json()
@@ -475,10 +492,10 @@ def digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_a_file_is_given_from_any_byte_on(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+def test_a_file_is_given_from_any_byte_on(hive: Daemon, hub: Hub, model: Path) -> None:
     sha256, data = digest(model), model.read_bytes()
     path = f"/v1/models/content/{sha256}"
-    with start().client() as client:
+    with hive.client() as client:
         assert client.get(path).status_code == 404
         pulled(client)
         whole = client.get(path)
@@ -502,26 +519,25 @@ def test_a_file_is_given_from_any_byte_on(start: Callable[..., Daemon], hub: Hub
         assert (beyond.status_code, beyond.headers["Content-Range"]) == (416, f"bytes */{len(data)}")
 
 
-def test_the_key_of_a_file_opens_that_file_alone(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
+def test_the_key_of_a_file_opens_that_file_alone(hive: Daemon, hub: Hub, model: Path) -> None:
     sha256 = digest(model)
-    daemon = start()
-    with daemon.client() as client:
+    with hive.client() as client:
         pulled(client)
-        client.headers["Authorization"] = f"Bearer {tokens.content_key(daemon.token, sha256)}"
+        client.headers["Authorization"] = f"Bearer {tokens.content_key(hive.token, sha256)}"
         assert client.get(f"/v1/models/content/{sha256}").content == model.read_bytes()
         for path in (f"/v1/models/content/{'0' * 64}", "/v1/models/list", f"/v1/models/content/..%2f{sha256}"):
             assert client.get(path).status_code == 401
 
 
 @pytest.mark.parametrize("asked", ["..%2f..%2fmodels.db", "%2fetc%2fpasswd", FILE, "model.Q4_K_M", "%00", "A" * 64])
-def test_a_content_that_is_no_hash_of_a_model_is_not_there(asked: str, start: Callable[..., Daemon], hub: Hub) -> None:
-    with start().client() as client:
+def test_a_content_that_is_no_hash_of_a_model_is_not_there(asked: str, hive: Daemon, hub: Hub) -> None:
+    with hive.client() as client:
         pulled(client)
         assert client.get(f"/v1/models/content/{asked}").status_code == 404
 
 
-def test_a_file_that_was_changed_on_the_disk_is_not_given(start: Callable[..., Daemon], hub: Hub, model: Path) -> None:
-    with start().client() as client:
+def test_a_file_that_was_changed_on_the_disk_is_not_given(hive: Daemon, hub: Hub, model: Path) -> None:
+    with hive.client() as client:
         path = Path(pulled(client)[-1][1]["local_path"])
         with path.open("ab") as file:
             file.write(b"more")
@@ -536,12 +552,10 @@ UNUSABLE: dict[str, Callable[[Path], Path]] = {
 }
 
 
-def test_what_could_not_be_used_here_is_not_fetched_to_its_end(
-    hub: Hub, start: Callable[..., Daemon], tmp_path: Path
-) -> None:
+def test_what_could_not_be_used_here_is_not_fetched_to_its_end(hub: Hub, hive: Daemon, tmp_path: Path) -> None:
     hub.fault = Fault(rate=20e6)
-    daemon = start()
-    with daemon.client() as client:
+    logs = set((hive.home / "logs").glob("worker-*.log"))
+    with hive.client() as client:
         for number, (words, make) in enumerate(UNUSABLE.items()):
             odd = make(tmp_path / f"odd{number}.Q4_K_M.gguf")
             with odd.open("ab") as file:
@@ -553,12 +567,12 @@ def test_what_could_not_be_used_here_is_not_fetched_to_its_end(
             assert words in error["error"]["message"]
             assert f"odd{number}.Q4_K_M.gguf " in error["error"]["message"]
             assert hub.sent - sent < 150_000_000
-            assert not [path for path in (tmp_path / "models").rglob("*") if path.is_file()]
+            assert not [path for path in models_of(hive).rglob("*") if path.is_file()]
             refused = client.post("/v1/workers/spawn", json={"model_ref": f"file:{odd}"}).json()["error"]
             assert words in refused["message"]
         assert client.get("/v1/models/list").json() == {"models": []}
         assert client.get("/v1/workers/list").json() == {"workers": []}
-    assert not list((daemon.home / "logs").glob("worker-*.log")), "no worker was started"
+    assert set((hive.home / "logs").glob("worker-*.log")) == logs, "no worker was started"
 
 
 NAMES = (
@@ -570,19 +584,16 @@ NAMES = (
 )
 
 
-def test_a_file_is_fetched_and_found_by_whatever_name_it_has(
-    hub: Hub, start: Callable[..., Daemon], tmp_path: Path, model: Path
-) -> None:
+def test_a_file_is_fetched_and_found_by_whatever_name_it_has(hub: Hub, hive: Daemon, model: Path) -> None:
     for name in (*NAMES, "other.Q8_0.gguf"):
         hub.add("bees/odd", model, name=name)
-    daemon = start()
-    with daemon.client() as client:
+    with hive.client() as client:
         for name in NAMES:
             reference = f"hf:bees/odd/{name}"
             seen = pulled(client, reference)
             assert seen[-1][0] == "model", seen[-1]
             assert seen[-1][1]["model_ref"] == reference
-            path = tmp_path / "models/hf/bees/odd" / name
+            path = models_of(hive) / "hf/bees/odd" / name
             assert path.read_bytes() == model.read_bytes()
         shown = client.get("/v1/models/show", params={"model_ref": reference}).json()
         assert (shown["model_ref"], shown["local_path"]) == (reference, str(path))
@@ -593,7 +604,7 @@ def test_a_file_is_fetched_and_found_by_whatever_name_it_has(
         for row in client.get("/v1/models/list").json()["models"]:
             removed = client.delete(f"/v1/models/{quote(row['id'], safe='')}").status_code
             assert removed == (409 if row["local_path"].endswith(NAMES[0]) else 204), row["id"]
-        (left,) = [path.name for path in (tmp_path / "models").rglob("*.gguf")]
+        (left,) = [path.name for path in models_of(hive).rglob("*.gguf")]
         assert left == NAMES[0]
 
 

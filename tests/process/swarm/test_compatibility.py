@@ -68,7 +68,10 @@ def run(swarm: Swarm, build: str, *arguments: str) -> str:
 
 
 @pytest.mark.parametrize("is_keeper_earlier", [False, True], ids=["queen earlier", "keeper earlier"])
-def test_keeper_and_queen(swarm: Swarm, earlier: str, *, is_keeper_earlier: bool) -> None:
+def test_keeper_and_queen_and_whichever_goes_on_with_the_files(
+    swarm: Swarm, earlier: str, *, is_keeper_earlier: bool
+) -> None:
+    """The files: databases, token, and the lock files of daemons that ended and of ones that were killed."""
     keeper, queen = (earlier, TODAY) if is_keeper_earlier else (TODAY, earlier)
     run(swarm, queen, "up")
     text = infer(swarm, keeper)
@@ -82,50 +85,34 @@ def test_keeper_and_queen(swarm: Swarm, earlier: str, *, is_keeper_earlier: bool
     assert json.loads(run(swarm, keeper, "workers", "list", "--json"))["workers"] == []
     run(swarm, keeper, "down")
     wait_until(lambda: not swarm.processes(), "nothing is left", 5)
+    # The other build finds what the queen and its hive have left.
+    assert infer(swarm, keeper) == text
+    run(swarm, queen, "up")
+    infer(swarm, queen)
+    kill(swarm, "queen")
+    run(swarm, keeper, "down")
+    wait_until(lambda: not swarm.processes(), "nothing is left", 5)
 
 
-@pytest.mark.parametrize("is_hive_earlier", [True, False], ids=["hive earlier", "queen earlier"])
-def test_queen_and_a_hive_with_its_worker(swarm: Swarm, earlier: str, *, is_hive_earlier: bool) -> None:
-    queen, hive = (TODAY, earlier) if is_hive_earlier else (earlier, TODAY)
-    run(swarm, hive, "up")
-    text = infer(swarm, hive)
+@pytest.mark.parametrize("is_other_earlier", [True, False], ids=["hive and worker earlier", "queen earlier"])
+def test_each_daemon_outlives_the_one_above_it(swarm: Swarm, earlier: str, *, is_other_earlier: bool) -> None:
+    """A new queen finds a hive with its worker, and a new hive a worker."""
+    new, other = (TODAY, earlier) if is_other_earlier else (earlier, TODAY)
+    run(swarm, other, "up")
+    text = infer(swarm, other)
     running = swarm.find("hive"), swarm.find("worker")
     kill(swarm, "queen")
-    run(swarm, queen, "up")
-    assert infer(swarm, queen) == text
+    run(swarm, new, "up")
+    assert infer(swarm, new) == text
     assert (swarm.find("hive"), swarm.find("worker")) == running
-    run(swarm, queen, "down")
-    wait_until(lambda: not swarm.processes(), "nothing is left", 5)
-
-
-@pytest.mark.parametrize("is_worker_earlier", [True, False], ids=["worker earlier", "hive earlier"])
-def test_hive_and_a_worker_that_outlived_its_hive(swarm: Swarm, earlier: str, *, is_worker_earlier: bool) -> None:
-    hive, worker = (TODAY, earlier) if is_worker_earlier else (earlier, TODAY)
-    run(swarm, worker, "up")
-    text = infer(swarm, worker)
-    running = swarm.find("worker")
     kill(swarm, "hive")
     kill(swarm, "queen")
-    run(swarm, hive, "up")
-    assert infer(swarm, hive) == text
-    assert swarm.find("worker") == running
+    run(swarm, new, "up")
+    assert infer(swarm, new) == text
+    assert swarm.find("hive") != running[0]
+    assert swarm.find("worker") == running[1]
     assert [row["state"] for row in stored_workers(swarm.home)] == ["idle"]
-    run(swarm, hive, "down")
-    wait_until(lambda: not swarm.processes(), "nothing is left", 5)
-
-
-@pytest.mark.parametrize("is_first_earlier", [True, False], ids=["today after earlier", "earlier after today"])
-def test_a_build_goes_on_with_the_files_of_another(swarm: Swarm, earlier: str, *, is_first_earlier: bool) -> None:
-    """Databases, token, and the lock files of daemons that ended and of ones that were killed."""
-    first, second = (earlier, TODAY) if is_first_earlier else (TODAY, earlier)
-    run(swarm, first, "up")
-    text = infer(swarm, first)
-    run(swarm, first, "down")
-    assert infer(swarm, second) == text
-    run(swarm, first, "up")
-    infer(swarm, first)
-    kill(swarm, "queen")
-    run(swarm, second, "down")
+    run(swarm, new, "down")
     wait_until(lambda: not swarm.processes(), "nothing is left", 5)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rbee.worker.prefix_store import disk_room, part_file
@@ -26,6 +26,7 @@ from rbee.worker.prefix_store.part_file import PartName
 from rbee.worker.prefix_store.store import PrefixStore
 from tests.kit import disk as small_disk
 from tests.kit.prefixes import MODEL, flush, prompt, put_all, restored, state
+from tests.kit.samples import samples
 from tests.kit.waiting import wait_until
 
 if TYPE_CHECKING:
@@ -257,7 +258,7 @@ OPERATIONS = st.lists(
 
 @pytest.mark.parametrize("block", [8, None])
 @given(OPERATIONS, st.sampled_from([0, 4000, 100_000]), st.sampled_from([40_000, 200_000]))
-@settings(max_examples=25, deadline=None)
+@samples(10)
 def test_whatever_happens_only_what_was_put_is_found(
     block: int | None, operations: list[tuple[str, int, int]], ram: int, disk: int
 ) -> None:
@@ -362,9 +363,11 @@ def test_what_a_killed_worker_has_left_goes_in_time(opened: Callable[..., Prefix
     assert [path.exists() for path in left + empty] == [False, True, False, True, True]
 
 
-def test_a_worker_that_is_killed_at_any_moment_leaves_nothing_wrong(tmp_path: Path) -> None:
+def test_a_worker_that_is_killed_at_any_moment_leaves_nothing_wrong(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
     root, dice, found = tmp_path / "prefixes", random.Random(0), 0
-    for _ in range(6):
+    for _ in range(30 if pytestconfig.getoption("full") else 3):
         # Twice as many children as kills of one at a time: they write, and make room, beside each other.
         writers = [
             subprocess.Popen([sys.executable, "-m", "tests.kit.prefixes", str(root)], cwd=ROOT, stderr=subprocess.PIPE)
