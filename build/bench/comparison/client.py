@@ -60,7 +60,7 @@ class Answer(asyncio.Protocol):
     """One request over a connection of its own; `times` are those at which its pieces came."""
 
     def __init__(self) -> None:
-        self.asked = 0.0
+        self.asked = self.ended = 0.0
         self.times: list[float] = []
         self._data: list[bytes] = []
         self._rest = b""
@@ -89,6 +89,7 @@ class Answer(asyncio.Protocol):
 
     def _end(self) -> None:
         if not self._is_over.done():
+            self.ended = time.perf_counter()
             self._is_over.set_result(None)
             self._grown.set()
         self._transport.close()
@@ -116,14 +117,13 @@ class Answer(asyncio.Protocol):
 
     @property
     def first(self) -> float:
-        """Seconds to the first piece."""
-        assert self.times, f"no text came: {b''.join(self._data)[:3000]!r}"
-        return self.times[0] - self.asked
+        """Seconds to the first piece, or to the end where the first token ended the text."""
+        return (self.times[0] if self.times else self.ended) - self.asked
 
     @property
     def last(self) -> float:
-        """When the last piece came."""
-        return self.times[-1]
+        """When the last piece came, or the end of an answer without text."""
+        return self.times[-1] if self.times else self.ended
 
     @property
     def rate(self) -> float:

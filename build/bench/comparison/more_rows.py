@@ -102,7 +102,7 @@ def _cold(found: Found, model: Path, options: Options) -> None:
                     began = time.perf_counter()
                     with theirs(options.program, load, *options.further) as other:
                         answer = asyncio.run(ask(other.way, other.way.text(words.text(8), 2)))
-                        found.add("cold", name, answer.times[0] - began)
+                        found.add("cold", name, answer.asked + answer.first - began)
             tell(f"{found.row} {found.model}: round {number + 1} of {options.rounds}")
 
 

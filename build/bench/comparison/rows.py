@@ -63,16 +63,16 @@ class Conversation:
 
     def __init__(self, first: str, system: str = "") -> None:
         self.messages: list[Message] = [] if not system else [{"role": "system", "content": system}]
-        self.messages.append({"role": "user", "content": first})
+        self.say(first)
 
     async def turn(self, way: Way, most: int) -> float:
         """Have the next answer; returns the seconds to its first piece."""
         answer = await ask(way, way.chat(self.messages, most))
         self.messages.append({"role": "assistant", "content": answer.text})
-        return answer.first if answer.times else 0.0
+        return answer.first
 
     def say(self, text: str) -> None:
-        self.messages.append({"role": "user", "content": text})
+        self.messages.append({"role": "user", "content": f"Write a story about these words.{text}"})
 
 
 async def _second_turn(way: Way, words: Words) -> dict[str, float]:
