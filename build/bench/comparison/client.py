@@ -127,7 +127,9 @@ class Answer(asyncio.Protocol):
 
     @property
     def rate(self) -> float:
-        """Tokens a second between the first and the last."""
+        """Tokens a second between the first and the last; 0 where there are no two."""
+        if len(self.times) < 2:
+            return 0.0
         return (self.tokens - 1) / (self.times[-1] - self.times[0])
 
     def _objects(self) -> list[dict[str, Any]]:

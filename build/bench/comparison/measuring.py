@@ -68,9 +68,9 @@ class Found:
         return statistics.median(values) if values else None
 
     def gain(self, number: Number, way: str) -> float | None:
-        """Return how many times better than the baseline a way is."""
+        """Return how many times better than the baseline a way is; nothing where one of the two is missing or 0."""
         mine, other = self.median(number.name, way), self.median(number.name, self.baseline)
-        if mine is None or not other or way == self.baseline:
+        if not mine or not other or way == self.baseline:
             return None
         return other / mine if number.better == "less" else mine / other
 
