@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MIN_CHUNK: Final = 16
+MIN_CHUNK: Final = 32
 """Tokens of prompts that a step takes in any case, however slow the machine is."""
 LONGEST_PAUSE: Final = 0.3
 """How long a sequence that decodes may wait for its next token because of prompts, unless the configuration says it."""

@@ -99,8 +99,8 @@ def test_a_step_takes_longer_than_it_aims_at_for_a_whole_tile_alone() -> None:
 
 def test_a_tile_of_decoding_sequences_leaves_room_for_prompts() -> None:
     pace = PrefillPace(512)
-    pace.observe(512, 512 * 0.2 / 30.5)
-    assert pace.limit(64) == 30
+    pace.observe(512, 512 * 0.2 / 40.5)
+    assert pace.limit(64) == 40
 
 
 def test_a_longer_pause_reads_more_of_prompts() -> None:
