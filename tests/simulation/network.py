@@ -39,6 +39,7 @@ class _Handling:
         self.scope = trio.CancelScope()
         self.answered = trio.Event()
         self.answer: Any = None
+        self.error: RbeeError | None = None
         self.is_whole = False
 
     async def run(self, work: Callable[[], Awaitable[Any]]) -> None:
@@ -47,7 +48,7 @@ class _Handling:
                 try:
                     self.answer = await work()
                 except RbeeError as exc:
-                    self.answer = from_body(to_body(exc)) or InternalError(exc.message)
+                    self.error = from_body(to_body(exc)) or InternalError(exc.message)
                 self.is_whole = True
         finally:
             self.answered.set()
@@ -104,16 +105,16 @@ class Network:
         for delay in SHORT_CALL_DELAYS if repeats else (0.0,):
             await trio.sleep(delay)
             try:
-                answer = await self._exchange(url, name, work, seconds)
+                handling = await self._exchange(url, name, work, seconds)
             except _Unreached as exc:
                 reason = str(exc)
                 continue
-            if isinstance(answer, RbeeError):
-                raise answer
-            return answer
+            if handling.error is not None:
+                raise handling.error
+            return handling.answer  # which may be an error that was asked for
         raise ConnectionTimeoutError(f"{url} does not answer", attempts=[reason])
 
-    async def _exchange(self, url: str, name: str, work: Callable[[Any], Awaitable[T]], seconds: float) -> Any:
+    async def _exchange(self, url: str, name: str, work: Callable[[Any], Awaitable[T]], seconds: float) -> _Handling:
         chance, faults = self._chance, self._world.faults
         is_lost = chance.random() < faults.call_lost
         is_answer_lost = is_lost and chance.random() < 0.5
@@ -125,12 +126,12 @@ class Network:
             if is_lost and not is_answer_lost:
                 self._world.trace.add("network", f"loses {name} to {server.name}")
                 raise _Unreached("the connection was closed")
-            answer = await self._serve(server, work)
+            handling = await self._serve(server, work)
             await self._travel(slowness * (1 - share))
             if is_answer_lost:
                 self._world.trace.add("network", f"loses the answer to {name} from {server.name}")
                 raise _Unreached("the connection was closed")
-            return answer
+            return handling
         raise _Unreached("timeout")
 
     def _server(self, url: str) -> Process:
@@ -139,7 +140,7 @@ class Network:
             raise _Unreached("connection refused")
         return server
 
-    async def _serve(self, server: Process, work: Callable[[Any], Awaitable[T]]) -> Any:
+    async def _serve(self, server: Process, work: Callable[[Any], Awaitable[T]]) -> _Handling:
         async def handle() -> T:
             await server.receive()
             return await work(server)
@@ -152,7 +153,7 @@ class Network:
             handling.scope.cancel()  # who hangs up ends the work for him
         if not handling.is_whole or not server.is_running:
             raise _Unreached("the connection was closed")
-        return handling.answer
+        return handling
 
     async def stream(
         self, url: str, name: str, produce: Callable[[Any, Send], Awaitable[None]], receive: Callable[[Any], None]
@@ -193,8 +194,8 @@ class Network:
             self._world.trace.add("network", f"cuts {name} of {server.name}")
         if cut.cancelled_caught or not handling.is_whole or not server.is_running:
             raise StreamLostError("the connection was closed")
-        if isinstance(handling.answer, RbeeError):
-            raise handling.answer
+        if handling.error is not None:
+            raise handling.error
 
     async def _read(
         self, server: Process, receiving: trio.MemoryReceiveChannel[Any], receive: Callable[[Any], None]

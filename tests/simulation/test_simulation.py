@@ -17,6 +17,7 @@ from tests.simulation.story import Story
 from tests.simulation.world import Violation
 
 KEPT: Final[dict[int, str]] = {
+    342: "a client was not told that its worker had made room: the network raised the error that it had asked for",
     891: "the hive was asked for its list in a tight loop: its late events did not show the worker that it named",
     1262: "the same, by one request that waits for a slot of a worker that loads",
     1559: "the same, by several requests at once",
