@@ -85,6 +85,7 @@ class Network:
     """Carries calls; each caller's chance decides which of them are lost or late."""
 
     def __init__(self, world: World) -> None:
+        self.rules = world.rules
         self._world = world
         self._chance = world.chance("network")
 

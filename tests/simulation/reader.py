@@ -44,8 +44,16 @@ async def wait_ready(network: Network, url: str, seconds: float) -> None:
 async def infer(network: Network, placed: Placed, request_id: str, tokens: int, heard: Callable[[Any], None]) -> None:
     """Hold the stream of a generation."""
     key = key_of(placed.worker_id)
+
+    def receive(token: Any) -> None:
+        network.rules.heard(request_id, placed.worker_id)
+        heard(token)
+
     await network.stream(
-        placed.url, f"the answer to {request_id}", lambda found, send: found.infer(key, request_id, tokens, send), heard
+        placed.url,
+        f"the answer to {request_id}",
+        lambda found, send: found.infer(key, request_id, tokens, send),
+        receive,
     )
 
 

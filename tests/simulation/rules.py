@@ -41,7 +41,7 @@ class Rules(trio.abc.Instrument):
         self.scope = trio.CancelScope()
         self._began: dict[str, float] = {}
         self._ended: dict[str, tuple[float, str]] = {}
-        self._generated: dict[str, str] = {}
+        self._answering: dict[str, str] = {}
         self._ending: dict[tuple[str, str], float] = {}
         self._lists: Counter[int] = Counter()
         self._free_since: dict[object, float] = {}
@@ -66,9 +66,9 @@ class Rules(trio.abc.Instrument):
         if outcome == AlreadyRunningError.code:
             raise Violation(f"{request_id} is told of a hive that starts or ends, instead of being served by it")
 
-    def generated(self, request_id: str, worker_id: str) -> None:
-        """A worker has a token for a request."""
-        if self._generated.setdefault(request_id, worker_id) != worker_id:
+    def heard(self, request_id: str, worker_id: str) -> None:
+        """A token of a worker has arrived; those that never do are nobody's answer, and another worker may begin."""
+        if self._answering.setdefault(request_id, worker_id) != worker_id:
             raise Violation(f"{request_id} is answered by two workers")
 
     @property

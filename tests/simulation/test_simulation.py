@@ -18,6 +18,7 @@ from tests.simulation.world import Violation
 
 KEPT: Final[dict[int, str]] = {
     342: "a client was not told that its worker had made room: the network raised the error that it had asked for",
+    348: "a request was tried once more, as none of what its first worker had generated had arrived",
     891: "the hive was asked for its list in a tight loop: its late events did not show the worker that it named",
     1262: "the same, by one request that waits for a slot of a worker that loads",
     1559: "the same, by several requests at once",

@@ -325,7 +325,7 @@ class Worker(Process):
         try:
             with trio.fail_after(INFERENCE_SECONDS):
                 async with job:
-                    await self._send_events(job, request_id, send)
+                    await self._send_events(job, send)
         except trio.TooSlowError:
             raise InferenceTimeoutError("the inference did not end in time") from None
 
@@ -338,12 +338,11 @@ class Worker(Process):
             await trio.sleep(chance.uniform(0, 60))
             self.slots.set_silent(job, False)
 
-    async def _send_events(self, job: JobHandle, request_id: str, send: Send) -> None:
+    async def _send_events(self, job: JobHandle, send: Send) -> None:
         while True:
             for event in await job.next():
                 if isinstance(event, JobEnded) and isinstance(event.outcome, RbeeError):
                     raise event.outcome
-                self.world.rules.generated(request_id, self.id)
                 await send(("done" if isinstance(event, JobEnded) else "token", event.tokens))
                 if isinstance(event, JobEnded):
                     return
