@@ -47,7 +47,10 @@ def until(worker: SwarmWorker) -> str:
     ends, now = datetime.fromtimestamp(worker.idle_until).astimezone(), datetime.now().astimezone()
     if ends - now > _ENDLESS:
         return "it is ended"
-    return ends.strftime("%H:%M:%S" if ends.date() == now.date() else "%Y-%m-%d %H:%M")
+    if ends.date() == now.date():
+        return ends.strftime("%H:%M:%S")
+    # A table with a whole date does not fit into 80 columns.
+    return ends.strftime("%d %b %H:%M" if ends.year == now.year else "%d %b %Y")
 
 
 def moment(unix: float | None) -> str:

@@ -257,6 +257,36 @@ async def test_a_request_that_comes_just_as_its_connection_is_closed_is_not_cut_
     assert begun == whole
 
 
+async def test_who_is_refused_before_its_body_has_come_may_ask_on_the_same_connection(
+    serve_app: Callable[[QuartTrio], Awaitable[str]],
+) -> None:
+    app = new_app("test", with_keys(lambda _: [], {"/open"}))
+
+    @app.get("/open")
+    async def open_to_all() -> Response:
+        return answer({})
+
+    port = int((await serve_app(app)).rpartition(":")[2])
+    head = b"POST /closed HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\n"
+    async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+        await client.send_all(head)
+        await trio.sleep(0.02)
+        await client.send_all(b"abc")
+        assert b"401" in (refusal := await client.receive_some())
+        assert b"connection: close" not in refusal.lower()
+        await client.send_all(b"GET /open HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert b"200" in await client.receive_some()
+    # One that keeps its body is told that there is no next time.
+    async with await trio.open_tcp_stream("127.0.0.1", port) as client:
+        await client.send_all(head)
+        told = b""
+        with trio.fail_after(PATIENCE):
+            while more := await client.receive_some():
+                told += more
+        assert b"401" in told
+        assert b"connection: close" in told.lower()
+
+
 UPGRADE = b"GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
 
 

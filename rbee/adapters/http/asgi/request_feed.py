@@ -28,6 +28,11 @@ class RequestBody(TrioBody):
         """Whether all of it has come, or more than may come."""
         return self._complete.is_set()
 
+    async def wait_whole(self, seconds: float) -> None:
+        """Wait for so long until all of it has come."""
+        with trio.move_on_after(seconds):
+            await self._complete.wait()
+
     def __await__(self) -> Generator[Any, None, Any]:
         if self.is_whole and self._must_raise is None:
             return bytes(self._data)
