@@ -184,7 +184,9 @@ class WorkerSupervisor:
         with trio.move_on_at(patience):
             while True:
                 changed, now = self.changed.next, trio.current_time()
-                idle_from = {worker.id: worker.idle_from or 0.0 for worker in self.pool.workers.values()}
+                # One that has its last request just now is in none of these, and has been idle for no time.
+                workers = self.pool.workers.values()
+                idle_from = {one.id: one.idle_from for one in workers if one.idle_from is not None}
                 room = await self._find_room(request, spec)
                 for worker in room.leaving:
                     idle, own = now - idle_from.get(worker.id, now), worker.spec

@@ -45,6 +45,8 @@ def test_the_idle_one_of_two_makes_room_for_a_third(daemons: Daemons, tmp_path: 
             told = [step["human"] for step in story["steps"] if "makes room" in step["human"]]
             assert len(told) == 1
             assert told[0].startswith(f"{small[0]} makes room for {small[2]}: idle for ")
+            seconds = told[0].partition(": idle for ")[2].split()[0]
+            assert 0 <= int(seconds) < 60
             assert next(line for line in lines if " a" in line), "the one with a request goes on"
         refused = client.post(CHAT, json=body(large, 2), timeout=PATIENCE)
         assert (refused.status_code, refused.headers["x-should-retry"]) == (503, "false")
