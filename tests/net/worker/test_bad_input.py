@@ -129,8 +129,9 @@ async def test_a_million_characters_are_counted_and_refused(tiny: Path) -> None:
         assert "or more tokens" in error["message"]
 
 
+@pytest.mark.parametrize("pause", [0, 0.002])  # seconds: all is there before the answer, or some of it is still to come
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_body_of_17_megabytes_is_refused(tiny: Path, chunked: bool) -> None:
+async def test_a_body_of_17_megabytes_is_refused(tiny: Path, chunked: bool, pause: float) -> None:
     async with serving(tiny, loaded=False) as worker:
         size = 17 * 1024 * 1024
         stream = await trio.open_tcp_stream("127.0.0.1", worker.port)
@@ -139,12 +140,12 @@ async def test_a_body_of_17_megabytes_is_refused(tiny: Path, chunked: bool) -> N
         answer = b""
 
         async def send() -> None:
-            chunk = ECHO.encode() * 16384
+            chunk = b"a" * 65536
             try:
                 await stream.send_all(head.encode())
-                for _ in range(size // len(chunk) + 1):
-                    frame = b"%x\r\n%s\r\n" % (len(chunk), chunk) if chunked else chunk
-                    await stream.send_all(frame)
+                for _ in range(size // len(chunk)):
+                    await trio.sleep(pause)
+                    await stream.send_all(b"%x\r\n%s\r\n" % (len(chunk), chunk) if chunked else chunk)
             except trio.BrokenResourceError:
                 pass  # the server has heard enough
 
@@ -152,7 +153,9 @@ async def test_a_body_of_17_megabytes_is_refused(tiny: Path, chunked: bool) -> N
             nursery.start_soon(send)
             with trio.fail_after(20):
                 while b"\r\n\r\n" not in answer or not answer.endswith(b"}"):
-                    answer += await stream.receive_some(65536)
+                    received = await stream.receive_some(65536)
+                    assert received, answer
+                    answer += received
             nursery.cancel_scope.cancel()
         head_of_answer, _, body = answer.partition(b"\r\n\r\n")
         assert b" 413 " in head_of_answer.splitlines()[0]
