@@ -13,6 +13,7 @@ from collections import OrderedDict
 from itertools import count
 from typing import TYPE_CHECKING, Final
 
+from rbee.queen.api.attribution import remove_attribution
 from rbee.queen.api.refusal import refused, unsupported
 from rbee.wire.chat.conversation import ChatMessage, ImagePart, TextPart, ToolCall
 
@@ -54,6 +55,7 @@ class _History:
         found = [self._message(message, f"messages[{index}]") for index, message in enumerate(messages)]
         if len(found) > 1 and found[-1] == ChatMessage(role="assistant"):
             found.pop()  # chat windows send the empty place of the answer that is to come
+        remove_attribution(found)
         return found
 
     def _message(self, message: OpenAIMessage, field: str) -> ChatMessage:

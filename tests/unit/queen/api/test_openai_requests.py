@@ -66,6 +66,30 @@ def test_a_completion_becomes_a_generation_for_each_prompt(name: str) -> None:
         assert msgspec.json.decode(msgspec.json.encode(spec), type=GenerationSpec) == spec, "a worker takes it"
 
 
+ATTRIBUTION = "x-anthropic-billing-header: cc_version=2.1.0; cch=3f2a1;"
+
+
+@pytest.mark.parametrize(
+    ("content", "left"),
+    [
+        (f"{ATTRIBUTION}\nhunter2", ["hunter2"]),
+        (f"{ATTRIBUTION}\n\nhunter2\n{ATTRIBUTION}", [f"hunter2\n{ATTRIBUTION}"]),
+        ([{"type": "text", "text": ATTRIBUTION}, {"type": "text", "text": "hunter2"}], ["hunter2"]),
+        (ATTRIBUTION, None),
+        (f"hunter2 {ATTRIBUTION}", [f"hunter2 {ATTRIBUTION}"]),
+    ],
+)
+def test_the_line_that_is_another_one_in_each_request_is_not_read(content: object, left: list[str] | None) -> None:
+    messages = chat({"messages": [{"role": "system", "content": content}, USER]}).spec.conversation.messages
+    found = [[part.text for part in message.content] for message in messages]
+    assert found == ([] if left is None else [left]) + [["hunter2"]]
+
+
+def test_the_same_line_of_a_user_is_read() -> None:
+    messages = chat({"messages": [{"role": "user", "content": ATTRIBUTION}]}).spec.conversation.messages
+    assert messages[0].text() == ATTRIBUTION
+
+
 def test_fields_that_nobody_knows_are_named_and_those_that_somebody_knows_are_not() -> None:
     body = CHAT | {"hunter2": [1], "store": True, "num_beams": 5}
     _, unknown = decode_foreign(json.dumps(body).encode(), OpenAIChatRequest)
