@@ -5,16 +5,23 @@ from pathlib import Path
 import patch_attention
 import patch_barrier
 import patch_clear
+import patch_panels
 from progress import StepFailed
 
-REPLACEMENTS = {patch.FILE: patch.REPLACEMENTS for patch in (patch_barrier, patch_attention, patch_clear)}
+_PATCHES = (patch_barrier, patch_attention, patch_clear, patch_panels)
+REPLACEMENTS = {
+    name: {old: new for patch in _PATCHES if name == patch.FILE for old, new in patch.REPLACEMENTS.items()}
+    for name in sorted({patch.FILE for patch in _PATCHES})
+}
 """File -> what stands in it once -> what takes its place."""
+ADDED = patch_panels.ADDED
+"""New file -> its text."""
 
 
 def apply(tree: Path) -> None:
     """Change the source of llama.cpp in `tree`. Raises StepFailed where it is not the source that this was made for."""
     changed = {tree / name: _changed(name, (tree / name).read_text("utf-8")) for name in REPLACEMENTS}
-    for path, text in changed.items():
+    for path, text in (changed | {tree / name: text for name, text in ADDED.items()}).items():
         path.write_text(text, "utf-8")
 
 

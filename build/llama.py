@@ -86,6 +86,7 @@ def _key() -> str:
         SOURCE_LOCK.read_text("utf-8"),
         engine_wheel.LAYOUT,
         engine_patch.REPLACEMENTS,
+        engine_patch.ADDED,
     ]
     digest = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
     return f"{version()}-{digest[:16]}"

@@ -31,6 +31,8 @@ def test_each_place_is_replaced(patch: Any, tmp_path: Path) -> None:
     patch.apply(tmp_path)
     for name, replaced in patch.REPLACEMENTS.items():
         assert (tmp_path / name).read_text(encoding="utf-8") == "".join(replaced.values())
+    for name, text in patch.ADDED.items():
+        assert (tmp_path / name).read_text(encoding="utf-8") == text
 
 
 @pytest.mark.parametrize("times", [0, 2])

@@ -109,12 +109,13 @@ def test_cells_of_others_change_nothing(models: Callable[..., Model]) -> None:
         assert tokens == expected
 
 
-def test_where_the_cells_of_a_sequence_lie_changes_no_bit(models: Callable[..., Model]) -> None:
-    """Two threads share what one token sees, and not the pool, in which others may have left anything."""
+@pytest.mark.parametrize("length", [3, 60, 150])
+def test_where_the_cells_of_a_sequence_lie_changes_no_bit(models: Callable[..., Model], length: int) -> None:
+    """Two threads share what one token sees, and a tile of a prompt has what its rows see: not the pool, in parts."""
     seen = []
     for other_first in (True, False):
         with closing(Context(models("one"), slots=2, length=512, threads=2)) as context:
-            prompt = context.vocabulary.tokenize(PROMPT[:60])
+            prompt = context.vocabulary.tokenize((PROMPT * 3)[:length])
             others = context.vocabulary.tokenize("b" * 600)
             parts = [
                 [BatchPart(1, others[at : at + 200], at, False) for at in range(0, 600, 200)],
