@@ -7,18 +7,12 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-MIN_CHUNK: Final = 32
-"""Tokens of prompts that a step takes in any case, however slow the machine is."""
+MIN_CHUNK: Final = 8
+"""Tokens of prompts that a step takes in any case, however slow the machine is: they cost little more than one."""
 LONGEST_PAUSE: Final = 0.3
 """How long a sequence that decodes may wait for its next token because of prompts, unless the configuration says it."""
-AIM: Final = 2 / 3
+AIM: Final = 3 / 4
 """The share of the longest pause that a step aims at: the next one may be slower than the last ones were."""
-AT_MOST: Final = 0.9
-"""The share that it may take where that gives it a whole tile."""
-TILE: Final = 64
-"""Rows of a batch that attention computes together (GGML_FA_TILE_Q); fewer are computed one by one, which takes longer:
-63 tokens of a prompt behind 850 took SmolLM2-135M 615 ms of one processor, and 64 took 403.
-"""
 
 
 class Pending(NamedTuple):
@@ -59,17 +53,12 @@ class PrefillPace:
         known = self._seconds_per_token
         self._seconds_per_token = measured if known is None else 0.7 * known + 0.3 * measured
 
-    def limit(self, decoding: int = 0) -> int:
-        """Return the prompt tokens for a step in which `decoding` sequences wait for their next token."""
+    def limit(self) -> int:
+        """Return the prompt tokens for a step in which sequences wait for their next token."""
         if self._seconds_per_token is None:
             return min(MIN_CHUNK, self._batch)  # the first such step measures
         fitting = int(AIM * self._longest_pause / self._seconds_per_token)
-        rows = (fitting + decoding) // TILE * TILE
-        if not rows and AT_MOST * self._longest_pause / self._seconds_per_token + decoding >= TILE:
-            rows = TILE
-        if rows - decoding >= MIN_CHUNK:
-            fitting = rows - decoding
-        return max(min(fitting, self._batch), min(MIN_CHUNK, self._batch))
+        return min(max(fitting, MIN_CHUNK), self._batch)
 
 
 def plan(

@@ -148,7 +148,7 @@ class Stepper:
         chunks = batching.plan(
             pending,
             batch=self._backend.batch,
-            prefill_limit=self._pace.limit(sum(item.is_decoding for item in pending)),
+            prefill_limit=self._pace.limit(),
             prompt_limit=self._backend.prompt_step,
             scored_limit=self._backend.scored_step,
         )
@@ -178,9 +178,11 @@ class Stepper:
                 room -= len(sequence.guessed)
 
     def _save_prefixes(self) -> None:
-        """Save a part of what the store wants: at once where nothing runs, and now and then where something does."""
+        """Save a part of what the store wants: at once where nothing runs, now and then where no prompt is read."""
+        if not self.prefixes.can_save or any(not sequence.generated for sequence in self.sequences.values()):
+            return
         now = time.perf_counter()
-        if self.prefixes.can_save and (not self.sequences or now - self._saved_at >= SAVE_INTERVAL):
+        if not self.sequences or now - self._saved_at >= SAVE_INTERVAL:
             self._saved_at = now
             self.prefixes.save_some()
 

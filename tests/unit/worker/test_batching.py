@@ -80,33 +80,14 @@ def test_the_pace_starts_careful() -> None:
 
 def test_the_pace_follows_what_was_measured() -> None:
     pace = PrefillPace(512)
-    pace.observe(512, 512 * 0.2 / 40.5)
+    pace.observe(512, 512 * 0.225 / 40.5)
     assert pace.limit() == 40
-
-
-def test_a_step_fills_whole_tiles() -> None:
-    pace = PrefillPace(512)
-    pace.observe(512, 0.512)  # one millisecond a token: 200 of them
-    assert [pace.limit(decoding) for decoding in (0, 1, 8, 60)] == [192, 191, 184, 196]
-
-
-def test_a_step_takes_longer_than_it_aims_at_for_a_whole_tile_alone() -> None:
-    pace, slower = PrefillPace(512), PrefillPace(512)
-    pace.observe(512, 512 * 0.27 / 63.5)  # 46 tokens in two thirds of the pause, 63 in nine tenths
-    slower.observe(512, 512 * 0.27 / 62.5)
-    assert (pace.limit(1), slower.limit(1)) == (63, 46)
-
-
-def test_a_tile_of_decoding_sequences_leaves_room_for_prompts() -> None:
-    pace = PrefillPace(512)
-    pace.observe(512, 512 * 0.2 / 40.5)
-    assert pace.limit(64) == 40
 
 
 def test_a_longer_pause_reads_more_of_prompts() -> None:
     pace = PrefillPace(512, longest_pause=0.6)
-    pace.observe(512, 0.512)
-    assert pace.limit(1) == 383
+    pace.observe(512, 512 * 0.225 / 40.7)
+    assert pace.limit() == 81
 
 
 def test_the_pace_never_leaves_its_bounds() -> None:
