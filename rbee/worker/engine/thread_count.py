@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-WINDOW_SECONDS: Final = 0.3
-"""Compute time after which a number of threads is judged."""
+WINDOW_STEPS: Final = 8
+WINDOW_SECONDS: Final = 0.05
+"""Steps and compute time after which a number of threads is judged: some time slices of other programs."""
 CROWDED: Final = 0.8
 """Share of the processors below which threads must have been displaced.
 
 Those that wait spin, and so use theirs; they sleep only where another one has been displaced (build/patch_barrier.py).
 """
-TRIAL_SECONDS: Final = 5.0
-LONGEST_TRIAL_SECONDS: Final = 80.0
+TRIAL_SECONDS: Final = 0.5
+LONGEST_TRIAL_SECONDS: Final = 10.0
 """Compute time between two trials of more threads, at first, and after many that failed: each doubles it."""
 TRIAL_STEPS: Final = 6
 GAIN: Final = 1.1
@@ -54,7 +55,7 @@ class ThreadCount:
         self._since_trial += wall
         if self._trial is not None:
             self._judge_trial(self._trial)
-        elif self._wall >= WINDOW_SECONDS:
+        elif self._steps >= WINDOW_STEPS and self._wall >= WINDOW_SECONDS:
             self._judge_window()
 
     def _judge_window(self) -> None:

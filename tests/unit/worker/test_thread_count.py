@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.worker.engine.thread_count import TRIAL_SECONDS, ThreadCount
+from rbee.worker.engine.thread_count import LONGEST_TRIAL_SECONDS, TRIAL_SECONDS, WINDOW_STEPS, ThreadCount
 
 STEP = 0.01
 
@@ -36,6 +36,14 @@ def test_displaced_threads_shrink_to_what_fits() -> None:
     assert count.threads == 5
 
 
+def test_it_takes_ten_steps_at_most() -> None:
+    count = ThreadCount(2)
+    for _ in range(WINDOW_STEPS):
+        count.observe(STEP, STEP)
+    assert WINDOW_STEPS <= 10
+    assert count.threads == 1
+
+
 def test_one_thread_never_becomes_none() -> None:
     count = ThreadCount(1)
     run(count, 5, processors=0.3)
@@ -46,7 +54,7 @@ def test_it_grows_again_when_the_machine_is_free() -> None:
     count = ThreadCount(4)
     run(count, 5, processors=1)
     assert count.threads == 1
-    run(count, 3 * TRIAL_SECONDS, processors=4)
+    run(count, 1.5 * LONGEST_TRIAL_SECONDS, processors=4)
     assert count.threads == 4
 
 
