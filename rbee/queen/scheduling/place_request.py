@@ -65,7 +65,8 @@ class PlaceRequest:
     told_ahead: int | None = None
     """How many it has been told are before it in the line for a slot."""
     known: int = 0
-    """About how many characters of its prompt the worker that it is sent to has read before."""
+    """About how many characters of its prompt have been read before by the worker that it is sent to, or, while it
+    waits, by any."""
     must_ask: bool = False
     """Whether the hive itself is asked for its workers: what its event stream showed has not been enough."""
     pauses: Iterator[float] = field(default_factory=retry_pauses)

@@ -325,7 +325,7 @@ class NodeScheduler:
             return self._send_elsewhere(request, placed)
         if is_full:
             return [self._answer(request, self._line_full(request.wanted))]
-        self._queue.waiters.append(request)
+        self._queue.join(request)
         if request.waits_until is None:
             request.waits_until = now + request.wait
         before = request.told_ahead = dict(self._queue.places(now))[request]

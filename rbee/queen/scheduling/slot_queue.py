@@ -34,7 +34,7 @@ class Turn(NamedTuple):
 
 
 class SlotQueue:
-    """The requests that wait on one node, in the order in which they have come.
+    """The requests that wait on one node.
 
     They wait for what the hive's event stream shows (`mirror`): an answer to a call of ours may be older. Whose turn it
     is, `turns_of` all nodes say, and which worker has read what, `known`. At most `limit` wait; a caller with less than
@@ -82,6 +82,12 @@ class SlotQueue:
         for waiter in self._turns.order(self.waiters, now):
             yield waiter, ahead[waiter.wanted.model_ref]
             ahead[waiter.wanted.model_ref] += 1
+
+    def join(self, request: PlaceRequest) -> None:
+        """Have a request wait."""
+        self.waiters.append(request)
+        if request.prompt is not None and (known := self._known.of(request.prompt)) is not None:
+            request.known = max(known.read.values(), default=0)
 
     def remove(self, waiter: PlaceRequest) -> None:
         """Take a request out that waits no longer, if it still does."""

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
 OVERDUE_SECONDS: Final = 60.0
 """A caller that waits, and has got nothing for so long, goes before all others: those who have just come would else
 go before it for ever, if there are always some."""
+PREFIX_SECONDS: Final = 10.0
+"""For so long a request lets others of its caller go first of which workers have read more: what they have read may
+have had to make room by then."""
 MAX_REMEMBERED: Final = 1000
 """Callers whose last turn is known; one that is forgotten is as one that has just come."""
 
@@ -27,8 +30,9 @@ class _Turn(NamedTuple):
 class CallerTurns:
     """When each caller has last got a slot, for each model. Times are seconds of one monotonic clock.
 
-    The one that has gone without for the longest is next, with its oldest request; one that has just come has gone
-    without for ever. So whoever has one request waits for one turn of each other caller, however many those wait with.
+    The one that has gone without for the longest is next, with the request of whose prompt a worker has read most, or
+    with one that has let such requests go first for long enough. One that has just come has gone without for ever: so
+    whoever has one request waits for one turn of each other caller, however many those wait with.
     Requests that nobody waits for let all others go first, until they are overdue.
     """
 
@@ -48,7 +52,7 @@ class CallerTurns:
     def order(self, waiting: Iterable[PlaceRequest], now: float) -> list[PlaceRequest]:
         """Return the requests in the order in which slots are given to them, if nobody else comes.
 
-        Of one caller the oldest goes first; those for different models are in no order among each other.
+        Those for different models are in no order among each other.
         """
         lines: dict[str, dict[tuple[str, bool], list[PlaceRequest]]] = {}
         for request in waiting:
@@ -59,8 +63,8 @@ class CallerTurns:
     def _round(self, line: list[list[PlaceRequest]], now: float) -> list[PlaceRequest]:
         """Return the order of one line, which is given as the requests of each caller."""
         for requests in line:
-            requests.sort(key=lambda request: request.waits_since)
-        ranked = sorted(((self._rank(requests[0], now), number) for number, requests in enumerate(line)))
+            requests.sort(key=lambda request: _order_of_one(request, now))
+        ranked = sorted(((self._rank(requests, now), number) for number, requests in enumerate(line)))
         soon, late = [], []
         for (is_not_overdue, *_), number in ranked:
             requests = line[number]
@@ -72,14 +76,20 @@ class CallerTurns:
             late.append(requests[due:])
         return [*_in_turn(soon), *_in_turn(late)]
 
-    def _rank(self, oldest: PlaceRequest, now: float) -> tuple[float, ...]:
+    def _rank(self, requests: Sequence[PlaceRequest], now: float) -> tuple[float, ...]:
         """Return where a caller stands among the others: those that are overdue first, then who has gone without."""
-        since = oldest.waits_since
-        last = self._last.get((oldest.wanted.model_ref, oldest.caller), _Turn(0, since))
+        since = min(request.waits_since for request in requests)
+        last = self._last.get((requests[0].wanted.model_ref, requests[0].caller), _Turn(0, since))
         overdue_since = max(last.at, since)
         if overdue_since + OVERDUE_SECONDS <= now:
             return 0, overdue_since
         return 1, last.number, since
+
+
+def _order_of_one(request: PlaceRequest, now: float) -> tuple[float, ...]:
+    """Return where a request stands among the others of its caller."""
+    since = request.waits_since
+    return (0, since) if since + PREFIX_SECONDS <= now else (1, -request.known, since)
 
 
 def _in_turn(queues: Sequence[list[PlaceRequest]]) -> list[PlaceRequest]:

@@ -27,6 +27,7 @@ class Waiter(NamedTuple):
     is_batch: bool = False
     waits_since: float = 0.0
     prompt: None = None
+    known: int = 0
 
 
 def row(state: str = "idle", busy: int = 0, total: int = 2, **changed: Any) -> WorkerRow:

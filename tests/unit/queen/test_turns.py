@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.queen.scheduling.place_request import PlaceRequest
-from rbee.queen.scheduling.turns import MAX_REMEMBERED, OVERDUE_SECONDS, CallerTurns
+from rbee.queen.scheduling.turns import MAX_REMEMBERED, OVERDUE_SECONDS, PREFIX_SECONDS, CallerTurns
 
 WAIT = 600.0
 
@@ -51,6 +51,27 @@ def test_one_caller_alone_is_served_in_the_order_in_which_it_came() -> None:
     turns = CallerTurns()
     first, second, third = (request("a", since) for since in (1.0, 2.0, 3.0))
     assert turns.order([third, first, second], 4) == [first, second, third]
+
+
+def test_of_one_caller_those_go_first_of_which_workers_have_read_most() -> None:
+    turns = CallerTurns()
+    first, second, third = (request("a", since) for since in (1.0, 2.0, 3.0))
+    second.known, third.known = 500, 4000
+    assert turns.order([first, second, third], 4) == [third, second, first]
+
+
+def test_one_of_which_nothing_was_read_waits_ten_seconds_more_at_most() -> None:
+    turns = CallerTurns()
+    first, second, third = (request("a", since) for since in (1.0, 2.0, 8.0))
+    third.known = 4000
+    assert turns.order([first, second, third], 1 + PREFIX_SECONDS) == [first, third, second]
+
+
+def test_what_was_read_of_ones_prompt_takes_nobody_elses_turn() -> None:
+    turns = CallerTurns()
+    mine, other = request("a", 1), request("b", 2)
+    other.known = 4000
+    assert turns.order([mine, other], 3) == [mine, other]
 
 
 def test_a_caller_with_one_request_is_next_however_many_another_has() -> None:
