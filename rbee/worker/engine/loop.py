@@ -29,6 +29,10 @@ FRAME_SECONDS: Final = 1 / 60
 Sending a token costs trio's thread about 0.2 ms of a processor that the compute threads spin on. No eye sees more than
 60 changes a second, so tokens that come faster travel together.
 """
+FRAME_SECONDS_OF_EACH: Final = 1 / 120
+MOST_FRAME_SECONDS: Final = 0.1
+"""With several texts they travel together for so long for each of them, at most: ten changes a second are still a text
+that flows, and sending is not what eight streams spend a tenth of the processors on."""
 STORE_SECONDS: Final = 0.2
 """After which an engine without jobs sees whether the store takes more."""
 
@@ -153,7 +157,7 @@ class Engine:
         try:
             while self._take_messages():
                 self.stepper.step()
-                if self.stepper.must_send or time.perf_counter() - self._sent_at >= FRAME_SECONDS:
+                if self.stepper.must_send or time.perf_counter() - self._sent_at >= _frame(len(self.stepper.sequences)):
                     self._send_events()
         except EngineFailedError as exc:
             failure = exc
@@ -200,3 +204,8 @@ class Engine:
                     self.stepper.resume(number, slot)
                 case _:
                     return False  # _STOP
+
+
+def _frame(texts: int) -> float:
+    """Return the least seconds between two deliveries where so many texts are written."""
+    return min(max(FRAME_SECONDS, texts * FRAME_SECONDS_OF_EACH), MOST_FRAME_SECONDS)
