@@ -11,7 +11,7 @@ MIN_CHUNK: Final = 8
 """Tokens of prompts that a step takes in any case, however slow the machine is: they cost little more than one."""
 LONGEST_PAUSE: Final = 0.3
 """How long a sequence that decodes may wait for its next token because of prompts, unless the configuration says it."""
-AIM: Final = 3 / 4
+AIM: Final = 2 / 3
 """The share of the longest pause that a step aims at: the next one may be slower than the last ones were."""
 
 

@@ -80,13 +80,13 @@ def test_the_pace_starts_careful() -> None:
 
 def test_the_pace_follows_what_was_measured() -> None:
     pace = PrefillPace(512)
-    pace.observe(512, 512 * 0.225 / 40.5)
+    pace.observe(512, 512 * 0.2 / 40.5)
     assert pace.limit() == 40
 
 
 def test_a_longer_pause_reads_more_of_prompts() -> None:
     pace = PrefillPace(512, longest_pause=0.6)
-    pace.observe(512, 512 * 0.225 / 40.7)
+    pace.observe(512, 512 * 0.2 / 40.7)
     assert pace.limit() == 81
 
 
