@@ -6,9 +6,10 @@ compared with that of a hidden cell for 64 cells at once, and only the visible o
 computed in tiles of 64 rows and 64 cells, a tile has the next cells that one of its rows sees, wherever they lie, and
 only those rows are multiplied from the first to the last that sees one of them: a step that decodes eight sequences
 beside a prompt multiplied the prompt's rows with all of their cells too. So what a sequence computes alone does not
-depend, to the last bit, on where its cells lie among those of others.
+depend, to the last bit, on where its cells lie among those of others, as long as they lie in the order of its tokens.
 
-Where one token alone is computed by several threads, each of them takes as many visible cells, and not as many cells:
+Where one token alone is computed by several threads, which it is where it sees 512 cells, and not where there are so
+many, each of them takes as many visible cells, and not as many cells:
 a conversation whose cells lie behind 16,000 that others left was one thread's alone. The last bits differ from those of
 an unchanged llama.cpp.
 
@@ -105,6 +106,9 @@ TILE_ADD = """\
             bool skip[Q_TILE_SZ] = {};
 
             for (int tq = 0; tq < Q_TILE_SZ; tq++) {
+"""
+USE_SPLIT = """\
+q->type == GGML_TYPE_F32 && nek1 >= 512;
 """
 SHARE = """\
         const int64_t chunk_size = (nek1 + nth - 1) / nth;
@@ -207,6 +211,19 @@ static inline uint64_t ggml_fa_visible(const ggml_fp16_t * mask, int64_t n) {
     return bits;
 }
 
+// how many of n cells the first row of a mask sees; all without one
+static int64_t ggml_fa_count_visible(const ggml_tensor * mask, int64_t n) {
+    if (!mask || mask->ne[2] != 1) {
+        return n;
+    }
+    const ggml_fp16_t * row = (const ggml_fp16_t *) mask->data;
+    int64_t count = 0;
+    for (int64_t block = 0; block < n; block += 64) {
+        count += __builtin_popcountll(ggml_fa_visible(row + block, std::min(n - block, (int64_t) 64)));
+    }
+    return count;
+}
+
 // the visible cell that `before` others precede, or n
 static inline int64_t ggml_fa_visible_cell(const ggml_fp16_t * mask, int64_t n, int64_t before) {
     for (int64_t block = 0; block < n; block += 64) {
@@ -225,17 +242,14 @@ static inline int64_t ggml_fa_visible_cell(const ggml_fp16_t * mask, int64_t n, 
 
 """
     + ONE_CHUNK,
+    USE_SPLIT: """\
+q->type == GGML_TYPE_F32 && ggml_fa_count_visible(dst->src[3], nek1) >= 512;
+""",
     SHARE: """\
         // each thread gets as many cells that can be seen
         const ggml_tensor * mask = dst->src[3];
         const ggml_fp16_t * mp   = mask && mask->ne[2] == 1 ? (const ggml_fp16_t *) mask->data : nullptr;
-        int64_t n_visible = nek1;
-        if (mp) {
-            n_visible = 0;
-            for (int64_t block = 0; block < nek1; block += 64) {
-                n_visible += __builtin_popcountll(ggml_fa_visible(mp + block, std::min(nek1 - block, (int64_t) 64)));
-            }
-        }
+        const int64_t n_visible = ggml_fa_count_visible(mask, nek1);
         const int64_t share = std::max((n_visible + nth - 1) / nth, (int64_t) 1);
 
 """,

@@ -113,15 +113,14 @@ def test_cells_of_others_change_nothing(models: Callable[..., Model]) -> None:
 def test_where_the_cells_of_a_sequence_lie_changes_no_bit(models: Callable[..., Model], length: int) -> None:
     """Two threads share what one token sees, and a tile of a prompt has what its rows see: not the pool, in parts."""
     seen = []
-    for other_first in (True, False):
+    for others_are in ("before", "behind", "nowhere"):
         with closing(Context(models("one"), slots=2, length=512, threads=2)) as context:
             prompt = context.vocabulary.tokenize((PROMPT * 3)[:length])
             others = context.vocabulary.tokenize("b" * 600)
-            parts = [
-                [BatchPart(1, others[at : at + 200], at, False) for at in range(0, 600, 200)],
-                [BatchPart(0, prompt, 0, False)],
-            ]
-            for part in (*parts[0], *parts[1]) if other_first else (*parts[1], *parts[0]):
+            mine = BatchPart(0, prompt, 0, False)
+            theirs = [BatchPart(1, others[at : at + 200], at, False) for at in range(0, 600, 200)]
+            orders = {"before": [*theirs, mine], "behind": [mine, *theirs], "nowhere": [mine]}
+            for part in orders[others_are]:
                 context.decode([part])
             sampler = context.new_sampler(Sampling(temperature=0, logprobs=20))
             (row,) = context.decode([BatchPart(0, prompt[:1], len(prompt), True)])
@@ -130,7 +129,7 @@ def test_where_the_cells_of_a_sequence_lie_changes_no_bit(models: Callable[..., 
             seen.append([chance.logprob for chance in sampler.logprob.top])
             sampler.close()
     assert len(set(seen[0])) == 20
-    assert seen[0] == seen[1]
+    assert seen[0] == seen[1] == seen[2]
 
 
 def test_how_much_of_a_decode_is_computed_is_seen_from_another_thread(context: Context) -> None:
