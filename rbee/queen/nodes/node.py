@@ -19,7 +19,7 @@ from rbee.queen.hives.link import Absence, no_sources
 from rbee.queen.hives.mirror import HiveMirror, devices_of
 from rbee.queen.scheduling.choose_node import Candidate
 from rbee.queen.scheduling.node_loop import NodeLoop
-from rbee.queen.scheduling.place_request import HiveRequest, Placed, PlaceRequest
+from rbee.queen.scheduling.place_request import MOST_OF_WAIT, HiveRequest, Placed, PlaceRequest
 from rbee.queen.scheduling.shared_line import SharedLine
 from rbee.wire.hive import HiveEvent, WorkerGone, WorkerRow
 from rbee.wire.model_copy import Source
@@ -153,7 +153,7 @@ class Node:
             caller,
             is_batch,
             prompt,
-            (since or trio.current_time()) + patience if patience else None,
+            (since or trio.current_time()) + min(patience, wait * MOST_OF_WAIT) if patience else None,
             since,
             must_ask=must_ask,
         )

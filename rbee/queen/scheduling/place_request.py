@@ -22,6 +22,9 @@ What its hive answers and what the event stream shows may differ for a while, an
 without pauses, one request would ask thousands of times.
 """
 
+MOST_OF_WAIT: Final = 0.5
+"""The part of its time that a request waits for a worker which has read the beginning, while another one is free."""
+
 
 def retry_pauses() -> Iterator[float]:
     """Yield the pause before each further try."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from rbee.queen.scheduling.choose_worker import fitting
 from rbee.queen.scheduling.known_prompts import KnownPrompts
+from rbee.queen.scheduling.place_request import MOST_OF_WAIT
 from rbee.queen.scheduling.reservations import Reservations
 from rbee.queen.scheduling.turns import CallerTurns
 
@@ -118,7 +119,7 @@ class SlotQueue:
         best = min(able, key=lambda row: known.cost(row.id, running[row.backend, row.device]))
         full = max((row for row in fits if row not in free), key=lambda row: known.characters(row.id), default=None)
         if full is not None and request.wait and not self.is_full(request.caller):
-            until = (request.waits_since or now) + known.patience(full, best)
+            until = (request.waits_since or now) + min(known.patience(full, best), request.wait * MOST_OF_WAIT)
             if now < until:
                 self._held[request] = until
                 return None

@@ -153,6 +153,15 @@ def test_a_full_worker_is_waited_for_as_long_as_another_would_read() -> None:
     assert lab.scheduler.due() == lab.now + 1, "the reservation alone is due"
 
 
+def test_who_waits_for_a_short_time_spends_half_of_it_on_the_worker_that_has_read_the_beginning() -> None:
+    lab = Lab(row("a"), row("b", device=1))
+    lab.ask(talk("one"))
+    measure(lab.known)
+    lab.show(row("a", 2), row("b", device=1))
+    assert lab.ask(talk("one", "more"), wait=1) == []
+    assert lab.passes(0.5) == ["b"], "reading all of it takes 2 s"
+
+
 @pytest.mark.parametrize("kind", ["does not wait", "the line is full"])
 def test_who_cannot_wait_gets_what_is_free(kind: str) -> None:
     lab = Lab(row("a"), row("b", device=1), max_waiting=0 if kind == "the line is full" else 10)
