@@ -44,6 +44,8 @@ class ContextFit(NamedTuple):
     is_chosen: bool = False
     note: str | None = None
     wished: int | None = None
+    least: int = 0
+    """Tokens to which it may be shortened, where a request or the settings say that."""
 
 
 class Wish(NamedTuple):
@@ -84,7 +86,8 @@ def fit(header: ModelHeader, file_bytes: int, slots: int, memory: int, wish: Wis
     usual = _chosen(header, slots, left, kv) if tokens is None else tokens
     if wished is None or longest(usual, slots, trained) >= wished:
         return ContextFit(usual, kv, tokens is None, note, wished)
-    return ContextFit(max(usual, _for_one(header, slots, left, kv, wished)), kv, is_chosen=True, wished=wished)
+    least = 0 if tokens is None else tokens
+    return ContextFit(max(usual, _for_one(header, slots, left, kv, wished)), kv, True, note, wished, least)
 
 
 def _cache_type(header: ModelHeader, slots: int, left: int, tokens: int | None, wished: int | None) -> CacheType:
@@ -148,13 +151,17 @@ def fitted(spec: WorkerSpec, left: int, least: int) -> WorkerSpec:
     """Return a spec whose context fits into `left` bytes, if one of at least so many tokens does."""
     if spec.memory <= left or not spec.is_elastic or spec.context is None or not spec.cache_per_token:
         return spec
-    tokens = spec.context - -(-(spec.memory - left) // spec.cache_per_token)
-    step = STEP if tokens >= STEP else CONTEXT_STEP
-    return shortened(spec, tokens // step * step) if tokens // step * step >= min(least, spec.context) else spec
+    fitting = spec.context - -(-(spec.memory - left) // spec.cache_per_token)
+    step = STEP if fitting >= STEP else CONTEXT_STEP
+    tokens = fitting // step * step
+    if tokens < spec.least <= fitting:
+        tokens = spec.least
+    return shortened(spec, tokens) if tokens >= min(max(least, spec.least), spec.context) else spec
 
 
 def shortened(spec: WorkerSpec, tokens: int) -> WorkerSpec:
     """Return a spec with a context of so many tokens, where it may have fewer than it has."""
+    tokens = max(tokens, spec.least)
     if not spec.is_elastic or spec.context is None or spec.context <= tokens:
         return spec
     return replace(spec, context=tokens, memory=spec.memory - spec.cache_per_token * (spec.context - tokens))

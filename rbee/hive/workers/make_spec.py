@@ -111,6 +111,7 @@ def _spec(
         trained=header.context_length,
         is_elastic=fitted.is_chosen,
         wished=fitted.wished,
+        least=fitted.least,
     )
 
 

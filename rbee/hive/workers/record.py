@@ -24,9 +24,9 @@ class WorkerSpec:
     """What to start: `memory` is what the worker will take (bytes of `resource`).
 
     `context` are the tokens that each of `slots` requests at once is sure of, `cache_per_token` the part of the memory
-    that each of them takes, over all slots; with `is_elastic` there may be fewer of them. `kv` is how they are kept,
-    `trained` for how many the model is good, and `wished` those that one request was to have. `files` are those of the
-    model as they were before it was loaded; empty where that is not known.
+    that each of them takes, over all slots; with `is_elastic` there may be fewer of them, but not fewer than `least`.
+    `kv` is how they are kept, `trained` for how many the model is good, and `wished` those that one request was to
+    have. `files` are those of the model as they were before it was loaded; empty where that is not known.
     """
 
     model_ref: str
@@ -43,6 +43,7 @@ class WorkerSpec:
     trained: int | None = None
     is_elastic: bool = False
     wished: int | None = None
+    least: int = 0
 
 
 @dataclass(slots=True)

@@ -153,8 +153,15 @@ def test_a_wish_for_a_long_request_is_honoured_as_far_as_the_memory_goes(
 
 def test_a_wish_makes_more_of_what_is_set_and_never_less() -> None:
     model = header(22 * KIB, 131_072)
-    assert fit(model, GB, 4, 64 * GB, Wish(configured=64, longest=200)) == (64, "f16", False, None, 200)
-    assert fit(model, GB, 4, 64 * GB, Wish(configured=64, longest=400)) == (128, "f16", True, None, 400)
+    assert fit(model, GB, 4, 64 * GB, Wish(configured=64, longest=200)) == (64, "f16", False, None, 200, 0)
+    assert fit(model, GB, 4, 64 * GB, Wish(configured=64, longest=400)) == (128, "f16", True, None, 400, 64)
+
+
+def test_what_is_set_is_not_shortened_for_lack_of_memory_though_a_wish_has_made_more_of_it() -> None:
+    wished = replace(spec(128), is_elastic=True, least=64)
+    assert context_fit.shortened(wished, 16).context == 64
+    assert context_fit.fitted(wished, wished.memory - wished.cache_per_token * 100, 16) == wished
+    assert context_fit.fitted(wished, wished.memory - wished.cache_per_token * 60, 16).context == 64
 
 
 def test_a_worker_serves_a_wish_where_it_has_room_or_none_could_have_more() -> None:
