@@ -148,8 +148,9 @@ class _WorkerDaemon:
             options.kv,
             loaded.context.threads,
         )
-        store = await trio.to_thread.run_sync(self._open_store, loaded.context)
+        store = None
         try:
+            store = await trio.to_thread.run_sync(self._open_store, loaded.context)
             await self._service.run(
                 loaded.context, store, guesses=worker.speculation, longest_pause=worker.longest_pause
             )
@@ -166,6 +167,8 @@ class _WorkerDaemon:
 
     def _open_store(self, context: Context) -> PrefixStore | None:
         """Open what keeps prompts outside the context: in blocks where any token of one can be the last."""
+        if 0 < context.vocabulary.window < BLOCK:
+            return None  # of a block only the last tokens would be there
         block = BLOCK if context.can_cut else None
         memory = self.options.memory
         return open_store(self.settings.cache, block=block, model_key=context.origin, memory=memory)

@@ -29,4 +29,5 @@ async def load(thread: LoadThread, report: Callable[[LoadingProgress], None]) ->
         await ended.wait()
     finally:
         thread.abort()
+        thread.listen(lambda _: None, lambda: None)  # trio may be gone when it ends
     return thread.result()

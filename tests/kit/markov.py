@@ -116,7 +116,7 @@ class MarkovBackend:
         self.samplers = 0
         self.computed = 0
         """Tokens that were decoded."""
-        self.decodes = 0
+        self.decodes = self.restores = 0
         self._is_aborted = threading.Event()
 
     def next_of(self, tokens: Sequence[int]) -> int:
@@ -126,9 +126,9 @@ class MarkovBackend:
     def new_sampler(self, options: Sampling, constraint: Constraint | None = None) -> MarkovSampler:
         return MarkovSampler(self)
 
-    def set_threads(self, decoding: int) -> None:
-        assert 1 <= decoding <= self.threads
-        self.decoding_threads = decoding
+    def set_threads(self, count: int) -> None:
+        assert 1 <= count <= self.threads
+        self.decoding_threads = count
 
     def decode(self, parts: Sequence[BatchPart]) -> list[int]:
         self.decodes += 1
@@ -188,6 +188,7 @@ class MarkovBackend:
     def restore(self, sequence: int, state: SavedState) -> None:
         if state.origin != self.origin:
             raise StateMismatchError
+        self.restores += 1
         assert state.start in (0, len(self.memory[sequence]))
         self.remove(sequence, state.start)
         if sum(map(len, self.memory)) + state.end - state.start > self.room:

@@ -211,8 +211,8 @@ class Backend(Protocol):
     def new_sampler(self, options: Sampling, constraint: Constraint | None = None) -> Sampler:
         """Return a sampler for one generation, perhaps under a constraint of its own; close it."""
 
-    def set_threads(self, decoding: int) -> None:
-        """Choose how many threads compute a batch of single tokens; prompts are always read by `threads`."""
+    def set_threads(self, count: int) -> None:
+        """Choose how many threads compute from the next batch on, at most `threads`."""
 
     def decode(self, parts: Sequence[BatchPart]) -> list[int]:
         """Compute a batch of at most `batch` tokens, at most one part for each sequence, without the GIL.

@@ -91,11 +91,13 @@ class Speculation:
         elif known:
             self._cost += LEARNING * (max(0.0, seconds / known - 1) / guessed - self._cost)
 
+    def may_guess(self, sequences: int) -> bool:
+        """Whether a step of so many sequences may have guesses, and is not the one by which others are measured."""
+        self._steps += 1
+        return sequences in self._plain and self._steps % PLAIN_EVERY != 0
+
     def length(self, sequences: int, rate: float, most: int) -> int:
         """Return how many tokens to guess for one of so many sequences, whose guesses are right at this rate."""
-        self._steps += 1
-        if sequences not in self._plain or self._steps % PLAIN_EVERY == 0:
-            return 0
         best, best_gain = 0, MIN_GAIN
         expected, chance = 0.0, 1.0
         for count in range(1, most + 1):

@@ -35,7 +35,7 @@ def has_room(sequence: EngineSequence, others: Iterable[EngineSequence], pool: i
     known: list[tuple[EngineSequence, bytes]] = []
     for one in held:
         tokens = packed(one.tokens)
-        shared = (common(tokens, others) for other, others in known if one.shares_with(other))
+        shared = (common(tokens, known_tokens) for other, known_tokens in known if one.shares_with(other))
         left -= len(one.tokens) + 1 - max(shared, default=0)
         known.append((one, tokens))
     return left >= 0

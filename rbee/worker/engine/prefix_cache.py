@@ -66,6 +66,8 @@ class PrefixCache:
     def begin(self, sequence: EngineSequence, running: Collection[EngineSequence]) -> None:
         """Give a sequence without any tokens in the memory those that are known, or let it wait for them."""
         sequence.leader = sequence.parts = None
+        if not sequence.generated:
+            sequence.reused = 0
         limit = sequence.reusable
         if not sequence.uses_cache or limit < LEAST:
             return
@@ -75,7 +77,9 @@ class PrefixCache:
         stored = 0
         if self._store is not None and not sequence.is_seeded:
             stored = self._store.longest(sequence.salt, unpacked(tokens))
-        if leader is not None and later >= max(length, stored) + WORTH_WAITING:
+        # One that restores the same is worth waiting for too: both would take room of their own for it.
+        known = length if leader is not None and leader.parts is not None and later >= stored else max(length, stored)
+        if leader is not None and later >= known + WORTH_WAITING:
             sequence.follow(leader, later)
             return
         if source is not None and length >= LEAST and self._backend.copy(source, sequence.slot, length):
@@ -130,14 +134,16 @@ class PrefixCache:
         if sequence.is_seeded:
             return best
         for other in running:
-            if other.number < sequence.number and not other.is_parked and other.shares_with(sequence):
+            # One that is scored is read in small steps.
+            is_ahead = other.number < sequence.number and not other.is_parked and other.is_scored
+            if is_ahead and other.shares_with(sequence):
                 length = common(packed(other.tokens), tokens)
                 if other.cached < length > best[1]:
                     best = (other, length)
         return best
 
-    def advance(self, sequence: EngineSequence, running: Collection[EngineSequence], seconds: float) -> None:
-        """Go on with what a sequence waits for: another one's tokens, or the store's, for so long."""
+    def advance(self, sequence: EngineSequence, running: Collection[EngineSequence], deadline: float) -> None:
+        """Go on with what a sequence waits for: another one's tokens, or the store's, until `deadline`."""
         if (leader := sequence.leader) is not None:
             if leader in running and not leader.is_parked:
                 if leader.cached < sequence.follow_length:
@@ -148,33 +154,35 @@ class PrefixCache:
                     return
             self.begin(sequence, running)
         if sequence.parts is not None:
-            self._restore(sequence, time.perf_counter() + seconds)
+            self._restore(sequence, deadline)
 
     def _restore(self, sequence: EngineSequence, deadline: float) -> None:
         assert sequence.parts is not None
-        for part in sequence.parts:
+        while time.perf_counter() < deadline:
+            if (part := next(sequence.parts, None)) is None:
+                break
             if part.end <= sequence.cached:
                 continue
             if part.start < sequence.cached and self._backend.remove(sequence.slot, part.start):
-                sequence.cached = part.start
+                sequence.lost(part.start)
             state = SavedState(self._backend.origin, part.start, part.end, part.data)
             try:
-                self._put_back(sequence, state)
+                self._put_back(sequence, state, deadline)
             except (NoRoomError, StateMismatchError, ValueError) as exc:
                 log.debug("a saved prefix is not used: %r", exc)
-                sequence.cached = 0 if part.start == 0 else sequence.cached
+                sequence.lost(0 if part.start == 0 else sequence.cached)
                 break
             sequence.took_over(part.end, 0)
-            if time.perf_counter() >= deadline:
-                return
+        else:
+            return
         sequence.parts = None
 
-    def _put_back(self, sequence: EngineSequence, state: SavedState) -> None:
+    def _put_back(self, sequence: EngineSequence, state: SavedState, deadline: float) -> None:
         while True:
             try:
                 self._backend.restore(sequence.slot, state)
             except NoRoomError:
-                if not self.make_room():
+                if not self.make_room(deadline):
                     raise
             else:
                 return
@@ -195,7 +203,7 @@ class PrefixCache:
             if length == len(kept.tokens):
                 self._drop(kept)
         if not self._free:
-            self.make_room()
+            self.make_room(time.perf_counter() + SAVE_SECONDS)
         spare = self._free.pop()
         if not self._backend.copy(sequence.slot, spare, sequence.cached):
             self._free.append(spare)
@@ -208,22 +216,23 @@ class PrefixCache:
     def save_whole(self, sequence: EngineSequence) -> None:
         """Save the state of a sequence whose model keeps only that after the last token."""
         tokens = unpacked(packed(sequence.tokens[: sequence.cached]))
-        if self._store is not None and sequence.uses_cache and self._store.missing(sequence.salt, tokens):
+        if not sequence.uses_cache or self._store is None or not self._store.takes_more:
+            return
+        if self._store.missing(sequence.salt, tokens):
             self._store.put(sequence.salt, tokens, 0, len(tokens), bytes(self._backend.save(sequence.slot).data))
 
     def _mark(self, sequence: EngineSequence, tokens: bytes) -> None:
         """Choose where the state of a sequence is saved while its prompt is read."""
         shared = [common(seen, tokens) for salt, seen in self._seen if salt == sequence.salt]
         marks = {max(shared, default=0), sequence.prompt_length - REWOUND}
-        sequence.marks = {mark for mark in marks if LEAST <= mark < sequence.prompt_length}
+        sequence.marks |= {mark for mark in marks if LEAST <= mark < sequence.prompt_length}
         self._seen.append((sequence.salt, tokens))
 
-    def make_room(self) -> bool:
-        """Give up the copy that was used least recently; returns False where there is none."""
+    def make_room(self, deadline: float) -> bool:
+        """Give up the copy that was used least recently, saved until `deadline`; returns False where there is none."""
         if not self._kept:
             return False
         oldest = self._kept[0]
-        deadline = time.perf_counter() + SAVE_SECONDS
         while oldest in self._unsaved and self.can_save and time.perf_counter() < deadline:
             if not self._save_part(oldest):
                 break

@@ -229,7 +229,8 @@ class Slots:
 
     def deliver(self, events: list[EngineEvent]) -> None:
         for event in events:
-            running = self._running[event.number]
+            if (running := self._running.get(event.number)) is None:
+                continue  # what comes after an end
             running.tokens = event.tokens
             # Where nobody reads any more, the cancellation is on its way.
             with contained("delivering text"), suppress(trio.BrokenResourceError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from typing import TYPE_CHECKING, Final
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from rbee.wire.worker import StopReason
     from rbee.worker.engine.backend import Backend
     from rbee.worker.engine.state_store import StateStore
+
+log = logging.getLogger(__name__)
 
 CLOSE_SECONDS: Final = 1.0
 """How long states are saved when the engine stops."""
@@ -50,6 +53,9 @@ class Stepper:
         self.prefixes = PrefixCache(backend, store)
         self.speculation = Speculation()
         self._guesses = guesses and backend.can_cut
+        self._skips_guesses = False
+        self._saves_until: float | None = None
+        """Until when what has to make room is saved first, from the first decode that found none to one that does."""
         self._saved_at = 0.0
         self.sequences: dict[int, EngineSequence] = {}
         self.by_number: dict[int, EngineSequence] = {}
@@ -108,8 +114,12 @@ class Stepper:
         except EngineFailedError:
             raise
         except Exception as exc:  # noqa: BLE001 (the other jobs go on)
-            self._events.append(JobEnded(job.number, "", 0, as_error(exc, "the beginning of a request")))
-            self.must_send = True
+            error = as_error(exc, "the beginning of a request")
+            if (begun := self.by_number.get(job.number)) is not None:
+                self._end(begun, error)
+            else:
+                self._events.append(JobEnded(job.number, "", 0, error))
+                self.must_send = True
 
     def _let_in(self, sequence: EngineSequence, *, comes_back: bool) -> None:
         """Let a sequence compute where there is room for it, and wait otherwise."""
@@ -139,11 +149,11 @@ class Stepper:
         """Compute one batch, or make way for one."""
         self._save_prefixes()
         running = [sequence for sequence in self.sequences.values() if not sequence.is_parked]
+        deadline = time.perf_counter() + SAVE_SECONDS
         for sequence in running:
             if sequence.is_waiting:
-                self.prefixes.advance(sequence, running, SAVE_SECONDS)
+                self._advance(sequence, running, deadline)
         running = [sequence for sequence in running if not sequence.is_waiting]
-        self._adapt_threads(running)
         pending = [sequence.pending() for sequence in running]
         chunks = batching.plan(
             pending,
@@ -163,12 +173,29 @@ class Stepper:
                 sequence.exact += chunk.tokens
             self._go_on(sequence, chunk, row)
 
+    def _advance(self, sequence: EngineSequence, running: list[EngineSequence], deadline: float) -> None:
+        """Go on with what a sequence waits for; where that fails, it computes what it lacks."""
+        try:
+            self.prefixes.advance(sequence, running, deadline)
+        except EngineFailedError:
+            raise
+        except Exception:
+            log.exception("a known beginning is not used")
+            self._backend.remove(sequence.slot)
+            sequence.lost()
+            sequence.leader = sequence.parts = None
+
     def _guess(self, chunks: list[batching.Chunk]) -> None:
         """Let tokens be computed that may come next, where that pays: only beside other single tokens."""
         sequences = [self.sequences[chunk.sequence] for chunk in chunks]
         for sequence in sequences:
             sequence.guessed = ()
+        if self._skips_guesses:
+            self._skips_guesses = False
+            return
         if not self._guesses or any(len(sequence.tokens) - sequence.cached > 1 for sequence in sequences):
+            return
+        if not self.speculation.may_guess(len(sequences)):
             return
         room = min(self._backend.scored_step - 1, self._backend.batch - len(chunks))
         for sequence in sequences:
@@ -228,6 +255,7 @@ class Stepper:
             frozenset(self.sequences[chunk.sequence].number for chunk in chunks if chunk.tokens > 1 or len(chunks) == 1)
         ):
             return None
+        self._adapt_threads(chunks)
         sequences = [self.sequences[chunk.sequence] for chunk in chunks]
         parts = [sequence.part(chunk) for sequence, chunk in zip(sequences, chunks, strict=True)]
         started, used = time.perf_counter(), time.process_time()
@@ -239,12 +267,16 @@ class Stepper:
             self._repair(chunks)
             return None
         except NoRoomError:
-            if not self.prefixes.make_room():
-                self._park_youngest(sequences)
+            # Guesses may be what has no room: the next step goes without them.
+            if any(sequence.guessed for sequence in sequences):
+                self._skips_guesses = True
+            else:
+                self._make_room(sequences)
             return None
         finally:
             for sequence in sequences:
                 sequence.decoding = 0
+        self._saves_until = None
         seconds = time.perf_counter() - started
         guessed = sum(len(sequence.guessed) for sequence in sequences)
         if prefill := sum(chunk.tokens for chunk in chunks if chunk.tokens > 1):
@@ -255,14 +287,15 @@ class Stepper:
             self.thread_count.observe(seconds, time.process_time() - used)
         return rows
 
-    def _adapt_threads(self, running: list[EngineSequence]) -> None:
-        """Choose how many threads compute single tokens: as many as are of use, or always the same number.
+    def _adapt_threads(self, chunks: list[batching.Chunk]) -> None:
+        """Choose how many threads compute: all where a prompt is read; for single tokens as many as are of use.
 
         The number decides in which order numbers are added up, and so, once in a while, which token is the likeliest.
         A sequence with a seed that has the engine to itself gets the same text whatever else the machine does.
         """
-        is_fixed = len(running) == 1 and running[0].is_seeded
-        threads = self.thread_count.most if is_fixed else self.thread_count.threads
+        is_fixed = len(chunks) == 1 and self.sequences[chunks[0].sequence].is_seeded
+        takes_all = is_fixed or any(chunk.tokens > 1 for chunk in chunks)
+        threads = self.thread_count.most if takes_all else self.thread_count.threads
         if threads != self._threads:
             self._threads = threads
             self._backend.set_threads(threads)
@@ -275,6 +308,13 @@ class Stepper:
                 self._backend.remove(sequence.slot)
                 sequence.lost()
                 self._look_up(sequence)
+
+    def _make_room(self, computing: list[EngineSequence]) -> None:
+        """Give up what was kept longest, or the room of the sequence that came last."""
+        if self._saves_until is None:
+            self._saves_until = time.perf_counter() + SAVE_SECONDS
+        if not self.prefixes.make_room(self._saves_until):
+            self._park_youngest(computing)
 
     def _park_youngest(self, computing: list[EngineSequence]) -> None:
         """Give up the room of the sequence that came last; it goes on once another one has ended.
@@ -319,7 +359,8 @@ class Stepper:
 
     def _end(self, sequence: EngineSequence, outcome: StopReason | RbeeError, text: str = "") -> None:
         """End a job, and take its sequence out of the memory; the one place where jobs end."""
-        del self.by_number[sequence.number]
+        if self.by_number.pop(sequence.number, None) is None:
+            return  # it has ended, and something went wrong after that
         if self._preempted.pop(sequence.number, None) is None:
             # What failed may have left nonsense; a request that was cancelled has not.
             self._vacate(sequence, keeps=not isinstance(outcome, RbeeError) or isinstance(outcome, CancelledError))

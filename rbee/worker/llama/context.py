@@ -126,8 +126,9 @@ class Context:
     def new_sampler(self, options: Sampling, constraint: Constraint | None = None) -> SamplerChain:
         return SamplerChain(self._lib, self._handle, options, self.vocabulary, constraint)
 
-    def set_threads(self, decoding: int) -> None:
-        self._lib.llama_set_n_threads(self._handle, decoding, self.threads)
+    def set_threads(self, count: int) -> None:
+        # llama.cpp takes the second number for each batch of more than one token, as that of several texts is.
+        self._lib.llama_set_n_threads(self._handle, count, count)
 
     def decode(self, parts: Sequence[BatchPart]) -> list[int]:
         self._batch.n_tokens = 0

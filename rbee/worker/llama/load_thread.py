@@ -14,7 +14,7 @@ from rbee.wire import model_kind
 from rbee.wire.worker import LoadingProgress
 from rbee.worker.llama import cpu_threads, header
 from rbee.worker.llama.context import Context
-from rbee.worker.llama.model import Model
+from rbee.worker.llama.model import LoadAbortedError, Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -104,6 +104,9 @@ class LoadThread:
             result = _load(self.options, self._tell, self._abort)
         except BaseException as exc:  # noqa: BLE001 (raised where the result is wanted)
             result = exc
+        if self._abort.is_set() and isinstance(result, LoadedModel):
+            result.close()
+            result = LoadAbortedError()
         with self._lock:
             self._result = result
             if self._ended is not None:

@@ -82,8 +82,9 @@ class PrefixStore:
     def longest(self, salt: bytes, tokens: Sequence[int]) -> int:
         """Return how many of a prompt's tokens could be restored, from what is known to be there: nothing is read."""
         known = 0
+        keys = list(self._keys(salt, tokens))
         with self._changed:
-            for end, key in self._keys(salt, tokens):
+            for end, key in keys:
                 if self._holds(key):
                     known = end
                 elif self._block is not None:
@@ -110,12 +111,10 @@ class PrefixStore:
 
     def missing(self, salt: bytes, tokens: Sequence[int]) -> list[tuple[int, int]]:
         """Return the starts and ends of what is not held of a prompt, and can be put: blocks, or all of it."""
-        if self._block is None:
-            with self._changed:
-                ((end, key),) = whole_keys(salt, tokens, [len(tokens)])
-                return [] if not tokens or self._holds(key) else [(0, end)]
+        whole = [len(tokens)] if self._block is None else None
+        keys = list(self._keys(salt, tokens, whole=whole)) if tokens else []
         with self._changed:
-            return [(end - self._block, end) for end, key in self._keys(salt, tokens) if not self._holds(key)]
+            return [(end - (self._block or end), end) for end, key in keys if not self._holds(key)]
 
     def put(self, salt: bytes, tokens: Sequence[int], start: int, end: int, data: bytes) -> None:
         """Keep what the memory held of the tokens from `start` to `end`, of which the store gets all before `end` too.

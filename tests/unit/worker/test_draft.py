@@ -46,8 +46,9 @@ def test_a_text_that_goes_on_otherwise_is_guessed_less() -> None:
 
 def test_guesses_are_made_where_they_pay() -> None:
     speculation = Speculation()
-    assert speculation.length(1, 1.0, 7) == 0  # nothing is known of what a step costs
+    assert not speculation.may_guess(1)  # nothing is known of what a step costs
     speculation.observe(1, 0, 0.010)
+    assert speculation.may_guess(1)
     assert 3 <= speculation.length(1, 0.95, 7) <= 7
     assert speculation.length(1, 0.3, 7) == 0
     for _ in range(40):
@@ -70,8 +71,7 @@ def test_with_many_sequences_one_guess_helps_one_of_them() -> None:
 def test_now_and_then_a_step_is_made_without() -> None:
     speculation = Speculation()
     speculation.observe(1, 0, 0.010)
-    lengths = [speculation.length(1, 1.0, 7) for _ in range(2 * PLAIN_EVERY)]
-    assert lengths.count(0) == 2
+    assert [speculation.may_guess(1) for _ in range(2 * PLAIN_EVERY)].count(False) == 2
 
 
 async def test_a_text_of_guesses_is_the_same_in_fewer_steps() -> None:

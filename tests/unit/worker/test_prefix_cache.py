@@ -145,6 +145,53 @@ async def test_what_has_left_the_memory_comes_from_the_store(*, can_cut: bool) -
                 await trio.sleep(0.001)
 
 
+async def test_what_the_store_has_is_restored_once_for_those_that_come_together() -> None:
+    store = PrefixDict(BLOCK)
+    bench = Bench(HistoryBackend(spare=2), store)
+    async with running(bench):
+        await answered(bench, STORY)
+        while bench.engine.stepper.prefixes.has_unsaved:  # noqa: ASYNC110 (of the engine's thread)
+            await trio.sleep(0.001)
+    bench = Bench(HistoryBackend(spare=4), store)
+    cached: list[int] = []
+
+    async def one(number: int) -> None:
+        cached.append(await answered(bench, f"{STORY}{number}"))
+
+    async with running(bench) as nursery:
+        for number in range(3):
+            nursery.start_soon(one, number)
+    blocks = (len(STORY) + 1) // BLOCK
+    assert bench.backend.restores == blocks
+    assert sorted(cached) == [blocks * BLOCK, len(STORY) + 1, len(STORY) + 1]
+
+
+async def test_nobody_waits_for_one_that_is_scored_and_read_in_small_steps() -> None:
+    bench = Bench(HistoryBackend(spare=4, batch=64))
+    async with running(bench):
+        jobs = [bench.start(STORY, 5, scored=scored) for scored in (True, False)]
+        known = [(await read(job))[1].cached for job in jobs]
+    assert known[0] == 0
+    assert known[1] < len(STORY) // 2
+
+
+async def test_what_cannot_be_put_back_is_computed() -> None:
+    store = PrefixDict(BLOCK)
+    bench = Bench(HistoryBackend(spare=2), store)
+    async with running(bench):
+        await answered(bench, STORY)
+        while bench.engine.stepper.prefixes.has_unsaved:  # noqa: ASYNC110 (of the engine's thread)
+            await trio.sleep(0.001)
+    bench = Bench(HistoryBackend(spare=2), store)
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    bench.backend.restore = fail  # type: ignore[method-assign,assignment]
+    async with running(bench):
+        assert await answered(bench, STORY) == 0
+
+
 async def test_a_model_that_cannot_be_cut_is_saved_where_prompts_part() -> None:
     bench = Bench(HistoryBackend(can_cut=False), PrefixDict(None))
     async with running(bench):
