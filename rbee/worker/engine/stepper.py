@@ -281,6 +281,8 @@ class Stepper:
         guessed = sum(len(sequence.guessed) for sequence in sequences)
         if prefill := sum(chunk.tokens for chunk in chunks if chunk.tokens > 1):
             self._pace.observe(prefill, seconds)
+            if self._threads == self.thread_count.threads:
+                self.thread_count.observe_prompt(seconds, time.process_time() - used)
             return rows
         self.speculation.observe(len(sequences), guessed, seconds)
         if not guessed and self._threads == self.thread_count.threads:
@@ -288,14 +290,13 @@ class Stepper:
         return rows
 
     def _adapt_threads(self, chunks: list[batching.Chunk]) -> None:
-        """Choose how many threads compute: all where a prompt is read; for single tokens as many as are of use.
+        """Choose how many threads compute: as many as are of use, or always the same number.
 
         The number decides in which order numbers are added up, and so, once in a while, which token is the likeliest.
         A sequence with a seed that has the engine to itself gets the same text whatever else the machine does.
         """
         is_fixed = len(chunks) == 1 and self.sequences[chunks[0].sequence].is_seeded
-        takes_all = is_fixed or any(chunk.tokens > 1 for chunk in chunks)
-        threads = self.thread_count.most if takes_all else self.thread_count.threads
+        threads = self.thread_count.most if is_fixed else self.thread_count.threads
         if threads != self._threads:
             self._threads = threads
             self._backend.set_threads(threads)

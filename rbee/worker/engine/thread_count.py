@@ -6,7 +6,9 @@ from typing import Final, NamedTuple
 
 WINDOW_STEPS: Final = 8
 WINDOW_SECONDS: Final = 0.05
-"""Steps and compute time after which a number of threads is judged: some time slices of other programs."""
+"""Steps of single tokens, and compute time, after which a number of threads is judged: some time slices of others."""
+PROMPT_SECONDS: Final = 0.2
+"""Compute time of prompts after which it is."""
 CROWDED: Final = 0.8
 """Share of the processors below which threads must have been displaced.
 
@@ -37,7 +39,7 @@ class ThreadCount:
     def __init__(self, most: int) -> None:
         self.most = most
         self.threads = most
-        self._wall = self._cpu = 0.0
+        self._wall = self._cpu = self._prompt_wall = self._prompt_cpu = 0.0
         self._steps = 0
         self._since_trial = 0.0
         self._pause = TRIAL_SECONDS
@@ -58,13 +60,28 @@ class ThreadCount:
         elif self._steps >= WINDOW_STEPS and self._wall >= WINDOW_SECONDS:
             self._judge_window()
 
+    def observe_prompt(self, wall: float, cpu: float) -> None:
+        """Learn from a step that read a part of a prompt: how long it takes says nothing, since no two are alike."""
+        if self._trial is not None:
+            return
+        self._since_trial += wall
+        self._prompt_wall += wall
+        self._prompt_cpu += cpu
+        if self._prompt_wall >= PROMPT_SECONDS:
+            self._shrink(self._prompt_cpu / (self._prompt_wall * self.threads))
+            self._prompt_wall = self._prompt_cpu = 0.0
+
+    def _shrink(self, share: float) -> bool:
+        """Take as many threads as had a processor to themselves, where that is not all; returns whether it was not."""
+        if self.threads == 1 or share >= CROWDED:
+            return False
+        self.threads = max(1, min(self.threads - 1, int(self.threads * share + 0.1)))
+        self._since_trial = 0.0
+        return True
+
     def _judge_window(self) -> None:
-        share = self._cpu / (self._wall * self.threads)
-        if self.threads > 1 and share < CROWDED:
-            # As many as had a processor to themselves.
-            self.threads = max(1, min(self.threads - 1, int(self.threads * share + 0.1)))
-            self._since_trial = 0.0
-        elif self.threads < self.most and self._since_trial >= self._pause:
+        has_shrunk = self._shrink(self._cpu / (self._wall * self.threads))
+        if not has_shrunk and self.threads < self.most and self._since_trial >= self._pause:
             self._trial = _Trial(self.threads, self._wall / self._steps)
             self.threads = min(self.most, self.threads * 2)
         self._start_window()

@@ -5,7 +5,13 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rbee.worker.engine.thread_count import LONGEST_TRIAL_SECONDS, TRIAL_SECONDS, WINDOW_STEPS, ThreadCount
+from rbee.worker.engine.thread_count import (
+    LONGEST_TRIAL_SECONDS,
+    PROMPT_SECONDS,
+    TRIAL_SECONDS,
+    WINDOW_STEPS,
+    ThreadCount,
+)
 
 STEP = 0.01
 
@@ -42,6 +48,16 @@ def test_it_takes_ten_steps_at_most() -> None:
         count.observe(STEP, STEP)
     assert WINDOW_STEPS <= 10
     assert count.threads == 1
+
+
+def test_prompts_show_that_others_have_displaced_threads() -> None:
+    count = ThreadCount(4)
+    count.observe_prompt(PROMPT_SECONDS, 4 * PROMPT_SECONDS)
+    assert count.threads == 4
+    count.observe_prompt(PROMPT_SECONDS / 2, PROMPT_SECONDS)
+    assert count.threads == 4, "so short a time says nothing"
+    count.observe_prompt(PROMPT_SECONDS / 2, PROMPT_SECONDS)
+    assert count.threads == 2
 
 
 def test_one_thread_never_becomes_none() -> None:
