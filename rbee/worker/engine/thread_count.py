@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Final, NamedTuple
 
 WINDOW_STEPS: Final = 8
-WINDOW_SECONDS: Final = 0.05
-"""Steps of single tokens, and compute time, after which a number of threads is judged: some time slices of others."""
+SHORT_SECONDS: Final = 0.05
+"""Steps of single tokens, and compute time, after which a number of threads is judged where it is OBVIOUS."""
+WINDOW_SECONDS: Final = 0.3
+"""Compute time after which it is judged in any case."""
 PROMPT_SECONDS: Final = 0.2
 """Compute time of prompts after which it is."""
 CROWDED: Final = 0.8
@@ -14,6 +16,8 @@ CROWDED: Final = 0.8
 
 Those that wait spin, and so use theirs; they sleep only where another one has been displaced (build/patch_barrier.py).
 """
+OBVIOUS: Final = 0.65
+"""The same, where it is clear after a few steps: in those a time slice of another program may take a quarter."""
 TRIAL_SECONDS: Final = 0.5
 LONGEST_TRIAL_SECONDS: Final = 10.0
 """Compute time between two trials of more threads, at first, and after many that failed: each doubles it."""
@@ -57,7 +61,11 @@ class ThreadCount:
         self._since_trial += wall
         if self._trial is not None:
             self._judge_trial(self._trial)
-        elif self._steps >= WINDOW_STEPS and self._wall >= WINDOW_SECONDS:
+        elif self._wall >= WINDOW_SECONDS or (
+            self._steps >= WINDOW_STEPS
+            and self._wall >= SHORT_SECONDS
+            and self._cpu < OBVIOUS * self._wall * self.threads
+        ):
             self._judge_window()
 
     def observe_prompt(self, wall: float, cpu: float) -> None:

@@ -50,6 +50,14 @@ def test_it_takes_ten_steps_at_most() -> None:
     assert count.threads == 1
 
 
+def test_one_time_slice_of_another_program_takes_no_thread() -> None:
+    count = ThreadCount(2)
+    count.observe(3 * STEP, 4 * STEP)
+    for _ in range(WINDOW_STEPS):
+        count.observe(STEP, 2 * STEP)
+    assert count.threads == 2
+
+
 def test_prompts_show_that_others_have_displaced_threads() -> None:
     count = ThreadCount(4)
     count.observe_prompt(PROMPT_SECONDS, 4 * PROMPT_SECONDS)
