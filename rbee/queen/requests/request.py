@@ -10,7 +10,7 @@ import trio
 
 from rbee.adapters import tokens
 from rbee.errors import AllSlotsBusyError, RbeeError, WorkerFailedError
-from rbee.queen.nodes.candidates import candidates
+from rbee.queen.nodes.choices import choices_among
 from rbee.queen.nodes.own_files import is_own_file
 from rbee.queen.requests.caller import Way
 from rbee.queen.requests.events import Generated
@@ -158,7 +158,7 @@ class InferenceRun:
         if len(nodes := self._nodes.all()) == 1:
             return await self._place_at(nodes[0].name, report)
         known = None if self._prompt is None else self._nodes.known_prompts.of(self._prompt)
-        choices = choose_node.rank(await candidates(nodes, self._wanted, known), self._wanted, known)
+        choices = await choices_among(nodes, self._wanted, known)
         others = [choice for choice in choices if choice.node != self._failed_node]
         choices = others or choices
         while True:

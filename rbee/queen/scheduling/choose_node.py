@@ -39,7 +39,7 @@ class Candidate(NamedTuple):
 
 
 class Choice(NamedTuple):
-    """A node, and in words why it; where it `is_full`, requests wait there for a slot.
+    """A node, and in words why it. It `has_worker` where one runs; where that `is_full`, requests wait for a slot.
 
     For `patience` seconds a request waits for that worker alone: it has read the beginning of its prompt.
     """
@@ -49,6 +49,7 @@ class Choice(NamedTuple):
     reason: str
     is_full: bool = False
     patience: float = 0.0
+    has_worker: bool = False
 
 
 def rank(candidates: Sequence[Candidate], wanted: Wanted, known: KnownBeginning | None = None) -> list[Choice]:
@@ -66,7 +67,10 @@ def rank(candidates: Sequence[Candidate], wanted: Wanted, known: KnownBeginning 
         if own.file is None or any(_can_start(one, wanted) for one in having):
             candidates = having
     warm = sorted((rank, candidate) for candidate in candidates if (rank := _warmth(candidate, wanted)) is not None)
-    running = [Choice(one.node, one.is_running, reason, rank > _LOADING) for (rank, *_, reason), one in warm]
+    running = [
+        Choice(one.node, one.is_running, reason, is_full=rank > _LOADING, has_worker=True)
+        for (rank, *_, reason), one in warm
+    ]
     ready = [choice for choice in running if not choice.is_full]
     full = [choice for choice in running if choice.is_full]
     taken = {choice.node for choice in (*ready, *full)}
@@ -150,10 +154,9 @@ def _has_same(candidate: Candidate, file: FileStat | None, wanted: Wanted) -> bo
     return file is None or candidate.file == file
 
 
-def is_served(candidates: Iterable[Candidate], wanted: Wanted) -> bool:
+def is_served(choices: Iterable[Choice]) -> bool:
     """Return whether a worker that runs somewhere takes the request, so that none has to be started."""
-    ranks = [warmth[0] for candidate in candidates if (warmth := _warmth(candidate, wanted)) is not None]
-    return min(ranks, default=_FULL) <= _LOADING
+    return any(choice.has_worker and not choice.is_full for choice in choices)
 
 
 _IDLE: Final = 0

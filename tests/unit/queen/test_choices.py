@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, cast
 import pytest
 import trio
 
-from rbee.queen.nodes.candidates import candidates
-from rbee.queen.scheduling.choose_node import Candidate, rank
+from rbee.queen.nodes.choices import choices_among
+from rbee.queen.scheduling.choose_node import Candidate
 from rbee.queen.scheduling.choose_worker import Wanted
 from rbee.wire.hive import WorkerRow
 
@@ -54,9 +54,7 @@ class StandIn:
 
 
 async def chosen(*nodes: StandIn) -> list[str]:
-    found = await candidates(cast("list[Node]", nodes), WANTED)
-    assert [one.node for one in found] == [node.name for node in nodes]
-    return [choice.node for choice in rank(found, WANTED)]
+    return [choice.node for choice in await choices_among(cast("list[Node]", nodes), WANTED)]
 
 
 @pytest.mark.parametrize("warm", [row("idle", 4), row("busy", 1), row("loading", 0)], ids=lambda found: found.state)

@@ -1,4 +1,4 @@
-"""Finds out what each node could do for a request whose user has named none."""
+"""Finds out which nodes may take a request whose user has named none."""
 
 from __future__ import annotations
 
@@ -14,28 +14,27 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from rbee.queen.nodes.node import Node
-    from rbee.queen.scheduling.choose_node import Candidate
+    from rbee.queen.scheduling.choose_node import Choice
     from rbee.queen.scheduling.choose_worker import Wanted
     from rbee.queen.scheduling.known_prompts import KnownBeginning
 
 
-async def candidates(nodes: Sequence[Node], wanted: Wanted, known: KnownBeginning | None = None) -> list[Candidate]:
-    """Return what these nodes could do. Where a worker that runs takes the request, its node alone is asked.
+async def choices_among(nodes: Sequence[Node], wanted: Wanted, known: KnownBeginning | None = None) -> list[Choice]:
+    """Return the nodes that may take a request, the best first.
 
-    That node is asked only whether it is there: the queen knows the workers, but a machine that has lost its power is
-    noticed by its event stream half a minute later. Where a worker has to be started all are asked, at once: how much
-    memory is free changes from moment to moment.
+    Where a worker that runs takes it, its node alone is asked, and only whether it is there: the queen knows the
+    workers, but a machine that has lost its power is noticed by its event stream half a minute later. Where a
+    worker has to be started all are asked, at once: how much memory is free changes from moment to moment.
     """
     found = {node.name: await node.known_candidate() for node in nodes}
     to_ask = list(nodes)
     is_file = is_own_file(wanted.model_ref)
     # Of a file only the nodes can say whether what their workers have loaded is still what it means.
-    if not is_file and is_served(found.values(), wanted):
-        best = rank(list(found.values()), wanted, known)[0].node
-        node = next(node for node in nodes if node.name == best)
+    if not is_file and is_served(ranked := rank(list(found.values()), wanted, known)):
+        node = next(node for node in nodes if node.name == ranked[0].node)
         if await node.answers():
-            return list(found.values())
-        found[best] = await node.absent_candidate()
+            return ranked
+        found[node.name] = await node.absent_candidate()
         to_ask.remove(node)
 
     async def ask(node: Node) -> None:
@@ -46,4 +45,4 @@ async def candidates(nodes: Sequence[Node], wanted: Wanted, known: KnownBeginnin
             nursery.start_soon(ask, node)
     if is_file and LOCAL_NODE in found:
         found[LOCAL_NODE] = found[LOCAL_NODE]._replace(file=await stat(wanted.model_ref))
-    return list(found.values())
+    return rank(list(found.values()), wanted, known)
