@@ -57,7 +57,7 @@ def letters(child: subprocess.Popen[bytes], count: int) -> str:
         more = os.read(child.stdout.fileno(), count - len(found))
         assert more, found
         found += more
-    return found.decode()
+    return found.decode(errors="replace")  # a model of random weights may begin with any byte
 
 
 class Machine:

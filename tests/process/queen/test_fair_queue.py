@@ -133,7 +133,7 @@ def test_one_request_waits_for_no_more_than_one_of_another_callers_many(line: Li
 
 
 def test_a_full_line_is_told_before_a_stream_begins_and_has_a_place_for_another_caller(line: Line) -> None:
-    task = {"model": MODEL, "prompt": "x", "relay": True, "wait_s": 60, "max_tokens": 400}
+    task = {"model": MODEL, "prompt": "x", "relay": True, "wait_s": 60, "max_tokens": 1000}
     chat = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 400}
     headers = {"Accept": "text/event-stream"}
     with line.swarm.client() as client, line.swarm.client() as holding:
