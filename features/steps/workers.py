@@ -30,7 +30,7 @@ BUNDLED = "rbee/data/bee-stories.Q8_0.gguf"
 
 @given("a model that takes a while to load")
 def _slow_model(tmp_path: Path, seen: Seen) -> None:
-    seen.model = f"file:{make_model(tmp_path / 'slow.gguf', layers=48, width=1536)}"
+    seen.model = f"file:{make_model(tmp_path / 'slow.gguf', layers=48, width=1024)}"
 
 
 @when("a client asks the hive to start a worker for it")

@@ -1,4 +1,4 @@
-"""Begins what needs nothing of trio: settings, the log, and the thread that loads the model."""
+"""Begins what needs nothing of trio: settings, the log, and the thread that is to load the model."""
 
 from __future__ import annotations
 
@@ -53,5 +53,4 @@ def begin(options: argparse.Namespace) -> Begun:
             kv=options.kv,
         )
     )
-    thread.start()
     return Begun(settings, thread)

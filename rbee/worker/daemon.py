@@ -129,6 +129,7 @@ class _WorkerDaemon:
         started = time.monotonic()
         log.info("loading %s", options.path.name)
         try:
+            self.begun.thread.start()
             loaded = await loading.load(self.begun.thread, self._status.set_loading)
         except ModelLoadFailedError as exc:
             # The worker stays to say why: those that wait for it ask over HTTP.

@@ -1,4 +1,4 @@
-"""Starts a worker: begins to load the model, and then imports all that serves requests, which takes about as long."""
+"""Starts a worker: reads its options, and then imports all that serves requests."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def main(argv: list[str]) -> int:
     from rbee.worker import daemon
 
     code = daemon.run(options, begun)
-    if begun is not None and not begun.thread.has_ended:
+    if begun is not None and begun.thread.is_running:
         # It may be in native code, whose destructors must not run beside it.
         os._exit(code)
     return code

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -59,6 +60,7 @@ def test_a_worker_that_crashes_in_mid_stream(daemons: Any, tmp_path: Path) -> No
     assert os.read(running.stdout.fileno(), 1) == b"B"
     (worker,) = workers(queen)["workers"]
     pid = pid_of(queen, worker["worker_id"])
+    assert select.select([running.stdout], [], [], 20)[0], "more comes"
     os.kill(pid, signal.SIGSEGV)
     out, err = running.communicate(timeout=30)
     assert running.returncode == 1

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 import psutil
 import pytest
 
-from features.lab.models import make_model
 from tests.kit.leaving import AT_ONCE, WAYS, leave
 from tests.kit.models import make
 from tests.kit.raw_client import Client
@@ -160,7 +159,7 @@ def queued(lab: Lab, folder: Path) -> Iterator[Request]:
 
 @contextmanager
 def loading(lab: Lab, folder: Path) -> Iterator[Request]:
-    model = make_model(folder / "large.gguf", layers=48, width=1536, context=CONTEXT)
+    model = make(folder / "large.gguf", width=1024, layers=4, feed_forward=3072, context=CONTEXT)
     with closing(lab.relay("A", model=model, max_tokens=ENDLESS)) as client:
         worker = client.until(lambda event: "worker_url" in event)
         assert lab.state(worker) == "loading"
