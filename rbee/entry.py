@@ -10,7 +10,7 @@ import sys
 ROLES = {
     "queen": "rbee.queen.daemon",
     "hive": "rbee.hive.daemon",
-    "worker": "rbee.worker.start",
+    "worker": "rbee.worker.daemon",
     "model-header": "rbee.worker.llama.header",
     "chat-template": "rbee.worker.chat.template",
     "grammar-trial": "rbee.worker.llama.grammar_trial",

@@ -107,24 +107,11 @@ def test_a_chat_has_no_editor_and_draws_nothing_where_there_is_no_terminal(tmp_p
 
 
 @pytest.mark.parametrize("role", ["queen", "hive", "worker"])
-def test_a_daemon_has_no_command_line_of_its_libraries(role: str) -> None:
-    """What follows the options is imported as the program does it, which a worker begins with its model."""
-    code = f"""
-import sys
-from rbee.adapters import lean_imports
-lean_imports.arrange(serves=True)
-import rbee.{role}.daemon
-print({{"rich", "pygments"}} & set(sys.modules))
-"""
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, check=True, text=True)
-    assert done.stdout == "set()\n"
-
-
-def test_a_worker_with_wrong_options_has_not_imported_what_serves(tmp_path: Path) -> None:
-    code, names, own = imported(tmp_path, "worker", "--bogus")
+def test_a_daemon_has_no_command_line_of_its_libraries(tmp_path: Path, role: str) -> None:
+    code, names, own = imported(tmp_path, role, "--bogus")
     assert code == 2
-    assert "rbee.worker.start" in own
-    assert "trio" not in names
+    assert f"rbee.{role}.daemon" in own
+    assert names & {"rich", "pygments"} == set()
 
 
 def test_a_queen_without_other_machines_has_no_ssh() -> None:

@@ -15,8 +15,7 @@ from rbee.adapters.http import server as http_server
 from rbee.adapters.http import sse_client
 from rbee.errors import ModelLoadFailedError
 from rbee.wire.worker import InferenceRequest
-from rbee.worker import loading
-from rbee.worker.llama.load_thread import LoadOptions, LoadThread
+from rbee.worker.llama import loading
 from rbee.worker.serving import routes
 from rbee.worker.serving.service import Service
 from rbee.worker.status.status import Status
@@ -91,10 +90,9 @@ async def serving(
     async def work() -> None:
         await load.wait()
         # One compute thread: two wait for each other at every operation, which takes long where tests share processors.
-        thread = LoadThread(LoadOptions(model, "cpu", 0, slots, context, 1, memory, longest))
-        thread.start()
+        options = loading.LoadOptions(model, "cpu", 0, slots, context, 1, memory, longest)
         try:
-            found = await loading.load(thread, status.set_loading)
+            found = await loading.load(options, status.set_loading)
         except ModelLoadFailedError as exc:
             status.set_failed(exc)
             return

@@ -11,7 +11,7 @@ from rbee.errors import BackendUnavailableError, ModelLoadFailedError
 from rbee.hive.workers import make_spec
 from rbee.hive.workers.record import WorkerSpec
 from rbee.wire.gguf import ModelHeader
-from rbee.worker.llama import load_thread
+from rbee.worker.llama import loading
 from tests.unit.adapters.test_inventory import GIB, driver, engine_with
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def spec(device: int) -> WorkerSpec:
     return WorkerSpec("hf:bees/m", "/m.gguf", "cuda", device, "vram", 1, 64, 6 * GIB)
 
 
-def options(path: Path, device: int, memory: int) -> load_thread.LoadOptions:
-    return load_thread.LoadOptions(path / "m.gguf", "cuda", device, 1, 64, 1, memory)
+def options(path: Path, device: int, memory: int) -> loading.LoadOptions:
+    return loading.LoadOptions(path / "m.gguf", "cuda", device, 1, 64, 1, memory)
 
 
 @pytest.mark.usefixtures("cuda")
@@ -48,9 +48,9 @@ def test_the_hive_checks_the_memory_of_the_chosen_device() -> None:
 
 @pytest.mark.usefixtures("cuda")
 def test_the_worker_makes_the_same_check_again(tmp_path: Path) -> None:
-    load_thread.check_memory(options(tmp_path, 0, 6 * GIB), HEADER, 64)
+    loading.check_memory(options(tmp_path, 0, 6 * GIB), HEADER, 64)
     with pytest.raises(ModelLoadFailedError) as caught:
-        load_thread.check_memory(options(tmp_path, 1, 6 * GIB), HEADER, 64)
+        loading.check_memory(options(tmp_path, 1, 6 * GIB), HEADER, 64)
     assert caught.value.details["reason"] == "out_of_memory"
     assert (caught.value.details["required"], caught.value.details["available"]) == (6442, 5369)
     assert "6442 MB of VRAM needed, 5369 MB available" in caught.value.message
@@ -63,7 +63,7 @@ def test_a_driver_that_is_gone_is_an_error_of_ours(
     with pytest.raises(BackendUnavailableError):
         make_spec.available_memory(spec(0))
     with pytest.raises(ModelLoadFailedError, match="no device cuda:0 any more"):
-        load_thread.check_memory(options(tmp_path, 0, 1), HEADER, 64)
+        loading.check_memory(options(tmp_path, 0, 1), HEADER, 64)
 
 
 def test_a_device_that_has_gone_since_is_an_error_of_ours() -> None:

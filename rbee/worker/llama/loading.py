@@ -1,8 +1,4 @@
-"""Loads the model and makes its context in a thread of its own, with progress.
-
-It needs nothing of trio. To begin while Python still imports what serves requests would save 0.2 s of a cold start, and
-nobody would see models of less than a gigabyte load.
-"""
+"""Loads the model and makes its context in a thread, with progress."""
 
 from __future__ import annotations
 
@@ -10,12 +6,15 @@ import logging
 import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+import trio
+
+from rbee.concurrency.background import open_background
 from rbee.errors import ModelLoadFailedError
 from rbee.wire import model_kind
 from rbee.wire.worker import LoadingProgress
 from rbee.worker.llama import cpu_threads, header
 from rbee.worker.llama.context import Context
-from rbee.worker.llama.model import LoadAbortedError, Model
+from rbee.worker.llama.model import Model
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,72 +58,28 @@ class LoadedModel(NamedTuple):
         self.model.close()
 
 
-class LoadThread:
-    """Loads a model, from `start` on."""
+async def load(options: LoadOptions, report: Callable[[LoadingProgress], None]) -> LoadedModel:
+    """Load the model; `report` gets the progress, in trio's thread. Raises ModelLoadFailedError.
 
-    def __init__(self, options: LoadOptions) -> None:
-        self.options = options
-        self._abort = threading.Event()
-        self._lock = threading.Lock()
-        self._progress: LoadingProgress | None = None
-        self._report: Callable[[LoadingProgress], None] | None = None
-        self._ended: Callable[[], None] | None = None
-        self._result: LoadedModel | BaseException | None = None
-        self._has_started = False
+    Cancelling returns at once. The thread gives up between two tensors, but the first of them may come only after the
+    whole file was read, minutes later: the process must then end without it (os._exit).
+    """
+    token = trio.lowlevel.current_trio_token()
+    abort = threading.Event()
 
-    def start(self) -> None:
-        """Begin; the process may end without it."""
-        self._has_started = True
-        threading.Thread(target=self._run, name="load", daemon=True).start()
+    def work() -> LoadedModel:
+        return _load(options, lambda progress: token.run_sync_soon(report, progress), abort)
 
-    def listen(self, report: Callable[[LoadingProgress], None], ended: Callable[[], None]) -> None:
-        """Have both called, in this thread or in that which loads: at once where there is something to tell already."""
-        with self._lock:
-            self._report, self._ended = report, ended
-            if self._progress is not None:
-                report(self._progress)
-            if self._result is not None:
-                ended()
+    async with open_background() as nursery:
+        nursery.start_soon(_set_when_cancelled, abort)
+        return await trio.to_thread.run_sync(work, limiter=trio.CapacityLimiter(1), abandon_on_cancel=True)
 
-    def abort(self) -> None:
-        """Have it end between two tensors, the first of which may come minutes later, after the whole file was read."""
-        self._abort.set()
 
-    @property
-    def has_ended(self) -> bool:
-        return self._result is not None
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it has been started, and has not ended."""
-        return self._has_started and not self.has_ended
-
-    def result(self) -> LoadedModel:
-        """Return what was loaded, once it has ended. Raises ModelLoadFailedError."""
-        assert self._result is not None
-        if isinstance(self._result, BaseException):
-            raise self._result
-        return self._result
-
-    def _run(self) -> None:
-        result: LoadedModel | BaseException
-        try:
-            result = _load(self.options, self._tell, self._abort)
-        except BaseException as exc:  # noqa: BLE001 (raised where the result is wanted)
-            result = exc
-        if self._abort.is_set() and isinstance(result, LoadedModel):
-            result.close()
-            result = LoadAbortedError()
-        with self._lock:
-            self._result = result
-            if self._ended is not None:
-                self._ended()
-
-    def _tell(self, progress: LoadingProgress) -> None:
-        with self._lock:
-            self._progress = progress
-            if self._report is not None:
-                self._report(progress)
+async def _set_when_cancelled(abort: threading.Event) -> None:
+    try:
+        await trio.sleep_forever()
+    finally:
+        abort.set()
 
 
 def _layers_of(model_header: ModelHeader, report: Callable[[LoadingProgress], None]) -> Callable[[float], None]:
