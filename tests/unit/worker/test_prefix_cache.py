@@ -145,13 +145,19 @@ async def test_what_has_left_the_memory_comes_from_the_store(*, can_cut: bool) -
                 await trio.sleep(0.001)
 
 
-async def test_what_the_store_has_is_restored_once_for_those_that_come_together() -> None:
+async def store_of_story() -> PrefixDict:
+    """Return a store that has all whole blocks of the story."""
     store = PrefixDict(BLOCK)
     bench = Bench(HistoryBackend(spare=2), store)
     async with running(bench):
         await answered(bench, STORY)
         while bench.engine.stepper.prefixes.has_unsaved:  # noqa: ASYNC110 (of the engine's thread)
             await trio.sleep(0.001)
+    return store
+
+
+async def test_what_the_store_has_is_restored_once_for_those_that_come_together() -> None:
+    store = await store_of_story()
     bench = Bench(HistoryBackend(spare=4), store)
     cached: list[int] = []
 
@@ -176,12 +182,7 @@ async def test_nobody_waits_for_one_that_is_scored_and_read_in_small_steps() -> 
 
 
 async def test_what_cannot_be_put_back_is_computed() -> None:
-    store = PrefixDict(BLOCK)
-    bench = Bench(HistoryBackend(spare=2), store)
-    async with running(bench):
-        await answered(bench, STORY)
-        while bench.engine.stepper.prefixes.has_unsaved:  # noqa: ASYNC110 (of the engine's thread)
-            await trio.sleep(0.001)
+    store = await store_of_story()
     bench = Bench(HistoryBackend(spare=2), store)
 
     def fail(*_: object) -> None:
